@@ -1,0 +1,53 @@
+# Each target sets up what it needs in $(VENV); a second run installs nothing.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN ?= runs/demo
+WORKERS ?= 2
+
+.PHONY: help demo test test-all lint types docs bench clean
+
+help:
+	@echo "make demo      train lenet5 on handwritten digits, classify with it, show a card"
+	@echo "make test      lint, types and the test suite"
+	@echo "make test-all  every check on every network, slow tests too"
+	@echo "make lint      style and types"
+	@echo "make docs      the documentation site in docs/_build/html"
+	@echo "make bench     every benchmark; results in benchmarks/results"
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[train]"
+	@touch $@
+
+$(VENV)/.test: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo
+	$(BIN)/cnnarch train lenet5 --data digits --output $(RUN)
+	$(BIN)/cnnarch predict --model $(RUN) --data digits
+	$(BIN)/cnnarch info resnet50
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+test-all: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal --all --timeout 3600
+
+docs: $(VENV)/.test
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html
+
+bench: $(VENV)/.test
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist docs/_build docs/_generated runs

@@ -1,0 +1,74 @@
+"""How long does a network take to build, on the meta device and for real?
+
+Bars: on meta 0.3 s each, 1 s above 500 layers; for real 1.1x the time of torchvision's twin.
+"""
+
+import gc
+import statistics
+import time
+import warnings
+
+import torch
+import torchvision
+from torch import nn
+
+import cnnarch
+from benchmarks.measure import alternate, keep, ratio_of_medians
+
+TWINS = {
+    "alexnet_owt": "alexnet",
+    "googlenet_bn": "googlenet",
+    **{
+        name: name
+        for name in (
+            "vgg11",
+            "vgg16_bn",
+            "resnet18",
+            "resnet50",
+            "resnet152",
+            "densenet121",
+            "densenet201",
+            "efficientnet_b0",
+            "efficientnet_b4",
+        )
+    },
+}
+
+
+def on_meta(name: str) -> dict[str, float | int]:
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        with torch.device("meta"):
+            model = cnnarch.get_model(name)
+        seconds.append(time.perf_counter() - start)
+    layers = sum(isinstance(m, nn.Conv2d | nn.Linear) for m in model.modules())
+    return {"seconds": statistics.median(seconds), "layers": layers}
+
+
+def against_torchvision(ours: str, theirs: str) -> float:
+    def build_theirs() -> nn.Module:
+        options = {"aux_logits": False} if theirs == "googlenet" else {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torchvision's GoogLeNet warns that it will change
+            return torchvision.models.get_model(theirs, **options)
+
+    candidates = {"cnnarch": lambda: cnnarch.get_model(ours), "torchvision": build_theirs}
+    gc.collect()
+    return ratio_of_medians(alternate(candidates, 7, 1), "cnnarch", "torchvision")
+
+
+def main() -> None:
+    meta = {name: on_meta(name) for name in cnnarch.list_models()}
+    missed = {
+        name: row["seconds"]
+        for name, row in meta.items()
+        if row["seconds"] > (1.0 if row["layers"] > 500 else 0.3)
+    }
+    real = {ours: against_torchvision(ours, theirs) for ours, theirs in TWINS.items()}
+    results = {"meta": meta, "meta_over_the_bar": missed, "time_over_torchvision": real}
+    keep("building", "meta 0.3 s (1 s above 500 layers); real 1.1x torchvision", results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Time things side by side and keep what came out with the machine and the versions."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("cnnarch", "torch", "torchvision", "timm", "safetensors", "onnxruntime", "openvino")
+
+
+def alternate(
+    candidates: Mapping[str, Callable[[], object]], runs: int = 15, warmup: int = 3
+) -> dict[str, list[float]]:
+    """Seconds of each run; candidates take turns (A B A B ...), so that drift hits all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for run in range(-warmup, runs):
+        for name, call in candidates.items():
+            start = time.perf_counter()
+            call()
+            if run >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def alternate_processes(
+    candidates: Mapping[str, str], runs: int = 11, arguments: Sequence[str] = ()
+) -> dict[str, list[float]]:
+    """Seconds of whole Python processes that run the given code, in turns."""
+
+    def process(code: str) -> Callable[[], object]:
+        command = [sys.executable, "-c", code, *arguments]
+        return lambda: subprocess.run(command, check=True, capture_output=True)
+
+    return alternate({name: process(code) for name, code in candidates.items()}, runs, 1)
+
+
+def ratio_of_medians(seconds: Mapping[str, Sequence[float]], ours: str, theirs: str) -> float:
+    """How long `ours` takes for each second of `theirs`."""
+    return statistics.median(seconds[ours]) / statistics.median(seconds[theirs])
+
+
+def keep(question: str, bar: str, results: Any) -> None:
+    """Print results and write them to results/QUESTION.json."""
+    record = {
+        "question": question,
+        "bar": bar,
+        "command": " ".join(["python", "-m", f"benchmarks.{question}", *sys.argv[1:]]),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "versions": versions(),
+        "results": results,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps(record, indent=2)
+    (RESULTS / f"{question}.json").write_text(text + "\n")
+    print(text)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on and a reader can compare with."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        name = names[0].partition(":")[2].strip() if names else name
+    return {"processor": name, "cores": os.cpu_count(), "system": platform.system()}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that are installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

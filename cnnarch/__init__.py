@@ -1,0 +1,72 @@
+"""cnnarch: convolutional image classifiers, as their papers define them.
+
+    >>> import cnnarch
+    >>> model = cnnarch.resnet50(num_classes=10)
+
+Importing it loads torch alone. The rooms below load when they are first touched.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from cnnarch._cards import CARDS
+from cnnarch.models._auxiliary import AuxLogits
+from cnnarch.models._classifier import ImageClassifier
+from cnnarch.models.alexnet import *
+from cnnarch.models.convnet import *
+from cnnarch.models.densenet import *
+from cnnarch.models.densenet_cifar import *
+from cnnarch.models.efficientnet import *
+from cnnarch.models.efficientnet_lite import *
+from cnnarch.models.googlenet import *
+from cnnarch.models.inception_bn import *
+from cnnarch.models.lenet import *
+from cnnarch.models.mlp_mixer import *
+from cnnarch.models.mobilenet_v1 import *
+from cnnarch.models.nin import *
+from cnnarch.models.resnet import *
+from cnnarch.models.resnet_cifar import *
+from cnnarch.models.se_resnet import *
+from cnnarch.models.senet import *
+from cnnarch.models.vgg import *
+from cnnarch.registry import (
+    from_pretrained,
+    get_card,
+    get_model,
+    get_model_builder,
+    list_models,
+)
+
+if TYPE_CHECKING:
+    from cnnarch import analysis, blocks, finetuning, testing, weights
+    from cnnarch.finetuning import init_weights
+
+__version__ = "0.1.0"
+
+_ROOMS = ("analysis", "blocks", "finetuning", "testing", "weights")
+_LATER = {"init_weights": "finetuning"}  # public name: the room it stands in
+
+__all__ = [
+    "AuxLogits",
+    "ImageClassifier",
+    "from_pretrained",
+    "get_card",
+    "get_model",
+    "get_model_builder",
+    "list_models",
+    *_ROOMS,
+    *_LATER,
+    *CARDS,
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"cnnarch.{name}")
+    if name in _LATER:
+        return getattr(import_module(f"cnnarch.{_LATER[name]}"), name)
+    raise AttributeError(f"module 'cnnarch' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,20 @@
+"""Building blocks, each usable alone: one idea a file, torch only."""
+
+from cnnarch.blocks.checkpointing import *
+from cnnarch.blocks.conv import *
+from cnnarch.blocks.dense import *
+from cnnarch.blocks.head import *
+from cnnarch.blocks.inception import *
+from cnnarch.blocks.initialization import *
+from cnnarch.blocks.lenet import *
+from cnnarch.blocks.mbconv import *
+from cnnarch.blocks.mixer import *
+from cnnarch.blocks.nin import *
+from cnnarch.blocks.normalization import *
+from cnnarch.blocks.pooling import *
+from cnnarch.blocks.residual import *
+from cnnarch.blocks.separable import *
+from cnnarch.blocks.shortcut import *
+from cnnarch.blocks.squeeze_excite import *
+from cnnarch.blocks.stochastic_depth import *
+from cnnarch.blocks.vgg import *

@@ -1,0 +1,72 @@
+"""Classifier heads: from the last feature map to the logits."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from cnnarch.blocks._checks import check_integer, check_probability
+
+__all__ = ["ClassifierHead"]
+
+
+class ClassifierHead(nn.Sequential):
+    """before -> pool -> flatten -> hidden -> dropout -> classifier; parts not needed are absent.
+
+    Args:
+        num_features: width of what the classifier reads.
+        num_classes: width of the logits; 0 leaves dropout and classifier out.
+        before: a module on the map, such as EfficientNet's last 1x1 convolution.
+        pool: from the map to what is flattened; None means the global average.
+        hidden: a module on the flattened vector, such as VGG's first two linear layers.
+        dropout: probability of zeroing an input of the classifier, in [0, 1).
+        make_classifier: makes the last layer from its two widths.
+
+    Shape:
+        (N, C, H, W) -> (N, num_classes), or (N, num_features) if num_classes is 0
+
+    Raises:
+        ValueError: num_classes or dropout out of range.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        *,
+        before: nn.Module | None = None,
+        pool: nn.Module | None = None,
+        hidden: nn.Module | None = None,
+        dropout: float = 0.0,
+        make_classifier: Callable[[int, int], nn.Module] = nn.Linear,
+    ) -> None:
+        check_probability("dropout", dropout)
+        super().__init__()
+        self.num_features = num_features
+        self.dropout_rate = dropout
+        self.make_classifier = make_classifier
+        if before is not None:
+            self.before = before
+        self.pool = nn.AdaptiveAvgPool2d(1) if pool is None else pool
+        self.flatten = nn.Flatten()
+        if hidden is not None:
+            self.hidden = hidden
+        self.reset_classifier(num_classes)
+
+    def pre_logits(self, x: Tensor) -> Tensor:
+        """What the classifier reads, before dropout: (N, C, H, W) -> (N, num_features)."""
+        for name, module in self.named_children():
+            if name == "dropout":
+                break
+            x = module(x)
+        return x
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Put a fresh classifier of `num_classes` in place; 0 takes it away."""
+        check_integer("num_classes", num_classes, 0)
+        self.num_classes = num_classes
+        for name in ("dropout", "classifier"):
+            self._modules.pop(name, None)
+        if num_classes:
+            # At rate 0 too: the names of the layers must not depend on the rate.
+            self.dropout = nn.Dropout(self.dropout_rate)
+            self.classifier = self.make_classifier(self.num_features, num_classes)

@@ -1,0 +1,67 @@
+"""Weight initialisation rules, each applied in place to one layer.
+
+A layer on the meta device has no values, so it is left alone: building there stays quick.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+__all__ = ["constant_", "he_normal_", "lecun_normal_", "normal_", "uniform_", "xavier_uniform_"]
+
+Layer = nn.Conv2d | nn.Linear
+
+
+def he_normal_(layer: Layer) -> None:
+    r"""Draw weights from $N(0, 2 / \mathrm{fan_{out}})$ and set the bias to 0.
+
+    $\mathrm{fan_{out}}$ counts what one input unit reaches: kernel area times output channels
+    of a group. Source: He et al., 2015 (arXiv 1502.01852), eq. 14.
+    """
+    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    receptive = layer.weight[0, 0].numel()
+    fan_out = receptive * layer.weight.shape[0] // groups
+    normal_(layer, math.sqrt(2 / fan_out))
+
+
+def lecun_normal_(layer: Layer) -> None:
+    r"""Draw weights from $N(0, 1 / \mathrm{fan_{in}})$ cut off at two deviations; the bias to 0.
+
+    The normal is drawn a little wider, so that the variance after the cut is $1 / fan_{in}$.
+    Sources: LeCun et al., "Efficient BackProp", 1998, sec. 4.6; the cut is JAX's.
+    """
+    if not layer.weight.is_meta:
+        std = math.sqrt(1 / layer.weight[0].numel()) / 0.8796256610342398
+        nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+        constant_(layer.bias, 0.0)
+
+
+def normal_(layer: Layer, std: float, bias: float = 0.0) -> None:
+    """Draw weights from a normal distribution and set the bias to a constant."""
+    if not layer.weight.is_meta:
+        nn.init.normal_(layer.weight, std=std)
+        constant_(layer.bias, bias)
+
+
+def uniform_(layer: Layer, bound: float, bias: float = 0.0) -> None:
+    """Draw weights uniformly from [-bound, bound] and set the bias to a constant."""
+    if not layer.weight.is_meta:
+        nn.init.uniform_(layer.weight, -bound, bound)
+        constant_(layer.bias, bias)
+
+
+def xavier_uniform_(layer: Layer, bias: float = 0.0) -> None:
+    """Draw weights uniformly with variance 2 / (fan_in + fan_out); the bias to a constant.
+
+    Source: Glorot and Bengio, 2010, eq. 16.
+    """
+    if not layer.weight.is_meta:
+        nn.init.xavier_uniform_(layer.weight)
+        constant_(layer.bias, bias)
+
+
+def constant_(parameter: torch.Tensor | None, value: float) -> None:
+    """Fill a parameter, if the layer has it, with a constant."""
+    if parameter is not None and not parameter.is_meta:
+        nn.init.constant_(parameter, value)

@@ -1,0 +1,142 @@
+"""The layers of the first LeNet-5 that later networks replaced.
+
+Source: LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998, sec. II.B
+and appendix A.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+
+from cnnarch.blocks._checks import check_integer
+
+__all__ = ["RBF", "PartialConv", "ScaledTanh", "Subsampling"]
+
+SEED = 1998  # of the random codes
+
+
+class ScaledTanh(nn.Module):
+    r"""The squashing function $f(a) = 1.7159 \tanh(\frac{2}{3} a)$, with $f(\pm 1) = \pm 1$.
+
+    Shape:
+        Any -> the same
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Squash each value."""
+        return 1.7159 * torch.tanh(x * (2 / 3))
+
+
+class Subsampling(nn.Module):
+    """The sum of 2x2 pixels times a coefficient plus a bias, both trained, one pair a map.
+
+    Args:
+        channels: number of maps.
+
+    Shape:
+        (N, channels, H, W) -> (N, channels, H / 2, W / 2), rounded down
+
+    Raises:
+        ValueError: `channels` is not a positive integer.
+    """
+
+    def __init__(self, channels: int) -> None:
+        check_integer("channels", channels, 1)
+        super().__init__()
+        self.pool = nn.AvgPool2d(2)
+        self.weight = nn.Parameter(torch.empty(channels, 1, 1))
+        self.bias = nn.Parameter(torch.empty(channels, 1, 1))
+        fan_in_uniform_(4, self.weight, self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sum, scale and shift."""
+        return 4 * self.weight * self.pool(x) + self.bias
+
+
+class PartialConv(nn.Module):
+    """A convolution whose output maps each see some of the input maps.
+
+    Output maps that see equally many, and follow each other, are one grouped convolution.
+
+    Args:
+        in_channels: channels of the input.
+        table: for each output map, the indices of the input maps it sees.
+        kernel_size: side of the square kernel, in pixels.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, len(table), H - kernel_size + 1, W - kernel_size + 1)
+
+    Raises:
+        ValueError: the table is empty or names a map that the input does not have.
+    """
+
+    def __init__(self, in_channels: int, table: Sequence[Sequence[int]], kernel_size: int) -> None:
+        if not table or not all(table):
+            raise ValueError(f"table must name input maps for each output map, got {table}")
+        for index in (i for row in table for i in row):
+            if index not in range(in_channels):
+                raise ValueError(f"table must name maps 0 to {in_channels - 1}, got {index}")
+        super().__init__()
+        self.convs = nn.ModuleList()
+        self.seen: list[list[int]] = []  # by each convolution, in the order of its channels
+        for count, rows in groupby(table, key=len):
+            self.seen.append([i for row in rows for i in row])
+            maps = len(self.seen[-1]) // count
+            conv = nn.Conv2d(maps * count, maps, kernel_size, groups=maps)
+            fan_in_uniform_(count * kernel_size**2, *conv.parameters())
+            self.convs.append(conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve what each output map sees."""
+        maps = x.unbind(1)
+        outputs = []
+        for conv, seen in zip(self.convs, self.seen, strict=True):
+            # Channels last in memory: several times as quick for groups of one output map.
+            outputs.append(conv(torch.stack([maps[i] for i in seen], -1).movedim(-1, 1)))
+        return torch.cat(outputs, 1)
+
+
+class RBF(nn.Module):
+    r"""Minus the squared distance to each class's code: $y_i = -\sum_j (x_j - w_{ij})^2$.
+
+    The paper's sign is the other one, a penalty; as logits, the largest is the best, and
+    cross-entropy of them is its criterion (eq. 9) without the rubbish class. Codes are fixed,
+    each value -1 or +1, the points where the squashing function bends most. They are drawn at
+    random with a fixed seed, and are a buffer, so they are saved with the parameters.
+
+    Args:
+        in_features: values of a code.
+        num_classes: number of codes.
+
+    Shape:
+        (N, in_features) -> (N, num_classes)
+    """
+
+    codes: Tensor
+
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(SEED)
+        size = (num_classes, in_features)
+        codes = 2 * torch.randint(2, size, generator=generator, device="cpu") - 1
+        self.register_buffer("codes", codes.to(torch.empty(0)))  # default dtype and device
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compare with each code."""
+        return -(x.unsqueeze(-2) - self.codes).square().sum(-1)
+
+    def extra_repr(self) -> str:
+        """Values of a code and number of codes."""
+        return f"{self.codes.shape[1]}, {self.codes.shape[0]}"
+
+
+def fan_in_uniform_(fan_in: int, *parameters: nn.Parameter) -> None:
+    """Draw weights, and biases as weights of a constant input, from U(-2.4, 2.4) / fan_in.
+
+    Source: the paper's appendix A, where a unit's inputs are taken to be correlated.
+    """
+    for parameter in parameters:
+        if not parameter.is_meta:
+            nn.init.uniform_(parameter, -2.4 / fan_in, 2.4 / fan_in)

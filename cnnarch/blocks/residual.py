@@ -1,0 +1,133 @@
+"""Residual blocks: y = ReLU(F(x) + x), where F is two or three convolutions.
+
+Source: He et al., "Deep Residual Learning for Image Recognition", arXiv 1512.03385, sec. 3.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from cnnarch.blocks._checks import check_integer
+from cnnarch.blocks.conv import ConvNormAct
+from cnnarch.blocks.shortcut import MakeShortcut, projection
+
+__all__ = ["Bottleneck", "Residual", "ResidualSum"]
+
+MakeAttention = Callable[[int], nn.Module]
+
+
+class ResidualSum(nn.Module):
+    """y = ReLU(branch(x) + shortcut(x)); there is no `shortcut` where the shape stays.
+
+    Args:
+        branch: the paper's F, any module.
+        in_channels: channels of the input.
+        out_channels: channels that the branch gives.
+        stride: by how much the branch divides rows and columns.
+        make_shortcut: makes the shortcut where the shape changes, from input channels, output
+            channels and stride: `projection` (option B) or `ZeroPadShortcut` (option A).
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)
+    """
+
+    def __init__(
+        self,
+        branch: nn.Module,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        *,
+        make_shortcut: MakeShortcut = projection,
+    ) -> None:
+        super().__init__()
+        self.out_channels = out_channels
+        self.branch = branch
+        self.shortcut: nn.Module | None = None
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = make_shortcut(in_channels, out_channels, stride)
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add what the branch computes to its input."""
+        shortcut = x if self.shortcut is None else self.shortcut(x)
+        y: Tensor = self.act(self.branch(x) + shortcut)
+        return y
+
+
+class Residual(ResidualSum):
+    r"""Basic block: $y = \mathrm{ReLU}(\mathrm{BN}(W_2 \mathrm{ReLU}(\mathrm{BN}(W_1 x))) + x)$.
+
+    Two 3x3 convolutions (the paper's Fig. 5, left), `branch.conv1` and `branch.conv2`.
+
+    Args:
+        in_channels: channels of the input.
+        channels: channels of both convolutions and of the output.
+        stride: step of the first convolution and of the shortcut.
+        make_shortcut: `projection` (option B) or `ZeroPadShortcut` (option A).
+        attention: makes the branch's last layer from its channels, such as an `SE`.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, channels, H / stride, W / stride)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int = 1,
+        *,
+        make_shortcut: MakeShortcut = projection,
+        attention: MakeAttention | None = None,
+    ) -> None:
+        check_integer("channels", channels, 1)
+        branch = nn.Sequential()
+        branch.conv1 = ConvNormAct(in_channels, channels, 3, stride)
+        branch.conv2 = ConvNormAct(channels, channels, 3, act=None)
+        if attention is not None:
+            branch.attention = attention(channels)
+        super().__init__(branch, in_channels, channels, stride, make_shortcut=make_shortcut)
+
+
+class Bottleneck(ResidualSum):
+    """Bottleneck block: 1x1 to `channels`, 3x3, 1x1 to four times `channels` (Fig. 5, right).
+
+    The branch's children are `reduce`, `conv` and `expand`. With `groups` it is the block of
+    ResNeXt (Xie et al., arXiv 1611.05431, Fig. 3c).
+
+    Args:
+        in_channels: channels of the input.
+        channels: width of the paper's bottleneck; the output has 4 * channels.
+        stride: step of the block.
+        groups: groups of the 3x3 convolution, ResNeXt's cardinality.
+        group_width: channels of a group; None means channels / groups.
+        stride_in_1x1: whether the first 1x1 convolution takes the stride, as in the paper. The
+            3x3 takes it otherwise, as in torchvision's and timm's checkpoints ("v1.5").
+        attention: makes the branch's last layer from its channels, such as an `SE`.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, 4 * channels, H / stride, W / stride)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        group_width: int | None = None,
+        stride_in_1x1: bool = False,
+        attention: MakeAttention | None = None,
+    ) -> None:
+        check_integer("channels", channels, 1)
+        check_integer("groups", groups, 1)
+        width = channels if group_width is None else groups * group_width
+        first, second = (stride, 1) if stride_in_1x1 else (1, stride)
+        branch = nn.Sequential()
+        branch.reduce = ConvNormAct(in_channels, width, 1, first)
+        branch.conv = ConvNormAct(width, width, 3, second, groups=groups)
+        branch.expand = ConvNormAct(width, 4 * channels, 1, act=None)
+        if attention is not None:
+            branch.attention = attention(4 * channels)
+        super().__init__(branch, in_channels, 4 * channels, stride)

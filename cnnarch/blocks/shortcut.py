@@ -1,0 +1,47 @@
+"""Shortcuts: what a residual block adds where its shape changes.
+
+Source: He et al., "Deep Residual Learning for Image Recognition", arXiv 1512.03385, sec. 3.3.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from cnnarch.blocks._checks import check_integer
+from cnnarch.blocks.conv import ConvNormAct
+
+__all__ = ["MakeShortcut", "ZeroPadShortcut", "projection"]
+
+MakeShortcut = Callable[[int, int, int], nn.Module]
+"""Makes a shortcut from input channels, output channels and stride."""
+
+
+def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """Option B of the paper: a 1x1 convolution where the shape changes."""
+    return ConvNormAct(in_channels, out_channels, 1, stride, act=None)
+
+
+class ZeroPadShortcut(nn.Module):
+    """Option A of the paper: take every `stride`-th pixel and pad new channels with zeros.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
+
+    Raises:
+        ValueError: fewer channels than came in, which zeros cannot give.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        check_integer("out_channels", out_channels, in_channels)
+        super().__init__()
+        self.new_channels = out_channels - in_channels
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Subsample and pad."""
+        kept = x[:, :, :: self.stride, :: self.stride]
+        return nn.functional.pad(kept, (0, 0, 0, 0, 0, self.new_channels))
+
+    def extra_repr(self) -> str:
+        """What the shape gains and loses."""
+        return f"new_channels={self.new_channels}, stride={self.stride}"

@@ -1,0 +1,59 @@
+"""How a builder makes its network: check the options, construct, load, remember."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from os import PathLike
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Union
+
+from torch import Tensor
+
+from cnnarch._cards import option_parameters
+from cnnarch.models._classifier import ImageClassifier
+
+if TYPE_CHECKING:
+    from cnnarch.weights import Weights
+
+__all__ = ["WeightsSource", "build"]
+
+WeightsSource = Union[str, PathLike[str], "Weights", Mapping[str, Tensor], None]
+"""What `weights=` takes: a tag, a path, a hub name, a catalog entry, a state dict or None."""
+
+P = ParamSpec("P")
+Network = TypeVar("Network", bound=ImageClassifier)
+
+
+def build(
+    name: str,
+    weights: WeightsSource,
+    network: Callable[P, Network],
+    *args: P.args,
+    **options: P.kwargs,
+) -> Network:
+    """Construct `network(*args, **options)`, with weights if there are any.
+
+    Args:
+        name: the builder, recorded with `options` so that the network can be rebuilt.
+        weights: where to load from; None initialises by the paper's rule.
+        network: a class of this package; its keyword-only arguments are the options.
+        *args: what defines the network: the variant's blocks and table row.
+        **options: what the caller chose.
+
+    Raises:
+        TypeError: an option that the network does not have, with the nearest that it has.
+    """
+    _check_options(name, options, list(option_parameters(network)))
+    if weights is None:
+        model = network(*args, **options)
+        model.builder, model.options = name, dict(options)
+        return model
+    from cnnarch.weights import build_with_weights
+
+    return build_with_weights(name, weights, network, *args, **options)
+
+
+def _check_options(name: str, given: Mapping[str, Any], known: list[str]) -> None:
+    for option in given:
+        if option not in known:
+            nearest = difflib.get_close_matches(option, known, n=1, cutoff=0.4)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"it has {', '.join(known)}"
+            raise TypeError(f"{name}() has no option {option!r}; {hint}")

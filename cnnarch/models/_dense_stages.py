@@ -1,0 +1,55 @@
+"""What DenseNets share: stages of a dense block each, all but the first opened by a transition."""
+
+from torch import nn
+
+from cnnarch.blocks._checks import check_positive
+from cnnarch.blocks.checkpointing import Stage
+from cnnarch.blocks.dense import Dense, Transition
+
+__all__ = ["dense_stages"]
+
+
+def dense_stages(
+    channels: int,
+    depths: tuple[int, ...],
+    growth_rate: int,
+    *,
+    bottleneck: int | None,
+    compression: float,
+    dropout: float,
+    pool: nn.Module | None = None,
+) -> tuple[list[Stage], int]:
+    """Make the stages, and say how many channels the last one gives.
+
+    The last stage ends with the BN and ReLU that stand before the classifier.
+
+    Args:
+        channels: channels of the stem's map.
+        depths: number of layers in each dense block.
+        growth_rate: channels that each layer adds.
+        bottleneck: width of a layer's 1x1 convolution over the growth rate; None leaves it out.
+        compression: channels that a transition keeps of those it reads, in (0, 1].
+        dropout: probability of zeroing a value after each convolution.
+        pool: opens the first stage, as the max-pool does in Table 1 of the paper.
+
+    Raises:
+        ValueError: there is no dense block, or a number is out of range.
+    """
+    if not depths:
+        raise ValueError("depths must name one dense block at least, got none")
+    check_positive("compression", compression)
+    if compression > 1:
+        raise ValueError(f"compression must be in (0, 1], got {compression!r}")
+    stages: list[Stage] = []
+    for depth in depths:
+        stage = Stage() if stages or pool is None else Stage(pool=pool)
+        if stages:
+            kept = int(channels * compression)
+            stage = Stage(transition=Transition(channels, kept, dropout=dropout))
+            channels = kept
+        dense = Dense(channels, depth, growth_rate, bottleneck=bottleneck, dropout=dropout)
+        stages.append(stage.append(dense))
+        channels = dense.out_channels
+    stages[-1].add_module("norm", nn.BatchNorm2d(channels))
+    stages[-1].add_module("act", nn.ReLU())
+    return stages, channels

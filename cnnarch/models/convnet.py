@@ -1,0 +1,47 @@
+"""ConvNet: the smallest network worth training, two convolutions with BatchNorm."""
+
+from typing import Unpack
+
+from torch import nn
+
+from cnnarch._cards import register
+from cnnarch.blocks.checkpointing import Stage
+from cnnarch.blocks.conv import ConvNormAct
+from cnnarch.blocks.head import ClassifierHead
+from cnnarch.blocks.pooling import AdaptiveAvgPool2d
+from cnnarch.models._build import WeightsSource, build
+from cnnarch.models._classifier import ImageClassifier, ModelOptions
+
+__all__ = ["ConvNet", "convnet"]
+
+NAMES = ("conv1", "stage1", "stage2")
+
+
+class ConvNet(ImageClassifier):
+    """Twice 5x5 convolution, BatchNorm, ReLU and 2x2 max-pool; then one linear layer.
+
+    A pool to 7x7 before the linear layer changes nothing at 28 pixels and lets other sizes in.
+    Weights are drawn by He's rule.
+
+    Args:
+        num_classes: width of the logits; 0 returns the flattened map.
+        in_channels: channels of the input image.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, num_classes). Rows have stride 1, 2 and 4.
+    """
+
+    def __init__(self, *, num_classes: int = 10, in_channels: int = 1) -> None:
+        stem = ConvNormAct(in_channels, 16, 5, bias=True)
+        stages = [
+            Stage(nn.MaxPool2d(2)),
+            Stage(ConvNormAct(16, 32, 5, bias=True), nn.MaxPool2d(2)),
+        ]
+        head = ClassifierHead(32 * 7 * 7, num_classes, pool=AdaptiveAvgPool2d(7))
+        super().__init__(stem, stages, head, names=NAMES, min_input_size=4)
+
+
+@register(None, params=29_034, macs=2_838_080, input_size=(1, 28, 28))
+def convnet(*, weights: WeightsSource = None, **options: Unpack[ModelOptions]) -> ConvNet:
+    """A first network: two convolutions of 16 and 32 channels, 29,034 parameters."""
+    return build("convnet", weights, ConvNet, **options)

@@ -1,0 +1,183 @@
+"""DenseNet: every layer reads the maps of all layers before it (Huang et al., 2016)."""
+
+from typing import NamedTuple, Unpack
+
+from torch import nn
+
+from cnnarch._cards import Paper, Stated, register
+from cnnarch.blocks._checks import check_integer
+from cnnarch.blocks.conv import ConvNormAct
+from cnnarch.blocks.head import ClassifierHead
+from cnnarch.models._build import WeightsSource, build
+from cnnarch.models._classifier import ImageClassifier, ModelOptions
+from cnnarch.models._dense_stages import dense_stages
+
+__all__ = [
+    "DenseNet",
+    "densenet121",
+    "densenet161",
+    "densenet169",
+    "densenet201",
+    "densenet264",
+]
+
+PAPER = Paper(
+    "Densely Connected Convolutional Networks",
+    "Huang, Liu, van der Maaten, Weinberger",
+    2016,
+    "1608.06993",
+)
+
+
+class Depths(NamedTuple):
+    """Layers of each dense block: the rows of Table 1, whose columns are the networks."""
+
+    dense_block_1: int
+    dense_block_2: int
+    dense_block_3: int
+    dense_block_4: int
+
+
+DEPTHS_121 = Depths(6, 12, 24, 16)
+DEPTHS_169 = Depths(6, 12, 32, 32)
+DEPTHS_201 = Depths(6, 12, 48, 32)
+DEPTHS_161 = Depths(6, 12, 36, 24)
+DEPTHS_264 = Depths(6, 12, 64, 48)
+
+
+class DenseNetOptions(ModelOptions, total=False):
+    """Options of the DenseNets for ImageNet."""
+
+    dropout: float
+    small_images: bool
+
+
+class DenseNet(ImageClassifier):
+    """DenseNet-BC: 7x7 stem, dense blocks with transitions between them, pooled linear head.
+
+    Convolutions start by He's rule, as in sec. 4.2.
+
+    Args:
+        growth_rate: channels that each layer adds, the paper's k; the stem has twice as many.
+        depths: number of layers in each dense block.
+        bottleneck: width of a layer's 1x1 convolution over the growth rate; None leaves it out.
+        compression: channels that a transition keeps of those it reads, the paper's theta.
+        num_classes: width of the logits; 0 returns the pooled features.
+        in_channels: channels of the input image.
+        dropout: probability of zeroing a value after each convolution but the stem, in [0, 1);
+            the paper has 0.2 where it trains without augmentation.
+        small_images: 3x3 stem of stride 1 and no max-pool, so that 32 pixels leave a 4x4 map.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.
+
+    Raises:
+        ValueError: a count that is not a positive integer, `compression` or `dropout` out of
+            range.
+    """
+
+    def __init__(
+        self,
+        growth_rate: int,
+        depths: tuple[int, ...],
+        bottleneck: int | None = 4,
+        compression: float = 0.5,
+        *,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        dropout: float = 0.0,
+        small_images: bool = False,
+    ) -> None:
+        check_integer("growth_rate", growth_rate, 1)
+        kernel_size, stride = (3, 1) if small_images else (7, 2)
+        stem = ConvNormAct(in_channels, 2 * growth_rate, kernel_size, stride)
+        stages, channels = dense_stages(
+            2 * growth_rate,
+            depths,
+            growth_rate,
+            bottleneck=bottleneck,
+            compression=compression,
+            dropout=dropout,
+            pool=None if small_images else nn.MaxPool2d(3, 2, 1),
+        )
+        head = ClassifierHead(channels, num_classes)
+        # n - 1 transitions halve the map and round down; before them stem and pool round up.
+        halved = 2 ** (len(depths) - 1)
+        super().__init__(
+            stem,
+            stages,
+            head,
+            names=("conv", *(f"dense_block_{i + 1}" for i in range(len(depths)))),
+            min_input_size=halved if small_images else 4 * halved - 3,
+        )
+
+
+@register(
+    PAPER,
+    params=7_978_856,
+    macs=2_834_161_664,
+    stated=(
+        Stated("top1_err", "25.02", "Table 3, single crop"),
+        Stated("top5_err", "7.71", "Table 3, single crop"),
+    ),
+)
+def densenet121(*, weights: WeightsSource = None, **options: Unpack[DenseNetOptions]) -> DenseNet:
+    """DenseNet-121: growth rate 32, depths (6, 12, 24, 16)."""
+    return build("densenet121", weights, DenseNet, 32, DEPTHS_121, **options)
+
+
+@register(
+    PAPER,
+    params=14_149_480,
+    macs=3_359_843_328,
+    stated=(
+        Stated("top1_err", "23.80", "Table 3, single crop"),
+        Stated("top5_err", "6.85", "Table 3, single crop"),
+    ),
+)
+def densenet169(*, weights: WeightsSource = None, **options: Unpack[DenseNetOptions]) -> DenseNet:
+    """DenseNet-169: growth rate 32, depths (6, 12, 32, 32)."""
+    return build("densenet169", weights, DenseNet, 32, DEPTHS_169, **options)
+
+
+@register(
+    PAPER,
+    params=20_013_928,
+    macs=4_291_365_888,
+    stated=(
+        Stated("params", "20M", "sec. 4.4"),
+        Stated("top1_err", "22.58", "Table 3, single crop"),
+        Stated("top5_err", "6.34", "Table 3, single crop"),
+    ),
+)
+def densenet201(*, weights: WeightsSource = None, **options: Unpack[DenseNetOptions]) -> DenseNet:
+    """DenseNet-201: growth rate 32, depths (6, 12, 48, 32)."""
+    return build("densenet201", weights, DenseNet, 32, DEPTHS_201, **options)
+
+
+@register(
+    PAPER,
+    params=28_681_000,
+    macs=7_727_907_072,
+    stated=(Stated("top1_err", "22.2", "the authors' repository, single crop", confirmed=False),),
+)
+def densenet161(*, weights: WeightsSource = None, **options: Unpack[DenseNetOptions]) -> DenseNet:
+    """DenseNet-161: growth rate 48, depths (6, 12, 36, 24).
+
+    The first version of the paper has it, the published one does not.
+    """
+    return build("densenet161", weights, DenseNet, 48, DEPTHS_161, **options)
+
+
+@register(
+    PAPER,
+    params=33_337_704,
+    macs=5_751_653_376,
+    stated=(
+        Stated("top1_err", "22.15", "Table 3, single crop"),
+        Stated("top5_err", "6.12", "Table 3, single crop"),
+    ),
+)
+def densenet264(*, weights: WeightsSource = None, **options: Unpack[DenseNetOptions]) -> DenseNet:
+    """DenseNet-264: growth rate 32, depths (6, 12, 64, 48)."""
+    return build("densenet264", weights, DenseNet, 32, DEPTHS_264, **options)

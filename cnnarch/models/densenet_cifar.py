@@ -1,0 +1,187 @@
+"""The DenseNets for 32x32 images: three dense blocks, plain or BC (Huang et al., 2016)."""
+
+from typing import Unpack
+
+from cnnarch._cards import Stated, register
+from cnnarch.blocks._checks import check_integer
+from cnnarch.blocks.conv import ConvNormAct
+from cnnarch.blocks.head import ClassifierHead
+from cnnarch.models._build import WeightsSource, build
+from cnnarch.models._classifier import ImageClassifier, ModelOptions
+from cnnarch.models._dense_stages import dense_stages
+from cnnarch.models.densenet import PAPER
+
+__all__ = [
+    "CifarDenseNet",
+    "densenet_40_12_cifar",
+    "densenet_100_12_cifar",
+    "densenet_100_24_cifar",
+    "densenet_bc_100_12_cifar",
+    "densenet_bc_190_40_cifar",
+    "densenet_bc_250_24_cifar",
+]
+
+INPUT_SIZE = (3, 32, 32)
+BLOCKS = 3
+PLAIN_STEM = 16  # channels; DenseNet-BC has twice the growth rate
+
+
+class CifarDenseNetOptions(ModelOptions, total=False):
+    """Options of the DenseNets for 32x32 images."""
+
+    dropout: float
+
+
+class CifarDenseNet(ImageClassifier):
+    """DenseNet for 32x32 images: a 3x3 convolution and three dense blocks of equal depth (sec. 3).
+
+    The stem is a convolution alone: the first dense layer brings its BN and ReLU. Convolutions
+    start by He's rule, as in sec. 4.2.
+
+    Args:
+        depth: layers with weights, the paper's L: 3n + 4 with n layers in a dense block, or
+            6n + 4 for DenseNet-BC, whose layers have two convolutions.
+        growth_rate: channels that each layer adds, the paper's k.
+        bc: DenseNet-BC: 1x1 convolutions to 4k channels before the 3x3 ones, and transitions
+            that keep half of the channels.
+        num_classes: width of the logits; 0 returns the pooled features.
+        in_channels: channels of the input image.
+        dropout: probability of zeroing a value after each convolution but the stem, in [0, 1);
+            the paper has 0.2 where it trains without augmentation.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, num_classes). Stages have stride 1, 2 and 4.
+
+    Raises:
+        ValueError: `depth` is not of that form, a count that is not a positive integer, or
+            `dropout` out of range.
+
+    >>> sum(p.numel() for p in CifarDenseNet(40, 12, bc=True).parameters())
+    176122
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        growth_rate: int,
+        bc: bool = False,
+        *,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        dropout: float = 0.0,
+    ) -> None:
+        check_integer("depth", depth, 1)
+        check_integer("growth_rate", growth_rate, 1)
+        step = 2 * BLOCKS if bc else BLOCKS
+        layers, rest = divmod(depth - 4, step)
+        if layers < 1 or rest:
+            raise ValueError(f"depth must be {step}n + 4 with n of at least 1, got {depth}")
+        channels = 2 * growth_rate if bc else PLAIN_STEM
+        stem = ConvNormAct(in_channels, channels, 3, bias=False, norm=None, act=None)
+        stages, channels = dense_stages(
+            channels,
+            (layers,) * BLOCKS,
+            growth_rate,
+            bottleneck=4 if bc else None,
+            compression=0.5 if bc else 1.0,
+            dropout=dropout,
+        )
+        super().__init__(
+            stem,
+            stages,
+            ClassifierHead(channels, num_classes),
+            names=("conv1", "dense_block_1", "dense_block_2", "dense_block_3"),
+            min_input_size=4,  # two transitions halve it
+        )
+
+
+def _stated(params: str, top1_err: str) -> tuple[Stated, ...]:
+    """Number of parameters and error on augmented CIFAR-10 as Table 2 prints them."""
+    return (
+        Stated("params", params, "Table 2"),
+        Stated("top1_err", top1_err, "Table 2, CIFAR-10 test, with augmentation"),
+    )
+
+
+@register(
+    PAPER,
+    params=1_019_722,
+    macs=264_812_928,
+    input_size=INPUT_SIZE,
+    stated=_stated("1.0M", "5.24"),
+)
+def densenet_40_12_cifar(
+    *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
+) -> CifarDenseNet:
+    """DenseNet with L = 40, k = 12 for 32x32 images."""
+    return build("densenet_40_12_cifar", weights, CifarDenseNet, 40, 12, **options)
+
+
+@register(
+    PAPER,
+    params=6_979_642,
+    macs=1_769_516_448,
+    input_size=INPUT_SIZE,
+    stated=_stated("7.0M", "4.10"),
+)
+def densenet_100_12_cifar(
+    *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
+) -> CifarDenseNet:
+    """DenseNet with L = 100, k = 12 for 32x32 images."""
+    return build("densenet_100_12_cifar", weights, CifarDenseNet, 100, 12, **options)
+
+
+@register(
+    PAPER,
+    params=27_249_082,
+    macs=6_889_347_744,
+    input_size=INPUT_SIZE,
+    stated=_stated("27.2M", "3.74"),
+)
+def densenet_100_24_cifar(
+    *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
+) -> CifarDenseNet:
+    """DenseNet with L = 100, k = 24 for 32x32 images."""
+    return build("densenet_100_24_cifar", weights, CifarDenseNet, 100, 24, **options)
+
+
+@register(
+    PAPER,
+    params=769_162,
+    macs=287_929_692,
+    input_size=INPUT_SIZE,
+    stated=_stated("0.8M", "4.51"),
+)
+def densenet_bc_100_12_cifar(
+    *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
+) -> CifarDenseNet:
+    """DenseNet-BC with L = 100, k = 12 for 32x32 images."""
+    return build("densenet_bc_100_12_cifar", weights, CifarDenseNet, 100, 12, True, **options)
+
+
+@register(
+    PAPER,
+    params=15_324_406,
+    macs=5_418_785_724,
+    input_size=INPUT_SIZE,
+    stated=_stated("15.3M", "3.62"),
+)
+def densenet_bc_250_24_cifar(
+    *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
+) -> CifarDenseNet:
+    """DenseNet-BC with L = 250, k = 24 for 32x32 images."""
+    return build("densenet_bc_250_24_cifar", weights, CifarDenseNet, 250, 24, True, **options)
+
+
+@register(
+    PAPER,
+    params=25_624_430,
+    macs=9_301_945_740,
+    input_size=INPUT_SIZE,
+    stated=_stated("25.6M", "3.46"),
+)
+def densenet_bc_190_40_cifar(
+    *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
+) -> CifarDenseNet:
+    """DenseNet-BC with L = 190, k = 40 for 32x32 images."""
+    return build("densenet_bc_190_40_cifar", weights, CifarDenseNet, 190, 40, True, **options)

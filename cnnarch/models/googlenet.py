@@ -1,0 +1,218 @@
+"""GoogLeNet: nine Inception blocks, with auxiliary heads in training (Szegedy et al., 2014)."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, Unpack
+
+from torch import Tensor, nn
+
+from cnnarch._cards import CardRow, Paper, Stated, register
+from cnnarch.blocks.checkpointing import Stage
+from cnnarch.blocks.head import ClassifierHead
+from cnnarch.blocks.inception import AuxiliaryHead, Inception, inception_conv
+from cnnarch.blocks.normalization import LRN
+from cnnarch.blocks.pooling import AdaptiveAvgPool2d
+from cnnarch.models._auxiliary import AuxLogits
+from cnnarch.models._build import WeightsSource, build
+from cnnarch.models._classifier import ImageClassifier, ModelOptions
+
+__all__ = ["GoogLeNet", "googlenet", "googlenet_bn"]
+
+PAPER = Paper("Going Deeper with Convolutions", "Szegedy et al.", 2014, "1409.4842")
+FULL_CONV1 = (
+    "conv1 is a full 7x7 convolution, as in the BVLC Caffe model and in torchvision. Table 1 "
+    'prints "2.7K" parameters and "34M" operations for it, which a separable 7x7 with depth '
+    "multiplier 8 has (2,712 weights; the network would have 1,498,677,248 multiply-adds)."
+)
+LRN_CONSTANTS = (
+    "The paper gives no constants for its local response normalisation: these are the BVLC "
+    "Caffe model's (n = 5, alpha = 1e-4 / 5, beta = 0.75, k = 1), a replication with published "
+    "weights, made with the help of the paper's first author."
+)
+NORM = (
+    "torchvision's network: BatchNorm (eps 1e-3) after every convolution, no biases, no local "
+    'response normalisation, 3x3 kernels in place of the 5x5, a 2x2 pool before "inception '
+    '(5a)", and auxiliary heads that average straight to 4x4.'
+)
+NAMES = ("conv1", "conv2", "inception_3", "inception_4", "inception_5")
+
+
+class Row(NamedTuple):
+    """A block of Table 1: its columns from "#1x1" to "pool proj", reductions with their filters."""
+
+    c1: int
+    c3: tuple[int, int]
+    c5: tuple[int, int]
+    pool: int
+
+
+INCEPTION_3 = (
+    Row(64, (96, 128), (16, 32), 32),
+    Row(128, (128, 192), (32, 96), 64),
+)
+INCEPTION_4 = (
+    Row(192, (96, 208), (16, 48), 64),
+    Row(160, (112, 224), (24, 64), 64),
+    Row(128, (128, 256), (24, 64), 64),
+    Row(112, (144, 288), (32, 64), 64),
+    Row(256, (160, 320), (32, 128), 128),
+)
+INCEPTION_5 = (
+    Row(256, (160, 320), (32, 128), 128),
+    Row(384, (192, 384), (48, 128), 128),
+)
+
+
+class Form(NamedTuple):
+    """What the published forms of the network differ in.
+
+    Args:
+        norm: makes a normalisation after each convolution; None gives the convolutions biases
+            and puts local response normalisation around conv2, as in the paper.
+        kernel_size5: side of the kernel in the branch that the paper calls 5x5.
+        last_pool: side of the pool before "inception (5a)".
+        aux_pool: makes the auxiliary heads' pool to 4x4; None is the paper's 5x5 of stride 3.
+    """
+
+    norm: Callable[[int], nn.Module] | None = None
+    kernel_size5: int = 5
+    last_pool: int = 3
+    aux_pool: Callable[[], nn.Module] | None = None
+
+
+PUBLISHED = Form()
+TORCHVISION = Form(
+    norm=partial(nn.BatchNorm2d, eps=1e-3),
+    kernel_size5=3,
+    last_pool=2,
+    aux_pool=partial(AdaptiveAvgPool2d, 4),
+)
+
+
+class GoogLeNetOptions(ModelOptions, total=False):
+    """Options of GoogLeNet."""
+
+    dropout: float
+    aux_logits: bool
+    small_images: bool
+
+
+class GoogLeNet(ImageClassifier):
+    """GoogLeNet ("Inception v1"): two convolutions, nine Inception blocks, pooled linear head.
+
+    `GoogLeNet(Form(norm=nn.BatchNorm2d))` is the paper's network with BatchNorm. The paper does
+    not say how weights are initialised. Those of the paper's network are drawn by Glorot's rule
+    and biases begin at 0.2, as in the BVLC Caffe replication; with BatchNorm He's rule is used.
+
+    Args:
+        form: the paper's network, or what is different.
+        num_classes: width of the logits; 0 returns the pooled features.
+        in_channels: channels of the input image.
+        dropout: probability of zeroing a pooled feature, in [0, 1).
+        aux_logits: whether the network has auxiliary heads, after "inception (4a)" and "(4d)",
+            and returns `AuxLogits` in training mode.
+        small_images: 3x3 stem of stride 1 and no first pool, so that 32 pixels leave a 4x4 map.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.
+    """
+
+    def __init__(
+        self,
+        form: Form = PUBLISHED,
+        *,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        dropout: float = 0.4,
+        aux_logits: bool = False,
+        small_images: bool = False,
+    ) -> None:
+        kernel_size, stride = (3, 1) if small_images else (7, 2)
+        stem = inception_conv(in_channels, 64, kernel_size, stride, norm=form.norm)
+        stages = [
+            _conv2(form, pool=not small_images),
+            _inceptions(form, 3, 192, INCEPTION_3),
+            _inceptions(form, 3, 480, INCEPTION_4),
+            _inceptions(form, form.last_pool, 832, INCEPTION_5),
+        ]
+        head = ClassifierHead(1024, num_classes, dropout=dropout)
+        # The last pool needs two pixels if it is a 3x3, one if a 2x2; each before it halves.
+        pixels = 4 * (form.last_pool - 1)
+        if not small_images:
+            pixels = 2 * (2 * pixels) - 1  # the first pool, then the stem, which rounds up
+        super().__init__(stem, stages, head, names=NAMES, min_input_size=pixels)
+        self.aux_logits = aux_logits
+        if aux_logits:
+            self.aux1 = _auxiliary(form, 512, num_classes)
+            self.aux2 = _auxiliary(form, 528, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor | AuxLogits:  # type: ignore[override]
+        """Logits, never softmax; with those of the auxiliary heads where there are any."""
+        if not (self.aux_logits and self.training):
+            return super().forward(x)
+        (x,) = self.forward_stages(x, ["inception_3"])
+        maps: list[Tensor] = []
+        x = self.stages[2](x, maps)
+        _pool, map_4a, _4b, _4c, map_4d, _4e = maps
+        logits = self.forward_head(self.stages[3](x))
+        return AuxLogits(logits, self.aux1(map_4a), self.aux2(map_4d))
+
+
+def _max_pool(kernel_size: int) -> nn.MaxPool2d:
+    """Caffe's pool of stride 2: windows begin at the first pixel, the last may be cut off."""
+    return nn.MaxPool2d(kernel_size, 2, ceil_mode=True)
+
+
+def _conv2(form: Form, pool: bool) -> Stage:
+    stage = Stage(pool=_max_pool(3)) if pool else Stage()
+    convs = (
+        inception_conv(64, 64, 1, norm=form.norm),
+        inception_conv(64, 192, 3, norm=form.norm),
+    )
+    if form.norm is None:
+        stage.extend([_lrn(), *convs, _lrn()])
+    else:
+        stage.extend(convs)
+    return stage
+
+
+def _lrn() -> LRN:
+    return LRN(5, alpha=1e-4 / 5, beta=0.75, k=1.0)
+
+
+def _inceptions(form: Form, pool: int, in_channels: int, rows: tuple[Row, ...]) -> Stage:
+    stage = Stage(pool=_max_pool(pool))
+    for row in rows:
+        block = Inception(in_channels, *row, norm=form.norm, kernel_size5=form.kernel_size5)
+        stage.append(block)
+        in_channels = block.out_channels
+    return stage
+
+
+def _auxiliary(form: Form, in_channels: int, num_classes: int) -> AuxiliaryHead:
+    pool = form.aux_pool() if form.aux_pool else None
+    return AuxiliaryHead(in_channels, num_classes, pool=pool, norm=form.norm)
+
+
+@register(
+    PAPER,
+    params=6_998_552,
+    macs=1_582_671_872,
+    stated=(
+        Stated("macs", "1.5B", 'Section 1, a budget, "at inference time"', confirmed=False),
+        Stated("top5_err", "10.07", "Table 3, validation, 1 model, 1 crop"),
+    ),
+    departs=(FULL_CONV1, LRN_CONSTANTS),
+    rows=(CardRow({"aux_logits": True}, 13_378_280, 1_591_044_096),),
+)
+def googlenet(*, weights: WeightsSource = None, **options: Unpack[GoogLeNetOptions]) -> GoogLeNet:
+    """GoogLeNet as published in 2014: 5x5 branches, biases, local response normalisation."""
+    return build("googlenet", weights, GoogLeNet, **options)
+
+
+@register(PAPER, params=6_624_904, macs=1_498_376_192, departs=(NORM, FULL_CONV1))
+def googlenet_bn(
+    *, weights: WeightsSource = None, **options: Unpack[GoogLeNetOptions]
+) -> GoogLeNet:
+    """GoogLeNet as torchvision has it: BatchNorm, and 3x3 kernels in place of the 5x5."""
+    return build("googlenet_bn", weights, GoogLeNet, TORCHVISION, **options)

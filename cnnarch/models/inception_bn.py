@@ -1,0 +1,205 @@
+"""BN-Inception: GoogLeNet rebuilt around BatchNorm (Ioffe and Szegedy, 2015), plain and with SE."""
+
+from typing import Literal, NamedTuple, Unpack
+
+from torch import nn
+
+from cnnarch._cards import Paper, Stated, register
+from cnnarch.blocks._checks import check_integer
+from cnnarch.blocks.checkpointing import Stage
+from cnnarch.blocks.conv import ConvNormAct
+from cnnarch.blocks.head import ClassifierHead
+from cnnarch.blocks.inception import Branches
+from cnnarch.blocks.pooling import AlignedMaxPool2d
+from cnnarch.blocks.squeeze_excite import SE
+from cnnarch.models._build import WeightsSource, build
+from cnnarch.models._classifier import ImageClassifier, ModelOptions
+
+__all__ = ["BNInception", "bn_inception", "se_bn_inception"]
+
+PAPER = Paper(
+    "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift",
+    "Ioffe, Szegedy",
+    2015,
+    "1502.03167",
+)
+SE_PAPER = Paper("Squeeze-and-Excitation Networks", "Hu et al.", 2017, "1709.01507")
+SE_REDUCTION = 16
+FULL_CONV1 = (
+    "conv1 is a full 7x7 convolution, as in the published Caffe models; the paper's is separable "
+    "with depth multiplier 8 (the network would have 11,278,528 parameters)."
+)
+BRANCH_WIDTHS = (
+    "Fig. 5 contradicts itself in rows 4c and 4d (branches of 608 filters, output 576) and so in "
+    "4e: the branches are taken at their word, as in the published Caffe models."
+)
+PARAMS = (
+    "The printed total does not follow from Fig. 5, with branches or with outputs as printed "
+    "(11,194,984)."
+)
+NAMES = ("conv1", "conv2", "inception_3b", "inception_4d", "inception_5b")
+
+
+class Row(NamedTuple):
+    """A block of Fig. 5, the paper's last table: its columns from "stride" to "Pool +proj"."""
+
+    stride: int
+    c1: int  # "#1x1"; 0 leaves the branch out
+    c3: tuple[int, int]  # "#3x3 reduce", "#3x3"
+    double: tuple[int, int]  # "double #3x3 reduce", "double #3x3"
+    pool: Literal["avg", "max"]
+    proj: int  # 0 stands for "pass through"
+
+
+ROW_3A = Row(1, 64, (64, 64), (64, 96), "avg", 32)
+ROW_3B = Row(1, 64, (64, 96), (64, 96), "avg", 64)
+ROW_3C = Row(2, 0, (128, 160), (64, 96), "max", 0)
+ROW_4A = Row(1, 224, (64, 96), (96, 128), "avg", 128)
+ROW_4B = Row(1, 192, (96, 128), (96, 128), "avg", 128)
+ROW_4C = Row(1, 160, (128, 160), (128, 160), "avg", 128)
+ROW_4D = Row(1, 96, (128, 192), (160, 192), "avg", 128)
+ROW_4E = Row(2, 0, (128, 192), (192, 256), "max", 0)
+ROW_5A = Row(1, 352, (192, 320), (160, 224), "avg", 128)
+ROW_5B = Row(1, 352, (192, 320), (192, 224), "max", 128)
+STAGES = ((ROW_3A, ROW_3B), (ROW_3C, ROW_4A, ROW_4B, ROW_4C, ROW_4D), (ROW_4E, ROW_5A, ROW_5B))
+
+
+class BNInceptionOptions(ModelOptions, total=False):
+    """Options of BN-Inception."""
+
+    dropout: float
+    small_images: bool
+
+
+class DoubleInception(Branches):
+    """Inception block whose 5x5 convolution is two 3x3, each convolution with BatchNorm and ReLU.
+
+    Children `branch1x1`, `branch3x3`, `branch_double` and `branch_pool`, in the order of their
+    channels. A block of stride 2 strides in the last convolution of each branch and in the pool.
+
+    Args:
+        in_channels: channels of the input.
+        row: the block's row of Fig. 5.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
+    """
+
+    def __init__(self, in_channels: int, row: Row) -> None:
+        super().__init__()
+        if row.c1:
+            self.branch1x1 = ConvNormAct(in_channels, row.c1, 1)
+        self.branch3x3 = nn.Sequential()
+        self.branch3x3.reduce = ConvNormAct(in_channels, row.c3[0], 1)
+        self.branch3x3.conv = ConvNormAct(*row.c3, 3, row.stride)
+        self.branch_double = nn.Sequential()
+        self.branch_double.reduce = ConvNormAct(in_channels, row.double[0], 1)
+        self.branch_double.conv1 = ConvNormAct(*row.double, 3)
+        self.branch_double.conv2 = ConvNormAct(row.double[1], row.double[1], 3, row.stride)
+        self.branch_pool = nn.Sequential()
+        if row.stride == 2:
+            self.branch_pool.pool = AlignedMaxPool2d()
+        elif row.pool == "max":
+            self.branch_pool.pool = nn.MaxPool2d(3, 1, 1)
+        else:
+            self.branch_pool.pool = nn.AvgPool2d(3, 1, 1)
+        if row.proj:
+            self.branch_pool.conv = ConvNormAct(in_channels, row.proj, 1)
+        self.out_channels = row.c1 + row.c3[1] + row.double[1] + (row.proj or in_channels)
+
+
+class BNInception(ImageClassifier):
+    """BN-Inception ("Inception v2" of 2015): GoogLeNet with BatchNorm and 3x3 kernels throughout.
+
+    The paper does not say how weights are initialised: He's rule is used. Nor does it give
+    BatchNorm's eps; it is PyTorch's and Caffe's, 1e-5.
+
+    Args:
+        se_reduction: if given, each block's output goes through `SE` with channels /
+            se_reduction squeezed channels, 16 in SE-BN-Inception.
+        num_classes: width of the logits; 0 returns the pooled features.
+        in_channels: channels of the input image.
+        dropout: probability of zeroing a pooled feature, in [0, 1).
+        small_images: 3x3 stem of stride 1 and no first pool, so that 32 pixels leave a 4x4 map.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.
+
+    Raises:
+        ValueError: `se_reduction` is not a positive integer, or `dropout` is out of range.
+    """
+
+    def __init__(
+        self,
+        se_reduction: int | None = None,
+        *,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        dropout: float = 0.0,
+        small_images: bool = False,
+    ) -> None:
+        if se_reduction is not None:
+            check_integer("se_reduction", se_reduction, 1)
+        kernel_size, stride = (3, 1) if small_images else (7, 2)
+        stem = ConvNormAct(in_channels, 64, kernel_size, stride)
+        convs = (ConvNormAct(64, 64, 1), ConvNormAct(64, 192, 3))
+        stages = [Stage(*convs) if small_images else Stage(*convs, pool=_max_pool())]
+        channels = 192
+        for rows in STAGES:  # the later ones begin with a block of stride 2
+            stage = Stage() if len(stages) > 1 else Stage(pool=_max_pool())
+            for row in rows:
+                block = DoubleInception(channels, row)
+                channels = block.out_channels
+                stage.append(_with_se(block, se_reduction) if se_reduction else block)
+            stages.append(stage)
+        head = ClassifierHead(channels, num_classes, dropout=dropout)
+        # Each pool needs two pixels, and the stem rounds up.
+        smallest = 2 if small_images else 2 * 4 - 1
+        super().__init__(stem, stages, head, names=NAMES, min_input_size=smallest)
+
+
+def _max_pool() -> nn.MaxPool2d:
+    """Caffe's pool: windows begin at the first pixel, the last may be cut off."""
+    return nn.MaxPool2d(3, 2, ceil_mode=True)
+
+
+def _with_se(block: DoubleInception, reduction: int) -> nn.Sequential:
+    gated = nn.Sequential()
+    gated.inception = block
+    gated.se = SE(block.out_channels, block.out_channels // reduction)
+    return gated
+
+
+@register(
+    PAPER,
+    params=11_285_224,
+    macs=2_032_600_064,
+    stated=(
+        Stated("params", "13.6M", "Section 4.2", departs=PARAMS),
+        Stated("top1_err", "25.2", "Fig. 4, validation, single crop", confirmed=False),
+        Stated("top5_err", "7.82", "Fig. 4, validation, single crop", confirmed=False),
+    ),
+    departs=(FULL_CONV1, BRANCH_WIDTHS),
+)
+def bn_inception(
+    *, weights: WeightsSource = None, **options: Unpack[BNInceptionOptions]
+) -> BNInception:
+    """BN-Inception, as in the paper's appendix."""
+    return build("bn_inception", weights, BNInception, **options)
+
+
+@register(
+    SE_PAPER,
+    params=11_931_622,
+    macs=2_033_239_424,
+    stated=(
+        Stated("macs", "2.04G", "Table 2"),
+        Stated("top1_err", "24.23", "Table 2, validation, single crop"),
+        Stated("top5_err", "7.14", "Table 2, validation, single crop"),
+    ),
+)
+def se_bn_inception(
+    *, weights: WeightsSource = None, **options: Unpack[BNInceptionOptions]
+) -> BNInception:
+    """SE-BN-Inception: squeeze-and-excitation on the output of every Inception block."""
+    return build("se_bn_inception", weights, BNInception, SE_REDUCTION, **options)

@@ -1,0 +1,233 @@
+"""MLP-Mixer: patches mixed by MLPs over places and over channels (Tolstikhin et al., 2021)."""
+
+from typing import NamedTuple, Unpack
+
+from torch import nn
+
+from cnnarch._cards import CardRow, Paper, Stated, register
+from cnnarch.blocks._checks import check_integer, check_probability
+from cnnarch.blocks.checkpointing import Stage
+from cnnarch.blocks.head import ClassifierHead
+from cnnarch.blocks.initialization import lecun_normal_
+from cnnarch.blocks.mixer import LayerNorm2d, MixerLayer
+from cnnarch.models._build import WeightsSource, build
+from cnnarch.models._classifier import ImageClassifier, ModelOptions
+
+__all__ = [
+    "MLPMixer",
+    "mixer_b16",
+    "mixer_b32",
+    "mixer_h14",
+    "mixer_l16",
+    "mixer_l32",
+    "mixer_s16",
+    "mixer_s32",
+]
+
+PAPER = Paper(
+    "MLP-Mixer: An all-MLP Architecture for Vision", "Tolstikhin et al.", 2021, "2105.01601"
+)
+HEAD = (
+    "The classifier starts by LeCun's rule; in the paper's code it starts at zero, where all "
+    "logits are equal and only the classifier itself gets a gradient."
+)
+GELU = (
+    "GELU is exact; JAX's, which the paper's code calls, is an approximation with tanh that is "
+    "off by 5e-4 at most."
+)
+
+
+class Specification(NamedTuple):
+    """A column of Table 1."""
+
+    layers: int
+    patch_size: int  # the side of P x P
+    hidden_size: int  # C
+    mlp_dim_c: int  # D_C, over channels
+    mlp_dim_s: int  # D_S, over tokens
+
+
+S_32 = Specification(8, 32, 512, 2048, 256)
+S_16 = Specification(8, 16, 512, 2048, 256)
+B_32 = Specification(12, 32, 768, 3072, 384)
+B_16 = Specification(12, 16, 768, 3072, 384)
+L_32 = Specification(24, 32, 1024, 4096, 512)
+L_16 = Specification(24, 16, 1024, 4096, 512)
+H_14 = Specification(32, 14, 1280, 5120, 640)
+
+
+class MLPMixerOptions(ModelOptions, total=False):
+    """Options of the MLP-Mixers."""
+
+    image_size: int
+    dropout: float
+    drop_path: float
+
+
+class MLPMixer(ImageClassifier):
+    """MLP-Mixer: a convolution that cuts the image into patches, Mixer layers, pooled linear head.
+
+    Each layer is a row of `feature_info`; all rows have the patch size as stride. The closing
+    LayerNorm ends the last. Weights start by LeCun's rule, as in the paper's code.
+
+    Args:
+        layers: number of Mixer layers.
+        patch_size: side of a patch, in pixels.
+        hidden_size: channels of the maps, the paper's C.
+        mlp_dim_c: width of the MLPs over channels, the paper's D_C.
+        mlp_dim_s: width of the MLPs over tokens, the paper's D_S.
+        num_classes: width of the logits; 0 returns the pooled features.
+        in_channels: channels of the input image.
+        image_size: side of the images in pixels, a multiple of `patch_size`. The MLPs over
+            tokens have a weight for each patch, so that no other size is accepted.
+        dropout: probability of zeroing a pooled feature, in [0, 1).
+        drop_path: probability of dropping a residual branch of the last layer for an image in
+            training, in [0, 1); it grows linearly from 0 in the first layer.
+
+    Shape:
+        (N, in_channels, image_size, image_size) -> (N, num_classes)
+
+    Raises:
+        ValueError: an `image_size` that is not a multiple of `patch_size`, a count that is not
+            a positive integer, `dropout` or `drop_path` out of range.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        patch_size: int,
+        hidden_size: int,
+        mlp_dim_c: int,
+        mlp_dim_s: int,
+        *,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        image_size: int = 224,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        check_integer("layers", layers, 1)
+        check_integer("patch_size", patch_size, 1)
+        check_integer("hidden_size", hidden_size, 1)
+        check_integer("in_channels", in_channels, 1)
+        check_integer("image_size", image_size, patch_size)
+        check_probability("drop_path", drop_path)
+        if image_size % patch_size:
+            raise ValueError(
+                f"image_size must be a multiple of the patch size {patch_size}, got {image_size}"
+            )
+        stem = nn.Conv2d(in_channels, hidden_size, patch_size, patch_size)
+        lecun_normal_(stem)
+        tokens = (image_size // patch_size) ** 2
+        rates = [drop_path * i / max(layers - 1, 1) for i in range(layers)]
+        stages = [
+            Stage(MixerLayer(tokens, hidden_size, mlp_dim_s, mlp_dim_c, drop_path=rate))
+            for rate in rates
+        ]
+        stages[-1].add_module("norm", LayerNorm2d(hidden_size))
+        super().__init__(
+            stem,
+            stages,
+            ClassifierHead(hidden_size, num_classes, dropout=dropout, make_classifier=_classifier),
+            names=("stem", *(f"mixer_layer_{i + 1}" for i in range(layers))),
+            min_input_size=image_size,
+            fixed_input_size=True,
+        )
+
+
+def _classifier(num_features: int, num_classes: int) -> nn.Linear:
+    linear = nn.Linear(num_features, num_classes)
+    lecun_normal_(linear)
+    return linear
+
+
+def _table_1(printed: str, params: int, macs: int) -> tuple[CardRow, ...]:
+    """The network as Table 1 counts it, without the classifier."""
+    stated = Stated("params", printed, "Table 1, without the classifier")
+    return (CardRow({"num_classes": 0}, params, macs, stated=(stated,)),)
+
+
+@register(
+    PAPER,
+    params=19_104_624,
+    macs=1_002_426_368,
+    departs=(HEAD, GELU),
+    rows=_table_1("19M", 18_591_624, 1_001_914_368),
+)
+def mixer_s32(*, weights: WeightsSource = None, **options: Unpack[MLPMixerOptions]) -> MLPMixer:
+    """Mixer-S/32: 8 layers of 512 channels, patches of 32x32."""
+    return build("mixer_s32", weights, MLPMixer, *S_32, **options)
+
+
+@register(
+    PAPER,
+    params=18_528_264,
+    macs=3_776_958_464,
+    departs=(HEAD, GELU),
+    rows=_table_1("18M", 18_015_264, 3_776_446_464),
+)
+def mixer_s16(*, weights: WeightsSource = None, **options: Unpack[MLPMixerOptions]) -> MLPMixer:
+    """Mixer-S/16: 8 layers of 512 channels, patches of 16x16."""
+    return build("mixer_s16", weights, MLPMixer, *S_16, **options)
+
+
+@register(
+    PAPER,
+    params=60_293_428,
+    macs=3_237_722_112,
+    departs=(HEAD, GELU),
+    rows=_table_1("60M", 59_524_428, 3_236_954_112),
+)
+def mixer_b32(*, weights: WeightsSource = None, **options: Unpack[MLPMixerOptions]) -> MLPMixer:
+    """Mixer-B/32: 12 layers of 768 channels, patches of 32x32."""
+    return build("mixer_b32", weights, MLPMixer, *B_32, **options)
+
+
+@register(
+    PAPER,
+    params=59_880_472,
+    macs=12_601_767_936,
+    stated=(Stated("top1_err", "23.56", "trained on ImageNet alone", confirmed=False),),
+    departs=(HEAD, GELU),
+    rows=_table_1("59M", 59_111_472, 12_600_999_936),
+)
+def mixer_b16(*, weights: WeightsSource = None, **options: Unpack[MLPMixerOptions]) -> MLPMixer:
+    """Mixer-B/16: 12 layers of 768 channels, patches of 16x16."""
+    return build("mixer_b16", weights, MLPMixer, *B_16, **options)
+
+
+@register(
+    PAPER,
+    params=206_939_264,
+    macs=11_253_293_056,
+    departs=(HEAD, GELU),
+    rows=_table_1("206M", 205_914_264, 11_252_269_056),
+)
+def mixer_l32(*, weights: WeightsSource = None, **options: Unpack[MLPMixerOptions]) -> MLPMixer:
+    """Mixer-L/32: 24 layers of 1024 channels, patches of 32x32."""
+    return build("mixer_l32", weights, MLPMixer, *L_32, **options)
+
+
+@register(
+    PAPER,
+    params=208_196_168,
+    macs=44_547_678_208,
+    stated=(Stated("top1_err", "28.24", "trained on ImageNet alone", confirmed=False),),
+    departs=(HEAD, GELU),
+    rows=_table_1("207M", 207_171_168, 44_546_654_208),
+)
+def mixer_l16(*, weights: WeightsSource = None, **options: Unpack[MLPMixerOptions]) -> MLPMixer:
+    """Mixer-L/16: 24 layers of 1024 channels, patches of 16x16."""
+    return build("mixer_l16", weights, MLPMixer, *L_16, **options)
+
+
+@register(
+    PAPER,
+    params=432_350_952,
+    macs=120_989_911_040,
+    departs=(HEAD, GELU),
+    rows=_table_1("431M", 431_069_952, 120_988_631_040),
+)
+def mixer_h14(*, weights: WeightsSource = None, **options: Unpack[MLPMixerOptions]) -> MLPMixer:
+    """Mixer-H/14: 32 layers of 1280 channels, patches of 14x14."""
+    return build("mixer_h14", weights, MLPMixer, *H_14, **options)

@@ -1,0 +1,165 @@
+"""MobileNet V1: a stack of depthwise separable convolutions (Howard et al., 2017)."""
+
+from functools import partial
+from typing import Literal, NamedTuple, Unpack
+
+from torch import nn
+
+from cnnarch._cards import CardRow, Paper, Stated, register
+from cnnarch.blocks._checks import check_choice, check_positive
+from cnnarch.blocks.checkpointing import Stage
+from cnnarch.blocks.conv import ConvNormAct, Padding
+from cnnarch.blocks.head import ClassifierHead
+from cnnarch.blocks.separable import DepthwiseSeparable
+from cnnarch.models._build import WeightsSource, build
+from cnnarch.models._classifier import ImageClassifier, ModelOptions
+
+__all__ = ["MobileNetV1", "mobilenet_v1"]
+
+PAPER = Paper(
+    "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications",
+    "Howard et al.",
+    2017,
+    "1704.04861",
+)
+STRIDE_TYPO = (
+    "The last depthwise convolution has stride 1: Table 1 prints s2 and yet a 7x7 map on both "
+    "sides of it, which only stride 1 gives."
+)
+NORM = (
+    "The paper does not give BatchNorm's constants; these are PyTorch's (eps 1e-5, momentum "
+    "0.1). The authors' released networks have eps 1e-3, TensorFlow's padding and ReLU6: "
+    'norm_eps=1e-3, padding="same", activation="relu6".'
+)
+ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6}
+
+
+class Row(NamedTuple):
+    """Two lines of Table 1: the stride of `Conv dw` and the filters of the 1x1 `Conv` after it."""
+
+    filters: int
+    stride: int
+
+
+STEM_FILTERS = 32
+TABLE_1 = {  # separable convolutions, numbered from 1, by the stride of their maps
+    "ds1": (Row(64, 1),),
+    "ds2-3": (Row(128, 2), Row(128, 1)),
+    "ds4-5": (Row(256, 2), Row(256, 1)),
+    "ds6-11": (Row(512, 2), *(Row(512, 1) for _ in range(5))),
+    "ds12-13": (Row(1024, 2), Row(1024, 1)),
+}
+
+
+class MobileNetV1Options(ModelOptions, total=False):
+    """Options of MobileNet V1."""
+
+    width: float
+    dropout: float
+    small_images: bool
+    norm_eps: float
+    padding: Padding
+    activation: Literal["relu", "relu6"]
+
+
+class MobileNetV1(ImageClassifier):
+    """MobileNet V1: 3x3 stem, 13 depthwise separable convolutions, pooled linear head.
+
+    Smaller networks come from `width` (the paper's alpha) and smaller images (its rho, sec.
+    3.3 and 3.4). The paper does not say how weights are initialised: He's rule is used.
+
+    Args:
+        num_classes: width of the logits; 0 returns the pooled features.
+        in_channels: channels of the input image.
+        width: factor on the channels of every layer, above 0; fractions are cut off, and a
+            layer keeps one channel at least.
+        dropout: probability of zeroing a pooled feature, in [0, 1).
+        small_images: stem and `ds2` of stride 1, so that 32 pixels leave a 4x4 map.
+        norm_eps: what BatchNorm adds to the variance.
+        padding: "symmetric", or "same" as in TensorFlow.
+        activation: "relu" as in the paper, or "relu6" as in the released networks.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, num_classes). Stages have stride 2, 4, 8, 16 and 32.
+
+    Raises:
+        ValueError: `width`, `dropout` or `norm_eps` out of range; no such padding or activation.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        width: float = 1.0,
+        dropout: float = 0.0,
+        small_images: bool = False,
+        norm_eps: float = 1e-5,
+        padding: Padding = "symmetric",
+        activation: Literal["relu", "relu6"] = "relu",
+    ) -> None:
+        check_positive("width", width)
+        check_positive("norm_eps", norm_eps)
+        check_choice("activation", activation, ACTIVATIONS)
+        norm = partial(nn.BatchNorm2d, eps=norm_eps)
+        act = ACTIVATIONS[activation]
+        convolution = partial(ConvNormAct, padding=padding, norm=norm, act=act)
+        separable = partial(DepthwiseSeparable, padding=padding, norm=norm, act=act)
+        channels = _scaled(STEM_FILTERS, width)
+        stem = convolution(in_channels, channels, 3, 1 if small_images else 2)
+        stages = []
+        for name, rows in TABLE_1.items():
+            stage = Stage()
+            for row in rows:
+                stride = 1 if small_images and name == "ds2-3" else row.stride
+                filters = _scaled(row.filters, width)
+                stage.append(separable(channels, filters, 3, stride))
+                channels = filters
+            stages.append(stage)
+        head = ClassifierHead(channels, num_classes, dropout=dropout)
+        super().__init__(stem, stages, head, names=("conv1", *TABLE_1))
+
+
+def _scaled(channels: int, width: float) -> int:
+    return max(1, int(channels * width))
+
+
+def _width(width: float, params: int, macs: int, *printed: str) -> CardRow:
+    """A row of Table 6 with its columns "Million Parameters", "Million Mult-Adds" and accuracy."""
+    return CardRow({"width": width}, params, macs, stated=_stated("Table 6", *printed))
+
+
+def _resolution(pixels: int, macs: int, *printed: str) -> CardRow:
+    """A row of Table 7, likewise."""
+    size = (3, pixels, pixels)
+    return CardRow({}, 4_231_976, macs, size, stated=_stated("Table 7", *printed))
+
+
+def _stated(table: str, params: str, macs: str, top1_err: str) -> tuple[Stated, ...]:
+    return (
+        Stated("params", params, table),
+        Stated("macs", macs, table),
+        Stated("top1_err", top1_err, f"{table}, printed as an accuracy"),
+    )
+
+
+@register(
+    PAPER,
+    params=4_231_976,
+    macs=568_740_352,
+    stated=_stated("Table 6", "4.2M", "569M", "29.4"),
+    departs=(STRIDE_TYPO, NORM),
+    rows=(
+        _width(0.75, 2_585_560, 325_400_448, "2.6M", "325M", "31.6"),
+        _width(0.5, 1_331_592, 149_497_088, "1.3M", "149M", "36.3"),
+        _width(0.25, 470_072, 41_030_272, "0.5M", "41M", "49.4"),
+        _resolution(192, 418_121_728, "4.2M", "418M", "30.9"),
+        _resolution(160, 290_675_200, "4.2M", "290M", "32.8"),
+        _resolution(128, 186_400_768, "4.2M", "186M", "35.6"),
+    ),
+)
+def mobilenet_v1(
+    *, weights: WeightsSource = None, **options: Unpack[MobileNetV1Options]
+) -> MobileNetV1:
+    """MobileNet V1: `width=1.0` at 224 pixels is the paper's baseline, "1.0 MobileNet-224"."""
+    return build("mobilenet_v1", weights, MobileNetV1, **options)

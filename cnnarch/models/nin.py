@@ -1,0 +1,199 @@
+"""NiN: perceptrons slid over the map, classes as averaged maps (Lin, Chen and Yan, 2013)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Unpack
+
+from torch import nn
+
+from cnnarch._cards import CardRow, Paper, Stated, register
+from cnnarch.blocks._checks import check_probability
+from cnnarch.blocks.checkpointing import Stage
+from cnnarch.blocks.nin import NiNBlock, ScoreMapHead
+from cnnarch.models._build import WeightsSource, build
+from cnnarch.models._classifier import ImageClassifier, ModelOptions
+
+__all__ = ["CifarNiN", "NiN", "nin", "nin_cifar"]
+
+PAPER = Paper("Network In Network", "Lin, Chen, Yan", 2013, "1312.4400")
+WIDTHS = (
+    "The paper gives the structure and no widths, kernels or pools: these are those of the "
+    "authors' released configuration."
+)
+NOT_IN_PAPER = (
+    "The paper has no network for ImageNet: this is the one that its authors released in the "
+    "Caffe model zoo."
+)
+INITIAL = "The paper says that initial weights were set by hand, not how: Glorot's rule is used."
+
+
+class Mlpconv(NamedTuple):
+    """One mlpconv layer and what comes before it.
+
+    Args:
+        widths: channels of the convolution and of each 1x1 layer; those of the last row leave
+            out the class scores, which belong to the head.
+        kernel_size: side of the convolution's kernel, in pixels.
+        stride: step of the convolution.
+        padding: of the convolution, in pixels.
+        pool: 3x3 pool of stride 2 before it; None in the first row.
+        dropout: whether dropout stands between the two.
+    """
+
+    widths: tuple[int, ...]
+    kernel_size: int
+    stride: int = 1
+    padding: int = 0
+    pool: type[nn.MaxPool2d | nn.AvgPool2d] | None = nn.MaxPool2d
+    dropout: bool = False
+
+
+IMAGENET = (
+    Mlpconv((96, 96, 96), 11, 4, pool=None),
+    Mlpconv((256, 256, 256), 5, padding=2),
+    Mlpconv((384, 384, 384), 3, padding=1),
+    Mlpconv((1024, 1024), 3, padding=1, dropout=True),
+)
+CIFAR = (
+    Mlpconv((192, 160, 96), 5, padding=2, pool=None),
+    Mlpconv((192, 192, 192), 5, padding=2, dropout=True),
+    Mlpconv((192, 192), 3, padding=1, pool=nn.AvgPool2d, dropout=True),
+)
+
+
+class NiNOptions(ModelOptions, total=False):
+    """Options of `nin`."""
+
+    dropout: float
+    small_images: bool
+
+
+class NiN(ImageClassifier):
+    """Network in network: mlpconv layers with pools between them, global average of scores.
+
+    Pools are Caffe's: windows begin at the first pixel and the last may be cut off. The class
+    scores pass a ReLU before they are averaged, as in the authors' networks: logits are never
+    negative. Weights are drawn by Glorot's rule: the paper names none.
+
+    The form found in textbooks, at 10 classes:
+
+    >>> from cnnarch.models.nin import IMAGENET, Mlpconv, NiN
+    >>> last = Mlpconv((10, 10), 3, padding=1, dropout=True)
+    >>> sum(p.numel() for p in NiN((*IMAGENET[:3], last), num_classes=10).parameters())
+    2015398
+
+    Args:
+        rows: the mlpconv layers; the last one ends in the head, as a 1x1 layer of class scores.
+        num_classes: width of the logits; 0 returns the averaged map that the scores are of.
+        in_channels: channels of the input image.
+        dropout: probability of zeroing a value between a pool and some mlpconv layers, in
+            [0, 1).
+        small_images: 3x3 first kernel of stride 1, so that 32 pixels leave a 4x4 map.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, num_classes). Rows of `nin` have stride 4, 8, 16 and 32.
+
+    Raises:
+        ValueError: `rows` is empty, its first has a pool or dropout, or `dropout` is out of
+            range.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Mlpconv],
+        *,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        dropout: float = 0.5,
+        small_images: bool = False,
+    ) -> None:
+        check_probability("dropout", dropout)
+        if not rows or rows[0].pool or rows[0].dropout:
+            raise ValueError(f"rows must begin with one that has no pool or dropout, got {rows}")
+        first, *others = rows
+        if small_images and first.stride > 1:
+            first = first._replace(kernel_size=3, stride=1, padding=1)
+        stem = _block(in_channels, first)
+        stages, channels = [], stem.out_channels
+        for row in others:
+            opening: dict[str, nn.Module] = {}
+            if row.pool is not None:
+                opening["pool"] = row.pool(3, 2, ceil_mode=True)
+            if row.dropout:
+                opening["dropout"] = nn.Dropout(dropout)
+            stages.append(Stage(_block(channels, row), **opening))
+            channels = row.widths[-1]
+        head = ScoreMapHead(channels, num_classes)
+        names = [f"mlpconv{i + 1}" for i in range(len(rows))]
+        least = _least_side([first, *others])
+        super().__init__(stem, stages, head, names=names, min_input_size=least)
+
+
+def _block(in_channels: int, row: Mlpconv) -> NiNBlock:
+    return NiNBlock(in_channels, row.widths, row.kernel_size, row.stride, padding=row.padding)
+
+
+def _least_side(rows: Sequence[Mlpconv]) -> int:
+    """Smallest input side, in pixels, that leaves one pixel of the last map."""
+    side = 1
+    for row in reversed(rows):
+        side = max((side - 1) * row.stride + row.kernel_size - 2 * row.padding, 1)
+        if row.pool is not None:  # a cut-off window of two pixels is enough
+            side *= 2
+    return side
+
+
+class CifarNiNOptions(ModelOptions, total=False):
+    """Options of `nin_cifar`."""
+
+    dropout: float
+
+
+class CifarNiN(NiN):
+    """The paper's network for CIFAR: three mlpconv layers, a max-pool, then an average pool.
+
+    Args:
+        num_classes: width of the logits; 0 returns the averaged map that the scores are of.
+        in_channels: channels of the input image.
+        dropout: probability of zeroing a value after either pool, in [0, 1).
+
+    Shape:
+        (N, in_channels, H, W) -> (N, num_classes). Rows have stride 1, 2 and 4.
+    """
+
+    def __init__(
+        self, *, num_classes: int = 10, in_channels: int = 3, dropout: float = 0.5
+    ) -> None:
+        super().__init__(CIFAR, num_classes=num_classes, in_channels=in_channels, dropout=dropout)
+
+
+@register(
+    PAPER,
+    params=966_986,
+    macs=222_486_528,
+    input_size=(3, 32, 32),
+    stated=(Stated("top1_err", "8.81", "Table 1, CIFAR-10 test set, with augmentation"),),
+    departs=(WIDTHS, INITIAL),
+    rows=(
+        CardRow(
+            {"num_classes": 100},
+            984_356,
+            223_592_448,
+            stated=(Stated("top1_err", "35.68", "Table 2, CIFAR-100 test set"),),
+        ),
+    ),
+)
+def nin_cifar(*, weights: WeightsSource = None, **options: Unpack[CifarNiNOptions]) -> CifarNiN:
+    """NiN for CIFAR images: three mlpconv layers of 192 channels."""
+    return build("nin_cifar", weights, CifarNiN, **options)
+
+
+@register(
+    PAPER,
+    params=7_595_176,
+    macs=1_100_188_800,
+    departs=(NOT_IN_PAPER, INITIAL),
+    rows=(CardRow({}, 7_595_176, 1_105_996_320, (3, 227, 227)),),
+)
+def nin(*, weights: WeightsSource = None, **options: Unpack[NiNOptions]) -> NiN:
+    """NiN for ImageNet: four mlpconv layers of 96 to 1024 channels."""
+    return build("nin", weights, NiN, IMAGENET, **options)

@@ -1,0 +1,165 @@
+"""The ResNets for 32x32 images: 6n + 2 layers, shortcuts without parameters (He et al., 2015)."""
+
+from functools import partial
+from typing import Literal, Unpack
+
+from cnnarch._cards import Stated, register
+from cnnarch.blocks._checks import check_choice, check_integer
+from cnnarch.blocks.conv import ConvNormAct
+from cnnarch.blocks.head import ClassifierHead
+from cnnarch.blocks.residual import MakeAttention, Residual
+from cnnarch.blocks.shortcut import ZeroPadShortcut, projection
+from cnnarch.models._build import WeightsSource, build
+from cnnarch.models._classifier import ImageClassifier, ModelOptions
+from cnnarch.models._residual_stages import residual_stages
+from cnnarch.models.resnet import PAPER
+
+__all__ = [
+    "CifarResNet",
+    "resnet20_cifar",
+    "resnet32_cifar",
+    "resnet44_cifar",
+    "resnet56_cifar",
+    "resnet110_cifar",
+    "resnet1202_cifar",
+]
+
+NAMES = ("conv1", "32x32", "16x16", "8x8")  # the table of sec. 4.2 has the map sizes as heads
+WIDTHS = (16, 32, 64)
+INPUT_SIZE = (3, 32, 32)
+SHORTCUTS = {"A": ZeroPadShortcut, "B": projection}
+
+
+class CifarResNetOptions(ModelOptions, total=False):
+    """Options of the residual networks for 32x32 images."""
+
+    dropout: float
+    shortcut: Literal["A", "B"]
+
+
+class CifarResNet(ImageClassifier):
+    """Residual network for 32x32 images: a 3x3 stem and three stages of n basic blocks.
+
+    Args:
+        n: blocks in a stage; the network has 6n + 2 layers with weights.
+        attention: makes a last layer of every residual branch from its channels; None for none.
+        num_classes: width of the logits; 0 returns the pooled features.
+        in_channels: channels of the input image.
+        dropout: probability of zeroing a pooled feature, in [0, 1).
+        shortcut: where the shape changes, "A" subsamples and pads with zeros, as in the paper;
+            "B" projects with a 1x1 convolution, as most checkpoints for these networks do.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, num_classes). Stages have stride 1, 2 and 4.
+
+    Raises:
+        ValueError: n is not a positive integer, or there is no such shortcut.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        attention: MakeAttention | None = None,
+        *,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        dropout: float = 0.0,
+        shortcut: Literal["A", "B"] = "A",
+    ) -> None:
+        check_integer("n", n, 1)
+        check_choice("shortcut", shortcut, SHORTCUTS)
+        block = partial(Residual, make_shortcut=SHORTCUTS[shortcut], attention=attention)
+        stem = ConvNormAct(in_channels, WIDTHS[0], 3)
+        stages, channels = residual_stages(block, WIDTHS, (n, n, n), WIDTHS[0])
+        head = ClassifierHead(channels, num_classes, dropout=dropout)
+        super().__init__(stem, stages, head, names=NAMES)
+
+
+def _stated(params: str, top1_err: str, note: str = "") -> tuple[Stated, ...]:
+    """Number of parameters and CIFAR-10 test error as Table 6 prints them."""
+    source = f"Table 6, CIFAR-10 test{note}"
+    return (Stated("params", params, "Table 6"), Stated("top1_err", top1_err, source))
+
+
+@register(
+    PAPER,
+    params=269_722,
+    macs=40_551_040,
+    input_size=INPUT_SIZE,
+    stated=_stated("0.27M", "8.75"),
+)
+def resnet20_cifar(
+    *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
+) -> CifarResNet:
+    """ResNet-20 for 32x32 images: n = 3."""
+    return build("resnet20_cifar", weights, CifarResNet, 3, **options)
+
+
+@register(
+    PAPER,
+    params=464_154,
+    macs=68_862_592,
+    input_size=INPUT_SIZE,
+    stated=_stated("0.46M", "7.51"),
+)
+def resnet32_cifar(
+    *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
+) -> CifarResNet:
+    """ResNet-32 for 32x32 images: n = 5."""
+    return build("resnet32_cifar", weights, CifarResNet, 5, **options)
+
+
+@register(
+    PAPER,
+    params=658_586,
+    macs=97_174_144,
+    input_size=INPUT_SIZE,
+    stated=_stated("0.66M", "7.17"),
+)
+def resnet44_cifar(
+    *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
+) -> CifarResNet:
+    """ResNet-44 for 32x32 images: n = 7."""
+    return build("resnet44_cifar", weights, CifarResNet, 7, **options)
+
+
+@register(
+    PAPER,
+    params=853_018,
+    macs=125_485_696,
+    input_size=INPUT_SIZE,
+    stated=_stated("0.85M", "6.97"),
+)
+def resnet56_cifar(
+    *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
+) -> CifarResNet:
+    """ResNet-56 for 32x32 images: n = 9."""
+    return build("resnet56_cifar", weights, CifarResNet, 9, **options)
+
+
+@register(
+    PAPER,
+    params=1_727_962,
+    macs=252_887_680,
+    input_size=INPUT_SIZE,
+    stated=_stated("1.7M", "6.43", ", best of 5 runs"),
+)
+def resnet110_cifar(
+    *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
+) -> CifarResNet:
+    """ResNet-110 for 32x32 images: n = 18."""
+    return build("resnet110_cifar", weights, CifarResNet, 18, **options)
+
+
+@register(
+    PAPER,
+    params=19_421_274,
+    macs=2_829_238_912,
+    input_size=INPUT_SIZE,
+    stated=_stated("19.4M", "7.93"),
+)
+def resnet1202_cifar(
+    *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
+) -> CifarResNet:
+    """ResNet-1202 for 32x32 images: n = 200."""
+    return build("resnet1202_cifar", weights, CifarResNet, 200, **options)

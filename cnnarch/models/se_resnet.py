@@ -1,0 +1,249 @@
+"""SE-ResNet and SE-ResNeXt: residual branches that end in squeeze-and-excitation (Hu et al., 2017).
+
+Strides, pool and biases follow the authors' released models (SE-ResNet-50.prototxt and the
+others in their repository hujie-frank/SENet).
+"""
+
+from functools import partial
+from typing import Unpack
+
+from torch import nn
+
+from cnnarch._cards import Paper, Stated, register
+from cnnarch.blocks._checks import check_integer
+from cnnarch.blocks.conv import ConvNormAct
+from cnnarch.blocks.head import ClassifierHead
+from cnnarch.blocks.residual import Bottleneck, Residual
+from cnnarch.blocks.squeeze_excite import SE
+from cnnarch.models import resnet
+from cnnarch.models._build import WeightsSource, build
+from cnnarch.models._classifier import ImageClassifier, ModelOptions
+from cnnarch.models._residual_stages import residual_stages
+from cnnarch.models.resnet_cifar import INPUT_SIZE as CIFAR_SIZE
+from cnnarch.models.resnet_cifar import CifarResNet, CifarResNetOptions
+
+__all__ = [
+    "SEResNet",
+    "se_resnet18",
+    "se_resnet34",
+    "se_resnet50",
+    "se_resnet101",
+    "se_resnet110_cifar",
+    "se_resnet152",
+    "se_resnext50_32x4d",
+    "se_resnext101_32x4d",
+]
+
+PAPER = Paper("Squeeze-and-Excitation Networks", "Hu, Shen, Albanie, Sun, Wu", 2017, "1709.01507")
+BIASES = (
+    "The two layers of a squeeze-and-excitation have biases, as in the authors' released models; "
+    "eq. 3 of the paper shows none."
+)
+NOT_IN_PAPER = "Not in the paper, whose ImageNet networks have 50 layers or more."
+ELEMENTWISE = (
+    "The paper's count seems to take in element-wise operations, such as the pooling and scaling "
+    "of the blocks; ours has convolutions and linear layers alone."
+)
+CIFAR_BLOCK = (
+    "The paper does not say which block it uses on CIFAR; its baseline error (6.37 %) is that of "
+    "the pre-activation ResNet-110. This is the ResNet-110 of 2015 with zero-padded shortcuts."
+)
+
+
+class SEResNetOptions(ModelOptions, total=False):
+    """Options of the residual networks with squeeze-and-excitation."""
+
+    dropout: float
+    small_images: bool
+    stride_in_1x1: bool | None
+    ceil_pool: bool
+    reduction: int
+
+
+def squeeze_excite(channels: int, reduction: int = 16) -> SE:
+    """The paper's block: the squeeze is `reduction` times narrower than the map."""
+    check_integer("reduction", reduction, 1)
+    return SE(channels, channels // reduction)
+
+
+def first_pool(small_images: bool, ceil_pool: bool) -> nn.Module | None:
+    """The pool that opens conv2_x.
+
+    Caffe's has no padding and rounds sizes up. Both give 112 / 2 = 56 pixels, from windows that
+    begin one pixel apart.
+    """
+    if small_images:
+        return None
+    return nn.MaxPool2d(3, 2, ceil_mode=True) if ceil_pool else nn.MaxPool2d(3, 2, padding=1)
+
+
+class SEResNet(ImageClassifier):
+    """ResNet or ResNeXt with squeeze-and-excitation after the last norm of each branch.
+
+    Args:
+        block: `Residual` (two 3x3) or `Bottleneck` (1x1, 3x3, 1x1).
+        depths: number of blocks in each of the four stages.
+        groups: groups of the bottlenecks' 3x3 convolutions, ResNeXt's cardinality.
+        group_width: channels of a group in conv2_x, doubled at each later stage; None means
+            what makes the 3x3 convolution as wide as ResNet's.
+        num_classes: width of the logits; 0 returns the pooled features.
+        in_channels: channels of the input image.
+        dropout: probability of zeroing a pooled feature, in [0, 1).
+        small_images: 3x3 stem of stride 1 and no max-pool, so that 32 pixels leave a 4x4 map.
+        stride_in_1x1: whether a bottleneck's first 1x1 takes the stride, not its 3x3; None
+            means as in the paper: in SE-ResNet, but not in SE-ResNeXt.
+        ceil_pool: whether the max-pool is Caffe's, as in the released models: no padding, sizes
+            rounded up. False pads every side by a pixel, as torchvision's ResNets do.
+        reduction: by how much the squeeze is narrower than the map, the paper's r.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.
+
+    Raises:
+        ValueError: `depths` does not name four stages of a block or more, or the block has no
+            1x1 to stride in.
+    """
+
+    def __init__(
+        self,
+        block: type[Residual | Bottleneck],
+        depths: tuple[int, ...],
+        groups: int = 1,
+        group_width: int | None = None,
+        *,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        dropout: float = 0.0,
+        small_images: bool = False,
+        stride_in_1x1: bool | None = None,
+        ceil_pool: bool = True,
+        reduction: int = 16,
+    ) -> None:
+        attention = partial(squeeze_excite, reduction=reduction)
+
+        def make(in_channels: int, channels: int, stride: int) -> Residual | Bottleneck:
+            if issubclass(block, Residual):
+                return block(in_channels, channels, stride, attention=attention)
+            return block(
+                in_channels,
+                channels,
+                stride,
+                groups=groups,
+                group_width=group_width and group_width * channels // resnet.WIDTHS[0],
+                stride_in_1x1=groups == 1 if stride_in_1x1 is None else stride_in_1x1,
+                attention=attention,
+            )
+
+        if stride_in_1x1 and not issubclass(block, Bottleneck):
+            raise ValueError(f"stride_in_1x1 needs Bottleneck blocks, got {block.__name__}")
+        kernel_size, stride = (3, 1) if small_images else (7, 2)
+        stem = ConvNormAct(in_channels, resnet.WIDTHS[0], kernel_size, stride)
+        pool = first_pool(small_images, ceil_pool)
+        stages, channels = residual_stages(make, resnet.WIDTHS, depths, resnet.WIDTHS[0], pool)
+        head = ClassifierHead(channels, num_classes, dropout=dropout)
+        least = 3 if ceil_pool and not small_images else 1  # the pool needs two pixels
+        super().__init__(stem, stages, head, names=resnet.NAMES, min_input_size=least)
+
+
+def _stated(macs: str, top1: str, top5: str, departs: str = "") -> tuple[Stated, ...]:
+    source = "Table 2, single 224 crop"
+    return (
+        Stated("macs", macs, "Table 2", departs),
+        Stated("top1_err", top1, source),
+        Stated("top5_err", top5, source),
+    )
+
+
+@register(PAPER, params=11_778_592, macs=1_814_160_384, departs=(NOT_IN_PAPER, BIASES))
+def se_resnet18(*, weights: WeightsSource = None, **options: Unpack[SEResNetOptions]) -> SEResNet:
+    """SE-ResNet-18: two-convolution blocks, depths (2, 2, 2, 2)."""
+    return build("se_resnet18", weights, SEResNet, Residual, resnet.DEPTHS_18, **options)
+
+
+@register(PAPER, params=21_958_868, macs=3_663_918_592, departs=(NOT_IN_PAPER, BIASES))
+def se_resnet34(*, weights: WeightsSource = None, **options: Unpack[SEResNetOptions]) -> SEResNet:
+    """SE-ResNet-34: two-convolution blocks, depths (3, 4, 6, 3)."""
+    return build("se_resnet34", weights, SEResNet, Residual, resnet.DEPTHS_34, **options)
+
+
+@register(
+    PAPER,
+    params=28_088_024,
+    macs=3_860_488_192,
+    departs=(BIASES,),
+    stated=(Stated("params", "28.1M", "Table 10, r = 16"), *_stated("3.87B", "23.29", "6.62")),
+)
+def se_resnet50(*, weights: WeightsSource = None, **options: Unpack[SEResNetOptions]) -> SEResNet:
+    """SE-ResNet-50: bottlenecks, depths (3, 4, 6, 3)."""
+    return build("se_resnet50", weights, SEResNet, Bottleneck, resnet.DEPTHS_50, **options)
+
+
+@register(
+    PAPER,
+    params=49_326_872,
+    macs=7_574_937_600,
+    departs=(BIASES,),
+    stated=_stated("7.60B", "22.38", "6.07", ELEMENTWISE),
+)
+def se_resnet101(*, weights: WeightsSource = None, **options: Unpack[SEResNetOptions]) -> SEResNet:
+    """SE-ResNet-101: bottlenecks, depths (3, 4, 23, 3)."""
+    return build("se_resnet101", weights, SEResNet, Bottleneck, resnet.DEPTHS_101, **options)
+
+
+@register(
+    PAPER,
+    params=66_821_848,
+    macs=11_288_993_792,
+    departs=(BIASES,),
+    stated=_stated("11.32B", "21.57", "5.73", ELEMENTWISE),
+)
+def se_resnet152(*, weights: WeightsSource = None, **options: Unpack[SEResNetOptions]) -> SEResNet:
+    """SE-ResNet-152: bottlenecks, depths (3, 8, 36, 3)."""
+    return build("se_resnet152", weights, SEResNet, Bottleneck, resnet.DEPTHS_152, **options)
+
+
+@register(
+    PAPER,
+    params=27_559_896,
+    macs=4_232_994_816,
+    departs=(BIASES,),
+    stated=_stated("4.25B", "21.10", "5.49", ELEMENTWISE),
+)
+def se_resnext50_32x4d(
+    *, weights: WeightsSource = None, **options: Unpack[SEResNetOptions]
+) -> SEResNet:
+    """SE-ResNeXt-50: bottlenecks of 32 groups, depths (3, 4, 6, 3)."""
+    return build(
+        "se_resnext50_32x4d", weights, SEResNet, Bottleneck, resnet.DEPTHS_50, 32, 4, **options
+    )
+
+
+@register(
+    PAPER,
+    params=48_955_416,
+    macs=7_974_739_968,
+    departs=(BIASES,),
+    stated=_stated("8.00B", "20.70", "5.01", ELEMENTWISE),
+)
+def se_resnext101_32x4d(
+    *, weights: WeightsSource = None, **options: Unpack[SEResNetOptions]
+) -> SEResNet:
+    """SE-ResNeXt-101: bottlenecks of 32 groups, depths (3, 4, 23, 3)."""
+    return build(
+        "se_resnext101_32x4d", weights, SEResNet, Bottleneck, resnet.DEPTHS_101, 32, 4, **options
+    )
+
+
+@register(
+    PAPER,
+    params=1_742_200,
+    macs=252_899_776,
+    input_size=CIFAR_SIZE,
+    departs=(CIFAR_BLOCK, BIASES),
+    stated=(Stated("top1_err", "5.21", "Table 4, CIFAR-10 test"),),
+)
+def se_resnet110_cifar(
+    *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
+) -> CifarResNet:
+    """SE-ResNet-110 for 32x32 images: n = 18, the squeeze of 16 channels is 1 wide."""
+    return build("se_resnet110_cifar", weights, CifarResNet, 18, squeeze_excite, **options)

@@ -1,0 +1,234 @@
+"""VGG: stacks of 3x3 convolutions between pools (Simonyan and Zisserman, 2014)."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Unpack
+
+from torch import nn
+
+from cnnarch._cards import Paper, Stated, register
+from cnnarch.blocks._checks import check_integer, check_positive, check_probability
+from cnnarch.blocks.head import ClassifierHead
+from cnnarch.blocks.initialization import xavier_uniform_
+from cnnarch.blocks.normalization import LRN
+from cnnarch.blocks.pooling import AdaptiveAvgPool2d
+from cnnarch.blocks.vgg import VGGBlock
+from cnnarch.models._build import WeightsSource, build
+from cnnarch.models._classifier import ImageClassifier, ModelOptions
+
+__all__ = [
+    "VGG",
+    "vgg11",
+    "vgg11_bn",
+    "vgg11_lrn",
+    "vgg13",
+    "vgg13_bn",
+    "vgg16",
+    "vgg16_bn",
+    "vgg16_c",
+    "vgg19",
+    "vgg19_bn",
+]
+
+PAPER = Paper(
+    "Very Deep Convolutional Networks for Large-Scale Image Recognition",
+    "Simonyan, Zisserman",
+    2014,
+    "1409.1556",
+)
+Rows = Sequence[tuple[int, int] | tuple[int, int, int]]
+MakeNorm = Callable[[int], nn.Module]
+NORM = (
+    "BatchNorm after every convolution: not in the paper, which is older. The convolutions keep "
+    "their biases, as in torchvision, whose published networks these are."
+)
+
+
+class Row(NamedTuple):
+    """What stands between two pools in Table 1.
+
+    Args:
+        depth: number of convolutions.
+        channels: filters of each, "conv3-256".
+        last_kernel: side of the last kernel, 1 for configuration C's "conv1-256".
+    """
+
+    depth: int
+    channels: int
+    last_kernel: int = 3
+
+
+A = (Row(1, 64), Row(1, 128), Row(2, 256), Row(2, 512), Row(2, 512))
+B = (Row(2, 64), Row(2, 128), Row(2, 256), Row(2, 512), Row(2, 512))
+C = (Row(2, 64), Row(2, 128), Row(3, 256, 1), Row(3, 512, 1), Row(3, 512, 1))
+D = (Row(2, 64), Row(2, 128), Row(3, 256), Row(3, 512), Row(3, 512))
+E = (Row(2, 64), Row(2, 128), Row(4, 256), Row(4, 512), Row(4, 512))
+FC = 4096  # units of each of the two hidden fully connected layers
+
+
+class VGGOptions(ModelOptions, total=False):
+    """Options of the VGG networks."""
+
+    width: float
+    dropout: float
+    small_images: bool
+
+
+class VGG(ImageClassifier):
+    """VGG network: blocks of 3x3 convolutions and a pool, then three fully connected layers.
+
+    Your own list of blocks makes your own network: `VGG(((1, 16), (2, 32)), num_classes=10)`.
+    Weights are drawn by Glorot's rule, which the paper found to do without its pre-training
+    (footnote in sec. 3.1); biases begin at 0. A pool to 7x7 before the fully connected layers
+    changes nothing at 224 pixels and lets the five-block networks take any size from 32 up.
+
+    Args:
+        rows: depth and channels of each block, and its last kernel's side if that is not 3.
+        norm: makes a normalisation after each convolution from its channels.
+        lrn: whether local response normalisation follows the first convolution, with the
+            constants of the AlexNet paper (Table 1's column A-LRN).
+        num_classes: width of the logits; 0 returns the second fully connected layer's output.
+        in_channels: channels of the input image.
+        width: factor on the channels of every convolution, above 0; fractions are cut off, and
+            a layer keeps one channel at least. The fully connected layers stay at 4096.
+        dropout: probability of zeroing an output of either hidden layer, in [0, 1).
+        small_images: pools only after the last three blocks, so that 32 pixels leave a 4x4 map.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, num_classes). Stages have stride 2, 4, 8, 16 and 32.
+
+    Raises:
+        ValueError: `rows` is empty or not made of positive integers; `width` or `dropout` out
+            of range.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        norm: MakeNorm | None = None,
+        lrn: bool = False,
+        *,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        width: float = 1.0,
+        dropout: float = 0.5,
+        small_images: bool = False,
+    ) -> None:
+        check_positive("width", width)
+        check_probability("dropout", dropout)
+        pools = min(len(rows), 3) if small_images else len(rows)
+        stages = _blocks(rows, in_channels, width, norm, pools)
+        stem = stages[0].pop(0)  # the first convolution, which a network's stem owns
+        if lrn:
+            stages[0].insert(0, LRN())
+        head = _head(stages[-1].out_channels, num_classes, dropout)
+        names = ("conv1_1", *(f"stage{i + 1}" for i in range(len(stages))))
+        super().__init__(stem, stages, head, names=names, min_input_size=2**pools)
+
+
+def _blocks(
+    rows: Rows, in_channels: int, width: float, norm: MakeNorm | None, pools: int
+) -> list[VGGBlock]:
+    """A block for each row, the last `pools` of them with a pool."""
+    if not rows or not all(2 <= len(row) <= 3 for row in rows):
+        raise ValueError(f"rows must be pairs of depth and channels, got {rows!r}")
+    blocks = []
+    for i, row in enumerate(Row(*row) for row in rows):
+        check_integer("channels", row.channels, 1)
+        channels = max(1, int(row.channels * width))
+        kernel, pool = row.last_kernel, len(rows) - i <= pools
+        blocks.append(
+            VGGBlock(
+                in_channels, channels, row.depth, last_kernel_size=kernel, norm=norm, pool=pool
+            )
+        )
+        in_channels = channels
+    return blocks
+
+
+def _head(channels: int, num_classes: int, dropout: float) -> ClassifierHead:
+    hidden = nn.Sequential()
+    hidden.fc6 = _linear(channels * 7 * 7, FC)
+    hidden.act6 = nn.ReLU()
+    hidden.dropout = nn.Dropout(dropout)
+    hidden.fc7 = _linear(FC, FC)
+    hidden.act7 = nn.ReLU()
+    pool = AdaptiveAvgPool2d(7)
+    return ClassifierHead(
+        FC, num_classes, pool=pool, hidden=hidden, dropout=dropout, make_classifier=_linear
+    )
+
+
+def _linear(in_features: int, out_features: int) -> nn.Linear:
+    layer = nn.Linear(in_features, out_features)
+    xavier_uniform_(layer)
+    return layer
+
+
+def _stated(params: str, top1_err: str, top5_err: str) -> tuple[Stated, ...]:
+    """A configuration's entry in Table 2 and its row of Table 3 with S = Q = 256."""
+    protocol = "Table 3, validation, dense evaluation at one scale, S = Q = 256"
+    return (
+        Stated("params", params, "Table 2"),
+        Stated("top1_err", top1_err, protocol),
+        Stated("top5_err", top5_err, protocol),
+    )
+
+
+@register(PAPER, params=132_863_336, macs=7_609_090_048, stated=_stated("133M", "29.6", "10.4"))
+def vgg11(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
+    """VGG-11: configuration A."""
+    return build("vgg11", weights, VGG, A, **options)
+
+
+@register(PAPER, params=132_863_336, macs=7_609_090_048, stated=_stated("133M", "29.7", "10.5"))
+def vgg11_lrn(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
+    """VGG-11 with local response normalisation after its first convolution: A-LRN."""
+    return build("vgg11_lrn", weights, VGG, A, None, True, **options)
+
+
+@register(PAPER, params=132_868_840, macs=7_609_090_048, departs=(NORM,))
+def vgg11_bn(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
+    """VGG-11 with BatchNorm."""
+    return build("vgg11_bn", weights, VGG, A, nn.BatchNorm2d, **options)
+
+
+@register(PAPER, params=133_047_848, macs=11_308_466_176, stated=_stated("133M", "28.7", "9.9"))
+def vgg13(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
+    """VGG-13: configuration B."""
+    return build("vgg13", weights, VGG, B, **options)
+
+
+@register(PAPER, params=133_053_736, macs=11_308_466_176, departs=(NORM,))
+def vgg13_bn(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
+    """VGG-13 with BatchNorm."""
+    return build("vgg13_bn", weights, VGG, B, nn.BatchNorm2d, **options)
+
+
+@register(PAPER, params=133_638_952, macs=11_770_888_192, stated=_stated("134M", "28.1", "9.4"))
+def vgg16_c(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
+    """VGG-16 with 1x1 convolutions at the end of its last three blocks: configuration C."""
+    return build("vgg16_c", weights, VGG, C, **options)
+
+
+@register(PAPER, params=138_357_544, macs=15_470_264_320, stated=_stated("138M", "27.0", "8.8"))
+def vgg16(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
+    """VGG-16: configuration D."""
+    return build("vgg16", weights, VGG, D, **options)
+
+
+@register(PAPER, params=138_365_992, macs=15_470_264_320, departs=(NORM,))
+def vgg16_bn(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
+    """VGG-16 with BatchNorm."""
+    return build("vgg16_bn", weights, VGG, D, nn.BatchNorm2d, **options)
+
+
+@register(PAPER, params=143_667_240, macs=19_632_062_464, stated=_stated("144M", "27.3", "9.0"))
+def vgg19(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
+    """VGG-19: configuration E."""
+    return build("vgg19", weights, VGG, E, **options)
+
+
+@register(PAPER, params=143_678_248, macs=19_632_062_464, departs=(NORM,))
+def vgg19_bn(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
+    """VGG-19 with BatchNorm."""
+    return build("vgg19_bn", weights, VGG, E, nn.BatchNorm2d, **options)

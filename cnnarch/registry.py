@@ -1,0 +1,116 @@
+"""Find networks by name."""
+
+import difflib
+import fnmatch
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from os import PathLike
+from typing import Any
+
+import torch
+
+from cnnarch._cards import CARDS, ModelCard
+from cnnarch.models._classifier import ImageClassifier
+
+__all__ = ["from_pretrained", "get_card", "get_model", "get_model_builder", "list_models"]
+
+
+def list_models(
+    pattern: str | None = None, *, family: str | None = None, weights: bool = False
+) -> list[str]:
+    """Names of the networks, sorted.
+
+    Args:
+        pattern: shell wildcard on the name, such as "resnet*"; None means all.
+        family: only this family, such as "densenet".
+        weights: only networks with a checkpoint in the catalog.
+
+    Raises:
+        ValueError: there is no such family.
+
+    >>> list_models("resnet?0")
+    ['resnet50']
+    """
+    families = sorted({card.family for card in CARDS.values()})
+    if family is not None and family not in families:
+        raise ValueError(f"there is no family {family!r}; {_suggest(family, families)}")
+    names = [name for name, card in CARDS.items() if family in (None, card.family)]
+    if pattern is not None:
+        names = fnmatch.filter(names, pattern)
+    if weights:
+        from cnnarch.weights import get_weights
+
+        names = [name for name in names if get_weights(name)]
+    return sorted(names)
+
+
+def get_model(name: str, **options: Any) -> ImageClassifier:
+    """Build a network by name: `get_model("resnet50", num_classes=10)`.
+
+    Args:
+        name: one of `list_models()`.
+        options: what the builder takes, `weights` among them.
+
+    Raises:
+        ValueError: there is no such network.
+    """
+    model: ImageClassifier = get_model_builder(name)(**options)
+    return model
+
+
+def from_pretrained(source: str | PathLike[str], **options: Any) -> ImageClassifier:
+    """Rebuild a network that `save_pretrained` or `cnnarch.weights.push_to_hub` saved.
+
+    Args:
+        source: its folder or .safetensors file, or its repository on the hub, "owner/name" or
+            "hf-hub:owner/name[@revision]".
+        options: what the builder takes; those not given are as saved.
+
+    Raises:
+        WeightsError: it is not there, or is not what it should be; also a ValueError.
+    """
+    from cnnarch.weights import find_pretrained
+
+    name, weights = find_pretrained(source)
+    return get_model(name, weights=weights, **options)
+
+
+def get_model_builder(name: str) -> Callable[..., ImageClassifier]:
+    """The function that builds a network.
+
+    Raises:
+        ValueError: there is no such network.
+    """
+    return _find(name).build
+
+
+@cache
+def get_card(name: str) -> ModelCard:
+    """The network's card: paper, exact figures, departures, weights.
+
+    Raises:
+        ValueError: there is no such network.
+
+    >>> get_card("resnet50").params
+    25557032
+    """
+    from cnnarch.weights import get_weights
+
+    card = _find(name)
+    with torch.device("meta"):
+        model = card.build()
+    return replace(card, min_input_size=model.min_input_size, weights=tuple(get_weights(name)))
+
+
+def _find(name: str) -> ModelCard:
+    if name not in CARDS:
+        raise ValueError(f"there is no network {name!r}; {_suggest(name, list(CARDS))}")
+    return CARDS[name]
+
+
+def _suggest(name: str, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if nearest:
+        return f"did you mean {' or '.join(map(repr, nearest))}?"
+    return f"there are {', '.join(sorted(known))}"

@@ -1,0 +1,32 @@
+"""Train a network on real images, and measure it. Lightning drives."""
+
+try:
+    import lightning.pytorch as _lightning  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "training needs more packages: pip install 'cnnarch[train]'", name=error.name
+    ) from error
+
+from cnnarch.training.data import ImageData, ImageSet
+from cnnarch.training.datasets import DATA_SETS, load_data
+from cnnarch.training.engine import Evaluation, evaluate, fit
+from cnnarch.training.history import History
+from cnnarch.training.machine import Machine
+from cnnarch.training.recipe import Recipe, find_recipe, list_recipes
+from cnnarch.training.task import NonFiniteLossError
+
+__all__ = [
+    "DATA_SETS",
+    "Evaluation",
+    "History",
+    "ImageData",
+    "ImageSet",
+    "Machine",
+    "NonFiniteLossError",
+    "Recipe",
+    "evaluate",
+    "find_recipe",
+    "fit",
+    "list_recipes",
+    "load_data",
+]

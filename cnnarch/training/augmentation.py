@@ -1,0 +1,114 @@
+"""Random changes of training images, drawn for each image and done on the whole batch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample, pad
+from torchvision.transforms import v2
+
+from cnnarch.training.recipe import Recipe
+
+__all__ = ["Augmentation"]
+
+RATIO = 3 / 4, 4 / 3  # width to height of a random resized crop, as in GoogLeNet's training
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Crops, flips, RandAugment and erasing of pixels; mixup and cutmix of inputs and targets.
+
+    Every process draws for the whole batch and takes its own rows, so that crops and flips do
+    not depend on the number of processes.
+
+    Args:
+        recipe: which changes, and how strong.
+        num_classes: width of a mixed target.
+        rank: which process this is.
+        world_size: how many share a batch.
+    """
+
+    recipe: Recipe
+    num_classes: int
+    rank: int = 0
+    world_size: int = 1
+
+    def pixels(self, images: Tensor, seed: int) -> Tensor:
+        """Stored pixels, changed: (N, C, H, W) of uint8, any side."""
+        recipe = self.recipe
+        draw = self._drawing(len(images), seed)
+        if recipe.resized_crop:
+            images = random_resized_crop(images, recipe.resized_crop, draw)
+        if recipe.crop_padding or recipe.flip:
+            images = random_shift_and_flip(images, recipe.crop_padding, recipe.flip, draw)
+        if recipe.randaugment:
+            change = v2.RandAugment(num_ops=2, magnitude=recipe.randaugment)
+            images = torch.stack([change(image) for image in images])
+        return images
+
+    def inputs(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """A network's input and targets, changed; targets of mixtures are (N, num_classes)."""
+        recipe = self.recipe
+        if recipe.erasing:
+            erase = v2.RandomErasing(recipe.erasing)
+            images = torch.stack([erase(image) for image in images])
+        mixes = []
+        if recipe.mixup:
+            mixes.append(v2.MixUp(alpha=recipe.mixup, num_classes=self.num_classes))
+        if recipe.cutmix:
+            mixes.append(v2.CutMix(alpha=recipe.cutmix, num_classes=self.num_classes))
+        if mixes:
+            images, labels = v2.RandomChoice(mixes)(images, labels)
+        return images, labels
+
+    def _drawing(self, count: int, seed: int) -> Callable[[], Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        total = count * self.world_size
+        return lambda: torch.rand(total, generator=generator)[self.rank :: self.world_size]
+
+
+def random_shift_and_flip(
+    images: Tensor, padding: int, flip: bool, draw: Callable[[], Tensor]
+) -> Tensor:
+    """Shift by up to `padding` pixels, black coming in, and mirror half of the images.
+
+    Args:
+        images: (N, C, H, W).
+        padding: pixels of black on each side, out of which the images' own size is cut.
+        flip: whether to mirror.
+        draw: gives N numbers in [0, 1).
+    """
+    count, channels, height, width = images.shape
+    place = images.device
+    top, left = ((draw() * (2 * padding + 1)).long().to(place)[:, None] for _ in range(2))
+    rows = torch.arange(height, device=place) + top
+    columns = torch.arange(width, device=place) + left
+    if flip:
+        mirrored = (draw() < 0.5).to(place)[:, None]
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    padded = pad(images, [padding] * 4)
+    which = torch.arange(count, device=place)[:, None, None, None]
+    channel = torch.arange(channels, device=place)[:, None, None]
+    return padded[which, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def random_resized_crop(images: Tensor, least: float, draw: Callable[[], Tensor]) -> Tensor:
+    """Cut out rectangles of `least` to all of the area and scale them to the images' size.
+
+    Args:
+        images: (N, C, H, W) of uint8.
+        least: smallest share of the area.
+        draw: gives N numbers in [0, 1).
+    """
+    area = least + (1 - least) * draw()
+    low, high = (torch.tensor(r).log() for r in RATIO)
+    ratio = (low + (high - low) * draw()).exp()
+    wide, tall = ((area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1))
+    # In affine_grid's coordinates the image spans -1 to 1.
+    theta = torch.zeros(len(images), 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1] = wide, tall
+    theta[:, 0, 2], theta[:, 1, 2] = (2 * draw() - 1) * (1 - wide), (2 * draw() - 1) * (1 - tall)
+    grid = affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
+    cut = grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+    return cut.round().to(images.dtype)

@@ -1,0 +1,202 @@
+"""Labelled images, and what turns their pixels into a network's input."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from cnnarch.images import read_image, resize_images
+from cnnarch.weights import Preprocessing
+
+__all__ = ["Batch", "FilePixels", "ImageData", "ImageSet", "measured", "to_channels"]
+
+
+def to_channels(pixels: Tensor, channels: int) -> Tensor:
+    """Gray to three equal channels, or colour to gray: (N, C, H, W) -> (N, channels, H, W).
+
+    Raises:
+        ValueError: there is no such conversion.
+    """
+    have = pixels.shape[1]
+    if have == channels:
+        return pixels
+    if have == 1:
+        return pixels.expand(-1, channels, -1, -1)
+    if (have, channels) == (3, 1):
+        from torchvision.transforms.v2 import functional
+
+        return functional.rgb_to_grayscale(pixels)
+    raise ValueError(f"images of {have} channels cannot be shown to a network of {channels}")
+
+
+def measured(pixels: Tensor, size: int, channels: int) -> Preprocessing:
+    """Scaling to `size` and normalisation by mean and deviation of all values of `pixels`.
+
+    Args:
+        pixels: uint8, (N, C, H, W).
+        size: side of the network's input.
+        channels: of the network's input.
+    """
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean, std = [], []
+    for channel in to_channels(pixels, channels).unbind(1):
+        share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
+        mean.append(float(share @ values))
+        std.append(float(share @ (values - mean[-1]).square()) ** 0.5)
+    # A channel that never changes carries nothing: divided by 1 it stays at 0.
+    std = [s if s > 1e-6 else 1.0 for s in std]
+    return Preprocessing(size, size, mean=tuple(mean), std=tuple(std))
+
+
+class Batch(NamedTuple):
+    """Which images, and the seed of all that is drawn at random for them."""
+
+    indices: Tensor
+    seed: int = 0
+
+
+class FilePixels:
+    """Image files that are decoded when a batch asks for them.
+
+    Args:
+        paths: the files.
+        size: side of the square that they are scaled and cut to.
+        channels: 1 or 3.
+    """
+
+    def __init__(self, paths: Sequence[Path], size: int, channels: int) -> None:
+        self.paths = tuple(paths)
+        self.size = size
+        self.channels = channels
+
+    def __len__(self) -> int:
+        """Number of files."""
+        return len(self.paths)
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        """Pixels of these files: (N, channels, size, size), uint8."""
+        read = partial(_read_square, size=self.size, channels=self.channels)
+        with ThreadPoolExecutor(max_workers=8) as pool:  # Pillow decodes without the lock
+            return torch.stack(list(pool.map(read, [self.paths[i] for i in indices.tolist()])))
+
+
+def _read_square(path: Path, size: int, channels: int) -> Tensor:
+    return resize_images(read_image(path, channels), size)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
+    """Images of one split with their labels, read a batch at a time.
+
+    Args:
+        pixels: uint8, (N, C, H, W), in memory or in files.
+        labels: a class index each, (N,).
+        classes: names of the classes.
+        preprocessing: from pixels to the network's input.
+
+    Raises:
+        ValueError: there are no images, or a label names no class.
+    """
+
+    pixels: Tensor | FilePixels
+    labels: Tensor
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+
+    def __post_init__(self) -> None:
+        if not len(self.labels):
+            raise ValueError("a set of images must have at least one image")
+        low, high = int(self.labels.min()), int(self.labels.max())
+        if low < 0 or high >= len(self.classes):
+            raise ValueError(
+                f"labels of {len(self.classes)} classes must lie in 0 to {len(self.classes) - 1}, "
+                f"got {low} to {high}"
+            )
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    def __getitem__(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
+        """Pixels and labels of a batch, and its seed."""
+        return self.pixels[batch.indices], self.labels[batch.indices], batch.seed
+
+    def subset(self, indices: Tensor) -> "ImageSet":
+        """The images at `indices`, in that order."""
+        if isinstance(self.pixels, Tensor):
+            pixels: Tensor | FilePixels = self.pixels[indices]
+        else:
+            paths = [self.pixels.paths[i] for i in indices.tolist()]
+            pixels = FilePixels(paths, self.pixels.size, self.pixels.channels)
+        return ImageSet(pixels, self.labels[indices], self.classes, self.preprocessing)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the network's input."""
+        return len(self.preprocessing.mean)
+
+    def inputs(self, indices: Tensor) -> Tensor:
+        """What the network reads of the images at `indices`."""
+        return self.prepare(self.pixels[indices])
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """The network's input: (N, C, H, W) of uint8 -> (N, channels, size, size)."""
+        result: Tensor = self._transform(to_channels(pixels, self.channels))
+        return result
+
+    @cached_property
+    def _transform(self) -> Callable[[Tensor], Tensor]:
+        return self.preprocessing.transform()
+
+
+class ImageData(NamedTuple):
+    """A data set: what is learned from, and what is held out to the end.
+
+    Args:
+        name: as `load_data` takes it.
+        train: for training, and for validation where a part is held back.
+        test: for the final figures only, never for a choice.
+    """
+
+    name: str
+    train: ImageSet
+    test: ImageSet
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.train.classes
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """From pixels to the network's input."""
+        return self.train.preprocessing
+
+    @property
+    def channels(self) -> int:
+        """Channels of the network's input."""
+        return self.train.channels
+
+    def hold_back(self, fraction: float, seed: int = 0) -> tuple[ImageSet, ImageSet | None]:
+        """Training images without a random part, and that part to validate on.
+
+        Args:
+            fraction: share held back, in [0, 1); 0 gives all and None.
+            seed: of the draw.
+
+        Raises:
+            ValueError: fraction out of range.
+        """
+        if not 0 <= fraction < 1:
+            raise ValueError(f"validation must be in [0, 1), got {fraction!r}")
+        count = round(len(self.train) * fraction)
+        if not count:
+            return self.train, None
+        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
+        return self.train.subset(order[count:]), self.train.subset(order[:count])

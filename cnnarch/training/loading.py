@@ -1,0 +1,181 @@
+"""Batches for Lightning: the same order of images for the same seed, on any number of processes."""
+
+from collections.abc import Iterator
+
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from cnnarch.training.augmentation import Augmentation
+from cnnarch.training.data import Batch, ImageData, ImageSet
+from cnnarch.training.recipe import Recipe
+
+__all__ = ["BatchSampler", "ImageDataModule", "evaluation_loader"]
+
+Loader = DataLoader[tuple[Tensor, Tensor, int]]
+
+
+class BatchSampler(Sampler[Batch]):
+    """A process's share of every batch.
+
+    Shuffled batches are full: images that do not fill one are left out of that epoch, others
+    in each. (A last batch of one image would break BatchNorm.) The order is set by seed and
+    epoch alone, and process r of w takes images r, r + w, ... of each batch.
+
+    Args:
+        count: number of images.
+        batch_size: images a batch, over all processes together.
+        shuffle: whether to draw an order for each epoch.
+        seed: of the order.
+        rank: which process this is.
+        world_size: number of processes.
+
+    Raises:
+        ValueError: the batches cannot be shared out evenly.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if shuffle and batch_size % world_size:
+            raise ValueError(
+                f"batch_size must be a multiple of the {world_size} processes, got {batch_size}"
+            )
+        self.count = count
+        self.batch_size = min(batch_size, count - count % world_size) if shuffle else batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes next; Lightning calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        full, rest = divmod(self.count, self.batch_size)
+        return full + (rest > 0 and not self.shuffle)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """This process's share of each batch of the epoch, with the batch's seed."""
+        order = torch.arange(self.count)
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(seed_of(self.seed, self.epoch))
+            order = torch.randperm(self.count, generator=generator)
+        for step, batch in enumerate(torch.split(order, self.batch_size)[: len(self)]):
+            share = batch[self.rank :: self.world_size]
+            if len(share):
+                yield Batch(share, seed_of(self.seed, self.epoch, step))
+
+
+def seed_of(*numbers: int) -> int:
+    """One seed from several numbers; it differs wherever one of them does."""
+    result = 0
+    for number in numbers:
+        result = (result * 1_000_003 + number + 1) % 2**63
+    return result
+
+
+def evaluation_loader(images: ImageSet, batch_size: int, num_workers: int = 0) -> Loader:
+    """All images in their order: batches of pixels, labels and a seed."""
+    return _loader(images, BatchSampler(len(images), batch_size), num_workers)
+
+
+def _loader(images: ImageSet, sampler: BatchSampler, num_workers: int) -> Loader:
+    return DataLoader(
+        images,
+        sampler=sampler,
+        batch_size=None,  # the sampler's batches are read whole
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+class ImageDataModule(LightningDataModule):
+    """Images as a recipe wants them: shuffled, augmented and scaled a batch at a time.
+
+    Args:
+        data: the data set.
+        recipe: batch size, augmentation, share held back, seed.
+        stage: of the recipe; each has its own order.
+        num_workers: processes that read ahead; 0 reads in the training process, which is best
+            for images in memory.
+        channels_last: memory order of what the network reads.
+    """
+
+    def __init__(
+        self,
+        data: ImageData,
+        recipe: Recipe,
+        *,
+        stage: int = 1,
+        num_workers: int = 0,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.stage = stage
+        self.num_workers = num_workers
+        self.channels_last = channels_last
+        self.train_images, validation = data.hold_back(recipe.validation, recipe.seed)
+        watched = {"val": validation, "test": data.test if recipe.test_each_epoch else None}
+        self.watched = {name: images for name, images in watched.items() if images is not None}
+        """What is evaluated after each epoch, by the prefix of its figures."""
+
+    def train_dataloader(self) -> Loader:
+        """Shuffled, full batches."""
+        return self._loader(self.train_images, shuffle=True)
+
+    def val_dataloader(self) -> list[Loader]:
+        """One loader for each of `watched`."""
+        return [self._loader(images) for images in self.watched.values()]
+
+    def on_after_batch_transfer(
+        self, batch: tuple[Tensor, Tensor, int], _loader: int
+    ) -> tuple[Tensor, Tensor]:
+        """From pixels, labels and seed to the network's input and targets, on its device.
+
+        All that is random in a training step follows from the batch's seed: a resumed run
+        draws what an uninterrupted one does.
+        """
+        pixels, labels, seed = batch
+        trainer = self.trainer
+        assert trainer is not None
+        if trainer.training:
+            change = self._augmentation(trainer)
+            torch.manual_seed(seed_of(seed, trainer.global_rank))
+            inputs = self.train_images.prepare(change.pixels(pixels, seed))
+            inputs, labels = change.inputs(inputs, labels)
+        else:
+            inputs = self.train_images.prepare(pixels)
+        order = torch.channels_last if self.channels_last else torch.contiguous_format
+        return inputs.contiguous(memory_format=order), labels
+
+    def _augmentation(self, trainer: Trainer) -> Augmentation:
+        classes = len(self.train_images.classes)
+        return Augmentation(self.recipe, classes, trainer.global_rank, trainer.world_size)
+
+    def _loader(self, images: ImageSet, shuffle: bool = False) -> Loader:
+        trainer = self.trainer
+        assert trainer is not None
+        sampler = BatchSampler(
+            len(images),
+            self.recipe.batch_size,
+            shuffle=shuffle,
+            seed=seed_of(self.recipe.seed, self.stage),
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+        sampler.set_epoch(trainer.current_epoch)
+        return _loader(images, sampler, self.num_workers)

@@ -1,0 +1,77 @@
+"""Where to compute, and how fast the machine there does what."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import Trainer
+
+__all__ = ["Machine", "first_of_group", "quiet"]
+
+
+class Machine(NamedTuple):
+    """Where to compute.
+
+    Args:
+        devices: processes on this machine, each with its own device.
+        num_nodes: machines; torchrun or the cluster's scheduler starts the others.
+        accelerator: "cpu", "gpu" or another of Lightning's; "auto" takes the best there is.
+        num_workers: processes that read images ahead, for each training process.
+    """
+
+    devices: int = 1
+    num_nodes: int = 1
+    accelerator: str = "auto"
+    num_workers: int = 0
+
+    def trainer(self, **options: Any) -> Trainer:
+        """A Lightning trainer that computes here."""
+        return Trainer(
+            accelerator=self.accelerator,
+            devices=self.devices,
+            num_nodes=self.num_nodes,
+            strategy="ddp" if self.devices * self.num_nodes > 1 else "auto",
+            use_distributed_sampler=False,  # BatchSampler shares the images out
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            **options,
+        )
+
+    def precision(self, wanted: str) -> str:
+        """Lightning's name of a precision; "auto" takes bf16 where there is hardware for it."""
+        if wanted != "auto":
+            return wanted
+        gpu = self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        return "bf16-mixed" if gpu and torch.cuda.is_bf16_supported(False) else "32-true"
+
+
+def first_of_group() -> bool:
+    """End the group of training processes, if there is one; whether this was its first."""
+    group = torch.distributed
+    if not (group.is_available() and group.is_initialized()):
+        return True
+    rank: int = group.get_rank()
+    group.destroy_process_group()
+    return rank == 0
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Lightning's remarks on the machine, its advertisements and harmless advice away."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            # Images in memory are read faster without worker processes.
+            warnings.filterwarnings("ignore", ".*does not have many workers")
+            # Lightning's own use of torch's tree utilities.
+            warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

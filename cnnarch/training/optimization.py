@@ -1,0 +1,61 @@
+"""Optimizers and learning rates of a recipe, all of them PyTorch's."""
+
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    LinearLR,
+    LRScheduler,
+    MultiStepLR,
+    OneCycleLR,
+    SequentialLR,
+    StepLR,
+)
+
+from cnnarch.training.recipe import Recipe
+
+__all__ = ["make_optimizer", "make_schedule", "number_of_epochs"]
+
+CLIMB = 0.3  # share of one-cycle's steps that climb, as in its paper's follow-ups
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
+    """The recipe's optimizer over the weights that are to be trained."""
+    weights = [p for p in model.parameters() if p.requires_grad]
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    if recipe.optimizer == "sgd":
+        return SGD(weights, rate, recipe.momentum, weight_decay=decay, nesterov=recipe.nesterov)
+    if recipe.optimizer == "adam":
+        return Adam(weights, rate, weight_decay=decay)
+    return AdamW(weights, rate, weight_decay=decay)
+
+
+def number_of_epochs(recipe: Recipe, steps_per_epoch: int) -> int:
+    """Epochs of a recipe whose length may be given in steps."""
+    if recipe.num_steps is None:
+        return recipe.num_epochs
+    return max(1, round(recipe.num_steps / steps_per_epoch))
+
+
+def make_schedule(optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) -> LRScheduler:
+    """The recipe's schedule, to be stepped after every optimizer step."""
+    total = number_of_epochs(recipe, steps_per_epoch) * steps_per_epoch
+    warmup = min(round(recipe.warmup_epochs * steps_per_epoch), total - 1)
+    if recipe.schedule == "one-cycle":
+        climb = warmup / total if warmup else CLIMB
+        return OneCycleLR(optimizer, recipe.learning_rate, total_steps=total, pct_start=climb)
+    schedule: LRScheduler
+    if recipe.schedule == "cosine":
+        schedule = CosineAnnealingLR(optimizer, total - warmup)
+    elif recipe.schedule == "constant":
+        schedule = ConstantLR(optimizer, factor=1.0)
+    elif isinstance(recipe.step_epochs, int):
+        schedule = StepLR(optimizer, recipe.step_epochs * steps_per_epoch, recipe.step_factor)
+    else:
+        steps = [epoch * steps_per_epoch - warmup for epoch in recipe.step_epochs]
+        schedule = MultiStepLR(optimizer, steps, recipe.step_factor)
+    if warmup:
+        climbing = LinearLR(optimizer, 1 / (warmup + 1), total_iters=warmup)
+        return SequentialLR(optimizer, [climbing, schedule], [warmup])
+    return schedule

@@ -1,0 +1,215 @@
+"""Recipes: everything that a training run is told besides the network and the data."""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from importlib.resources import files
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+__all__ = ["Recipe", "find_recipe", "list_recipes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train: length, optimizer, schedule, augmentation, and what to keep.
+
+    Args:
+        source: where the settings come from, in words.
+        model_options: options of the network, such as {"small_images": true}.
+        weights: what the network starts from, as its builder takes it; None starts fresh.
+        init: rule of `cnnarch.init_weights` for a fresh network; None keeps its paper's.
+        image_resolution: side of the input in pixels; None takes the images' own, or the
+            least that the network accepts if that is more.
+        grayscale: true for one channel, false for three, None for the images' own.
+        num_epochs: passes over the training images.
+        num_steps: length in optimizer steps instead, rounded to whole epochs.
+        batch_size: images a step, over all processes together.
+        optimizer: what moves the weights.
+        learning_rate: the highest of the schedule.
+        momentum: of SGD.
+        nesterov: whether SGD looks ahead.
+        weight_decay: pull towards zero, on all weights.
+        schedule: of the learning rate. one-cycle climbs for 30 % of the steps, then falls to 0
+            as cosine does.
+        step_epochs: step lowers the rate every so many epochs, or after each of a list.
+        step_factor: what a step multiplies the rate by.
+        warmup_epochs: linear climb at the start; for one-cycle, the length of its climb.
+        label_smoothing: share of the target that is spread over all classes.
+        aux_weight: weight of each auxiliary head's loss.
+        clip_gradient: largest norm of the gradient; 0 does not clip.
+        ema: decay of a running average of the weights, which is then the result; 0 for none.
+        crop_padding: shift by up to so many pixels, at the images' own size.
+        resized_crop: least share of the area that random crops keep; 0 does not crop.
+        flip: whether half of the images are mirrored.
+        randaugment: magnitude, up to 30, of RandAugment's two operations; 0 for none.
+        erasing: probability of blanking a rectangle.
+        mixup: parameter of mixup's beta distribution; 0 for none.
+        cutmix: parameter of cutmix's beta distribution; 0 for none. With both, one is drawn.
+        validation: share of the training images that is held back to validate on.
+        test_each_epoch: whether to draw test curves too; they never choose anything.
+        early_stopping: epochs without a better validation accuracy before stopping; 0 never.
+        keep_best: whether the epoch of the best validation accuracy is the result, and not
+            the last one.
+        precision: auto takes bf16 where the machine computes it fast.
+        channels_last: memory order of the images; None takes the machine's faster one.
+        seed: of everything that is drawn at random.
+        then: further stages on the same weights, each with the keys that change.
+
+    Raises:
+        ValueError: a value out of range, with the range.
+    """
+
+    source: str = ""
+    model_options: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    init: str | None = None
+    image_resolution: int | None = None
+    grayscale: bool | None = None
+    num_epochs: int = 10
+    num_steps: int | None = None
+    batch_size: int = 128
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: float = 0.05
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    schedule: Literal["constant", "step", "cosine", "one-cycle"] = "one-cycle"
+    step_epochs: int | list[int] = 7
+    step_factor: float = 0.1
+    warmup_epochs: float = 0.0
+    label_smoothing: float = 0.0
+    aux_weight: float = 0.3
+    clip_gradient: float = 0.0
+    ema: float = 0.0
+    crop_padding: int = 0
+    resized_crop: float = 0.0
+    flip: bool = False
+    randaugment: int = 0
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    validation: float = 0.1
+    test_each_epoch: bool = False
+    early_stopping: int = 0
+    keep_best: bool = False
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    channels_last: bool | None = None
+    seed: int = 0
+    then: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for names, low, high in _RANGES:
+            for name in names.split():
+                value = getattr(self, name)
+                for number in value if isinstance(value, list) else [value]:
+                    if number is not None and not low <= number <= high:
+                        allowed = f"from {low} to {high}" if high < _MANY else f"at least {low}"
+                        raise ValueError(f"{name} must be {allowed}, got {number!r}")
+        if not self.validation and (self.early_stopping or self.keep_best):
+            raise ValueError("early_stopping and keep_best need a validation share above 0")
+        unknown = {key for stage in self.then for key in stage} - set(_STAGE_KEYS)
+        if unknown:
+            raise ValueError(f"a stage in then cannot change {_listed(unknown)}")
+
+    def stages(self) -> Iterator["Recipe"]:
+        """The recipe of each stage: of the first, then of those in `then`."""
+        first = replace(self, then=[])
+        yield first
+        yield from (replace(first, **changes) for changes in self.then)
+
+    @classmethod
+    def parser(cls, defaults: "Recipe | None" = None, **options: Any) -> ArgumentParser:
+        """A parser of these keys, by which files and command lines are read alike."""
+        parser = ArgumentParser(exit_on_error=False, **options)
+        parser.add_class_arguments(cls)
+        if defaults is not None:
+            parser.set_defaults(asdict(defaults))
+        return parser
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Recipe":
+        """A recipe from its keys.
+
+        Raises:
+            ValueError: an unknown key or a value that it cannot have, with what is allowed.
+        """
+        unknown = values.keys() - cls.__dataclass_fields__.keys()
+        if unknown:
+            raise ValueError(unknown_key(min(unknown), cls.__dataclass_fields__))
+        try:
+            return cls(**cls.parser().parse_object(values).as_dict())
+        except ArgumentError as error:
+            raise ValueError(str(error).replace("\n ", "")) from error
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> "Recipe":
+        """Read a YAML file.
+
+        Raises:
+            ValueError: it is no YAML, or holds a wrong key or value; the message names it.
+        """
+        try:
+            values = yaml.safe_load(Path(path).read_text())
+            return cls.from_dict(values if isinstance(values, dict) else {"": values})
+        except (yaml.YAMLError, ValueError) as error:
+            raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+
+    def to_yaml(self) -> str:
+        """All keys, as `load` reads them."""
+        text: str = yaml.safe_dump(asdict(self), sort_keys=False, width=100)
+        return text
+
+
+_MANY = 10**9
+_RANGES = (
+    ("num_epochs num_steps batch_size image_resolution step_epochs", 1, _MANY),
+    ("learning_rate weight_decay warmup_epochs aux_weight clip_gradient", 0, _MANY),
+    ("crop_padding early_stopping seed mixup cutmix", 0, _MANY),
+    ("randaugment", 0, 30),
+    ("momentum step_factor label_smoothing ema resized_crop erasing", 0, 1),
+    ("validation", 0, 0.9),
+)
+_STAGE_KEYS = [  # the rest belongs to the run: the network, the data, what is kept
+    *("num_epochs", "num_steps", "batch_size", "optimizer", "learning_rate", "momentum"),
+    *("nesterov", "weight_decay", "schedule", "step_epochs", "step_factor", "warmup_epochs"),
+    *("label_smoothing", "aux_weight", "clip_gradient", "ema", "early_stopping"),
+    *("crop_padding", "resized_crop", "flip", "randaugment", "erasing", "mixup", "cutmix"),
+]
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """What to say of a key that is not among `known`."""
+    names = list(known)
+    nearest = difflib.get_close_matches(key, names, n=1)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    return f"unknown key {key!r}; {hint}the keys are {', '.join(names)}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, sorted(names)))
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes that come with cnnarch."""
+    folder = files("cnnarch.training") / "recipes"
+    return sorted(
+        file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")
+    )
+
+
+def find_recipe(*names: str) -> Recipe:
+    """The first recipe of cnnarch's that has one of these names.
+
+    Raises:
+        ValueError: there is none, with the names that there are.
+    """
+    known = list_recipes()
+    for name in names:
+        if name in known:
+            return Recipe.load(str(files("cnnarch.training") / "recipes" / f"{name}.yaml"))
+    raise ValueError(f"there is no recipe {_listed(names)}; there are {', '.join(known)}")

@@ -1,0 +1,168 @@
+"""A run: train, measure, and keep in one folder whatever came of it."""
+
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch.loggers import Logger
+
+import cnnarch
+from cnnarch import viz
+from cnnarch.analysis import count_parameters
+from cnnarch.models._classifier import ImageClassifier
+from cnnarch.training.data import ImageData
+from cnnarch.training.engine import HERE, Evaluation, evaluate, fit
+from cnnarch.training.history import History
+from cnnarch.training.machine import Machine, first_of_group
+from cnnarch.training.recipe import Recipe
+
+__all__ = ["train"]
+
+RECIPE, RESULTS, CHECKPOINTS = "recipe.yaml", "results.json", "checkpoints"
+SET_BY_DATA = ("num_classes", "in_channels")  # options of the network that the data decide
+
+
+def train(
+    model: ImageClassifier,
+    data: ImageData,
+    recipe: Recipe,
+    folder: str | PathLike[str],
+    *,
+    resume: bool = False,
+    machine: Machine = HERE,
+    loggers: Sequence[Logger] = (),
+    progress: bool = False,
+    tell: Callable[[Mapping[str, float]], None] | None = None,
+) -> dict[str, Any] | None:
+    """Train a network, measure it on the test images, and keep everything in a folder.
+
+    Args:
+        model: made by a builder, for `data`'s classes and channels.
+        data: what to learn.
+        recipe: how.
+        folder: gets recipe.yaml at once, metrics.csv and checkpoints after each epoch, and in
+            the end model.safetensors, config.json, pictures and results.json.
+        resume: whether to go on with the same run in `folder`, if there is one.
+        machine: where to compute.
+        loggers: any of Lightning's, besides metrics.csv.
+        progress: whether to show a bar.
+        tell: called with the figures of each epoch.
+
+    Returns:
+        what results.json holds; None in all processes but the first.
+
+    Raises:
+        ValueError: the folder holds another run, or the network does not fit the data.
+        NonFiniteLossError: the loss became infinite or not a number.
+    """
+    place = Path(folder)
+    finished = _open(place, _description(model, data, recipe), resume)
+    if finished:
+        return finished
+    history = fit(
+        model,
+        data,
+        recipe,
+        output=place,
+        resume=resume,
+        machine=machine,
+        loggers=loggers,
+        progress=progress,
+        tell=tell,
+    )
+    if not first_of_group():
+        return None
+    model.preprocessing, model.categories = data.preprocessing, data.classes
+    model.save_pretrained(place)
+    figures = evaluate(model, data.test, machine=machine._replace(devices=1, num_nodes=1))
+    viz.curves(history).savefig(place / "curves.png")
+    viz.predictions(model, data.test).savefig(place / "predictions.png")
+    results = _results(model, data, recipe, history, figures)
+    _write(place / RESULTS, json.dumps(results, indent=2))
+    shutil.rmtree(place / CHECKPOINTS)
+    return results
+
+
+def _description(model: ImageClassifier, data: ImageData, recipe: Recipe) -> dict[str, Any]:
+    """What recipe.yaml holds: network, data, and every key of the recipe."""
+    options = {k: v for k, v in model.options.items() if k not in SET_BY_DATA}
+    return {
+        "model": model.builder,
+        "data": data.name,
+        **asdict(recipe),
+        "model_options": options,
+        "image_resolution": data.preprocessing.crop_size,
+        "grayscale": data.channels == 1,
+    }
+
+
+def _open(folder: Path, description: dict[str, Any], resume: bool) -> dict[str, Any] | None:
+    """Make the folder, or find the same run in it; its results if it is finished."""
+    recipe = folder / RECIPE
+    if recipe.exists():
+        if not resume:
+            raise ValueError(f"{folder} holds a run: resume it, overwrite it, or name another")
+        old = yaml.safe_load(recipe.read_text())
+        for key in description:
+            if old.get(key) != description[key]:
+                raise ValueError(
+                    f"{folder} holds a run with {key}={old.get(key)!r}, not {description[key]!r}"
+                )
+        results = folder / RESULTS
+        return dict(json.loads(results.read_text())) if results.exists() else None
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds other files; name an empty or new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(recipe, yaml.safe_dump(description, sort_keys=False, width=100))
+    return None
+
+
+def _results(
+    model: ImageClassifier,
+    data: ImageData,
+    recipe: Recipe,
+    history: History,
+    figures: Evaluation,
+) -> dict[str, Any]:
+    """All that a table needs to know of a run."""
+    confusion = figures.confusion.tolist()
+    return {
+        "model": model.builder,
+        "options": model.options,
+        "parameters": count_parameters(model),
+        "data": data.name,
+        "train_images": len(data.train),
+        "test_images": len(data.test),
+        "test": {**figures._asdict(), "confusion": confusion},
+        "epochs": len(history.rows),
+        "minutes": sum(history["seconds"]) / 60,
+        "seed": recipe.seed,
+        "command": " ".join(["cnnarch", *sys.argv[1:]]),
+        "versions": {
+            "cnnarch": cnnarch.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "machine": {
+            "cpu": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    part.replace(path)

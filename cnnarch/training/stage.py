@@ -1,0 +1,122 @@
+"""One stage of a recipe: Lightning's parts put together, and the files that survive anything."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    RichProgressBar,
+)
+from lightning.pytorch.loggers import Logger
+from torch import nn
+
+from cnnarch.training.callbacks import AtomicCheckpointIO, Recorder
+from cnnarch.training.data import ImageData
+from cnnarch.training.loading import ImageDataModule
+from cnnarch.training.machine import Machine
+from cnnarch.training.optimization import number_of_epochs
+from cnnarch.training.recipe import Recipe
+from cnnarch.training.task import TrainingTask
+
+__all__ = ["StageRun"]
+
+PREFIX = "model."  # of the network's weights in the checkpoints of a task
+
+
+@dataclass
+class StageRun:
+    """A stage of training.
+
+    Args:
+        number: of the stage, from 1.
+        recipe: of the stage.
+        folder: for checkpoints.
+        recorder: of the figures.
+        keep: whether to write checkpoints after each epoch.
+    """
+
+    number: int
+    recipe: Recipe
+    folder: Path
+    recorder: Recorder
+    keep: bool
+
+    def run(
+        self,
+        model: nn.Module,
+        data: ImageData,
+        machine: Machine,
+        resume: bool,
+        loggers: Sequence[Logger],
+        progress: bool,
+    ) -> None:
+        """Train, or take the result of a stage that was finished before."""
+        if resume and self._file("result").exists():
+            self._restore(model)
+            return
+        recipe = self.recipe
+        module = ImageDataModule(data, recipe, stage=self.number, num_workers=machine.num_workers)
+        steps = max(1, len(module.train_images) // recipe.batch_size)
+        task = TrainingTask(model, recipe, module.watched, steps)
+        trainer = machine.trainer(
+            max_epochs=number_of_epochs(recipe, steps),
+            callbacks=self._callbacks(steps, progress),
+            plugins=[AtomicCheckpointIO()],
+            logger=list(loggers) or False,
+            precision=machine.precision(recipe.precision),
+            gradient_clip_val=recipe.clip_gradient or None,
+            enable_checkpointing=self.keep or recipe.keep_best,
+            enable_progress_bar=progress,
+        )
+        last = self._file("last")
+        start = str(last) if resume and last.exists() else None
+        trainer.fit(task, datamodule=module, ckpt_path=start, weights_only=True)
+        self._finish(model, trainer)
+
+    def _callbacks(self, steps: int, progress: bool) -> list[Callback]:
+        recipe = self.recipe
+        callbacks: list[Callback] = [self.recorder]
+        if recipe.ema:
+            callbacks.append(EMAWeightAveraging(decay=recipe.ema))
+        if recipe.early_stopping:
+            callbacks.append(EarlyStopping("val_acc", mode="max", patience=recipe.early_stopping))
+        if progress:
+            callbacks.append(RichProgressBar(refresh_rate=max(1, steps // 50)))
+        files: dict[str, Any] = {"dirpath": self.folder, "enable_version_counter": False}
+        files["save_on_train_epoch_end"] = True
+        if recipe.keep_best:
+            best = self._file("best").stem
+            callbacks.append(ModelCheckpoint(filename=best, monitor="val_acc", mode="max", **files))
+        if self.keep:
+            callbacks.append(ModelCheckpoint(filename=self._file("last").stem, **files))
+        return callbacks
+
+    def _finish(self, model: nn.Module, trainer: Trainer) -> None:
+        """Leave one file: the weights that the next stage starts from, and the figures."""
+        if self.recipe.keep_best:
+            best = torch.load(self._file("best"), map_location="cpu", weights_only=True)
+            weights = {
+                name.removeprefix(PREFIX): value
+                for name, value in best["state_dict"].items()
+                if name.startswith(PREFIX)
+            }
+            model.load_state_dict(weights)
+        if self.keep and trainer.is_global_zero:
+            result = {"weights": model.state_dict(), "recorder": self.recorder.state_dict()}
+            AtomicCheckpointIO().save_checkpoint(result, self._file("result"))
+            for kind in ("best", "last"):
+                self._file(kind).unlink(missing_ok=True)
+
+    def _restore(self, model: nn.Module) -> None:
+        result = torch.load(self._file("result"), map_location="cpu", weights_only=True)
+        model.load_state_dict(result["weights"])
+        self.recorder.load_state_dict(result["recorder"])
+
+    def _file(self, kind: str) -> Path:
+        return self.folder / f"stage-{self.number}-{kind}.ckpt"

@@ -1,0 +1,141 @@
+"""What all pictures share: figures without a window, images as people see them, colours."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from cnnarch.weights import Preprocessing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "BLUE",
+    "GRAY",
+    "GREEN",
+    "ORANGE",
+    "RED",
+    "LabelledImages",
+    "Shown",
+    "evaluating",
+    "new_figure",
+    "show_image",
+    "shown",
+]
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
+BLUE, ORANGE, GREEN, RED, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+
+
+class LabelledImages(Protocol):
+    """Images with labels, such as `cnnarch.training.ImageSet`."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Class indices."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """From pixels to the network's input."""
+
+    def inputs(self, indices: Tensor) -> Tensor:
+        """What a network reads of the images at `indices`."""
+
+
+class Shown(NamedTuple):
+    """Images for a picture.
+
+    Args:
+        inputs: as the network reads them, (N, C, H, W).
+        pixels: as people see them, N arrays of (H, W) or (H, W, 3) in [0, 1].
+        labels: class indices; None where they are not known.
+        classes: names of the classes; None where they are not known.
+    """
+
+    inputs: Tensor
+    pixels: list[Any]
+    labels: list[int] | None
+    classes: Sequence[str] | None
+
+    def name(self, index: int) -> str:
+        """A class's name, or its number where names are not known."""
+        return str(index) if self.classes is None else self.classes[index]
+
+
+def shown(
+    images: Tensor | LabelledImages,
+    count: int,
+    labels: Tensor | Sequence[int] | None = None,
+    classes: Sequence[str] | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> Shown:
+    """The first `count` images, their normalisation undone for the eye.
+
+    Raises:
+        ValueError: images that are not (N, C, H, W), or fewer labels than images.
+    """
+    if not isinstance(images, Tensor):
+        chosen = torch.arange(min(count, len(images.labels)))
+        labels, classes = images.labels[chosen], images.classes
+        preprocessing, images = images.preprocessing, images.inputs(chosen)
+    if images.dim() != 4:
+        raise ValueError(f"expected images of shape (N, C, H, W), got {tuple(images.shape)}")
+    images = images[:count].detach().cpu().float()
+    pixels = images
+    if preprocessing is not None:
+        mean, std = (
+            torch.tensor(v)[:, None, None] for v in (preprocessing.mean, preprocessing.std)
+        )
+        pixels = images * std + mean
+    elif images.min() < 0 or images.max() > 1:  # normalised nobody knows how: use the range
+        pixels = (images - images.min()) / (images.max() - images.min())
+    # Of images with other than 3 channels the first is shown, in gray.
+    pixels = pixels.clamp(0, 1)[:, : 3 if pixels.shape[1] == 3 else 1].permute(0, 2, 3, 1)
+    numbers = None if labels is None else [int(label) for label in labels[:count]]
+    if numbers is not None and len(numbers) < len(images):
+        raise ValueError(f"{len(images)} images need as many labels, got {len(numbers)}")
+    return Shown(images, list(pixels.squeeze(3).numpy()), numbers, classes)
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of this size in inches, which no window shows.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "pictures need more packages: pip install 'cnnarch[train]'", name=error.name
+        ) from error
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white", dpi=150)
+
+
+def show_image(axes: "Axes", pixels: Any, color: str | None = None) -> None:
+    """Draw an image without ticks, in a frame if a colour is given."""
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(visible=color is not None, color=color, linewidth=2)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """The network in eval mode and without gradients; every module's mode is put back after."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield model
+    finally:
+        for module, training in modes:
+            module.training = training

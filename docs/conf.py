@@ -1,0 +1,46 @@
+"""Sphinx configuration; the pages of families are generated from the cards before each build."""
+
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from generate import write_pages
+
+import cnnarch
+
+project = "cnnarch"
+author = "The cnnarch authors"
+copyright = f"2026, {author}"
+release = cnnarch.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"cnnarch {release}"
+html_show_sourcelink = False
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "show-inheritance": False}
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_heading_anchors = 3
+napoleon_custom_sections = ["Shape"]
+suppress_warnings = ["config.cache"]
+
+
+def typeset_formulas(app, what, name, obj, options, lines):  # noqa: ARG001 - Sphinx's signature
+    """Docstrings write $x^2$, as papers do; reStructuredText wants a role."""
+    lines[:] = [re.sub(r"\$([^$\n]+)\$", r":math:`\1`", line) for line in lines]
+
+
+def setup(app):
+    write_pages(Path(app.srcdir) / "_generated")
+    app.connect("autodoc-process-docstring", typeset_formulas)

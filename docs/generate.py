@@ -1,0 +1,152 @@
+"""Write one page a family from its cards: idea, the paper's figures beside the measured ones."""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import torch
+
+import cnnarch
+from cnnarch._cards import CARDS, CardRow, ModelCard, Paper, Stated
+from cnnarch.analysis import count_macs, count_parameters, summary
+
+FIGURES = {
+    "params": "parameters",
+    "macs": "MACs",
+    "top1_err": "top-1 error",
+    "top5_err": "top-5 error",
+}
+
+
+def write_pages(folder: Path) -> None:
+    """Generate the pages of all families and their index into `folder`."""
+    folder.mkdir(exist_ok=True)
+    families = sorted({card.family for card in CARDS.values()})
+    write(folder / "families.md", index_page(families))
+    for family in families:
+        cards = [card for card in CARDS.values() if card.family == family]
+        write(folder / f"{family}.md", family_page(family, cards))
+
+
+def write(path: Path, text: str) -> None:
+    """Leave a page that has not changed alone, so that Sphinx does not read it again."""
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
+def index_page(families: list[str]) -> str:
+    rows = []
+    for card in CARDS.values():
+        year = str(card.year or "")
+        link = f"[{card.name}]({card.family}.md)"
+        rows.append((link, year, sized(card.input_size), f"{card.params:,}", f"{card.macs:,}"))
+    parts = [
+        "# Networks",
+        f"{len(CARDS)} networks of {len(families)} families. Each family has a page: its idea, the "
+        "paper's figures beside the measured ones, and where our network departs from the paper.",
+        table(("network", "year", "input", "parameters", "MACs"), sorted(rows)),
+        "```{toctree}\n:hidden:\n" + "\n".join(families) + "\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def family_page(family: str, cards: list[ModelCard]) -> str:
+    module = importlib.import_module(f"cnnarch.models.{family}")
+    title, _, idea = (inspect.getdoc(module) or "").partition(":")
+    parts = [f"# {title}", idea.strip()[0].upper() + idea.strip()[1:]]
+    papers = {card.paper: None for card in cards if card.paper}
+    if papers:
+        lines = [f"- {p.authors}, {titled(p)}, {p.year}" for p in papers]
+        parts += ["\n".join(lines)]
+    parts += ["## The paper's figures and ours", figures_table(cards)]
+    parts += ["## Where our networks depart", departures(cards)]
+    parts += [f"## {cards[0].name}, stage by stage", stage_table(cards[0])]
+    parts += ["## Builders", "\n".join(api(module, card.name, "autofunction") for card in cards)]
+    classes = [n for n in module.__all__ if inspect.isclass(getattr(module, n))]
+    parts += ["## Classes", "\n".join(api(module, name, "autoclass") for name in classes)]
+    return "\n\n".join(parts) + "\n"
+
+
+def titled(paper: Paper) -> str:
+    return f"[{paper.title}]({paper.link})" if paper.link else f'"{paper.title}"'
+
+
+def figures_table(cards: list[ModelCard]) -> str:
+    rows = []
+    for card in cards:
+        for row in card.all_rows():
+            with torch.device("meta"):
+                model = card.build(**row.options)
+            measured = {
+                "params": count_parameters(model),
+                "macs": count_macs(model, row.input_size),
+            }
+            rows.append((called(card, row), *(f"{n:,}" for n in measured.values()), printed(row)))
+    return table(("network", "parameters", "MACs", "the paper prints"), rows)
+
+
+def called(card: ModelCard, row: CardRow) -> str:
+    options = ", ".join(f"{k}={v!r}" for k, v in row.options.items())
+    size = "" if row.input_size == card.input_size else f" at {sized(row.input_size or ())}"
+    return f"`{card.name}({options})`{size}"
+
+
+def printed(row: CardRow) -> str:
+    """The printed figures of a row, each marked by whether ours agrees."""
+    ours = {"params": row.params, "macs": row.macs}
+    return "<br>".join(one_printed(s, ours.get(s.figure)) for s in row.stated) or "-"
+
+
+def one_printed(stated: Stated, exact: int | None) -> str:
+    unit = "" if exact is not None else " %"
+    text = f"{FIGURES[stated.figure]} {stated.printed}{unit} ({stated.source})"
+    if exact is None:
+        return text
+    if not stated.confirmed:
+        return f"{text}: not compared"
+    return f"{text}: agrees" if stated.agrees(exact) else f"{text}: differs. {stated.departs}"
+
+
+def departures(cards: list[ModelCard]) -> str:
+    lines: dict[str, list[str]] = {}
+    for card in cards:
+        for sentence in card.departs:
+            lines.setdefault(sentence, []).append(f"`{card.name}`")
+    if not lines:
+        return "They are the paper's."
+    return "\n".join(f"- {', '.join(names)}: {sentence}" for sentence, names in lines.items())
+
+
+def stage_table(card: ModelCard) -> str:
+    with torch.device("meta"):
+        model = card.build().eval()
+    layers = summary(model, card.input_size)
+    shapes = dict(zip(model.feature_info, stage_maps(model, card), strict=True))
+    rows = []
+    for i, (info, shape) in enumerate(shapes.items()):
+        path = "stem" if i == 0 else f"stages.{i - 1}"
+        inside = [r for r in layers.rows if r.path == path or r.path.startswith(path + ".")]
+        costs = (sum(r.params for r in inside), sum(r.macs for r in inside))
+        rows.append((info.name, sized(shape), str(info.stride), *(f"{n:,}" for n in costs)))
+    head = [r for r in layers.rows if r.path.split(".")[0] == "head"]
+    costs = (sum(r.params for r in head), sum(r.macs for r in head))
+    rows.append(("head", str(model.num_classes), "", *(f"{n:,}" for n in costs)))
+    return table(("stage", "map", "stride", "parameters", "MACs"), rows)
+
+
+def stage_maps(model: cnnarch.ImageClassifier, card: ModelCard) -> list[tuple[int, ...]]:
+    image = torch.empty(1, *card.input_size, device="meta")
+    return [tuple(m.shape[1:]) for m in model.forward_stages(image)]
+
+
+def api(module: object, name: str, directive: str) -> str:
+    return f"```{{eval-rst}}\n.. {directive}:: {module.__name__}.{name}\n```"
+
+
+def sized(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

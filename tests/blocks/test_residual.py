@@ -1,0 +1,109 @@
+"""The residual blocks of the ResNet paper (Fig. 5) and of ResNeXt (Fig. 3c)."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import batch_norm, conv2d, relu
+
+from cnnarch.blocks import SE, Bottleneck, Residual, ResidualSum, ZeroPadShortcut
+from cnnarch.testing import assert_close, assert_parameters, calibrate
+
+
+def conv_norm(layer: nn.Module, x: Tensor, **options: int) -> Tensor:
+    norm = layer.norm
+    y = conv2d(x, layer.conv.weight, **options)
+    return batch_norm(y, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=1e-5)
+
+
+def test_residual_is_the_equation_of_fig_5_left() -> None:
+    block = Residual(4, 6, 2)
+    x = torch.randn(2, 4, 9, 8)
+    calibrate(block, x)
+    y = relu(conv_norm(block.branch.conv1, x, stride=2, padding=1))
+    y = conv_norm(block.branch.conv2, y, padding=1)
+    assert_close(block(x), relu(y + conv_norm(block.shortcut, x, stride=2)))
+
+
+@pytest.mark.parametrize("stride_in_1x1", [False, True])
+def test_bottleneck_is_the_equation_of_fig_5_right(stride_in_1x1: bool) -> None:
+    block = Bottleneck(4, 6, 2, stride_in_1x1=stride_in_1x1)
+    x = torch.randn(2, 4, 9, 8)
+    calibrate(block, x)
+    first, second = (2, 1) if stride_in_1x1 else (1, 2)
+    y = relu(conv_norm(block.branch.reduce, x, stride=first))
+    y = relu(conv_norm(block.branch.conv, y, stride=second, padding=1))
+    y = conv_norm(block.branch.expand, y)
+    assert_close(block(x), relu(y + conv_norm(block.shortcut, x, stride=2)))
+
+
+def test_the_input_itself_is_added_where_the_shape_stays() -> None:
+    for block in (Residual(8, 8), Bottleneck(8, 2)):
+        assert block.shortcut is None
+        last = [*block.branch][-1].norm
+        nn.init.zeros_(last.weight)
+        x = torch.randn(1, 8, 4, 4)
+        assert torch.equal(block(x), x.relu())
+
+
+@pytest.mark.parametrize(
+    ("in_channels", "channels", "stride"), [(8, 8, 2), (8, 16, 1), (16, 8, 1), (8, 16, 2)]
+)
+def test_a_shortcut_stands_wherever_the_shape_changes(
+    in_channels: int, channels: int, stride: int
+) -> None:
+    block = Residual(in_channels, channels, stride)
+    assert block.shortcut is not None
+    assert block(torch.randn(2, in_channels, 7, 5)).shape == (2, channels, *map_of(7, 5, stride))
+
+
+def map_of(height: int, width: int, stride: int) -> tuple[int, int]:
+    return -(-height // stride), -(-width // stride)
+
+
+def test_a_block_with_option_a_has_its_convolutions_alone() -> None:
+    block = Residual(8, 16, 2, make_shortcut=ZeroPadShortcut)
+    assert_parameters(block, 9 * (8 * 16 + 16 * 16) + 2 * 2 * 16)
+
+
+def test_cardinality_divides_the_3x3_convolution() -> None:
+    """ResNeXt's template: 256-d in, 32 groups of 4 channels (70k weights with the 1x1s)."""
+    block = Bottleneck(256, 64, groups=32, group_width=4)
+    conv = block.branch.conv.conv
+    assert (conv.in_channels, conv.out_channels, conv.groups) == (128, 128, 32)
+    weights = sum(m.weight.numel() for m in block.modules() if isinstance(m, nn.Conv2d))
+    assert weights == 256 * 128 + 32 * 4 * 3 * 3 * 4 + 128 * 256 == 70_144
+
+
+def test_groups_without_a_width_divide_the_channels() -> None:
+    assert Bottleneck(16, 8, groups=4).branch.conv.conv.weight.shape == (8, 2, 3, 3)
+
+
+@pytest.mark.parametrize("make", [Residual, Bottleneck])
+def test_attention_ends_the_branch(make: type[Residual | Bottleneck]) -> None:
+    block = make(8, 8, attention=lambda channels: SE(channels, channels // 4))
+    name, last = [*block.branch.named_children()][-1]
+    assert name == "attention"
+    assert last.reduce.in_channels == block.out_channels
+
+
+def test_any_branch_makes_a_residual_block() -> None:
+    branch = nn.Conv2d(3, 3, 5, padding=2)
+    block = ResidualSum(branch, 3, 3)
+    x = torch.randn(1, 3, 6, 6)
+    assert torch.equal(block(x), (branch(x) + x).relu())
+
+
+def test_counts_that_are_not_positive_are_refused() -> None:
+    with pytest.raises(ValueError, match="channels must be an integer of at least 1, got 0"):
+        Residual(4, 0)
+    with pytest.raises(ValueError, match="groups must be an integer of at least 1, got 0"):
+        Bottleneck(4, 4, groups=0)
+    with pytest.raises(ValueError, match="in_channels must be an integer of at least 1, got -2"):
+        Bottleneck(-2, 4)
+
+
+@pytest.mark.parametrize("make", [Residual, Bottleneck])
+def test_gradients_are_right(make: type[Residual | Bottleneck]) -> None:
+    block = make(3, 2, 2).double()
+    x = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(block, (x,))

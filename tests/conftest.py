@@ -1,0 +1,87 @@
+"""What all tests share: which networks to run on, seeded randomness, no network."""
+
+import re
+import socket
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+import cnnarch
+from cnnarch._cards import CARDS, ModelCard
+from cnnarch.testing import calibrate, example_images
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all",
+        action="store_true",
+        help="every network instead of each family's smallest; slow tests",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--all"):
+        return
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: runs in make test-all"))
+
+
+def smallest_of_each_family() -> list[str]:
+    """The cheapest network of each family, and of each kind that a family names (plain, resnet)."""
+    smallest: dict[tuple[str, str], ModelCard] = {}
+    for card in CARDS.values():
+        kind = re.match("[a-z]+", card.name)
+        key = (card.family, kind[0] if kind else "")
+        if key not in smallest or card.macs < smallest[key].macs:
+            smallest[key] = card
+    return sorted(card.name for card in smallest.values())
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that takes `model_name` runs on every network, or on each family's smallest."""
+    if "model_name" in metafunc.fixturenames:
+        every = metafunc.config.getoption("--all")
+        metafunc.parametrize("model_name", sorted(CARDS) if every else smallest_of_each_family())
+
+
+@cache
+def _calibrated(name: str) -> cnnarch.ImageClassifier:
+    torch.manual_seed(0)
+    model = cnnarch.get_model(name)
+    calibrate(model, example_images(model, batch=4))
+    return model
+
+
+@pytest.fixture
+def model(model_name: str) -> cnnarch.ImageClassifier:
+    """The network in eval mode with a spread in its logits; shared, so leave it as it is."""
+    return _calibrated(model_name)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests reach this machine alone."""
+    connect = socket.socket.connect
+
+    def only_loopback(self: socket.socket, address: Any) -> Any:
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            host = str(address[0])
+            if not (host.startswith("127.") or host in ("localhost", "::1")):
+                raise OSError(f"a test tried to reach {host}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", only_loopback)
+
+
+@pytest.fixture
+def builder(model_name: str) -> Callable[..., cnnarch.ImageClassifier]:
+    return cnnarch.get_model_builder(model_name)

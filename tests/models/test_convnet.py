@@ -1,0 +1,57 @@
+"""ConvNet against hand arithmetic and a second writing."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import adaptive_avg_pool2d, batch_norm, conv2d, linear, max_pool2d
+
+import cnnarch
+from cnnarch.testing import assert_close, assert_parameters, assert_stage_shapes
+from tests.oracles.in_order import with_a_spread
+from tests.reference import Row, reference_rows
+
+
+@pytest.mark.parametrize("row", reference_rows("convnet"), ids=str)
+def test_stages_halve_the_map(row: Row) -> None:
+    modules = {"stage1": "stages.0", "stage2": "stages.1"}
+    shapes = {modules[name]: shape for name, shape in row.stage_shapes.items()}
+    assert_stage_shapes(row.build(), shapes | {"stem": (16, 28, 28)}, row.input_size)
+
+
+def test_parameters_by_hand() -> None:
+    first, second = 25 * 16 + 16 + 2 * 16, 25 * 16 * 32 + 32 + 2 * 32  # convolution, bias, norm
+    assert_parameters(cnnarch.convnet(), first + second + 32 * 7 * 7 * 10 + 10)
+
+
+@pytest.mark.parametrize("size", [(28, 28), (4, 4), (5, 31), (64, 64)], ids=str)
+def test_it_is_two_convolutions_and_a_linear_layer_at_any_size(size: tuple[int, int]) -> None:
+    model = cnnarch.convnet(in_channels=3)
+    for conv in (model.stem.conv, model.stages[1][0].conv):
+        nn.init.normal_(conv.bias)
+    x = torch.randn(4, 3, *size)
+    with_a_spread(model, x)
+    tensors = {name.rpartition(".")[0]: None for name in model.state_dict()}
+    first, norm1, second, norm2, last = (model.get_submodule(path) for path in tensors)
+    y = x
+    for conv, norm in ((first, norm1), (second, norm2)):
+        y = conv2d(y, conv.weight, conv.bias, padding=2)
+        y = batch_norm(y, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=1e-5)
+        y = max_pool2d(y.relu(), 2)
+    y = linear(adaptive_avg_pool2d(y, 7).flatten(1), last.weight, last.bias)
+    with torch.no_grad():
+        assert_close(model(x), y)
+
+
+def test_three_pixels_are_too_few() -> None:
+    with pytest.raises(ValueError, match="at least 4x4 pixels, got 4x3"):
+        cnnarch.convnet()(torch.zeros(1, 1, 4, 3))
+
+
+def test_rows_and_features() -> None:
+    model = cnnarch.convnet()
+    assert [tuple(row) for row in model.feature_info] == [
+        ("conv1", 16, 1),
+        ("stage1", 16, 2),
+        ("stage2", 32, 4),
+    ]
+    assert model.num_features == 7 * 7 * 32

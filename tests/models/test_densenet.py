@@ -1,0 +1,273 @@
+"""DenseNet against its paper (Huang et al., 2016), torchvision's and pytorchcv's."""
+
+import copy
+
+import pytest
+import torch
+import torchvision
+from pytorchcv.model_provider import get_model as pytorchcv_model
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, batch_norm, conv2d, linear
+
+import cnnarch
+from cnnarch.blocks import Dense, Transition
+from cnnarch.models.densenet import DenseNet
+from cnnarch.models.densenet_cifar import CifarDenseNet
+from cnnarch.testing import assert_close, assert_parameters, assert_stage_shapes
+from tests.oracles.in_order import assert_same_outputs, copy_in_order, with_a_spread
+from tests.reference import Row, reference_rows
+
+MODULES = {
+    "conv": "stem",
+    "conv1": "stem",
+    "pool": "stages.0.pool",
+    **{f"dense_block_{i + 1}": f"stages.{i}.0" for i in range(4)},
+    **{f"transition_{i}": f"stages.{i}.transition" for i in range(1, 4)},
+    "classifier": "head.classifier",
+    "fc": "head.classifier",
+}
+CIFAR = [row.builder for row in reference_rows("densenet_cifar")]
+
+
+def convolutions(model: nn.Module) -> list[nn.Conv2d]:
+    return [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+
+
+@pytest.mark.parametrize("row", reference_rows("densenet", "densenet_cifar"), ids=str)
+def test_stages_have_the_shapes_of_the_paper(row: Row) -> None:
+    with torch.device("meta"):
+        model = row.build()
+    expected = {MODULES[name]: shape for name, shape in row.stage_shapes.items()}
+    assert_stage_shapes(model, expected, row.input_size)
+
+
+@pytest.mark.parametrize(
+    ("name", "depth"),
+    [
+        *((f"densenet{depth}", depth) for depth in (121, 161, 169, 201, 264)),
+        *((name, int(name.split("_")[-3])) for name in CIFAR),
+    ],
+)
+def test_the_name_counts_the_layers_with_weights(name: str, depth: int) -> None:
+    with torch.device("meta"):
+        model = cnnarch.get_model(name)
+    layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert len(layers) == depth
+
+
+def test_stages_are_table_1s_rows_with_their_strides() -> None:
+    rows = cnnarch.densenet121().feature_info
+    assert [r.name for r in rows] == ["conv", *(f"dense_block_{i}" for i in range(1, 5))]
+    assert [r.stride for r in rows] == [2, 4, 8, 16, 32]
+    assert [r.channels for r in rows] == [64, 256, 512, 1024, 1024]
+
+
+def test_a_transition_opens_every_stage_but_the_first_which_the_pool_opens() -> None:
+    children = [[n for n, _ in stage.named_children()] for stage in cnnarch.densenet121().stages]
+    between = ["transition", "0"]
+    assert children == [["pool", "0"], between, between, [*between, "norm", "act"]]
+
+
+def test_the_last_map_is_after_the_closing_norm_and_relu() -> None:
+    model = cnnarch.densenet_bc_100_12_cifar()
+    images = torch.randn(4, 3, 16, 16)
+    with_a_spread(model, images)
+    with torch.no_grad():
+        last = model.forward_features(images)
+    norm = model.stages[-1].norm
+    assert norm.num_features == 342
+    assert 0.2 < (last == 0).float().mean() < 0.8
+    assert last.min() == 0
+
+
+def test_bc_halves_the_channels_and_plain_keeps_them() -> None:
+    for name, share in (("densenet121", 2), ("densenet_bc_100_12_cifar", 2)):
+        convs = [m.conv for m in cnnarch.get_model(name).modules() if isinstance(m, Transition)]
+        assert all(c.out_channels == c.in_channels // share for c in convs)
+    plain = [m for m in cnnarch.densenet_40_12_cifar().modules() if isinstance(m, Transition)]
+    assert [m.conv.out_channels for m in plain] == [160, 304]
+    assert [m.conv.in_channels for m in plain] == [160, 304]
+
+
+def test_compression_cuts_fractions_off() -> None:
+    """Sec. 3: floor(theta m) maps; 0.6 of 6 + 1 is 4.2."""
+    model = DenseNet(3, (1, 1), compression=0.6)
+    transition = model.stages[1].transition
+    assert (transition.conv.in_channels, transition.conv.out_channels) == (9, 5)
+
+
+def test_plain_cifar_networks_start_with_16_channels_and_bc_with_2k() -> None:
+    """A convolution alone: the first dense layer brings its BN and ReLU."""
+    for name in CIFAR:
+        with torch.device("meta"):
+            model = cnnarch.get_model(name)
+        growth_rate = int(name.split("_")[-2])
+        assert model.stem.conv.out_channels == (2 * growth_rate if "bc" in name else 16)
+        assert [n for n, _ in model.stem.named_children()] == ["conv"]
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"), [("densenet121", 29), ("densenet161", 29), ("densenet_40_12_cifar", 4)]
+)
+def test_the_minimum_size_is_tight_for_each_side(name: str, pixels: int) -> None:
+    model = cnnarch.get_model(name, num_classes=2).eval()
+    assert model.min_input_size == pixels
+    for size in ((pixels, pixels), (pixels, 71), (64, pixels)):
+        assert model(torch.randn(1, 3, *size)).isfinite().all()
+    unchecked = copy.deepcopy(model)
+    unchecked.min_input_size = 1
+    for size in ((pixels - 1, 64), (64, pixels - 1)):
+        with pytest.raises(ValueError, match=f"at least {pixels}x{pixels} pixels, got {size[0]}x"):
+            model(torch.randn(1, 3, *size))
+        with pytest.raises(RuntimeError):
+            unchecked(torch.randn(1, 3, *size))
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+@pytest.mark.parametrize("small_images", [False, True])
+def test_the_minimum_size_follows_the_number_of_blocks(blocks: int, small_images: bool) -> None:
+    model = DenseNet(4, (1,) * blocks, num_classes=2, small_images=small_images).eval()
+    least = model.min_input_size
+    assert model(torch.randn(1, 3, least, least)).isfinite().all()
+    model.min_input_size = 1
+    if least > 1:
+        with pytest.raises(RuntimeError):
+            model(torch.randn(1, 3, least - 1, least - 1))
+
+
+def test_small_images_leave_4x4_with_a_3x3_stem_of_stride_1() -> None:
+    model = cnnarch.densenet121(small_images=True, num_classes=10).eval()
+    shapes = [tuple(m.shape[-2:]) for m in model.forward_stages(torch.zeros(1, 3, 32, 32))]
+    assert shapes == [(32, 32), (32, 32), (16, 16), (8, 8), (4, 4)]
+    assert (model.stem.conv.kernel_size, model.stem.conv.stride) == ((3, 3), (1, 1))
+    assert not any(isinstance(m, nn.MaxPool2d) for m in model.modules())
+    assert model.min_input_size == 8
+
+
+@pytest.mark.parametrize("depth", [121, 161, 169, 201])
+def test_outputs_equal_torchvisions(depth: int) -> None:
+    theirs = torchvision.models.get_model(f"densenet{depth}")
+    assert_same_outputs(cnnarch.get_model(f"densenet{depth}"), theirs, (64, 64), (75, 53))
+
+
+def test_densenet264_equals_torchvisions_class_with_table_1s_depths() -> None:
+    theirs = torchvision.models.DenseNet(32, (6, 12, 64, 48), 64)
+    assert_same_outputs(cnnarch.densenet264(), theirs, (64, 64))
+
+
+def test_a_training_step_equals_torchvisions() -> None:
+    """Loss, gradients and the running statistics that the step leaves."""
+    theirs = torchvision.models.DenseNet(8, (2, 3, 2), 16, num_classes=5)
+    ours = DenseNet(8, (2, 3, 2), num_classes=5)
+    copy_in_order(ours, theirs)
+    images, labels = torch.randn(4, 3, 48, 48), torch.arange(4)
+    losses: list[Tensor] = []
+    for model in (ours, theirs):
+        losses.append(nn.functional.cross_entropy(model.train()(images), labels))
+        losses[-1].backward()
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-5)
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-5)
+    for a, b in zip(ours.buffers(), theirs.buffers(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("name", ["100_12", "250_24", "190_40"])
+def test_bc_cifar_outputs_equal_pytorchcvs(name: str) -> None:
+    depth, growth_rate = name.split("_")
+    theirs = pytorchcv_model(f"densenet{depth}_k{growth_rate}_bc_cifar10")
+    ours = cnnarch.get_model(f"densenet_bc_{name}_cifar")
+    assert_same_outputs(ours, theirs, (16, 16), (9, 12))
+
+
+def second_plain_densenet(state: dict[str, Tensor], layers: int, x: Tensor) -> Tensor:
+    """Three plain dense blocks written out from sec. 3, without modules; in eval mode."""
+    tensors = iter(v for k, v in state.items() if not k.endswith("num_batches_tracked"))
+
+    def norm_relu(x: Tensor) -> Tensor:
+        weight, bias, mean, var = (next(tensors) for _ in range(4))
+        return batch_norm(x, mean, var, weight, bias, eps=1e-5).clamp(min=0)
+
+    x = conv2d(x, next(tensors), padding=1)
+    for block in range(3):
+        if block:
+            x = avg_pool2d(conv2d(norm_relu(x), next(tensors)), 2)
+        for _ in range(layers):
+            x = torch.cat([x, conv2d(norm_relu(x), next(tensors), padding=1)], 1)
+    x = norm_relu(x).mean((2, 3))
+    return linear(x, next(tensors), next(tensors))
+
+
+@pytest.mark.parametrize(("depth", "layers"), [(40, 12), (100, 32)])
+def test_plain_cifar_outputs_equal_a_second_writing(depth: int, layers: int) -> None:
+    model = cnnarch.get_model(f"densenet_{depth}_12_cifar")
+    images = torch.randn(2, 3, 12, 12)
+    with_a_spread(model, images)
+    with torch.no_grad():
+        assert_close(model(images), second_plain_densenet(model.state_dict(), layers, images))
+
+
+def test_bc_40_12_goes_through_the_class() -> None:
+    with torch.device("meta"):
+        assert_parameters(CifarDenseNet(40, 12, bc=True), 176_122)
+
+
+def test_a_network_of_ones_own_goes_through_the_class() -> None:
+    model = DenseNet(8, (2, 2, 2), bottleneck=None, compression=1.0, num_classes=4, in_channels=1)
+    assert [m.shape[1] for m in model.eval().forward_stages(torch.zeros(1, 1, 32, 32))] == [
+        16,
+        32,
+        48,
+        64,
+    ]
+    assert sum(isinstance(m, Dense) for m in model.modules()) == 3
+
+
+@pytest.mark.parametrize("name", ["densenet121", "densenet_40_12_cifar"])
+def test_every_norm_has_the_usual_constants_and_no_convolution_a_bias(name: str) -> None:
+    model = cnnarch.get_model(name)
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) == len(convolutions(model)) + (name == "densenet121")
+    assert {(n.eps, n.momentum) for n in norms} == {(1e-5, 0.1)}
+    assert all(c.bias is None for c in convolutions(model))
+
+
+def test_no_activation_is_shared_or_in_place() -> None:
+    model = cnnarch.densenet121()
+    relus = [m for m in model.modules() if isinstance(m, nn.ReLU)]
+    assert len(relus) == 121  # one before each convolution but the stem's, and two after norms
+    assert not any(r.inplace for r in relus)
+
+
+def test_dropout_follows_every_convolution_but_the_stem() -> None:
+    model = cnnarch.densenet_40_12_cifar(dropout=0.2)
+    rates = [m.p for m in model.modules() if isinstance(m, nn.Dropout)]
+    # 36 layers and 2 transitions; the classifier's own dropout is off.
+    assert sorted(rates) == [0.0] + [0.2] * 38
+    assert model.head.dropout.p == 0
+
+
+def test_depths_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"depth must be 3n \+ 4 with n of at least 1, got 41"):
+        CifarDenseNet(41, 12)
+    with pytest.raises(ValueError, match=r"depth must be 6n \+ 4 with n of at least 1, got 43"):
+        CifarDenseNet(43, 12, bc=True)
+    with pytest.raises(ValueError, match=r"depth must be 3n \+ 4 with n of at least 1, got 4"):
+        CifarDenseNet(4, 12)
+    with pytest.raises(ValueError, match="depths must name one dense block at least"):
+        DenseNet(32, ())
+    with pytest.raises(ValueError, match="num_layers must be an integer of at least 1, got 0"):
+        DenseNet(32, (2, 0))
+
+
+@pytest.mark.parametrize("compression", [0, 1.5, -1, "half"])
+def test_compression_out_of_range_is_named(compression: float) -> None:
+    with pytest.raises(ValueError, match=r"compression must be .*got "):
+        DenseNet(8, (1, 1), compression=compression)
+
+
+@pytest.mark.parametrize("growth_rate", [0, 2.5])
+def test_a_growth_rate_out_of_range_is_named(growth_rate: int) -> None:
+    for make in (lambda: DenseNet(growth_rate, (1, 1)), lambda: CifarDenseNet(40, growth_rate)):
+        with pytest.raises(ValueError, match="growth_rate must be an integer of at least 1, got"):
+            make()

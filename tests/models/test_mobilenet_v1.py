@@ -1,0 +1,173 @@
+"""MobileNet V1 against its paper (Howard et al., 2017), pytorchcv's and timm's."""
+
+import pytest
+import timm
+import torch
+from pytorchcv.model_provider import get_model as pytorchcv_model
+from torch import nn
+
+import cnnarch
+from cnnarch.analysis import count_macs, summary
+from cnnarch.blocks import DepthwiseSeparable
+from cnnarch.testing import assert_stage_shapes
+from tests.oracles.in_order import assert_same_outputs
+from tests.reference import Row, reference_rows
+
+MODULES = {
+    "conv1": "stem",
+    "ds1": "stages.0.0",
+    "ds2": "stages.1.0",
+    "ds3": "stages.1.1",
+    "ds4": "stages.2.0",
+    "ds5": "stages.2.1",
+    **{f"ds{6 + i}": f"stages.3.{i}" for i in range(6)},
+    "ds12": "stages.4.0",
+    "ds13": "stages.4.1",
+    "avgpool": "head.pool",
+    "fc": "head.classifier",
+}
+
+
+def on_meta(**options: object) -> cnnarch.MobileNetV1:
+    with torch.device("meta"):
+        return cnnarch.mobilenet_v1(**options)
+
+
+def convolutions(model: nn.Module) -> list[nn.Conv2d]:
+    return [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+
+
+@pytest.mark.parametrize("row", reference_rows("mobilenet_v1"), ids=str)
+def test_rows_have_the_shapes_of_table_1(row: Row) -> None:
+    expected = {MODULES[name]: shape for name, shape in row.stage_shapes.items()}
+    assert_stage_shapes(on_meta(**row.options), expected, row.input_size)
+
+
+def test_has_28_layers() -> None:
+    """Section 3.2, counting depthwise and pointwise convolutions separately."""
+    model = on_meta()
+    assert len([m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]) == 28
+
+
+def test_stages_are_the_strides() -> None:
+    rows = on_meta().feature_info
+    assert [r.stride for r in rows] == [2, 2, 4, 8, 16, 32]
+    assert [r.name for r in rows] == ["conv1", "ds1", "ds2-3", "ds4-5", "ds6-11", "ds12-13"]
+
+
+def test_strides_are_those_of_table_1_but_for_its_last_row() -> None:
+    """It prints s2 for the last depthwise convolution, whose output is as large as its input."""
+    strides = [c.stride[0] for c in convolutions(on_meta()) if c.groups > 1]
+    assert strides == [1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1]
+    assert {c.stride for c in convolutions(on_meta()) if c.kernel_size == (1, 1)} == {(1, 1)}
+
+
+def test_every_convolution_has_a_norm_and_a_relu() -> None:
+    """Section 3.2: all layers but the last are followed by them."""
+    leaves = [type(m) for m in on_meta().modules() if not any(m.children())]
+    assert leaves[: 27 * 3] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU] * 27
+    assert all(c.bias is None for c in convolutions(on_meta()))
+
+
+def test_norms_have_pytorchs_constants_and_eps_can_be_given() -> None:
+    for options, eps in (({}, 1e-5), ({"norm_eps": 1e-3}, 1e-3)):
+        norms = [m for m in on_meta(**options).modules() if isinstance(m, nn.BatchNorm2d)]
+        assert {(m.eps, m.momentum) for m in norms} == {(eps, 0.1)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "macs", "weights"), [("1x1", 94.86, 74.59), ("dw", 3.06, 1.06), ("fc", 0.18, 24.33)]
+)
+def test_the_layers_share_the_cost_as_table_2_says(kind: str, macs: float, weights: float) -> None:
+    """Its row of the 3x3 stem, 1.19 %, is left out: with it the column sums to 99.29 %."""
+    model = on_meta()
+
+    def kind_of(layer: nn.Module) -> str:
+        if isinstance(layer, nn.Linear):
+            return "fc"
+        return "1x1" if layer.kernel_size == (1, 1) else "dw" if layer.groups > 1 else "3x3"
+
+    layers = {r: model.get_submodule(r.path) for r in summary(model).rows if r.macs}
+    ours = [(r, layer.weight.numel()) for r, layer in layers.items() if kind_of(layer) == kind]
+    all_weights = sum(layer.weight.numel() for layer in layers.values())
+    share = 100 * sum(r.macs for r, _ in ours) / count_macs(model)
+    assert share == pytest.approx(macs, abs=0.01)
+    assert 100 * sum(n for _, n in ours) / all_weights == pytest.approx(weights, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("width", "name"),
+    [(1.0, "mobilenet_w1"), (0.75, "mobilenet_w3d4"), (0.25, "mobilenet_wd4")],
+)
+def test_equals_pytorchcv(width: float, name: str) -> None:
+    ours = cnnarch.mobilenet_v1(width=width)
+    # pytorchcv pools with a 7x7 window, so 224 pixels it must be.
+    assert_same_outputs(ours, pytorchcv_model(name), (224, 224))
+
+
+def test_equals_timm_with_relu6() -> None:
+    ours = cnnarch.mobilenet_v1(activation="relu6", num_classes=10)
+    theirs = timm.create_model("mobilenetv1_100", num_classes=10)
+    assert_same_outputs(ours, theirs, (64, 64), (97, 70))
+
+
+def test_equals_timm_with_the_constants_of_the_authors_checkpoints() -> None:
+    ours = cnnarch.mobilenet_v1(num_classes=10, activation="relu6", norm_eps=1e-3, padding="same")
+    theirs = timm.create_model("mobilenetv1_100", num_classes=10, bn_eps=1e-3, pad_type="same")
+    assert_same_outputs(ours, theirs, (64, 64), (97, 70))
+
+
+@pytest.mark.parametrize(
+    ("width", "stem", "last"), [(1.4, 44, 1433), (0.3, 9, 307), (0.01, 1, 10), (1e-9, 1, 1)]
+)
+def test_any_width_cuts_fractions_off_and_keeps_a_channel(
+    width: float, stem: int, last: int
+) -> None:
+    """32 and 1024 channels times the width."""
+    model = cnnarch.mobilenet_v1(width=width, num_classes=3)
+    assert (model.feature_info[0].channels, model.num_features) == (stem, last)
+    assert model(torch.randn(2, 3, 64, 64)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("side", [1, 33, 128, 448])
+def test_any_resolution_keeps_the_batch(side: int) -> None:
+    images = torch.empty(2, 3, side, side + 3, device="meta")
+    assert on_meta().eval()(images).shape == (2, 1000)
+
+
+def test_small_images_keep_a_4x4_map_and_every_tensor() -> None:
+    small, usual = on_meta(small_images=True), on_meta()
+    assert_stage_shapes(small, {"stem": (32, 32, 32), "stages.4": (1024, 4, 4)}, (3, 32, 32))
+    assert [r.stride for r in small.feature_info] == [1, 1, 1, 2, 4, 8]
+    shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (small, usual)]
+    assert shapes[0] == shapes[1]
+
+
+def test_dropout_is_off_unless_asked_for() -> None:
+    assert on_meta().head.dropout.p == 0
+    assert on_meta(dropout=0.2).head.dropout.p == 0.2
+
+
+def test_convolutions_begin_with_hes_rule() -> None:
+    """N(0, 2 / fan_out): a depthwise kernel reaches 9 outputs, a pointwise one all."""
+    block = cnnarch.mobilenet_v1().stages[4][1]
+    assert isinstance(block, DepthwiseSeparable)
+    assert block.depthwise.conv.weight.std().item() == pytest.approx((2 / 9) ** 0.5, rel=0.05)
+    assert block.pointwise.conv.weight.std().item() == pytest.approx((2 / 1024) ** 0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("width", [0, -0.5, float("nan"), float("inf"), "1.0"])
+def test_a_width_out_of_range_is_named(width: object) -> None:
+    with pytest.raises(ValueError, match=f"width must be a number above 0, got {width!r}"):
+        cnnarch.mobilenet_v1(width=width)
+
+
+def test_other_wrong_options_are_named() -> None:
+    with pytest.raises(ValueError, match="activation must be one of 'relu', 'relu6', got 'swish'"):
+        cnnarch.mobilenet_v1(activation="swish")
+    with pytest.raises(ValueError, match="padding must be one of"):
+        cnnarch.mobilenet_v1(padding="valid")
+    with pytest.raises(ValueError, match="norm_eps must be a number above 0, got 0"):
+        cnnarch.mobilenet_v1(norm_eps=0)
+    with pytest.raises(ValueError, match=r"dropout must be in \[0, 1\), got 1.0"):
+        cnnarch.mobilenet_v1(dropout=1.0)

@@ -1,0 +1,127 @@
+"""The CIFAR ResNets against their paper (He et al., 2015, sec. 4.2) and pytorchcv's."""
+
+import pytest
+import torch
+from pytorchcv.model_provider import get_model as pytorchcv_model
+from torch import Tensor, nn
+from torch.nn.functional import batch_norm, conv2d, linear, relu
+
+import cnnarch
+from cnnarch.blocks import ZeroPadShortcut
+from cnnarch.testing import assert_close, assert_parameters, assert_stage_shapes
+from tests.oracles.in_order import assert_same_outputs, with_a_spread
+from tests.reference import Row, reference_rows
+
+MODULES = {
+    "conv1": "stem",
+    "layer1_32x32": "stages.0",
+    "layer2_16x16": "stages.1",
+    "layer3_8x8": "stages.2",
+    "gap": "head.pool",
+    "fc": "head.classifier",
+}
+ROWS = reference_rows("resnet_cifar")
+BLOCKS = {20: 3, 32: 5, 44: 7, 56: 9, 110: 18, 1202: 200}  # n of the text, by depth 6n + 2
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_stages_have_the_shapes_of_the_paper(row: Row) -> None:
+    with torch.device("meta"):
+        model = row.build()
+    expected = {MODULES[name]: shape for name, shape in row.stage_shapes.items()}
+    assert_stage_shapes(model, expected, row.input_size)
+
+
+@pytest.mark.parametrize(("depth", "n"), BLOCKS.items())
+def test_depth_is_6n_plus_2_layers(depth: int, n: int) -> None:
+    with torch.device("meta"):
+        model = cnnarch.get_model(f"resnet{depth}_cifar")
+    assert [len(stage) for stage in model.stages] == [n, n, n]
+    layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert len(layers) == 6 * n + 2 == depth
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_option_b_counts_as_the_libraries_that_project(row: Row) -> None:
+    with torch.device("meta"):
+        assert_parameters(row.build(shortcut="B"), row.other_counts["option_B_params"])
+
+
+def test_shortcuts_have_no_parameters_and_stand_where_the_shape_changes() -> None:
+    model = cnnarch.resnet20_cifar()
+    shortcuts = {n: m for n, m in model.named_modules() if n.endswith("shortcut")}
+    assert list(shortcuts) == ["stages.1.0.shortcut", "stages.2.0.shortcut"]
+    assert all(isinstance(m, ZeroPadShortcut) for m in shortcuts.values())
+
+
+def second_resnet20(state: dict[str, Tensor], x: Tensor) -> Tensor:
+    """ResNet-20 written out from the paper, without modules; option A by loops over pixels."""
+    tensors = iter(state.values())
+
+    def conv_norm(x: Tensor, stride: int = 1) -> Tensor:
+        y = conv2d(x, next(tensors), stride=stride, padding=1)
+        weight, bias, mean, variance, _ = (next(tensors) for _ in range(5))
+        return batch_norm(y, mean, variance, weight, bias, eps=1e-5)
+
+    x = relu(conv_norm(x))
+    for channels in (16, 32, 64):
+        for block in range(3):
+            stride = 2 if channels > 16 and block == 0 else 1
+            y = conv_norm(relu(conv_norm(x, stride)))
+            shortcut = torch.zeros_like(y)
+            for row in range(y.shape[2]):
+                for column in range(y.shape[3]):
+                    kept = x[:, :, row * stride, column * stride]
+                    shortcut[:, : x.shape[1], row, column] = kept
+            x = relu(y + shortcut)
+    return linear(x.mean((2, 3)), next(tensors), next(tensors))
+
+
+def test_outputs_equal_a_second_writing_of_the_paper() -> None:
+    model = cnnarch.resnet20_cifar()
+    images = torch.randn(2, 3, 32, 32)
+    with_a_spread(model, images)
+    with torch.no_grad():
+        for batch in (images, torch.randn(1, 3, 21, 30)):
+            assert_close(model(batch), second_resnet20(model.state_dict(), batch))
+
+
+@pytest.mark.parametrize("depth", [20, 56])
+def test_outputs_with_option_b_equal_pytorchcvs(depth: int) -> None:
+    ours = cnnarch.get_model(f"resnet{depth}_cifar", shortcut="B")
+    assert_same_outputs(ours, pytorchcv_model(f"resnet{depth}_cifar10"), (32, 32))
+
+
+def test_defaults_are_those_of_cifar_10() -> None:
+    model = cnnarch.resnet20_cifar()
+    assert (model.num_classes, model.in_channels, model.num_features) == (10, 3, 64)
+    assert [(r.name, r.channels, r.stride) for r in model.feature_info] == [
+        ("conv1", 16, 1),
+        ("32x32", 16, 1),
+        ("16x16", 32, 2),
+        ("8x8", 64, 4),
+    ]
+
+
+def test_norms_and_convolutions_are_as_in_the_imagenet_networks() -> None:
+    model = cnnarch.resnet20_cifar()
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert {(n.eps, n.momentum) for n in norms} == {(1e-5, 0.1)}
+    for conv in (m for m in model.modules() if isinstance(m, nn.Conv2d)):
+        assert conv.bias is None
+        std = (2 / (9 * conv.out_channels)) ** 0.5
+        assert abs(conv.weight.std().item() / std - 1) < 5 / (2 * conv.weight.numel()) ** 0.5
+
+
+def test_any_size_passes_down_to_one_pixel() -> None:
+    model = cnnarch.resnet20_cifar().eval()
+    assert model.min_input_size == 1
+    for size in ((1, 1), (1, 9), (33, 2)):
+        assert model(torch.randn(1, 3, *size)).isfinite().all()
+
+
+def test_a_shortcut_that_is_none_of_the_papers_is_refused() -> None:
+    with pytest.raises(ValueError, match="shortcut must be one of 'A', 'B', got 'C'"):
+        cnnarch.resnet20_cifar(shortcut="C")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="n must be an integer of at least 1, got 0"):
+        cnnarch.models.resnet_cifar.CifarResNet(0)

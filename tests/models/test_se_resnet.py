@@ -1,0 +1,278 @@
+"""SE-ResNet, SE-ResNeXt and SENet-154 against the paper (Hu et al., 2017) and timm's."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import timm
+import torch
+from pytorchcv.model_provider import get_model as pytorchcv_model
+from torch import nn
+
+import cnnarch
+from cnnarch._cards import CARDS
+from cnnarch.blocks import SE, Bottleneck, Residual
+from cnnarch.models.se_resnet import SEResNet
+from cnnarch.models.senet import HalvedBottleneck
+from cnnarch.testing import assert_close, assert_parameters, assert_stage_shapes
+from tests.oracles.in_order import assert_same_outputs
+from tests.reference import Row, reference_rows
+
+IMAGENET = {
+    "conv1": "stem",
+    "pool": "stages.0.pool",
+    "conv2_x": "stages.0",
+    "conv3_x": "stages.1",
+    "conv4_x": "stages.2",
+    "conv5_x": "stages.3",
+}
+CIFAR = {
+    "conv1": "stem",
+    "layer1_32x32": "stages.0",
+    "layer2_16x16": "stages.1",
+    "layer3_8x8": "stages.2",
+    "gap": "head.pool",
+    "fc": "head.classifier",
+}
+ROWS = reference_rows("se_resnet", "se_resnext", "senet")
+BLOCKS = (Residual, Bottleneck, HalvedBottleneck)
+
+
+def on_meta(name: str, **options: object) -> cnnarch.ImageClassifier:
+    with torch.device("meta"):
+        return cnnarch.get_model(name, **options)
+
+
+def blocks(model: nn.Module) -> Iterator[nn.Module]:
+    return (m for m in model.modules() if isinstance(m, BLOCKS))
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_stages_have_the_shapes_of_the_released_models(row: Row) -> None:
+    modules = CIFAR if row.builder.endswith("cifar") else IMAGENET
+    expected = {modules[name]: shape for name, shape in row.stage_shapes.items()}
+    assert_stage_shapes(on_meta(row.builder, **row.options), expected, row.input_size)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_every_branch_ends_in_an_se_of_a_sixteenth_after_its_last_norm(row: Row) -> None:
+    model = on_meta(row.builder)
+    assert len([*blocks(model)]) == sum(isinstance(m, SE) for m in model.modules()) > 0
+    for block in blocks(model):
+        *_, last, attention = block.branch
+        assert [name for name, _ in last.named_children()] == ["conv", "norm"]
+        assert isinstance(attention, SE)
+        assert attention.reduce.in_channels == block.out_channels == attention.expand.out_channels
+        assert attention.reduce.out_channels == block.out_channels // 16
+        assert attention.reduce.bias is not None
+        assert attention.expand.bias is not None
+
+
+def test_the_gate_scales_the_branch_and_not_the_shortcut() -> None:
+    """With its gates shut a block passes its input on; wide open it is a block without SE."""
+    block = Residual(8, 8, attention=lambda channels: SE(channels, 2)).eval()
+    x = torch.randn(1, 8, 5, 5)
+    gates = block.branch.attention.expand
+    nn.init.zeros_(gates.weight)
+    nn.init.constant_(gates.bias, -1e4)
+    assert torch.equal(block(x), x.relu())
+    nn.init.constant_(gates.bias, 1e4)
+    without = block.branch[1](block.branch[0](x))
+    assert torch.equal(block(x), (without + x).relu())
+
+
+def strides_of_first_blocks(model: cnnarch.ImageClassifier) -> set[tuple[int, ...]]:
+    branches = [next(blocks(stage)).branch for stage in list(model.stages)[1:]]
+    return {tuple(c.conv.stride[0] for c in list(b)[:-1]) for b in branches}
+
+
+def test_se_resnet_strides_in_the_first_1x1_as_released() -> None:
+    assert strides_of_first_blocks(on_meta("se_resnet50")) == {(2, 1, 1)}
+    assert strides_of_first_blocks(on_meta("se_resnet50", stride_in_1x1=False)) == {(1, 2, 1)}
+    assert strides_of_first_blocks(on_meta("se_resnet18")) == {(2, 1)}
+
+
+def test_se_resnext_and_senet154_stride_in_the_3x3() -> None:
+    assert strides_of_first_blocks(on_meta("se_resnext50_32x4d")) == {(1, 2, 1)}
+    assert strides_of_first_blocks(on_meta("senet154")) == {(1, 2, 1)}
+
+
+def test_se_resnext_has_32_groups_of_4_channels_doubling() -> None:
+    for stage, width in zip(on_meta("se_resnext50_32x4d").stages, (4, 8, 16, 32), strict=True):
+        for block in blocks(stage):
+            assert block.branch.conv.conv.groups == 32
+            assert block.branch.conv.conv.out_channels == 32 * width
+
+
+def test_senet154_has_154_layers_with_weights() -> None:
+    """Three in the stem, three in each of 3 + 8 + 36 + 3 blocks, and the classifier."""
+    model = on_meta("senet154")
+    convs = [
+        name
+        for name, m in model.named_modules()
+        if isinstance(m, nn.Conv2d) and "attention" not in name and "shortcut" not in name
+    ]
+    assert len(convs) + 1 == 154
+
+
+def test_senet154_halves_the_first_1x1_of_64_groups() -> None:
+    for stage, width in zip(on_meta("senet154").stages, (4, 8, 16, 32), strict=True):
+        for block in blocks(stage):
+            assert block.branch.reduce.conv.out_channels == 64 * width // 2
+            assert block.branch.conv.conv.out_channels == 64 * width
+            assert block.branch.conv.conv.groups == 64
+
+
+def test_senet154_downsamples_with_3x3_shortcuts() -> None:
+    shortcuts = [b.shortcut.conv for b in blocks(on_meta("senet154")) if b.shortcut is not None]
+    assert [(c.kernel_size[0], c.stride[0]) for c in shortcuts] == [(1, 1), (3, 2), (3, 2), (3, 2)]
+
+
+def test_senet154_has_a_stem_of_three_3x3_and_a_dropout_of_a_fifth() -> None:
+    model = on_meta("senet154")
+    convs = [m for m in model.stem.modules() if isinstance(m, nn.Conv2d)]
+    assert [(c.kernel_size[0], c.stride[0], c.out_channels) for c in convs] == [
+        (3, 2, 64),
+        (3, 1, 64),
+        (3, 1, 128),
+    ]
+    assert model.head.dropout.p == 0.2
+    assert on_meta("senet154", dropout=0.0).head.dropout.p == 0.0
+
+
+def test_norms_have_the_usual_constants() -> None:
+    for name in ("se_resnet18", "se_resnext50_32x4d", "senet154", "se_resnet110_cifar"):
+        norms = [m for m in on_meta(name).modules() if isinstance(m, nn.BatchNorm2d)]
+        assert {(n.eps, n.momentum) for n in norms} == {(1e-5, 0.1)}
+
+
+@pytest.mark.parametrize(
+    ("name", "timms", "sizes"),
+    [
+        ("se_resnet50", "legacy_seresnet50", [(64, 64), (75, 53), (224, 224), (3, 3)]),
+        ("se_resnet101", "legacy_seresnet101", [(64, 64)]),
+        ("se_resnext50_32x4d", "legacy_seresnext50_32x4d", [(64, 64), (75, 53)]),
+        ("senet154", "legacy_senet154", [(64, 64), (39, 53)]),
+    ],
+)
+def test_outputs_equal_timms_ports_of_the_released_models(
+    name: str, timms: str, sizes: list[tuple[int, int]]
+) -> None:
+    assert_same_outputs(cnnarch.get_model(name), timm.create_model(timms), *sizes)
+
+
+@pytest.mark.parametrize("depth", [18, 34])
+def test_timms_basic_block_has_a_relu_before_the_gate_that_no_paper_has(depth: int) -> None:
+    """With it put in, the outputs are equal: that and nothing else is different there."""
+    ours = cnnarch.get_model(f"se_resnet{depth}")
+    for block in blocks(ours):
+        block.branch.conv2.act = nn.ReLU()
+    theirs = timm.create_model(f"legacy_seresnet{depth}")
+    assert_same_outputs(ours, theirs, (64, 64), (75, 53), (3, 3))
+
+
+@pytest.mark.parametrize(
+    "name", ["se_resnet18", "se_resnet34", "se_resnet50", "se_resnext50_32x4d"]
+)
+def test_outputs_with_a_padded_pool_equal_pytorchcvs(name: str) -> None:
+    theirs = pytorchcv_model(name.replace("_", "", 1))
+    theirs.features.final_pool = nn.AdaptiveAvgPool2d(1)  # theirs takes 224 pixels alone
+    assert_same_outputs(cnnarch.get_model(name, ceil_pool=False), theirs, (64, 64), (75, 53))
+
+
+def test_padded_pool_and_stride_in_the_3x3_equal_timms_own_networks() -> None:
+    ours = cnnarch.se_resnet50(stride_in_1x1=False, ceil_pool=False)
+    assert_same_outputs(ours, timm.create_model("seresnet50"), (64, 64), (75, 53))
+    ours = cnnarch.se_resnext50_32x4d(ceil_pool=False)
+    assert_same_outputs(ours, timm.create_model("seresnext50_32x4d"), (64, 64))
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 37, 111, 112, 113])
+def test_the_pool_gives_what_caffe_computes(side: int) -> None:
+    """Windows of 3 at every second pixel while one begins inside: ceil((side - 3) / 2) + 1."""
+    pool = on_meta("se_resnet18").stages[0][0]
+    rows = -(-(side - 3) // 2) + 1
+    x = torch.randn(1, 1, side, side)
+    if rows < 1:
+        with pytest.raises(RuntimeError, match="too small"):
+            pool(x)
+        return
+    expected = [
+        [x[0, 0, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max() for j in range(rows)]
+        for i in range(rows)
+    ]
+    assert torch.equal(pool(x)[0, 0], torch.tensor(expected))
+
+
+@pytest.mark.parametrize("name", ["se_resnet18", "senet154"])
+def test_three_pixels_are_needed_for_the_pool_alone(name: str) -> None:
+    assert on_meta(name).min_input_size == 3
+    assert on_meta(name, small_images=True).min_input_size == 1
+    assert on_meta(name, ceil_pool=False).min_input_size == 1
+    for options in ({"small_images": True}, {"ceil_pool": False}):
+        model = on_meta(name, **options).eval()
+        assert model(torch.empty(1, 3, 1, 7, device="meta")).shape == (1, 1000)
+    with pytest.raises(ValueError, match="at least 3x3 pixels, got 2x9"):
+        on_meta(name)(torch.empty(1, 3, 2, 9, device="meta"))
+
+
+@pytest.mark.parametrize("name", ["se_resnet18", "se_resnext50_32x4d", "senet154"])
+def test_small_images_leave_4x4(name: str) -> None:
+    model = on_meta(name, small_images=True).eval()
+    maps = model.forward_stages(torch.empty(1, 3, 32, 32, device="meta"))
+    assert [m.shape[-1] for m in maps] == [32, 32, 16, 8, 4]
+
+
+def test_the_pool_is_right_in_onnx_at_odd_sizes(tmp_path: Path) -> None:
+    """At sizes other than the traced one too; the rest is as in ResNet."""
+    model = cnnarch.se_resnet18()
+    until_pool = nn.Sequential(model.stem, model.stages[0][0]).eval()
+    path = str(tmp_path / "pool.onnx")
+    sides = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    traced = (torch.randn(1, 3, 64, 64),)
+    torch.onnx.export(until_pool, traced, path, dynamo=True, dynamic_shapes=(sides,), verbose=False)
+    session = onnxruntime.InferenceSession(path)
+    for size in ((64, 64), (77, 90), (3, 5)):
+        images = torch.randn(1, 3, *size)
+        (pooled,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+        with torch.no_grad():
+            assert_close(torch.from_numpy(np.asarray(pooled)), until_pool(images), 1e-4)
+
+
+def test_reduction_sets_the_squeeze_and_what_it_costs() -> None:
+    """A block of C channels has 2 C^2 / r weights, C / r and C biases (eq. 5 and the biases)."""
+    widths = [256] * 3 + [512] * 4 + [1024] * 6 + [2048] * 3
+    for r in (2, 4, 8, 16, 32):
+        added = sum(2 * c * c // r + c // r + c for c in widths)
+        assert_parameters(on_meta("se_resnet50", reduction=r), 25_557_032 + added)
+    with pytest.raises(ValueError, match="reduction must be an integer of at least 1, got 0"):
+        on_meta("se_resnet50", reduction=0)
+    with pytest.raises(ValueError, match="squeeze_channels must be an integer of at least 1"):
+        on_meta("se_resnet18", reduction=128)
+
+
+def test_se_adds_to_the_cifar_network_what_the_hand_counts() -> None:
+    """18 blocks of 16, 32 and 64 channels, with squeezes of 1, 2 and 4."""
+    added = 18 * sum(2 * c * s + c + s for c, s in ((16, 1), (32, 2), (64, 4)))
+    assert_parameters(on_meta("se_resnet110_cifar"), 1_727_962 + added)
+
+
+def test_what_is_not_in_the_paper_says_so() -> None:
+    for name in ("se_resnet18", "se_resnet34"):
+        assert any("Not in the paper" in d for d in CARDS[name].departs)
+    assert any("pre-activation" in d for d in CARDS["se_resnet110_cifar"].departs)
+
+
+def test_stride_in_1x1_needs_a_1x1() -> None:
+    with pytest.raises(ValueError, match="needs Bottleneck blocks, got Residual"):
+        on_meta("se_resnet18", stride_in_1x1=True)
+    assert on_meta("se_resnet18", stride_in_1x1=False).num_classes == 1000
+
+
+def test_ones_own_groups_go_through_the_class() -> None:
+    model = SEResNet(Bottleneck, (1, 1, 1, 1), 8, 16, num_classes=2).eval()
+    widths = [b.branch.conv.conv.out_channels for b in blocks(model)]
+    assert widths == [128, 256, 512, 1024]
+    assert model(torch.randn(1, 3, 40, 40)).shape == (1, 2)

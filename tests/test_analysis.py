@@ -1,0 +1,79 @@
+"""Counts and shapes against hand arithmetic and PyTorch's own counter."""
+
+import copy
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import cnnarch
+from cnnarch import ImageClassifier
+from cnnarch.analysis import count_macs, count_parameters, stage_shapes, summary
+from cnnarch.testing import example_images
+
+
+def test_macs_of_a_grouped_convolution_count_the_channels_it_reads() -> None:
+    # 8 outputs of 5x5 pixels, each a sum over 2 channels of 3x3.
+    layer = nn.Conv2d(4, 8, 3, groups=2, bias=True)
+    assert count_macs(layer, (4, 7, 7)) == 8 * 5 * 5 * 2 * 9
+
+
+def test_frozen_parameters_are_not_trainable() -> None:
+    layer = nn.Linear(3, 2)
+    layer.bias.requires_grad_(False)
+    assert count_parameters(layer) == 6
+
+
+def test_macs_are_half_of_torchs_flops(model: ImageClassifier) -> None:
+    """PyTorch counts a multiply and an add; it also counts what pooling by matrices costs."""
+    side = model.min_input_size if model.fixed_input_size else 224
+    size = (model.in_channels, side, side)
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model(example_images(model, 1, side))
+    assert counter.get_total_flops() / 2 == pytest.approx(count_macs(model, size), rel=0.01)
+
+
+def test_counting_leaves_the_network_as_it_is(model: ImageClassifier) -> None:
+    twin = copy.deepcopy(model).train()
+    before = {k: v.clone() for k, v in twin.state_dict().items()}
+    count_macs(twin)
+    stage_shapes(twin)
+    assert twin.training
+    assert all(torch.equal(before[k], v) for k, v in twin.state_dict().items())
+    assert not any(m._forward_hooks for m in twin.modules())
+
+
+def test_a_summary_row_has_shape_parameters_and_macs() -> None:
+    # conv1 of Table 1: 7x7, 64, stride 2 on 224 pixels.
+    table = summary(cnnarch.resnet18())
+    first = table.rows[0]
+    assert first.shape == (64, 112, 112)
+    assert first.params == 64 * 3 * 7 * 7
+    assert first.macs == 64 * 3 * 7 * 7 * 112 * 112
+    assert table.params == 11_689_512
+    assert table.macs == 1_814_073_344
+    assert sum(row.params for row in table.rows) == table.params
+    text = str(table)
+    assert "resnet18, input 3x224x224" in text
+    assert "64x112x112" in text
+    assert text.splitlines()[-1].split() == ["total", "11,689,512", "1,814,073,344"]
+
+
+def test_a_network_without_a_card_needs_a_size() -> None:
+    with pytest.raises(ValueError, match="Conv2d has no card"):
+        count_macs(nn.Conv2d(1, 1, 1))
+
+
+def test_the_largest_resnet_takes_no_memory() -> None:
+    resource = pytest.importorskip("resource")
+    with torch.device("meta"):
+        model = cnnarch.resnet152()
+    count_macs(model)  # what is loaded on first use does not count
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    count_macs(model, (3, 1024, 1024))
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert grown * unit < 20 * 2**20  # its weights alone are 230 MiB

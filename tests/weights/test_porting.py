@@ -1,0 +1,195 @@
+"""Between libraries: names, both ways; what tensors do not show; errors that say what is wrong."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+import cnnarch
+from cnnarch.blocks.conv import ConvNormAct
+from cnnarch.testing import assert_close, calibrate
+from cnnarch.weights import WeightsError, export, port
+from cnnarch.weights.names import pair_names, see
+from cnnarch.weights.porting import Layout, Pair, layouts_of
+from cnnarch.weights.porting.twins import TWINS
+
+X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+def torchvision_resnet18() -> nn.Module:
+    model = torchvision.models.resnet18()
+    calibrate(model, X)
+    return model.eval()
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("make", [torchvision.models.get_model, timm.create_model])
+def test_the_same_tensors_give_the_same_logits_both_ways(depth: int, make: Any) -> None:
+    theirs = make(f"resnet{depth}")
+    calibrate(theirs, X)
+    theirs.eval()
+    ours = cnnarch.get_model(f"resnet{depth}").eval()
+    ours.load_state_dict(port(theirs.state_dict(), ours))
+    with torch.no_grad():
+        assert_close(ours(X), theirs(X), 0.0)
+
+    calibrate(ours, X.flip(0))
+    library = "timm" if make is timm.create_model else "torchvision"
+    theirs.load_state_dict(export(ours, library), strict=True)
+    theirs.eval()
+    with torch.no_grad():
+        assert_close(theirs(X), ours.eval()(X), 0.0)
+
+
+@pytest.mark.parametrize(
+    "twin", [t for t in TWINS if t.library != "timm"], ids=lambda t: f"{t.library}-{t.name}"
+)
+def test_every_twin_has_a_layout_that_names_each_tensor_once(twin: Any) -> None:
+    with torch.device("meta"):
+        ours = cnnarch.get_model(twin.builder, **twin.options)
+    layouts = [one for one in layouts_of(ours) if one.library == twin.library]
+    names = next(filter(None, (pair_names(ours, one) for one in layouts)))
+    theirs = [pair.theirs for pair in names.values()]
+    assert len(theirs) == len(set(theirs)) == len(ours.state_dict())
+
+
+def test_ported_tensors_share_memory_with_those_given() -> None:
+    theirs = torchvision.models.resnet18().state_dict()
+    ported = port(theirs, cnnarch.resnet18())
+    assert ported["head.classifier.weight"].data_ptr() == theirs["fc.weight"].data_ptr()
+
+
+def test_a_checkpoint_older_than_pytorch_0_4_1_has_no_counters() -> None:
+    theirs = {
+        name: tensor
+        for name, tensor in torchvision_resnet18().state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    with torch.device("meta"):
+        ours = cnnarch.resnet18()
+    ported = port(theirs, ours)
+    assert ported.keys() == ours.state_dict().keys()
+    assert ported["stem.norm.num_batches_tracked"].item() == 0
+
+
+def test_a_wrong_network_is_an_error_that_lists_at_most_20_tensors() -> None:
+    theirs = torchvision.models.resnet50().state_dict()
+    with pytest.raises(WeightsError) as caught:
+        port(theirs, cnnarch.resnet18())
+    lines = str(caught.value).splitlines()
+    assert "missing, " in lines[0]
+    assert "unexpected, " in lines[0]
+    assert 3 <= len(lines) - 1 <= 20
+    assert any("unexpected: layer1.0.conv3.weight" in line for line in lines)
+    shapes = "head.classifier.weight (1000, 2048) float32, the network has (1000, 512) float32"
+    assert any(shapes in line for line in lines)
+
+
+def test_tensors_of_no_known_name_are_an_error() -> None:
+    with pytest.raises(WeightsError, match="no tensor of the checkpoint belongs to resnet18: foo"):
+        port({"foo": torch.zeros(1)}, cnnarch.resnet18())
+
+
+def test_a_layout_that_the_network_does_not_have_is_an_error() -> None:
+    model = cnnarch.resnet18()
+    with pytest.raises(WeightsError, match="resnet18 has no layout 'cadene'; it has pytorchcv"):
+        export(model, "cadene")
+    with pytest.raises(WeightsError, match="has no layout 'cadene'"):
+        port(model.state_dict(), model, "cadene")
+
+
+def test_a_network_that_no_other_library_has_exports_to_none() -> None:
+    with pytest.raises(WeightsError, match="plain18 has no layout 'torchvision'; it has none"):
+        export(cnnarch.plain18())
+
+
+def test_the_place_of_a_stride_must_be_theirs() -> None:
+    ours = cnnarch.resnet50(stride_in_1x1=True)
+    with pytest.raises(WeightsError, match="built with stride_in_1x1=False"):
+        export(ours, "torchvision")
+    with pytest.raises(WeightsError, match="built with stride_in_1x1=False"):
+        port(torchvision.models.resnet50().state_dict(), ours)
+
+
+def test_of_two_layouts_with_the_same_names_that_of_the_network_is_taken() -> None:
+    """pytorchcv's resnet50 strides in the 1x1, its resnet50b in the 3x3; names are the same."""
+    from pytorchcv.model_provider import get_model
+
+    x = torch.randn(2, 3, 224, 224)
+    theirs = get_model("resnet50")
+    calibrate(theirs, x)
+    theirs.eval()
+    ours = cnnarch.resnet50(stride_in_1x1=True).eval()
+    ours.load_state_dict(port(theirs.state_dict(), ours))
+    with torch.no_grad():
+        assert_close(ours(x), theirs(x))
+    theirs.load_state_dict(export(ours, "pytorchcv"), strict=True)
+    get_model("resnet50b").load_state_dict(export(cnnarch.resnet50(), "pytorchcv"), strict=True)
+
+
+def test_layouts_serve_subclasses_of_a_network() -> None:
+    class Mine(cnnarch.ResNet):
+        """A user's own."""
+
+    mine = Mine(cnnarch.blocks.Residual, (2, 2, 2, 2))
+    assert set(port(torchvision.models.resnet18().state_dict(), mine)) == set(mine.state_dict())
+    assert layouts_of(nn.Linear(1, 1)) == ()
+
+
+def test_small_images_move_the_blocks_of_the_first_stage_and_keep_their_names() -> None:
+    small, large = cnnarch.resnet18(small_images=True), cnnarch.resnet18()
+    assert export(small).keys() == export(large).keys()
+
+
+class Toy(nn.Module):
+    """A network with a linear layer where another library has a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = ConvNormAct(3, 4, 3)
+        self.hidden = nn.Linear(4 * 2 * 2, 5)
+
+
+def toy_pairs(_model: Any) -> Iterator[Pair]:
+    yield Pair("body.conv", "conv")
+    yield Pair("body.norm", "bn")
+    yield Pair("absent", "nothing")
+    yield Pair("hidden", "fc", shape=(-1, 4, 2, 2))
+
+
+def test_a_pair_may_say_that_a_weight_is_another_view() -> None:
+    model, layout = Toy(), Layout("toy", toy_pairs)
+    theirs: dict[str, Tensor] = {"conv.weight": torch.randn(4, 3, 3, 3)}
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        theirs[f"bn.{name}"] = torch.rand(4)
+    theirs |= {"fc.weight": torch.randn(5, 4, 2, 2), "fc.bias": torch.randn(5)}
+    found = see(theirs, model, layout)
+    assert found is not None
+    assert (found.missing, found.unexpected) == ({}, ())
+    x = torch.randn(1, 4, 2, 2)
+    as_convolution = nn.functional.conv2d(x, theirs["fc.weight"], theirs["fc.bias"]).flatten(1)
+    as_linear = nn.functional.linear(
+        x.flatten(1), found.tensors["hidden.weight"], found.tensors["hidden.bias"]
+    )
+    assert torch.allclose(as_convolution, as_linear, atol=1e-6)
+
+
+def test_a_layout_that_leaves_a_tensor_out_is_not_for_the_network() -> None:
+    layout = Layout("toy", lambda _: iter([Pair("body", "b")]))
+    assert pair_names(Toy(), layout) is None
+
+
+def test_a_checkpoint_may_be_put_in_order_before_its_names_are_read() -> None:
+    def newer(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name.replace("old_", ""): tensor for name, tensor in theirs.items()}
+
+    layout = Layout("toy", toy_pairs, before=newer, ignored=("aux",))
+    found = see({"old_fc.bias": torch.ones(5), "aux.weight": torch.ones(1)}, Toy(), layout)
+    assert found is not None
+    assert found.tensors["hidden.bias"].sum() == 5
+    assert found.unexpected == ()
+    assert found.missing["body.conv.weight"] == "conv.weight"
