@@ -38,13 +38,30 @@ from cnnarch.registry import (
 )
 
 if TYPE_CHECKING:
-    from cnnarch import analysis, blocks, finetuning, testing, weights
-    from cnnarch.finetuning import init_weights
+    from cnnarch import analysis, backbones, blocks, dilation, finetuning, testing, weights
+    from cnnarch.backbones import Backbone, get_backbone
+    from cnnarch.finetuning import (
+        convert_norm,
+        freeze,
+        init_weights,
+        param_groups,
+        set_inplace,
+        unfreeze,
+    )
 
 __version__ = "0.1.0"
 
-_ROOMS = ("analysis", "blocks", "finetuning", "testing", "weights")
-_LATER = {"init_weights": "finetuning"}  # public name: the room it stands in
+_ROOMS = ("analysis", "backbones", "blocks", "dilation", "finetuning", "testing", "weights")
+_LATER = {  # public name: the room it stands in
+    "Backbone": "backbones",
+    "convert_norm": "finetuning",
+    "freeze": "finetuning",
+    "get_backbone": "backbones",
+    "init_weights": "finetuning",
+    "param_groups": "finetuning",
+    "set_inplace": "finetuning",
+    "unfreeze": "finetuning",
+}
 
 __all__ = [
     "AuxLogits",

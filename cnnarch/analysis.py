@@ -136,7 +136,8 @@ def _run(model: nn.Module, input_size: Shape | None) -> list[SummaryRow]:
     """Rows of all modules in the order they finish, for one image."""
     rows: list[SummaryRow] = []
     twin = without_memory(model)
-    image = torch.empty(1, *(input_size or _card_size(model)), device="meta")
+    twin.train(model.training)  # auxiliary heads, where there are any, run in training alone
+    image = torch.empty(2, *(input_size or _card_size(model)), device="meta")
     with _recorded(twin, rows), torch.no_grad():
         twin(image)
     return rows

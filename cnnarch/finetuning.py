@@ -1,27 +1,173 @@
-"""Prepare a network for training."""
+"""Prepare a network for training on something else: what is trained, how fast, in which form."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, TypeVar
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from cnnarch.blocks._checks import check_choice, check_positive
 from cnnarch.blocks.initialization import constant_, he_normal_, xavier_uniform_
+from cnnarch.models._trunk import Trunk
 
-__all__ = ["init_weights"]
+__all__ = ["convert_norm", "freeze", "init_weights", "param_groups", "set_inplace", "unfreeze"]
 
 Layer = nn.Conv2d | nn.Linear
+Module = TypeVar("Module", bound=nn.Module)
 
 
-def _orthogonal_(layer: Layer) -> None:
-    nn.init.orthogonal_(layer.weight)
-    constant_(layer.bias, 0.0)
+def freeze(
+    model: Trunk, upto: int | str = -1, batch_norm: Literal["eval", "train"] = "eval"
+) -> None:
+    """Keep the stem and the stages up to `upto` as they are while the rest is trained.
+
+    Their parameters get no gradient. With `batch_norm="eval"` they also stay in eval mode
+    whatever `model.train()` says, so that running statistics do not move and nothing is dropped.
+
+    Args:
+        model: a network or a backbone.
+        upto: the last stage to freeze, by index in `feature_info` or by name; all by default.
+        batch_norm: "eval" holds BatchNorm's statistics, "train" lets them follow the new data.
+
+    Raises:
+        ValueError: there is no such stage (the head cannot be frozen), or no such mode.
+
+    >>> import cnnarch
+    >>> model = cnnarch.resnet18(num_classes=10)
+    >>> freeze(model, upto="conv4_x")
+    >>> model.stages[2].training, model.stages[3].training
+    (False, True)
+    """
+    check_choice("batch_norm", batch_norm, ("eval", "train"))
+    for path in _paths(model)[: model.stage_index(upto) + 1]:
+        model.get_submodule(path).requires_grad_(False)
+        if batch_norm == "eval":
+            model.frozen.add(path)
+    model.train(model.training)
 
 
-_RULES: dict[str, Callable[[Layer], None]] = {
-    "xavier": xavier_uniform_,
-    "kaiming": he_normal_,
-    "orthogonal": _orthogonal_,
-    "torch": lambda layer: layer.reset_parameters(),
-}
+def unfreeze(model: Trunk, downto: int | str = 0) -> None:
+    """Train the stages from `downto` on again; what is below stays as it is.
+
+    Args:
+        model: a network or a backbone.
+        downto: the lowest stage to train, by index in `feature_info` or by name.
+
+    Raises:
+        ValueError: there is no such stage.
+    """
+    for path in _paths(model)[model.stage_index(downto) :]:
+        model.get_submodule(path).requires_grad_(True)
+        model.frozen.discard(path)
+    model.train(model.training)
+
+
+def _paths(model: Trunk) -> list[str]:
+    return ["stem", *(f"stages.{i}" for i in range(len(model.stages)))]
+
+
+def param_groups(
+    model: Trunk, lr: float, weight_decay: float = 0.0, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
+    """Parameter groups for an optimizer: smaller steps in earlier stages, no decay on vectors.
+
+    The head learns at `lr`, the last stage at `layer_decay * lr`, the one before at its square,
+    and so on to the stem. Biases and norms, which have one dimension, get no weight decay.
+
+    Args:
+        model: a network or a backbone.
+        lr: learning rate of the head, above 0.
+        weight_decay: of weights, at least 0.
+        layer_decay: factor from a stage to the one before, in (0, 1].
+
+    Returns:
+        Groups with "params", "lr", "weight_decay" and "name"; each parameter stands in one.
+
+    Raises:
+        ValueError: a number out of range.
+
+    >>> import cnnarch
+    >>> groups = param_groups(cnnarch.resnet18(), lr=0.1, layer_decay=0.5)
+    >>> [group["lr"] for group in groups if group["name"] == "stem"]
+    [0.003125, 0.003125]
+    """
+    check_positive("lr", lr)
+    check_positive("layer_decay", layer_decay)
+    if layer_decay > 1:
+        raise ValueError(f"layer_decay must be in (0, 1], got {layer_decay!r}")
+    if weight_decay < 0:
+        raise ValueError(f"weight_decay must be at least 0, got {weight_decay!r}")
+    paths = _paths(model)
+    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        part = next((path for path in paths if name.startswith(f"{path}.")), "head")
+        steps = len(paths) - paths.index(part) if part in paths else 0
+        decays = parameter.dim() > 1
+        group = {
+            "params": [],
+            "lr": lr * layer_decay**steps,
+            "weight_decay": weight_decay if decays else 0.0,
+            "name": part,
+        }
+        groups.setdefault((part, decays), group)["params"].append(parameter)
+    return list(groups.values())
+
+
+def convert_norm(model: Module, kind: Literal["group", "frozen", "sync"]) -> Module:
+    """Put another normalisation in the place of every BatchNorm2d; changed in place and returned.
+
+    Args:
+        model: any module.
+        kind: "group" is GroupNorm with 32 groups, or as many as divide the channels, and works
+            with any batch; "frozen" is BatchNorm with fixed statistics, scale and shift; "sync"
+            is BatchNorm over all processes of a distributed training.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    check_choice("kind", kind, ("group", "frozen", "sync"))
+    if kind == "sync":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    make = {"group": _group_norm, "frozen": _frozen_norm}[kind]
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, make(child))
+    return model
+
+
+def _group_norm(norm: nn.BatchNorm2d) -> nn.Module:
+    layer = nn.GroupNorm(math.gcd(32, norm.num_features), norm.num_features, norm.eps)
+    return _with_values(layer, norm)
+
+
+def _frozen_norm(norm: nn.BatchNorm2d) -> nn.Module:
+    from torchvision.ops import FrozenBatchNorm2d
+
+    return _with_values(FrozenBatchNorm2d(norm.num_features, norm.eps), norm)
+
+
+def _with_values(layer: nn.Module, norm: nn.BatchNorm2d) -> nn.Module:
+    """Give a new layer the values of the old one that it has too, on the same device."""
+    layer.to(norm.weight.device, norm.weight.dtype)
+    old = norm.state_dict()
+    layer.load_state_dict({name: old[name] for name in layer.state_dict()})
+    return layer.train(norm.training)
+
+
+def set_inplace(model: nn.Module, inplace: bool = True) -> None:
+    """Let activations overwrite their input: less memory in training, the same values.
+
+    Off by default, since backward hooks and attribution methods need the input.
+
+    Args:
+        model: any module; changed in place.
+        inplace: whether activations overwrite their input.
+    """
+    for module in model.modules():
+        if hasattr(module, "inplace") and not isinstance(module, nn.modules.dropout._DropoutNd):
+            setattr(module, "inplace", inplace)  # noqa: B010 - any module's own
 
 
 def init_weights(model: nn.Module, rule: str) -> None:
@@ -40,10 +186,30 @@ def init_weights(model: nn.Module, rule: str) -> None:
 
     >>> init_weights(nn.Linear(8, 2), "xavier")
     """
-    if rule not in _RULES:
-        raise ValueError(f"there is no rule {rule!r}; the rules are {', '.join(_RULES)}")
+    check_choice("rule", rule, tuple(_RULES))
+    for layer in _layers(model):
+        _RULES[rule](layer)
     for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            _RULES[rule](module)
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm | nn.LayerNorm | nn.GroupNorm):
+        if isinstance(module, _BatchNorm | nn.LayerNorm | nn.GroupNorm):
             module.reset_parameters()
+
+
+def _layers(model: nn.Module) -> Iterator[Layer]:
+    return (m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+
+
+def _orthogonal_(layer: Layer) -> None:
+    nn.init.orthogonal_(layer.weight)
+    constant_(layer.bias, 0.0)
+
+
+def _torch_(layer: Layer) -> None:
+    layer.reset_parameters()
+
+
+_RULES: dict[str, Callable[[Layer], None]] = {
+    "xavier": xavier_uniform_,
+    "kaiming": he_normal_,
+    "orthogonal": _orthogonal_,
+    "torch": _torch_,
+}

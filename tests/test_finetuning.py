@@ -1,5 +1,6 @@
 """Preparing a network for training."""
 
+import copy
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 import cnnarch
+from cnnarch.testing import assert_close, example_images
 
 
 def test_xavier_has_the_variance_of_its_paper() -> None:
@@ -39,5 +41,102 @@ def test_every_rule_reaches_every_layer() -> None:
 
 
 def test_an_unknown_rule_lists_those_there_are() -> None:
-    with pytest.raises(ValueError, match="no rule 'glorot'; the rules are xavier, kaiming"):
+    with pytest.raises(ValueError, match=r"rule must be one of .*xavier.*got 'glorot'"):
         cnnarch.init_weights(nn.Linear(1, 1), "glorot")
+
+
+def train_once(model: cnnarch.ImageClassifier) -> None:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.1, weight_decay=0.1)
+    model.train()
+    model(example_images(model, 4)).square().mean().backward()
+    optimizer.step()
+
+
+def test_what_is_frozen_stays_bit_identical(model: cnnarch.ImageClassifier) -> None:
+    twin = copy.deepcopy(model)
+    middle = len(twin.stages) // 2
+    cnnarch.freeze(twin, upto=middle)
+    before = {k: v.clone() for k, v in twin.state_dict().items()}
+    train_once(twin)
+    frozen = ("stem.", *(f"stages.{i}." for i in range(middle)))
+    after = twin.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before if k.startswith(frozen))
+    assert any(not torch.equal(before[k], after[k]) for k in before if not k.startswith(frozen))
+
+
+def test_statistics_move_where_that_is_asked_for() -> None:
+    model = cnnarch.resnet18(num_classes=2)
+    cnnarch.freeze(model, "conv1", batch_norm="train")
+    weight, mean = model.stem.conv.weight.clone(), model.stem.norm.running_mean.clone()
+    train_once(model)
+    assert torch.equal(model.stem.conv.weight, weight)
+    assert not torch.equal(model.stem.norm.running_mean, mean)
+
+
+def test_unfreezing_goes_down_to_a_stage() -> None:
+    model = cnnarch.resnet18(num_classes=2).train()
+    cnnarch.freeze(model)
+    assert not any(p.requires_grad for p in model.stages.parameters())
+    cnnarch.unfreeze(model, "conv5_x")
+    assert all(p.requires_grad for p in model.stages[3].parameters())
+    assert model.stages[3].training
+    assert not any(p.requires_grad for p in model.stages[2].parameters())
+    cnnarch.unfreeze(model)
+    assert all(p.requires_grad for p in model.parameters())
+    assert all(m.training for m in model.modules())
+
+
+def test_freezing_past_the_last_stage_is_named() -> None:
+    with pytest.raises(ValueError, match="no stage 'head'; the stages are 0 'conv1'"):
+        cnnarch.freeze(cnnarch.resnet18(), upto="head")
+    with pytest.raises(ValueError, match="batch_norm must be one of 'eval', 'train'"):
+        cnnarch.freeze(cnnarch.resnet18(), batch_norm="off")  # type: ignore[arg-type]
+
+
+def test_each_parameter_stands_in_one_group(model: cnnarch.ImageClassifier) -> None:
+    groups = cnnarch.param_groups(model, lr=1.0, weight_decay=0.1, layer_decay=0.5)
+    listed = [id(p) for group in groups for p in group["params"]]
+    assert sorted(listed) == sorted(id(p) for p in model.parameters())
+    for group in groups:
+        decays = group["weight_decay"] > 0
+        assert all((p.dim() > 1) == decays for p in group["params"])
+    rates = {group["name"]: group["lr"] for group in groups}
+    order = [
+        rates[n] for n in ("stem", *(f"stages.{i}" for i in range(len(model.stages)))) if n in rates
+    ]
+    assert order == sorted(order)
+    assert rates["stem"] == 0.5 ** (len(model.stages) + 1)
+    torch.optim.AdamW(groups)
+
+
+def test_a_layer_decay_out_of_range_is_named() -> None:
+    for value in (0, 1.5, -1):
+        with pytest.raises(ValueError, match=f"layer_decay must be .*got {value}"):
+            cnnarch.param_groups(cnnarch.convnet(), lr=0.1, layer_decay=value)
+
+
+def test_group_norm_takes_the_place_of_every_batch_norm(model: cnnarch.ImageClassifier) -> None:
+    twin = cnnarch.finetuning.convert_norm(copy.deepcopy(model), "group").train()
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in twin.modules())
+    assert twin(example_images(twin)).isfinite().all()
+
+
+def test_frozen_norms_give_what_batch_norm_gave_in_eval(model: cnnarch.ImageClassifier) -> None:
+    twin = cnnarch.finetuning.convert_norm(copy.deepcopy(model), "frozen")
+    images = example_images(model)
+    with torch.no_grad():  # the two compute scale and shift in another order
+        assert_close(twin(images), model(images), 1e-3)
+
+
+def test_in_place_activations_change_no_value(model: cnnarch.ImageClassifier) -> None:
+    plain, saving = copy.deepcopy(model), copy.deepcopy(model)
+    cnnarch.set_inplace(saving)
+    images = example_images(model)
+    with torch.no_grad():
+        pairs = zip(plain.forward_stages(images), saving.forward_stages(images), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+    for twin in (plain, saving):
+        twin(images).square().sum().backward()
+    for a, b in zip(plain.parameters(), saving.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)

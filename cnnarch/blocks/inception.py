@@ -3,6 +3,7 @@
 Source: Szegedy et al., "Going Deeper with Convolutions", arXiv 1409.4842, sec. 4 and 5.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -10,13 +11,12 @@ from torch import Tensor, nn
 
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.head import ClassifierHead
-from cnnarch.blocks.initialization import xavier_uniform_
+from cnnarch.blocks.initialization import normal_
 from cnnarch.blocks.pooling import AdaptiveAvgPool2d
 
 __all__ = ["AuxiliaryHead", "Branches", "Inception"]
 
 MakeNorm = Callable[[int], nn.Module]
-BIAS = 0.2  # of every layer with a ReLU and no norm, before training
 
 
 class Branches(nn.Module):
@@ -41,14 +41,17 @@ def inception_conv(
 ) -> ConvNormAct:
     """GoogLeNet's convolution, with ReLU.
 
-    The paper does not say how weights are initialised. Without a norm He's rule gives logits in
-    the hundreds, so weights are drawn by Glorot's and biases begin at 0.2, as in the BVLC Caffe
-    replication; with a norm it is He's rule.
+    The paper does not say how weights are initialised. They are drawn from N(0, 2 / fan_in),
+    He's rule for the forward pass (arXiv 1502.01852, eq. 10): reductions have far fewer outputs
+    than inputs, and by his rule for the backward pass logits begin in the hundreds.
     """
     layer = ConvNormAct(in_channels, out_channels, kernel_size, stride, norm=norm)
-    if norm is None:
-        xavier_uniform_(layer.conv, bias=BIAS)
+    _he_forward_(layer.conv)
     return layer
+
+
+def _he_forward_(layer: nn.Conv2d | nn.Linear) -> None:
+    normal_(layer, math.sqrt(2 / layer.weight[0].numel()))
 
 
 class Inception(Branches):
@@ -141,6 +144,6 @@ class AuxiliaryHead(ClassifierHead):
         to_4x4.average = pool
         to_4x4.reduce = inception_conv(in_channels, 128, 1, norm=norm)
         linear = nn.Linear(4 * 4 * 128, 1024)
-        xavier_uniform_(linear, bias=BIAS)
+        _he_forward_(linear)
         hidden = nn.Sequential(linear, nn.ReLU())
         super().__init__(1024, num_classes, pool=to_4x4, hidden=hidden, dropout=dropout)

@@ -36,7 +36,8 @@ class AdaptiveAvgPool2d(nn.Module):
 
 def _adaptive_average(x: Tensor, bins: int) -> Tensor:
     height, width = x.shape[-2:]
-    if height == bins and width == bins:
+    # While exporting, dynamic sizes are no ints: comparing them would shut the wanted size out.
+    if isinstance(height, int) and isinstance(width, int) and height == width == bins:
         return x
     rows, columns = (_averaging_matrix(x, size, bins) for size in (height, width))
     return rows @ x @ columns.mT

@@ -176,7 +176,9 @@ def _linear(in_features: int, out_features: int, bias: float = 0.0) -> nn.Linear
     ONE_WEIRD_TRICK,
     params=61_100_840,
     macs=714_188_480,
-    stated=(Stated("top1_err", "42.33", "ILSVRC-2012 validation, 1 GPU, batch 128", confirmed=False),),
+    stated=(
+        Stated("top1_err", "42.33", "ILSVRC-2012 validation, 1 GPU, batch 128", confirmed=False),
+    ),
     departs=(
         "No local response normalisation: the author's released configuration has it after "
         "conv1 and conv2, torchvision's network, whose tensors these are, does not.",

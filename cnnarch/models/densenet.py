@@ -179,5 +179,5 @@ def densenet161(*, weights: WeightsSource = None, **options: Unpack[DenseNetOpti
     ),
 )
 def densenet264(*, weights: WeightsSource = None, **options: Unpack[DenseNetOptions]) -> DenseNet:
-    """DenseNet-264: growth rate 32, depths (6, 12, 64, 48)."""
+    """DenseNet-264: growth rate 32, depths (6, 12, 64, 48), which make 265 layers."""
     return build("densenet264", weights, DenseNet, 32, DEPTHS_264, **options)

@@ -101,8 +101,8 @@ class GoogLeNet(ImageClassifier):
     """GoogLeNet ("Inception v1"): two convolutions, nine Inception blocks, pooled linear head.
 
     `GoogLeNet(Form(norm=nn.BatchNorm2d))` is the paper's network with BatchNorm. The paper does
-    not say how weights are initialised. Those of the paper's network are drawn by Glorot's rule
-    and biases begin at 0.2, as in the BVLC Caffe replication; with BatchNorm He's rule is used.
+    not say how weights are initialised: they are drawn from N(0, 2 / fan_in), He's rule for the
+    forward pass, and biases begin at 0.
 
     Args:
         form: the paper's network, or what is different.

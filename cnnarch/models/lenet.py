@@ -32,9 +32,9 @@ TABLE_I = (  # maps of S2 that each of the 16 maps of C3 sees
 )
 ACTIVATIONS = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "relu": nn.ReLU}
 POOLS = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d}
+PADDING = {32: 0, 28: 2}  # of C1, by input size: both give 28x28 maps
 Key = TypeVar("Key")
 Choice = TypeVar("Choice")
-PADDING = {32: 0, 28: 2}  # of C1, by input size: both give 28x28 maps
 
 
 class LeNetOptions(ModelOptions, total=False):

@@ -1,4 +1,4 @@
-"""SE-ResNet and SE-ResNeXt: residual branches that end in squeeze-and-excitation (Hu et al., 2017).
+"""SE-ResNet: residual branches that end in squeeze-and-excitation (Hu et al., 2017).
 
 Strides, pool and biases follow the authors' released models (SE-ResNet-50.prototxt and the
 others in their repository hujie-frank/SENet).
@@ -30,8 +30,6 @@ __all__ = [
     "se_resnet101",
     "se_resnet110_cifar",
     "se_resnet152",
-    "se_resnext50_32x4d",
-    "se_resnext101_32x4d",
 ]
 
 PAPER = Paper("Squeeze-and-Excitation Networks", "Hu, Shen, Albanie, Sun, Wu", 2017, "1709.01507")
@@ -91,7 +89,7 @@ class SEResNet(ImageClassifier):
         dropout: probability of zeroing a pooled feature, in [0, 1).
         small_images: 3x3 stem of stride 1 and no max-pool, so that 32 pixels leave a 4x4 map.
         stride_in_1x1: whether a bottleneck's first 1x1 takes the stride, not its 3x3; None
-            means as in the paper: in SE-ResNet, but not in SE-ResNeXt.
+            means as in the released models: SE-ResNet's do, SE-ResNeXt's do not.
         ceil_pool: whether the max-pool is Caffe's, as in the released models: no padding, sizes
             rounded up. False pads every side by a pixel, as torchvision's ResNets do.
         reduction: by how much the squeeze is narrower than the map, the paper's r.
@@ -119,23 +117,26 @@ class SEResNet(ImageClassifier):
         ceil_pool: bool = True,
         reduction: int = 16,
     ) -> None:
+        if stride_in_1x1 and not issubclass(block, Bottleneck):
+            raise ValueError(f"stride_in_1x1 needs Bottleneck blocks, got {block.__name__}")
+        if stride_in_1x1 is None:
+            stride_in_1x1 = groups == 1
         attention = partial(squeeze_excite, reduction=reduction)
 
         def make(in_channels: int, channels: int, stride: int) -> Residual | Bottleneck:
             if issubclass(block, Residual):
                 return block(in_channels, channels, stride, attention=attention)
+            doubled = channels // resnet.WIDTHS[0]  # 1, 2, 4 and 8 times conv2_x
             return block(
                 in_channels,
                 channels,
                 stride,
                 groups=groups,
-                group_width=group_width and group_width * channels // resnet.WIDTHS[0],
-                stride_in_1x1=groups == 1 if stride_in_1x1 is None else stride_in_1x1,
+                group_width=None if group_width is None else group_width * doubled,
+                stride_in_1x1=stride_in_1x1,
                 attention=attention,
             )
 
-        if stride_in_1x1 and not issubclass(block, Bottleneck):
-            raise ValueError(f"stride_in_1x1 needs Bottleneck blocks, got {block.__name__}")
         kernel_size, stride = (3, 1) if small_images else (7, 2)
         stem = ConvNormAct(in_channels, resnet.WIDTHS[0], kernel_size, stride)
         pool = first_pool(small_images, ceil_pool)
@@ -145,7 +146,8 @@ class SEResNet(ImageClassifier):
         super().__init__(stem, stages, head, names=resnet.NAMES, min_input_size=least)
 
 
-def _stated(macs: str, top1: str, top5: str, departs: str = "") -> tuple[Stated, ...]:
+def imagenet_figures(macs: str, top1: str, top5: str, departs: str = "") -> tuple[Stated, ...]:
+    """What Table 2 prints of a network, and why the first may not agree."""
     source = "Table 2, single 224 crop"
     return (
         Stated("macs", macs, "Table 2", departs),
@@ -171,7 +173,10 @@ def se_resnet34(*, weights: WeightsSource = None, **options: Unpack[SEResNetOpti
     params=28_088_024,
     macs=3_860_488_192,
     departs=(BIASES,),
-    stated=(Stated("params", "28.1M", "Table 10, r = 16"), *_stated("3.87B", "23.29", "6.62")),
+    stated=(
+        Stated("params", "28.1M", "Table 10, r = 16"),
+        *imagenet_figures("3.87B", "23.29", "6.62"),
+    ),
 )
 def se_resnet50(*, weights: WeightsSource = None, **options: Unpack[SEResNetOptions]) -> SEResNet:
     """SE-ResNet-50: bottlenecks, depths (3, 4, 6, 3)."""
@@ -183,7 +188,7 @@ def se_resnet50(*, weights: WeightsSource = None, **options: Unpack[SEResNetOpti
     params=49_326_872,
     macs=7_574_937_600,
     departs=(BIASES,),
-    stated=_stated("7.60B", "22.38", "6.07", ELEMENTWISE),
+    stated=imagenet_figures("7.60B", "22.38", "6.07", ELEMENTWISE),
 )
 def se_resnet101(*, weights: WeightsSource = None, **options: Unpack[SEResNetOptions]) -> SEResNet:
     """SE-ResNet-101: bottlenecks, depths (3, 4, 23, 3)."""
@@ -195,43 +200,11 @@ def se_resnet101(*, weights: WeightsSource = None, **options: Unpack[SEResNetOpt
     params=66_821_848,
     macs=11_288_993_792,
     departs=(BIASES,),
-    stated=_stated("11.32B", "21.57", "5.73", ELEMENTWISE),
+    stated=imagenet_figures("11.32B", "21.57", "5.73", ELEMENTWISE),
 )
 def se_resnet152(*, weights: WeightsSource = None, **options: Unpack[SEResNetOptions]) -> SEResNet:
     """SE-ResNet-152: bottlenecks, depths (3, 8, 36, 3)."""
     return build("se_resnet152", weights, SEResNet, Bottleneck, resnet.DEPTHS_152, **options)
-
-
-@register(
-    PAPER,
-    params=27_559_896,
-    macs=4_232_994_816,
-    departs=(BIASES,),
-    stated=_stated("4.25B", "21.10", "5.49", ELEMENTWISE),
-)
-def se_resnext50_32x4d(
-    *, weights: WeightsSource = None, **options: Unpack[SEResNetOptions]
-) -> SEResNet:
-    """SE-ResNeXt-50: bottlenecks of 32 groups, depths (3, 4, 6, 3)."""
-    return build(
-        "se_resnext50_32x4d", weights, SEResNet, Bottleneck, resnet.DEPTHS_50, 32, 4, **options
-    )
-
-
-@register(
-    PAPER,
-    params=48_955_416,
-    macs=7_974_739_968,
-    departs=(BIASES,),
-    stated=_stated("8.00B", "20.70", "5.01", ELEMENTWISE),
-)
-def se_resnext101_32x4d(
-    *, weights: WeightsSource = None, **options: Unpack[SEResNetOptions]
-) -> SEResNet:
-    """SE-ResNeXt-101: bottlenecks of 32 groups, depths (3, 4, 23, 3)."""
-    return build(
-        "se_resnext101_32x4d", weights, SEResNet, Bottleneck, resnet.DEPTHS_101, 32, 4, **options
-    )
 
 
 @register(

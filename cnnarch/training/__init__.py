@@ -13,6 +13,7 @@ from cnnarch.training.engine import Evaluation, evaluate, fit
 from cnnarch.training.history import History
 from cnnarch.training.machine import Machine
 from cnnarch.training.recipe import Recipe, find_recipe, list_recipes
+from cnnarch.training.run import read_results, train
 from cnnarch.training.task import NonFiniteLossError
 
 __all__ = [
@@ -29,4 +30,6 @@ __all__ = [
     "fit",
     "list_recipes",
     "load_data",
+    "read_results",
+    "train",
 ]

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from cnnarch.images import read_image, resize_images
@@ -182,6 +182,27 @@ class ImageData(NamedTuple):
     def channels(self) -> int:
         """Channels of the network's input."""
         return self.train.channels
+
+    def prepared(self, preprocessing: Preprocessing) -> "ImageData":
+        """The same images, for a network that wants its input so."""
+        train, test = (replace(s, preprocessing=preprocessing) for s in (self.train, self.test))
+        return ImageData(self.name, train, test)
+
+    def suited(self, model: nn.Module, image_resolution: int | None = None) -> "ImageData":
+        """The same images as a network wants them.
+
+        Args:
+            model: its pretrained weights decide how images are scaled, if it has any, and its
+                `min_input_size` how large they must be.
+            image_resolution: side in pixels; None takes that of the weights, or the images'
+                own, or the least that the network accepts if that is more.
+        """
+        least = getattr(model, "min_input_size", 1)
+        wanted = getattr(model, "preprocessing", None) or self.preprocessing
+        size = image_resolution or max(least, wanted.crop_size)
+        if getattr(model, "fixed_input_size", False) and image_resolution is None:
+            size = least
+        return self.prepared(replace(wanted, crop_size=size, resize_size=size))
 
     def hold_back(self, fraction: float, seed: int = 0) -> tuple[ImageSet, ImageSet | None]:
         """Training images without a random part, and that part to validate on.

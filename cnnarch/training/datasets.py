@@ -3,6 +3,7 @@
 import gzip
 import math
 import struct
+import zlib
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -100,15 +101,20 @@ def _sample(pixels: Pixels) -> Tensor:
 def read_digits(_: Path) -> Source:
     """1,797 handwritten digits of 8x8 pixels, which come with scikit-learn.
 
-    The last 360 are held out. The images stand in the order in which they were collected, so
-    most of these are by people whose hand is not among the others.
+    360 are held out, as many of each class as the whole has, drawn with a fixed seed.
     """
     from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
 
     digits = load_digits()
+    train, test = train_test_split(
+        range(len(digits.target)),
+        test_size=DIGITS_HELD_OUT,
+        stratify=digits.target,
+        random_state=0,
+    )
     pixels = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8)[:, None]
     labels = torch.from_numpy(digits.target).long()
-    train, test = slice(-DIGITS_HELD_OUT), slice(-DIGITS_HELD_OUT, None)
     return Source((pixels[train], labels[train]), (pixels[test], labels[test]), NUMERALS)
 
 
@@ -172,9 +178,9 @@ def _read_idx_set(name: str, folder: str, classes: Sequence[str], root: Path) ->
         try:
             getattr(datasets, folder)(root, download=True)
         except (OSError, RuntimeError) as error:
-            looked = ", ".join(map(str, places))
+            looked, reason = ", ".join(map(str, places)), " ".join(str(error).split())
             raise ValueError(
-                f"{name} is not in {looked} and cannot be downloaded ({error}); name the "
+                f"{name} is not in {looked} and cannot be downloaded ({reason}); name the "
                 "folder of its four .gz files with --data-root"
             ) from error
     images, labels, test_images, test_labels = map(read_idx, _idx_files(place or downloaded))
@@ -198,12 +204,14 @@ def read_idx(path: Path) -> Tensor:
         ValueError: the file is no such file, or is cut short.
     """
     try:
-        data = (gzip.open if path.suffix == ".gz" else open)(path, "rb").read()
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
         zero, kind, rank = struct.unpack_from(">HBB", data)
         sizes = struct.unpack_from(f">{rank}I", data, 4)
         if (zero, kind) != (0, 8) or len(data) != 4 + 4 * rank + math.prod(sizes):
             raise ValueError(f"its header says {sizes} values of type {kind}")
-    except (OSError, EOFError, struct.error, ValueError) as error:
+    except (OSError, EOFError, zlib.error, struct.error, ValueError) as error:
         raise ValueError(f"{path} is damaged, or no file of unsigned bytes: {error}") from error
     return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=4 + 4 * rank).view(sizes)
 

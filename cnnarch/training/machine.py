@@ -1,6 +1,7 @@
 """Where to compute, and how fast the machine there does what."""
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from lightning.pytorch import Trainer
 
-__all__ = ["Machine", "first_of_group", "quiet"]
+__all__ = ["Machine", "first_of_group", "is_first_process", "quiet"]
 
 
 class Machine(NamedTuple):
@@ -48,6 +49,12 @@ class Machine(NamedTuple):
         return "bf16-mixed" if gpu and torch.cuda.is_bf16_supported(False) else "32-true"
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that writes, before a group is formed."""
+    variables = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+    return int(next((os.environ[v] for v in variables if v in os.environ), "0")) == 0
+
+
 def first_of_group() -> bool:
     """End the group of training processes, if there is one; whether this was its first."""
     group = torch.distributed
@@ -69,6 +76,8 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             # Images in memory are read faster without worker processes.
             warnings.filterwarnings("ignore", ".*does not have many workers")
+            # Layers that are frozen on purpose.
+            warnings.filterwarnings("ignore", ".*in eval mode at the start of training")
             # Lightning's own use of torch's tree utilities.
             warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
             yield

@@ -10,7 +10,6 @@ from torch.optim.lr_scheduler import (
     MultiStepLR,
     OneCycleLR,
     SequentialLR,
-    StepLR,
 )
 
 from cnnarch.training.recipe import Recipe
@@ -50,11 +49,11 @@ def make_schedule(optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) ->
         schedule = CosineAnnealingLR(optimizer, total - warmup)
     elif recipe.schedule == "constant":
         schedule = ConstantLR(optimizer, factor=1.0)
-    elif isinstance(recipe.step_epochs, int):
-        schedule = StepLR(optimizer, recipe.step_epochs * steps_per_epoch, recipe.step_factor)
     else:
-        steps = [epoch * steps_per_epoch - warmup for epoch in recipe.step_epochs]
-        schedule = MultiStepLR(optimizer, steps, recipe.step_factor)
+        every = recipe.step_epochs
+        epochs = range(every, total, every) if isinstance(every, int) else every
+        milestones = [epoch * steps_per_epoch - warmup for epoch in epochs]
+        schedule = MultiStepLR(optimizer, milestones, recipe.step_factor)
     if warmup:
         climbing = LinearLR(optimizer, 1 / (warmup + 1), total_iters=warmup)
         return SequentialLR(optimizer, [climbing, schedule], [warmup])

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -110,11 +110,17 @@ class Recipe:
                     if number is not None and not low <= number <= high:
                         allowed = f"from {low} to {high}" if high < _MANY else f"at least {low}"
                         raise ValueError(f"{name} must be {allowed}, got {number!r}")
+        for name in ("optimizer", "schedule", "precision"):
+            choices = get_args(get_type_hints(type(self))[name])
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be {_listed(choices)}, got {getattr(self, name)!r}")
         if not self.validation and (self.early_stopping or self.keep_best):
             raise ValueError("early_stopping and keep_best need a validation share above 0")
         unknown = {key for stage in self.then for key in stage} - set(_STAGE_KEYS)
         if unknown:
             raise ValueError(f"a stage in then cannot change {_listed(unknown)}")
+        for stage in self.then:
+            replace(self, then=[], **stage)  # is checked as it is made
 
     def stages(self) -> Iterator["Recipe"]:
         """The recipe of each stage: of the first, then of those in `then`."""
@@ -191,7 +197,7 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, sorted(names)))
+    return " or ".join(map(repr, sorted(names)))
 
 
 def list_recipes() -> list[str]:

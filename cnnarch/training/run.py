@@ -22,10 +22,10 @@ from cnnarch.models._classifier import ImageClassifier
 from cnnarch.training.data import ImageData
 from cnnarch.training.engine import HERE, Evaluation, evaluate, fit
 from cnnarch.training.history import History
-from cnnarch.training.machine import Machine, first_of_group
+from cnnarch.training.machine import Machine, first_of_group, is_first_process
 from cnnarch.training.recipe import Recipe
 
-__all__ = ["train"]
+__all__ = ["read_results", "train"]
 
 RECIPE, RESULTS, CHECKPOINTS = "recipe.yaml", "results.json", "checkpoints"
 SET_BY_DATA = ("num_classes", "in_channels")  # options of the network that the data decide
@@ -81,8 +81,9 @@ def train(
     )
     if not first_of_group():
         return None
-    model.preprocessing, model.categories = data.preprocessing, data.classes
-    model.save_pretrained(place)
+    saved: Any = model  # what it does not have yet, it is given
+    saved.preprocessing, saved.categories = data.preprocessing, data.classes
+    saved.save_pretrained(place)
     figures = evaluate(model, data.test, machine=machine._replace(devices=1, num_nodes=1))
     viz.curves(history).savefig(place / "curves.png")
     viz.predictions(model, data.test).savefig(place / "predictions.png")
@@ -90,6 +91,12 @@ def train(
     _write(place / RESULTS, json.dumps(results, indent=2))
     shutil.rmtree(place / CHECKPOINTS)
     return results
+
+
+def read_results(folder: str | PathLike[str]) -> dict[str, Any]:
+    """What the results.json of a finished run holds; nothing if there is none."""
+    path = Path(folder) / RESULTS
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
 def _description(model: ImageClassifier, data: ImageData, recipe: Recipe) -> dict[str, Any]:
@@ -108,6 +115,8 @@ def _description(model: ImageClassifier, data: ImageData, recipe: Recipe) -> dic
 def _open(folder: Path, description: dict[str, Any], resume: bool) -> dict[str, Any] | None:
     """Make the folder, or find the same run in it; its results if it is finished."""
     recipe = folder / RECIPE
+    if not is_first_process():
+        return (resume and read_results(folder)) or None
     if recipe.exists():
         if not resume:
             raise ValueError(f"{folder} holds a run: resume it, overwrite it, or name another")
@@ -117,8 +126,7 @@ def _open(folder: Path, description: dict[str, Any], resume: bool) -> dict[str, 
                 raise ValueError(
                     f"{folder} holds a run with {key}={old.get(key)!r}, not {description[key]!r}"
                 )
-        results = folder / RESULTS
-        return dict(json.loads(results.read_text())) if results.exists() else None
+        return read_results(folder) or None
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} holds other files; name an empty or new folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,7 +161,7 @@ def _results(
             "python": platform.python_version(),
         },
         "machine": {
-            "cpu": platform.processor() or platform.machine(),
+            "cpu": _cpu(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -166,3 +174,13 @@ def _write(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(text)
     part.replace(path)
+
+
+def _cpu() -> str:
+    """The processor's name, where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

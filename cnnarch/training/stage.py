@@ -69,6 +69,8 @@ class StageRun:
             callbacks=self._callbacks(steps, progress),
             plugins=[AtomicCheckpointIO()],
             logger=list(loggers) or False,
+            log_every_n_steps=1,
+            limit_val_batches=1.0 if module.watched else 0.0,
             precision=machine.precision(recipe.precision),
             gradient_clip_val=recipe.clip_gradient or None,
             enable_checkpointing=self.keep or recipe.keep_best,
@@ -76,6 +78,7 @@ class StageRun:
         )
         last = self._file("last")
         start = str(last) if resume and last.exists() else None
+        model.train()  # Lightning leaves the mode as it is; networks keep frozen layers in eval
         trainer.fit(task, datamodule=module, ckpt_path=start, weights_only=True)
         self._finish(model, trainer)
 

@@ -22,7 +22,7 @@ from cnnarch.training.recipe import Recipe
 __all__ = ["EvaluationTask", "NonFiniteLossError", "TrainingTask"]
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(FloatingPointError):
     """The loss is infinite or not a number; checkpoints of earlier epochs are as they were."""
 
 

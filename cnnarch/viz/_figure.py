@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from cnnarch.weights import Preprocessing
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -20,6 +18,7 @@ __all__ = [
     "ORANGE",
     "RED",
     "LabelledImages",
+    "Normalisation",
     "Shown",
     "evaluating",
     "new_figure",
@@ -29,6 +28,18 @@ __all__ = [
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, RED, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+
+
+class Normalisation(Protocol):
+    """How a network's input was scaled, such as a `cnnarch.weights.Preprocessing`."""
+
+    @property
+    def mean(self) -> Sequence[float]:
+        """What was subtracted from each channel, in units where white is 1."""
+
+    @property
+    def std(self) -> Sequence[float]:
+        """What each channel was divided by then."""
 
 
 class LabelledImages(Protocol):
@@ -43,7 +54,7 @@ class LabelledImages(Protocol):
         """Names of the classes."""
 
     @property
-    def preprocessing(self) -> Preprocessing:
+    def preprocessing(self) -> Normalisation:
         """From pixels to the network's input."""
 
     def inputs(self, indices: Tensor) -> Tensor:
@@ -75,7 +86,7 @@ def shown(
     count: int,
     labels: Tensor | Sequence[int] | None = None,
     classes: Sequence[str] | None = None,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Normalisation | None = None,
 ) -> Shown:
     """The first `count` images, their normalisation undone for the eye.
 

@@ -9,12 +9,12 @@ from cnnarch.viz._figure import (
     GREEN,
     RED,
     LabelledImages,
+    Normalisation,
     evaluating,
     new_figure,
     show_image,
     shown,
 )
-from cnnarch.weights import Preprocessing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +30,7 @@ def data_grid(
     labels: Tensor | Sequence[int] | None = None,
     *,
     classes: Sequence[str] | None = None,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Normalisation | None = None,
     rows: int = 4,
     columns: int = 8,
 ) -> "Figure":
@@ -62,7 +62,7 @@ def predictions(
     labels: Tensor | Sequence[int] | None = None,
     *,
     classes: Sequence[str] | None = None,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Normalisation | None = None,
     rows: int = 5,
     columns: int = 10,
 ) -> "Figure":
@@ -93,12 +93,15 @@ def predictions(
     colors: list[str | None] = []
     for i, (answer, sure) in enumerate(zip(answers.tolist(), confidences.tolist(), strict=True)):
         right = None if some.labels is None else answer == some.labels[i]
-        title = f"{_short(some.name(answer))} {sure:.0%}"
+        title = f"{_short(some.name(answer))} ({sure:.0%})"
         if some.labels is not None and not right:
             title += f"\ntrue: {_short(some.name(some.labels[i]))}"
         titles.append(title)
         colors.append({None: None, True: GREEN, False: RED}[right])
-    return _grid(some.pixels, titles, colors, columns)
+    figure = _grid(some.pixels, titles, colors, columns)
+    if some.labels is not None:
+        figure.suptitle(f"{colors.count(GREEN)} of {len(colors)} right", fontsize=9)
+    return figure
 
 
 def _grid(

@@ -10,7 +10,7 @@ from torch import nn
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.weights.channels import first_convolution
 from cnnarch.weights.errors import WeightsError
-from cnnarch.weights.loading import fit, put, recognise, remember
+from cnnarch.weights.loading import fit, put, recognise, remember, warn_of_rivals
 from cnnarch.weights.names import Match
 from cnnarch.weights.options import contradicted, present
 from cnnarch.weights.source import Checkpoint, Source, read_checkpoint
@@ -54,6 +54,7 @@ def build_with_weights(
     _refuse(checkpoint, checkpoint.needs, options)
     brought = {k: v for k, v in checkpoint.options.items() if k in known}
     model, found = build({**brought, **options})
+    warn_of_rivals(checkpoint, found, model)
     needs = found.layout.needs(model) | checkpoint.needs
     _refuse(checkpoint, needs, options)
     wanted = {**contradicted(model, needs), **_sizes(found, model)}

@@ -24,7 +24,7 @@ class Config:
 
     Args:
         builder: cnnarch's, None if the file is not cnnarch's.
-        architecture: timm's name of the network, None if the file is not timm's.
+        architecture: what the library of the layout calls the network.
         options: for the builder.
         preprocessing: from an image to the network's input.
         categories: names of the classes in the order of the logits.
@@ -68,27 +68,27 @@ def parse_config(text: str | bytes, label: str) -> Config:
         WeightsError: it is no JSON or not a config.
     """
     try:
-        facts = json.loads(text)
-        return _from_timm(facts) if "architecture" in facts else _from_cnnarch(facts)
+        facts = dict(json.loads(text))
+        return _from_cnnarch(facts) if "builder" in facts else _from_timm(facts)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{label} is no config of cnnarch or timm: {error}") from error
 
 
 def _from_cnnarch(facts: dict[str, Any]) -> Config:
-    """A config without a builder gives nothing: it is some other library's."""
-    if not isinstance(facts.get("builder"), str):
-        return Config()
     given = {key: facts[key] for key in Config.__dataclass_fields__ if key in facts}
     categories = facts.get("categories")
     given["preprocessing"] = preprocessing_from(facts.get("preprocessing"))
     given["categories"] = None if categories is None else tuple(map(str, categories))
-    for name in ("weights", "layout"):
+    for name in ("builder", "weights", "layout"):
         if not isinstance(given.get(name, ""), str):
             raise TypeError(f"{name} is {given[name]!r:.50}")
     return Config(**{**given, "options": dict(given.get("options", {}))})
 
 
 def _from_timm(facts: dict[str, Any]) -> Config:
+    """From timm's words; nothing where it is yet another library's."""
+    if "architecture" not in facts:
+        return Config()
     from cnnarch.weights.metadata import timm_preprocessing
 
     pretrained = {**facts, **facts.get("pretrained_cfg", {})}

@@ -68,6 +68,7 @@ class Weights:
         sha256: hash of the file in hexadecimal, whole or its beginning.
         file_size: in MiB.
         layout: whose names its tensors have; "auto" finds out.
+        architecture: what that library calls the network.
         num_classes: width of its logits.
         in_channels: channels of its images.
         options: builder options that it depends on and that tensors do not show.
@@ -85,6 +86,7 @@ class Weights:
     sha256: str | None = None
     file_size: float | None = None
     layout: str = "auto"
+    architecture: str | None = None
     num_classes: int | None = None
     in_channels: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)

@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 from cnnarch.weights.config import CONFIG, TENSORS, Config
-from cnnarch.weights.download import fetch_url
 from cnnarch.weights.entry import Weights, find_weights, get_weights
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.files import hash_matches, replacing, sha256
 from cnnarch.weights.hub import fetch_from_hub, parse_hub_name
+from cnnarch.weights.urls import fetch_url
 
 __all__ = ["ON_HUB", "download", "fetch"]
 
@@ -50,6 +50,7 @@ def download(name: str, directory: str | os.PathLike[str], *, weights: str = "DE
         weights=found.name,
         sha256=sha256(found),
         layout=entry.layout,
+        architecture=entry.architecture,
     )
     with replacing(folder / found.name) as part:
         shutil.copyfile(found, part)

@@ -77,10 +77,12 @@ def export(model: nn.Module, layout: str = "torchvision") -> dict[str, Tensor]:
     wrong = [contradicted(model, one.needs(model)) for one in fitting]
     if all(wrong):
         raise WeightsError(_built_otherwise(layout, model, wrong[0]))
-    names = pair_names(model, fitting[wrong.index({})])
+    chosen = fitting[wrong.index({})]
+    names = pair_names(model, chosen)
     assert names is not None
     state = model.state_dict()
-    return {pair.theirs: their_view(state[pair.ours], pair) for pair in names.values()}
+    theirs = {pair.theirs: their_view(state[pair.ours], pair) for pair in names.values()}
+    return chosen.after(theirs) if chosen.after else theirs
 
 
 def match(

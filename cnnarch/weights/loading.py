@@ -15,7 +15,7 @@ from cnnarch.weights.names import Match, classifier_names
 from cnnarch.weights.options import contradicted, norms
 from cnnarch.weights.source import Checkpoint, Source, read_checkpoint
 
-__all__ = ["Fit", "LoadReport", "fit", "load", "put", "recognise", "remember"]
+__all__ = ["Fit", "LoadReport", "fit", "load", "put", "recognise", "remember", "warn_of_rivals"]
 
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 _AVERAGES = "n_averaged"  # how many networks torch's AveragedModel has averaged
@@ -78,6 +78,7 @@ def load(model: nn.Module, source: Source, *, adapt: Adapt = "mean") -> LoadRepo
             f"{checkpoint.label} needs a network built with {name}={changed[name]!r}"
         )
     fitted = fit(checkpoint, found, model, adapt)
+    warn_of_rivals(checkpoint, found, model)
     # From here on nothing can fail: values change together or not at all.
     for name, tensor in fitted.tensors.items():
         put(model, name, tensor)
@@ -92,21 +93,24 @@ def recognise(
 ) -> Match:
     """Find whose names a checkpoint has; `options` as in `match`."""
     tensors = _without_prefixes(checkpoint.tensors, list(model.state_dict()))
-    found = match(
+    return match(
         tensors,
         model,
         checkpoint.layout,
         options=options,
         architecture=checkpoint.architecture,
     )
-    for rival in found.rivals if options is None or not options else ():
+
+
+def warn_of_rivals(checkpoint: Checkpoint, found: Match, model: nn.Module) -> None:
+    """Say that a checkpoint might be of another network, whose tensors have the same names."""
+    for rival in found.rivals:
         warnings.warn(
             f"{checkpoint.label} is taken to need {found.layout.needs(model)}, but networks like "
             f"{rival.library}'s {rival.builders} need {rival.needs(model)} and have tensors of "
             "the same names: build with the options that you know it to have",
-            stacklevel=3,
+            stacklevel=4,
         )
-    return found
 
 
 def fit(checkpoint: Checkpoint, found: Match, model: nn.Module, adapt: Adapt = "mean") -> Fit:

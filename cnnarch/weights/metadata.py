@@ -13,9 +13,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from cnnarch.weights.download import hash_in_name
 from cnnarch.weights.entry import NOT_STATED, Preprocessing, Weights
 from cnnarch.weights.porting.twins import Twin, twins
+from cnnarch.weights.urls import hash_in_name
 
 __all__ = ["collect", "from_torchvision"]
 
@@ -29,6 +29,7 @@ LITE0 = Weights(
     tag="IMAGENET1K_V1",
     sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     layout="efficientnet_pytorch",
+    architecture="efficientnet-lite0",
     num_classes=_IMAGENET_CLASSES,
     in_channels=3,
     options={"norm_eps": 1e-3, "padding": "same"},
@@ -50,9 +51,9 @@ def from_torchvision(member: Any, network: str | None = None) -> Weights:
     meta, preset = member.meta, member.transforms()
     (dataset, metrics), *_ = meta.get("_metrics", {None: {}}).items()
     categories = meta.get("categories")
-    model = type(member).__name__.removesuffix("_Weights").lower()
+    architecture = type(member).__name__.removesuffix("_Weights").lower()
     mean, std = tuple(preset.mean), tuple(preset.std)
-    if model in _TRANSFORMS_INPUT:
+    if architecture in _TRANSFORMS_INPUT:
         mean, std = (0.5,) * 3, (0.5,) * 3
     return Weights(
         url=member.url,
@@ -61,6 +62,7 @@ def from_torchvision(member: Any, network: str | None = None) -> Weights:
         sha256=hash_in_name(member.url),
         file_size=meta.get("_file_size"),
         layout="torchvision",
+        architecture=architecture,
         num_classes=len(categories) if categories else None,
         in_channels=3,
         preprocessing=Preprocessing(
@@ -97,6 +99,7 @@ def from_timm(facts: dict[str, Any], twin: Twin) -> Weights | None:
         tag=f"{prefix}_{facts['tag']}".upper(),
         sha256=hash_in_name(place),
         layout="timm",
+        architecture=twin.name,
         num_classes=classes,
         in_channels=facts["input_size"][0],
         preprocessing=timm_preprocessing(facts),

@@ -42,7 +42,7 @@ class Checkpoint:
         ours: whether nobody else holds them, so that a network may take them over.
         options: of the builder, as the catalog or the config says.
         layout: whose names they are, "auto" if that is to be found out.
-        architecture: what timm calls the network.
+        architecture: what the library of the layout calls the network.
         preprocessing: from an image to the network's input.
         categories: names of the classes.
     """
@@ -156,6 +156,7 @@ def _read_entry(entry: Weights, builder: str | None) -> Checkpoint:
         tensors=read_tensors(path)[0],
         options={**{k: v for k, v in facts.items() if v is not None}, **entry.options},
         layout=entry.layout,
+        architecture=entry.architecture,
         preprocessing=entry.preprocessing,
         categories=entry.categories,
     )

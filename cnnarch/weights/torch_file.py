@@ -67,6 +67,8 @@ def _check_zip(path: Path) -> None:
             members = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
         raise WeightsError(f"{path} is a damaged zip archive: {error}") from error
+    if any(m.filename.endswith("/constants.pkl") for m in members):
+        raise WeightsError(f"{path} is a TorchScript archive, which is a program")
     if any(m.compress_type != zipfile.ZIP_STORED for m in members):
         raise WeightsError(f"{path} is compressed, which torch.save never does")
     if sum(m.file_size for m in members) > path.stat().st_size:

@@ -54,17 +54,14 @@ def test_a_norm_takes_the_place_of_the_biases() -> None:
     assert all(c.bias is None for c in convs)
 
 
-def test_weights_start_as_glorot_says_and_biases_at_one_fifth() -> None:
-    conv = Inception(192, 64, (96, 128), (16, 32), 32).branch3x3.conv.conv
-    bound = math.sqrt(6 / (9 * 96 + 9 * 128))
-    assert 0.99 * bound < conv.weight.abs().max() <= bound
-    assert torch.equal(conv.bias, torch.full((128,), 0.2))
-
-
-def test_with_a_norm_weights_start_as_he_says() -> None:
-    block = Inception(192, 64, (96, 128), (16, 32), 32, norm=nn.BatchNorm2d)
-    std = math.sqrt(2 / (9 * 128))
-    assert block.branch3x3.conv.conv.weight.std().item() == pytest.approx(std, rel=0.02)
+@pytest.mark.parametrize("norm", [None, nn.BatchNorm2d])
+def test_weights_start_as_he_says_for_the_forward_pass(norm: type[nn.Module] | None) -> None:
+    """N(0, 2 / fan_in), biases 0: eq. 10 of He et al., 2015."""
+    block = Inception(192, 64, (96, 128), (16, 32), 32, norm=norm)
+    for layer, fan_in in ((block.branch3x3.conv, 9 * 96), (block.branch5x5.reduce, 192)):
+        std = layer.conv.weight.std().item()
+        assert std == pytest.approx(math.sqrt(2 / fan_in), rel=0.05)
+        assert norm or layer.conv.bias.abs().max() == 0
 
 
 def test_every_branch_gets_a_gradient() -> None:

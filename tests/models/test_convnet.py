@@ -42,6 +42,19 @@ def test_it_is_two_convolutions_and_a_linear_layer_at_any_size(size: tuple[int, 
         assert_close(model(x), y)
 
 
+def test_an_export_with_dynamic_height_and_width_takes_28_pixels_too() -> None:
+    """The pool before the linear layer has nothing to do there, which must not be shut out."""
+    model = cnnarch.convnet().eval()
+    free = torch.export.Dim.DYNAMIC
+    shapes = ({0: free, 2: free, 3: free},)
+    example = torch.randn(2, 1, 64, 71)
+    program = torch.export.export(model, (example,), dynamic_shapes=shapes).module()
+    for size in ((28, 28), (41, 50)):
+        x = torch.randn(3, 1, *size)
+        with torch.no_grad():
+            assert_close(program(x), model(x))
+
+
 def test_three_pixels_are_too_few() -> None:
     with pytest.raises(ValueError, match="at least 4x4 pixels, got 4x3"):
         cnnarch.convnet()(torch.zeros(1, 1, 4, 3))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torchvision
+from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -369,31 +370,24 @@ def test_dropout_is_40_percent_before_the_classifier() -> None:
         cnnarch.googlenet(dropout=1)
 
 
-def test_untrained_logits_are_of_order_one() -> None:
-    """He's rule would give hundreds without BatchNorm, which no learning rate survives."""
-    model = cnnarch.googlenet(aux_logits=True).train()
-    with torch.no_grad():
-        for logits in model(torch.randn(4, 3, 224, 224)):
-            assert 0.1 < logits.std() < 3
-
-
-def test_a_tiny_batch_is_learned() -> None:
-    model = cnnarch.googlenet(num_classes=4, aux_logits=True, small_images=True, dropout=0.0)
-    model.train()
-    images, labels = torch.randn(4, 3, 32, 32), torch.arange(4)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+def test_a_tiny_batch_of_digits_is_learned() -> None:
+    """Without BatchNorm much hangs on how weights begin."""
+    digits = load_digits()
+    images = torch.tensor(digits.images[:8], dtype=torch.float32).unsqueeze(1) / 8 - 1
+    images = nn.functional.interpolate(images, scale_factor=2)
+    labels = torch.tensor(digits.target[:8])
+    options = {"num_classes": 10, "in_channels": 1, "aux_logits": True, "small_images": True}
+    model = cnnarch.googlenet(**options, dropout=0.0).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-4)
     losses = []
-    for _ in range(40):
-        logits, aux1, aux2 = model(images)
-        loss = functional.cross_entropy(logits, labels)
-        losses.append(loss.item())
-        loss = loss + 0.3 * (
-            functional.cross_entropy(aux1, labels) + functional.cross_entropy(aux2, labels)
-        )
+    for _ in range(20):
+        main, *auxiliary = (functional.cross_entropy(y, labels) for y in model(images))
+        losses.append(main.item())
         optimizer.zero_grad()
-        loss.backward()
+        (main + 0.3 * sum(auxiliary)).backward()  # the paper's weights of the three losses
         optimizer.step()
-    assert losses[-1] < 0.2 < losses[0]
+    assert losses[0] > 2
+    assert losses[-1] < 0.1
 
 
 def test_with_a_spread_leaves_no_auxiliary_head_behind() -> None:

@@ -82,23 +82,23 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         pass
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self._answer(body=False)
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self._answer(body=True)
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         self.server.asked.append(("POST", self.path, None))
         sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = urlsplit(self.path).path
         if path.startswith("/api/models/") and path.endswith("/commit/main"):
             reply = self._commit(path.removeprefix("/api/models/"), sent)
         elif "/preupload/" in path:
-            files = json.loads(sent)["files"]
-            reply = {"files": [{"path": f["path"], "uploadMode": "regular"} for f in files]}
+            how = {"uploadMode": "regular", "shouldIgnore": False, "oid": None}
+            reply = {"files": [{"path": f["path"], **how} for f in json.loads(sent)["files"]]}
         else:
-            reply = {"url": self.server.url, "name": "owner/name", "id": "owner/name"}
+            reply = {"url": f"{self.server.url}/owner/name"}
         self._send(200, json.dumps(reply).encode(), {"Content-Type": "application/json"})
 
     def _commit(self, path: str, sent: bytes) -> dict[str, str]:
@@ -142,7 +142,8 @@ class Handler(BaseHTTPRequestHandler):
             digest = hashlib.sha256(content).hexdigest()
             self.server.files[f"/blobs/{digest}"] = content
             headers |= {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(content))}
-            self._send(302, b"", headers | {"Location": f"{self.server.url}/blobs/{digest}"})
+            store = self.server.url.replace("127.0.0.1", "localhost")  # another host, as there
+            self._send(302, b"", headers | {"Location": f"{store}/blobs/{digest}"})
             return
         etag = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
         self._send_file(self.path, content, headers | {"ETag": f'"{etag}"'}, body)
@@ -160,9 +161,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._send_body(content if fault.body is None else fault.body, headers, fault, body)
 
-    def _send_body(
-        self, content: bytes, headers: dict[str, str], fault: Fault, body: bool
-    ) -> None:
+    def _send_body(self, content: bytes, headers: dict[str, str], fault: Fault, body: bool) -> None:
         status, size = 200, len(content)
         if wanted := self.headers.get("Range"):
             start = int(wanted.removeprefix("bytes=").rstrip("-"))

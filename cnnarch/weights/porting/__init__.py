@@ -38,7 +38,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-__all__ = ["Layout", "Pair", "conv_norm", "layouts_of"]
+__all__ = ["Layout", "Pair", "blocks", "conv_bn", "conv_norm", "layouts_of"]
 
 
 class Pair(NamedTuple):
@@ -74,6 +74,8 @@ class Layout(NamedTuple):
         before: rewrites their state dict into the form that `pairs` names: tensors renamed
             between versions, biases folded into a norm. Export gives that newer form. It must
             leave a state dict that it does not know as it is, and change no tensor in place.
+        after: adds to an exported state dict what theirs has and ours does without, such as
+            biases of zero before a norm.
         ignored: beginnings of their names that we may have no tensor for, such as auxiliary
             heads. Export leaves them out.
     """
@@ -83,6 +85,7 @@ class Layout(NamedTuple):
     needs: Callable[[Any], dict[str, Any]] = _nothing
     builders: str = "*"
     before: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
+    after: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
     ignored: tuple[str, ...] = ()
 
 
@@ -90,6 +93,22 @@ def conv_norm(ours: str, conv: str, norm: str) -> Iterator[Pair]:
     """The two pairs of a `ConvNormAct` called `ours`."""
     yield Pair(f"{ours}.conv", conv)
     yield Pair(f"{ours}.norm", norm)
+
+
+def conv_bn(ours: str, theirs: str) -> Iterator[Pair]:
+    """The two pairs of a `ConvNormAct` whose parts they call `conv` and `bn`."""
+    return conv_norm(ours, f"{theirs}.conv", f"{theirs}.bn")
+
+
+def blocks(model: Any) -> Iterator[tuple[str, Any, int, int]]:
+    """Name and module of each block with its stage and its number in it, both from 0.
+
+    What opens or closes a stage, such as a pool, has a name there in place of a number.
+    """
+    for i, stage in enumerate(model.stages):
+        for name, block in stage.named_children():
+            if name.isdigit():
+                yield f"stages.{i}.{name}", block, i, int(name)
 
 
 def layouts_of(model: object) -> tuple[Layout, ...]:

@@ -1,36 +1,111 @@
-"""EfficientNet, Lite too, in efficientnet_pytorch, whose tensors are the authors'."""
+"""EfficientNet in torchvision, timm, efficientnet_pytorch and pytorchcv.
+
+Their networks differ in BatchNorm's eps and in the padding of strided convolutions, often under
+the same names: the authors' checkpoints need eps 1e-3 and TensorFlow's padding.
+"""
 
 from collections.abc import Iterator
 from typing import Any
 
-from cnnarch.weights.porting import Layout, Pair, conv_norm
+from cnnarch.weights.porting import Layout, Pair, blocks, conv_bn, conv_norm
 
-__all__ = ["LAYOUTS"]
+__all__ = ["LAYOUTS", "efficientnet_pytorch", "pytorch", "tensorflow", "timm"]
+
+B5_FEATURES = 2048  # width of B5's head; torchvision's networks from B5 up have eps 1e-3
+TIMM = {
+    "expand": ("conv_pw", "bn1"),
+    "depthwise": ("conv_dw", "bn2"),
+    "project": ("conv_pwl", "bn3"),
+}
+TIMM_NOT_EXPANDED = {"depthwise": ("conv_dw", "bn1"), "project": ("conv_pw", "bn2")}
+PYTORCHCV = {"expand": "conv1", "depthwise": "conv2", "project": "conv3"}
+PYTORCHCV_NOT_EXPANDED = {"depthwise": "dw_conv", "project": "pw_conv"}
+
+
+def torchvision(model: Any) -> Iterator[Pair]:
+    """`features.1.0.block.0.0`: the parts of a block are numbered, those that are absent not."""
+    yield from conv_norm("stem", "features.0.0", "features.0.1")
+    for ours, block, i, j in blocks(model):
+        for k, (part, _) in enumerate(block.branch.named_children()):
+            theirs = f"features.{i + 1}.{j}.block.{k}"
+            yield from conv_norm(f"{ours}.branch.{part}", f"{theirs}.0", f"{theirs}.1")
+            if part == "se":
+                yield from _squeeze(ours, f"{theirs}.fc1", f"{theirs}.fc2")
+    last = len(model.stages) + 1
+    yield from conv_norm("head.before", f"features.{last}.0", f"features.{last}.1")
+    yield Pair("head.classifier", "classifier.1")
+
+
+def timm(model: Any) -> Iterator[Pair]:
+    """`conv_stem`, `blocks.1.0.conv_pw`, `blocks.1.0.se.conv_reduce`."""
+    yield from conv_norm("stem", "conv_stem", "bn1")
+    for ours, block, i, j in blocks(model):
+        theirs = f"blocks.{i}.{j}"
+        names = TIMM if _is_expanded(block) else TIMM_NOT_EXPANDED
+        for part, (conv, norm) in names.items():
+            yield from conv_norm(f"{ours}.branch.{part}", f"{theirs}.{conv}", f"{theirs}.{norm}")
+        yield from _squeeze(ours, f"{theirs}.se.conv_reduce", f"{theirs}.se.conv_expand")
+    yield from conv_norm("head.before", "conv_head", "bn2")
+    yield Pair("head.classifier", "classifier")
 
 
 def efficientnet_pytorch(model: Any) -> Iterator[Pair]:
     """`_conv_stem`, `_bn0`, `_blocks.0._depthwise_conv`; blocks are counted through."""
     yield from conv_norm("stem", "_conv_stem", "_bn0")
-    for number, ours in enumerate(_blocks(model)):
-        theirs = f"_blocks.{number}"
-        yield from conv_norm(f"{ours}.expand", f"{theirs}._expand_conv", f"{theirs}._bn0")
-        yield from conv_norm(f"{ours}.depthwise", f"{theirs}._depthwise_conv", f"{theirs}._bn1")
-        yield Pair(f"{ours}.se.reduce", f"{theirs}._se_reduce")
-        yield Pair(f"{ours}.se.expand", f"{theirs}._se_expand")
-        yield from conv_norm(f"{ours}.project", f"{theirs}._project_conv", f"{theirs}._bn2")
+    for number, (ours, *_) in enumerate(blocks(model)):
+        branch, theirs = f"{ours}.branch", f"_blocks.{number}"
+        yield from conv_norm(f"{branch}.expand", f"{theirs}._expand_conv", f"{theirs}._bn0")
+        yield from conv_norm(f"{branch}.depthwise", f"{theirs}._depthwise_conv", f"{theirs}._bn1")
+        yield from _squeeze(ours, f"{theirs}._se_reduce", f"{theirs}._se_expand")
+        yield from conv_norm(f"{branch}.project", f"{theirs}._project_conv", f"{theirs}._bn2")
     yield from conv_norm("head.before", "_conv_head", "_bn1")
     yield Pair("head.classifier", "_fc")
 
 
-def _blocks(model: Any) -> list[str]:
-    """Names of the blocks' branches through all stages."""
-    return [
-        f"stages.{i}.{j}.branch" for i, stage in enumerate(model.stages) for j in range(len(stage))
-    ]
+def pytorchcv(model: Any) -> Iterator[Pair]:
+    """`features.stage4.unit1.conv1.conv`: a stage of theirs is all that has one stride."""
+    yield from conv_bn("stem", "features.init_block.conv")
+    stage = unit = 0
+    for ours, block, i, j in blocks(model):
+        downsampled = j == 0 and (i == 0 or block.branch.depthwise.conv.stride != (1, 1))
+        stage, unit = (stage + 1, 1) if downsampled else (stage, unit + 1)
+        theirs = f"features.stage{stage}.unit{unit}"
+        names = PYTORCHCV if _is_expanded(block) else PYTORCHCV_NOT_EXPANDED
+        for part, name in names.items():
+            yield from conv_bn(f"{ours}.branch.{part}", f"{theirs}.{name}")
+        yield from _squeeze(ours, f"{theirs}.se.conv1", f"{theirs}.se.conv2")
+    yield from conv_bn("head.before", "features.final_block")
+    yield Pair("head.classifier", "output.fc")
 
 
-def _tensorflow(_model: Any) -> dict[str, Any]:
+def _is_expanded(block: Any) -> bool:
+    return hasattr(block.branch, "expand")
+
+
+def _squeeze(ours: str, reduce: str, expand: str) -> Iterator[Pair]:
+    yield Pair(f"{ours}.branch.se.reduce", reduce)
+    yield Pair(f"{ours}.branch.se.expand", expand)
+
+
+def pytorch(_model: Any) -> dict[str, Any]:
+    """Options of networks with PyTorch's eps and padding."""
+    return {"norm_eps": 1e-5, "padding": "symmetric"}
+
+
+def tensorflow(_model: Any) -> dict[str, Any]:
+    """Options of networks with the eps and padding of the authors' code."""
     return {"norm_eps": 1e-3, "padding": "same"}
 
 
-LAYOUTS = (Layout("efficientnet_pytorch", efficientnet_pytorch, _tensorflow),)
+def _torchvision_needs(model: Any) -> dict[str, Any]:
+    return {"norm_eps": 1e-3 if model.num_features >= B5_FEATURES else 1e-5, "padding": "symmetric"}
+
+
+LAYOUTS = (
+    Layout("torchvision", torchvision, _torchvision_needs),
+    Layout("timm", timm, pytorch, builders="efficientnet_*"),
+    Layout("timm", timm, tensorflow, builders="tf_efficientnet_*"),
+    Layout("efficientnet_pytorch", efficientnet_pytorch, tensorflow),
+    Layout("pytorchcv", pytorchcv, pytorch, builders="efficientnet_b[0-9]"),
+    Layout("pytorchcv", pytorchcv, tensorflow, builders="efficientnet_b[0-9][bc]"),
+)

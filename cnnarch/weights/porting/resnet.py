@@ -3,50 +3,50 @@
 from collections.abc import Iterator
 from typing import Any
 
-from torch import nn
+from cnnarch.blocks.conv import ConvNormAct
+from cnnarch.weights.porting import Layout, Pair, blocks, conv_bn, conv_norm
 
-from cnnarch.weights.porting import Layout, Pair, conv_norm
-
-__all__ = ["LAYOUTS"]
+__all__ = ["LAYOUTS", "layers", "pytorchcv", "torchvision", "units"]
 
 
 def torchvision(model: Any) -> Iterator[Pair]:
-    """`layer1.0.conv1`, `layer1.0.bn1`, `layer1.0.downsample.0`."""
+    """`conv1`, `layer1.0.conv1`, `layer1.0.bn1`, `layer1.0.downsample.0`."""
     yield from conv_norm("stem", "conv1", "bn1")
-    for ours, block, i, j in _blocks(model):
+    yield from layers(model)
+    yield Pair("head.classifier", "fc")
+
+
+def layers(model: Any) -> Iterator[Pair]:
+    """The blocks of `torchvision`."""
+    for ours, block, i, j in blocks(model):
         theirs = f"layer{i + 1}.{j}"
         for k, name in enumerate(_convolutions(block), start=1):
             yield from conv_norm(f"{ours}.branch.{name}", f"{theirs}.conv{k}", f"{theirs}.bn{k}")
         yield from conv_norm(f"{ours}.shortcut", f"{theirs}.downsample.0", f"{theirs}.downsample.1")
-    yield Pair("head.classifier", "fc")
 
 
 def pytorchcv(model: Any) -> Iterator[Pair]:
-    """`features.stage1.unit1.body.conv1.conv`, `features.stage1.unit1.identity_conv.conv`."""
-    yield from _units("stem", "features.init_block.conv")
-    for ours, block, i, j in _blocks(model):
-        theirs = f"features.stage{i + 1}.unit{j + 1}"
-        for k, name in enumerate(_convolutions(block), start=1):
-            yield from _units(f"{ours}.branch.{name}", f"{theirs}.body.conv{k}")
-        yield from _units(f"{ours}.shortcut", f"{theirs}.identity_conv")
+    """`features.init_block.conv.conv`, `features.stage1.unit1.body.conv1.conv`."""
+    yield from conv_bn("stem", "features.init_block.conv")
+    yield from units(model)
     yield Pair("head.classifier", "output")
 
 
-def _units(ours: str, theirs: str) -> Iterator[Pair]:
-    return conv_norm(ours, f"{theirs}.conv", f"{theirs}.bn")
-
-
-def _blocks(model: Any) -> Iterator[tuple[str, Any, int, int]]:
-    """Name and module of each block with its stage and its place among the stage's blocks."""
-    for i, stage in enumerate(model.stages):
-        blocks = [block for block in stage if not isinstance(block, nn.MaxPool2d)]
-        for j, block in enumerate(blocks):
-            yield f"stages.{i}.{j}", block, i, j
+def units(model: Any) -> Iterator[Pair]:
+    """The blocks of `pytorchcv`, which may have squeeze-and-excitation."""
+    for ours, block, i, j in blocks(model):
+        theirs = f"features.stage{i + 1}.unit{j + 1}"
+        for k, name in enumerate(_convolutions(block), start=1):
+            yield from conv_bn(f"{ours}.branch.{name}", f"{theirs}.body.conv{k}")
+        yield Pair(f"{ours}.branch.attention.reduce", f"{theirs}.se.conv1")
+        yield Pair(f"{ours}.branch.attention.expand", f"{theirs}.se.conv2")
+        yield from conv_bn(f"{ours}.shortcut", f"{theirs}.identity_conv")
 
 
 def _convolutions(block: Any) -> list[str]:
     """Their names in order; the paper's plain networks have no branch and no twin elsewhere."""
-    return [name for name, _ in block.branch.named_children()] if hasattr(block, "branch") else []
+    children = block.branch.named_children() if hasattr(block, "branch") else ()
+    return [name for name, child in children if isinstance(child, ConvNormAct)]
 
 
 def _stride_in_3x3(_model: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 import warnings
 from http.client import HTTPException
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -103,9 +104,8 @@ def _download_checked(url: str, path: Path, expected: str | None) -> None:
 
 def _download(url: str, part: Path) -> str:
     """Write what an address gives to a file; its sha256."""
-    from huggingface_hub import utils
-
-    tqdm: Any = vars(utils)["tqdm"]  # one switch for the progress bars of all downloads
+    # The hub client's: one switch for the progress bars of all downloads.
+    tqdm = import_module("huggingface_hub.utils").tqdm
 
     opener = urllib.request.build_opener(_SafeRedirects)
     request = urllib.request.Request(url, headers={"User-Agent": "cnnarch"})

@@ -1,0 +1,94 @@
+"""The `cnnarch` command: train, evaluate, predict, compare, list, info, verify."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import cnnarch
+from cnnarch.cli.cards import run_info, run_list, run_verify
+from cnnarch.cli.models import run_evaluate, run_predict
+from cnnarch.cli.training import run_compare, run_train
+
+__all__ = ["main"]
+
+MISTAKES = (ArithmeticError, ImportError, OSError, ValueError)  # what users cause
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status.
+
+    0 is success, 1 a card that does not hold, 2 a mistake, which is told in one line. With
+    CNNARCH_TRACEBACK set in the environment mistakes are raised, to see where they come from.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if words[:1] == ["train"]:
+            return run_train(words[1:])
+        if words[:1] == ["compare"]:
+            return run_compare(words[1:])
+        parsed = _parser().parse_args(words or ["--help"])
+        status: int = parsed.run(parsed)
+        return status
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MISTAKES as error:
+        if os.environ.get("CNNARCH_TRACEBACK"):
+            raise
+        print("cnnarch:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """Mistakes are raised, so that all are told in the same way."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="cnnarch", description="Convolutional image classifiers.")
+    parser.add_argument("--version", action="version", version=f"cnnarch {cnnarch.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("train", help="train a network and keep what came of it in a folder")
+    commands.add_parser("compare", help="train several networks and draw their curves together")
+
+    command = commands.add_parser("evaluate", help="measure a network on a data set's test images")
+    command.set_defaults(run=run_evaluate)
+    _add_model(command, "model")
+    _add_data(command, None)
+
+    command = commands.add_parser("predict", help="classify image files")
+    command.set_defaults(run=run_predict)
+    command.add_argument("files", nargs="*", help="image files, or folders of them")
+    _add_model(command, "--model")
+    _add_data(command, "classify the test images of this data set instead of files")
+    command.add_argument("--top", type=int, default=3, help="classes to show for each image")
+
+    command = commands.add_parser("list", help="networks by name")
+    command.set_defaults(run=run_list)
+    command.add_argument("pattern", nargs="?", help="wildcard on the name, such as 'resnet*'")
+    command.add_argument("--family", help="only this family")
+    command.add_argument("--weights", action="store_true", help="only networks with a checkpoint")
+
+    command = commands.add_parser("info", help="a network's card beside what is measured")
+    command.set_defaults(run=run_info)
+    command.add_argument("model", help="a network's name")
+
+    command = commands.add_parser("verify", help="hold cards to their networks; status 1 if not")
+    command.set_defaults(run=run_verify)
+    command.add_argument("models", nargs="*", help="networks; all of them if none is named")
+    return parser
+
+
+def _add_model(command: argparse.ArgumentParser, name: str) -> None:
+    help_text = "folder of a run, file or hub repository of a saved network, or a network's name"
+    command.add_argument(name, help=help_text)
+    command.add_argument("--weights", default="DEFAULT", help="checkpoint of a network by name")
+
+
+def _add_data(command: argparse.ArgumentParser, help_text: str | None) -> None:
+    command.add_argument("--data", help=help_text or "data set; that of the run if not named")
+    command.add_argument("--data-root", help="folder of the data set's files")

@@ -1,0 +1,103 @@
+"""evaluate and predict: what a trained network is worth and what it says."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import cnnarch
+from cnnarch._cards import CARDS
+from cnnarch.cli.names import USUAL
+from cnnarch.cli.tables import show_table
+
+if TYPE_CHECKING:
+    from cnnarch.models._classifier import ImageClassifier
+    from cnnarch.training import ImageData
+
+__all__ = ["run_evaluate", "run_predict", "show_figures"]
+
+
+def run_evaluate(parsed: argparse.Namespace) -> int:
+    """Accuracy, calibration and loss on the test images of a data set."""
+    from cnnarch.training import evaluate
+
+    model = _trained(parsed)
+    data = _held_out(model, parsed)
+    show_figures(evaluate(model, data.test)._asdict())
+    return 0
+
+
+def run_predict(parsed: argparse.Namespace) -> int:
+    """The likeliest classes of image files, or of a data set's first test images."""
+    if bool(parsed.files) == bool(parsed.data):
+        raise ValueError("name image files, or a data set with --data")
+    model = _trained(parsed).eval()
+    if parsed.data:
+        images = _held_out(model, parsed).test
+        indices = torch.arange(min(10, len(images)))
+        names = [f"test image {i + 1}: {images.classes[images.labels[i]]}" for i in indices]
+        inputs = images.inputs(indices)
+    else:
+        from cnnarch.images import find_images, read_image
+
+        names = [str(path) for path in find_images(parsed.files)]
+        transform = _preprocessing(model).transform()
+        inputs = torch.stack([transform(read_image(name, model.in_channels)) for name in names])
+    with torch.no_grad():
+        shares = torch.cat([model(batch).softmax(1) for batch in torch.split(inputs, 32)])
+    best = shares.topk(min(parsed.top, model.num_classes))
+    classes = getattr(model, "categories", None) or range(model.num_classes)
+    rows = [
+        (name, *(f"{classes[i]} {share:.1%}" for share, i in zip(*answer, strict=True)))
+        for name, answer in zip(
+            names, zip(*map(torch.Tensor.tolist, best), strict=True), strict=True
+        )
+    ]
+    show_table(("image", "most likely", *[""] * (len(rows[0]) - 2)), rows)
+    return 0
+
+
+def _trained(parsed: argparse.Namespace) -> "ImageClassifier":
+    """A saved network, or one of the library's with a checkpoint of the catalog."""
+    if not parsed.model:
+        raise ValueError("name the network with --model, such as the folder of a run")
+    name = USUAL.get(parsed.model, parsed.model)
+    if name in CARDS and not Path(name).exists():
+        return cnnarch.get_model(name, weights=parsed.weights)
+    return cnnarch.from_pretrained(parsed.model)
+
+
+def _preprocessing(model: Any) -> Any:
+    if getattr(model, "preprocessing", None) is None:
+        raise ValueError("the checkpoint does not say how images are prepared for it")
+    return model.preprocessing
+
+
+def _held_out(model: "ImageClassifier", parsed: argparse.Namespace) -> "ImageData":
+    """The data set that was named, or else the run's, prepared as the network wants it."""
+    from cnnarch.training import load_data, read_results
+
+    name = parsed.data or read_results(parsed.model).get("data")
+    if not name:
+        raise ValueError("name a data set with --data")
+    gray = model.in_channels == 1
+    size = _preprocessing(model).crop_size
+    data = load_data(name, root=parsed.data_root, image_resolution=size, grayscale=gray)
+    known = getattr(model, "categories", None)
+    if known and tuple(known) != data.classes:
+        raise ValueError(f"the network's classes are not those of {name}: {', '.join(known)}")
+    return data.prepared(_preprocessing(model))
+
+
+def show_figures(figures: Mapping[str, Any]) -> None:
+    """A table of an evaluation."""
+    rows = [(f"accuracy, {name}", f"{share:.2%}") for name, share in figures["per_class"].items()]
+    rows += [
+        ("accuracy, all classes", f"{figures['top1']:.2%}"),
+        ("label among the five likeliest", f"{figures['top5']:.2%}"),
+        ("calibration error", f"{figures['calibration_error']:.2%}"),
+        ("loss", f"{figures['loss']:.4f}"),
+    ]
+    show_table(("test images", ""), rows)

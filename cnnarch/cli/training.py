@@ -1,0 +1,195 @@
+"""train and compare: the command line, over a file, over a recipe."""
+
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import cnnarch
+from cnnarch._cards import ModelCard
+from cnnarch.analysis import count_parameters
+from cnnarch.cli.models import show_figures
+from cnnarch.cli.names import USUAL
+from cnnarch.cli.tables import show_table
+from cnnarch.finetuning import init_weights
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+    from cnnarch.models._classifier import ImageClassifier
+    from cnnarch.training import ImageData, Recipe
+
+__all__ = ["run_compare", "run_train"]
+
+
+def run_train(words: Sequence[str]) -> int:
+    """Train a network and keep what came of it in a folder."""
+    options = _options(words, "train")
+    if options.model is None:
+        raise ValueError(f"name a network, such as lenet5, or a family: {', '.join(USUAL)}")
+    name = USUAL.get(options.model, options.model)
+    folder = Path(options.output or f"runs/{name}-{options.data}".replace(":", "-"))
+    results = _train_one(name, folder, words, "train")
+    if results:
+        show_figures(results["test"])
+        print(f"{folder} holds {', '.join(sorted(p.name for p in folder.iterdir()))}")
+    return 0
+
+
+def run_compare(words: Sequence[str]) -> int:
+    """Train several networks, each by its recipe; one picture and one table of all."""
+    from cnnarch import viz
+    from cnnarch.training import History
+
+    options = _options(words, "compare")
+    names = [USUAL.get(name, name) for name in options.models]
+    if len(names) < 2 or options.devices > 1:
+        raise ValueError("name two networks or more, such as resnet18 plain18, on one device")
+    folder = Path(options.output or f"runs/{'-'.join(names)}")
+    rows, histories = [], {}
+    for name in names:
+        results = _train_one(name, folder / name, [*words, "--test_each_epoch=true"], "compare")
+        histories[name] = History.load(folder / name / "metrics.csv")
+        assert results is not None  # this is the only process
+        accuracies = (histories[name]["train_acc"][-1], results["test"]["top1"])
+        rows.append((name, f"{results['parameters']:,}", *(f"{a:.2%}" for a in accuracies)))
+    viz.comparison(histories).savefig(folder / "comparison.png")
+    show_table(("network", "parameters", "training accuracy", "test accuracy"), rows)
+    print(f"{folder / 'comparison.png'} has the curves")
+    return 0
+
+
+def _train_one(
+    name: str, folder: Path, words: Sequence[str], command: str
+) -> dict[str, Any] | None:
+    """Train a network as the command line says, and as its recipe where that says nothing."""
+    from cnnarch.training import Machine, Recipe, load_data, train
+
+    card = cnnarch.get_card(name)
+    options = _options(words, command, card)
+    recipe = Recipe(**{key: options[key] for key in Recipe.__dataclass_fields__})
+    if options.overwrite:
+        _remove_run(folder)
+    data = load_data(
+        options.data,
+        root=options.data_root,
+        image_resolution=recipe.image_resolution,
+        grayscale=recipe.grayscale,
+    )
+    model = _fresh(name, recipe, data)
+    data = data.suited(model, recipe.image_resolution)
+    print(
+        f"{name} ({count_parameters(model):,} parameters) learns {options.data}: "
+        f"{len(data.train):,} images to train, {len(data.test):,} to test, {recipe.source}"
+    )
+    return train(
+        model,
+        data,
+        recipe,
+        folder,
+        resume=options.resume,
+        machine=Machine(
+            options.devices, options.num_nodes, options.accelerator, options.num_workers
+        ),
+        loggers=[options.logger] if options.logger else [],
+        progress=True,
+        tell=_tell_epoch,
+    )
+
+
+def _fresh(name: str, recipe: "Recipe", data: "ImageData") -> "ImageClassifier":
+    """The network as the recipe and the data want it."""
+    sizes = {"num_classes": len(data.classes), "in_channels": data.channels}
+    torch.manual_seed(recipe.seed)
+    try:
+        model = cnnarch.get_model(name, weights=recipe.weights, **sizes, **recipe.model_options)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+    if recipe.init:
+        init_weights(model, recipe.init)
+    return model
+
+
+def _options(words: Sequence[str], command: str, card: ModelCard | None = None) -> "Namespace":
+    """The command line over a file named with --config over the recipe of a network."""
+    from cnnarch.training import find_recipe
+
+    words = [_underscored(word) for word in words]
+    if card is None:  # to learn which network and which data
+        return _parsed(_training_parser(command), [w for w in words if w[:7] != "--print"])
+    first = _options(words, command)
+    names = [f"{card.name}-{first.data}", f"{card.family}-{first.data}", card.name, card.family]
+    recipe = find_recipe(first.recipe) if first.recipe else find_recipe(*names, "default")
+    parser = _training_parser(command, recipe)
+    options = _parsed(parser, words)
+    return parser.instantiate(options)
+
+
+def _training_parser(command: str, recipe: "Recipe | None" = None) -> "ArgumentParser":
+    from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
+    from lightning.pytorch.loggers import Logger
+
+    from cnnarch.training import DATA_SETS, Recipe, list_recipes
+
+    parser = Recipe.parser(recipe, prog=f"cnnarch {command}")
+    networks = f"a network (cnnarch list), or a family: {', '.join(USUAL)}"
+    if command == "train":
+        parser.add_argument("model", nargs="?", help=networks)
+    else:
+        parser.add_argument("models", nargs="*", help=networks)
+    add = parser.add_argument
+    add("--data", default="digits", help=f"one of {', '.join(DATA_SETS)}")
+    add("--data_root", type=str | None, help="folder of the files, or to download them to")
+    add("--output", type=str | None, help="folder of the run; runs/NETWORK-DATA if not named")
+    add("--resume", action="store_true", help="go on with the run in the folder, if there is one")
+    add("--overwrite", action="store_true", help="remove the run in the folder first")
+    add("--recipe", type=str | None, help=f"start from one of {', '.join(list_recipes())}")
+    add("--devices", type=int, default=1, help="processes on this machine, a device each")
+    add("--num_nodes", type=int, default=1, help="machines; start the command on each")
+    add("--accelerator", default="auto", help="cpu, gpu or another of Lightning's")
+    add("--num_workers", type=int, default=0, help="processes that read images ahead")
+    add("--logger", type=Logger | None, help="a Lightning logger, besides metrics.csv")
+    add(
+        "--config", action=ActionConfigFile, help="YAML file of any of these; the command line wins"
+    )
+    return parser
+
+
+def _underscored(word: str) -> str:
+    """--num-epochs=3 as --num_epochs=3."""
+    name, equals, value = word.partition("=")
+    return (
+        name.replace("-", "_").replace("__", "--", 1) + equals + value if word[:2] == "--" else word
+    )
+
+
+def _parsed(parser: "ArgumentParser", words: Sequence[str]) -> "Namespace":
+    from jsonargparse import ArgumentError
+
+    from cnnarch.training.recipe import unknown_key
+
+    try:
+        return parser.parse_args(words)
+    except ArgumentError as error:
+        found = re.search(r"unrecognized arguments: --([\w.]+)|Option '([\w.]+)'", str(error))
+        if found:
+            known = parser.get_defaults().keys()
+            raise ValueError(unknown_key(found[1] or found[2], known)) from error
+        raise ValueError(str(error)) from error
+
+
+def _remove_run(folder: Path) -> None:
+    """Remove a run's folder, and no other."""
+    if (folder / "recipe.yaml").exists():
+        shutil.rmtree(folder)
+
+
+def _tell_epoch(row: Mapping[str, float]) -> None:
+    parts = [f"epoch {row['epoch']:3.0f}"]
+    for split, word in (("train", "training"), ("val", "validation"), ("test", "test")):
+        if f"{split}_loss" in row:
+            parts.append(f"{word} {row[f'{split}_loss']:.4f} {row[f'{split}_acc']:7.2%}")
+    print("   ".join([*parts, f"{row['seconds']:.1f} s"]))

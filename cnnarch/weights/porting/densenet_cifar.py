@@ -1,0 +1,18 @@
+"""The DenseNets for 32x32 images in pytorchcv: DenseNet-BC alone, its others are no paper's."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from cnnarch.weights.porting import Layout, Pair
+from cnnarch.weights.porting.densenet import units
+
+__all__ = ["LAYOUTS"]
+
+
+def pytorchcv(model: Any) -> Iterator[Pair]:
+    """`features.init_block`, `features.stage1.unit1.conv1.bn`, `features.stage2.trans2`."""
+    yield Pair("stem.conv", "features.init_block")
+    yield from units(model)
+
+
+LAYOUTS = (Layout("pytorchcv", pytorchcv),)

@@ -1,0 +1,23 @@
+"""MLP-Mixer in timm."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from cnnarch.weights.porting import Layout, Pair
+
+__all__ = ["LAYOUTS"]
+
+
+def timm(model: Any) -> Iterator[Pair]:
+    """`stem.proj`, `blocks.0.norm1`, `blocks.0.mlp_tokens.fc1`, `blocks.0.mlp_channels.fc1`."""
+    yield Pair("stem", "stem.proj")
+    for i in range(len(model.stages)):
+        ours, theirs = f"stages.{i}.0", f"blocks.{i}"
+        for part, number in (("token", 1), ("channel", 2)):
+            yield Pair(f"{ours}.{part}_norm", f"{theirs}.norm{number}")
+            yield Pair(f"{ours}.{part}_mlp", f"{theirs}.mlp_{part}s")
+    yield Pair(f"stages.{len(model.stages) - 1}.norm", "norm")
+    yield Pair("head.classifier", "head")
+
+
+LAYOUTS = (Layout("timm", timm),)

@@ -1,0 +1,23 @@
+"""The ResNets for 32x32 images in pytorchcv, whose shortcuts are projections; with SE too."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from cnnarch.weights.porting import Layout, Pair, conv_bn
+from cnnarch.weights.porting.resnet import units
+
+__all__ = ["LAYOUTS"]
+
+
+def pytorchcv(model: Any) -> Iterator[Pair]:
+    """`features.init_block.conv`, `features.stage1.unit1.body.conv1.conv`."""
+    yield from conv_bn("stem", "features.init_block")
+    yield from units(model)
+    yield Pair("head.classifier", "output")
+
+
+def _option_b(_model: Any) -> dict[str, Any]:
+    return {"shortcut": "B"}
+
+
+LAYOUTS = (Layout("pytorchcv", pytorchcv, _option_b),)

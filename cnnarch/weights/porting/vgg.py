@@ -1,0 +1,66 @@
+"""VGG in torchvision and timm, which differ in the head, and in pytorchcv."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from cnnarch.blocks.normalization import LRN
+from cnnarch.weights.porting import Layout, Pair, blocks, conv_bn
+
+__all__ = ["LAYOUTS"]
+
+
+def torchvision(model: Any) -> Iterator[Pair]:
+    """`features` counts every layer, pools and ReLUs too; `classifier.0`, `.3` and `.6`."""
+    yield from _features(model)
+    yield Pair("head.hidden.fc6", "classifier.0")
+    yield Pair("head.hidden.fc7", "classifier.3")
+    yield Pair("head.classifier", "classifier.6")
+
+
+def timm(model: Any) -> Iterator[Pair]:
+    """As torchvision's; the hidden layers are convolutions of 7x7 and 1x1."""
+    yield from _features(model)
+    channels = model.head.hidden.fc6.in_features // 7**2
+    yield Pair("head.hidden.fc6", "pre_logits.fc1", (-1, channels, 7, 7))
+    yield Pair("head.hidden.fc7", "pre_logits.fc2", (-1, model.num_features, 1, 1))
+    yield Pair("head.classifier", "head.fc")
+
+
+def pytorchcv(model: Any) -> Iterator[Pair]:
+    """`features.stage1.unit2.conv`, `output.fc1.fc`."""
+    if not _in_libraries(model):
+        return
+    yield from conv_bn("stem", "features.stage1.unit1")
+    for ours, _, i, j in blocks(model):
+        yield from conv_bn(ours, f"features.stage{i + 1}.unit{j + (2 if i == 0 else 1)}")
+    yield Pair("head.hidden.fc6", "output.fc1.fc")
+    yield Pair("head.hidden.fc7", "output.fc2.fc")
+    yield Pair("head.classifier", "output.fc3")
+
+
+def _features(model: Any) -> Iterator[Pair]:
+    if not _in_libraries(model):
+        return
+    index = 0
+    for ours, layer in [
+        ("stem", model.stem),
+        *((ours, block) for ours, block, *_ in blocks(model)),
+    ]:
+        yield Pair(f"{ours}.conv", f"features.{index}")
+        yield Pair(f"{ours}.norm", f"features.{index + 1}")
+        index += 1 if isinstance(layer, nn.MaxPool2d) else len(layer)
+
+
+def _in_libraries(model: Any) -> bool:
+    """Whether the network is not A-LRN or C, which no other library has."""
+    kernels = {m.kernel_size for m in model.modules() if isinstance(m, nn.Conv2d)}
+    return kernels == {(3, 3)} and not any(isinstance(m, LRN) for m in model.modules())
+
+
+LAYOUTS = (
+    Layout("torchvision", torchvision),
+    Layout("timm", timm),
+    Layout("pytorchcv", pytorchcv),
+)

@@ -1,0 +1,99 @@
+"""Every network as a backbone."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+import cnnarch
+from cnnarch import ImageClassifier
+from cnnarch.backbones import Backbone, get_backbone
+from cnnarch.testing import assert_close, example_images
+
+
+def test_it_gives_the_last_map_of_each_stride(model: ImageClassifier) -> None:
+    backbone = Backbone(copy.deepcopy(model)).eval()
+    strides = [row.stride for row in model.feature_info]
+    assert list(backbone.strides) == sorted(set(strides))
+    images = example_images(model)
+    with torch.no_grad():
+        maps = backbone(images)
+        expected = model.forward_stages(images, backbone.names)
+    assert list(maps) == list(backbone.names)
+    for ours, theirs, channels in zip(maps.values(), expected, backbone.channels, strict=True):
+        assert torch.equal(ours, theirs)
+        assert ours.shape[1] == channels
+
+
+def test_layers_after_the_last_stage_are_not_kept(model: ImageClassifier) -> None:
+    second = model.feature_info[1].name
+    backbone = Backbone(copy.deepcopy(model), [second, 0])
+    assert backbone.names == (second, model.feature_info[0].name)
+    assert len(backbone.stages) == 1
+    assert not hasattr(backbone, "head")
+    kept = {k: v.shape for k, v in backbone.state_dict().items()}
+    full = {k: v.shape for k, v in model.state_dict().items()}
+    assert kept.items() <= full.items()
+
+
+def test_copies_pickles_and_averages_agree(model: ImageClassifier) -> None:
+    backbone = Backbone(copy.deepcopy(model)).eval()
+    images = example_images(model, 1)
+    averaged = torch.optim.swa_utils.AveragedModel(backbone).eval()
+    with torch.no_grad():
+        expected = backbone(images)
+        for twin in (copy.deepcopy(backbone), pickle.loads(pickle.dumps(backbone)), averaged):
+            maps = twin(images)
+            assert all(torch.equal(maps[name], expected[name]) for name in expected)
+
+
+def test_it_compiles_exports_and_checkpoints(model: ImageClassifier) -> None:
+    torch.compiler.reset()
+    backbone = Backbone(copy.deepcopy(model)).eval()
+    images = example_images(model)
+    with torch.no_grad():
+        expected = backbone(images)
+        compiled = torch.compile(backbone, fullgraph=True, backend="eager")(images)
+        batch = {0: torch.export.Dim.DYNAMIC}
+        program = torch.export.export(backbone, (images,), dynamic_shapes=(batch,))
+        exported = program.module()(images)
+    for name in expected:
+        assert_close(compiled[name], expected[name])
+        assert_close(exported[name], expected[name])
+    backbone.set_grad_checkpointing(True)
+    maps = backbone.train()(images)
+    torch.stack([m.square().mean() for m in maps.values()]).sum().backward()
+    assert all(p.grad is not None for p in backbone.parameters())
+
+
+def test_stages_that_do_not_exist_are_named() -> None:
+    with pytest.raises(
+        ValueError, match="no stage 'conv9_x'; the stages are 0 'conv1', 1 'conv2_x'"
+    ):
+        get_backbone("resnet18", stages=["conv9_x"])
+    with pytest.raises(ValueError, match="no stage 5"):
+        get_backbone("resnet18", stages=[5])
+    with pytest.raises(ValueError, match="at least one row, and each once"):
+        get_backbone("resnet18", stages=["conv5_x", -1])
+    with pytest.raises(ValueError, match="at least one row"):
+        get_backbone("resnet18", stages=[])
+
+
+def test_other_options_reach_the_builder() -> None:
+    backbone = get_backbone("resnet18", in_channels=5, small_images=True)
+    assert backbone.in_channels == 5
+    assert backbone.strides == (1, 2, 4, 8)
+    with pytest.raises(TypeError, match="no option 'small_image'; did you mean 'small_images'"):
+        get_backbone("resnet18", small_image=True)
+
+
+def test_freezing_holds_inside_a_detector() -> None:
+    """A frozen backbone stays frozen when the model that it is part of is set to train."""
+    backbone = get_backbone("resnet18")
+    cnnarch.freeze(backbone, upto="conv3_x")
+    detector = nn.Sequential(backbone).train()
+    assert detector.training
+    assert not backbone.stages[1].training
+    assert backbone.stages[2].training

@@ -1,0 +1,111 @@
+"""Dilated networks against the networks themselves."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import cnnarch
+from cnnarch._cards import CARDS
+from cnnarch.blocks import SE
+from cnnarch.dilation import DilatedPool2d, dilate
+from cnnarch.testing import assert_close, calibrate
+
+# One network of each block and pool that the families with an output stride are made of.
+NETWORKS = [
+    ("resnet18", {}),
+    ("resnet50", {}),
+    ("resnet50", {"stride_in_1x1": True}),
+    ("se_resnet18", {}),
+    ("se_resnext50_32x4d", {}),
+    ("densenet121", {}),
+    ("mobilenet_v1", {"width": 0.25}),
+    ("efficientnet_b0", {}),
+    ("efficientnet_b0", {"padding": "same"}),
+    ("vgg11_bn", {"width": 0.25}),
+    ("googlenet_bn", {}),
+    ("bn_inception", {}),
+]
+
+
+@pytest.mark.parametrize("output_stride", [8, 16])
+@pytest.mark.parametrize(("name", "options"), NETWORKS, ids=str)
+def test_every_kth_pixel_is_the_networks_own(
+    name: str, options: dict[str, object], output_stride: int
+) -> None:
+    """The definition of the algorithm, and proof that the weights mean what they did."""
+    model = cnnarch.get_model(name, **options)
+    for module in list(model.modules()):
+        for child_name, child in module.named_children():
+            if isinstance(child, SE):  # its average is over the new pixels too
+                setattr(module, child_name, nn.Identity())
+    images = torch.randn(1, 3, 96, 64)
+    calibrate(model, torch.randn(4, 3, 64, 64))
+    strides = [row.stride for row in model.feature_info]
+    dilated = copy.deepcopy(model)
+    dilate(dilated, output_stride)
+    dilated.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        pairs = list(
+            zip(strides, model.forward_stages(images), dilated.forward_stages(images), strict=True)
+        )
+    for stride, usual, dense in pairs:
+        k = max(1, stride // output_stride)
+        assert dense.shape[-2:] == (
+            96 // min(stride, output_stride),
+            64 // min(stride, output_stride),
+        )
+        torch.testing.assert_close(dense[..., ::k, ::k], usual, rtol=1e-4, atol=1e-4)
+    assert [row.stride for row in dilated.feature_info] == [min(s, output_stride) for s in strides]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "vgg11_bn", "efficientnet_b0"])
+def test_a_dilated_backbone_trains(name: str) -> None:
+    backbone = cnnarch.get_backbone(name, output_stride=8)
+    maps = backbone(torch.randn(2, 3, 64, 64))
+    last = maps[backbone.names[-1]]
+    assert last.shape[-2:] == (8, 8)
+    last.square().mean().backward()
+    assert all(p.grad is not None for p in backbone.parameters())
+
+
+def test_strides_that_cannot_be_are_named() -> None:
+    with pytest.raises(ValueError, match="output_stride must be 8, 16 or 32, got 4"):
+        cnnarch.get_backbone("resnet18", output_stride=4)
+    with pytest.raises(ValueError, match="output_stride 8 is below the stem's, which is 32"):
+        cnnarch.get_backbone("mixer_s32", output_stride=8)
+
+
+def test_a_stride_that_the_network_has_changes_nothing() -> None:
+    model = cnnarch.resnet18()
+    before = str(model)
+    dilate(model, 32)
+    assert str(model) == before
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(2, 2), nn.AvgPool2d(2, 2), nn.MaxPool2d(3, 2, 1)])
+def test_a_dilated_pool_reads_the_pixels_that_the_pool_read(pool: nn.Module) -> None:
+    x = torch.randn(1, 2, 8, 12)
+    dense = torch.randn(1, 2, 16, 24)  # the same pixels, with others in between
+    dense[..., ::2, ::2] = x
+    assert_close(DilatedPool2d.of(pool, 2)(dense)[..., ::4, ::4], pool(x))
+
+
+def test_families_with_an_output_stride_reach_it() -> None:
+    for family in (
+        "resnet",
+        "se_resnet",
+        "senet",
+        "densenet",
+        "mobilenet_v1",
+        "efficientnet",
+        "vgg",
+    ):
+        cards = [card for card in CARDS.values() if card.family == family]
+        card = min(cards, key=lambda c: c.macs)
+        if card.input_size[-1] < 224:
+            continue
+        with torch.device("meta"):
+            backbone = cnnarch.get_backbone(card.name, output_stride=8)
+        assert max(backbone.strides) == 8

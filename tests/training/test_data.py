@@ -1,0 +1,104 @@
+"""Images in memory and in files, and what the network reads of them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import cnnarch
+from cnnarch.training import ImageData, ImageSet
+from cnnarch.training.data import Batch, FilePixels, measured, to_channels
+from cnnarch.weights import Preprocessing
+
+
+def test_measured_input_has_mean_zero_and_deviation_one() -> None:
+    pixels = torch.randint(0, 256, (50, 3, 16, 16)).to(torch.uint8)
+    images = ImageSet(pixels, torch.zeros(50).long(), ("a",), measured(pixels, 16, 3))
+    inputs = images.inputs(torch.arange(50))
+    torch.testing.assert_close(inputs.mean((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(inputs.std((0, 2, 3)), torch.ones(3), atol=1e-3, rtol=0)
+
+
+def test_measured_keeps_a_channel_that_never_changes_finite() -> None:
+    pixels = torch.full((4, 1, 8, 8), 51, dtype=torch.uint8)
+    assert measured(pixels, 8, 1).mean == pytest.approx((0.2,))
+    assert measured(pixels, 8, 1).std == (1.0,)
+
+
+def test_gray_from_colour_weighs_as_television_does() -> None:
+    red = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
+    red[:, 0] = 200
+    gray = to_channels(red, 1)
+    assert gray.shape == (1, 1, 2, 2)
+    assert gray.unique().item() == pytest.approx(0.2989 * 200, abs=1)  # ITU-R 601-2
+
+
+def test_colour_from_gray_repeats_it() -> None:
+    gray = torch.randint(0, 256, (2, 1, 4, 4)).to(torch.uint8)
+    assert all(torch.equal(channel, gray[:, 0]) for channel in to_channels(gray, 3).unbind(1))
+
+
+def test_two_channels_are_not_guessed_at() -> None:
+    with pytest.raises(ValueError, match="images of 2 channels .* network of 3"):
+        to_channels(torch.zeros(1, 2, 4, 4), 3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"), [([0, 4], "0 to 3, got 0 to 4"), ([-1, 0], "got -1")]
+)
+def test_labels_outside_the_classes_are_refused(labels: list[int], message: str) -> None:
+    pixels = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=message):
+        ImageSet(pixels, torch.tensor(labels), tuple("abcd"), Preprocessing(8, 8))
+
+
+def test_what_is_held_back_is_not_trained_on(data: ImageData) -> None:
+    train, validation = data.hold_back(0.25, seed=3)
+    assert validation is not None
+    assert (len(train), len(validation)) == (72, 24)
+    pixels = torch.cat([s.pixels[torch.arange(len(s))] for s in (train, validation)])
+    assert len(pixels.unique(dim=0)) == len(data.train)
+
+
+def test_holding_back_nothing_gives_all_images(data: ImageData) -> None:
+    train, validation = data.hold_back(0.0)
+    assert train is data.train
+    assert validation is None
+
+
+def test_the_share_held_back_must_leave_something(data: ImageData) -> None:
+    with pytest.raises(ValueError, match=r"validation must be in \[0, 1\), got 1"):
+        data.hold_back(1)
+
+
+def test_images_grow_to_the_least_that_a_network_accepts(data: ImageData) -> None:
+    small = data.prepared(Preprocessing(8, 8, mean=(0.5,), std=(0.5,)))
+    assert small.suited(cnnarch.lenet5()).preprocessing.crop_size == 32
+    assert small.suited(cnnarch.lenet5(), 40).preprocessing.crop_size == 40
+    assert data.suited(cnnarch.lenet5()).preprocessing == data.preprocessing
+
+
+def test_pretrained_weights_decide_how_images_are_scaled(data: ImageData) -> None:
+    model = cnnarch.lenet5()
+    model.preprocessing = Preprocessing(36, 40, mean=(0.1,), std=(0.2,))  # type: ignore[assignment]
+    suited = data.suited(model).preprocessing
+    assert (suited.mean, suited.std) == ((0.1,), (0.2,))
+    assert (suited.crop_size, suited.resize_size) == (36, 36)  # nothing is cut off
+
+
+def test_files_give_the_pixels_that_memory_does(tmp_path: Path) -> None:
+    pixels = torch.randint(0, 256, (5, 3, 10, 10)).to(torch.uint8)
+    paths = [tmp_path / f"{i}.png" for i in range(5)]
+    for path, image in zip(paths, pixels, strict=True):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+    files = FilePixels(paths, 10, 3)
+    assert torch.equal(files[torch.tensor([4, 1])], pixels[[4, 1]])
+    sets = [
+        ImageSet(p, torch.arange(5), tuple("abcde"), Preprocessing(10, 10)) for p in (files, pixels)
+    ]
+    for a, b in zip(
+        sets[0][Batch(torch.tensor([2, 0]))], sets[1][Batch(torch.tensor([2, 0]))], strict=True
+    ):
+        assert torch.equal(torch.as_tensor(a), torch.as_tensor(b))
+    assert torch.equal(sets[0].subset(torch.tensor([3]))[Batch(torch.tensor([0]))][0], pixels[3:4])

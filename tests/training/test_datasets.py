@@ -1,0 +1,218 @@
+"""Data sets by name, from the files that are there."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cnnarch.training import datasets, load_data
+
+PARTS = {"train": 40, "t10k": 12}
+
+
+def write_idx(path: Path, values: Tensor) -> None:
+    """MNIST's format, zipped if the name says so."""
+    head = struct.pack(f">HBB{values.dim()}I", 0, 8, values.dim(), *values.shape)
+    data = head + values.numpy().tobytes()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+def mnist_files(folder: Path, suffix: str = ".gz") -> dict[str, Tensor]:
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {}
+    for part, count in PARTS.items():
+        images = torch.randint(0, 256, (count, 28, 28)).to(torch.uint8)
+        labels = (torch.arange(count) % 10).to(torch.uint8)
+        write_idx(folder / f"{part}-images-idx3-ubyte{suffix}", images)
+        write_idx(folder / f"{part}-labels-idx1-ubyte{suffix}", labels)
+        written[part] = images
+    return written
+
+
+@pytest.fixture
+def _no_debian(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "DEBIAN", {})
+
+
+def photographs(folder: Path, count: int, size: tuple[int, int] = (20, 24)) -> None:
+    folder.mkdir(parents=True)
+    for i in range(count):
+        Image.fromarray(np.full((*size, 3), i, dtype=np.uint8)).save(folder / f"{i:02}.png")
+
+
+def test_digits_are_1797_images_of_8_pixels_360_of_them_held_out() -> None:
+    data = load_data("digits")
+    assert (len(data.train), len(data.test)) == (1437, 360)
+    assert data.classes == tuple("0123456789")
+    assert data.train.pixels[torch.arange(3)].shape == (3, 1, 8, 8)
+    assert data.preprocessing.crop_size == 8
+    assert int(data.train.pixels[torch.arange(1437)].max()) == 255
+    assert (data.test.labels.bincount() - 36).abs().max() <= 1
+
+
+def test_no_held_out_digit_is_trained_on() -> None:
+    data = load_data("digits")
+    both = [{tuple(p.flatten().tolist()) for p in s.pixels[torch.arange(len(s))]} for s in data[1:]]
+    assert not both[0] & both[1]
+
+
+@pytest.mark.usefixtures("_no_debian")
+@pytest.mark.parametrize("suffix", [".gz", ""])
+@pytest.mark.parametrize("below", ["", "FashionMNIST/raw"])
+def test_fashion_mnist_is_read_where_it_lies(tmp_path: Path, suffix: str, below: str) -> None:
+    written = mnist_files(tmp_path / below, suffix)
+    data = load_data("fashion_mnist", root=tmp_path)
+    assert torch.equal(data.train.pixels[torch.arange(40)][:, 0], written["train"])
+    assert torch.equal(data.test.pixels[torch.arange(12)][:, 0], written["t10k"])
+    assert data.test.labels.tolist() == [i % 10 for i in range(12)]
+    assert data.classes[9] == "Ankle boot"
+
+
+def test_fashion_mnist_is_read_where_debian_puts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mnist_files(tmp_path / "debian")
+    monkeypatch.setattr(datasets, "DEBIAN", {"fashion_mnist": tmp_path / "debian"})
+    assert len(load_data("fashion_mnist", root=tmp_path / "empty").train) == 40
+
+
+@pytest.mark.skipif(not datasets.DEBIAN["fashion_mnist"].exists(), reason="needs Debian's files")
+def test_fashion_mnist_has_its_published_mean_and_deviation(tmp_path: Path) -> None:
+    data = load_data("fashion_mnist", root=tmp_path)
+    assert (len(data.train), len(data.test)) == (60_000, 10_000)
+    assert data.preprocessing.mean == pytest.approx((0.2860,), abs=5e-5)
+    assert data.preprocessing.std == pytest.approx((0.3530,), abs=5e-5)
+
+
+@pytest.mark.usefixtures("_no_debian")
+def test_missing_files_without_a_network_are_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"mnist is not in .* cannot be downloaded .*--data-root"):
+        load_data("mnist", root=tmp_path)
+
+
+@pytest.mark.parametrize("cut", [3, 1000, -1])
+def test_a_file_cut_short_is_named(tmp_path: Path, cut: int) -> None:
+    mnist_files(tmp_path, "")
+    path = tmp_path / "t10k-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(ValueError, match="t10k-images-idx3-ubyte is damaged"):
+        load_data("mnist", root=tmp_path)
+
+
+def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
+    mnist_files(tmp_path)
+    path = tmp_path / "train-labels-idx1-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(ValueError, match="train-labels-idx1-ubyte.gz is damaged"):
+        load_data("mnist", root=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_missing_cifar_without_a_network_is_a_clear_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=r"CIFAR100? is not in .* cannot be downloaded"):
+        load_data(name, root=tmp_path)
+
+
+def test_cifar_is_read_from_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.datasets import CIFAR10
+
+    def fake(self: CIFAR10, root: Path, train: bool, download: bool) -> None:
+        count = 6 if train else 4
+        self.data = np.arange(count * 32 * 32 * 3).reshape(count, 32, 32, 3).astype(np.uint8)
+        self.targets = list(range(count))
+        self.classes = [f"class {i}" for i in range(10)]
+
+    monkeypatch.setattr(CIFAR10, "__init__", fake)
+    data = load_data("cifar10", root=tmp_path)
+    pixels = data.train.pixels[torch.arange(6)]
+    assert pixels.shape == (6, 3, 32, 32)
+    assert pixels[0, :, 0, 1].tolist() == [3, 4, 5]  # colours of a pixel stand together in the file
+    assert data.test.labels.tolist() == [0, 1, 2, 3]
+
+
+def test_a_folder_holds_out_a_fifth_of_each_class(tmp_path: Path) -> None:
+    photographs(tmp_path / "cat", 10)
+    photographs(tmp_path / "dog", 5)
+    data = load_data(f"folder:{tmp_path}", image_resolution=16)
+    assert data.classes == ("cat", "dog")
+    assert data.train.labels.bincount().tolist() == [8, 4]
+    assert data.test.labels.bincount().tolist() == [2, 1]
+    again = load_data(f"folder:{tmp_path}", image_resolution=16)
+    assert torch.equal(again.test.inputs(torch.arange(3)), data.test.inputs(torch.arange(3)))
+
+
+def test_a_folder_may_bring_its_own_test_images(tmp_path: Path) -> None:
+    for part, count in (("train", 4), ("val", 2)):
+        for name in ("cat", "dog"):
+            photographs(tmp_path / part / name, count)
+    data = load_data(f"folder:{tmp_path}", image_resolution=16, grayscale=True)
+    assert (len(data.train), len(data.test), data.channels) == (8, 4, 1)
+
+
+def test_a_test_folder_of_an_unknown_class_is_refused(tmp_path: Path) -> None:
+    for place in ("train/cat", "train/dog", "test/cat", "test/cow"):
+        photographs(tmp_path / place, 2)
+    with pytest.raises(ValueError, match=r"has not: \['cow'\]"):
+        load_data(f"folder:{tmp_path}")
+
+
+def test_a_large_folder_is_read_when_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("cat", "dog"):
+        photographs(tmp_path / name, 5)
+    whole = load_data(f"folder:{tmp_path}", image_resolution=16)
+    monkeypatch.setattr(datasets, "MEMORY_LIMIT", 0)
+    lazy = load_data(f"folder:{tmp_path}", image_resolution=16)
+    assert isinstance(whole.train.pixels, Tensor)
+    assert not isinstance(lazy.train.pixels, Tensor)
+    some = torch.tensor([0, 3])
+    assert torch.equal(lazy.train.inputs(some), whole.train.inputs(some))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "must hold a folder of images for each class"),
+        (["cat"], "must hold"),
+        (None, "no folder"),
+    ],
+)
+def test_a_folder_without_classes_is_refused(
+    tmp_path: Path, names: list[str] | None, message: str
+) -> None:
+    for name in names or []:
+        photographs(tmp_path / name, 2)
+    place = tmp_path / "gone" if names is None else tmp_path
+    with pytest.raises(ValueError, match=message):
+        load_data(f"folder:{place}")
+
+
+def test_one_unreadable_image_is_named(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        photographs(tmp_path / name, 5)
+    (tmp_path / "dog" / "03.png").write_bytes(b"\x89PNG torn")
+    with pytest.raises(ValueError, match=r"dog/03\.png is not a readable image"):
+        load_data(f"folder:{tmp_path}", image_resolution=16)
+
+
+def test_synthetic_images_are_the_same_each_time() -> None:
+    data, again = (load_data("synthetic") for _ in range(2))
+    assert (len(data.train), len(data.test), len(data.classes)) == (1000, 200, 10)
+    assert torch.equal(data.train.inputs(torch.arange(9)), again.train.inputs(torch.arange(9)))
+
+
+@pytest.mark.parametrize("grayscale", [True, False])
+def test_images_come_in_gray_or_colour(grayscale: bool) -> None:
+    data = load_data("synthetic", grayscale=grayscale, image_resolution=20)
+    assert data.train.inputs(torch.arange(2)).shape == (2, 1 if grayscale else 3, 20, 20)
+
+
+def test_an_unknown_data_set_lists_those_there_are() -> None:
+    with pytest.raises(ValueError, match="no data set 'minst'; there are digits, mnist"):
+        load_data("minst")

@@ -1,0 +1,322 @@
+"""Training and measuring: what is learned, recorded, kept and left as it was."""
+
+import csv
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import cnnarch
+from cnnarch.training import (
+    History,
+    ImageData,
+    NonFiniteLossError,
+    Recipe,
+    evaluate,
+    fit,
+)
+
+QUICK = Recipe(
+    num_epochs=4,
+    batch_size=16,
+    optimizer="adam",
+    learning_rate=3e-3,
+    weight_decay=0,
+    validation=0.25,
+)
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+class Watcher(nn.Module):
+    """A network that notes its mode, and whether gradients are on, at each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Dropout(0.5), nn.Linear(16, 4))
+        self.calls: list[tuple[bool, bool, int]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls.append((self.training, torch.is_grad_enabled(), len(x)))
+        result: Tensor = self.net(x)
+        return result
+
+
+def test_a_network_learns(data: ImageData, lenet: cnnarch.ImageClassifier) -> None:
+    history = fit(lenet, data, QUICK)
+    assert evaluate(lenet, data.test).top1 > 0.95
+    assert history["train_loss"][-1] < history["train_loss"][0] / 2
+    assert not lenet.training
+
+
+def test_history_has_a_row_an_epoch(data: ImageData, lenet: cnnarch.ImageClassifier) -> None:
+    told: list[Any] = []
+    history = fit(lenet, data, replace(QUICK, test_each_epoch=True), tell=told.append)
+    assert history["epoch"] == [1, 2, 3, 4]
+    names = [
+        f"{split}_{figure}" for split in ("train", "val", "test") for figure in ("loss", "acc")
+    ]
+    assert set(history) == {*names, "epoch", "learning_rate", "seconds"}
+    assert told == history.rows
+
+
+def test_without_validation_all_images_are_trained_on(data: ImageData) -> None:
+    model = Watcher()
+    history = fit(model, data, replace(QUICK, num_epochs=1, validation=0))
+    assert sum(n for *_, n in model.calls) == 96
+    assert "val_loss" not in history
+
+
+def test_training_and_evaluation_each_have_their_mode(data: ImageData) -> None:
+    model = Watcher()
+    fit(model, data, replace(QUICK, num_epochs=3))
+    an_epoch = [(True, True, 16)] * 4 + [(False, False, 16), (False, False, 8)]
+    assert model.calls == an_epoch * 3
+
+
+def test_recorded_figures_are_those_of_all_images(
+    data: ImageData, lenet: cnnarch.ImageClassifier
+) -> None:
+    """With uneven batches, so that a mean of batch means would be another number."""
+    recipe = replace(QUICK, num_epochs=1, test_each_epoch=True, validation=0, batch_size=32)
+    history = fit(lenet, data, recipe)
+    with torch.no_grad():
+        logits = lenet(data.test.inputs(torch.arange(40)))
+    loss = cross_entropy(logits, data.test.labels)
+    assert history["test_loss"][0] == pytest.approx(float(loss), rel=1e-5)
+    right = (logits.argmax(1) == data.test.labels).float().mean()
+    assert history["test_acc"][0] == pytest.approx(float(right))
+
+
+def test_evaluation_agrees_with_plain_arithmetic(
+    data: ImageData, lenet: cnnarch.ImageClassifier
+) -> None:
+    fit(lenet, data, replace(QUICK, num_epochs=1))
+    figures = evaluate(lenet, data.test, batch_size=12)
+    with torch.no_grad():
+        logits = lenet(data.test.inputs(torch.arange(40)))
+    labels, answers = data.test.labels, logits.argmax(1)
+    assert figures.loss == pytest.approx(float(cross_entropy(logits, labels)), rel=1e-5)
+    assert figures.top1 == pytest.approx(float((answers == labels).float().mean()))
+    assert figures.top5 == 1  # of four classes
+    for i, name in enumerate(data.classes):
+        of_class = answers[labels == i]
+        assert figures.per_class[name] == pytest.approx(float((of_class == i).float().mean()))
+        assert figures.confusion[i].tolist() == [int((of_class == j).sum()) for j in range(4)]
+    assert 0 <= figures.calibration_error <= 1
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluation_leaves_the_network_as_it_was(
+    data: ImageData, lenet: cnnarch.ImageClassifier, training: bool
+) -> None:
+    lenet.train(training)
+    before = weights(lenet)
+    evaluate(lenet, data.test)
+    assert lenet.training is training
+    assert equal(before, weights(lenet))
+    assert all(p.requires_grad for p in lenet.parameters())
+
+
+def test_the_same_seed_gives_the_same_weights(data: ImageData) -> None:
+    def trained(noise: int) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        model = cnnarch.convnet(num_classes=4)
+        torch.manual_seed(noise)  # what ran before must not matter
+        fit(model, data, replace(QUICK, num_epochs=2, crop_padding=2, flip=True, mixup=0.2))
+        return weights(model)
+
+    assert equal(trained(1), trained(2))
+
+
+def test_training_leaves_the_random_numbers_of_others_alone(
+    data: ImageData, lenet: cnnarch.ImageClassifier
+) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    fit(lenet, data, replace(QUICK, num_epochs=1))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_fitting_again_goes_on_from_the_weights(
+    data: ImageData, lenet: cnnarch.ImageClassifier
+) -> None:
+    fit(lenet, data, QUICK)
+    again = fit(lenet, data, replace(QUICK, num_epochs=1, optimizer="sgd", learning_rate=1e-4))
+    assert again["val_acc"][0] > 0.9
+
+
+def test_stages_follow_each_other_in_one_history(
+    data: ImageData, lenet: cnnarch.ImageClassifier
+) -> None:
+    recipe = replace(
+        QUICK,
+        num_epochs=2,
+        schedule="constant",
+        then=[{"num_epochs": 1, "optimizer": "sgd", "learning_rate": 1e-4}],
+    )
+    history = fit(lenet, data, recipe)
+    assert history["epoch"] == [1, 2, 3]
+    assert history["learning_rate"] == pytest.approx([3e-3, 3e-3, 1e-4])
+
+
+def test_an_average_of_the_weights_is_the_result_where_asked_for(data: ImageData) -> None:
+    """After two steps of decay d: d * weights after the first + (1 - d) * after the second."""
+    recipe = Recipe(
+        optimizer="sgd", momentum=0, schedule="constant", validation=0, learning_rate=0.5
+    )
+
+    def trained(ema: float) -> tuple[list[Tensor], Tensor]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(16, 4))
+        read: list[Tensor] = []
+        model.register_forward_pre_hook(lambda *_: read.append(model[2].weight.detach().clone()))
+        fit(model, data, replace(recipe, num_epochs=1, batch_size=48, ema=ema))
+        return read, model[2].weight.detach()
+
+    (_, first), second = trained(ema=0.0)
+    _, averaged = trained(ema=0.25)
+    torch.testing.assert_close(averaged, 0.25 * first + 0.75 * second)
+    assert (first - second).abs().max() > 1e-3
+
+
+def test_the_best_epoch_is_the_result_where_asked_for(data: ImageData, tmp_path: Path) -> None:
+    """The rate is so high in the second stage of the schedule that the network forgets."""
+    torch.manual_seed(0)
+    model = cnnarch.lenet5(num_classes=4)
+    recipe = replace(
+        QUICK, num_epochs=5, schedule="step", step_epochs=[3], step_factor=1.0, keep_best=True
+    )
+    history = fit(model, data, recipe, output=tmp_path)
+    _, validation = data.hold_back(0.25, recipe.seed)
+    assert validation is not None
+    assert evaluate(model, validation).top1 == pytest.approx(max(history["val_acc"]))
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["stage-1-result.ckpt"]
+
+
+def test_training_stops_when_validation_gets_no_better(data: ImageData) -> None:
+    torch.manual_seed(0)
+    model = cnnarch.lenet5(num_classes=4)
+    recipe = replace(QUICK, num_epochs=50, learning_rate=0.0, schedule="constant", early_stopping=2)
+    assert len(fit(model, data, recipe).rows) == 3  # the first, and two without a better one
+
+
+def test_label_smoothing_is_in_the_training_loss_alone(data: ImageData) -> None:
+    def losses(smoothing: float) -> tuple[float, float]:
+        torch.manual_seed(0)
+        model = cnnarch.lenet5(num_classes=4)
+        recipe = replace(QUICK, num_epochs=1, learning_rate=0.0, label_smoothing=smoothing)
+        history = fit(model, data, recipe)
+        return history["train_loss"][0], history["val_loss"][0]
+
+    (plain, validation), (smooth, same) = losses(0.0), losses(0.4)
+    assert plain != pytest.approx(smooth)
+    assert validation == pytest.approx(same)
+
+
+def test_auxiliary_heads_have_their_losses(data: ImageData) -> None:
+    class Auxiliary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.main, self.aux = (nn.Linear(16, 4) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Any:
+            x = nn.functional.avg_pool2d(x, 8).flatten(1)
+            return cnnarch.AuxLogits(self.main(x), self.aux(x)) if self.training else self.main(x)
+
+    model = Auxiliary()
+    before = weights(model)
+    recipe = replace(QUICK, num_epochs=1, aux_weight=0.0)
+    history = fit(model, data, recipe)
+    assert history["train_aux1_loss"][0] > 0
+    after = weights(model)
+    assert torch.equal(before["aux.weight"], after["aux.weight"])  # weighed with nothing
+    assert not torch.equal(before["main.weight"], after["main.weight"])
+    fit(model, data, replace(recipe, aux_weight=0.3))
+    assert not torch.equal(before["aux.weight"], weights(model)["aux.weight"])
+
+
+def test_a_loss_that_is_not_finite_stops_and_says_where(
+    data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
+) -> None:
+    class Explodes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.step = lenet, 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.step += self.training
+            return self.net(x) * (math.inf if self.step == 7 else 1)
+
+    recipe = replace(QUICK, schedule="constant", learning_rate=0.001)
+    with pytest.raises(NonFiniteLossError, match=r"epoch 2, step 7, at learning rate 0.001"):
+        fit(Explodes(), data, recipe, output=tmp_path)
+    assert len(History.load(tmp_path / "metrics.csv").rows) == 1
+    last = torch.load(tmp_path / "checkpoints" / "stage-1-last.ckpt", weights_only=True)
+    assert last["epoch"] == 0
+    assert all(torch.isfinite(v).all() for v in last["state_dict"].values())
+
+
+def test_metrics_are_a_table_that_any_program_reads(
+    data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
+) -> None:
+    history = fit(lenet, data, replace(QUICK, num_epochs=2), output=tmp_path)
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["train_loss"]) for row in rows] == history["train_loss"]
+    assert History.load(tmp_path / "metrics.csv").rows == history.rows
+
+
+def test_any_lightning_logger_may_listen(
+    data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
+) -> None:
+    from lightning.pytorch.loggers import CSVLogger
+
+    logger = CSVLogger(tmp_path, name="", version="")
+    fit(lenet, data, replace(QUICK, num_epochs=1), loggers=[logger])
+    assert "train_loss" in (tmp_path / "metrics.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_classes": 7}, "the data need num_classes=4, the network has 7"),
+        ({"num_classes": 4, "in_channels": 3}, "need in_channels=1, the network has 3"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_data_is_refused(
+    data: ImageData, options: dict[str, int], message: str
+) -> None:
+    model = cnnarch.lenet5(**options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=message):
+        fit(model, data)
+    with pytest.raises(ValueError, match=message):
+        evaluate(model, data.test)
+
+
+def test_images_too_small_for_the_network_are_refused(
+    data: ImageData, lenet: cnnarch.ImageClassifier
+) -> None:
+    small = data.prepared(replace(data.preprocessing, crop_size=16, resize_size=16))
+    with pytest.raises(ValueError, match="32 pixels or more, the data's is 16"):
+        fit(lenet, small)
+
+
+def test_bf16_trains_in_bf16(data: ImageData) -> None:
+    seen = []
+    model = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(16, 4))
+    model[2].register_forward_hook(lambda *a: seen.append(a[2].dtype))
+    fit(model, data, replace(QUICK, num_epochs=1, precision="bf16-mixed"))
+    assert set(seen) == {torch.bfloat16}

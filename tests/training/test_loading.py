@@ -1,0 +1,76 @@
+"""Batches: full, shuffled, and the same whatever the number of processes."""
+
+import pytest
+import torch
+
+from cnnarch.training.loading import BatchSampler, seed_of
+
+
+def order(sampler: BatchSampler) -> list[list[int]]:
+    return [batch.indices.tolist() for batch in sampler]
+
+
+def test_training_batches_are_full_and_each_image_comes_once_at_most() -> None:
+    sampler = BatchSampler(100, 32, shuffle=True)
+    batches = order(sampler)
+    assert [len(b) for b in batches] == [32, 32, 32]
+    assert len(sampler) == 3
+    assert len({i for b in batches for i in b}) == 96
+
+
+def test_other_images_are_left_out_in_other_epochs() -> None:
+    sampler = BatchSampler(100, 32, shuffle=True)
+    seen = set()
+    for epoch in range(10):
+        sampler.set_epoch(epoch)
+        seen |= {i for b in order(sampler) for i in b}
+    assert seen == set(range(100))
+
+
+def test_evaluation_takes_every_image_in_order() -> None:
+    sampler = BatchSampler(10, 4)
+    assert order(sampler) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert len(sampler) == 3
+
+
+def test_seed_and_epoch_alone_set_the_order() -> None:
+    a, b = (BatchSampler(50, 10, shuffle=True, seed=3) for _ in range(2))
+    a.set_epoch(4)
+    b.set_epoch(4)
+    torch.manual_seed(99)
+    assert order(a) == order(b)
+    b.set_epoch(5)
+    assert order(a) != order(b)
+    assert order(a) != order(BatchSampler(50, 10, shuffle=True, seed=4))
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_two_processes_share_out_the_batches_of_one(shuffle: bool) -> None:
+    alone = BatchSampler(41, 8, shuffle=shuffle, seed=1)
+    shares = [BatchSampler(41, 8, shuffle=shuffle, seed=1, rank=r, world_size=2) for r in (0, 1)]
+    together = [sorted(a + b) for a, b in zip(*map(order, shares), strict=False)]
+    assert together[:5] == [sorted(b) for b in order(alone)][:5]
+    seeds = [[batch.seed for batch in s][:5] for s in (alone, *shares)]
+    assert seeds[0] == seeds[1] == seeds[2]
+
+
+def test_evaluation_by_two_processes_misses_no_image() -> None:
+    shares = [BatchSampler(9, 4, rank=r, world_size=2) for r in (0, 1)]
+    assert sorted(i for s in shares for b in order(s) for i in b) == list(range(9))
+
+
+def test_a_batch_larger_than_the_set_is_the_set() -> None:
+    assert [len(b) for b in order(BatchSampler(7, 32, shuffle=True))] == [7]
+    share = BatchSampler(7, 32, shuffle=True, rank=0, world_size=2)
+    assert [len(b) for b in order(share)] == [3]
+
+
+def test_batches_that_cannot_be_shared_out_are_refused() -> None:
+    with pytest.raises(ValueError, match="batch_size must be a multiple of the 3 processes, got 8"):
+        BatchSampler(50, 8, shuffle=True, world_size=3)
+
+
+def test_seeds_differ_wherever_a_number_does() -> None:
+    seeds = {seed_of(a, b, c) for a in range(10) for b in range(10) for c in range(10)}
+    assert len(seeds) == 1000
+    assert all(0 <= seed < 2**63 for seed in seeds)

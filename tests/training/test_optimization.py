@@ -1,0 +1,104 @@
+"""Optimizers and schedules: the learning rate at every step, by hand arithmetic."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, Adam, AdamW
+
+from cnnarch.training import Recipe
+from cnnarch.training.optimization import make_optimizer, make_schedule, number_of_epochs
+
+STEPS = 10  # an epoch
+
+
+def rates(recipe: Recipe) -> list[float]:
+    """Learning rate at each step of the whole recipe."""
+    optimizer = make_optimizer(nn.Linear(2, 2), recipe)
+    schedule = make_schedule(optimizer, recipe, STEPS)
+    found = []
+    for _ in range(number_of_epochs(recipe, STEPS) * STEPS):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+def test_optimizers_are_torchs_with_the_recipes_numbers() -> None:
+    model = nn.Linear(2, 2)
+    sgd = make_optimizer(model, Recipe(optimizer="sgd", momentum=0.8, nesterov=True))
+    assert isinstance(sgd, SGD)
+    assert (sgd.defaults["momentum"], sgd.defaults["nesterov"]) == (0.8, True)
+    adam = make_optimizer(model, Recipe(optimizer="adam", weight_decay=0.3))
+    assert type(adam) is Adam
+    assert adam.defaults["weight_decay"] == 0.3
+    assert type(make_optimizer(model, Recipe(optimizer="adamw"))) is AdamW
+
+
+def test_frozen_weights_are_not_handed_to_the_optimizer() -> None:
+    model = nn.Linear(2, 2)
+    model.bias.requires_grad_(False)
+    (group,) = make_optimizer(model, Recipe()).param_groups
+    assert [p.shape for p in group["params"]] == [(2, 2)]
+
+
+def test_constant_stays() -> None:
+    assert set(rates(Recipe(schedule="constant", learning_rate=0.2, num_epochs=2))) == {0.2}
+
+
+def test_step_divides_every_so_many_epochs() -> None:
+    found = rates(Recipe(schedule="step", learning_rate=1.0, step_epochs=2, num_epochs=5))
+    expected = [1.0] * 20 + [0.1] * 20 + [0.01] * 10
+    assert found == pytest.approx(expected)
+
+
+def test_step_divides_after_the_listed_epochs() -> None:
+    recipe = Recipe(schedule="step", learning_rate=1.0, step_epochs=[1, 3], num_epochs=4)
+    assert rates(recipe) == pytest.approx([1.0] * 10 + [0.1] * 20 + [0.01] * 10)
+
+
+def test_cosine_falls_from_the_highest_to_nothing() -> None:
+    found = rates(Recipe(schedule="cosine", learning_rate=2.0, num_epochs=4))
+    assert found == pytest.approx([1 + math.cos(math.pi * i / 40) for i in range(40)])
+
+
+def test_warmup_climbs_in_equal_steps_before_the_schedule() -> None:
+    recipe = Recipe(schedule="cosine", learning_rate=1.0, num_epochs=4, warmup_epochs=1)
+    found = rates(recipe)
+    assert found[:10] == pytest.approx([(i + 1) / 11 for i in range(10)])
+    assert found[10:] == pytest.approx([(1 + math.cos(math.pi * i / 30)) / 2 for i in range(30)])
+
+
+def test_steps_after_a_warmup_stay_where_they_were_asked_for() -> None:
+    recipe = Recipe(
+        schedule="step", learning_rate=1.0, step_epochs=[2], num_epochs=3, warmup_epochs=1
+    )
+    assert rates(recipe)[10:] == pytest.approx([1.0] * 10 + [0.1] * 10)
+
+
+@pytest.mark.parametrize(("warmup", "peak"), [(0.0, 0.3), (1.0, 0.1)])
+def test_one_cycle_climbs_and_falls(warmup: float, peak: float) -> None:
+    found = rates(Recipe(learning_rate=1.0, num_epochs=10, warmup_epochs=warmup))
+    assert max(found) == pytest.approx(1.0, abs=0.01)
+    assert found.index(max(found)) == pytest.approx(peak * 100, abs=1)
+    assert found[0] == pytest.approx(1 / 25)  # OneCycleLR's div_factor
+    assert found[-1] < 1e-4
+
+
+def test_length_may_be_given_in_steps() -> None:
+    assert number_of_epochs(Recipe(num_epochs=7), 390) == 7
+    assert number_of_epochs(Recipe(num_steps=64_000), 390) == 164  # ResNet's CIFAR training
+    assert number_of_epochs(Recipe(num_steps=3), 390) == 1
+
+
+def test_schedules_can_be_saved_without_code() -> None:
+    import io
+
+    for schedule in ("constant", "step", "cosine", "one-cycle"):
+        recipe = Recipe(schedule=schedule, warmup_epochs=1)  # type: ignore[arg-type]
+        optimizer = make_optimizer(nn.Linear(2, 2), recipe)
+        file = io.BytesIO()
+        torch.save(make_schedule(optimizer, recipe, STEPS).state_dict(), file)
+        file.seek(0)
+        assert torch.load(file, weights_only=True)

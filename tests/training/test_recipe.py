@@ -1,0 +1,83 @@
+"""Recipes: files, ranges, stages."""
+
+import inspect
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from cnnarch.training import Recipe, find_recipe, list_recipes
+
+
+def test_every_key_is_explained() -> None:
+    text = inspect.getdoc(Recipe) or ""
+    assert [f.name for f in fields(Recipe) if f"    {f.name}: " not in text] == []
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_recipe_is_valid_and_names_its_source(name: str) -> None:
+    assert find_recipe(name).source
+
+
+def test_the_first_name_that_has_a_recipe_counts() -> None:
+    assert find_recipe("nothing", "lenet-digits", "default") == find_recipe("lenet-digits")
+
+
+def test_an_unknown_recipe_lists_those_there_are() -> None:
+    with pytest.raises(ValueError, match=r"no recipe 'lenett'; there are .*lenet-digits"):
+        find_recipe("lenett")
+
+
+def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
+    recipe = Recipe(
+        learning_rate=1e-5,
+        step_epochs=[3, 6],
+        model_options={"small_images": True},
+        then=[{"optimizer": "adamw", "num_epochs": 2}],
+    )
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe.to_yaml())
+    assert Recipe.load(path) == recipe
+
+
+def test_numbers_may_be_written_as_people_write_them(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("learning_rate: 1e-3\nweight_decay: 0\n")  # plain YAML takes 1e-3 for a word
+    recipe = Recipe.load(path)
+    assert (recipe.learning_rate, recipe.weight_decay) == (0.001, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "learning_rat: 0.1",
+            r"unknown key 'learning_rat'; did you mean 'learning_rate'\? the keys",
+        ),
+        ("optimizer: lion", r"optimizer.*'sgd', 'adam', 'adamw'.*lion"),
+        ("num_epochs: many", r"num_epochs.*many"),
+        ("num_epochs: 0", "num_epochs must be at least 1, got 0"),
+        ("momentum: 1.5", "momentum must be from 0 to 1, got 1.5"),
+        ("randaugment: 31", "randaugment must be from 0 to 30, got 31"),
+        ("step_epochs: [5, 0]", "step_epochs must be at least 1, got 0"),
+        ("{early_stopping: 2, validation: 0}", "need a validation share"),
+        ("then: [{seed: 4}]", "then cannot change 'seed'"),
+        ("then: [{momentum: 2}]", "momentum must be from 0 to 1, got 2"),
+        ("then: [{optimizer: lion}]", "optimizer must be 'adam' or 'adamw' or 'sgd', got 'lion'"),
+        ("just words", "unknown key"),
+        ("a: [1", r"recipe\.yaml: .*line 1"),
+    ],
+)
+def test_a_wrong_file_says_what_is_allowed(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as raised:
+        Recipe.load(path)
+    assert "\n" not in str(raised.value)
+    assert "recipe.yaml" in str(raised.value)
+
+
+def test_stages_keep_what_they_do_not_change() -> None:
+    recipe = Recipe(learning_rate=0.1, flip=True, then=[{"learning_rate": 0.01}, {"flip": False}])
+    stages = [(s.learning_rate, s.flip) for s in recipe.stages()]
+    assert stages == [(0.1, True), (0.01, True), (0.1, False)]

@@ -1,0 +1,149 @@
+"""What survives: an interrupted run ends with the weights of one that was not."""
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import cnnarch
+from cnnarch.training import History, ImageData, Machine, Recipe, fit
+
+BASIC = Recipe(
+    num_epochs=4,
+    batch_size=16,
+    optimizer="adam",
+    learning_rate=3e-3,
+    validation=0.25,
+    crop_padding=2,
+    flip=True,
+    mixup=0.3,
+)
+RECIPES = {
+    "one-cycle with adam": BASIC,
+    "warm cosine with sgd": replace(
+        BASIC, optimizer="sgd", learning_rate=0.05, schedule="cosine", warmup_epochs=1
+    ),
+    "an average of weights": replace(BASIC, ema=0.9),
+    "the best epoch": replace(BASIC, keep_best=True),
+    "two stages": replace(
+        BASIC, num_epochs=2, then=[{"num_epochs": 2, "optimizer": "sgd", "schedule": "step"}]
+    ),
+    "without validation": replace(BASIC, validation=0.0),
+    "early stopping": replace(BASIC, early_stopping=2),
+    "test curves": replace(BASIC, test_each_epoch=True),
+}
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def network() -> cnnarch.ImageClassifier:
+    """With dropout and BatchNorm: both carry randomness or state from step to step."""
+    torch.manual_seed(0)
+    return cnnarch.se_resnet18(num_classes=4, in_channels=1, small_images=True, dropout=0.2)
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64, 4))
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def stop_after(epochs: int) -> Any:
+    def tell(row: dict[str, float]) -> None:
+        if row["epoch"] == epochs + 1:
+            raise KilledError  # before this epoch's checkpoint is written
+
+    return tell
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_resumed_run_ends_with_the_same_bits(
+    data: ImageData, tmp_path: Path, name: str, epochs: int
+) -> None:
+    recipe = RECIPES[name]
+    whole = small()
+    expected = fit(whole, data, recipe, output=tmp_path / "whole")
+    with pytest.raises(KilledError):
+        fit(small(), data, recipe, output=tmp_path / "cut", tell=stop_after(epochs))
+    torch.manual_seed(99)
+    resumed = small()
+    history = fit(resumed, data, recipe, output=tmp_path / "cut", resume=True)
+    a, b = state(whole), state(resumed)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    for key in expected:
+        if key != "seconds":
+            assert history[key] == expected[key], key
+    assert History.load(tmp_path / "cut" / "metrics.csv").rows == history.rows
+
+
+def test_resuming_a_finished_run_gives_its_weights(data: ImageData, tmp_path: Path) -> None:
+    model, again = small(), small()
+    history = fit(model, data, BASIC, output=tmp_path)
+    repeated = fit(again, data, BASIC, output=tmp_path, resume=True)
+    a, b = state(model), state(again)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert repeated.rows == history.rows
+
+
+def test_resuming_where_nothing_is_starts(data: ImageData, tmp_path: Path) -> None:
+    assert len(fit(small(), data, BASIC, output=tmp_path, resume=True).rows) == 4
+
+
+def test_worker_processes_do_not_change_the_result(data: ImageData) -> None:
+    """Also not of a second epoch, whose order the workers must be told."""
+    models = [small(), small()]
+    recipe = replace(BASIC, num_epochs=2)
+    for model, workers in zip(models, (0, 1), strict=True):
+        fit(model, data, recipe, machine=Machine(num_workers=workers))
+    a, b = map(state, models)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_checkpoint_cut_short_does_not_replace_the_last_one(
+    data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fills up in the middle of the second checkpoint."""
+    real, calls = torch.save, []
+
+    def full(thing: Any, file: Any) -> None:
+        calls.append(file)
+        if len(calls) == 2:
+            file.write(b"torn")
+            raise OSError(28, "No space left on device")
+        real(thing, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        fit(small(), data, BASIC, output=tmp_path)
+    (left,) = (tmp_path / "checkpoints").iterdir()
+    assert torch.load(left, weights_only=True)["epoch"] == 0
+    monkeypatch.setattr(torch, "save", real)
+    whole, resumed = small(), small()
+    fit(whole, data, BASIC)
+    fit(resumed, data, BASIC, output=tmp_path, resume=True)
+    a, b = state(whole), state(resumed)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_checkpoint_cannot_run_code(data: ImageData, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "ran",))
+
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    torch.save({"state_dict": Evil()}, folder / "stage-1-last.ckpt")
+    with pytest.raises(pickle.UnpicklingError):
+        fit(small(), data, BASIC, output=tmp_path, resume=True)
+    assert not (tmp_path / "ran").exists()

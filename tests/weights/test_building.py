@@ -1,0 +1,245 @@
+"""`weights=` of a builder: built on the meta device, tensors taken from the file's own pages."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+import cnnarch
+from cnnarch.testing import assert_close, calibrate
+from cnnarch.weights import Weights, WeightsError, export
+
+X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+def save_torchvision(folder: Path, model: nn.Module, **extra: Any) -> Path:
+    path = folder / "theirs.pth"
+    torch.save({"model": model.state_dict(), **extra}, path)
+    return path
+
+
+@pytest.mark.parametrize("form", ["folder", "file", "Path", "state dict"])
+def test_every_form_of_weights_gives_the_same_logits(
+    resnet: cnnarch.ImageClassifier, saved: Path, form: str
+) -> None:
+    weights: Any = {
+        "folder": str(saved),
+        "file": str(saved / "model.safetensors"),
+        "Path": saved / "model.safetensors",
+        "state dict": resnet.state_dict(),
+    }[form]
+    model = cnnarch.resnet18(weights=weights).eval()
+    with torch.no_grad():
+        assert_close(model(X), resnet(X), 0.0)
+
+
+def test_a_training_script_of_torchvision_leaves_a_file_that_loads(
+    resnet: cnnarch.ImageClassifier, tmp_path: Path
+) -> None:
+    import argparse
+
+    theirs = torchvision.models.resnet18()
+    theirs.load_state_dict(export(resnet))
+    path = save_torchvision(tmp_path, theirs, args=argparse.Namespace(lr=0.1), epoch=3)
+    with torch.no_grad():
+        assert_close(cnnarch.resnet18(weights=path).eval()(X), theirs.eval()(X), 0.0)
+
+
+def test_nothing_stays_on_the_meta_device(model_name: str, tmp_path: Path) -> None:
+    model = cnnarch.get_model(model_name)
+    model.save_pretrained(tmp_path)
+    again = cnnarch.from_pretrained(tmp_path, num_classes=7)
+    assert not any(t.is_meta for t in again.state_dict().values())
+    assert again.num_classes == 7
+    for name, tensor in again.state_dict().items():
+        if not name.startswith("head.classifier"):
+            assert torch.equal(tensor, model.state_dict()[name]), name
+
+
+def test_a_checkpoint_brings_its_number_of_classes_and_channels(tmp_path: Path) -> None:
+    torch.save(cnnarch.resnet18(num_classes=9, in_channels=5).state_dict(), tmp_path / "w.pth")
+    model = cnnarch.resnet18(weights=tmp_path / "w.pth")
+    assert (model.num_classes, model.in_channels) == (9, 5)
+    assert model.options == {"num_classes": 9, "in_channels": 5}
+
+
+def test_what_the_caller_says_goes_before(saved: Path, resnet: cnnarch.ImageClassifier) -> None:
+    torch.manual_seed(0)
+    model = cnnarch.resnet18(weights=saved, num_classes=10, in_channels=1).eval()
+    assert model.options == {"num_classes": 10, "in_channels": 1}
+    assert model(X[:, :1]).shape == (2, 10)
+    weight = model.get_parameter("head.classifier.weight")
+    assert 0 < weight.std() < 0.1  # initialised, not memory as it came
+    with torch.no_grad():
+        grey = X[:, :1]
+        expected = resnet.forward_features(grey.expand(-1, 3, -1, -1))
+        assert_close(model.forward_features(grey), expected)
+
+
+def test_no_classes_asked_for_gives_the_features(
+    saved: Path, resnet: cnnarch.ImageClassifier
+) -> None:
+    model = cnnarch.resnet18(weights=saved, num_classes=0).eval()
+    with torch.no_grad():
+        pooled = resnet.forward_head(resnet.forward_features(X), pre_logits=True)
+        assert_close(model(X), pooled, 0.0)
+
+
+def test_options_that_a_checkpoint_depends_on_are_applied(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = cnnarch.efficientnet_lite0(norm_eps=1e-2, padding="same")
+    calibrate(model, X)
+    model.eval().save_pretrained(tmp_path)
+    again = cnnarch.efficientnet_lite0(weights=tmp_path).eval()
+    assert again.options == {"norm_eps": 1e-2, "padding": "same"}
+    with torch.no_grad():
+        assert_close(again(X), model(X), 0.0)
+
+
+@pytest.mark.parametrize("option", [{"padding": "symmetric"}, {"norm_eps": 1e-5}])
+def test_options_that_contradict_a_checkpoint_are_refused_by_name(
+    tmp_path: Path, option: dict[str, Any]
+) -> None:
+    model = cnnarch.efficientnet_lite0(norm_eps=1e-2, padding="same")
+    model.save_pretrained(tmp_path)
+    (name,) = option
+    with pytest.raises(WeightsError, match=f"needs {name}=.*, got {name}="):
+        cnnarch.efficientnet_lite0(weights=tmp_path, **option)
+
+
+def test_the_file_alone_remembers_its_options(tmp_path: Path) -> None:
+    """Without its config.json, moved elsewhere, it still says what it depends on."""
+    cnnarch.efficientnet_lite0(padding="same").save_pretrained(tmp_path)
+    alone = (tmp_path / "model.safetensors").rename(tmp_path / "moved.safetensors")
+    assert cnnarch.efficientnet_lite0(weights=alone).options == {"padding": "same"}
+
+
+def test_needs_of_a_layout_are_applied_without_being_asked(tmp_path: Path) -> None:
+    """efficientnet_pytorch's tensors are TensorFlow's, which pads otherwise."""
+    state = export(cnnarch.efficientnet_lite0(padding="same"), "efficientnet_pytorch")
+    torch.save(state, tmp_path / "lite0.pth")
+    assert cnnarch.efficientnet_lite0(weights=tmp_path / "lite0.pth").options == {"padding": "same"}
+    with pytest.raises(WeightsError, match="needs padding='same', got padding='symmetric'"):
+        cnnarch.efficientnet_lite0(weights=tmp_path / "lite0.pth", padding="symmetric")
+
+
+def test_drop_rates_are_the_callers_whatever_the_checkpoint_had(tmp_path: Path) -> None:
+    cnnarch.resnet18(dropout=0.5).save_pretrained(tmp_path)
+    assert cnnarch.resnet18(weights=tmp_path).options == {"dropout": 0.5}
+    assert cnnarch.resnet18(weights=tmp_path, dropout=0.1).options == {"dropout": 0.1}
+
+
+def test_a_checkpoint_of_another_network_is_an_error(saved: Path) -> None:
+    with pytest.raises(WeightsError, match="does not fit the network"):
+        cnnarch.resnet34(weights=saved)
+    entry = cnnarch.weights.get_weights("resnet50")["IMAGENET1K_V1"]
+    with pytest.raises(WeightsError, match="IMAGENET1K_V1 is for resnet50, not for resnet18"):
+        cnnarch.resnet18(weights=entry)
+
+
+@pytest.mark.parametrize("name", ["no/such/file.safetensors", "nothing.pth"])
+def test_a_path_that_is_not_there_is_an_error_that_names_it(name: str) -> None:
+    with pytest.raises(WeightsError, match=name):
+        cnnarch.resnet18(weights=name)
+
+
+def test_an_unknown_kind_of_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "weights.h5").write_bytes(b"x")
+    with pytest.raises(WeightsError, match=r"weights end in \.safetensors, \.pth"):
+        cnnarch.resnet18(weights=tmp_path / "weights.h5")
+
+
+def test_tensors_are_pages_of_the_file_and_private(saved: Path) -> None:
+    """Trainable and one's own, yet no anonymous memory is spent on them."""
+    copy = (saved / "model.safetensors").read_bytes()
+    one, other = (cnnarch.resnet18(weights=saved) for _ in range(2))
+    assert one.stem.conv.weight.requires_grad
+    with torch.no_grad():
+        one.stem.conv.weight.add_(1)
+    assert not torch.equal(one.stem.conv.weight, other.stem.conv.weight)
+    assert (saved / "model.safetensors").read_bytes() == copy
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux")
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_loading_spends_no_memory_of_its_own(saved: Path, tmp_path: Path, suffix: str) -> None:
+    """Anonymous memory grows by less than a quarter of the file's 45 MiB."""
+    path = saved / "model.safetensors"
+    if suffix == ".pth":
+        path = tmp_path / "model.pth"
+        torch.save(cnnarch.resnet18(weights=saved).state_dict(), path)
+    code = f"""
+import cnnarch.weights, pathlib
+def anonymous():
+    lines = pathlib.Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(l.split()[1]) for l in lines if l.startswith("Anonymous:"))
+cnnarch.resnet18(weights={str(path)!r})
+before = anonymous()
+models = [cnnarch.resnet18(weights={str(path)!r}) for _ in range(3)]
+print((anonymous() - before) / 3 / 1024)
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(out.stdout) < 11
+
+
+def test_each_tensor_has_a_storage_of_its_own(saved: Path) -> None:
+    """Else saving or copying one layer would take the whole file with it."""
+    model = cnnarch.resnet18(weights=saved)
+    for tensor in model.state_dict().values():
+        assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+
+
+def test_networks_load_onto_the_default_device_and_dtype(saved: Path) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = cnnarch.resnet18(weights=saved, num_classes=3)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {p.dtype for p in model.parameters()} == {torch.float64}
+    with torch.device("meta"):
+        assert cnnarch.resnet18(weights=saved, num_classes=3).stem.conv.weight.is_meta
+
+
+def test_a_torchvision_enum_member_stands_for_its_file(
+    resnet: cnnarch.ImageClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+    theirs = torchvision.models.resnet18()
+    theirs.load_state_dict(export(resnet))
+    path = tmp_path / os.path.basename(member.url)
+    torch.save(theirs.state_dict(), path)
+    asked: list[Weights] = []
+
+    def fetch(entry: Weights) -> Path:
+        asked.append(entry)
+        return path
+
+    monkeypatch.setattr("cnnarch.weights.source.fetch", fetch)
+    for weights in (member, "IMAGENET1K_V1", "imagenet1k_v1", "DEFAULT"):
+        model = cnnarch.resnet18(weights=weights).eval()
+        assert asked.pop().url == member.url
+        with torch.no_grad():
+            assert_close(model(X), resnet(X), 0.0)
+    assert model.categories[:2] == ("tench", "goldfish")  # type: ignore[attr-defined]
+    assert model.preprocessing.resize_size == 256  # type: ignore[attr-defined]
+
+
+def test_the_first_call_of_weights_is_what_imports_the_room() -> None:
+    code = "import sys, cnnarch; cnnarch.resnet18(); print('cnnarch.weights' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"
+
+
+def test_loading_our_own_file_imports_neither_torchvision_nor_the_hub(saved: Path) -> None:
+    code = (
+        f"import sys, cnnarch; cnnarch.resnet18(weights={str(saved)!r})\n"
+        "print([m for m in ('torchvision', 'huggingface_hub', 'timm') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

@@ -1,0 +1,151 @@
+"""Saved networks are rebuilt exactly, and shared."""
+
+import copy
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import cnnarch
+from cnnarch.testing import assert_close
+from cnnarch.weights import Preprocessing, WeightsError, find_pretrained, push_to_hub
+from tests.weights.server import Server
+
+X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_folder_has_tensors_config_and_card(saved: Path, resnet: cnnarch.ImageClassifier) -> None:
+    assert sorted(p.name for p in saved.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    config = json.loads((saved / "config.json").read_text())
+    assert config["builder"] == "resnet18"
+    assert config["options"] == {}
+    assert config["version"] == cnnarch.__version__
+    tensors = load_file(saved / "model.safetensors")
+    assert tensors.keys() == resnet.state_dict().keys()
+    assert "cnnarch.from_pretrained(" in (saved / "README.md").read_text()
+
+
+def test_options_preprocessing_and_classes_come_back(tmp_path: Path) -> None:
+    model = cnnarch.resnet18(num_classes=2, small_images=True)
+    model.preprocessing = Preprocessing(32, 36, "bicubic", (0.5,) * 3, (0.25,) * 3)  # type: ignore[assignment]
+    model.categories = ("cat", "dög")  # type: ignore[assignment]
+    model.save_pretrained(tmp_path)
+    again = cnnarch.from_pretrained(tmp_path)
+    assert again.options == {"num_classes": 2, "small_images": True}
+    assert again.preprocessing == model.preprocessing
+    assert again.categories == model.categories
+    again.save_pretrained(tmp_path / "again")
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_every_network_comes_back_with_its_logits(
+    model_name: str, model: cnnarch.ImageClassifier, tmp_path: Path
+) -> None:
+    from cnnarch.testing import example_images
+
+    model.save_pretrained(tmp_path)
+    again = cnnarch.from_pretrained(tmp_path).eval()
+    assert again.builder == model_name
+    x = example_images(model)
+    with torch.no_grad():
+        assert_close(again(x), model(x), 0.0)
+
+
+def test_options_given_anew_go_before_those_saved(saved: Path) -> None:
+    assert cnnarch.from_pretrained(saved, num_classes=4).num_classes == 4
+
+
+def test_the_tensors_file_is_enough(saved: Path) -> None:
+    assert cnnarch.from_pretrained(saved / "model.safetensors").builder == "resnet18"
+
+
+def test_saving_over_the_file_a_network_is_mapped_from_disturbs_no_one(
+    resnet: cnnarch.ImageClassifier, tmp_path: Path
+) -> None:
+    resnet.save_pretrained(tmp_path)
+    one, other = (cnnarch.from_pretrained(tmp_path) for _ in range(2))
+    with torch.no_grad():
+        one.stem.conv.weight.zero_()
+    one.save_pretrained(tmp_path)
+    assert torch.equal(other.stem.conv.weight, resnet.stem.conv.weight)
+    assert cnnarch.from_pretrained(tmp_path).stem.conv.weight.count_nonzero() == 0
+    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_failed_save_leaves_the_old_file(
+    resnet: cnnarch.ImageClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resnet.save_pretrained(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OSError, match="no space"):
+        cnnarch.resnet18().save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_loaded_network_copies_pickles_and_saves_like_any(saved: Path) -> None:
+    model = cnnarch.from_pretrained(saved).eval()
+    with torch.no_grad():
+        for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert_close(again(X), model(X), 0.0)
+
+
+def test_a_network_made_through_its_class_cannot_be_rebuilt(tmp_path: Path) -> None:
+    from cnnarch.blocks import Residual
+
+    with pytest.raises(WeightsError, match="made by a builder can be rebuilt; ResNet was not"):
+        cnnarch.ResNet(Residual, (1, 1, 1, 1)).save_pretrained(tmp_path)
+
+
+def test_a_network_without_values_cannot_be_saved(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        model = cnnarch.resnet18()
+    with pytest.raises(WeightsError, match="meta device has no values"):
+        model.save_pretrained(tmp_path)
+
+
+def test_a_folder_that_names_no_builder_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"architecture": "resnet18", "num_classes": 10}')
+    with pytest.raises(WeightsError, match="does not say which cnnarch builder"):
+        cnnarch.from_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match="there is no folder, file or repository 'nothing'"):
+        cnnarch.from_pretrained("nothing")
+
+
+def test_a_network_goes_to_the_hub_and_comes_back(
+    hub: Server, resnet: cnnarch.ImageClassifier
+) -> None:
+    address = push_to_hub(resnet, "owner/name", token="hf_none")
+    assert address.startswith(hub.url)
+    assert sorted(hub.repositories["owner/name"]) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    card = hub.repositories["owner/name"]["README.md"].decode()
+    assert "cnnarch.from_pretrained('hf-hub:owner/name')" in card
+    for source in ("owner/name", "hf-hub:owner/name", "hf-hub:owner/name@main"):
+        again = cnnarch.from_pretrained(source).eval()
+        with torch.no_grad():
+            assert_close(again(X), resnet(X), 0.0)
+    assert find_pretrained("owner/name") == ("resnet18", "hf-hub:owner/name")
+
+
+def test_a_hub_that_refuses_is_one_error(hub: Server, resnet: cnnarch.ImageClassifier) -> None:
+    with pytest.raises(WeightsError, match="owner/name/more"):
+        push_to_hub(resnet, "owner/name/more")
+    assert hub.count("POST") == 0
