@@ -52,7 +52,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _calibrated(name: str) -> cnnarch.ImageClassifier:
     torch.manual_seed(0)
     model = cnnarch.get_model(name)
-    calibrate(model, example_images(model, batch=4))
+    calibrate(model, example_images(model, batch=8))
     return model
 
 

@@ -57,8 +57,8 @@ def _he_forward_(layer: nn.Conv2d | nn.Linear) -> None:
 class Inception(Branches):
     r"""$y = [W_1 x;\ W_3 R_3 x;\ W_5 R_5 x;\ W_p\,\mathrm{pool}(x)]$, ReLU after each convolution.
 
-    Fig. 2b of the paper. 1x1 convolutions (`reduce`) make the map thin before the dear 3x3 and
-    5x5 ones, and thin out the 3x3 max-pool of stride 1.
+    Fig. 2b of the paper. 1x1 convolutions (`reduce`) make the map thin before the costly 3x3 and
+    5x5 ones, and thin out the 3x3 max-pool of stride 1. Weights are drawn from N(0, 2 / fan_in).
 
     Args:
         in_channels: channels of the input.

@@ -28,12 +28,16 @@ def he_normal_(layer: Layer) -> None:
 def lecun_normal_(layer: Layer) -> None:
     r"""Draw weights from $N(0, 1 / \mathrm{fan_{in}})$ cut off at two deviations; the bias to 0.
 
-    The normal is drawn a little wider, so that the variance after the cut is $1 / fan_{in}$.
+    The normal is a little wider before the cut, so that the variance is $1 / fan_{in}$ after it.
     Sources: LeCun et al., "Efficient BackProp", 1998, sec. 4.6; the cut is JAX's.
     """
     if not layer.weight.is_meta:
         std = math.sqrt(1 / layer.weight[0].numel()) / 0.8796256610342398
-        nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+        share = math.erf(math.sqrt(2))  # of a normal distribution within two deviations
+        with (
+            torch.no_grad()
+        ):  # the inverse of the distribution: trunc_normal_ takes 20 times longer
+            layer.weight.uniform_(-share, share).erfinv_().mul_(math.sqrt(2) * std)
         constant_(layer.bias, 0.0)
 
 

@@ -94,13 +94,14 @@ def _mlp(width: int, hidden: int, drop_path: float) -> nn.Sequential:
     mlp.act = nn.GELU()
     mlp.fc2 = _Linear(hidden, width)
     mlp.drop_path = StochasticDepth(drop_path)
-    for layer in (mlp.fc1, mlp.fc2):
-        lecun_normal_(layer)
     return mlp
 
 
 class _Linear(nn.Linear):
     """A linear layer on (N, H, W, C) that may run as the 1x1 convolution which it is."""
+
+    def reset_parameters(self) -> None:
+        lecun_normal_(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return _linear(x, self.weight, self.bias)

@@ -28,9 +28,10 @@ __all__ = ["run_compare", "run_train"]
 def run_train(words: Sequence[str]) -> int:
     """Train a network and keep what came of it in a folder."""
     options = _options(words, "train")
-    if options.model is None:
-        raise ValueError(f"name a network, such as lenet5, or a family: {', '.join(USUAL)}")
-    name = USUAL.get(options.model, options.model)
+    names = options.networks or [name for name in [options.model] if name]
+    if len(names) != 1:
+        raise ValueError(f"name one network, such as lenet5, or a family: {', '.join(USUAL)}")
+    name = USUAL.get(names[0], names[0])
     folder = Path(options.output or f"runs/{name}-{options.data}".replace(":", "-"))
     results = _train_one(name, folder, words, "train")
     if results:
@@ -45,7 +46,7 @@ def run_compare(words: Sequence[str]) -> int:
     from cnnarch.training import History
 
     options = _options(words, "compare")
-    names = [USUAL.get(name, name) for name in options.models]
+    names = [USUAL.get(name, name) for name in options.networks]
     if len(names) < 2 or options.devices > 1:
         raise ValueError("name two networks or more, such as resnet18 plain18, on one device")
     folder = Path(options.output or f"runs/{'-'.join(names)}")
@@ -67,6 +68,7 @@ def _train_one(
 ) -> dict[str, Any] | None:
     """Train a network as the command line says, and as its recipe where that says nothing."""
     from cnnarch.training import Machine, Recipe, load_data, train
+    from cnnarch.training.machine import is_first_process
 
     card = cnnarch.get_card(name)
     options = _options(words, command, card)
@@ -81,10 +83,11 @@ def _train_one(
     )
     model = _fresh(name, recipe, data)
     data = data.suited(model, recipe.image_resolution)
-    print(
-        f"{name} ({count_parameters(model):,} parameters) learns {options.data}: "
-        f"{len(data.train):,} images to train, {len(data.test):,} to test, {recipe.source}"
-    )
+    if is_first_process():
+        print(
+            f"{name}, {count_parameters(model):,} parameters, learns {options.data}: "
+            f"{len(data.train):,} images to train, {len(data.test):,} to test\n{recipe.source}"
+        )
     return train(
         model,
         data,
@@ -124,8 +127,8 @@ def _options(words: Sequence[str], command: str, card: ModelCard | None = None) 
     names = [f"{card.name}-{first.data}", f"{card.family}-{first.data}", card.name, card.family]
     recipe = find_recipe(first.recipe) if first.recipe else find_recipe(*names, "default")
     parser = _training_parser(command, recipe)
-    options = _parsed(parser, words)
-    return parser.instantiate(options)
+    parser.set_defaults(model=card.name)
+    return parser.instantiate(_parsed(parser, words))
 
 
 def _training_parser(command: str, recipe: "Recipe | None" = None) -> "ArgumentParser":
@@ -136,11 +139,9 @@ def _training_parser(command: str, recipe: "Recipe | None" = None) -> "ArgumentP
 
     parser = Recipe.parser(recipe, prog=f"cnnarch {command}")
     networks = f"a network (cnnarch list), or a family: {', '.join(USUAL)}"
-    if command == "train":
-        parser.add_argument("model", nargs="?", help=networks)
-    else:
-        parser.add_argument("models", nargs="*", help=networks)
     add = parser.add_argument
+    add("networks", nargs="*", help=networks)
+    add("--model", type=str | None, help="the network, where a file names it")
     add("--data", default="digits", help=f"one of {', '.join(DATA_SETS)}")
     add("--data_root", type=str | None, help="folder of the files, or to download them to")
     add("--output", type=str | None, help="folder of the run; runs/NETWORK-DATA if not named")
@@ -160,10 +161,10 @@ def _training_parser(command: str, recipe: "Recipe | None" = None) -> "ArgumentP
 
 def _underscored(word: str) -> str:
     """--num-epochs=3 as --num_epochs=3."""
-    name, equals, value = word.partition("=")
-    return (
-        name.replace("-", "_").replace("__", "--", 1) + equals + value if word[:2] == "--" else word
-    )
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word[2:].partition("=")
+    return f"--{name.replace('-', '_')}{equals}{value}"
 
 
 def _parsed(parser: "ArgumentParser", words: Sequence[str]) -> "Namespace":

@@ -164,16 +164,13 @@ def _max_pool(kernel_size: int) -> nn.MaxPool2d:
 
 
 def _conv2(form: Form, pool: bool) -> Stage:
-    stage = Stage(pool=_max_pool(3)) if pool else Stage()
-    convs = (
-        inception_conv(64, 64, 1, norm=form.norm),
-        inception_conv(64, 192, 3, norm=form.norm),
-    )
-    if form.norm is None:
-        stage.extend([_lrn(), *convs, _lrn()])
-    else:
-        stage.extend(convs)
-    return stage
+    lrn = form.norm is None
+    opening: dict[str, nn.Module] = {"pool": _max_pool(3)} if pool else {}
+    if lrn:
+        opening["lrn"] = _lrn()
+    reduce = inception_conv(64, 64, 1, norm=form.norm)
+    stage = Stage(reduce, inception_conv(64, 192, 3, norm=form.norm), **opening)
+    return stage.append(_lrn()) if lrn else stage
 
 
 def _lrn() -> LRN:

@@ -78,6 +78,8 @@ def quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", ".*does not have many workers")
             # Layers that are frozen on purpose.
             warnings.filterwarnings("ignore", ".*in eval mode at the start of training")
+            # A run that is resumed, or the second stage of one.
+            warnings.filterwarnings("ignore", "Checkpoint directory .* is not empty")
             # Lightning's own use of torch's tree utilities.
             warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
             yield

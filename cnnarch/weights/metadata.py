@@ -8,7 +8,7 @@ installed. Nothing is added that they do not say.
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def from_torchvision(member: Any, network: str | None = None) -> Weights:
             std=std,
         ),
         labels="imagenet1k" if categories and len(categories) == _IMAGENET_CLASSES else None,
-        metrics=metrics,
+        metrics={name: value for name, value in metrics.items() if not math.isnan(value)},
         dataset=dataset,
         license=meta.get("license", NOT_STATED),
         source=meta.get("recipe"),
@@ -130,9 +130,10 @@ def collect() -> dict[str, dict[str, Weights]]:
     for twin in (*twins(library="torchvision"), *twins(library="timm")):
         for entry in _torchvision(twin) if twin.library == "torchvision" else _timm(twin):
             entries = catalog.setdefault(twin.builder, {})
-            if entry.tag in entries:
-                raise ValueError(f"{twin.builder} has two checkpoints {entry.tag}")
-            entries[str(entry.tag)] = entry
+            tag = str(entry.tag)
+            if tag in entries:  # another form of the network, trained by the same recipe
+                tag = f"{tag}_{twin.name}".upper()
+            entries[tag] = replace(entry, tag=tag)
     catalog["efficientnet_lite0"] = {
         "IMAGENET1K_V1": LITE0,
         **catalog.get("efficientnet_lite0", {}),

@@ -115,9 +115,9 @@ def find_pretrained(source: str | os.PathLike[str]) -> tuple[str, str]:
     name = os.fspath(source)
     path = Path(name).expanduser()
     if path.is_dir():
-        config = read_folder_config(path)
+        name, config = str(path.absolute()), read_folder_config(path)  # a bare name is no path
     elif path.exists():
-        config = _config_inside(read_safetensors(path)[1], name)
+        name, config = str(path.absolute()), _config_inside(read_safetensors(path)[1], name)
     elif "/" in name and not name.startswith((".", "/", "~")) and not name.endswith(SUFFIXES):
         hub = parse_hub_name(name)
         found = fetch_from_hub(hub, CONFIG)

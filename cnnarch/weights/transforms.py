@@ -20,7 +20,6 @@ def make_transform(preprocessing: "Preprocessing") -> v2.Transform:
             _Pixels(len(preprocessing.mean)),
             v2.Resize(preprocessing.resize_size, interpolation, antialias=preprocessing.antialias),
             v2.CenterCrop(preprocessing.crop_size),
-            v2.ToImage(),
             v2.ToDtype(torch.float32, scale=True),
             v2.Normalize(preprocessing.mean, preprocessing.std),
             v2.ToPureTensor(),
@@ -29,10 +28,10 @@ def make_transform(preprocessing: "Preprocessing") -> v2.Transform:
 
 
 class _Pixels(nn.Module):
-    """Images of the right number of channels in 8 bits, as files have them.
+    """Tensors of the right number of channels in 8 bits, as files have them.
 
-    PIL images may have a palette, whose numbers are no colours, or transparency. Floats would be
-    resized otherwise: in 8 bits what bicubic interpolation overshoots is cut off.
+    PIL images may have a palette, whose numbers are no colours, or transparency; PIL resizes by
+    other numbers, and floats keep what bicubic interpolation overshoots. So all go one way.
     """
 
     def __init__(self, channels: int) -> None:
@@ -42,7 +41,7 @@ class _Pixels(nn.Module):
 
     def forward(self, image: Any) -> Any:
         if not isinstance(image, Tensor):
-            return image.convert("L" if self.channels == 1 else "RGB")
+            return v2.functional.pil_to_tensor(image.convert("L" if self.channels == 1 else "RGB"))
         if image.is_floating_point():
             image = self.to_bytes(image.clamp(0, 1))
         if image.shape[-3] == self.channels:

@@ -88,7 +88,7 @@ def test_a_layer_has_the_weights_of_two_mlps_and_two_norms() -> None:
 
 
 def test_norms_see_one_pixel_and_have_the_papers_eps() -> None:
-    """An eps of 1e-5 would shrink values of this size by a quarter."""
+    """An eps of 1e-5 would shrink values of this size by a third."""
     x = torch.randn(2, C, H, W) * 3e-3
     expected = normalised(x.permute(0, 2, 3, 1), LayerNorm2d(C)).permute(0, 3, 1, 2)
     assert_close(LayerNorm2d(C)(x), expected)

@@ -25,7 +25,7 @@ def images(batch: int, side: int) -> Tensor:
 
 
 def same_weights(ours: nn.Module, theirs: nn.Module) -> None:
-    """timm's network has the same tensors in the same order; norms and biases get a spread."""
+    """The other network has the same tensors in the same order; norms and biases get a spread."""
     for parameter in ours.parameters():
         if parameter.dim() == 1:
             nn.init.normal_(parameter, 0.5, 0.3)
@@ -196,7 +196,7 @@ def test_drop_path_grows_linearly_from_zero_to_its_rate() -> None:
 
 
 def test_gelu_is_exact_and_a_module_for_each_use() -> None:
-    gelus = [m for m in cnnarch.mixer_s32().modules() if isinstance(m, nn.GELU)]
+    gelus = [m for m in on_meta("mixer_s32").modules() if isinstance(m, nn.GELU)]
     assert len(gelus) == 2 * 8
     assert {g.approximate for g in gelus} == {"none"}
 

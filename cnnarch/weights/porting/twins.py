@@ -53,7 +53,7 @@ BOTTLENECKS = (50, 101, 152)
 VGGS = ("vgg11", "vgg13", "vgg16", "vgg19")
 MIXERS = ("mixer_s32", "mixer_s16", "mixer_b32", "mixer_b16", "mixer_l32", "mixer_l16")
 DENSE_BC = ((100, 12), (250, 24), (190, 40))
-SMALL_SETS = (("cifar10", {}), ("svhn", {}), ("cifar100", {"num_classes": 100}))
+SMALL_SETS: tuple[tuple[str, dict[str, Any]], ...] = (("cifar10", {}), ("svhn", {}), ("cifar100", {"num_classes": 100}))
 
 PAPER_STRIDE = {"stride_in_1x1": True}
 PADDED_POOL = {"ceil_pool": False}

@@ -1,0 +1,105 @@
+"""How long does it take, and how much memory, to have VGG-16 with its weights from a file?
+
+Bar: against torchvision reading the same values from its .pth, at most 0.4x the time and, in
+extra peak memory, at most 1.1x the size of the file. Mapped pages cost nothing until they are
+used, so the time and the memory that count are taken after every value was read once.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import keep
+
+FILE = "vgg16-397923af.pth"  # the name under which torchvision looks for it in torch.hub's cache
+RUNS = 9
+WRITE = """
+import os, sys, torch, torchvision, cnnarch
+folder = sys.argv[1]
+theirs = torchvision.models.vgg16()
+torch.save(theirs.state_dict(), os.path.join(folder, "hub", "checkpoints", sys.argv[2]))
+ours = cnnarch.vgg16(weights=theirs.state_dict())
+ours.save_pretrained(os.path.join(folder, "ours"))
+"""
+MEASURE = """
+import json, resource, sys, time, torch
+{imports}
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+folder, file = sys.argv[1:]
+before, start = peak(), time.perf_counter()
+model = {build}
+loaded = time.perf_counter() - start
+with torch.no_grad():
+    total = sum(p.sum().item() for p in model.parameters())
+used = time.perf_counter() - start
+print(json.dumps(dict(loaded=loaded, used=used, memory=peak() - before, total=total)))
+"""
+BUILD = {
+    "torchvision": ("import torchvision", 'torchvision.models.vgg16(weights="IMAGENET1K_V1")'),
+    "cnnarch, its own .safetensors": (
+        "import cnnarch.weights",
+        'cnnarch.vgg16(weights=f"{folder}/ours")',
+    ),
+    "cnnarch, torchvision's .pth": (
+        "import cnnarch.weights",
+        'cnnarch.vgg16(weights=f"{folder}/hub/checkpoints/{file}")',
+    ),
+}
+
+
+def run(code: str, folder: Path, environment: Mapping[str, str]) -> str:
+    command = [sys.executable, "-c", code, str(folder), FILE]
+    out = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return out.stdout
+
+
+def measure(folder: Path, runs: int) -> dict[str, list[dict[str, float]]]:
+    """Processes in turns (A B C A B C ...), after one of each that fills the page cache."""
+    environment = {**os.environ, "TORCH_HOME": str(folder)}
+    (folder / "hub" / "checkpoints").mkdir(parents=True)
+    run(WRITE, folder, environment)
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in BUILD}
+    for number in range(-1, runs):
+        for name, (imports, build) in BUILD.items():
+            code = MEASURE.replace("{imports}", imports).replace("{build}", build)
+            result = json.loads(run(code, folder, environment))
+            if number >= 0:
+                found[name].append(result)
+    totals = {round(result["total"], 1) for results in found.values() for result in results}
+    assert len(totals) == 1, f"not the same values were read: {totals}"
+    return found
+
+
+def median(results: list[dict[str, float]], what: str) -> float:
+    return statistics.median(result[what] for result in results)
+
+
+def main(runs: int = RUNS) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        found = measure(Path(name), runs)
+        size = (Path(name) / "hub" / "checkpoints" / FILE).stat().st_size
+    theirs = median(found["torchvision"], "used")
+    results: dict[str, Any] = {"file_bytes": size, "runs": runs}
+    for name, values in found.items():
+        results[name] = {
+            "seconds_until_built": median(values, "loaded"),
+            "seconds_until_every_value_was_read": median(values, "used"),
+            "time_over_torchvisions": median(values, "used") / theirs,
+            "extra_peak_memory_over_file_size": median(values, "memory") / size,
+        }
+    keep(
+        "weights_loading",
+        "at most 0.4x torchvision's time and 1.1x the file's size in extra peak memory",
+        results,
+    )
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

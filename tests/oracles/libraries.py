@@ -1,0 +1,65 @@
+"""Networks of other libraries, with random values in every tensor."""
+
+import importlib
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnarch.testing import calibrate
+from cnnarch.weights.porting.twins import NearTwin, Twin
+
+
+def build(twin: Twin | NearTwin, **arguments: Any) -> nn.Module:
+    """Their network with random weights and no memory: its tensors are on the meta device.
+
+    Args:
+        twin: the row that names it.
+        **arguments: for their factory, besides those of the row.
+    """
+    arguments = {**getattr(twin, "arguments", {}), **arguments}
+    with torch.device("meta"):
+        model: nn.Module = _factory(twin.library, twin.name)(**arguments)
+    return model.eval()
+
+
+def _factory(library: str, name: str) -> Any:
+    if library == "torchvision":
+        return lambda **k: _get("torchvision.models", "get_model")(name, weights=None, **k)
+    if library == "timm":
+        return lambda **k: _get("timm", "create_model")(name, **k)
+    if library == "pytorchcv":
+        return lambda **k: _get("pytorchcv.model_provider", "get_model")(name, **k)
+    if library == "cadene":
+        return lambda **k: _get("pretrainedmodels", name)(pretrained=None, **k)
+    package = "efficientnet_lite_pytorch" if "lite" in name else "efficientnet_pytorch"
+    return lambda **k: _get(package, "EfficientNet").from_name(name, **k)
+
+
+def _get(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
+
+
+def randomise(model: nn.Module, images: Tensor) -> None:
+    """Fill a network that has no memory with random values, which keep activations finite.
+
+    Statistics of BatchNorm are those of `images`, times and plus something random: others make
+    the deepest networks overflow.
+    """
+    model.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in model.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            tensor.zero_()
+        elif tensor.dim() > 1:
+            tensor.normal_(0, 1 / math.sqrt(tensor[0].numel()), generator=generator)
+        elif name.endswith("weight"):
+            tensor.uniform_(0.5, 1.5, generator=generator)
+        else:
+            tensor.normal_(0, 0.2, generator=generator)
+    calibrate(model, images)
+    for norm in [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]:
+        noise = torch.empty_like(norm.running_mean).normal_(0, 0.2, generator=generator)
+        norm.running_mean += noise * norm.running_var.sqrt()
+        norm.running_var *= torch.empty_like(noise).uniform_(0.5, 1.5, generator=generator)

@@ -1,0 +1,314 @@
+"""The command: what it prints, what it leaves behind, and how it says no."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import cnnarch
+from cnnarch._cards import CARDS
+from cnnarch.cli import main
+from cnnarch.cli.names import USUAL
+
+QUICK = ["--num_epochs", "1", "--image_resolution", "32"]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def failure(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What a mistake is told in: one line, and status 2."""
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert line.startswith("cnnarch: ")
+    return line
+
+
+# --- networks by name ---
+
+
+def test_list_names_every_network(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == cnnarch.list_models()
+
+
+def test_list_takes_a_wildcard_and_a_family(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "resnet*0", "--family", "resnet"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["resnet50"]
+    assert "25,557,032" in lines[1]
+
+
+def test_info_shows_the_papers_figures_beside_the_measured(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["info", "resnet50"]) == 0
+    out = capsys.readouterr().out
+    assert "Deep Residual Learning for Image Recognition" in out
+    assert "arxiv.org/abs/1512.03385" in out
+    (line,) = [x for x in out.splitlines() if "3.8B (Table 1)" in x]
+    assert "3,857,973,248" in line
+    assert "agrees" in line
+    assert "25,557,032" in out
+
+
+def test_info_takes_a_familys_name(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["info", "lenet"])
+    assert capsys.readouterr().out.startswith("lenet5")
+
+
+def test_verify_holds_cards_to_their_networks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "lenet5", "resnet18"]) == 0
+    out = capsys.readouterr().out
+    assert "2 networks" in out
+    assert "every card holds" in out
+
+
+@pytest.mark.parametrize("figure", ["params", "macs"])
+def test_verify_finds_a_card_that_lies(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, figure: str
+) -> None:
+    from dataclasses import replace
+
+    card = CARDS["lenet5"]
+    monkeypatch.setitem(CARDS, "lenet5", replace(card, **{figure: getattr(card, figure) + 1}))
+    cnnarch.get_card.cache_clear()
+    try:
+        assert main(["verify", "lenet5"]) == 1
+    finally:
+        cnnarch.get_card.cache_clear()
+    out = capsys.readouterr().out
+    assert f"the card says {getattr(card, figure) + 1:,}" in out
+    assert "do not hold: lenet5" in out
+
+
+@pytest.mark.slow
+def test_verify_holds_all_cards(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify"]) == 0
+    assert "every card holds" in capsys.readouterr().out
+
+
+def test_aliases_name_networks() -> None:
+    assert set(USUAL.values()) <= set(CARDS)
+    wanted = (
+        "resnet vgg googlenet densenet senet mobilenet efficientnet mixer nin alexnet lenet cnn"
+    )
+    assert set(USUAL) == set(wanted.split())
+
+
+def test_families_are_the_commands_alone() -> None:
+    with pytest.raises(ValueError, match="no network 'resnet'"):
+        cnnarch.get_model("resnet")
+
+
+# --- training ---
+
+
+def test_train_then_use_what_it_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "lenet", "--data", "digits", "--output", "run", "--num-epochs=2"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "61,706 parameters" in out
+    assert "epoch   2" in out
+    assert "accuracy, all classes" in out
+
+    assert main(["evaluate", "run"]) == 0
+    again = capsys.readouterr().out
+    accuracy = [line for line in out.splitlines() if "all classes" in line]
+    assert accuracy == [line for line in again.splitlines() if "all classes" in line]
+
+    assert main(["predict", "--model", "run", "--data", "digits"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 11
+
+    for i in range(2):
+        Image.new("L", (20, 30), 40 * i).save(tmp_path / f"{i}.png")
+    assert main(["predict", "--model", "run", "0.png", "1.png", "--top", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["0.png", "1.png"]
+    assert lines[1].count("%") == 2
+
+
+def test_train_resumes_overwrites_or_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "lenet5", *QUICK]
+    assert main(words) == 0
+    folder = Path("runs/lenet5-digits")
+    first = (folder / "results.json").stat().st_mtime_ns
+    assert main([*words, "--resume"]) == 0
+    assert (folder / "results.json").stat().st_mtime_ns == first
+    assert main([*words, "--overwrite"]) == 0
+    assert (folder / "results.json").stat().st_mtime_ns > first
+    capsys.readouterr()
+    assert "holds a run" in failure(capsys, *words)
+
+
+def test_the_command_line_wins_over_the_file_and_the_file_over_the_recipe() -> None:
+    Path("mine.yaml").write_text("learning_rate: 1e-3\nnum_epochs: 1\nbatch_size: 64\n")
+    words = ["train", "lenet5", "--config", "mine.yaml", "--batch_size", "48", "--output", "run"]
+    assert main(words) == 0
+    written = yaml.safe_load(Path("run/recipe.yaml").read_text())
+    assert (written["learning_rate"], written["num_epochs"]) == (0.001, 1)  # the file's
+    assert written["batch_size"] == 48  # the command line's
+    assert written["optimizer"] == "adam"  # of the recipe lenet-digits
+
+
+def test_a_runs_own_recipe_repeats_it() -> None:
+    assert main(["train", "lenet5", *QUICK, "--seed", "3", "--output", "a"]) == 0
+    assert main(["train", "--config", "a/recipe.yaml", "--output", "b"]) == 0
+    models = [cnnarch.from_pretrained(name).state_dict() for name in ("a", "b")]
+    assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
+
+
+def test_print_config_shows_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "lenet5", "--data", "digits", "--momentum", "0.7", "--print_config"])
+    assert stopped.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    from cnnarch.training import Recipe
+
+    assert set(printed) > set(Recipe.__dataclass_fields__)
+    assert (printed["momentum"], printed["optimizer"]) == (0.7, "adam")
+
+
+def test_options_of_the_network_are_passed_on() -> None:
+    words = ["train", "lenet5", *QUICK, "--model_options", "{activation: relu, pool: max}"]
+    assert main([*words, "--output", "run"]) == 0
+    assert cnnarch.from_pretrained("run").options["activation"] == "relu"
+
+
+def test_images_are_shown_in_gray_or_colour_as_asked() -> None:
+    assert main(["train", "lenet5", *QUICK, "--grayscale", "false", "--output", "run"]) == 0
+    assert cnnarch.from_pretrained("run").in_channels == 3
+
+
+def test_weights_are_drawn_by_the_rule_asked_for() -> None:
+    words = ["train", "lenet5", *QUICK, "--init", "orthogonal", "--learning_rate", "0"]
+    assert main([*words, "--output", "run"]) == 0
+    weight = cnnarch.from_pretrained("run").get_submodule("head.classifier").weight
+    torch.testing.assert_close(weight @ weight.T, torch.eye(10), atol=1e-5, rtol=0)
+
+
+def test_compare_trains_each_and_draws_them_together(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "lenet5", "lenet5_bn", *QUICK, "--output", "both"]) == 0
+    out = capsys.readouterr().out
+    assert {p.name for p in Path("both").iterdir()} == {"lenet5", "lenet5_bn", "comparison.png"}
+    for name in ("lenet5", "lenet5_bn"):
+        history = Path(f"both/{name}/metrics.csv").read_text()
+        assert "test_acc" in history
+        assert [line for line in out.splitlines() if line.startswith(f"{name} ") and "%" in line]
+
+
+# --- mistakes ---
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train"], "name one network, such as lenet5, or a family: alexnet, cnn"),
+        (["train", "lenet6"], "no network 'lenet6'; did you mean 'lenet5'"),
+        (["train", "lenet5", "--data", "minst"], "no data set 'minst'; there are digits"),
+        (["train", "lenet5", "--lerning_rate", "1"], "unknown key 'lerning_rate'; did you mean"),
+        (["train", "lenet5", "--optimizer", "lion"], "'sgd', 'adam', 'adamw'"),
+        (["train", "lenet5", "--num_epochs", "0"], "num_epochs must be at least 1"),
+        (["train", "lenet5", "--config", "gone.yaml"], "gone.yaml"),
+        (["train", "lenet5", "--recipe", "secret"], "no recipe 'secret'; there are"),
+        (["train", "lenet5", "--model_options", "{activaton: relu}"], "no option 'activaton'"),
+        (["train", "lenet5", "--init", "magic"], "rule must be one of 'xavier'"),
+        (["train", "lenet5", "--image_resolution", "8"], "32 pixels or more, the data's is 8"),
+        (["train", "lenet5", "--data", "folder:gone"], "no folder gone"),
+        (["compare", "lenet5"], "name two networks or more"),
+        (["info", "resnet5O"], "did you mean 'resnet50'"),
+        (["list", "--family", "resnets"], "no family 'resnets'"),
+        (["verify", "nothing_like_it"], "no network 'nothing_like_it'"),
+        (["evaluate", "gone"], "gone"),
+        (["predict", "a.png", "--model", "lenet5"], "lenet5"),
+        (["predict", "--model", "lenet5"], "name image files, or a data set with --data"),
+        (["predict", "a.png"], "--model"),
+        (["dance"], "invalid choice: 'dance'"),
+        (["list", "--sideways"], "unrecognized arguments: --sideways"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert message in failure(capsys, *words)
+
+
+def test_an_unknown_key_in_a_file_names_the_keys_there_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("mine.yaml").write_text("learning_rats: 1\n")
+    line = failure(capsys, "train", "lenet5", "--config", "mine.yaml")
+    assert "unknown key 'learning_rats'; did you mean 'learning_rate'?" in line
+    assert "weight_decay" in line
+
+
+def test_mistakes_can_be_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CNNARCH_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="no network"):
+        main(["info", "resnet5O"])
+
+
+def in_new_process(command: list[str]) -> subprocess.CompletedProcess[str]:
+    root = Path(cnnarch.__file__).parents[1]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
+
+
+def without(*modules: str) -> str:
+    """Python code that makes these modules impossible to import."""
+    return f"import sys\nfor name in {modules}: sys.modules[name] = None\n"
+
+
+def run_without(modules: tuple[str, ...], *words: str) -> subprocess.CompletedProcess[str]:
+    code = without(*modules) + f"from cnnarch.cli import main\nsys.exit(main({list(words)}))"
+    return in_new_process([sys.executable, "-c", code])
+
+
+EXTRA = (
+    "lightning",
+    "torchmetrics",
+    "jsonargparse",
+    "rich",
+    "matplotlib",
+    "sklearn",
+    "captum",
+    "yaml",
+)
+
+
+def test_cards_need_no_extra() -> None:
+    done = run_without((*EXTRA, "torchvision"), "info", "resnet18")
+    assert done.returncode == 0, done.stderr
+    assert "1,814,073,344" in done.stdout
+    listed = run_without(EXTRA, "list", "resnet1*")
+    assert listed.stdout.splitlines()[0].split() == [
+        "network",
+        "family",
+        "year",
+        "parameters",
+        "multiply-adds",
+        "input",
+    ]
+
+
+@pytest.mark.parametrize("words", [["train", "lenet5"], ["compare", "lenet5", "nin"]])
+def test_a_missing_extra_is_named_with_what_brings_it(words: list[str]) -> None:
+    done = run_without(EXTRA, *words)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "cnnarch: training needs more packages: pip install 'cnnarch[train]'"
+    ]
+
+
+def test_a_reader_that_stops_early_is_no_error() -> None:
+    code = "import sys; from cnnarch.cli import main; sys.exit(main(['list']))"
+    command = f'{sys.executable} -c "{code}" | head -1; exit ${{PIPESTATUS[0]}}'
+    done = in_new_process(["bash", "-c", command])
+    assert done.stderr == ""

@@ -1,0 +1,103 @@
+"""The folder of a run."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import cnnarch
+from cnnarch.training import ImageData, Recipe, evaluate, read_results, train
+
+QUICK = Recipe(num_epochs=2, batch_size=16, optimizer="adam", learning_rate=3e-3)
+
+
+@pytest.fixture
+def finished(data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path) -> Path:
+    train(lenet, data, QUICK, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_folder_keeps_all_of_a_run(finished: Path) -> None:
+    assert {p.name for p in finished.iterdir()} >= {
+        "README.md",
+        "config.json",
+        "curves.png",
+        "metrics.csv",
+        "model.safetensors",
+        "predictions.png",
+        "recipe.yaml",
+        "results.json",
+    }
+    assert not (finished / "checkpoints").exists()
+
+
+def test_the_network_comes_back_with_its_classes_and_preprocessing(
+    finished: Path, lenet: cnnarch.ImageClassifier, data: ImageData
+) -> None:
+    again = cnnarch.from_pretrained(finished)
+    assert again.categories == data.classes
+    assert again.preprocessing == data.preprocessing
+    x = data.test.inputs(torch.arange(8))
+    assert lenet(x).std() > 1e-3
+    torch.testing.assert_close(again.eval()(x), lenet(x))
+
+
+def test_results_hold_what_a_table_needs(
+    finished: Path, lenet: cnnarch.ImageClassifier, data: ImageData
+) -> None:
+    results = read_results(finished)
+    assert results == json.loads((finished / "results.json").read_text())
+    figures = evaluate(lenet, data.test)
+    assert results["test"]["top1"] == pytest.approx(figures.top1)
+    assert results["test"]["confusion"] == figures.confusion.tolist()
+    assert (results["model"], results["data"], results["epochs"]) == ("lenet5", "sides", 2)
+    assert results["parameters"] == 61_706 - 6 * 85  # four classes instead of ten
+    assert set(results["versions"]) == {"cnnarch", "torch", "python"}
+    assert results["minutes"] > 0
+
+
+def test_the_recipe_is_written_with_network_and_data(finished: Path) -> None:
+    written = yaml.safe_load((finished / "recipe.yaml").read_text())
+    assert (written["model"], written["data"]) == ("lenet5", "sides")
+    assert written["num_epochs"] == 2
+    assert written["image_resolution"] == 32
+
+
+def test_a_run_is_not_written_over(
+    finished: Path, lenet: cnnarch.ImageClassifier, data: ImageData
+) -> None:
+    before = (finished / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="holds a run: resume it, overwrite it, or name another"):
+        train(lenet, data, QUICK, finished)
+    assert (finished / "model.safetensors").read_bytes() == before
+
+
+def test_a_folder_with_other_files_is_left_alone(
+    lenet: cnnarch.ImageClassifier, data: ImageData, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(ValueError, match="holds other files"):
+        train(lenet, data, QUICK, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_resuming_a_finished_run_gives_its_results_at_once(finished: Path, data: ImageData) -> None:
+    told: list[object] = []
+    fresh = cnnarch.lenet5(num_classes=4)
+    results = train(fresh, data, QUICK, finished, resume=True, tell=told.append)
+    assert results == read_results(finished)
+    assert told == []
+
+
+def test_resuming_with_another_recipe_names_the_difference(
+    finished: Path, lenet: cnnarch.ImageClassifier, data: ImageData
+) -> None:
+    with pytest.raises(ValueError, match=r"a run with learning_rate=0\.003, not 0\.1"):
+        train(lenet, data, replace(QUICK, learning_rate=0.1), finished, resume=True)
+
+
+def test_a_folder_without_results_has_none(tmp_path: Path) -> None:
+    assert read_results(tmp_path) == {}

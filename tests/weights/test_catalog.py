@@ -1,0 +1,215 @@
+"""The catalog says what torchvision and timm say, and nothing else."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import timm
+import torch
+import torchvision
+from torchvision.models import get_model_weights
+
+import cnnarch
+from cnnarch.weights import Preprocessing, Weights, get_weights
+from cnnarch.weights.entry import NOT_STATED
+from cnnarch.weights.metadata import _as_json, collect
+from cnnarch.weights.porting.twins import TWINS, twins
+
+ENTRIES = [e for name in cnnarch.list_models(weights=True) for e in get_weights(name).values()]
+TORCHVISION = [
+    (twin.builder, member)
+    for twin in twins(library="torchvision")
+    for member in get_model_weights(twin.name)
+]
+FEATURES = torchvision.models.VGG16_Weights.IMAGENET1K_FEATURES  # has no classes
+CATALOG = Path(cnnarch.weights.__file__).with_name("catalog.json")
+
+
+def test_the_file_is_what_the_libraries_say_today() -> None:
+    """Run `python -m cnnarch.weights.metadata` after adding rows to porting/twins.py."""
+    assert json.loads(CATALOG.read_text()) == json.loads(_as_json(collect()))
+
+
+@pytest.mark.parametrize(("builder", "member"), TORCHVISION, ids=lambda v: str(v))
+def test_torchvisions_facts_are_copied(builder: str, member: Any) -> None:
+    entry = get_weights(builder)[member.name]
+    preset = member.transforms()
+    assert entry.url == member.url
+    assert f"-{entry.sha256}.pth" in member.url
+    if member is FEATURES:
+        assert (entry.num_classes, entry.categories, entry.metrics) == (None, None, {})
+    else:
+        assert entry.num_classes == len(member.meta["categories"]) == 1000
+        assert list(entry.categories or ()) == member.meta["categories"]
+        assert entry.metrics == member.meta["_metrics"]["ImageNet-1K"]
+    assert entry.dataset == "ImageNet-1K"
+    assert entry.file_size == member.meta["_file_size"]
+    assert entry.source == member.meta["recipe"]
+    assert entry.license == member.meta.get("license", NOT_STATED)
+    preprocessing = entry.preprocessing
+    assert preprocessing is not None
+    assert [preprocessing.crop_size] == preset.crop_size
+    assert [preprocessing.resize_size] == preset.resize_size
+    assert preprocessing.interpolation == preset.interpolation.value
+    if "googlenet" not in builder:
+        assert list(preprocessing.mean) == preset.mean
+        assert list(preprocessing.std) == preset.std
+
+
+def test_googlenets_input_transform_is_in_its_mean_and_std() -> None:
+    """Torchvision's network turns the usual normalisation into (x - 0.5) / 0.5 by itself."""
+    preprocessing = get_weights("googlenet_bn")["IMAGENET1K_V1"].preprocessing
+    assert preprocessing is not None
+    assert (preprocessing.mean, preprocessing.std) == ((0.5,) * 3, (0.5,) * 3)
+    member = torchvision.models.GoogLeNet_Weights.IMAGENET1K_V1
+    with torch.device("meta"):
+        theirs = torchvision.models.googlenet(init_weights=False, transform_input=True)
+    pixels = torch.rand(1, 3, 8, 8)
+    usual = torchvision.transforms.functional.normalize(
+        pixels, member.transforms().mean, member.transforms().std
+    )
+    ours = torchvision.transforms.functional.normalize(
+        pixels, list(preprocessing.mean), list(preprocessing.std)
+    )
+    assert torch.allclose(theirs._transform_input(usual), ours, atol=1e-6)
+
+
+@pytest.mark.parametrize("twin", twins(library="torchvision"), ids=lambda t: t.name)
+def test_the_default_is_torchvisions(twin: Any) -> None:
+    default = get_model_weights(twin.name).DEFAULT  # type: ignore[attr-defined]
+    assert next(iter(get_weights(twin.builder))) == default.name
+
+
+def test_defaults_are_frozen_for_a_major_version() -> None:
+    """What `weights="DEFAULT"` means may change with 1.0, not before."""
+    frozen = {
+        "alexnet_owt": "IMAGENET1K_V1",
+        "densenet121": "IMAGENET1K_V1",
+        "efficientnet_b0": "IMAGENET1K_V1",
+        "efficientnet_b1": "IMAGENET1K_V2",
+        "efficientnet_b7": "IMAGENET1K_V1",
+        "efficientnet_lite0": "IMAGENET1K_V1",
+        "googlenet_bn": "IMAGENET1K_V1",
+        "resnet18": "IMAGENET1K_V1",
+        "resnet34": "IMAGENET1K_V1",
+        "resnet50": "IMAGENET1K_V2",
+        "resnet101": "IMAGENET1K_V2",
+        "resnet152": "IMAGENET1K_V2",
+        "vgg16": "IMAGENET1K_V1",
+        "vgg19_bn": "IMAGENET1K_V1",
+    }
+    assert {name: next(iter(get_weights(name))) for name in frozen} == frozen
+
+
+TIMM = [e for e in ENTRIES if e.layout == "timm"]
+
+
+@pytest.mark.parametrize("entry", TIMM, ids=lambda e: e.url.rpartition("/")[2])
+def test_timms_facts_are_copied(entry: Weights) -> None:
+    names = {f"{t.name}.*" for t in twins(entry.network, "timm")}
+    configs = [timm.models.get_pretrained_cfg(n) for p in names for n in timm.list_pretrained(p)]
+    (config,) = [c for c in configs if entry.url in (f"hf-hub:{c.hf_hub_id}", c.url)]
+    assert entry.architecture == config.architecture
+    assert entry.num_classes == config.num_classes
+    assert (config.license or NOT_STATED) == entry.license
+    if config.crop_mode == "center":
+        preprocessing = entry.preprocessing
+        assert preprocessing is not None
+        assert (preprocessing.mean, preprocessing.std) == (config.mean, config.std)
+        assert preprocessing.interpolation == config.interpolation
+        assert preprocessing.crop_size == config.input_size[-1]
+        assert preprocessing.resize_size == int(config.input_size[-1] / config.crop_pct)
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: f"{e.network}-{e.tag}")
+def test_every_entry_has_an_address_a_check_and_options_that_build(entry: Weights) -> None:
+    assert entry.url.startswith(("https://", "hf-hub:timm/", "package:"))
+    if not entry.url.startswith("hf-hub:"):  # there the hub names a file by its hash
+        assert entry.sha256 is not None
+        assert len(entry.sha256) in (8, 64)
+    assert entry.license
+    with torch.device("meta"):
+        model = cnnarch.get_model(
+            str(entry.network), in_channels=entry.in_channels, **entry.options
+        )
+    assert model.in_channels == 3
+    assert entry.categories is None or len(entry.categories) == entry.num_classes == 1000
+
+
+def test_all_torchvision_networks_that_are_here_have_their_checkpoints() -> None:
+    with_weights = set(cnnarch.list_models(weights=True))
+    assert {t.builder for t in TWINS if t.library == "torchvision"} <= with_weights
+    assert "plain18" not in with_weights
+    assert cnnarch.get_card("resnet50").weights[:2] == ("IMAGENET1K_V2", "IMAGENET1K_V1")
+
+
+def test_a_network_without_checkpoints_has_none() -> None:
+    assert get_weights("plain18") == {}
+    assert get_weights("no such network") == {}
+
+
+def photograph() -> PIL.Image.Image:
+    from sklearn.datasets import load_sample_image
+
+    return PIL.Image.fromarray(load_sample_image("china.jpg"))
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(224, 256), (96, 97), (500, 500)])
+def test_images_and_tensors_become_the_same_input(
+    interpolation: str, size: tuple[int, int]
+) -> None:
+    """Far within one step of 8 bits, 1/255: from PIL images, bytes and floats."""
+    preprocessing = Preprocessing(*size, interpolation, mean=(0.0,) * 3, std=(1.0,) * 3)
+    transform, image = preprocessing.transform(), photograph()
+    expected = transform(image)
+    assert expected.shape == (3, size[0], size[0])
+    assert (expected.min(), expected.max()) >= (0, 0.5)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    for tensor in (pixels, pixels / 255, pixels[None].expand(2, -1, -1, -1)):
+        found = transform(tensor)
+        found = found if found.dim() == 3 else found[1]
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "efficientnet_b0"])
+def test_the_transform_is_torchvisions_preset(name: str) -> None:
+    """Within one step of 8 bits, by which PIL's own resizing differs from torch's."""
+    member = get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+    preprocessing = get_weights(name)[member.name].preprocessing
+    assert preprocessing is not None
+    image = photograph()
+    difference = (preprocessing.transform()(image) - member.transforms()(image)).abs()
+    assert (difference * torch.tensor(preprocessing.std)[:, None, None]).max() <= 1.001 / 255
+
+
+def test_palettes_transparency_and_grey_are_made_colours() -> None:
+    transform = Preprocessing(32, 32, mean=(0.0,) * 3, std=(1.0,) * 3).transform()
+    red = PIL.Image.new("RGB", (40, 40), (255, 0, 0))
+    for image in (red, red.convert("RGBA"), red.convert("P")):
+        assert transform(image).mean((1, 2)).tolist() == [1, 0, 0]
+    assert transform(PIL.Image.new("L", (40, 40), 255)).shape == (3, 32, 32)
+    assert transform(torch.ones(1, 40, 40)).shape == (3, 32, 32)
+    with pytest.raises(ValueError, match=r"expected 3 channels, got \(4, 40, 40\)"):
+        transform(torch.ones(4, 40, 40))
+
+
+def test_a_network_of_grey_images_gets_grey_images() -> None:
+    transform = Preprocessing(32, 32, mean=(0.0,), std=(1.0,)).transform()
+    red = PIL.Image.new("RGB", (40, 40), (255, 0, 0))
+    pixels = torch.zeros(3, 40, 40)
+    pixels[0] = 1
+    for image in (red, pixels):
+        assert transform(image).shape == (1, 32, 32)
+        assert abs(transform(image).mean().item() - 0.299) < 2 / 255
+
+
+def test_a_transform_goes_to_worker_processes() -> None:
+    import pickle
+
+    transform = Preprocessing(32, 32).transform()
+    again = pickle.loads(pickle.dumps(transform))
+    assert torch.equal(again(photograph()), transform(photograph()))

