@@ -28,7 +28,7 @@ $(VENV)/.test: $(VENV)/bin/python pyproject.toml
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo
-	$(BIN)/cnnarch train lenet5 --data digits --output $(RUN)
+	$(BIN)/cnnarch train lenet5 --data digits --output $(RUN) --overwrite
 	$(BIN)/cnnarch predict --model $(RUN) --data digits
 	$(BIN)/cnnarch info resnet50
 

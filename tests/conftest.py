@@ -31,14 +31,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def smallest_of_each_family() -> list[str]:
-    """The cheapest network of each family, and of each kind that a family names (plain, resnet)."""
+    """The cheapest network of each family, and of each kind that a family names (plain, resnet).
+
+    A kind of which the cheapest costs 5 G multiply-adds waits for `--all`.
+    """
     smallest: dict[tuple[str, str], ModelCard] = {}
     for card in CARDS.values():
         kind = re.match("[a-z]+", card.name)
         key = (card.family, kind[0] if kind else "")
         if key not in smallest or card.macs < smallest[key].macs:
             smallest[key] = card
-    return sorted(card.name for card in smallest.values())
+    return sorted(card.name for card in smallest.values() if card.macs < 5e9)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -121,10 +121,18 @@ class Dense(nn.ModuleList):
     def forward(self, x: Tensor) -> Tensor:
         """Let each layer read all maps before it, and concatenate them all."""
         save_memory = is_worthwhile(self.grad_checkpointing)
-        maps = [x]
+        maps = [_in_fast_order(x)]
         for layer in self:
             maps.append(checkpointed(layer, layer, *maps) if save_memory else layer(*maps))
         return torch.cat(maps, 1)
+
+
+def _in_fast_order(x: Tensor) -> Tensor:
+    """On CPUs concatenation and 1x1 convolutions take less time with channels last."""
+    return x.contiguous(memory_format=torch.channels_last) if x.is_cpu else x
+
+
+torch.fx.wrap("_in_fast_order")  # asks for the device, which symbolic tracing does not have
 
 
 class Transition(_NormActConv):

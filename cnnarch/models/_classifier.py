@@ -10,6 +10,9 @@ from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.models._trunk import FeatureInfo, Trunk
 
+if TYPE_CHECKING:
+    from cnnarch.weights.entry import Preprocessing
+
 __all__ = ["FeatureInfo", "ImageClassifier", "ModelOptions"]
 
 
@@ -41,6 +44,9 @@ class ImageClassifier(Trunk):
 
     builder: str | None = None
     """Name of the function that built it; `options` are what it was given."""
+    preprocessing: "Preprocessing | None" = None
+    """What turns a photograph into its input, where the weights say so; `categories` name logits."""
+    categories: Sequence[str] | None = None
 
     def __init__(
         self,

@@ -5,10 +5,11 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from cnnarch.testing import calibrate
 from cnnarch.weights.porting.twins import NearTwin, Twin
+
+LAYERS = 1000  # a convolution and its norm have six tensors
 
 
 def build(twin: Twin | NearTwin, **arguments: Any) -> nn.Module:
@@ -41,25 +42,19 @@ def _get(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def randomise(model: nn.Module, images: Tensor) -> None:
-    """Fill a network that has no memory with random values, which keep activations finite.
-
-    Statistics of BatchNorm are those of `images`, times and plus something random: others make
-    the deepest networks overflow.
-    """
+def randomise(model: nn.Module) -> None:
+    """Fill a network that has no memory with random values, statistics of BatchNorm too."""
     model.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(0)
-    for name, tensor in model.state_dict().items():
+    values = model.state_dict()
+    # A thousand layers whose branches are as large as their shortcuts would overflow.
+    gain = 0.25 if len(values) > LAYERS * 6 else 1.0
+    for name, tensor in values.items():
         if name.endswith("num_batches_tracked"):
             tensor.zero_()
         elif tensor.dim() > 1:
-            tensor.normal_(0, 1 / math.sqrt(tensor[0].numel()), generator=generator)
-        elif name.endswith("weight"):
+            tensor.normal_(0, gain / math.sqrt(tensor[0].numel()), generator=generator)
+        elif name.endswith(("weight", "running_var")):
             tensor.uniform_(0.5, 1.5, generator=generator)
         else:
             tensor.normal_(0, 0.2, generator=generator)
-    calibrate(model, images)
-    for norm in [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]:
-        noise = torch.empty_like(norm.running_mean).normal_(0, 0.2, generator=generator)
-        norm.running_mean += noise * norm.running_var.sqrt()
-        norm.running_var *= torch.empty_like(noise).uniform_(0.5, 1.5, generator=generator)

@@ -40,7 +40,7 @@ def test_colour_from_gray_repeats_it() -> None:
 
 
 def test_two_channels_are_not_guessed_at() -> None:
-    with pytest.raises(ValueError, match="images of 2 channels .* network of 3"):
+    with pytest.raises(ValueError, match=r"images of 2 channels .* network of 3"):
         to_channels(torch.zeros(1, 2, 4, 4), 3)
 
 

@@ -108,7 +108,7 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
     mnist_files(tmp_path)
     path = tmp_path / "train-labels-idx1-ubyte.gz"
     path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(ValueError, match="train-labels-idx1-ubyte.gz is damaged"):
+    with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte\.gz is damaged"):
         load_data("mnist", root=tmp_path)
 
 
@@ -121,7 +121,7 @@ def test_missing_cifar_without_a_network_is_a_clear_error(tmp_path: Path, name: 
 def test_cifar_is_read_from_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision.datasets import CIFAR10
 
-    def fake(self: CIFAR10, root: Path, train: bool, download: bool) -> None:
+    def fake(self: CIFAR10, _root: Path, train: bool, **_: bool) -> None:
         count = 6 if train else 4
         self.data = np.arange(count * 32 * 32 * 3).reshape(count, 32, 32, 3).astype(np.uint8)
         self.targets = list(range(count))

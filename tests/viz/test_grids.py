@@ -1,0 +1,145 @@
+"""Grids of images."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cnnarch import viz
+from cnnarch.training import load_data
+from cnnarch.viz._figure import GREEN, RED
+from cnnarch.weights import Preprocessing
+
+PREPROCESSING = Preprocessing(8, 8, mean=(0.2, 0.4, 0.6), std=(0.1, 0.2, 0.3))
+
+
+class Sure(nn.Module):
+    """Answers with fixed shares; notes the mode it was called in."""
+
+    def __init__(self, shares: list[list[float]]) -> None:
+        super().__init__()
+        self.shares = nn.Parameter(torch.tensor(shares))
+        self.dropout = nn.Dropout()
+        self.modes: list[tuple[bool, bool]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.modes.append((self.training, torch.is_grad_enabled()))
+        return self.shares[: len(x)].log()
+
+
+def cells(figure: Any) -> list[Any]:
+    return [axes for axes in figure.axes if axes.images]
+
+
+def pixels(axes: Any) -> Any:
+    return np.asarray(axes.images[0].get_array())
+
+
+def test_normalisation_is_undone() -> None:
+    colours = torch.rand(2, 3, 8, 8)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (PREPROCESSING.mean, PREPROCESSING.std))
+    figure = viz.data_grid((colours - mean) / std, [0, 1], preprocessing=PREPROCESSING)
+    for axes, colour in zip(cells(figure), colours, strict=True):
+        np.testing.assert_allclose(pixels(axes), colour.permute(1, 2, 0), atol=1e-6)
+
+
+def test_gray_images_are_drawn_in_gray() -> None:
+    (axes,) = cells(viz.data_grid(torch.rand(1, 1, 8, 8)))
+    assert pixels(axes).shape == (8, 8)
+    assert axes.images[0].get_cmap().name == "gray"
+    assert axes.images[0].get_clim() == (0, 1)  # black is 0 in every cell
+
+
+def test_images_of_unknown_normalisation_are_shown_by_their_range() -> None:
+    (axes,) = cells(viz.data_grid(torch.linspace(-3, 5, 64).view(1, 1, 8, 8)))
+    assert pixels(axes).min() == 0
+    assert pixels(axes).max() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 13])
+def test_of_other_channels_the_first_is_shown(channels: int) -> None:
+    images = torch.rand(1, channels, 8, 8)
+    (axes,) = cells(viz.data_grid(images))
+    np.testing.assert_allclose(pixels(axes), images[0, 0])
+
+
+def test_a_data_set_brings_labels_and_names() -> None:
+    data = load_data("digits")
+    figure = viz.data_grid(data.train, rows=2, columns=3)
+    titles = [axes.get_title() for axes in cells(figure)]
+    assert titles == [data.classes[i] for i in data.train.labels[:6]]
+    np.testing.assert_allclose(
+        pixels(cells(figure)[0]), data.train.pixels[torch.tensor([0])][0, 0] / 255, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "count"), [(1, 6, 6), (5, 10, 7), (2, 3, 50), (1, 1, 1)]
+)
+def test_any_grid_takes_any_number_of_images(rows: int, columns: int, count: int) -> None:
+    figure = viz.data_grid(torch.rand(count, 3, 8, 8), rows=rows, columns=columns)
+    assert len(cells(figure)) == min(count, rows * columns)
+    figure.canvas.draw()
+
+
+def test_right_and_wrong_answers_look_different() -> None:
+    model = Sure([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
+    figure = viz.predictions(model, torch.rand(3, 1, 8, 8), [0, 0, 0], classes=["cat", "dog"])
+    right, wrong, again = cells(figure)
+    assert [a.get_title() for a in (right, wrong, again)] == [
+        "cat (90%)",
+        "dog (80%)\ntrue: cat",
+        "cat (70%)",
+    ]
+    frames = [axes.spines["left"].get_edgecolor() for axes in (right, wrong, again)]
+    assert frames[0] == frames[2] != frames[1]
+    from matplotlib.colors import to_rgba
+
+    assert (frames[0], frames[1]) == (to_rgba(GREEN), to_rgba(RED))
+    assert figure.get_suptitle() == "2 of 3 right"
+
+
+def test_predictions_start_at_the_first_image() -> None:
+    images = torch.rand(4, 1, 8, 8)
+    figure = viz.predictions(Sure([[1.0]] * 4), images, rows=1, columns=2)
+    for axes, image in zip(cells(figure), images, strict=False):
+        np.testing.assert_allclose(pixels(axes), image[0])
+    assert len(cells(figure)) == 2
+
+
+def test_without_labels_nothing_is_right_or_wrong() -> None:
+    (axes,) = cells(viz.predictions(Sure([[0.25, 0.75]]), torch.rand(1, 1, 8, 8)))
+    assert axes.get_title() == "1 (75%)"
+    assert not axes.spines["left"].get_visible()
+
+
+def test_the_network_is_asked_in_eval_mode_and_left_as_it_was() -> None:
+    model = Sure([[1.0]])
+    model.train()
+    model.dropout.eval()  # as a frozen layer is
+    viz.predictions(model, torch.rand(1, 1, 8, 8))
+    assert model.modes == [(False, False)]
+    assert model.training
+    assert not model.dropout.training
+
+
+def test_the_networks_own_names_and_preprocessing_are_used() -> None:
+    model: Any = Sure([[0.0, 1.0]])
+    model.categories = ("tench, Tinca tinca", "a name that is much too long for a cell")
+    model.preprocessing = PREPROCESSING
+    (axes,) = cells(viz.predictions(model, torch.zeros(1, 3, 8, 8)))
+    assert axes.get_title() == "a name that is… (100%)"
+    np.testing.assert_allclose(pixels(axes)[0, 0], PREPROCESSING.mean, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (8, 8)])
+def test_images_must_be_a_batch(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"shape \(N, C, H, W\), got"):
+        viz.data_grid(torch.zeros(shape))
+
+
+def test_labels_must_be_as_many_as_images() -> None:
+    with pytest.raises(ValueError, match="3 images need as many labels, got 2"):
+        viz.data_grid(torch.zeros(3, 1, 8, 8), [0, 1])
