@@ -50,12 +50,7 @@ class DenseLayer(nn.Sequential):
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        growth_rate: int,
-        *,
-        bottleneck: int | None = 4,
-        dropout: float = 0.0,
+        self, in_channels: int, growth_rate: int, *, bottleneck: int | None = 4, dropout: float = 0
     ) -> None:
         check_integer("growth_rate", growth_rate, 1)
         super().__init__()

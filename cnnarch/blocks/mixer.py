@@ -82,37 +82,42 @@ class MixerLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Mix tokens, then channels."""
         size = x.shape[2:]
-        x = x.flatten(2).unsqueeze(1).mT.contiguous()  # (N, 1, S, C): a row of tokens
-        x = x + self.token_mlp(self.token_norm(x).mT).mT
-        x = x + self.channel_mlp(self.channel_norm(x))
+        # (N, 1, S, C): a row of tokens, whose channels are contiguous in memory.
+        x = x.flatten(2).unsqueeze(1).mT.contiguous()
+        x = x + _on_last_axis(self.token_mlp, self.token_norm(x).mT.contiguous()).mT
+        x = x + _on_last_axis(self.channel_mlp, self.channel_norm(x))
         return x.mT.squeeze(1).unflatten(2, size)  # type: ignore[no-untyped-call]
+
+
+def _on_last_axis(mlp: nn.Module, x: Tensor) -> Tensor:
+    """Let `mlp` see the last axis of (N, H, W, C) as channels; nothing is copied."""
+    y: Tensor = mlp(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    return y
 
 
 def _mlp(width: int, hidden: int, drop_path: float) -> nn.Sequential:
     mlp = nn.Sequential()
-    mlp.fc1 = _Linear(width, hidden)
+    mlp.conv1 = _Pointwise(width, hidden, 1)
     mlp.act = nn.GELU()
-    mlp.fc2 = _Linear(hidden, width)
+    mlp.conv2 = _Pointwise(hidden, width, 1)
     mlp.drop_path = StochasticDepth(drop_path)
     return mlp
 
 
-class _Linear(nn.Linear):
-    """A linear layer on (N, H, W, C) that may run as the 1x1 convolution which it is."""
+class _Pointwise(nn.Conv2d):
+    """A 1x1 convolution that may run as the linear layer which it is."""
 
     def reset_parameters(self) -> None:
         lecun_normal_(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _linear(x, self.weight, self.bias)
+        return _pointwise(x, self.weight, self.bias)
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    x = x.contiguous()
-    if not _convolution_pays(x):
-        return nn.functional.linear(x, weight, bias)
-    kernel = weight[:, :, None, None]
-    return nn.functional.conv2d(x.permute(0, 3, 1, 2), kernel, bias).permute(0, 2, 3, 1)
+def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if _convolution_pays(x):
+        return nn.functional.conv2d(x, weight, bias)
+    return nn.functional.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
 
 
 def _convolution_pays(x: Tensor) -> bool:
@@ -123,7 +128,7 @@ def _convolution_pays(x: Tensor) -> bool:
     """
     if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
         return False
-    return x.is_cpu and x.dtype == torch.float32 and x[..., 0].numel() >= FEW_PIXELS
+    return x.is_cpu and x.dtype == torch.float32 and x[:, 0].numel() >= FEW_PIXELS
 
 
-torch.fx.wrap("_linear")  # branches on the size, which symbolic tracing cannot
+torch.fx.wrap("_pointwise")  # branches on the size, which symbolic tracing cannot

@@ -45,7 +45,7 @@ class ImageClassifier(Trunk):
     builder: str | None = None
     """Name of the function that built it; `options` are what it was given."""
     preprocessing: "Preprocessing | None" = None
-    """What turns a photograph into its input, where the weights say so; `categories` name logits."""
+    """How a photograph becomes its input, if the weights say so; `categories` name the logits."""
     categories: Sequence[str] | None = None
 
     def __init__(

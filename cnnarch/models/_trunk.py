@@ -100,7 +100,8 @@ class Trunk(nn.Module):
             strides = [side // m.shape[-1] for m in maps]
         else:  # by how much maps grow: one size alone is off by what padding adds
             larger = twin.forward_stages(torch.empty(*shape, side + 256, side + 256, device="meta"))
-            strides = [256 // (b.shape[-1] - a.shape[-1]) for a, b in zip(maps, larger, strict=True)]
+            growth = [b.shape[-1] - a.shape[-1] for a, b in zip(maps, larger, strict=True)]
+            strides = [256 // pixels for pixels in growth]
         return tuple(map(FeatureInfo, self.stage_names, [m.shape[1] for m in maps], strides))
 
     def set_grad_checkpointing(self, enabled: bool = True) -> None:

@@ -19,7 +19,7 @@ from torch import nn
 from cnnarch.training.callbacks import AtomicCheckpointIO, Recorder
 from cnnarch.training.data import ImageData
 from cnnarch.training.loading import ImageDataModule
-from cnnarch.training.machine import Machine
+from cnnarch.training.machine import Machine, threads_for
 from cnnarch.training.optimization import number_of_epochs
 from cnnarch.training.recipe import Recipe
 from cnnarch.training.task import TrainingTask
@@ -79,7 +79,9 @@ class StageRun:
         last = self._file("last")
         start = str(last) if resume and last.exists() else None
         model.train()  # Lightning leaves the mode as it is; networks keep frozen layers in eval
-        trainer.fit(task, datamodule=module, ckpt_path=start, weights_only=True)
+        size = data.preprocessing.crop_size
+        with threads_for(model, (data.channels, size, size), recipe.batch_size):
+            trainer.fit(task, datamodule=module, ckpt_path=start, weights_only=True)
         self._finish(model, trainer)
 
     def _callbacks(self, steps: int, progress: bool) -> list[Callback]:

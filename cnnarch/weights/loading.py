@@ -13,6 +13,7 @@ from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.layouts import match, problems, report
 from cnnarch.weights.names import Match, classifier_names
 from cnnarch.weights.options import contradicted, norms
+from cnnarch.weights.porting.twins import hidden_near_twin
 from cnnarch.weights.source import Checkpoint, Source, read_checkpoint
 
 __all__ = ["Fit", "LoadReport", "fit", "load", "put", "recognise", "remember", "warn_of_rivals"]
@@ -92,6 +93,12 @@ def recognise(
     checkpoint: Checkpoint, model: nn.Module, options: Mapping[str, Any] | None = None
 ) -> Match:
     """Find whose names a checkpoint has; `options` as in `match`."""
+    near = hidden_near_twin(getattr(model, "builder", None), checkpoint.architecture)
+    if near is not None:
+        raise WeightsError(
+            f"{checkpoint.label} is {near.library}'s {near.name}, which is not {near.builder} "
+            f"although its tensors are named alike. {near.reason}"
+        )
     tensors = _without_prefixes(checkpoint.tensors, list(model.state_dict()))
     return match(
         tensors,

@@ -38,6 +38,10 @@ def present(model: Any, option: str) -> Any:
         return "same" if same else "symmetric"
     if option == "stride_in_1x1":
         return any(_strides(m) for name, m in model.named_modules() if name.endswith("reduce"))
+    if option == "ceil_pool":
+        return any(isinstance(m, nn.MaxPool2d) and m.ceil_mode for m in model.modules())
+    if option == "activation":
+        return "relu6" if any(isinstance(m, nn.ReLU6) for m in model.modules()) else "relu"
     if getattr(model, "builder", None) is None:
         return UNKNOWN
     parameter = inspect.signature(type(model)).parameters.get(option)

@@ -24,10 +24,10 @@ def normalised(x: Tensor, norm: nn.LayerNorm) -> Tensor:
 
 def perceptron(x: Tensor, mlp: nn.Module) -> Tensor:
     """W_2 GELU(W_1 x) on the last axis; GELU(x) = x Phi(x)."""
-    first, second = (m for m in mlp.modules() if isinstance(m, nn.Linear))
-    hidden = x @ first.weight.T + first.bias
+    first, second = (m for m in mlp.modules() if isinstance(m, nn.Conv2d))
+    hidden = x @ first.weight[:, :, 0, 0].T + first.bias
     hidden = hidden * (1 + torch.erf(hidden / 2**0.5)) / 2
-    return hidden @ second.weight.T + second.bias
+    return hidden @ second.weight[:, :, 0, 0].T + second.bias
 
 
 def second_layer(layer: MixerLayer, x: Tensor) -> Tensor:
@@ -100,11 +100,11 @@ def test_weights_start_by_lecuns_rule_cut_off_at_two_deviations() -> None:
     """Flax's default: variance 1 / fan_in after the cut; the sample's deviation within 5 sigma."""
     torch.manual_seed(0)
     layer = MixerLayer(196, 512, 256, 2048)
-    for linear in (m for m in layer.modules() if isinstance(m, nn.Linear)):
-        std = linear.in_features**-0.5
-        assert abs(linear.weight.std().item() / std - 1) < 5 / (2 * linear.weight.numel()) ** 0.5
-        assert 2.2 < linear.weight.abs().max().item() / std <= 2 / 0.8796
-        assert torch.equal(linear.bias, torch.zeros(linear.out_features))
+    for conv in (m for m in layer.modules() if isinstance(m, nn.Conv2d)):
+        std = conv.in_channels**-0.5
+        assert abs(conv.weight.std().item() / std - 1) < 5 / (2 * conv.weight.numel()) ** 0.5
+        assert 2.2 < conv.weight.abs().max().item() / std <= 2 / 0.8796
+        assert torch.equal(conv.bias, torch.zeros(conv.out_channels))
 
 
 def test_drop_path_drops_each_branch_for_whole_images_in_training_alone() -> None:

@@ -1,6 +1,5 @@
 """The same tensors give the same logits in other libraries' networks and in ours, both ways."""
 
-import re
 
 import pytest
 import torch

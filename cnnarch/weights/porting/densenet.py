@@ -53,7 +53,7 @@ def _layers(model: Any) -> Iterator[tuple[str, int, int]]:
 
 
 def _without_old_dots(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Torchvision's checkpoints of 2017 say `denselayer1.norm.1` for today's `denselayer1.norm1`."""
+    """Torchvision's checkpoints of 2017 say `denselayer1.norm.1` for `denselayer1.norm1`."""
     old = re.compile(r"(\.denselayer\d+\.(?:norm|conv))\.([12]\.)")
     return {old.sub(r"\1\2", name): tensor for name, tensor in theirs.items()}
 

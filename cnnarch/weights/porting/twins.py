@@ -1,9 +1,9 @@
 """Which network of another library is which of ours: for the catalog, the tests and the docs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["NEAR_TWINS", "TWINS", "NearTwin", "Twin", "twins"]
+__all__ = ["NEAR_TWINS", "TWINS", "NearTwin", "Twin", "hidden_near_twin", "twins"]
 
 
 class Twin(NamedTuple):
@@ -50,54 +50,94 @@ class NearTwin(NamedTuple):
 
 DEPTHS = (18, 34, 50, 101, 152)
 BOTTLENECKS = (50, 101, 152)
-VGGS = ("vgg11", "vgg13", "vgg16", "vgg19")
-MIXERS = ("mixer_s32", "mixer_s16", "mixer_b32", "mixer_b16", "mixer_l32", "mixer_l16")
-DENSE_BC = ((100, 12), (250, 24), (190, 40))
-SMALL_SETS: tuple[tuple[str, dict[str, Any]], ...] = (("cifar10", {}), ("svhn", {}), ("cifar100", {"num_classes": 100}))
+VGGS = (11, 13, 16, 19)
+DENSENETS = (121, 161, 169, 201)
+SMALL_SETS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("cifar10", {}),
+    ("svhn", {}),
+    ("cifar100", {"num_classes": 100}),
+)
 
 PAPER_STRIDE = {"stride_in_1x1": True}
 PADDED_POOL = {"ceil_pool": False}
 NO_PAPER_STRIDE = {**PADDED_POOL, "stride_in_1x1": False}
 OPTION_B = {"shortcut": "B"}
 PYTORCH = {"norm_eps": 1e-5}
+PAPER_EPS = {"norm_eps": 1e-3}
 TENSORFLOW = {"norm_eps": 1e-3, "padding": "same"}
+
+FIXED_KERNEL = (
+    "Their last pool averages with a kernel of a fixed size; ours takes every image size."
+)
+FIXED_PADDING = "They pad for one image size, which their factory is given; ours pads for any."
+OWN_SWISH = "They multiply by a sigmoid where we have SiLU."
+COMPRESSED = "Its transitions halve the channels, as only DenseNet-BC's do in the paper."
+GROUP_NORM = "GroupNorm in place of BatchNorm."
+INSTANCE_NORM = "InstanceNorm on some channels."
+BLURRED = "Strided convolutions are followed by a blurring pool, which has no tensors."
+RELU_BEFORE_SQUEEZE = "Its branches end in a ReLU before the squeeze."
+WIDER_SQUEEZE = "The squeeze is rounded up to 8 channels or more."
+
+
+def _close(note: str, rows: Iterable[Twin]) -> Iterator[Twin]:
+    """Rows of networks that compute the same in another way."""
+    return (row._replace(tolerance=1e-5, note=note) for row in rows)
+
+
+def _numbered(
+    ours: str, library: str, theirs: str, numbers: Iterable[object], options: Mapping[str, Any] = {}
+) -> Iterator[Twin]:
+    """Rows of variants whose two names differ in a number alone, written `#`."""
+    for number in numbers:
+        n = str(number)
+        yield Twin(ours.replace("#", n), library, theirs.replace("#", n), options)
+
+
+def _small(
+    ours: str, theirs: str, numbers: Iterable[object], options: Mapping[str, Any]
+) -> Iterator[Twin]:
+    """Rows of pytorchcv's networks for small images, one for each data set."""
+    for data, classes in SMALL_SETS:
+        yield from _numbered(ours, "pytorchcv", f"{theirs}_{data}", numbers, {**options, **classes})
+
 
 TWINS = (
     Twin("alexnet_owt", "torchvision", "alexnet"),
     Twin("alexnet_owt", "pytorchcv", "alexnetb"),
-    *(Twin(f"densenet{d}", "torchvision", f"densenet{d}") for d in (121, 161, 169, 201)),
-    *(Twin(f"densenet{d}", "timm", f"densenet{d}") for d in (121, 161, 169, 201)),
-    *(Twin(f"densenet{d}", "pytorchcv", f"densenet{d}") for d in (121, 161, 169, 201)),
-    *(
-        Twin(f"densenet_bc_{d}_{k}_cifar", "pytorchcv", f"densenet{d}_k{k}_bc_{data}", options)
-        for d, k in DENSE_BC
-        for data, options in SMALL_SETS
-    ),
-    *(Twin(f"efficientnet_b{i}", "torchvision", f"efficientnet_b{i}", PYTORCH) for i in range(5)),
-    *(
-        Twin(f"efficientnet_b{i}", "torchvision", f"efficientnet_b{i}", {"norm_eps": 1e-3})
-        for i in (5, 6, 7)
-    ),
-    *(Twin(f"efficientnet_b{i}", "timm", f"efficientnet_b{i}", PYTORCH) for i in range(9)),
+    *_numbered("densenet#", "torchvision", "densenet#", DENSENETS),
+    *_numbered("densenet#", "timm", "densenet#", DENSENETS),
+    *_close(FIXED_KERNEL, _numbered("densenet#", "pytorchcv", "densenet#", DENSENETS)),
+    *_close(FIXED_KERNEL, _small("densenet_bc_#_12_cifar", "densenet#_k12_bc", [100], {})),
+    *_close(FIXED_KERNEL, _small("densenet_bc_#_24_cifar", "densenet#_k24_bc", [250], {})),
+    *_close(FIXED_KERNEL, _small("densenet_bc_#_40_cifar", "densenet#_k40_bc", [190], {})),
+    *_numbered("efficientnet_b#", "torchvision", "efficientnet_b#", range(5), PYTORCH),
+    *_numbered("efficientnet_b#", "torchvision", "efficientnet_b#", (5, 6, 7), PAPER_EPS),
+    *_numbered("efficientnet_b#", "timm", "efficientnet_b#", range(9), PYTORCH),
     Twin("efficientnet_l2", "timm", "efficientnet_l2", PYTORCH),
-    *(Twin(f"efficientnet_b{i}", "timm", f"tf_efficientnet_b{i}", TENSORFLOW) for i in range(9)),
+    *_numbered("efficientnet_b#", "timm", "tf_efficientnet_b#", range(9), TENSORFLOW),
     Twin("efficientnet_l2", "timm", "tf_efficientnet_l2", TENSORFLOW),
-    *(
-        Twin(f"efficientnet_b{i}", "efficientnet_pytorch", f"efficientnet-b{i}", TENSORFLOW)
-        for i in range(9)
+    *_close(
+        FIXED_PADDING,
+        _numbered(
+            "efficientnet_#",
+            "efficientnet_pytorch",
+            "efficientnet-#",
+            (*(f"b{i}" for i in range(9)), "l2"),
+            TENSORFLOW,
+        ),
     ),
-    Twin("efficientnet_l2", "efficientnet_pytorch", "efficientnet-l2", TENSORFLOW),
-    *(Twin(f"efficientnet_b{i}", "pytorchcv", f"efficientnet_b{i}", PYTORCH) for i in range(9)),
-    *(Twin(f"efficientnet_b{i}", "pytorchcv", f"efficientnet_b{i}b", TENSORFLOW) for i in range(8)),
-    *(Twin(f"efficientnet_b{i}", "pytorchcv", f"efficientnet_b{i}c", TENSORFLOW) for i in range(9)),
-    *(Twin(f"efficientnet_lite{i}", "timm", f"efficientnet_lite{i}", PYTORCH) for i in range(5)),
-    *(
-        Twin(f"efficientnet_lite{i}", "timm", f"tf_efficientnet_lite{i}", TENSORFLOW)
-        for i in range(5)
+    *_close(
+        OWN_SWISH,
+        (
+            *_numbered("efficientnet_b#", "pytorchcv", "efficientnet_b#", range(9), PYTORCH),
+            *_numbered("efficientnet_b#", "pytorchcv", "efficientnet_b#b", range(8), TENSORFLOW),
+            *_numbered("efficientnet_b#", "pytorchcv", "efficientnet_b#c", range(9), TENSORFLOW),
+        ),
     ),
-    *(
-        Twin(f"efficientnet_lite{i}", "efficientnet_pytorch", f"efficientnet-lite{i}", TENSORFLOW)
-        for i in range(5)
+    *_numbered("efficientnet_lite#", "timm", "efficientnet_lite#", range(5), PYTORCH),
+    *_numbered("efficientnet_lite#", "timm", "tf_efficientnet_lite#", range(5), TENSORFLOW),
+    *_numbered(
+        "efficientnet_lite#", "efficientnet_pytorch", "efficientnet-lite#", range(5), TENSORFLOW
     ),
     Twin(
         "googlenet_bn",
@@ -107,55 +147,112 @@ TWINS = (
         "Its auxiliary heads are left out unless ours has them.",
         {"init_weights": False},
     ),
-    Twin("bn_inception", "cadene", "bninception"),
-    Twin("bn_inception", "pytorchcv", "bninception"),
-    *(Twin(name, "timm", f"{name}_224") for name in MIXERS),
+    *_close(
+        "Their convolutions have biases, which our norms take in; export writes zeros.",
+        (
+            Twin("bn_inception", "cadene", "bninception"),
+            Twin("bn_inception", "pytorchcv", "bninception"),
+        ),
+    ),
+    *_numbered("mixer_s#", "timm", "mixer_s#_224", (32, 16)),
+    *_numbered("mixer_b#", "timm", "mixer_b#_224", (32, 16)),
+    *_numbered("mixer_l#", "timm", "mixer_l#_224", (32, 16)),
     Twin("mobilenet_v1", "timm", "mobilenetv1_100", {"activation": "relu6"}),
     Twin("mobilenet_v1", "timm", "mobilenetv1_125", {"activation": "relu6", "width": 1.25}),
-    Twin("mobilenet_v1", "pytorchcv", "mobilenet_w1"),
-    Twin("mobilenet_v1", "pytorchcv", "mobilenet_w3d4", {"width": 0.75}),
-    Twin("mobilenet_v1", "pytorchcv", "mobilenet_wd2", {"width": 0.5}),
-    Twin("mobilenet_v1", "pytorchcv", "mobilenet_wd4", {"width": 0.25}),
-    *(Twin(f"resnet{d}", "torchvision", f"resnet{d}") for d in DEPTHS),
-    *(Twin(f"resnet{d}", "timm", f"resnet{d}") for d in DEPTHS),
-    *(Twin(f"resnet{d}", "pytorchcv", f"resnet{d}") for d in (18, 34)),
-    *(Twin(f"resnet{d}", "pytorchcv", f"resnet{d}", PAPER_STRIDE) for d in BOTTLENECKS),
-    *(Twin(f"resnet{d}", "pytorchcv", f"resnet{d}b") for d in BOTTLENECKS),
-    *(
-        Twin(f"resnet{d}_cifar", "pytorchcv", f"resnet{d}_{data}", {**OPTION_B, **options})
-        for d in (20, 56, 110, 1202)
-        for data, options in SMALL_SETS
+    *_close(
+        FIXED_KERNEL,
+        (
+            Twin("mobilenet_v1", "pytorchcv", "mobilenet_w1"),
+            Twin("mobilenet_v1", "pytorchcv", "mobilenet_w3d4", {"width": 0.75}),
+            Twin("mobilenet_v1", "pytorchcv", "mobilenet_wd2", {"width": 0.5}),
+            Twin("mobilenet_v1", "pytorchcv", "mobilenet_wd4", {"width": 0.25}),
+        ),
     ),
-    *(Twin(f"se_resnet{d}", "cadene", f"se_resnet{d}") for d in BOTTLENECKS),
-    *(Twin(f"se_resnet{d}", "timm", f"legacy_seresnet{d}") for d in BOTTLENECKS),
-    *(Twin(f"se_resnet{d}", "timm", f"seresnet{d}", NO_PAPER_STRIDE) for d in BOTTLENECKS),
-    *(Twin(f"se_resnet{d}", "pytorchcv", f"seresnet{d}", PADDED_POOL) for d in DEPTHS),
-    *(Twin(f"se_resnet{d}", "pytorchcv", f"seresnet{d}b", NO_PAPER_STRIDE) for d in BOTTLENECKS),
-    *(Twin(f"se_resnext{d}_32x4d", "cadene", f"se_resnext{d}_32x4d") for d in (50, 101)),
-    *(Twin(f"se_resnext{d}_32x4d", "timm", f"legacy_seresnext{d}_32x4d") for d in (50, 101)),
-    *(Twin(f"se_resnext{d}_32x4d", "timm", f"seresnext{d}_32x4d", PADDED_POOL) for d in (50, 101)),
-    *(
-        Twin(f"se_resnext{d}_32x4d", "pytorchcv", f"seresnext{d}_32x4d", PADDED_POOL)
-        for d in (50, 101)
+    *_numbered("resnet#", "torchvision", "resnet#", DEPTHS),
+    *_numbered("resnet#", "timm", "resnet#", DEPTHS),
+    *_close(
+        FIXED_KERNEL,
+        (
+            *_numbered("resnet#", "pytorchcv", "resnet#", (18, 34)),
+            *_numbered("resnet#", "pytorchcv", "resnet#", BOTTLENECKS, PAPER_STRIDE),
+            *_numbered("resnet#", "pytorchcv", "resnet#b", BOTTLENECKS),
+            *_small("resnet#_cifar", "resnet#", (20, 56, 110, 1202), OPTION_B),
+        ),
     ),
-    *(
-        Twin("se_resnet110_cifar", "pytorchcv", f"seresnet110_{data}", {**OPTION_B, **options})
-        for data, options in SMALL_SETS
+    *_numbered("se_resnet#", "timm", "legacy_seresnet#", BOTTLENECKS),
+    *_numbered("se_resnet#", "timm", "seresnet#", BOTTLENECKS, NO_PAPER_STRIDE),
+    *_numbered("se_resnext#_32x4d", "timm", "legacy_seresnext#_32x4d", (50, 101)),
+    *_numbered("se_resnext#_32x4d", "timm", "seresnext#_32x4d", (50, 101), PADDED_POOL),
+    *_close(
+        FIXED_KERNEL,
+        (
+            *_numbered("se_resnet#", "cadene", "se_resnet#", BOTTLENECKS),
+            *_numbered("se_resnext#_32x4d", "cadene", "se_resnext#_32x4d", (50, 101)),
+            *_numbered("se_resnet#", "pytorchcv", "seresnet#", DEPTHS, PADDED_POOL),
+            *_numbered("se_resnet#", "pytorchcv", "seresnet#b", BOTTLENECKS, NO_PAPER_STRIDE),
+            *_numbered(
+                "se_resnext#_32x4d", "pytorchcv", "seresnext#_32x4d", (50, 101), PADDED_POOL
+            ),
+            *_small("se_resnet#_cifar", "seresnet#", [110], OPTION_B),
+        ),
     ),
-    Twin("senet154", "cadene", "senet154"),
     Twin("senet154", "timm", "legacy_senet154"),
     Twin("senet154", "timm", "senet154", PADDED_POOL),
-    Twin("senet154", "pytorchcv", "senet154", PADDED_POOL),
-    *(Twin(name, "torchvision", name) for vgg in VGGS for name in (vgg, f"{vgg}_bn")),
-    *(Twin(name, "timm", name) for vgg in VGGS for name in (vgg, f"{vgg}_bn")),
-    *(Twin(name, "pytorchcv", name) for name in VGGS),
-    *(Twin(f"{name}_bn", "pytorchcv", f"bn_{name}b") for name in VGGS),
+    *_close(
+        FIXED_KERNEL,
+        (
+            Twin("senet154", "cadene", "senet154"),
+            Twin("senet154", "pytorchcv", "senet154", PADDED_POOL),
+        ),
+    ),
+    *_numbered("vgg#", "torchvision", "vgg#", VGGS),
+    *_numbered("vgg#_bn", "torchvision", "vgg#_bn", VGGS),
+    *_close(
+        "Their hidden layers are convolutions.",
+        (
+            *_numbered("vgg#", "timm", "vgg#", VGGS),
+            *_numbered("vgg#_bn", "timm", "vgg#_bn", VGGS),
+        ),
+    ),
+    *_numbered("vgg#", "pytorchcv", "vgg#", VGGS),
+    *_numbered("vgg#_bn", "pytorchcv", "bn_vgg#b", VGGS),
 )
 """Families in the order of the docs; a row a network of theirs."""
 
-NEAR_TWINS: tuple[NearTwin, ...] = ()
+NEAR_TWINS = (
+    NearTwin("alexnet", "pytorchcv", "alexnet", "One tower, and alpha of its LRN is 1e-4 / 5."),
+    NearTwin("densenet_40_12_cifar", "pytorchcv", "densenet40_k12_cifar10", COMPRESSED),
+    NearTwin("densenet_100_12_cifar", "pytorchcv", "densenet100_k12_cifar10", COMPRESSED),
+    NearTwin("densenet_100_24_cifar", "pytorchcv", "densenet100_k24_cifar10", COMPRESSED),
+    NearTwin("densenet121", "timm", "densenetblur121d", "Another stem, blurred pools."),
+    NearTwin("densenet264", "timm", "densenet264d", "Wider, and another stem."),
+    NearTwin("densenet121", "pytorchcv", "ibn_densenet121", INSTANCE_NORM),
+    NearTwin("efficientnet_b0", "timm", "efficientnet_b0_gn", GROUP_NORM),
+    NearTwin("efficientnet_b0", "timm", "efficientnet_blur_b0", BLURRED, shown=False),
+    NearTwin("mobilenet_v1", "timm", "mobilenetv1_100h", "A hidden layer in the head."),
+    NearTwin("mobilenet_v1", "pytorchcv", "mobilenetb_w1", "No norm between the convolutions."),
+    NearTwin("nin_cifar", "pytorchcv", "nin_cifar10", "Its pools pad every side."),
+    NearTwin("resnet18", "timm", "resnetblur18", BLURRED, shown=False),
+    NearTwin("resnet50", "timm", "resnetblur50", BLURRED, shown=False),
+    NearTwin("resnet50", "timm", "resnetaa50", BLURRED, shown=False),
+    NearTwin("resnet50", "timm", "resnet50_gn", GROUP_NORM),
+    NearTwin("resnet50", "pytorchcv", "ibn_resnet50", INSTANCE_NORM),
+    NearTwin("se_resnet18", "timm", "legacy_seresnet18", RELU_BEFORE_SQUEEZE),
+    NearTwin("se_resnet34", "timm", "legacy_seresnet34", RELU_BEFORE_SQUEEZE),
+    NearTwin("se_resnet18", "timm", "seresnet18", WIDER_SQUEEZE),
+    NearTwin("se_resnet34", "timm", "seresnet34", WIDER_SQUEEZE),
+    NearTwin("vgg11_lrn", "torchvision", "vgg11", "No local response normalisation."),
+    NearTwin("vgg11_bn", "pytorchcv", "bn_vgg11", "Its convolutions have no biases."),
+)
+"""In the same order. Names that say plainly what is different (`wide_resnet50_2`) are left out."""
 
 
 def twins(builder: str | None = None, library: str | None = None) -> list[Twin]:
     """Rows of one of our builders, of one library, of both or all."""
     return [t for t in TWINS if builder in (None, t.builder) and library in (None, t.library)]
+
+
+def hidden_near_twin(builder: str | None, name: str | None) -> NearTwin | None:
+    """The network of that name whose tensors look as if they were for `builder`, if it is one."""
+    found = (n for n in NEAR_TWINS if not n.shown and (n.builder, n.name) == (builder, name))
+    return next(found, None)
