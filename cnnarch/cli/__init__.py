@@ -19,7 +19,8 @@ MISTAKES = (ArithmeticError, ImportError, OSError, ValueError)  # what users cau
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status.
 
-    0 is success, 1 a card that does not hold, 2 a mistake, which is told in one line. With
+    0 is success, 1 a card that does not hold, 2 a mistake, which is told in one line, and 128 and
+    a signal's number where that signal stopped training. With
     CNNARCH_TRACEBACK set in the environment mistakes are raised, to see where they come from.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("CNNARCH_TRACEBACK"):
             raise
         print("cnnarch:", " ".join(str(error).split()), file=sys.stderr)
-        return 2
+        return getattr(error, "status", 2)
 
 
 class _Parser(argparse.ArgumentParser):

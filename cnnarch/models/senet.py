@@ -1,4 +1,4 @@
-"""SE-ResNeXt, and SENet-154 that won ILSVRC 2017 with a larger one (Hu et al., 2017).
+"""SE-ResNeXt and SENet: grouped bottlenecks that end in squeeze-and-excitation (Hu et al., 2017).
 
 The appendix of the paper describes SENet-154; SENet-154.prototxt in the authors' repository
 hujie-frank/SENet settles what it leaves open.

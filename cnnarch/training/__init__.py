@@ -7,6 +7,7 @@ except ImportError as error:
         "training needs more packages: pip install 'cnnarch[train]'", name=error.name
     ) from error
 
+from cnnarch.training.callbacks import TrainingStopped
 from cnnarch.training.data import ImageData, ImageSet
 from cnnarch.training.datasets import DATA_SETS, load_data
 from cnnarch.training.engine import Evaluation, evaluate, fit
@@ -25,6 +26,7 @@ __all__ = [
     "Machine",
     "NonFiniteLossError",
     "Recipe",
+    "TrainingStopped",
     "evaluate",
     "find_recipe",
     "fit",

@@ -1,6 +1,9 @@
 """What happens beside the steps: recording, printing, and checkpoints that survive anything."""
 
+import io
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +15,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from cnnarch.training.history import History
 
-__all__ = ["AtomicCheckpointIO", "Recorder"]
+__all__ = ["AtomicCheckpointIO", "Recorder", "Stopper", "TrainingStopped"]
 
 
 class Recorder(Callback):
@@ -34,6 +37,10 @@ class Recorder(Callback):
         self.path = path
         self.tell = tell
         self.started = 0.0
+
+    def on_train_start(self, trainer: Trainer, _task: LightningModule) -> None:
+        """Note time and learning rate; a run resumed in an epoch does not start that epoch."""
+        self.on_train_epoch_start(trainer, _task)
 
     def on_train_epoch_start(self, trainer: Trainer, _task: LightningModule) -> None:
         """Note time and learning rate."""
@@ -61,6 +68,73 @@ class Recorder(Callback):
         self.history.rows[:] = state_dict["rows"]
 
 
+class TrainingStopped(InterruptedError):  # noqa: N818 (nothing went wrong)
+    """Ctrl-C or SIGTERM stopped training after a step, and all was saved.
+
+    Args:
+        number: of the signal.
+        epoch: that was being trained, from 1.
+        step: that was finished, from 1.
+    """
+
+    def __init__(self, number: int, epoch: int, step: int) -> None:
+        name = signal.Signals(number).name
+        super().__init__(f"stopped by {name} in epoch {epoch} after step {step}; resume to go on")
+        self.status = 128 + number
+
+
+class Stopper(Callback):
+    """On Ctrl-C or SIGTERM, finishes the step, saves, and raises `TrainingStopped`.
+
+    A second Ctrl-C stops at once; what the last finished epoch saved is then kept.
+
+    Args:
+        path: of the checkpoint.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.received = 0
+        self.handlers: dict[int, Any] = {}
+
+    def on_train_start(self, _trainer: Trainer, _task: LightningModule) -> None:
+        """Take the signals, which only the main thread can."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.handlers[number] = signal.signal(number, self._receive)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, _task: LightningModule, _outputs: Any, _batch: Any, batch_idx: int
+    ) -> None:
+        """Stop between two steps; after an epoch's last one its own checkpoint comes first."""
+        if batch_idx + 1 < trainer.num_training_batches and self._asked(trainer):
+            trainer.save_checkpoint(self.path)
+            self._stop(trainer, batch_idx + 1)
+
+    def on_train_epoch_start(self, trainer: Trainer, _task: LightningModule) -> None:
+        """Stop between two epochs."""
+        if self._asked(trainer):
+            self._stop(trainer, 0)
+
+    def teardown(self, _trainer: Trainer, _task: LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Give the signals back."""
+        while self.handlers:
+            signal.signal(*self.handlers.popitem())
+
+    def _receive(self, number: int, _frame: Any) -> None:
+        self.received = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _asked(self, trainer: Trainer) -> bool:
+        asked = bool(self.received)
+        if trainer.world_size > 1:  # all processes stop at the same step
+            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
+        return asked
+
+    def _stop(self, trainer: Trainer, step: int) -> None:
+        raise TrainingStopped(self.received or signal.SIGTERM, trainer.current_epoch + 1, step)
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints that are there whole or not at all.
 
@@ -74,16 +148,23 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path: str | os.PathLike[str],
         storage_options: Any = None,  # noqa: ARG002 (Lightning passes it by name)
     ) -> None:
-        """Write beside the old file, force it to the disk, then take the old file's name."""
+        """Write beside the old file, force it to the disk, then take the old file's name.
+
+        Raises:
+            OSError: it cannot be written; the message names the file, and the old one is there.
+        """
+        buffer = io.BytesIO()  # torch.save to a disk that is full would hide why it failed
+        torch.save(checkpoint, buffer)
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(target.name + ".part")
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as file:
-                torch.save(checkpoint, file)
+                file.write(buffer.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
-        except BaseException:
+            part.replace(target)
+        except OSError as error:
             part.unlink(missing_ok=True)
-            raise
-        part.replace(target)
+            reason = f"{error.strerror}; what was saved before is kept"
+            raise OSError(error.errno, reason, str(target)) from error

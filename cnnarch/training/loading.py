@@ -1,6 +1,7 @@
 """Batches for Lightning: the same order of images for the same seed, on any number of processes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -13,7 +14,23 @@ from cnnarch.training.recipe import Recipe
 
 __all__ = ["BatchSampler", "ImageDataModule", "evaluation_loader"]
 
-Loader = DataLoader[tuple[Tensor, Tensor, int]]
+
+class Loader(DataLoader[tuple[Tensor, Tensor, int]]):
+    """A loader whose place in an epoch Lightning keeps in its checkpoints."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.trained: Callable[[], int] = lambda: 0
+        """Number of the epoch's batches that were trained on; reading may be ahead of it."""
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the epoch is; at its end, the start of the next."""
+        return {"trained": self.trained() % len(self)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Leave out what was trained on."""
+        assert isinstance(self.sampler, BatchSampler)
+        self.sampler.skip = state["trained"]
 
 
 class BatchSampler(Sampler[Batch]):
@@ -56,6 +73,7 @@ class BatchSampler(Sampler[Batch]):
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
+        self.skip = 0  # batches of the next epoch that were trained on before a stop
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes next; Lightning calls it."""
@@ -72,7 +90,9 @@ class BatchSampler(Sampler[Batch]):
         if self.shuffle:
             generator = torch.Generator().manual_seed(seed_of(self.seed, self.epoch))
             order = torch.randperm(self.count, generator=generator)
-        for step, batch in enumerate(torch.split(order, self.batch_size)[: len(self)]):
+        skip, self.skip = self.skip, 0
+        batches = list(enumerate(torch.split(order, self.batch_size)))
+        for step, batch in batches[skip : len(self)]:
             share = batch[self.rank :: self.world_size]
             if len(share):
                 yield Batch(share, seed_of(self.seed, self.epoch, step))
@@ -92,7 +112,7 @@ def evaluation_loader(images: ImageSet, batch_size: int, num_workers: int = 0) -
 
 
 def _loader(images: ImageSet, sampler: BatchSampler, num_workers: int) -> Loader:
-    return DataLoader(
+    return Loader(
         images,
         sampler=sampler,
         batch_size=None,  # the sampler's batches are read whole
@@ -135,7 +155,11 @@ class ImageDataModule(LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         """Shuffled, full batches."""
-        return self._loader(self.train_images, shuffle=True)
+        loader = self._loader(self.train_images, shuffle=True)
+        assert self.trainer is not None
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        loader.trained = lambda: progress.current.ready
+        return loader
 
     def val_dataloader(self) -> list[Loader]:
         """One loader for each of `watched`."""

@@ -56,7 +56,7 @@ class Recipe:
         keep_best: whether the epoch of the best validation accuracy is the result, and not
             the last one.
         precision: auto takes bf16 where the machine computes it fast.
-        channels_last: memory order of the images; None takes the machine's faster one.
+        channels_last: whether channels are innermost in memory; None takes what is faster, true.
         seed: of everything that is drawn at random.
         then: further stages on the same weights, each with the keys that change.
 

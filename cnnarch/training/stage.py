@@ -16,10 +16,10 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
-from cnnarch.training.callbacks import AtomicCheckpointIO, Recorder
+from cnnarch.training.callbacks import AtomicCheckpointIO, Recorder, Stopper
 from cnnarch.training.data import ImageData
 from cnnarch.training.loading import ImageDataModule
-from cnnarch.training.machine import Machine, threads_for
+from cnnarch.training.machine import Machine, arranged, is_small
 from cnnarch.training.optimization import number_of_epochs
 from cnnarch.training.recipe import Recipe
 from cnnarch.training.task import TrainingTask
@@ -61,7 +61,16 @@ class StageRun:
             self._restore(model)
             return
         recipe = self.recipe
-        module = ImageDataModule(data, recipe, stage=self.number, num_workers=machine.num_workers)
+        size = data.preprocessing.crop_size
+        small = is_small(model, (data.channels, size, size), recipe.batch_size)
+        channels_last = recipe.channels_last is not False
+        module = ImageDataModule(
+            data,
+            recipe,
+            stage=self.number,
+            num_workers=machine.num_workers,
+            channels_last=channels_last,
+        )
         steps = max(1, len(module.train_images) // recipe.batch_size)
         task = TrainingTask(model, recipe, module.watched, steps)
         trainer = machine.trainer(
@@ -71,7 +80,7 @@ class StageRun:
             logger=list(loggers) or False,
             log_every_n_steps=1,
             limit_val_batches=1.0 if module.watched else 0.0,
-            precision=machine.precision(recipe.precision),
+            precision=machine.precision(recipe.precision, small),
             gradient_clip_val=recipe.clip_gradient or None,
             enable_checkpointing=self.keep or recipe.keep_best,
             enable_progress_bar=progress,
@@ -79,8 +88,7 @@ class StageRun:
         last = self._file("last")
         start = str(last) if resume and last.exists() else None
         model.train()  # Lightning leaves the mode as it is; networks keep frozen layers in eval
-        size = data.preprocessing.crop_size
-        with threads_for(model, (data.channels, size, size), recipe.batch_size):
+        with arranged(model, small, channels_last):
             trainer.fit(task, datamodule=module, ckpt_path=start, weights_only=True)
         self._finish(model, trainer)
 
@@ -100,6 +108,7 @@ class StageRun:
             callbacks.append(ModelCheckpoint(filename=best, monitor="val_acc", mode="max", **files))
         if self.keep:
             callbacks.append(ModelCheckpoint(filename=self._file("last").stem, **files))
+            callbacks.append(Stopper(self._file("last")))
         return callbacks
 
     def _finish(self, model: nn.Module, trainer: Trainer) -> None:

@@ -13,7 +13,7 @@ from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.layouts import match, problems, report
 from cnnarch.weights.names import Match, classifier_names
 from cnnarch.weights.options import contradicted, norms
-from cnnarch.weights.porting.twins import hidden_near_twin
+from cnnarch.weights.porting.near_twins import hidden_near_twin
 from cnnarch.weights.source import Checkpoint, Source, read_checkpoint
 
 __all__ = ["Fit", "LoadReport", "fit", "load", "put", "recognise", "remember", "warn_of_rivals"]

@@ -7,20 +7,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from cnnarch.weights.porting.twins import NearTwin, Twin
+from cnnarch.weights.porting.near_twins import NearTwin
+from cnnarch.weights.porting.twins import Twin
 
-LAYERS = 1000  # a convolution and its norm have six tensors
+MANY = 6000  # tensors: a thousand convolutions with their norms
 
 
-def build(twin: Twin | NearTwin, **arguments: Any) -> nn.Module:
-    """Their network with random weights and no memory: its tensors are on the meta device.
+def build(twin: Twin | NearTwin, device: str = "meta", **arguments: Any) -> nn.Module:
+    """Their network, without memory unless another device is given.
 
     Args:
         twin: the row that names it.
+        device: where its tensors are.
         **arguments: for their factory, besides those of the row.
     """
     arguments = {**getattr(twin, "arguments", {}), **arguments}
-    with torch.device("meta"):
+    with torch.device(device):
         model: nn.Module = _factory(twin.library, twin.name)(**arguments)
     return model.eval()
 
@@ -43,12 +45,13 @@ def _get(module: str, name: str) -> Any:
 
 
 def randomise(model: nn.Module) -> None:
-    """Fill a network that has no memory with random values, statistics of BatchNorm too."""
-    model.to_empty(device="cpu")
+    """Fill a network with random values, statistics of BatchNorm too."""
+    if next(model.parameters()).is_meta:
+        model.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(0)
     values = model.state_dict()
     # A thousand layers whose branches are as large as their shortcuts would overflow.
-    gain = 0.25 if len(values) > LAYERS * 6 else 1.0
+    gain = 0.25 if len(values) > MANY else 1.0
     for name, tensor in values.items():
         if name.endswith("num_batches_tracked"):
             tensor.zero_()

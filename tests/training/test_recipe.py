@@ -5,7 +5,10 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 
+import cnnarch
+from cnnarch._cards import CARDS
 from cnnarch.training import Recipe, find_recipe, list_recipes
 
 
@@ -81,3 +84,26 @@ def test_stages_keep_what_they_do_not_change() -> None:
     recipe = Recipe(learning_rate=0.1, flip=True, then=[{"learning_rate": 0.01}, {"flip": False}])
     stages = [(s.learning_rate, s.flip) for s in recipe.stages()]
     assert stages == [(0.1, True), (0.01, True), (0.1, False)]
+
+
+SMALL_SETS = {"digits": 8, "mnist": 28, "fashion_mnist": 28, "cifar10": 32, "cifar100": 32}
+
+
+def test_every_family_has_a_recipe_for_every_small_data_set() -> None:
+    families = {card.family for card in CARDS.values()}
+    missing = {f"{f}-{d}" for f in families for d in SMALL_SETS} - set(list_recipes())
+    assert missing == set()
+
+
+@pytest.mark.parametrize("name", sorted(CARDS))
+def test_a_networks_recipes_give_it_images_and_options_that_it_accepts(name: str) -> None:
+    """Of every network: its recipe's options exist and its images are large enough."""
+    family = CARDS[name].family
+    for data, own in SMALL_SETS.items():
+        recipe = find_recipe(f"{name}-{data}", f"{family}-{data}")
+        with torch.device("meta"):
+            model = cnnarch.get_model(name, **recipe.model_options)
+        side = recipe.image_resolution or max(own, model.min_input_size)
+        assert side >= model.min_input_size, f"{data}: {side}"
+        if model.fixed_input_size:
+            assert recipe.image_resolution in (None, model.min_input_size)

@@ -1,6 +1,8 @@
 """What survives: an interrupted run ends with the weights of one that was not."""
 
+import os
 import pickle
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cnnarch.training import History, ImageData, Machine, Recipe, fit
+from cnnarch.training import History, ImageData, Machine, Recipe, TrainingStopped, fit
 
 BASIC = Recipe(
     num_epochs=4,
@@ -108,21 +110,18 @@ def test_a_checkpoint_cut_short_does_not_replace_the_last_one(
     data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk fills up in the middle of the second checkpoint."""
-    real, calls = torch.save, []
+    calls = []
 
-    def full(thing: Any, file: Any) -> None:
-        calls.append(file)
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
         if len(calls) == 2:
-            file.write(b"torn")
             raise OSError(28, "No space left on device")
-        real(thing, file)
 
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device; what was saved .*last\.ckpt"):
         fit(small(), data, BASIC, output=tmp_path)
     (left,) = (tmp_path / "checkpoints").iterdir()
     assert torch.load(left, weights_only=True)["epoch"] == 0
-    monkeypatch.setattr(torch, "save", real)
     whole, resumed = small(), small()
     fit(whole, data, BASIC)
     fit(resumed, data, BASIC, output=tmp_path, resume=True)
@@ -141,3 +140,34 @@ def test_a_checkpoint_cannot_run_code(data: ImageData, tmp_path: Path) -> None:
     with pytest.raises(pickle.UnpicklingError):
         fit(small(), data, BASIC, output=tmp_path, resume=True)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize("step", [1, 2, 4, 6, 8])
+@pytest.mark.parametrize("name", ["one-cycle with adam", "an average of weights"])
+def test_a_signal_saves_after_the_step_and_the_run_goes_on_to_the_same_bits(
+    data: ImageData, tmp_path: Path, number: signal.Signals, step: int, name: str
+) -> None:
+    """An epoch has four steps: in the first epoch, at its end, in the second, at its end."""
+    recipe = RECIPES[name]
+    whole, cut, resumed = small(), small(), small()
+    fit(whole, data, recipe)
+    steps = []
+
+    def interrupt(module: nn.Module, *_: Any) -> None:
+        if module.training:
+            steps.append(module)
+            if len(steps) == step:
+                signal.raise_signal(number)
+
+    cut.register_forward_pre_hook(interrupt)
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(TrainingStopped, match=f"stopped by {number.name}") as stopped:
+        fit(cut, data, recipe, output=tmp_path)
+    assert stopped.value.status == 128 + number
+    assert len(steps) == step  # it stopped there, and not a step later
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    history = fit(resumed, data, recipe, output=tmp_path, resume=True)
+    assert history["epoch"] == [1, 2, 3, 4]
+    a, b = state(whole), state(resumed)
+    assert all(torch.equal(a[key], b[key]) for key in a)

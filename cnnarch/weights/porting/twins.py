@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["NEAR_TWINS", "TWINS", "NearTwin", "Twin", "hidden_near_twin", "twins"]
+__all__ = ["TWINS", "Twin", "twins"]
 
 
 class Twin(NamedTuple):
@@ -29,25 +29,6 @@ class Twin(NamedTuple):
     tolerance: float = 0.0
 
 
-class NearTwin(NamedTuple):
-    """A network that another library names or sizes as ours, but that is another network.
-
-    Args:
-        builder: ours, which its tensors are not for.
-        library: as in `Layout.library`.
-        name: theirs.
-        reason: what is different.
-        shown: whether its state dict shows it. If not, only a checkpoint that says what it is
-            can be refused.
-    """
-
-    builder: str
-    library: str
-    name: str
-    reason: str
-    shown: bool = True
-
-
 DEPTHS = (18, 34, 50, 101, 152)
 BOTTLENECKS = (50, 101, 152)
 VGGS = (11, 13, 16, 19)
@@ -69,14 +50,9 @@ TENSORFLOW = {"norm_eps": 1e-3, "padding": "same"}
 FIXED_KERNEL = (
     "Their last pool averages with a kernel of a fixed size; ours takes every image size."
 )
+CHANNELS_LAST = "Ours computes with channels last in memory on CPUs."
 FIXED_PADDING = "They pad for one image size, which their factory is given; ours pads for any."
 OWN_SWISH = "They multiply by a sigmoid where we have SiLU."
-COMPRESSED = "Its transitions halve the channels, as only DenseNet-BC's do in the paper."
-GROUP_NORM = "GroupNorm in place of BatchNorm."
-INSTANCE_NORM = "InstanceNorm on some channels."
-BLURRED = "Strided convolutions are followed by a blurring pool, which has no tensors."
-RELU_BEFORE_SQUEEZE = "Its branches end in a ReLU before the squeeze."
-WIDER_SQUEEZE = "The squeeze is rounded up to 8 channels or more."
 
 
 def _close(note: str, rows: Iterable[Twin]) -> Iterator[Twin]:
@@ -104,8 +80,13 @@ def _small(
 TWINS = (
     Twin("alexnet_owt", "torchvision", "alexnet"),
     Twin("alexnet_owt", "pytorchcv", "alexnetb"),
-    *_numbered("densenet#", "torchvision", "densenet#", DENSENETS),
-    *_numbered("densenet#", "timm", "densenet#", DENSENETS),
+    *_close(
+        CHANNELS_LAST,
+        (
+            *_numbered("densenet#", "torchvision", "densenet#", DENSENETS),
+            *_numbered("densenet#", "timm", "densenet#", DENSENETS),
+        ),
+    ),
     *_close(FIXED_KERNEL, _numbered("densenet#", "pytorchcv", "densenet#", DENSENETS)),
     *_close(FIXED_KERNEL, _small("densenet_bc_#_12_cifar", "densenet#_k12_bc", [100], {})),
     *_close(FIXED_KERNEL, _small("densenet_bc_#_24_cifar", "densenet#_k24_bc", [250], {})),
@@ -154,9 +135,10 @@ TWINS = (
             Twin("bn_inception", "pytorchcv", "bninception"),
         ),
     ),
-    *_numbered("mixer_s#", "timm", "mixer_s#_224", (32, 16)),
-    *_numbered("mixer_b#", "timm", "mixer_b#_224", (32, 16)),
-    *_numbered("mixer_l#", "timm", "mixer_l#_224", (32, 16)),
+    *_close(
+        "Their MLPs are linear layers, ours convolutions.",
+        _numbered("mixer_#", "timm", "mixer_#_224", ("s32", "s16", "b32", "b16", "l32", "l16")),
+    ),
     Twin("mobilenet_v1", "timm", "mobilenetv1_100", {"activation": "relu6"}),
     Twin("mobilenet_v1", "timm", "mobilenetv1_125", {"activation": "relu6", "width": 1.25}),
     *_close(
@@ -219,40 +201,7 @@ TWINS = (
 )
 """Families in the order of the docs; a row a network of theirs."""
 
-NEAR_TWINS = (
-    NearTwin("alexnet", "pytorchcv", "alexnet", "One tower, and alpha of its LRN is 1e-4 / 5."),
-    NearTwin("densenet_40_12_cifar", "pytorchcv", "densenet40_k12_cifar10", COMPRESSED),
-    NearTwin("densenet_100_12_cifar", "pytorchcv", "densenet100_k12_cifar10", COMPRESSED),
-    NearTwin("densenet_100_24_cifar", "pytorchcv", "densenet100_k24_cifar10", COMPRESSED),
-    NearTwin("densenet121", "timm", "densenetblur121d", "Another stem, blurred pools."),
-    NearTwin("densenet264", "timm", "densenet264d", "Wider, and another stem."),
-    NearTwin("densenet121", "pytorchcv", "ibn_densenet121", INSTANCE_NORM),
-    NearTwin("efficientnet_b0", "timm", "efficientnet_b0_gn", GROUP_NORM),
-    NearTwin("efficientnet_b0", "timm", "efficientnet_blur_b0", BLURRED, shown=False),
-    NearTwin("mobilenet_v1", "timm", "mobilenetv1_100h", "A hidden layer in the head."),
-    NearTwin("mobilenet_v1", "pytorchcv", "mobilenetb_w1", "No norm between the convolutions."),
-    NearTwin("nin_cifar", "pytorchcv", "nin_cifar10", "Its pools pad every side."),
-    NearTwin("resnet18", "timm", "resnetblur18", BLURRED, shown=False),
-    NearTwin("resnet50", "timm", "resnetblur50", BLURRED, shown=False),
-    NearTwin("resnet50", "timm", "resnetaa50", BLURRED, shown=False),
-    NearTwin("resnet50", "timm", "resnet50_gn", GROUP_NORM),
-    NearTwin("resnet50", "pytorchcv", "ibn_resnet50", INSTANCE_NORM),
-    NearTwin("se_resnet18", "timm", "legacy_seresnet18", RELU_BEFORE_SQUEEZE),
-    NearTwin("se_resnet34", "timm", "legacy_seresnet34", RELU_BEFORE_SQUEEZE),
-    NearTwin("se_resnet18", "timm", "seresnet18", WIDER_SQUEEZE),
-    NearTwin("se_resnet34", "timm", "seresnet34", WIDER_SQUEEZE),
-    NearTwin("vgg11_lrn", "torchvision", "vgg11", "No local response normalisation."),
-    NearTwin("vgg11_bn", "pytorchcv", "bn_vgg11", "Its convolutions have no biases."),
-)
-"""In the same order. Names that say plainly what is different (`wide_resnet50_2`) are left out."""
-
 
 def twins(builder: str | None = None, library: str | None = None) -> list[Twin]:
     """Rows of one of our builders, of one library, of both or all."""
     return [t for t in TWINS if builder in (None, t.builder) and library in (None, t.library)]
-
-
-def hidden_near_twin(builder: str | None, name: str | None) -> NearTwin | None:
-    """The network of that name whose tensors look as if they were for `builder`, if it is one."""
-    found = (n for n in NEAR_TWINS if not n.shown and (n.builder, n.name) == (builder, name))
-    return next(found, None)

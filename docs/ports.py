@@ -1,0 +1,71 @@
+"""Write the page of ports: which network of another library is which of ours, and which is not."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from generate import table, write
+
+from cnnarch.weights.porting.near_twins import NEAR_TWINS
+from cnnarch.weights.porting.twins import TWINS
+
+LIBRARIES = {
+    "torchvision": "torchvision",
+    "timm": "timm",
+    "efficientnet_pytorch": "efficientnet_pytorch and efficientnet_lite_pytorch",
+    "cadene": "pretrainedmodels (Cadene)",
+    "pytorchcv": "pytorchcv",
+}
+INTRODUCTION = """# Networks of other libraries
+
+Their tensors load into ours, and `cnnarch.weights.export` writes them back. Every row is tested
+with random weights: the logits of both differ by at most the tolerance, over the largest logit."""
+NOT_THE_SAME = """## Look alike and are not the same
+
+The loader refuses their checkpoints. Where the tensors do not show the difference, it can only
+do so if the checkpoint says what it is, as timm's repositories on the Hugging Face Hub do."""
+
+
+def write_page(folder: Path) -> None:
+    """Generate the page into `folder`."""
+    folder.mkdir(exist_ok=True)
+    write(folder / "ports.md", ports_page())
+
+
+def ports_page() -> str:
+    parts = [INTRODUCTION]
+    for library, title in LIBRARIES.items():
+        parts += [f"## {title}", twins_table(library), *notes(library)]
+    parts += [NOT_THE_SAME, near_twins_table()]
+    return "\n\n".join(parts) + "\n"
+
+
+def twins_table(library: str) -> str:
+    rows = [
+        (f"`{twin.name}`", call(twin.builder, twin.options), f"{twin.tolerance:g}")
+        for twin in TWINS
+        if twin.library == library
+    ]
+    return table(("theirs", "ours", "tolerance"), rows)
+
+
+def notes(library: str) -> list[str]:
+    """What stands beside the rows of a library, once each, with the builders it is about."""
+    about: dict[str, dict[str, None]] = {}
+    for twin in TWINS:
+        if twin.library == library and twin.note:
+            about.setdefault(twin.note, {})[f"`{twin.builder}`"] = None
+    lines = [f"- {', '.join(builders)}: {note}" for note, builders in about.items()]
+    return ["\n".join(lines)] if lines else []
+
+
+def near_twins_table() -> str:
+    rows = [
+        (f"`{n.name}`", n.library, f"`{n.builder}`", n.reason, "yes" if n.shown else "no")
+        for n in NEAR_TWINS
+    ]
+    return table(("theirs", "library", "is not", "because", "shown by tensors"), rows)
+
+
+def call(builder: str, options: Mapping[str, Any]) -> str:
+    return f"`{builder}({', '.join(f'{name}={value!r}' for name, value in options.items())})`"

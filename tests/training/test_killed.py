@@ -1,0 +1,114 @@
+"""Runs that end badly, as processes of their own: killed, out of disk, told to stop."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+import cnnarch
+
+ROOT = Path(cnnarch.__file__).parents[1]
+WORDS = ["train", "lenet5", "--num_epochs", "3", "--batch_size", "256"]
+
+IN_A_STEP = """
+import os, signal
+from cnnarch.training.task import TrainingTask
+step = TrainingTask.training_step
+def training_step(self, batch, index):
+    if (self.current_epoch, index) == (1, 2):
+        os.kill(os.getpid(), signal.{signal})
+    return step(self, batch, index)
+TrainingTask.training_step = training_step
+"""
+IN_A_CHECKPOINT = """
+import os, signal
+calls = []
+def torn(descriptor):  # the second checkpoint has reached the disk in part
+    calls.append(descriptor)
+    if len(calls) == 2:
+        os.ftruncate(descriptor, 1000)
+        os.kill(os.getpid(), signal.SIGKILL)
+os.fsync = torn
+"""
+FULL_DISK = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from cnnarch.training import callbacks
+real, calls = callbacks.AtomicCheckpointIO.save_checkpoint, []
+def save_checkpoint(*args, **options):
+    calls.append(args)
+    if len(calls) == 2:  # no file may grow beyond 100,000 bytes from here on
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    real(*args, **options)
+callbacks.AtomicCheckpointIO.save_checkpoint = save_checkpoint
+"""
+
+
+def run(folder: Path, *more: str, prelude: str = "") -> subprocess.CompletedProcess[str]:
+    words = [*WORDS, "--output", str(folder), *more]
+    code = f"import sys\n{prelude}\nfrom cnnarch.cli import main\nsys.exit(main({words}))"
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    done = run(folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def assert_resumes_to(whole: Path, folder: Path) -> None:
+    done = run(folder, "--resume")
+    assert done.returncode == 0, done.stderr
+    expected, got = (load_file(f / "model.safetensors") for f in (whole, folder))
+    assert all((expected[name] == got[name]).all() for name in expected)
+    assert (folder / "results.json").exists()
+    assert not (folder / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    "prelude", [IN_A_STEP.format(signal="SIGKILL"), IN_A_CHECKPOINT], ids=["step", "checkpoint"]
+)
+def test_a_killed_run_loses_one_epoch_at_most(whole: Path, tmp_path: Path, prelude: str) -> None:
+    folder = tmp_path / "run"
+    assert run(folder, prelude=prelude).returncode == -signal.SIGKILL
+    assert (folder / "checkpoints" / "stage-1-last.ckpt").exists()  # of the first epoch
+    assert_resumes_to(whole, folder)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_stopped_run_says_so_in_one_line_and_goes_on(
+    whole: Path, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "run"
+    done = run(folder, prelude=IN_A_STEP.format(signal=name))
+    assert done.returncode == 128 + signal.Signals[name]
+    (line,) = done.stderr.splitlines()
+    assert line == f"cnnarch: stopped by {name} in epoch 2 after step 3; resume to go on"
+    assert_resumes_to(whole, folder)
+
+
+def test_a_full_disk_is_told_in_one_line_and_earlier_epochs_stay(
+    whole: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    done = run(folder, prelude=FULL_DISK)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "stage-1-last.ckpt" in line
+    assert "File too large" in line
+    assert_resumes_to(whole, folder)

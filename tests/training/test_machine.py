@@ -1,0 +1,60 @@
+"""Where to compute."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import cnnarch
+from cnnarch.training.machine import Machine, arranged, is_small
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> Iterator[None]:
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(
+    ("images", "small"),
+    [(32, True), (256, False)],  # 416,520 multiply-adds an image: 13 and 107 million
+)
+def test_a_step_below_a_hundred_million_multiply_adds_is_small(images: int, small: bool) -> None:
+    assert is_small(cnnarch.lenet5(), (1, 32, 32), images) is small
+
+
+def test_small_steps_run_on_one_thread_which_is_put_back_even_after_an_error() -> None:
+    model = cnnarch.lenet5()
+    weight = next(p for p in model.parameters() if p.dim() == 4 and p.shape[1] > 1)
+
+    def fail() -> None:
+        with arranged(model, small=True, channels_last=True):
+            assert torch.get_num_threads() == 1
+            assert weight.is_contiguous(memory_format=torch.channels_last)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert torch.get_num_threads() == 2
+    assert weight.is_contiguous()
+
+
+def test_foreign_networks_are_not_measured() -> None:
+    assert not is_small(torch.nn.Linear(2, 2), (1, 32, 32), 1)
+
+
+@pytest.mark.parametrize(
+    ("amx", "small", "precision"),
+    [
+        (True, False, "bf16-mixed"),
+        (True, True, "32-true"),
+        (False, False, "32-true"),
+    ],
+)
+def test_bf16_is_taken_where_the_processor_is_good_at_it(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, small: bool, precision: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx}, raising=False)
+    assert Machine(accelerator="cpu").precision("auto", small) == precision
+    assert Machine(accelerator="cpu").precision("32-true", small) == "32-true"
