@@ -312,3 +312,21 @@ def test_a_reader_that_stops_early_is_no_error() -> None:
     command = f'{sys.executable} -c "{code}" | head -1; exit ${{PIPESTATUS[0]}}'
     done = in_new_process(["bash", "-c", command])
     assert done.stderr == ""
+
+
+# --- weights ---
+
+
+def test_download_makes_a_folder_that_loads(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["download", "efficientnet_lite0", "--to", "ahead"]) == 0
+    folder = str(Path("ahead").resolve())
+    assert f"cnnarch.efficientnet_lite0(weights={folder!r})" in capsys.readouterr().out
+    model = cnnarch.efficientnet_lite0(weights=folder)
+    expected = cnnarch.efficientnet_lite0(weights="IMAGENET1K_V1")
+    assert torch.equal(model.stem.conv.weight, expected.stem.conv.weight)
+
+
+def test_download_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    line = failure(capsys, "download", "lenet5", "--to", "ahead")
+    assert "'lenet5' has no weights 'DEFAULT'" in line
+    assert "--to" in failure(capsys, "download", "lenet5")

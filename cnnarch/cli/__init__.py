@@ -1,4 +1,4 @@
-"""The `cnnarch` command: train, evaluate, predict, compare, list, info, verify."""
+"""The `cnnarch` command: train, evaluate, predict, compare, list, download, info, verify."""
 
 import argparse
 import os
@@ -10,6 +10,7 @@ import cnnarch
 from cnnarch.cli.cards import run_info, run_list, run_verify
 from cnnarch.cli.models import run_evaluate, run_predict
 from cnnarch.cli.training import run_compare, run_train
+from cnnarch.cli.weights import run_download
 
 __all__ = ["main"]
 
@@ -73,6 +74,12 @@ def _parser() -> _Parser:
     command.add_argument("pattern", nargs="?", help="wildcard on the name, such as 'resnet*'")
     command.add_argument("--family", help="only this family")
     command.add_argument("--weights", action="store_true", help="only networks with a checkpoint")
+
+    command = commands.add_parser("download", help="fetch a checkpoint into a folder")
+    command.set_defaults(run=run_download)
+    command.add_argument("model", help="a network's name")
+    command.add_argument("--to", required=True, help="folder for the file and its config")
+    command.add_argument("--weights", default="DEFAULT", help="tag of the checkpoint")
 
     command = commands.add_parser("info", help="a network's card beside what is measured")
     command.set_defaults(run=run_info)
