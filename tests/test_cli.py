@@ -314,6 +314,14 @@ def test_a_reader_that_stops_early_is_no_error() -> None:
     assert done.stderr == ""
 
 
+def test_a_table_without_rows_is_its_head(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    assert main(["verify", "lenet5"]) == 0  # nothing is printed in a paper of this form
+    assert "every card holds" in capsys.readouterr().out
+
+
 # --- weights ---
 
 

@@ -10,7 +10,7 @@ WIDTH = 120  # letters a line where no terminal says how many
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table by rich, or plain columns where rich is not installed."""
-    numbers = [all(_is_number(cell) for cell in cells) for cells in zip(*rows, strict=True)]
+    numbers = [all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
     try:
         from rich.console import Console
         from rich.table import Table
@@ -21,7 +21,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             print("  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in cells).rstrip())
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column, right in zip(columns, numbers or [False] * len(columns), strict=True):
+    for column, right in zip(columns, numbers, strict=True):
         table.add_column(column, justify="right" if right else "left")
     for row in rows:
         table.add_row(*row)
