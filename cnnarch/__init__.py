@@ -38,7 +38,17 @@ from cnnarch.registry import (
 )
 
 if TYPE_CHECKING:
-    from cnnarch import analysis, backbones, blocks, dilation, finetuning, testing, weights
+    from cnnarch import (
+        analysis,
+        backbones,
+        blocks,
+        dilation,
+        finetuning,
+        testing,
+        training,
+        viz,
+        weights,
+    )
     from cnnarch.backbones import Backbone, get_backbone
     from cnnarch.finetuning import (
         convert_norm,
@@ -51,7 +61,16 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_ROOMS = ("analysis", "backbones", "blocks", "dilation", "finetuning", "testing", "weights")
+_ROOMS = (
+    "analysis",
+    "backbones",
+    "blocks",
+    "dilation",
+    "finetuning",
+    "testing",
+    "weights",
+)
+_EXTRA_ROOMS = ("training", "viz")  # need cnnarch[train], so a star import leaves them out
 _LATER = {  # public name: the room it stands in
     "Backbone": "backbones",
     "convert_norm": "finetuning",
@@ -78,7 +97,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
+    if name in (*_ROOMS, *_EXTRA_ROOMS):
         return import_module(f"cnnarch.{name}")
     if name in _LATER:
         return getattr(import_module(f"cnnarch.{_LATER[name]}"), name)
@@ -86,4 +105,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_EXTRA_ROOMS})

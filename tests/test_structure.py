@@ -133,6 +133,23 @@ def test_works_where_torchvision_cannot_be_imported() -> None:
     assert out.stdout.strip() == "torch.Size([1, 3])"
 
 
+def test_a_star_import_works_without_any_extra() -> None:
+    extras = ["captum", "jsonargparse", "lightning", "matplotlib", "rich", "sklearn", "yaml"]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({extras}))\n"
+        "from cnnarch import *\n"
+        "print(resnet18 and freeze and weights.load and True)\n"
+        "import cnnarch\n"
+        "try: cnnarch.training\n"
+        "except ImportError as error: print(error)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.splitlines() == [
+        "True",
+        "training needs more packages: pip install 'cnnarch[train]'",
+    ]
+
+
 def test_an_unknown_model_names_the_nearest() -> None:
     with pytest.raises(ValueError, match="did you mean 'resnet50'"):
         cnnarch.get_model("resnet5O")

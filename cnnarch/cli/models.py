@@ -93,7 +93,8 @@ def _held_out(model: "ImageClassifier", parsed: argparse.Namespace) -> "ImageDat
 
 def show_figures(figures: Mapping[str, Any]) -> None:
     """A table of an evaluation."""
-    rows = [(f"accuracy, {name}", f"{share:.2%}") for name, share in figures["per_class"].items()]
+    shares = figures["per_class"].items()
+    rows = [(f"accuracy, {k}", "" if v is None else f"{v:.2%}") for k, v in shares]
     rows += [
         ("accuracy, all classes", f"{figures['top1']:.2%}"),
         ("label among the five likeliest", f"{figures['top5']:.2%}"),

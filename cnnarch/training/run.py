@@ -16,7 +16,6 @@ import yaml
 from lightning.pytorch.loggers import Logger
 
 import cnnarch
-from cnnarch import viz
 from cnnarch.analysis import count_parameters
 from cnnarch.models._classifier import ImageClassifier
 from cnnarch.training.data import ImageData
@@ -24,6 +23,7 @@ from cnnarch.training.engine import HERE, Evaluation, evaluate, fit
 from cnnarch.training.history import History
 from cnnarch.training.machine import Machine, first_of_group, is_first_process
 from cnnarch.training.recipe import Recipe
+from cnnarch.training.report import draw_pictures, write_report
 
 __all__ = ["read_results", "train"]
 
@@ -50,7 +50,7 @@ def train(
         data: what to learn.
         recipe: how.
         folder: gets recipe.yaml at once, metrics.csv and checkpoints after each epoch, and in
-            the end model.safetensors, config.json, pictures and results.json.
+            the end model.safetensors, config.json, pictures, report.html and results.json.
         resume: whether to go on with the same run in `folder`, if there is one.
         machine: where to compute.
         loggers: any of Lightning's, besides metrics.csv.
@@ -85,10 +85,11 @@ def train(
     saved.preprocessing, saved.categories = data.preprocessing, data.classes
     saved.save_pretrained(place)
     figures = evaluate(model, data.test, machine=machine._replace(devices=1, num_nodes=1))
-    viz.curves(history).savefig(place / "curves.png")
-    viz.predictions(model, data.test).savefig(place / "predictions.png")
     results = _results(model, data, recipe, history, figures)
-    _write(place / RESULTS, json.dumps(results, indent=2))
+    names = draw_pictures(model, data, history, figures, place)
+    pictures = {name: place / f"{name}.png" for name in names}
+    write_report(place / "report.html", results, (place / RECIPE).read_text(), pictures)
+    _write(place / RESULTS, json.dumps(results, indent=2))  # the last: it says that all is there
     shutil.rmtree(place / CHECKPOINTS)
     return results
 
@@ -142,7 +143,10 @@ def _results(
     figures: Evaluation,
 ) -> dict[str, Any]:
     """All that a table needs to know of a run."""
-    confusion = figures.confusion.tolist()
+    test = figures._asdict()
+    test["confusion"] = figures.confusion.tolist()
+    # Of a class without test images nothing is known; JSON has no word for nan.
+    test["per_class"] = {k: None if v != v else v for k, v in figures.per_class.items()}
     return {
         "model": model.builder,
         "options": model.options,
@@ -150,7 +154,7 @@ def _results(
         "data": data.name,
         "train_images": len(data.train),
         "test_images": len(data.test),
-        "test": {**figures._asdict(), "confusion": confusion},
+        "test": test,
         "epochs": len(history.rows),
         "minutes": sum(history["seconds"]) / 60,
         "seed": recipe.seed,

@@ -1,6 +1,23 @@
 """Pictures of networks, data and training; each function returns a matplotlib figure."""
 
+from cnnarch.viz.attribution import gradcam, integrated_gradients
+from cnnarch.viz.confusion import confusion_matrix
 from cnnarch.viz.curves import comparison, curves
+from cnnarch.viz.diagram import diagram
+from cnnarch.viz.embeddings import embeddings
+from cnnarch.viz.features import feature_maps, filters
 from cnnarch.viz.grids import data_grid, predictions
 
-__all__ = ["comparison", "curves", "data_grid", "predictions"]
+__all__ = [
+    "comparison",
+    "confusion_matrix",
+    "curves",
+    "data_grid",
+    "diagram",
+    "embeddings",
+    "feature_maps",
+    "filters",
+    "gradcam",
+    "integrated_gradients",
+    "predictions",
+]

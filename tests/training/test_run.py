@@ -29,6 +29,7 @@ def test_a_folder_keeps_all_of_a_run(finished: Path) -> None:
         "model.safetensors",
         "predictions.png",
         "recipe.yaml",
+        "report.html",
         "results.json",
     }
     assert not (finished / "checkpoints").exists()

@@ -1,0 +1,143 @@
+"""What do the networks reach on Fashion-MNIST, on a laptop's processor? One command a row.
+
+    python -m benchmarks.zoo lenet5      train that row; run again, it goes on where it stopped
+    python -m benchmarks.zoo             the table of the rows that are done
+
+All 60,000 training images are trained on, and none is held back: nothing is chosen by any
+accuracy. The 10,000 test images are measured once, after the last epoch. Each row's JSON is written
+to results/zoo as the row ends.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+import cnnarch
+from benchmarks.measure import RESULTS, machine, versions
+from cnnarch._cards import CARDS
+from cnnarch.training import Recipe, find_recipe, load_data, train
+
+DATA = "fashion_mnist"
+RUNS = Path("runs/zoo")
+FOLDER = RESULTS / "zoo"
+
+
+class Row(NamedTuple):
+    """A network of the zoo.
+
+    Args:
+        network: its builder.
+        changes: keys that differ from the recipe of its family and Fashion-MNIST.
+        published: what others report for the architecture, in the data set's own list.
+        source: which entry of the list that is.
+    """
+
+    network: str
+    changes: Mapping[str, Any]
+    published: float | None = None
+    source: str = ""
+
+
+ROWS = {
+    row.network: row
+    for row in (
+        Row("lenet5", {"num_epochs": 20, "flip": True}, 0.885, "LeNet of DL_image, 10 epochs"),
+        Row("convnet", {"num_epochs": 20}, 0.903, "3 conv + pooling + BN"),
+        Row("alexnet_owt", {"num_epochs": 8}, 0.899, "AlexNet (triplet loss)"),
+        Row("vgg11_bn", {"num_epochs": 6, "learning_rate": 0.05}, 0.935, "VGG16, 26 M"),
+        Row("nin_cifar", {"num_epochs": 6}),
+        Row("googlenet_bn", {"num_epochs": 4, "learning_rate": 0.1}, 0.937, "GoogLeNet"),
+        Row("resnet20_cifar", {"num_epochs": 20}, 0.949, "ResNet-18, flips and more"),
+        Row("densenet_bc_100_12_cifar", {"num_epochs": 2}, 0.954, "DenseNet-BC, 768 K"),
+        Row("se_resnet18", {"num_epochs": 3}),
+        Row("mobilenet_v1", {"num_epochs": 10}, 0.950, "MobileNet, flips"),
+        Row("efficientnet_b0", {"num_epochs": 6}),
+        Row("mixer_s32", {"num_epochs": 10, "model_options": {"image_size": 64}}),
+    )
+}
+
+
+def recipe_of(row: Row) -> Recipe:
+    """The recipe of the row's family, with the row's changes and nothing held back."""
+    family = CARDS[row.network].family
+    recipe = find_recipe(f"{row.network}-{DATA}", f"{family}-{DATA}")
+    return replace(recipe, **{"validation": 0.0, **row.changes})
+
+
+def train_row(row: Row) -> dict[str, Any]:
+    """Train the row, or what is left of it, and keep its figures."""
+    recipe = recipe_of(row)
+    data = load_data(DATA, image_resolution=recipe.image_resolution)
+    torch.manual_seed(recipe.seed)
+    model = cnnarch.get_model(
+        row.network, num_classes=10, in_channels=data.channels, **recipe.model_options
+    )
+    results = train(
+        model,
+        data.suited(model, recipe.image_resolution),
+        recipe,
+        RUNS / row.network,
+        resume=True,
+        progress=True,
+        tell=lambda figures: print(json.dumps(figures), flush=True),
+    )
+    assert results is not None  # there is one process
+    record = {
+        "network": row.network,
+        "options": results["options"],
+        "image_resolution": data.suited(model, recipe.image_resolution).preprocessing.crop_size,
+        "parameters": results["parameters"],
+        "accuracy": results["test"]["top1"],
+        "published": row.published,
+        "published_as": row.source,
+        "epochs": results["epochs"],
+        "minutes": results["minutes"],
+        "seed": results["seed"],
+        "command": f"python -m benchmarks.zoo {row.network}",
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "versions": versions(),
+    }
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    part = FOLDER / f"{row.network}.json.part"
+    part.write_text(json.dumps(record, indent=2) + "\n")
+    part.replace(FOLDER / f"{row.network}.json")
+    return record
+
+
+def table() -> str:
+    """The rows that are done, as Markdown."""
+    lines = [
+        "| network | parameters | input | epochs | minutes | accuracy | published |",
+        "|---|--:|--:|--:|--:|--:|---|",
+    ]
+    for name in ROWS:
+        path = FOLDER / f"{name}.json"
+        if path.exists():
+            row = json.loads(path.read_text())
+            known = row["published"]
+            published = "" if known is None else f"{known:.3f} ({row['published_as']})"
+            lines.append(
+                f"| {name} | {row['parameters']:,} | {row['image_resolution']} | {row['epochs']} "
+                f"| {row['minutes']:.1f} | {row['accuracy']:.4f} | {published} |"
+            )
+    return "\n".join(lines)
+
+
+def main(names: list[str]) -> None:
+    unknown = [name for name in names if name not in ROWS]
+    if unknown:
+        sys.exit(f"no row {', '.join(unknown)}; the rows are {', '.join(ROWS)}")
+    for name in names:
+        print(json.dumps(train_row(ROWS[name]), indent=2))
+    print(table())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,148 @@
+"""What a run shows to people: its pictures, and one page with all of them."""
+
+import base64
+from collections.abc import Callable, Iterable, Mapping
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnnarch import viz
+from cnnarch.models._classifier import ImageClassifier
+from cnnarch.training.data import ImageData
+from cnnarch.training.engine import Evaluation
+from cnnarch.training.history import History
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_pictures", "write_report"]
+
+POINTS = 500  # images of the embedding
+TITLES = {
+    "curves": "Loss and accuracy by epoch",
+    "predictions": "What it says of test images",
+    "confusion": "Which classes it takes for which",
+    "embeddings": "Which test images it finds alike",
+    "gradcam": "Where it looks (Grad-CAM)",
+    "integrated_gradients": "Which pixels count (integrated gradients)",
+    "feature_maps": "What its stages make of an image",
+    "filters": "What its first layer looks for",
+    "data": "What it learned from",
+    "diagram": "How it is built",
+}
+"""Pictures of a run, in the order of the report, and what stands over them."""
+SMALL_PRINT = {"predictions", "data", "feature_maps", "diagram"}  # phones scroll through them
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff;
+  max-width: 60rem; margin: 0 auto; padding: 1rem; overflow-wrap: break-word; }
+h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
+.lead { font-size: 1.15rem; } .wide { overflow-x: auto; }
+img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
+@media (max-width: 40rem) { .small-print img { max-width: none; width: 46rem; } }
+table { border-collapse: collapse; } td, th { padding: .25rem .8rem .25rem 0; text-align: left;
+  border-bottom: 1px solid #ddd; vertical-align: top; font-weight: normal; } th { color: #555; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; }
+pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .85rem; }
+"""
+
+
+def draw_pictures(
+    model: ImageClassifier, data: ImageData, history: History, figures: Evaluation, folder: Path
+) -> list[str]:
+    """Write a PNG file for each of `TITLES`; their names.
+
+    Args:
+        model: as trained.
+        data: what it learned and is measured on.
+        history: of its training.
+        figures: on the test images.
+        folder: for the files.
+    """
+    size = data.preprocessing.crop_size
+    drawings: dict[str, Callable[[], Figure]] = {
+        "curves": lambda: viz.curves(history),
+        "predictions": lambda: viz.predictions(model, data.test),
+        "confusion": lambda: viz.confusion_matrix(figures.confusion, data.classes),
+        "embeddings": lambda: viz.embeddings(model, data.test, num_samples=POINTS),
+        "gradcam": lambda: viz.gradcam(model, data.test),
+        "integrated_gradients": lambda: viz.integrated_gradients(model, data.test),
+        "feature_maps": lambda: viz.feature_maps(model, data.test),
+        "filters": lambda: viz.filters(model),
+        "data": lambda: viz.data_grid(data.train),
+        "diagram": lambda: viz.diagram(model, (data.channels, size, size)),
+    }
+    if len(data.test) < 4:  # too few points for a plane
+        del drawings["embeddings"]
+    for name, draw in drawings.items():
+        draw().savefig(folder / f"{name}.png")
+    return list(drawings)
+
+
+def write_report(
+    path: Path, results: Mapping[str, Any], recipe: str, pictures: Mapping[str, Path]
+) -> None:
+    """Write a page that needs no other file and no network.
+
+    Args:
+        path: of the page.
+        results: as results.json holds them.
+        recipe: YAML text.
+        pictures: PNG files by their names in `TITLES`.
+    """
+    name, test = results["model"], results["test"]
+    title = f"{name} on {results['data']}"
+    sections = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="lead">{test["top1"]:.2%} of {results["test_images"]:,} test images right, '
+        f"with {results['parameters']:,} parameters, after {results['epochs']} epochs "
+        f"({results['minutes']:.1f} minutes).</p>",
+        *(_picture(key, pictures[key]) for key in TITLES if key in pictures),
+        "<h2>Accuracy by class</h2>",
+        _table((k, "" if v is None else f"{v:.2%}") for k, v in test["per_class"].items()),
+        "<h2>Figures</h2>",
+        _table(_facts(results)),
+        f"<h2>Recipe</h2><pre>{escape(recipe)}</pre>",
+    ]
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, '
+        f'initial-scale=1"><title>{escape(title)}</title><style>{STYLE}</style>'
+    )
+    body = "\n".join(sections)
+    path.write_text(
+        f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n',
+        encoding="utf-8",
+    )
+
+
+def _facts(results: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    test = results["test"]
+    yield "Loss on test images", f"{test['loss']:.4f}"
+    yield "Label among the five likeliest", f"{test['top5']:.2%}"
+    yield "Calibration error", f"{test['calibration_error']:.2%}"
+    yield "Training images", f"{results['train_images']:,}"
+    yield "Seed", str(results["seed"])
+    yield "Command", results["command"]
+    yield "Machine", f"{results['machine']['cpu']}, {results['machine']['cores']} cores"
+    yield "Versions", ", ".join(f"{k} {v}" for k, v in results["versions"].items())
+
+
+def _picture(name: str, path: Path) -> str:
+    title = escape(TITLES[name])
+    data = base64.b64encode(path.read_bytes()).decode()
+    kind = "wide small-print" if name in SMALL_PRINT else "wide"
+    image = f'<img alt="{title}" src="data:image/png;base64,{data}">'
+    return f'<h2>{title}</h2><div class="{kind}">{image}</div>'
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> str:
+    lines = (
+        f"<tr><th>{escape(name)}</th><td{_kind(value)}>{escape(value)}</td></tr>"
+        for name, value in rows
+    )
+    return f'<div class="wide"><table>{"".join(lines)}</table></div>'
+
+
+def _kind(value: str) -> str:
+    number = value.replace(",", "").replace(".", "").rstrip("%").isdigit()
+    return ' class="number"' if number else ""

@@ -1,0 +1,60 @@
+"""The rows of the zoo: that each can be trained, and goes on where it stopped."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import cnnarch
+from benchmarks import zoo
+from cnnarch.training import datasets, load_data
+
+
+@pytest.mark.parametrize("name", zoo.ROWS)
+def test_every_row_has_a_recipe_that_its_network_takes(name: str) -> None:
+    recipe = zoo.recipe_of(zoo.ROWS[name])
+    assert recipe.validation == 0  # nothing is held back, so nothing is chosen by an accuracy
+    assert not recipe.early_stopping
+    assert not recipe.keep_best
+    assert not recipe.test_each_epoch
+    with torch.device("meta"):
+        model = cnnarch.get_model(name, num_classes=10, in_channels=1, **recipe.model_options)
+    side = recipe.image_resolution or max(28, model.min_input_size)
+    assert side >= model.min_input_size
+
+
+def test_the_published_accuracies_are_shares() -> None:
+    for row in zoo.ROWS.values():
+        assert (row.published is None) == (not row.source)
+        assert row.published is None or 0.8 < row.published < 1
+
+
+@pytest.mark.skipif(not datasets.DEBIAN["fashion_mnist"].exists(), reason="needs Debian's files")
+def test_a_row_writes_its_figures_as_it_ends_and_is_not_trained_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = load_data("fashion_mnist", image_resolution=32)
+    little = data._replace(
+        train=data.train.subset(torch.arange(256)), test=data.test.subset(torch.arange(64))
+    )
+    monkeypatch.setattr(zoo, "load_data", lambda *_, **__: little)
+    monkeypatch.setattr(zoo, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(zoo, "FOLDER", tmp_path / "results")
+    row = zoo.ROWS["lenet5"]
+    monkeypatch.setitem(zoo.ROWS, "lenet5", row._replace(changes={"num_epochs": 1}))
+    zoo.main(["lenet5"])
+    first = capsys.readouterr().out
+    record = json.loads((tmp_path / "results" / "lenet5.json").read_text())
+    assert (record["network"], record["parameters"], record["epochs"]) == ("lenet5", 61_706, 1)
+    assert record["command"] == "python -m benchmarks.zoo lenet5"
+    assert f"| lenet5 | 61,706 | 32 | 1 | {record['minutes']:.1f} |" in first
+    zoo.main(["lenet5"])
+    again = json.loads((tmp_path / "results" / "lenet5.json").read_text())
+    assert {**again, "date": ""} == {**record, "date": ""}
+    assert "train_loss" not in capsys.readouterr().out  # no epoch was trained
+
+
+def test_an_unknown_row_lists_those_there_are() -> None:
+    with pytest.raises(SystemExit, match="no row lenet6; the rows are lenet5, convnet"):
+        zoo.main(["lenet6"])

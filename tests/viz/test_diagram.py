@@ -1,0 +1,97 @@
+"""The diagram of a network and the confusion matrix."""
+
+from typing import Any
+
+import pytest
+import torch
+
+import cnnarch
+from cnnarch import viz
+from cnnarch._cards import CARDS
+
+
+def texts(figure: Any) -> list[str]:
+    return [text.get_text() for text in figure.axes[0].texts if text.get_text()]
+
+
+def test_stages_stand_with_shape_parameters_and_work() -> None:
+    """GoogLeNet's Table 1: a stage ends in several branches, whose maps stand together."""
+    found = texts(viz.diagram(cnnarch.googlenet()))
+    shapes = [t for t in found if " x " in t and t.replace(" x ", "").isdigit()]
+    assert shapes == [
+        "3 x 224 x 224",
+        "64 x 112 x 112",
+        "192 x 56 x 56",
+        "480 x 28 x 28",
+        "832 x 14 x 14",
+        "1024 x 7 x 7",
+    ]
+    assert "MaxPool2d, 5 x Inception" in found
+    assert found[-2:] == ["6,998,552", "1,582,671,872"]
+
+
+def test_stages_add_up_to_the_whole() -> None:
+    card = CARDS["densenet121"]
+    found = texts(viz.diagram(cnnarch.densenet121()))
+    numbers = [int(t.replace(",", "")) for t in found if t.replace(",", "").isdigit()]
+    numbers = numbers[: numbers.index(1000)] + numbers[numbers.index(1000) + 1 :]  # logits' shape
+    *stages, params, macs = numbers
+    assert (sum(stages[::2]), sum(stages[1::2])) == (params, macs) == (card.params, card.macs)
+
+
+def test_the_network_may_be_without_memory() -> None:
+    with torch.device("meta"):
+        model = cnnarch.resnet152()
+    assert "60,192,808" in texts(viz.diagram(model))
+
+
+def test_another_image_size_may_be_asked_for() -> None:
+    assert "2048 x 4 x 4" in texts(viz.diagram(cnnarch.resnet50(), (3, 128, 128)))
+
+
+def test_every_network_fits_the_width_of_a_page(model: cnnarch.ImageClassifier) -> None:
+    figure = viz.diagram(model)
+    assert figure.get_figwidth() <= 7
+    figure.canvas.draw()
+    page = figure.bbox
+    for text in figure.axes[0].texts:
+        box = text.get_window_extent()
+        assert page.x0 - 1 <= box.x0
+        assert box.x1 <= page.x1 + 1, text.get_text()
+
+
+def test_confusions_are_counted_by_label_and_prediction() -> None:
+    figure = viz.confusion_matrix([[3, 1], [0, 4]], ["cat", "dog"])
+    axes = figure.axes[0]
+    assert {(t.get_position(), t.get_text()) for t in axes.texts} == {
+        ((0, 0), "3"),
+        ((1, 0), "1"),  # across: a cat taken for a dog
+        ((1, 1), "4"),
+    }
+    assert axes.images[0].get_array().tolist() == [[0.75, 0.25], [0.0, 1.0]]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Predicted", "True")
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["cat", "dog"]
+
+
+def test_a_class_without_images_is_blank() -> None:
+    image = viz.confusion_matrix(torch.tensor([[0, 0], [1, 1]])).axes[0].images[0]
+    assert image.get_array().tolist() == [[0, 0], [0.5, 0.5]]
+
+
+def test_a_hundred_classes_are_drawn_without_numbers() -> None:
+    axes = viz.confusion_matrix(torch.eye(100)).axes[0]
+    assert len(axes.texts) == 0
+
+
+@pytest.mark.parametrize(
+    ("counts", "names", "message"),
+    [
+        ([[1, 2]], None, "expected a square"),
+        ([[1, 0], [0, 1]], ["one"], "2 classes need as many names, got 1"),
+    ],
+)
+def test_what_is_no_confusion_is_refused(
+    counts: list[list[int]], names: list[str] | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        viz.confusion_matrix(counts, names)

@@ -1,0 +1,126 @@
+"""Feature maps and filters."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import cnnarch
+from cnnarch import viz
+from cnnarch.training import load_data
+
+
+def drawn(axes: Any) -> Any:
+    return np.asarray(axes.images[0].get_array())
+
+
+def titles(figure: Any) -> list[str]:
+    """What stands over the cells, in the middle or on the left."""
+    both = [axes.get_title() or axes.get_title(loc="left") for axes in figure.axes]
+    return [title for title in both if title]
+
+
+def test_maps_are_what_the_named_layer_gives() -> None:
+    model = cnnarch.lenet5().eval()
+    x = torch.randn(1, 32, 32)
+    figure = viz.feature_maps(model, x, ["stages.1"], columns=4)
+    with torch.no_grad():
+        expected = model.forward_stages(x[None], [2])[0][0]  # row 0 is the stem
+    for axes, channel in zip(figure.axes[1:], expected, strict=False):
+        np.testing.assert_allclose(drawn(axes), channel, atol=1e-6)
+    assert titles(figure) == ["input", "stages.1: 16 x 10 x 10"]
+
+
+def test_the_stem_and_all_stages_are_shown_if_no_layer_is_named() -> None:
+    figure = viz.feature_maps(cnnarch.resnet18(small_images=True), torch.randn(3, 32, 32))
+    assert [t.split(":")[0] for t in titles(figure)[1:]] == [
+        "stem",
+        *(f"stages.{i}" for i in range(4)),
+    ]
+
+
+def test_a_layer_of_one_map_is_drawn() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 1, 3), nn.ReLU())
+    figure = viz.feature_maps(model, torch.randn(1, 3, 8, 8), ["0"])
+    assert len([a for a in figure.axes if a.images]) == 2
+    figure.canvas.draw()
+
+
+def test_maps_of_one_pixel_share_a_range() -> None:
+    """Each by itself would be black."""
+    figure = viz.feature_maps(cnnarch.lenet5(), torch.randn(1, 32, 32), ["stages.3"])
+    images = [axes.images[0] for axes in figure.axes[1:] if axes.images]
+    assert len({image.get_clim() for image in images}) == 1
+    assert images[0].get_clim()[0] < images[0].get_clim()[1]
+
+
+def test_a_data_set_may_be_given() -> None:
+    data = load_data("digits", image_resolution=32)
+    figure = viz.feature_maps(cnnarch.lenet5(), data.test, ["stem"])
+    expected = data.test.pixels[torch.tensor([0])]
+    assert drawn(figure.axes[0]).shape == (32, 32)
+    assert expected.shape == (1, 1, 8, 8)
+
+
+def test_an_unknown_layer_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"no layer 'stages\.9'; near it are .*stages"):
+        viz.feature_maps(cnnarch.lenet5(), torch.randn(1, 32, 32), ["stages.9"])
+
+
+def test_a_layer_without_maps_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'head\.flatten' gives no maps"):
+        viz.feature_maps(cnnarch.lenet5(), torch.randn(1, 32, 32), ["head.flatten"])
+
+
+def test_one_image_is_taken() -> None:
+    with pytest.raises(ValueError, match="expected one image, got 2"):
+        viz.feature_maps(cnnarch.lenet5(), torch.randn(2, 1, 32, 32))
+
+
+@pytest.mark.parametrize("layers", [["stem"], ["nothing"]])
+def test_mode_and_hooks_are_put_back(layers: list[str]) -> None:
+    """Also after an error."""
+    model = cnnarch.lenet5().train()
+    model.head.eval()
+    try:
+        viz.feature_maps(model, torch.randn(1, 32, 32), layers)
+    except ValueError:
+        assert layers == ["nothing"]
+    assert model.training
+    assert not model.head.training
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_filters_over_colours_are_shown_in_colour() -> None:
+    model = cnnarch.resnet18()
+    figure = viz.filters(model, rows=2, columns=4)
+    pictures = [drawn(axes) for axes in figure.axes if axes.images]
+    assert len(pictures) == 8
+    weight = model.get_submodule("stem.conv").weight.detach()[0]
+    expected = (weight / weight.abs().max() + 1) / 2
+    np.testing.assert_allclose(pictures[0], expected.permute(1, 2, 0), atol=1e-6)
+    assert figure.get_suptitle() == "stem.conv: 8 of 64 filters, 3 x 7 x 7"
+
+
+def test_zero_is_gray_in_filters() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3))
+    nn.init.zeros_(model[0].weight)
+    for axes in viz.filters(model).axes:
+        assert (drawn(axes) == 0.5).all()
+
+
+@pytest.mark.parametrize(
+    ("model", "layer", "message"),
+    [
+        (nn.Linear(2, 2), None, "Linear has no convolution"),
+        (nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU()), "1", "'1' is ReLU, no convolution"),
+        (nn.Sequential(nn.Conv2d(1, 1, 1)), "conv", "no layer 'conv'"),
+    ],
+)
+def test_filters_of_what_is_no_convolution_are_refused(
+    model: nn.Module, layer: str | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        viz.filters(model, layer)
