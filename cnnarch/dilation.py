@@ -73,7 +73,6 @@ def _densities(model: Trunk, output_stride: int) -> dict[str, Density]:
         inside_pool = isinstance(twin.get_submodule(path.rpartition(".")[0]), AlignedMaxPool2d)
         if isinstance(module, LAYERS) and not inside_pool:
             watch(path, module)
-    side = model.min_input_size
     for side in (model.min_input_size + 256, model.min_input_size + 512):
         twin.forward_stages(torch.empty(1, model.in_channels, side, side, device="meta"))
     densities = {}

@@ -45,7 +45,7 @@ def room_of(path: Path) -> str:
 def imported_rooms(path: Path) -> set[tuple[str, bool]]:
     """Rooms that a file imports, and whether it does so only inside functions."""
     tree = ast.parse(path.read_text())
-    top_level = {id(node) for statement in tree.body for node in [statement]}
+    top_level = {id(statement) for statement in tree.body}
     found = set()
     for node in ast.walk(tree):
         modules = []
