@@ -17,4 +17,4 @@ def without_memory(model: Module) -> Module:
     for parameter in model.parameters():
         twin = tensors[id(parameter)]
         tensors[id(parameter)] = nn.Parameter(twin, parameter.requires_grad)
-    return copy.deepcopy(model, tensors).eval()
+    return copy.deepcopy(model, tensors).eval().float()  # as the images that pass through it
