@@ -16,6 +16,7 @@ __all__ = [
     "densenet_40_12_cifar",
     "densenet_100_12_cifar",
     "densenet_100_24_cifar",
+    "densenet_bc_40_12_cifar",
     "densenet_bc_100_12_cifar",
     "densenet_bc_190_40_cifar",
     "densenet_bc_250_24_cifar",
@@ -143,6 +144,14 @@ def densenet_100_24_cifar(
 ) -> CifarDenseNet:
     """DenseNet with L = 100, k = 24 for 32x32 images."""
     return build("densenet_100_24_cifar", weights, CifarDenseNet, 100, 24, **options)
+
+
+@register(PAPER, params=176_122, macs=72_365_352, input_size=INPUT_SIZE)
+def densenet_bc_40_12_cifar(
+    *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
+) -> CifarDenseNet:
+    """DenseNet-BC with L = 40, k = 12 for 32x32 images: sec. 3's rule at a depth of Table 2."""
+    return build("densenet_bc_40_12_cifar", weights, CifarDenseNet, 40, 12, True, **options)
 
 
 @register(

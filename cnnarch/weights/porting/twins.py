@@ -88,7 +88,7 @@ TWINS = (
         ),
     ),
     *_close(FIXED_KERNEL, _numbered("densenet#", "pytorchcv", "densenet#", DENSENETS)),
-    *_close(FIXED_KERNEL, _small("densenet_bc_#_12_cifar", "densenet#_k12_bc", [100], {})),
+    *_close(FIXED_KERNEL, _small("densenet_bc_#_12_cifar", "densenet#_k12_bc", [40, 100], {})),
     *_close(FIXED_KERNEL, _small("densenet_bc_#_24_cifar", "densenet#_k24_bc", [250], {})),
     *_close(FIXED_KERNEL, _small("densenet_bc_#_40_cifar", "densenet#_k40_bc", [190], {})),
     *_numbered("efficientnet_b#", "torchvision", "efficientnet_b#", range(5), PYTORCH),
