@@ -149,3 +149,11 @@ def test_a_hub_that_refuses_is_one_error(hub: Server, resnet: cnnarch.ImageClass
     with pytest.raises(WeightsError, match="owner/name/more"):
         push_to_hub(resnet, "owner/name/more")
     assert hub.count("POST") == 0
+
+
+def test_files_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.touch()
+    cnnarch.lenet5().save_pretrained(tmp_path / "saved")
+    for path in (tmp_path / "saved").iterdir():
+        assert path.stat().st_mode == plain.stat().st_mode

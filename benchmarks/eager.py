@@ -1,0 +1,47 @@
+"""Is a plain forward as quick as torchvision's and timm's? Batch 1 and 16, no engine, no tricks."""
+
+import gc
+import statistics
+
+import torch
+
+from benchmarks.measure import alternate, keep, ratio_of_medians
+from benchmarks.pairs import PAIRS, Pair, images
+
+BAR = "at most 1.05x the time of torchvision's or timm's twin each, 1.0x geometric mean"
+RUNS = {1: 25, 16: 9}
+
+
+def measure(pair: Pair, batch: int) -> dict[str, float]:
+    """Milliseconds a batch, theirs, ours and ours with activations in place, and the ratios."""
+    import cnnarch
+
+    in_place = pair.ours().eval()
+    cnnarch.set_inplace(in_place, True)
+    models = {"theirs": pair.theirs().eval(), "ours": pair.ours().eval(), "in_place": in_place}
+    x = images(batch)
+    with torch.inference_mode():
+        seconds = alternate(
+            {name: lambda model=model: model(x) for name, model in models.items()}, RUNS[batch]
+        )
+    figures = {f"{name}_ms": 1000 * statistics.median(times) for name, times in seconds.items()}
+    figures["ratio"] = ratio_of_medians(seconds, "ours", "theirs")
+    figures["ratio_in_place"] = ratio_of_medians(seconds, "in_place", "theirs")
+    return figures
+
+
+def main() -> None:
+    results = {}
+    for pair in PAIRS:
+        for batch in RUNS:
+            results[f"{pair.network}, batch {batch}"] = measure(pair, batch)
+            gc.collect()
+            print(pair.network, batch, results[f"{pair.network}, batch {batch}"], flush=True)
+    for key in ("ratio", "ratio_in_place"):
+        ratios = [figures[key] for figures in results.values()]
+        results[f"geometric mean of {key}"] = {key: statistics.geometric_mean(ratios)}
+    keep("eager", BAR, results)
+
+
+if __name__ == "__main__":
+    main()

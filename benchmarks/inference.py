@@ -1,0 +1,182 @@
+"""How much faster is `cnnarch.inference.optimize` than eager, and than the engines used directly?
+
+    python -m benchmarks.inference                    every network, batch 1 and 16
+    python -m benchmarks.inference resnet50 1         one of them
+    python -m benchmarks.inference --table            what is done so far
+
+A network and a batch are measured in a process of their own, and kept in results/inference as
+they end; a run that was stopped goes on. All candidates of a row take turns (A B A B ...).
+"""
+
+import gc
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.measure import RESULTS, alternate, keep, machine, ratio_of_medians, versions
+from benchmarks.pairs import PAIRS, Pair, images
+
+BAR = "geometric means over eager at batch 1: float32 0.42x, bfloat16 0.22x, int8 0.17x; \
+1.03x the better engine used directly, none above 1.1x"
+FOLDER = RESULTS / "inference"
+BATCHES = (1, 16)
+IN_INT8 = ("resnet50", "mobilenet_v1", "efficientnet_b0", "densenet121")
+CALIBRATION = 32  # images; this benchmark is about time, benchmarks.int8_accuracy about accuracy
+BUDGET_S = 60
+SECONDS = 12.0  # of measuring a candidate, about
+
+Call = Callable[[], object]
+
+
+def openvino_directly(model: nn.Module, x: torch.Tensor, hint: str) -> Call:
+    """OpenVINO as its documents show it, with the precision named and a fixed shape."""
+    from cnnarch.inference._offline import import_openvino
+
+    openvino: Any = import_openvino()
+    converted = openvino.convert_model(model, example_input=x)
+    converted.reshape(list(x.shape))
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": hint,
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+    compiled = openvino.Core().compile_model(converted, "CPU", settings)
+    request = compiled.create_infer_request()
+    pixels = x.numpy()
+    return lambda: request.infer([pixels])
+
+
+def onnxruntime_directly(model: nn.Module, x: torch.Tensor) -> Call:
+    """ONNX Runtime on what torch exports."""
+    import onnxruntime
+
+    program = torch.onnx.export(model, (x,), dynamo=True, verbose=False)
+    assert program is not None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(
+        program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    feed = {session.get_inputs()[0].name: x.numpy()}
+    return lambda: session.run(None, feed)
+
+
+@contextmanager
+def candidates(pair: Pair, batch: int) -> Iterator[tuple[dict[str, Call], dict[str, str]]]:
+    """What is timed, and the reports of `optimize`."""
+    from cnnarch.inference import optimize
+
+    x = images(batch)
+    theirs, ours = pair.theirs().eval(), pair.ours().eval()
+    calls: dict[str, Call] = {"eager": lambda: theirs(x)}
+    reports = {}
+    opened = []
+    precisions = ["float32", "bfloat16", *(["int8"] if pair.network in IN_INT8 else [])]
+    for precision in precisions:
+        fast = optimize(
+            ours,
+            x,
+            precision=precision,
+            calibration=images(CALIBRATION) if precision == "int8" else None,
+            # Weights are random here, so that classes hardly differ: only time is asked about.
+            tolerance=1.0 if precision == "int8" else None,
+            budget_s=BUDGET_S,
+        )
+        opened.append(fast)
+        reports[precision] = str(fast.report)
+        calls[precision] = lambda fast=fast: fast(x)
+    calls["openvino float32"] = openvino_directly(theirs, x, "f32")
+    calls["openvino bfloat16"] = openvino_directly(theirs, x, "bf16")
+    calls["onnxruntime float32"] = onnxruntime_directly(theirs, x)
+    try:
+        yield calls, reports
+    finally:
+        for fast in opened:
+            fast.close()
+
+
+def measure(pair: Pair, batch: int) -> dict[str, Any]:
+    """Milliseconds of every candidate, and the ratios that the bars are about."""
+    with candidates(pair, batch) as (calls, reports), torch.inference_mode():
+        alone = alternate({"eager": calls["eager"]}, 2, 1)
+        runs = int(min(60, max(5, SECONDS / 2 / statistics.median(alone["eager"]))))
+        seconds = alternate(calls, runs)
+    result: dict[str, Any] = {
+        "network": pair.network,
+        "twin": f"{pair.library} {pair.twin}",
+        "batch": batch,
+        "milliseconds": {k: 1000 * statistics.median(v) for k, v in seconds.items()},
+        "over eager": {k: ratio_of_medians(seconds, k, "eager") for k in reports},
+    }
+    direct = {"float32": ["openvino float32", "onnxruntime float32"]}
+    direct["bfloat16"] = ["openvino bfloat16"]
+    result["over the better engine"] = {
+        precision: max(ratio_of_medians(seconds, precision, engine) for engine in engines)
+        for precision, engines in direct.items()
+    }
+    return {**result, "runs": runs, "reports": reports}
+
+
+def one(name: str, batch: int) -> None:
+    """Measure a row and keep it."""
+    pair = next(p for p in PAIRS if p.network == name)
+    record = {**measure(pair, batch), "machine": machine(), "versions": versions()}
+    gc.collect()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / f"{name}-{batch}.json").write_text(json.dumps(record, indent=2) + "\n")
+    print(json.dumps(record["milliseconds"]), record["over the better engine"], flush=True)
+
+
+def done() -> list[dict[str, Any]]:
+    """The rows that are measured, in the order of the pairs."""
+    paths = [FOLDER / f"{p.network}-{batch}.json" for batch in BATCHES for p in PAIRS]
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
+def means() -> dict[str, float]:
+    """Geometric means over the networks."""
+    found: dict[str, list[float]] = {}
+    for row in done():
+        for question in ("over eager", "over the better engine"):
+            for precision, ratio in row[question].items():
+                found.setdefault(f"{precision} {question}, batch {row['batch']}", []).append(ratio)
+    return {name: statistics.geometric_mean(ratios) for name, ratios in found.items()}
+
+
+def table(batch: int) -> str:
+    """Milliseconds an image and ratios, as Markdown."""
+    columns = ["eager", "float32", "bfloat16", "int8"]
+    direct = ["openvino float32", "onnxruntime float32", "openvino bfloat16"]
+    head = ["network", *columns, *direct]
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|--:" * (len(head) - 1) + "|"]
+    for row in done():
+        if row["batch"] == batch:
+            times = row["milliseconds"]
+            cells = [f"{times[c] / batch:.1f}" if c in times else "" for c in columns + direct]
+            lines.append(f"| {row['network']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(words: list[str]) -> None:
+    if len(words) == 2:
+        one(words[0], int(words[1]))
+        return
+    if words != ["--table"]:
+        for batch in BATCHES:
+            for pair in PAIRS:
+                if not (FOLDER / f"{pair.network}-{batch}.json").exists():
+                    command = [sys.executable, "-m", "benchmarks.inference", pair.network]
+                    subprocess.run([*command, str(batch)], check=True)
+    keep("inference", BAR, means())
+    print("\n\n".join(table(batch) for batch in BATCHES))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,62 @@
+"""One network of each family that torchvision or timm has too, and how to build both."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+import cnnarch
+
+INPUT_SIZE = (3, 224, 224)
+
+
+class Pair(NamedTuple):
+    """A network and the same one of another library.
+
+    Args:
+        network: our builder.
+        library: "torchvision" or "timm".
+        twin: what that library calls it.
+    """
+
+    network: str
+    library: str
+    twin: str
+
+    def ours(self, **options: Any) -> nn.Module:
+        """Our network with random weights."""
+        torch.manual_seed(0)
+        return cnnarch.get_model(self.network, **options)
+
+    def theirs(self) -> nn.Module:
+        """Their network with random weights, without auxiliary classifiers."""
+        torch.manual_seed(0)
+        if self.library == "timm":
+            import timm
+
+            return timm.create_model(self.twin)
+        from torchvision.models import get_model
+
+        options = {"aux_logits": False, "init_weights": False} if self.twin == "googlenet" else {}
+        model: nn.Module = get_model(self.twin, weights=None, **options)
+        return model
+
+
+PAIRS = (
+    Pair("alexnet_owt", "torchvision", "alexnet"),
+    Pair("vgg16", "torchvision", "vgg16"),
+    Pair("googlenet_bn", "torchvision", "googlenet"),
+    Pair("resnet18", "torchvision", "resnet18"),
+    Pair("resnet50", "torchvision", "resnet50"),
+    Pair("densenet121", "torchvision", "densenet121"),
+    Pair("se_resnet50", "timm", "legacy_seresnet50"),
+    Pair("mobilenet_v1", "timm", "mobilenetv1_100"),
+    Pair("efficientnet_b0", "torchvision", "efficientnet_b0"),
+    Pair("efficientnet_lite0", "timm", "efficientnet_lite0"),
+    Pair("mixer_b16", "timm", "mixer_b16_224"),
+)
+
+
+def images(count: int) -> torch.Tensor:
+    """Random images of the size that all pairs take."""
+    return torch.randn(count, *INPUT_SIZE, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,73 @@
+"""How long is a training step as the library arranges it, against torchvision as it comes?
+
+A step is forward, loss, backward and SGD with momentum on 16 images of 224 pixels. Theirs is in
+float32 and in torch's memory order, as their networks come. Ours is what `cnnarch train` does:
+channels innermost, and the precision that the machine is found to be quicker in.
+"""
+
+import gc
+import statistics
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from benchmarks.measure import alternate, keep, ratio_of_medians
+from benchmarks.pairs import PAIRS, Pair, images
+
+BAR = "at most 0.62x, geometric mean"
+BATCH = 16
+RUNS = 7
+
+
+def step(model: nn.Module, precision: str, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
+    """One step of training, to be called many times."""
+    optimizer = torch.optim.SGD(model.train().parameters(), lr=1e-4, momentum=0.9)
+    bf16 = precision == "bf16-mixed"
+
+    def run() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return run
+
+
+def measure(pair: Pair) -> dict[str, object]:
+    """Milliseconds a step and ratios; every precision is shown, `chosen` names the library's."""
+    from cnnarch.training import Machine
+
+    x = images(BATCH)
+    y = torch.arange(BATCH)
+    last = torch.channels_last
+    ours = {p: pair.ours().to(memory_format=last) for p in ("32-true", "bf16-mixed")}
+    chosen = Machine(accelerator="cpu").precision("auto", ours["32-true"])
+    candidates = {"theirs": step(pair.theirs(), "32-true", x, y)} | {
+        p: step(model, p, x.contiguous(memory_format=last), y) for p, model in ours.items()
+    }
+    seconds = alternate(candidates, RUNS)
+    figures: dict[str, object] = {
+        f"{name}_ms": 1000 * statistics.median(times) for name, times in seconds.items()
+    }
+    for name in ours:
+        figures[f"ratio {name}"] = ratio_of_medians(seconds, name, "theirs")
+    return {**figures, "chosen": chosen, "ratio": figures[f"ratio {chosen}"]}
+
+
+def main() -> None:
+    results: dict[str, object] = {}
+    ratios = []
+    for pair in PAIRS:
+        figures = measure(pair)
+        gc.collect()
+        print(pair.network, figures, flush=True)
+        results[pair.network] = figures
+        ratios.append(float(str(figures["ratio"])))
+    results["geometric mean"] = statistics.geometric_mean(ratios)
+    keep("training_step", BAR, results)
+
+
+if __name__ == "__main__":
+    main()
