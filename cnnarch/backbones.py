@@ -21,7 +21,8 @@ class Backbone(Trunk):
     """The stem and stages of a network up to the last map asked for; its forward gives the maps.
 
     It shares layers with the network that it is made from, and their names: a classifier's
-    "stages.2.0.conv.weight" is the backbone's too.
+    "stages.2.0.conv.weight" is the backbone's too. `names`, `channels` and `strides` describe the
+    maps; `preprocessing` is the network's.
 
     Args:
         network: what to take the stem and the stages from.
@@ -32,13 +33,17 @@ class Backbone(Trunk):
         (N, in_channels, H, W) -> an OrderedDict from row name to (N, C, h, w)
 
     Raises:
+        TypeError: `network` is no network of cnnarch, or `stages` is not a list.
         ValueError: there is no such row, one is asked for twice, or none is.
     """
 
     def __init__(self, network: ImageClassifier, stages: Sequence[int | str] | None = None) -> None:
+        if not isinstance(network, ImageClassifier):
+            kind = type(network).__name__
+            raise TypeError(f"a backbone is made from a network of cnnarch, got {kind}")
         info = network.feature_info
-        wanted = _last_of_each_stride(info) if stages is None else list(stages)
-        indices = [network.stage_index(stage) for stage in wanted]
+        wanted = _last_of_each_stride(info) if stages is None else stages
+        indices = network.stage_indices(wanted)
         if not indices or len(set(indices)) < len(indices):
             raise ValueError(f"stages must name at least one row, and each once, got {stages!r}")
         last = max(indices)
@@ -50,8 +55,18 @@ class Backbone(Trunk):
             fixed_input_size=network.fixed_input_size,
         )
         self.names = tuple(info[i].name for i in indices)
-        self.channels = tuple(info[i].channels for i in indices)
-        self.strides = tuple(info[i].stride for i in indices)
+        self.preprocessing = network.preprocessing
+        self.feature_info = info[: last + 1]
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Width of each map."""
+        return tuple(self.feature_info[self.stage_index(name)].channels for name in self.names)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Stride of each map, in pixels of the image."""
+        return tuple(self.feature_info[self.stage_index(name)].stride for name in self.names)
 
     def forward(self, x: Tensor) -> "OrderedDict[str, Tensor]":
         """The maps by row name, in the order asked for."""

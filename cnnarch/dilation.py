@@ -46,7 +46,7 @@ def dilate(model: Trunk, output_stride: int) -> None:
     Raises:
         ValueError: another stride, or one that the network cannot have.
     """
-    if output_stride not in (8, 16, 32):
+    if not isinstance(output_stride, int) or output_stride not in (8, 16, 32):
         raise ValueError(f"output_stride must be 8, 16 or 32, got {output_stride!r}")
     stem = model.feature_info[0].stride
     if stem > output_stride:

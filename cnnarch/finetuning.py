@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from numbers import Real
 from typing import Any, Literal, TypeVar
 
 from torch import nn
@@ -31,6 +32,7 @@ def freeze(
         batch_norm: "eval" holds BatchNorm's statistics, "train" lets them follow the new data.
 
     Raises:
+        TypeError: it is neither a network nor a backbone.
         ValueError: there is no such stage (the head cannot be frozen), or no such mode.
 
     >>> import cnnarch
@@ -40,6 +42,7 @@ def freeze(
     (False, True)
     """
     check_choice("batch_norm", batch_norm, ("eval", "train"))
+    model = _trunk_of(model)
     for path in _paths(model)[: model.stage_index(upto) + 1]:
         model.get_submodule(path).requires_grad_(False)
         if batch_norm == "eval":
@@ -55,12 +58,23 @@ def unfreeze(model: Trunk, downto: int | str = 0) -> None:
         downto: the lowest stage to train, by index in `feature_info` or by name.
 
     Raises:
+        TypeError: it is neither a network nor a backbone.
         ValueError: there is no such stage.
     """
+    model = _trunk_of(model)
     for path in _paths(model)[model.stage_index(downto) :]:
         model.get_submodule(path).requires_grad_(True)
         model.frozen.discard(path)
     model.train(model.training)
+
+
+def _trunk_of(model: nn.Module) -> Trunk:
+    """The network or backbone itself, out of what torch.compile wraps around it."""
+    model = getattr(model, "_orig_mod", model)
+    if not isinstance(model, Trunk):
+        kind = type(model).__name__
+        raise TypeError(f"model must be a network or a backbone of cnnarch, got {kind}")
+    return model
 
 
 def _paths(model: Trunk) -> list[str]:
@@ -85,6 +99,7 @@ def param_groups(
         Groups with "params", "lr", "weight_decay" and "name"; each parameter stands in one.
 
     Raises:
+        TypeError: it is neither a network nor a backbone.
         ValueError: a number out of range.
 
     >>> import cnnarch
@@ -93,11 +108,9 @@ def param_groups(
     [0.003125, 0.003125]
     """
     check_positive("lr", lr)
-    check_positive("layer_decay", layer_decay)
-    if layer_decay > 1:
-        raise ValueError(f"layer_decay must be in (0, 1], got {layer_decay!r}")
-    if weight_decay < 0:
-        raise ValueError(f"weight_decay must be at least 0, got {weight_decay!r}")
+    _check_between("layer_decay", layer_decay, "in (0, 1]", lambda value: 0 < value <= 1)
+    _check_between("weight_decay", weight_decay, "at least 0", lambda value: 0 <= value < math.inf)
+    model = _trunk_of(model)
     paths = _paths(model)
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
@@ -114,6 +127,12 @@ def param_groups(
     return list(groups.values())
 
 
+def _check_between(name: str, value: object, allowed: str, holds: Callable[[float], bool]) -> None:
+    """Raise ValueError unless `value` is a number in range; nan is in none."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not holds(float(value)):
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+
+
 def convert_norm(model: Module, kind: Literal["group", "frozen", "sync"]) -> Module:
     """Put another normalisation in the place of every BatchNorm2d; changed in place and returned.
 
@@ -121,7 +140,8 @@ def convert_norm(model: Module, kind: Literal["group", "frozen", "sync"]) -> Mod
         model: any module.
         kind: "group" is GroupNorm with 32 groups, or as many as divide the channels, and works
             with any batch; "frozen" is BatchNorm with fixed statistics, scale and shift; "sync"
-            is BatchNorm over all processes of a distributed training.
+            is BatchNorm over all processes of a distributed training, and takes the place of
+            BatchNorm1d too. In stages that `freeze` holds the new layers are frozen too.
 
     Raises:
         ValueError: there is no such kind.
@@ -153,6 +173,7 @@ def _with_values(layer: nn.Module, norm: nn.BatchNorm2d) -> nn.Module:
     layer.to(norm.weight.device, norm.weight.dtype)
     old = norm.state_dict()
     layer.load_state_dict({name: old[name] for name in layer.state_dict()})
+    layer.requires_grad_(norm.weight.requires_grad)  # in a frozen stage, they stay frozen
     return layer.train(norm.training)
 
 

@@ -53,6 +53,7 @@ def get_model(name: str, **options: Any) -> ImageClassifier:
         options: what the builder takes, `weights` among them.
 
     Raises:
+        TypeError: the name is no string, or the builder has no such option.
         ValueError: there is no such network.
     """
     model: ImageClassifier = get_model_builder(name)(**options)
@@ -104,6 +105,8 @@ def get_card(name: str) -> ModelCard:
 
 
 def _find(name: str) -> ModelCard:
+    if not isinstance(name, str):
+        raise TypeError(f"a network's name must be a string, got {name!r}")
     if name not in CARDS:
         raise ValueError(f"there is no network {name!r}; {_suggest(name, list(CARDS))}")
     return CARDS[name]

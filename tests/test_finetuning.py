@@ -94,6 +94,42 @@ def test_freezing_past_the_last_stage_is_named() -> None:
         cnnarch.freeze(cnnarch.resnet18(), batch_norm="off")  # type: ignore[arg-type]
 
 
+def test_what_is_frozen_stays_in_eval_mode(model: cnnarch.ImageClassifier) -> None:
+    twin = copy.deepcopy(model)
+    for row in twin.feature_info:
+        cnnarch.freeze(twin, upto=row.name)
+        twin.train()
+        count = twin.stage_index(row.name) + 1
+        parts = [twin.stem, *twin.stages]
+        modes = [{m.training for m in part.modules()} for part in parts]
+        assert modes == [{False}] * count + [{True}] * (len(parts) - count)
+        for index, part in enumerate(parts):
+            assert all(p.requires_grad == (index >= count) for p in part.parameters())
+        assert twin.head.training
+        assert all(p.requires_grad for p in twin.head.parameters())
+    for past in (len(twin.feature_info), "head"):
+        with pytest.raises(ValueError, match=f"there is no stage {past!r}; the stages are 0"):
+            cnnarch.freeze(twin, upto=past)
+
+
+def test_only_networks_and_backbones_are_frozen() -> None:
+    for wrong in (nn.Conv2d(3, 8, 3), "resnet18", nn.Sequential(cnnarch.convnet())):
+        expected = f"model must be a network or a backbone of cnnarch, got {type(wrong).__name__}"
+        for call in (cnnarch.freeze, cnnarch.unfreeze, lambda m: cnnarch.param_groups(m, lr=0.1)):
+            with pytest.raises(TypeError, match=expected):
+                call(wrong)
+
+
+def test_a_compiled_network_is_seen_through() -> None:
+    model = cnnarch.convnet()
+    compiled = torch.compile(model)  # nothing is compiled before it is called
+    groups = cnnarch.param_groups(compiled, lr=1.0, layer_decay=0.5)
+    assert {g["name"] for g in groups} == {g["name"] for g in cnnarch.param_groups(model, lr=1.0)}
+    assert min(g["lr"] for g in groups) < 1.0
+    cnnarch.freeze(compiled, upto=0)
+    assert not any(p.requires_grad for p in model.stem.parameters())
+
+
 def test_each_parameter_stands_in_one_group(model: cnnarch.ImageClassifier) -> None:
     groups = cnnarch.param_groups(model, lr=1.0, weight_decay=0.1, layer_decay=0.5)
     listed = [id(p) for group in groups for p in group["params"]]
@@ -110,10 +146,19 @@ def test_each_parameter_stands_in_one_group(model: cnnarch.ImageClassifier) -> N
     torch.optim.AdamW(groups)
 
 
-def test_a_layer_decay_out_of_range_is_named() -> None:
-    for value in (0, 1.5, -1):
-        with pytest.raises(ValueError, match=f"layer_decay must be .*got {value}"):
-            cnnarch.param_groups(cnnarch.convnet(), lr=0.1, layer_decay=value)
+@pytest.mark.parametrize(
+    ("name", "allowed", "values"),
+    [
+        ("layer_decay", r"in \(0, 1\]", (0, 1.5, -1, math.nan, "half", True)),
+        ("weight_decay", "at least 0", (-0.1, math.nan, math.inf, "none")),
+        ("lr", "a number above 0", (-0.1, 0, math.nan, math.inf, "fast")),
+    ],
+)
+def test_numbers_out_of_range_are_named(name: str, allowed: str, values: tuple[object]) -> None:
+    model = cnnarch.convnet()
+    for value in values:
+        with pytest.raises(ValueError, match=f"{name} must be {allowed}, got {value!r}"):
+            cnnarch.param_groups(model, **{"lr": 0.1, name: value})  # type: ignore[arg-type]
 
 
 def test_group_norm_takes_the_place_of_every_batch_norm(model: cnnarch.ImageClassifier) -> None:
@@ -127,6 +172,33 @@ def test_frozen_norms_give_what_batch_norm_gave_in_eval(model: cnnarch.ImageClas
     images = example_images(model)
     with torch.no_grad():  # the two compute scale and shift in another order
         assert_close(twin(images), model(images), 1e-3)
+
+
+def test_norms_for_many_processes_keep_every_value(model: cnnarch.ImageClassifier) -> None:
+    twin = cnnarch.convert_norm(copy.deepcopy(model), "sync")
+    norms = nn.BatchNorm1d | nn.BatchNorm2d
+    count = sum(isinstance(m, norms) for m in model.modules())
+    assert [type(m) for m in twin.modules()].count(nn.SyncBatchNorm) == count
+    assert not any(isinstance(m, norms) for m in twin.modules())
+    before, after = model.state_dict(), twin.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_other_norms_in_frozen_stages_stay_frozen() -> None:
+    model = cnnarch.resnet18()
+    cnnarch.freeze(model, upto="conv2_x")
+    cnnarch.convert_norm(model, "group")
+    assert not any(p.requires_grad for p in model.stem.parameters())
+    assert not any(p.requires_grad for p in model.stages[0].parameters())
+    assert all(p.requires_grad for p in model.stages[1].parameters())
+
+
+def test_a_norm_of_an_unknown_kind_is_named() -> None:
+    with pytest.raises(
+        ValueError, match="kind must be one of 'group', 'frozen', 'sync', got 'layer'"
+    ):
+        cnnarch.convert_norm(cnnarch.convnet(), "layer")  # type: ignore[arg-type]
 
 
 def test_in_place_activations_change_no_value(model: cnnarch.ImageClassifier) -> None:

@@ -64,7 +64,7 @@ class Trunk(nn.Module):
             ValueError: there is no such row, or the network does not accept the images.
         """
         rows = self.stage_names if stages is None else stages
-        wanted = [self.stage_index(row) for row in rows]
+        wanted = self.stage_indices(rows)
         x = check_images(x, self.in_channels, self.min_input_size, self.fixed_input_size)
         maps: dict[int, Tensor] = {}
         for index, module in enumerate([self.stem, *self.stages][: max(wanted, default=-1) + 1]):
@@ -72,6 +72,17 @@ class Trunk(nn.Module):
             if index in wanted:
                 maps[index] = x
         return [maps[index] for index in wanted]
+
+    def stage_indices(self, stages: Sequence[int | str]) -> list[int]:
+        """Indices of several rows of `feature_info`, each by index or name.
+
+        Raises:
+            TypeError: it is not a sequence of rows, but one row.
+            ValueError: there is no such row; the error lists those there are.
+        """
+        if isinstance(stages, str | int):
+            raise TypeError(f"stages must be a list such as [{stages!r}], got {stages!r}")
+        return [self.stage_index(stage) for stage in stages]
 
     def stage_index(self, stage: int | str) -> int:
         """Index, from 0 for the stem, of a row of `feature_info` by index or name.
@@ -82,8 +93,9 @@ class Trunk(nn.Module):
         count = len(self.stage_names)
         if isinstance(stage, str) and stage in self.stage_names:
             return self.stage_names.index(stage)
-        if isinstance(stage, int) and -count <= stage < count:
-            return stage % count
+        number = isinstance(stage, int) and not isinstance(stage, bool)
+        if number and -count <= int(stage) < count:
+            return int(stage) % count
         listed = ", ".join(f"{i} {name!r}" for i, name in enumerate(self.stage_names))
         raise ValueError(f"there is no stage {stage!r}; the stages are {listed}")
 

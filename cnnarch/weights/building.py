@@ -1,6 +1,7 @@
 """Build a network for a checkpoint: on the meta device, then the tensors take their places."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
@@ -62,12 +63,20 @@ def build_with_weights(
     if more:
         model, found = build({**brought, **more, **options})
     _refuse_present(checkpoint, model, needs)
-    _load(checkpoint, found, model)
+    fresh = _load(checkpoint, found, model)
+    first = first_convolution(model)
+    if first in fresh:  # a network outside meta has it initialised by its family's rule
+        put(model, first, network(*args, **{**brought, **more, **options}).state_dict()[first])
+        warnings.warn(
+            f"{first} starts fresh: small_images=True makes its kernel smaller than in "
+            f"{checkpoint.label}",
+            stacklevel=4,
+        )
     return model
 
 
-def _load(checkpoint: Checkpoint, found: Match, model: nn.Module) -> None:
-    """Put the tensors in place, and make outside meta what the checkpoint does not have."""
+def _load(checkpoint: Checkpoint, found: Match, model: nn.Module) -> tuple[str, ...]:
+    """Put the tensors in place, and make fresh classifiers outside meta; the names of the fresh."""
     fitted = fit(checkpoint, found, model)
     for name, tensor in fitted.tensors.items():
         put(model, name, tensor)
@@ -75,9 +84,11 @@ def _load(checkpoint: Checkpoint, found: Match, model: nn.Module) -> None:
         if isinstance(module, ClassifierHead) and _any_in(fitted.fresh, name):
             module.reset_classifier(module.num_classes)
     for name, tensor in model.state_dict().items():
-        if tensor.is_meta:  # num_batches_tracked, which old checkpoints do not have
+        counts = name.endswith("num_batches_tracked")  # old checkpoints do not have it
+        if tensor.is_meta and counts:
             put(model, name, torch.zeros(tensor.shape, dtype=tensor.dtype))
     remember(model, checkpoint, fitted, {})
+    return fitted.fresh
 
 
 def _sizes(found: Match, model: nn.Module) -> dict[str, int]:

@@ -28,7 +28,8 @@ class LoadReport:
 
     Args:
         fresh: names of tensors that were not loaded and are as the network had them: classifiers
-            of another number of classes.
+            of another number of classes, and the first convolution where `small_images` made
+            its kernel smaller.
         adapted: names of tensors that were changed to fit: the first convolution.
         changed_options: options of the network that the checkpoint needs otherwise and that were
             set, with their new values.
@@ -134,7 +135,9 @@ def fit(checkpoint: Checkpoint, found: Match, model: nn.Module, adapt: Adapt = "
         if _of_other_classes(layer, tensors, own):
             fresh += layer
     first, adapted = first_convolution(model), []
-    if first in tensors and _of_other_channels(tensors[first], own[first]):
+    if first in tensors and _of_larger_kernel(tensors[first], own[first], model):
+        fresh.append(first)
+    elif first in tensors and _of_other_channels(tensors[first], own[first]):
         if adapt == "random":
             fresh.append(first)
         else:
@@ -196,6 +199,12 @@ def _of_other_classes(
 def _of_other_channels(tensor: Tensor, own: Tensor) -> bool:
     rest = (tensor.shape[:1] + tensor.shape[2:]) == (own.shape[:1] + own.shape[2:])
     return tensor.dim() == 4 and rest and tensor.shape[1] != own.shape[1]
+
+
+def _of_larger_kernel(tensor: Tensor, own: Tensor, model: nn.Module) -> bool:
+    """Whether the first convolution is the usual one and the network is for small images."""
+    small = getattr(model, "options", {}).get("small_images", False)
+    return bool(small) and tensor.dim() == 4 and tensor.shape[2:] > own.shape[2:]
 
 
 def _take(
