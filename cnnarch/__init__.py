@@ -38,26 +38,27 @@ from cnnarch.registry import (
 )
 
 if TYPE_CHECKING:
-    from cnnarch import (
-        analysis,
-        backbones,
-        blocks,
-        dilation,
-        finetuning,
-        testing,
-        training,
-        viz,
-        weights,
-    )
-    from cnnarch.backbones import Backbone, get_backbone
-    from cnnarch.finetuning import (
-        convert_norm,
-        freeze,
-        init_weights,
-        param_groups,
-        set_inplace,
-        unfreeze,
-    )
+    from cnnarch import analysis as analysis
+    from cnnarch import backbones as backbones
+    from cnnarch import blocks as blocks
+    from cnnarch import dilation as dilation
+    from cnnarch import embedding as embedding
+    from cnnarch import finetuning as finetuning
+    from cnnarch import inference as inference
+    from cnnarch import testing as testing
+    from cnnarch import training as training
+    from cnnarch import viz as viz
+    from cnnarch import weights as weights
+    from cnnarch.backbones import Backbone as Backbone
+    from cnnarch.backbones import get_backbone as get_backbone
+    from cnnarch.embedding import Embeddings as Embeddings
+    from cnnarch.embedding import embed as embed
+    from cnnarch.finetuning import convert_norm as convert_norm
+    from cnnarch.finetuning import freeze as freeze
+    from cnnarch.finetuning import init_weights as init_weights
+    from cnnarch.finetuning import param_groups as param_groups
+    from cnnarch.finetuning import set_inplace as set_inplace
+    from cnnarch.finetuning import unfreeze as unfreeze
 
 __version__ = "0.1.0"
 
@@ -66,14 +67,18 @@ _ROOMS = (
     "backbones",
     "blocks",
     "dilation",
+    "embedding",
     "finetuning",
+    "inference",
     "testing",
     "weights",
 )
 _EXTRA_ROOMS = ("training", "viz")  # need cnnarch[train], so a star import leaves them out
 _LATER = {  # public name: the room it stands in
     "Backbone": "backbones",
+    "Embeddings": "embedding",
     "convert_norm": "finetuning",
+    "embed": "embedding",
     "freeze": "finetuning",
     "get_backbone": "backbones",
     "init_weights": "finetuning",

@@ -1,5 +1,9 @@
 """Image files."""
 
+import io
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cnnarch.images import find_images, read_image, resize_images
+from cnnarch.images import decode_image, find_images, read_ahead, read_image, resize_images
 
 
 def photograph(path: Path, size: tuple[int, int] = (30, 20), mode: str = "RGB") -> Path:
@@ -82,3 +86,103 @@ def test_the_shorter_side_is_scaled_and_the_middle_kept() -> None:
     assert square.shape == (1, 10, 10)
     assert square[:, :, 1:-1].float().mean() > 250
     assert resize_images(square, 10) is square
+
+
+def test_16_bits_become_8(tmp_path: Path) -> None:
+    values = np.array([[0, 256, 40000, 65535]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    for channels in (1, 3):
+        image = read_image(tmp_path / "deep.png", channels)
+        assert image.tolist() == [[[0, 1, 156, 255]]] * channels
+
+
+@pytest.mark.parametrize(("mode", "dtype"), [("I", np.int32), ("F", np.float32)])
+def test_pixels_without_a_white_are_refused(tmp_path: Path, mode: str, dtype: type) -> None:
+    Image.fromarray(np.zeros((2, 2), dtype)).save(tmp_path / "a.tiff")
+    with pytest.raises(ValueError, match=f"mode '{mode}' do not say how bright white is"):
+        read_image(tmp_path / "a.tiff")
+
+
+def test_transparent_palettes_give_their_colours(tmp_path: Path) -> None:
+    image = Image.new("P", (3, 2), 1)
+    image.putpalette([0, 0, 0, 200, 100, 50])
+    image.save(tmp_path / "a.png", transparency=bytes([255, 0]))
+    assert read_image(tmp_path / "a.png")[:, 0, 0].tolist() == [200, 100, 50]
+
+
+def test_an_image_of_one_pixel_is_an_image(tmp_path: Path) -> None:
+    Image.new("RGB", (1, 1), "white").save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").tolist() == [[[255]]] * 3
+
+
+def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = photograph(tmp_path / "a.png", (30, 20))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 299)  # twice that is allowed
+    with pytest.raises(ValueError, match=r"a\.png is not a readable image: Image size"):
+        read_image(path)
+
+
+def test_an_image_too_elongated_to_be_scaled_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (1001, 1)).save(tmp_path / "a.png")
+    Image.new("RGB", (1, 1000)).save(tmp_path / "b.png")
+    with pytest.raises(ValueError, match="1001 by 1 pixels are too elongated"):
+        read_image(tmp_path / "a.png")
+    assert read_image(tmp_path / "b.png").shape == (3, 1000, 1)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "webp", "tiff", "bmp"])
+def test_damage_anywhere_is_a_value_error_or_an_image(tmp_path: Path, suffix: str) -> None:
+    whole = photograph(tmp_path / f"a.{suffix}").read_bytes()
+    generator = np.random.default_rng(0)
+    messages = []
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for place in generator.integers(0, len(whole), 5):
+            damaged[place] = generator.integers(0, 256)
+        try:
+            assert decode_image(io.BytesIO(damaged), 3, "damaged").shape[0] == 3
+        except ValueError as error:
+            messages.append(str(error))
+    assert messages
+    assert all(m.startswith("damaged is not a readable image: ") for m in messages)
+
+
+def test_an_image_in_memory_stays_as_it_is() -> None:
+    image = Image.new("P", (4, 3))
+    image.getexif()[0x0112] = 6
+    assert decode_image(image).shape == (3, 4, 3)
+    assert (image.mode, image.size) == ("P", (4, 3))
+
+
+def test_items_are_read_in_order_and_never_too_far_ahead() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for i in range(30):
+            taken.append(i)
+            yield i
+
+    def read(item: int) -> int:
+        time.sleep(0.001 * (item % 3))
+        return -item
+
+    results = []
+    for result in read_ahead(items(), read, num_threads=3, ahead=5):
+        results.append(result)
+        assert len(taken) <= len(results) + 4
+    assert results == [-i for i in range(30)]
+
+
+def test_threads_end_when_the_reader_stops() -> None:
+    before = threading.active_count()
+    reader = read_ahead(range(1000), lambda _item: time.sleep(0.001), num_threads=3, ahead=50)
+    next(reader)
+    reader.close()
+    assert threading.active_count() == before
+
+
+def test_an_error_comes_where_its_item_would() -> None:
+    reader = read_ahead([1, 2, 0, 4], lambda item: 1 / item, num_threads=2, ahead=3)
+    assert [next(reader), next(reader)] == [1, 0.5]
+    with pytest.raises(ZeroDivisionError):
+        next(reader)

@@ -8,6 +8,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torchvision.transforms import v2
 
 __all__ = ["NOT_STATED", "Preprocessing", "Weights", "find_by_url", "find_weights", "get_weights"]
@@ -54,6 +55,25 @@ class Preprocessing:
         from cnnarch.weights.transforms import make_transform
 
         return make_transform(self)
+
+    def crop(self) -> "v2.Transform":
+        """The first part of `transform`: the pixels that the network sees, in 8 bits."""
+        from cnnarch.weights.transforms import make_crop
+
+        return make_crop(self)
+
+    def scale(self, pixels: "Tensor") -> "Tensor":
+        """The second part of `transform`, also for batches: what the network reads.
+
+        Args:
+            pixels: on the CPU, as `crop` gives them.
+
+        Shape:
+            (..., C, H, W), uint8 -> the same, float32
+        """
+        from cnnarch.weights.transforms import scale_pixels
+
+        return scale_pixels(self, pixels)
 
 
 @dataclass(frozen=True)

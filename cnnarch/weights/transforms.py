@@ -9,22 +9,48 @@ from torchvision.transforms import InterpolationMode, v2
 if TYPE_CHECKING:
     from cnnarch.weights.entry import Preprocessing
 
-__all__ = ["make_transform"]
+__all__ = ["make_crop", "make_transform", "scale_pixels"]
 
 
 def make_transform(preprocessing: "Preprocessing") -> v2.Transform:
     """Resize, crop, scale to [0, 1], normalise."""
-    interpolation = InterpolationMode(preprocessing.interpolation)
     return v2.Compose(
         [
-            _Pixels(len(preprocessing.mean)),
-            v2.Resize(preprocessing.resize_size, interpolation, antialias=preprocessing.antialias),
-            v2.CenterCrop(preprocessing.crop_size),
+            *_to_crop(preprocessing),
             v2.ToDtype(torch.float32, scale=True),
             v2.Normalize(preprocessing.mean, preprocessing.std),
             v2.ToPureTensor(),
         ]
     )
+
+
+def make_crop(preprocessing: "Preprocessing") -> v2.Transform:
+    """Resize, crop."""
+    return v2.Compose([*_to_crop(preprocessing), v2.ToPureTensor()])
+
+
+def _to_crop(preprocessing: "Preprocessing") -> list[nn.Module]:
+    interpolation = InterpolationMode(preprocessing.interpolation)
+    return [
+        _Pixels(len(preprocessing.mean)),
+        v2.Resize(preprocessing.resize_size, interpolation, antialias=preprocessing.antialias),
+        v2.CenterCrop(preprocessing.crop_size),
+    ]
+
+
+def scale_pixels(preprocessing: "Preprocessing", pixels: Tensor) -> Tensor:
+    """Scale to [0, 1], normalise: ToDtype and Normalize to the last bit, in one thread.
+
+    PyTorch would share the work out to threads, which wait for one another for longer than the
+    work takes where other threads decode images.
+    """
+    numbers = torch.tensor([preprocessing.mean, preprocessing.std]).numpy()
+    mean, std = numbers[..., None, None]
+    values = pixels.numpy().astype("float32")
+    values *= numbers.dtype.type(1 / 255)
+    values -= mean
+    values /= std
+    return torch.from_numpy(values)
 
 
 class _Pixels(nn.Module):
