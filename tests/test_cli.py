@@ -13,6 +13,7 @@ import cnnarch
 from cnnarch._cards import CARDS
 from cnnarch.cli import main
 from cnnarch.cli.names import USUAL
+from cnnarch.weights import Preprocessing
 
 QUICK = ["--num_epochs", "1", "--image_resolution", "32"]
 
@@ -136,6 +137,27 @@ def test_train_then_use_what_it_left(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert lines[1].count("%") == 2
 
 
+def test_predict_lists_what_cannot_be_read_and_says_so_in_its_status(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = cnnarch.lenet5()
+    model.preprocessing = Preprocessing(32, 32, mean=(0.5,), std=(0.25,))
+    model.save_pretrained("saved")
+    Path("photos").mkdir()
+    Image.new("L", (20, 30), 90).save("photos/a.png")
+    Path("photos/b.png").write_bytes(b"no image")
+    assert main(["predict", "--model", "saved", "photos"]) == 1
+    captured = capsys.readouterr()
+    assert [line.split()[0] for line in captured.out.splitlines()[1:]] == ["photos/a.png"]
+    assert captured.out.splitlines()[1].count("%") == 3
+    (line,) = captured.err.splitlines()
+    assert line.startswith("cnnarch: photos/b.png is not a readable image: ")
+    for top in ("0", "11"):
+        line = failure(capsys, "predict", "--model", "saved", "photos", "--top", top)
+        assert f"--top must lie in 1 to 10, the network's classes, got {top}" in line
+    assert "photos/gone.png" in failure(capsys, "predict", "--model", "saved", "photos/gone.png")
+
+
 def test_train_resumes_overwrites_or_refuses(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "lenet5", *QUICK]
     assert main(words) == 0
@@ -228,7 +250,7 @@ def test_compare_trains_each_and_draws_them_together(capsys: pytest.CaptureFixtu
         (["list", "--family", "resnets"], "no family 'resnets'"),
         (["verify", "nothing_like_it"], "no network 'nothing_like_it'"),
         (["evaluate", "gone"], "gone"),
-        (["predict", "a.png", "--model", "lenet5"], "lenet5"),
+        (["predict", "a.png", "--model", "lenet5_bn"], "lenet5_bn"),
         (["predict", "--model", "lenet5"], "name image files, or a data set with --data"),
         (["predict", "a.png"], "--model"),
         (["dance"], "invalid choice: 'dance'"),
@@ -335,6 +357,6 @@ def test_download_makes_a_folder_that_loads(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_download_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
-    line = failure(capsys, "download", "lenet5", "--to", "ahead")
-    assert "'lenet5' has no weights 'DEFAULT'" in line
+    line = failure(capsys, "download", "lenet5_bn", "--to", "ahead")
+    assert "'lenet5_bn' has no weights 'DEFAULT'" in line
     assert "--to" in failure(capsys, "download", "lenet5")

@@ -124,7 +124,8 @@ class Dense(nn.ModuleList):
 
 def _in_fast_order(x: Tensor) -> Tensor:
     """On CPUs concatenation and 1x1 convolutions take less time with channels last."""
-    return x.contiguous(memory_format=torch.channels_last) if x.is_cpu else x
+    exporting = torch.compiler.is_exporting()  # strides in a program would shut sizes out
+    return x.contiguous(memory_format=torch.channels_last) if x.is_cpu and not exporting else x
 
 
 torch.fx.wrap("_in_fast_order")  # asks for the device, which symbolic tracing does not have

@@ -20,8 +20,8 @@ MISTAKES = (ArithmeticError, ImportError, OSError, ValueError)  # what users cau
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status.
 
-    0 is success, 1 a card that does not hold, 2 a mistake, which is told in one line, and 128 and
-    a signal's number where that signal stopped training. With
+    0 is success, 1 a card that does not hold or an image that cannot be read, 2 a mistake, which
+    is told in one line, and 128 and a signal's number where that signal stopped training. With
     CNNARCH_TRACEBACK set in the environment mistakes are raised, to see where they come from.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -67,7 +67,7 @@ def _parser() -> _Parser:
     command.add_argument("files", nargs="*", help="image files, or folders of them")
     _add_model(command, "--model")
     _add_data(command, "classify the test images of this data set instead of files")
-    command.add_argument("--top", type=int, default=3, help="classes to show for each image")
+    command.add_argument("--top", type=int, help="classes to show for each image; 3 if not given")
 
     command = commands.add_parser("list", help="networks by name")
     command.set_defaults(run=run_list)

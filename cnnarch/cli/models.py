@@ -1,6 +1,7 @@
 """evaluate and predict: what a trained network is worth and what it says."""
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,33 +31,39 @@ def run_evaluate(parsed: argparse.Namespace) -> int:
 
 
 def run_predict(parsed: argparse.Namespace) -> int:
-    """The likeliest classes of image files, or of a data set's first test images."""
+    """The likeliest classes of image files, or of a data set's first test images.
+
+    Files that cannot be read are told at the end, and the status is 1 then.
+    """
+    from cnnarch.inference.predictor import Predictor
+
     if bool(parsed.files) == bool(parsed.data):
         raise ValueError("name image files, or a data set with --data")
     model = _trained(parsed).eval()
+    _preprocessing(model)
+    if parsed.top is not None and not 1 <= parsed.top <= model.num_classes:
+        raise ValueError(
+            f"--top must lie in 1 to {model.num_classes}, the network's classes, got {parsed.top}"
+        )
+    predictor = Predictor(model, top=parsed.top or min(3, model.num_classes))
     if parsed.data:
         images = _held_out(model, parsed).test
         indices = torch.arange(min(10, len(images)))
+        found = predictor(images.pixels[indices])
         names = [f"test image {i + 1}: {images.classes[images.labels[i]]}" for i in indices]
-        inputs = images.inputs(indices)
     else:
-        from cnnarch.images import find_images, read_image
+        from cnnarch.images import find_images
 
-        names = [str(path) for path in find_images(parsed.files)]
-        transform = _preprocessing(model).transform()
-        inputs = torch.stack([transform(read_image(name, model.in_channels)) for name in names])
-    with torch.no_grad():
-        shares = torch.cat([model(batch).softmax(1) for batch in torch.split(inputs, 32)])
-    best = shares.topk(min(parsed.top, model.num_classes))
-    classes = getattr(model, "categories", None) or range(model.num_classes)
+        found = predictor(find_images(parsed.files))
+        names = [prediction.name for prediction in found]
     rows = [
-        (name, *(f"{classes[i]} {share:.1%}" for share, i in zip(*answer, strict=True)))
-        for name, answer in zip(
-            names, zip(*map(torch.Tensor.tolist, best), strict=True), strict=True
-        )
+        (name, *(f"{c} {share:.1%}" for c, share in zip(p.classes, p.probabilities, strict=True)))
+        for name, p in zip(names, found, strict=True)
     ]
-    show_table(("image", "most likely", *[""] * (len(rows[0]) - 2)), rows)
-    return 0
+    show_table(("image", "most likely", *[""] * (predictor.top - 1)), rows)
+    for unreadable in found.unreadable:
+        print("cnnarch:", " ".join(unreadable.reason.split()), file=sys.stderr)
+    return 1 if found.unreadable else 0
 
 
 def _trained(parsed: argparse.Namespace) -> "ImageClassifier":

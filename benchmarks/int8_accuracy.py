@@ -1,0 +1,56 @@
+"""How much accuracy does int8 cost on the Fashion-MNIST test set?
+
+Bar: top-1 at most 0.5 points below float32. Networks trained by `python -m benchmarks.zoo` are
+read from runs/zoo, or from the folders given; 512 training images calibrate.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import cnnarch
+from benchmarks.measure import keep
+from cnnarch.inference._offline import import_openvino
+from cnnarch.inference.quantize import quantize
+from cnnarch.training import load_data
+
+ZOO = Path("runs/zoo")
+CALIBRATION, BATCH = 512, 250
+
+
+def int8(model: nn.Module, calibration: Tensor) -> Callable[[Tensor], Tensor]:
+    compiled = import_openvino().Core().compile_model(quantize(model, calibration), "CPU")
+    return lambda images: torch.from_numpy(compiled(images.numpy())[0])
+
+
+def measure(path: Path) -> dict[str, float | str]:
+    model = cnnarch.from_pretrained(path).eval()
+    data = load_data("fashion_mnist").suited(model)
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
+    quick = int8(model, data.train.inputs(order[:CALIBRATION]))
+    right = {"float32": 0, "int8": 0, "agreement": 0}
+    with torch.inference_mode():
+        for indices in torch.arange(len(data.test)).split(BATCH):
+            images, labels = data.test.inputs(indices), data.test.labels[indices]
+            exact, rough = model(images).argmax(1), quick(images).argmax(1)
+            right["float32"] += int((exact == labels).sum())
+            right["int8"] += int((rough == labels).sum())
+            right["agreement"] += int((exact == rough).sum())
+    percent = {key: 100 * count / len(data.test) for key, count in right.items()}
+    lost = round(percent["float32"] - percent["int8"], 2)
+    return {"network": str(model.builder), **percent, "points_lost": lost}
+
+
+def main() -> None:
+    found = sorted(p.parent for p in ZOO.glob("*/model.safetensors"))
+    rows = [measure(path) for path in [Path(p) for p in sys.argv[1:]] or found]
+    missed = [row["network"] for row in rows if float(row["points_lost"]) > 0.5]
+    results = {"images": 10_000, "calibration": CALIBRATION, "networks": rows, "missed": missed}
+    keep("int8_accuracy", "at most 0.5 points below float32", results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Threads, seconds, memory and differences."""
+
+import math
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "agreement",
+    "alternate",
+    "difference",
+    "milliseconds",
+    "resident",
+    "spread",
+    "usable_threads",
+]
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def usable_threads() -> int:
+    """PyTorch's number of threads, or fewer where the process may not use so many cores."""
+    limits = [torch.get_num_threads()]
+    if hasattr(os, "sched_getaffinity"):
+        limits.append(len(os.sched_getaffinity(0)))
+    quota = _cgroup_cores(_CGROUP)
+    return min([*limits, quota] if quota else limits)
+
+
+def _cgroup_cores(root: Path) -> int | None:
+    """Cores that the control group grants (version 2, then 1), rounded up; None if no limit."""
+    try:
+        if (root / "cpu.max").exists():
+            quota, period = (root / "cpu.max").read_text().split()
+        else:
+            quota = (root / "cpu/cpu.cfs_quota_us").read_text()
+            period = (root / "cpu/cpu.cfs_period_us").read_text()
+        return math.ceil(int(quota) / int(period)) if int(quota) > 0 else None
+    except (OSError, ValueError):  # no such files, or "max"
+        return None
+
+
+def resident() -> float:
+    """MiB of memory that this process has in use."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize() / 2**20
+    except OSError:  # not Linux: the most it had so far, in KiB, on macOS in bytes
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most / 2**20 if sys.platform == "darwin" else most / 2**10
+
+
+def alternate(
+    first: Callable[[], object], second: Callable[[], object], seconds: float
+) -> tuple[list[float], list[float]]:
+    """Seconds of the calls of two candidates that take turns, so that drift hits both alike.
+
+    The first call of a turn is not counted, unless calls are long: it would meet the other's data
+    in the caches and the other's threads still spinning. Each has at least three turns, and more
+    until `seconds` have gone.
+    """
+    calls = (first, second)
+    times: tuple[list[float], list[float]] = ([], [])
+    end = time.perf_counter() + seconds
+    repeats = [_calls_in(0.02, call) for call in calls]
+    while len(times[0]) < 3 * repeats[0] or time.perf_counter() < end:
+        for call, found, turns in zip(calls, times, repeats, strict=True):
+            if turns > 1:
+                call()
+            for _ in range(turns):
+                start = time.perf_counter()
+                call()
+                found.append(time.perf_counter() - start)
+    return times
+
+
+def _calls_in(seconds: float, call: Callable[[], object]) -> int:
+    start = time.perf_counter()
+    call()
+    return max(1, min(20, int(seconds / (time.perf_counter() - start))))
+
+
+def difference(actual: Tensor, expected: Tensor) -> float:
+    """The largest, of the largest value expected; infinite where it says nothing.
+
+    Where nothing but 0 was expected, every difference is infinite.
+    """
+    if actual.shape != expected.shape or not bool(actual.isfinite().all()):
+        return math.inf
+    largest = (actual.double() - expected.double()).abs().max().item()
+    scale = expected.abs().max().item()
+    return largest / scale if scale else (math.inf if largest else 0.0)
+
+
+def spread(logits: Tensor) -> float:
+    """How much the logits vary from image to image, of the largest."""
+    scale = logits.abs().max().item()
+    return (logits - logits[:1]).abs().max().item() / scale if scale else 0.0
+
+
+def agreement(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Share of the images whose top classes are the same; a NaN is no class."""
+    same = [
+        (a.argmax(1) == e.argmax(1)) & a.isfinite().all(1)
+        for a, e in zip(actual, expected, strict=True)
+    ]
+    return torch.cat(same).double().mean().item()
+
+
+def milliseconds(times: Sequence[float]) -> float:
+    """The median of seconds, in milliseconds."""
+    return statistics.median(times) * 1e3

@@ -1,0 +1,286 @@
+"""Engines keep to themselves: no network, no stray files; and serve threads and workers."""
+
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import cnnarch
+from cnnarch.inference import Optimized, optimize
+from cnnarch.inference.engines import ENGINES
+from cnnarch.testing import assert_close, calibrate
+
+pytest.importorskip("openvino")
+pytest.importorskip("onnxruntime")
+
+QUICK = ["eager", "openvino", "onnxruntime"]
+COMPILER = ENGINES["inductor"].missing("float32", torch.device("cpu")) is None
+
+# Sockets raise, and whatever a library would write goes where the test looks.
+OFFLINE = """
+import os, socket, sys
+
+def refuse(*arguments, **options):
+    raise OSError("a library tried to reach the network")
+
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+import torch, cnnarch
+from cnnarch.testing import calibrate
+from cnnarch.inference import load_optimized, optimize
+
+model = cnnarch.lenet5()
+images = torch.randn(4, 1, 32, 32)
+calibrate(model, images)
+for backend in sys.argv[1:]:
+    optimized = optimize(model, images, backend=backend, budget_s=1)
+    optimized(images[:3])
+    optimized.close()
+print("done", [name for name in os.environ if name.endswith("_CACHE_DIR")])
+"""
+
+
+@pytest.fixture(scope="module")
+def model() -> cnnarch.ImageClassifier:
+    torch.manual_seed(0)
+    model = cnnarch.resnet20_cifar()
+    calibrate(model, images(8))
+    return model
+
+
+def images(batch: int, side: int = 32) -> Tensor:
+    generator = torch.Generator().manual_seed(batch)
+    return torch.randn(batch, 3, side, side, generator=generator)
+
+
+def run_offline(folder: Path, *backends: str) -> subprocess.CompletedProcess[str]:
+    places = {"HOME": folder / "home", "TMPDIR": folder / "tmp"}
+    for place in (*places.values(), folder / "here"):
+        place.mkdir()
+    places["HOME"].chmod(0o500)
+    root = str(Path(cnnarch.__file__).parent.parent)
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", OFFLINE, *backends],
+        env=environment | {name: str(place) for name, place in places.items()},
+        cwd=folder / "here",
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+
+
+def left_behind(folder: Path) -> list[str]:
+    return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()] + [
+        str(path.relative_to(folder)) for path in (folder / "tmp").iterdir()
+    ]
+
+
+def test_no_engine_reaches_the_network_or_leaves_a_file(tmp_path: Path) -> None:
+    done = run_offline(tmp_path, *QUICK)
+    assert done.stdout.strip() == "done []", done.stderr
+    assert done.stderr == ""
+    assert left_behind(tmp_path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
+def test_inductor_leaves_no_file_either(tmp_path: Path) -> None:
+    done = run_offline(tmp_path, "inductor")
+    assert done.stdout.strip() == "done []", done.stderr
+    assert left_behind(tmp_path) == []
+
+
+def test_telemetry_is_off_even_where_the_libraries_were_imported_before() -> None:
+    code = """
+import openvino, onnxruntime, nncf
+from openvino.tools.ovc import convert_impl, telemetry_stub
+from nncf.telemetry.wrapper import telemetry
+from cnnarch.inference._offline import import_nncf, import_onnxruntime, import_openvino
+
+assert import_openvino() is openvino
+assert import_onnxruntime() is onnxruntime
+assert import_nncf() is nncf
+print(convert_impl.tm is telemetry_stub, getattr(telemetry, "_impl", None))
+"""
+    environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", "CI": "1"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["True", "None"], done.stderr
+
+
+def test_importing_the_room_imports_no_engine() -> None:
+    engines = ["openvino", "onnxruntime", "nncf", "onnx", "onnxscript", "PIL", "torch._inductor"]
+    code = f"import sys, cnnarch.inference; print([m for m in {engines} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_an_engine_that_is_not_installed_says_what_to_install() -> None:
+    code = """
+import sys
+sys.modules.update(dict.fromkeys(["openvino", "onnxruntime", "nncf"]))
+import torch, cnnarch
+from cnnarch.inference import optimize
+from cnnarch.testing import calibrate
+model, x = cnnarch.lenet5(), torch.randn(2, 1, 32, 32)
+for backend in ("openvino", "onnxruntime"):
+    try: optimize(model, x, backend=backend)
+    except ValueError as error: print(error)
+print([row.verdict for row in optimize(model, x, budget_s=1).report.candidates][2:4])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3, done.stderr
+    assert lines[0].startswith("backend 'openvino' cannot be used:")
+    assert lines[1].startswith("backend 'onnxruntime' cannot be used:")
+    assert all(line.count("pip install 'cnnarch[export]'") >= 1 for line in lines)
+
+
+def test_without_a_compiler_inductor_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import cpp_builder
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    def none() -> str:
+        raise InvalidCxxCompiler
+
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
+    why = ENGINES["inductor"].missing("float32", torch.device("cpu"))
+    assert why == "no C++ compiler is installed"
+
+
+def test_on_a_gpu_only_pytorch_is_tried() -> None:
+    gpu = torch.device("cuda")
+    for name in ("openvino", "onnxruntime"):
+        why = ENGINES[name].missing("float32", gpu)
+        assert why == "runs on the CPU, the example is on cuda"
+
+
+@pytest.mark.parametrize("backend", QUICK)
+def test_threads_share_it(model: cnnarch.ImageClassifier, backend: str) -> None:
+    with optimize(model, images(2), backend=backend, budget_s=1) as optimized:
+        batches = [images(1 + i % 5) for i in range(40)]
+        alone = [optimized(x) for x in batches]
+        start = threading.Barrier(8)
+
+        def work(x: Tensor) -> Tensor:
+            start.wait(30)  # eight at a time
+            return optimized(x)
+
+        with ThreadPoolExecutor(8) as pool:
+            together = list(pool.map(work, batches))
+        assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+@pytest.mark.parametrize("backend", QUICK)
+def test_logits_are_not_overwritten_by_the_next_call(
+    model: cnnarch.ImageClassifier, backend: str
+) -> None:
+    with optimize(model, images(2), backend=backend, budget_s=1) as optimized:
+        first = optimized(images(2))
+        kept = first.clone()
+        optimized(-images(2))
+        assert torch.equal(first, kept)
+
+
+@pytest.mark.parametrize("backend", QUICK)
+def test_images_may_lie_in_memory_as_they_like(
+    model: cnnarch.ImageClassifier, backend: str
+) -> None:
+    with optimize(model, images(2), backend=backend, budget_s=1) as optimized:
+        x = images(2)
+        expected = optimized(x)
+        flipped = x.flip(-1).contiguous().flip(-1).requires_grad_()
+        for same in (x.to(memory_format=torch.channels_last), x.mT.contiguous().mT, flipped):
+            assert torch.equal(optimized(same), expected)
+
+
+@pytest.mark.parametrize("backend", QUICK)
+def test_another_image_size_is_made_ready_on_its_first_use(
+    model: cnnarch.ImageClassifier, backend: str
+) -> None:
+    with optimize(model, images(1), backend=backend, budget_s=1) as optimized:
+        for side in (40, 33, 40):
+            x = images(2, side)
+            assert_close(optimized(x), model(x), 1e-4)
+
+
+@pytest.mark.parametrize("backend", QUICK)
+def test_a_pickle_is_the_same_network(model: cnnarch.ImageClassifier, backend: str) -> None:
+    with optimize(model, images(2), backend=backend, budget_s=1) as optimized:
+        twin: Optimized = pickle.loads(pickle.dumps(optimized))
+        assert torch.equal(twin(images(2)), optimized(images(2)))
+        assert torch.equal(twin(images(3)), optimized(images(3)))
+        assert twin.report == optimized.report
+        assert twin.backend == backend
+
+
+def _answer(optimized: Optimized, x: Tensor, put: Callable[[bytes], None]) -> None:
+    put(pickle.dumps([optimized(x).numpy(), optimized(x[:1]).numpy(), torch.get_num_threads()]))
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("backend", QUICK)
+def test_workers_compute_the_same(
+    model: cnnarch.ImageClassifier, backend: str, method: str
+) -> None:
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"this system does not {method}")
+    if backend == "eager" and method == "spawn":
+        pytest.skip("a pickle like the others")
+    context = multiprocessing.get_context(method)
+    with optimize(model, images(4), backend=backend, budget_s=1) as optimized:
+        expected = optimized(images(4))
+        queue = context.SimpleQueue()
+        worker = context.Process(target=_answer, args=(optimized, images(4), queue.put))  # type: ignore[attr-defined]
+        worker.start()
+        worker.join(120)
+        if worker.exitcode is None:
+            worker.kill()
+        assert worker.exitcode == 0, "the worker hangs"
+        found, first, threads = pickle.loads(queue.get())
+        assert_close(torch.from_numpy(found), expected)
+        assert_close(torch.from_numpy(first), expected[:1], 1e-4)
+        assert threads == 1 or method == "spawn"
+        assert torch.equal(optimized(images(4)), expected)  # the parent goes on
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
+def test_inductor_compiles_the_example_and_what_comes_often(
+    model: cnnarch.ImageClassifier,
+) -> None:
+    with optimize(model, images(2), backend="inductor", budget_s=1) as optimized:
+        compiled = optimized._runner._compiled  # type: ignore[attr-defined]
+        assert set(compiled) == {(2, 3, 32, 32)}
+        for _ in range(3):
+            assert_close(optimized(images(3)), model(images(3)), 1e-4)
+        assert set(compiled) == {(2, 3, 32, 32), (3, 3, 32, 32)}
+        assert_close(optimized(images(3)), model(images(3)), 1e-4)
+        twin: Optimized = pickle.loads(pickle.dumps(optimized))
+        assert_close(twin(images(2)), optimized(images(2)))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_inductor_leaves_its_place_to_eager_in_a_forked_worker(
+    model: cnnarch.ImageClassifier,
+) -> None:
+    with optimize(model, images(4), backend="inductor", budget_s=1) as optimized:
+        context = multiprocessing.get_context("fork")
+        queue = context.SimpleQueue()
+        worker = context.Process(target=_answer, args=(optimized, images(4), queue.put))
+        worker.start()
+        worker.join(60)
+        assert worker.exitcode == 0
+        assert_close(torch.from_numpy(pickle.loads(queue.get())[0]), optimized(images(4)))

@@ -1,0 +1,312 @@
+"""Files that other programs run compute what the network computes, or are not there."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+import cnnarch
+from cnnarch.blocks.residual import Residual
+from cnnarch.inference._offline import import_openvino
+from cnnarch.inference.export import ExportError, export
+from cnnarch.inference.fuse import fuse
+from cnnarch.models._compound_scaling import Scaling
+from cnnarch.models.alexnet import AlexNet, Form
+from cnnarch.models.densenet import DenseNet
+from cnnarch.models.efficientnet import EfficientNet
+from cnnarch.models.mlp_mixer import MLPMixer
+from cnnarch.models.resnet import ResNet
+from cnnarch.models.se_resnet import SEResNet
+from cnnarch.models.vgg import VGG
+from cnnarch.testing import assert_close, calibrate, example_images
+from cnnarch.weights.entry import Preprocessing
+
+SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}
+
+# A small one of each founding family. Their builders' networks are in the slow test.
+SMALL: dict[str, Callable[[], cnnarch.ImageClassifier]] = {
+    "lenet": cnnarch.lenet5,
+    "lenet1998": cnnarch.lenet5_1998,
+    "alexnet": lambda: AlexNet(Form(8, 16, 8, 8, 8, groups=2, lrn=True, padding=2)),
+    "vgg": lambda: VGG(((1, 8), (2, 8), (1, 8)), nn.BatchNorm2d),
+    "nin": cnnarch.nin_cifar,
+    "resnet": lambda: ResNet(Residual, (1, 1, 1, 1)),
+    "densenet": lambda: DenseNet(8, (2, 2, 2, 2)),
+    "se_resnet": lambda: SEResNet(Residual, (1, 1, 1, 1)),
+    "mobilenet": lambda: cnnarch.mobilenet_v1(width=0.25),
+    "efficientnet": lambda: EfficientNet(Scaling(0.25, 0.3, 64, 0.0)),
+    "mixer": lambda: MLPMixer(2, 8, 32, 64, 16, image_size=32),
+}
+
+
+def run(path: Path, images: Tensor) -> Tensor:
+    """What a file makes of images, by the engine that such files are for."""
+    if path.suffix == ".pt2":
+        with torch.no_grad():
+            return torch.export.load(path).module()(images)
+    if path.suffix == ".onnx":
+        session = onnxruntime.InferenceSession(path)
+        (logits,) = session.run(["logits"], {"images": images.numpy()})
+        return torch.from_numpy(np.asarray(logits))
+    config = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = import_openvino().Core().compile_model(path, "CPU", config)
+    return torch.from_numpy(compiled({"images": images.numpy()})["logits"])
+
+
+def calibrated(model: cnnarch.ImageClassifier) -> cnnarch.ImageClassifier:
+    calibrate(model, example_images(model, 2 if model.fixed_input_size else 8))
+    return model
+
+
+@pytest.fixture
+def lenet() -> cnnarch.ImageClassifier:
+    return calibrated(cnnarch.lenet5())
+
+
+def check_file(model: cnnarch.ImageClassifier, path: Path, tolerance: float) -> None:
+    """The file gives the network's logits at several sizes, odd ones too, and any batch."""
+    sides = [(model.min_input_size, model.min_input_size)]
+    if not model.fixed_input_size:
+        least = model.min_input_size + 32  # the very smallest need not pass every engine
+        sides = [(least, least), (least + 33, least + 42)]
+    for n, (height, width) in enumerate(sides, start=3):
+        images = 5 * torch.randn(n, model.in_channels, height, width)
+        with torch.no_grad():
+            assert_close(run(path, images), model(images), tolerance)
+
+
+@pytest.mark.parametrize("format", SUFFIXES)
+@pytest.mark.parametrize("name", SMALL)
+def test_small_networks_run_elsewhere(name: str, format: str, tmp_path: Path) -> None:
+    model = calibrated(SMALL[name]())
+    path = export(model, tmp_path / f"net{SUFFIXES[format]}", format)
+    expected = {"net.xml", "net.bin"} if format == "openvino" else {path.name}
+    assert {p.name for p in tmp_path.iterdir()} == expected
+    check_file(model, path, 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("format", SUFFIXES)
+def test_every_network_runs_elsewhere(
+    model: cnnarch.ImageClassifier, format: str, tmp_path: Path
+) -> None:
+    # Untrained networks of hundreds of layers magnify rounding.
+    path = export(model, tmp_path / f"net{SUFFIXES[format]}", format, tolerance=1e-3)
+    check_file(model, path, 1e-3)
+
+
+def test_the_format_goes_by_the_suffix(lenet: cnnarch.ImageClassifier, tmp_path: Path) -> None:
+    assert export(lenet, str(tmp_path / "net.pt2")) == tmp_path / "net.pt2"
+    assert torch.export.load(tmp_path / "net.pt2")
+
+
+def test_a_fused_network_takes_uint8_images(tmp_path: Path) -> None:
+    model = calibrated(cnnarch.resnet20_cifar())
+    fused = fuse(model, Preprocessing(32, 32))
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    for suffix in SUFFIXES.values():
+        path = export(fused, tmp_path / f"net{suffix}")
+        assert_close(run(path, images), fused(images), 1e-4)
+
+
+def test_the_mixer_has_one_image_size_and_any_batch(tmp_path: Path) -> None:
+    model = SMALL["mixer"]()
+    path = export(model, tmp_path / "net.onnx")
+    shape = onnx.load(path).graph.input[0].type.tensor_type.shape.dim
+    assert [bool(d.dim_param) for d in shape] == [True, False, False, False]
+    xml = export(model, tmp_path / "net.xml")
+    shape = import_openvino().Core().read_model(xml).input(0).partial_shape
+    assert str(shape) == "[?,3,32,32]"
+
+
+def test_heights_and_widths_can_be_fixed(lenet: cnnarch.ImageClassifier, tmp_path: Path) -> None:
+    example = torch.zeros(1, 1, 40, 48)
+    path = export(lenet, tmp_path / "net.onnx", example=example, dynamic_size=False)
+    shape = onnx.load(path).graph.input[0].type.tensor_type.shape.dim
+    assert [d.dim_value for d in shape] == [0, 1, 40, 48]
+
+
+def test_tensorflows_padding_takes_images_of_the_examples_size(tmp_path: Path) -> None:
+    model = calibrated(EfficientNet(Scaling(0.25, 0.3, 64, 0.0), padding="same"))
+    with pytest.raises(TypeError, match="height and width are not free here: pass example"):
+        export(model, tmp_path / "net.onnx")
+    path = export(model, tmp_path / "net.onnx", example=torch.zeros(1, 3, 64, 75))
+    images = torch.randn(3, 3, 64, 75)
+    with torch.no_grad():
+        assert_close(run(path, images), model(images), 1e-4)
+
+
+def test_others_networks_need_an_example(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(TypeError, match="Sequential does not say what images it takes"):
+        export(model, tmp_path / "net.onnx")
+    path = export(model, tmp_path / "net.onnx", example=torch.zeros(1, 3, 8, 8), dynamic_size=True)
+    images = torch.randn(3, 3, 20, 11)
+    with torch.no_grad():
+        assert_close(run(path, images), model(images))
+
+
+def test_the_network_stays_as_it_is(tmp_path: Path) -> None:
+    model = cnnarch.resnet20_cifar().train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    seen: list[Any] = []
+    model.stem.register_forward_hook(lambda *_: seen.append(1))
+    state = torch.get_rng_state()
+    export(model, tmp_path / "net.pt2")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not seen
+    assert [module.training for module in model.modules()] == modes
+    assert all(p.requires_grad for p in model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_file_says_what_it_is(lenet: cnnarch.ImageClassifier, tmp_path: Path) -> None:
+    lenet.preprocessing = Preprocessing(32, 32, mean=(0.5,), std=(0.25,))
+    lenet.categories = ("shirt", "shoe")
+    paths = {suffix: export(lenet, tmp_path / f"net{suffix}") for suffix in SUFFIXES.values()}
+    stored = {p.key: p.value for p in onnx.load(paths[".onnx"]).metadata_props}
+    assert stored["cnnarch.network"] == "lenet5"
+    assert json.loads(stored["cnnarch.categories"]) == ["shirt", "shoe"]
+    assert json.loads(stored["cnnarch.preprocessing"])["std"] == [0.25]
+    info = import_openvino().Core().read_model(paths[".xml"]).get_rt_info(["cnnarch"])
+    assert info["network"] == "lenet5"
+    extra = {"cnnarch.json": ""}
+    torch.export.load(paths[".pt2"], extra_files=extra)
+    assert json.loads(extra["cnnarch.json"])["cnnarch.network"] == "lenet5"
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES.values())
+def test_what_differs_leaves_no_file(
+    lenet: cnnarch.ImageClassifier,
+    suffix: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / f"net{suffix}"
+    path.write_text("old")
+    other = copy.deepcopy(lenet)
+    with torch.no_grad():
+        other.head.classifier.bias.add_(0.01)
+    room = import_module("cnnarch.inference.export")  # the package's name for it is the function
+    trace = room.trace
+    monkeypatch.setattr(room, "trace", lambda _, *arguments: trace(other, *arguments))
+    with pytest.raises(ExportError, match=r"differs by .* of scale on images \(2, 1, 36, 40\)"):
+        export(lenet, path)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert path.read_text() == "old"
+
+
+def test_nan_is_not_close(lenet: cnnarch.ImageClassifier, tmp_path: Path) -> None:
+    with torch.no_grad():
+        next(lenet.parameters()).fill_(torch.nan)
+    with pytest.raises(ExportError, match="differs by nan"):
+        export(lenet, tmp_path / "net.onnx")
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "message"),
+    [
+        ("net.onx", None, r"path must end in one of \.onnx, \.pt2, \.xml, got 'net\.onx'"),
+        ("net.onnx", "onx", "format must be one of 'onnx', 'pt2', 'openvino', got 'onx'"),
+        ("net.pt2", "onnx", r"onnx files end in \.onnx, got 'net\.pt2'"),
+        ("folder.onnx", None, r"folder\.onnx is a folder"),
+    ],
+)
+def test_a_wrong_path_or_format_is_named(
+    lenet: cnnarch.ImageClassifier, name: str, format: str | None, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(ValueError, match=message):
+        export(lenet, tmp_path / name, format)
+    assert [p.name for p in tmp_path.iterdir()] == ["folder.onnx"]
+
+
+def test_a_missing_folder_is_named(lenet: cnnarch.ImageClassifier, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere"):
+        export(lenet, tmp_path / "nowhere" / "net.onnx")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "package"), [(".onnx", "onnxscript"), (".onnx", "onnxruntime"), (".xml", "openvino")]
+)
+def test_a_missing_package_is_named(
+    lenet: cnnarch.ImageClassifier,
+    suffix: str,
+    package: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    message = rf"{package} is missing: pip install 'cnnarch\[export\]'"
+    with pytest.raises(ImportError, match=message):
+        export(lenet, tmp_path / f"net{suffix}")
+
+
+def test_other_precisions_and_empty_networks_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must be in float32 \(model\.float\(\)\), got torch\.bf"):
+        export(cnnarch.lenet5().bfloat16(), tmp_path / "net.onnx")
+    with torch.device("meta"):
+        empty = cnnarch.lenet5()
+    with pytest.raises(ValueError, match="meta device"):
+        export(empty, tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("example", [torch.zeros(1, 32, 32), torch.zeros(0, 1, 32, 32), [1, 2]])
+def test_an_example_is_a_batch_of_images(
+    lenet: cnnarch.ImageClassifier, example: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(TypeError, match=r"images of shape \(N, C, H, W\), got"):
+        export(lenet, tmp_path / "net.onnx", example=example)
+
+
+def test_what_cannot_be_traced_is_named(tmp_path: Path) -> None:
+    class Branching(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(ValueError, match=r"cannot trace Branching at \(2, 3, 8, 8\)"):
+        export(Branching(), tmp_path / "net.pt2", example=torch.zeros(2, 3, 8, 8))
+
+
+def test_it_says_nothing_and_writes_nothing_elsewhere(tmp_path: Path) -> None:
+    """In a process of its own, without sockets, with a home folder that must stay empty."""
+    home, out = tmp_path / "home", tmp_path / "out"
+    home.mkdir()
+    out.mkdir()
+    code = f"""
+import socket
+def refuse(*args, **kwargs): raise OSError("no network here")
+socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse
+import cnnarch
+from cnnarch.inference.export import export
+for suffix in {[*SUFFIXES.values()]}:
+    export(cnnarch.lenet5(), r"{out}/net" + suffix)
+"""
+    environment = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
+    environment["PYTHONPATH"] = str(Path(cnnarch.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=out,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not [*home.rglob("*")]
+    assert {p.name for p in out.iterdir()} == {"net.onnx", "net.pt2", "net.xml", "net.bin"}

@@ -1,0 +1,445 @@
+"""Folding BatchNorm and pre-processing changes no output and nothing of the user's."""
+
+import copy
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import cnnarch
+from cnnarch.blocks.normalization import BatchNorm
+from cnnarch.finetuning import convert_norm
+from cnnarch.inference.fuse import PixelConv, fuse
+from cnnarch.testing import assert_close, calibrate, example_images
+from cnnarch.weights import WeightsError
+from cnnarch.weights.entry import Preprocessing
+
+IMAGENET = Preprocessing(224, 256)
+
+
+def norms(model: nn.Module) -> int:
+    return sum(isinstance(m, _BatchNorm | BatchNorm) for m in model.modules())
+
+
+def randomised(model: nn.Module) -> nn.Module:
+    """Statistics, scales and shifts that show where one is forgotten."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm | BatchNorm):
+            for tensor in (module.weight, module.running_var):
+                if tensor is not None:
+                    nn.init.uniform_(tensor, 0.5, 2)
+            for tensor in (module.bias, module.running_mean):
+                if tensor is not None:
+                    nn.init.uniform_(tensor, -1, 1)
+    return model.eval()
+
+
+def difference(model: nn.Module, images: Tensor) -> float:
+    """Between a network and its fused copy in float64, of scale."""
+    model = copy.deepcopy(model).double()
+    with torch.no_grad():
+        expected, found = model(images.double()), fuse(model)(images.double())
+    assert expected.std() > 1e-3
+    return ((found - expected).abs().max() / expected.abs().max()).item()
+
+
+def assert_as_near(found: Tensor, plain: Tensor, truth: Tensor) -> None:
+    """Fail unless single precision is off by 1e-5 of scale, or hardly more than without folding.
+
+    What many untrained layers make of rounding is no fault of the folding.
+    """
+    error, rounding = ((y - truth).abs().max() / truth.abs().max() for y in (found, plain))
+    assert error <= max(1e-5, 3 * rounding)
+
+
+def pixels(channels: int, side: int) -> Tensor:
+    return torch.randint(0, 256, (2, channels, side, side), dtype=torch.uint8)
+
+
+def normalised(images: Tensor, preprocessing: Preprocessing) -> Tensor:
+    mean, std = (
+        torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)
+        for values in (preprocessing.mean, preprocessing.std)
+    )
+    return (images.double() / 255 - mean) / std
+
+
+def test_every_network_gives_the_same_logits(model: cnnarch.ImageClassifier) -> None:
+    images = example_images(model)
+    assert difference(model, images) < 1e-10
+    exact = copy.deepcopy(model).double()
+    with torch.no_grad():
+        assert_as_near(fuse(model)(images), model(images), exact(images.double()))
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("lenet5_bn", 0),
+        ("resnet18", 0),
+        ("mobilenet_v1", 0),
+        ("efficientnet_b0", 0),
+        ("googlenet_bn", 0),
+        # Of 121 norms the first folds into the stem and each layer's second into its 1x1
+        # convolution; 58 + 3 + 1 read a concatenation and are followed by ReLU.
+        ("densenet121", 121 - 1 - 58),
+    ],
+)
+def test_no_norm_is_left_but_those_before_a_relu(name: str, left: int) -> None:
+    assert norms(fuse(cnnarch.get_model(name))) == left
+
+
+@pytest.mark.parametrize("name", ["resnet18", "googlenet", "densenet121", "mobilenet_v2"])
+def test_torchvisions_networks_fuse_too(name: str) -> None:
+    options: dict[str, Any] = {"aux_logits": False, "init_weights": False}
+    model = torchvision.models.get_model(name, **(options if name == "googlenet" else {}))
+    images = torch.randn(4, 3, 64, 64)
+    calibrate(model, images)
+    assert difference(model, images) < 1e-10
+    assert norms(fuse(model)) == (62 if name == "densenet121" else 0)
+
+
+def test_a_backbone_fuses() -> None:
+    backbone = cnnarch.get_backbone("resnet18")
+    images = torch.randn(2, 3, 64, 64)
+    calibrate(backbone, images)
+    fused = fuse(backbone)
+    assert norms(fused) == 0
+    for name, expected in backbone(images).items():
+        assert_close(fused(images)[name], expected)
+
+
+def test_the_copy_is_the_same_kind_of_network(tmp_path: Path) -> None:
+    model = cnnarch.resnet18(num_classes=10).double()
+    images = example_images(model).double()
+    calibrate(model, images)
+    fused = fuse(model)
+    assert type(fused) is type(model)
+    assert not fused.training
+    assert fused.feature_info == model.feature_info
+    names = [name for name, _ in model.named_modules()]
+    assert [name for name, _ in fused.named_modules()] == names
+    for ours, theirs in zip(
+        fused.forward_stages(images), model.forward_stages(images), strict=True
+    ):
+        assert_close(ours, theirs)
+    assert not any(p.requires_grad for p in fused.parameters())
+    with pytest.raises(WeightsError):  # its builder would make another network
+        fused.save_pretrained(tmp_path)
+
+
+def test_the_users_model_stays_as_it_is() -> None:
+    model = cnnarch.resnet20_cifar().train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    seen: list[Any] = []
+    model.stem.register_forward_hook(lambda *_: seen.append(1))
+    fused = fuse(model, IMAGENET)
+    fused(pixels(3, 32))
+    assert not seen
+    assert model.training
+    assert all(p.requires_grad for p in model.parameters())
+    assert model.builder == "resnet20_cifar"
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    with torch.no_grad():
+        next(fused.parameters()).zero_()
+    assert next(model.parameters()).any()
+    model(torch.zeros(2, 3, 32, 32))
+    assert seen
+
+
+def test_the_copy_copies_pickles_compiles_and_exports() -> None:
+    model = cnnarch.resnet20_cifar()
+    images = torch.randn(2, 3, 32, 32)
+    calibrate(model, images)
+    fused = fuse(model, IMAGENET)
+    image = pixels(3, 32)
+    expected = fused(image)
+    torch.compiler.reset()
+    program = torch.export.export(fused, (image,)).module()
+    for twin in (
+        copy.deepcopy(fused),
+        pickle.loads(pickle.dumps(fused)),
+        torch.compile(fused, fullgraph=True, backend="eager"),
+        program,
+        fuse(fused),
+    ):
+        assert_close(twin(image), expected, 1e-6)
+
+
+class Chain(nn.Module):
+    """Layers one after another, called as a test says."""
+
+    def __init__(self, call: Callable[..., Tensor], **layers: nn.Module) -> None:
+        super().__init__()
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+        self.call = call
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(self, x)
+
+
+def used_twice(net: Any, x: Tensor) -> Tensor:
+    return net.norm(net.conv(net.conv(x)))
+
+
+def norm_used_twice(net: Any, x: Tensor) -> Tensor:
+    return net.norm(net.norm(net.conv(x)))
+
+
+def read_by_another(net: Any, x: Tensor) -> Tensor:
+    y = net.conv(x)
+    return net.norm(y) + y
+
+
+def weight_read_elsewhere(net: Any, x: Tensor) -> Tensor:
+    return net.norm(net.conv(x)) * net.conv.weight.sum()
+
+
+def norm_read_elsewhere(net: Any, x: Tensor) -> Tensor:
+    return net.norm(net.conv(x)) * net.norm.weight.sum()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [used_twice, norm_used_twice, read_by_another, weight_read_elsewhere, norm_read_elsewhere],
+)
+def test_what_something_else_needs_is_not_folded(call: Callable[..., Tensor]) -> None:
+    conv, norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+    model = randomised(Chain(call, conv=conv, norm=norm))
+    assert norms(fuse(model)) == 1
+    assert difference(model, torch.randn(2, 3, 8, 8)) < 1e-12
+
+
+def stays_in_training() -> nn.BatchNorm2d:
+    class Training(nn.BatchNorm2d):
+        def train(self, mode: bool = True) -> "Training":  # noqa: ARG002
+            return super().train(True)
+
+    return Training(8, momentum=0.0)
+
+
+class Changed(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.relu(super().forward(x))
+
+
+class ChangedConv(nn.Conv2d):
+    def _conv_forward(self, *args: Any) -> Tensor:
+        return super()._conv_forward(*args).exp()
+
+
+@pytest.mark.parametrize(
+    ("conv", "norm"),
+    [
+        (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, track_running_stats=False)),
+        (nn.Conv2d(3, 8, 3), stays_in_training()),
+        (nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8)),
+        (nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8, affine=True, track_running_stats=True)),
+        (nn.Conv2d(3, 8, 3), Changed(8)),
+        (ChangedConv(3, 8, 3), nn.BatchNorm2d(8)),
+        (nn.ConvTranspose2d(3, 8, 3), nn.BatchNorm2d(8)),
+    ],
+)
+def test_another_computation_is_not_folded(conv: nn.Module, norm: nn.Module) -> None:
+    model = randomised(nn.Sequential(conv, norm))
+    assert type(fuse(model)[1]) is type(norm)
+    assert difference(model, torch.randn(2, 3, 8, 8)) < 1e-12
+
+
+class Initialised(nn.Conv2d):
+    """A subclass that computes what its base does."""
+
+
+@pytest.mark.parametrize(
+    ("layers", "size"),
+    [
+        ([nn.Conv2d(4, 6, 3, groups=2, bias=False), nn.BatchNorm2d(6)], (4, 8, 8)),
+        ([nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6, affine=False)], (4, 8, 8)),
+        ([Initialised(4, 6, 3), nn.SyncBatchNorm(6)], (4, 8, 8)),
+        ([nn.Conv2d(4, 6, 3), BatchNorm(6)], (4, 8, 8)),
+        ([nn.Conv2d(4, 6, 3), nn.Identity(), nn.Dropout(), nn.BatchNorm2d(6)], (4, 8, 8)),
+        ([nn.Conv1d(4, 6, 3), nn.BatchNorm1d(6)], (4, 8)),
+        ([nn.Conv3d(4, 6, 3), nn.BatchNorm3d(6)], (4, 8, 8, 8)),
+        ([nn.Flatten(), nn.Linear(32, 6), nn.BatchNorm1d(6)], (4, 8)),
+        # A norm before: no padding, a padding that commutes with it, or no shift.
+        ([nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, groups=2)], (4, 8, 8)),
+        ([nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, padding="valid")], (4, 8, 8)),
+        (
+            [nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect")],
+            (4, 8, 8),
+        ),
+        ([nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6)], (4, 8, 8)),
+        ([nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4)], (4, 8, 8)),
+    ],
+)
+def test_every_exact_pair_is_folded(layers: list[nn.Module], size: tuple[int, ...]) -> None:
+    model = randomised(nn.Sequential(*layers))
+    assert norms(fuse(model)) == 0
+    assert difference(model, torch.randn(5, *size)) < 1e-12
+
+
+def test_a_shift_before_zero_padding_is_not_folded() -> None:
+    norm, conv = nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, padding="same")
+    model = randomised(nn.Sequential(norm, conv))
+    assert norms(fuse(model)) == 1
+    with torch.no_grad():  # shift = bias - weight * mean / sqrt(var + eps)
+        norm.running_mean.zero_()
+        norm.bias.zero_()
+    assert norms(fuse(model)) == 0
+    assert difference(model, torch.randn(2, 4, 8, 8)) < 1e-12
+
+
+def test_a_norm_over_tokens_is_not_folded_into_a_linear_layer() -> None:
+    """BatchNorm1d of (N, L, C) is over L; here L is C, so that no shape tells them apart."""
+    model = randomised(nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6)))
+    assert norms(fuse(model)) == 1
+    assert difference(model, torch.randn(4, 6, 6)) < 1e-12
+
+
+def test_frozen_norms_fold() -> None:
+    model = randomised(convert_norm(cnnarch.resnet20_cifar(), "frozen"))
+    calibrate(model, torch.randn(2, 3, 32, 32))
+    fused = fuse(model)
+    assert not any(type(m).__name__ == "FrozenBatchNorm2d" for m in fused.modules())
+
+
+def test_bfloat16_stays_bfloat16() -> None:
+    model = cnnarch.resnet20_cifar()
+    images = torch.randn(4, 3, 32, 32)
+    calibrate(model, images)
+    expected = model(images)
+    model = model.to(torch.bfloat16)
+    fused = fuse(model)
+    assert {p.dtype for p in fused.parameters()} == {torch.bfloat16}
+    assert_close(fused(images.bfloat16()).float(), expected, 0.05)
+
+
+def test_channels_last_stays() -> None:
+    fused = fuse(cnnarch.resnet20_cifar().to(memory_format=torch.channels_last))
+    assert fused.stem.conv.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_what_cannot_be_traced_is_named() -> None:
+    model = Chain(lambda net, x: net.conv(x) if x.sum() > 0 else x, conv=nn.Conv2d(3, 3, 1))
+    with pytest.raises(ValueError, match=r"Chain cannot be traced by torch\.fx"):
+        fuse(model)
+
+
+def test_weights_that_a_hook_computes_are_refused() -> None:
+    conv = nn.utils.spectral_norm(nn.Conv2d(3, 8, 3))
+    with pytest.raises(ValueError, match=r"layer '0' computes its weight in a hook \(SpectralNorm"):
+        fuse(nn.Sequential(conv, nn.BatchNorm2d(8)))
+    parametrized = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3))
+    model = randomised(nn.Sequential(parametrized, nn.BatchNorm2d(8)))
+    assert norms(fuse(model)) == 1
+    assert difference(model, torch.randn(2, 3, 8, 8)) < 1e-12
+
+
+def test_a_layer_called_past_its_name_is_not_lost() -> None:
+    model = Chain(lambda net, x: net.hidden[1](net.hidden[0](x)), conv=nn.Conv2d(3, 3, 1))
+    model.norm = nn.BatchNorm2d(3)
+    model.hidden = [model.conv, model.norm]
+    with pytest.raises(ValueError, match="cannot be traced"):
+        fuse(model.eval())
+
+
+# Pre-processing.
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "side"),
+    [
+        ("resnet18", {}, 64),
+        ("resnet20_cifar", {}, 32),
+        ("alexnet_owt", {}, 96),
+        ("densenet121", {}, 64),
+        ("efficientnet_b0", {}, 65),
+        ("efficientnet_b0", {"padding": "same"}, 64),  # pads the right and the bottom more
+        ("efficientnet_b0", {"padding": "same"}, 75),
+        ("mixer_s32", {}, 224),
+        ("lenet5", {"in_channels": 3}, 32),
+        ("lenet5", {"in_channels": 3, "image_size": 28}, 28),
+    ],
+)
+def test_uint8_images_go_straight_in(name: str, options: dict[str, Any], side: int) -> None:
+    model = cnnarch.get_model(name, **options).double()
+    images = pixels(3, side)
+    network_input = normalised(images, IMAGENET)
+    calibrate(model, network_input)
+    with torch.no_grad():
+        expected = model(network_input)
+        assert_close(fuse(model, IMAGENET)(images), expected, 1e-10)
+        fused = fuse(model.float(), IMAGENET)
+        assert_as_near(fused(images), model(network_input.float()), expected)
+        assert torch.equal(fused(images), fused(images.float()))
+
+
+def test_one_channel_and_bfloat16() -> None:
+    preprocessing = Preprocessing(28, 28, mean=(0.2860,), std=(0.3530,))
+    model = cnnarch.lenet5_bn().double()
+    images = pixels(1, 28)
+    network_input = normalised(images, preprocessing)
+    calibrate(model, network_input)
+    expected = model(network_input)
+    assert_close(fuse(model, preprocessing)(images), expected, 1e-10)
+    rough = copy.deepcopy(model).bfloat16()
+    plain = rough(network_input.bfloat16())
+    for fused in (fuse(rough, preprocessing), fuse(model, preprocessing).bfloat16()):
+        assert_as_near(fused(images), plain, expected)
+
+
+def test_its_own_preprocessing_then_gives_pixels() -> None:
+    model = cnnarch.resnet20_cifar()
+    model.preprocessing = Preprocessing(32, 32)
+    calibrate(model, torch.randn(4, 3, 32, 32))
+    fused = fuse(model, model.preprocessing)
+    image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
+    assert fused.preprocessing is not None
+    given = fused.preprocessing.transform()(image)
+    assert (given - image).abs().max() < 1e-3
+    expected = model(model.preprocessing.transform()(image)[None])
+    assert_close(fused(given[None]), expected)
+    assert_close(fused(image[None]), expected)
+
+
+def test_torchvisions_networks_read_pixels_too() -> None:
+    model = torchvision.models.mobilenet_v2().double()
+    images = pixels(3, 64)
+    calibrate(model, normalised(images, IMAGENET))
+    fused = fuse(model, IMAGENET)
+    assert isinstance(fused.features[0][0], PixelConv)
+    assert_close(fused(images), model(normalised(images, IMAGENET)), 1e-10)
+
+
+def read_twice(net: Any, x: Tensor) -> Tensor:
+    return net.conv(x) + net.conv2(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Sequential(nn.ReLU(), nn.Conv2d(3, 3, 1)), r"is 0 \(ReLU\)"),
+        (nn.Sequential(nn.Conv2d(4, 3, 1)), "reads 4 channels, but preprocessing is of 3"),
+        (
+            Chain(read_twice, conv=nn.Conv2d(3, 3, 1), conv2=nn.Conv2d(3, 3, 1)),
+            r"needs one layer that reads the images, got conv \(Conv2d\), conv2 \(Conv2d\)",
+        ),
+        (Chain(used_twice, conv=nn.Conv2d(3, 3, 1), norm=nn.BatchNorm2d(3)), "used once"),
+    ],
+)
+def test_preprocessing_without_a_place_is_refused(model: nn.Module, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fuse(model, IMAGENET)
+
+
+def test_only_a_preprocessing_is_taken() -> None:
+    with pytest.raises(TypeError, match="must be a Preprocessing, got 'imagenet'"):
+        fuse(cnnarch.lenet5(), "imagenet")  # type: ignore[arg-type]

@@ -1,0 +1,91 @@
+"""What the measuring parts of `optimize` measure."""
+
+import math
+import os
+import time
+from itertools import pairwise
+from mmap import mmap
+from pathlib import Path
+
+import pytest
+import torch
+
+from cnnarch.inference import _measure
+from cnnarch.inference._measure import agreement, alternate, difference, resident, spread
+
+
+def test_difference_is_of_the_largest_value_expected() -> None:
+    assert difference(torch.tensor([1.0, -4.2]), torch.tensor([1.0, -4.0])) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected", "found"),
+    [
+        ([0.0, 0.0], [0.0, 0.0], 0.0),
+        ([0.0, 1e-9], [0.0, 0.0], math.inf),
+        ([1.0, math.nan], [1.0, 1.0], math.inf),
+        ([1.0, -math.inf], [1.0, 1.0], math.inf),
+        ([1.0], [1.0, 1.0], math.inf),
+    ],
+)
+def test_nothing_passes_for_want_of_a_scale(
+    actual: list[float], expected: list[float], found: float
+) -> None:
+    assert difference(torch.tensor(actual), torch.tensor(expected)) == found
+
+
+def test_spread_is_between_images() -> None:
+    assert spread(torch.tensor([[1.0, 2.0], [1.0, 2.0]])) == 0
+    assert spread(torch.tensor([[1.0, 2.0], [1.0, 1.5]])) == 0.25
+    assert spread(torch.zeros(2, 3)) == 0
+
+
+def test_agreement_counts_images_over_all_batches() -> None:
+    right = torch.eye(4)
+    assert agreement([right, right[:1]], [right, right[1:2]]) == 0.8
+    assert agreement([torch.full((2, 4), math.nan)], [right[:2]]) == 0
+
+
+def test_candidates_take_turns_and_slow_ones_are_slower() -> None:
+    calls: list[str] = []
+
+    def slow() -> None:
+        calls.append("slow")
+        time.sleep(0.003)
+
+    first, second = alternate(slow, lambda: calls.append("quick"), 0.1)
+    assert min(len(first), len(second)) >= 3
+    assert min(first) >= 0.003
+    assert sorted(second)[len(second) // 2] < 0.003
+    changes = sum(a != b for a, b in pairwise(calls))
+    assert changes >= 6
+
+
+def test_resident_memory_grows_with_what_is_held() -> None:
+    before = resident()
+    with mmap(-1, 64 * 2**20) as held:  # a tensor might get memory that was in use before
+        held.write(bytes(len(held)))
+        assert resident() - before == pytest.approx(64, abs=16)
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({}, None),
+    ],
+)
+def test_a_control_groups_limit_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], cores: int | None
+) -> None:
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(_measure, "_CGROUP", tmp_path)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert _measure.usable_threads() == (cores or 8)

@@ -1,0 +1,442 @@
+"""`optimize` gives the same network, faster, and says how it came to its choice."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import cnnarch
+from cnnarch.inference import Optimized, optimize
+from cnnarch.inference.engines import ENGINES, Engine, Runner, Source
+from cnnarch.testing import assert_close, calibrate, example_images
+
+pytest.importorskip("openvino")
+pytest.importorskip("onnxruntime")
+
+SMALL = {
+    "lenet5": {},
+    "resnet20_cifar": {},
+    "mobilenet_v1": {"width": 0.25, "num_classes": 10, "small_images": True},
+    "mixer_s32": {"image_size": 64, "num_classes": 10},
+}
+
+
+@cache
+def network(name: str) -> cnnarch.ImageClassifier:
+    torch.manual_seed(0)
+    model = cnnarch.get_model(name, **SMALL[name])
+    calibrate(model, images(name, 8))
+    return model
+
+
+def images(name: str, batch: int) -> Tensor:
+    side = 64 if name == "mixer_s32" else 32
+    generator = torch.Generator().manual_seed(batch)
+    return torch.randn(batch, 1 if name == "lenet5" else 3, side, side, generator=generator)
+
+
+class Fake(Engine):
+    """An engine that does what a test needs."""
+
+    precisions = ("float32", "bfloat16", "int8")
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        seconds: float = 0.0,
+        change: Callable[[Tensor], Tensor] = lambda logits: logits,
+        needs: float = 0.0,
+        why: str | None = None,
+    ) -> None:
+        self.name, self.pause, self.change = name, seconds, change
+        self.needs, self.why = needs, why
+        self.closed = 0
+
+    def missing(self, precision: str, device: torch.device) -> str | None:  # noqa: ARG002
+        return self.why
+
+    def seconds(self, layers: int) -> float:  # noqa: ARG002
+        return self.needs
+
+    def build(self, source: Source, precision: str) -> Runner:  # noqa: ARG002
+        if self.name == "raises":
+            raise RuntimeError("no such operator\nand a long tale")
+        return _FakeRunner(self, source.model)
+
+
+class _FakeRunner:
+    def __init__(self, engine: Fake, model: nn.Module) -> None:
+        self.engine, self.model = engine, model
+
+    def __call__(self, images: Tensor) -> Tensor:
+        time.sleep(self.engine.pause)
+        with torch.no_grad():
+            return self.engine.change(self.model(images).clone())
+
+    def parts(self) -> dict[str, bytes]:
+        return {}
+
+    def trim(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.engine.closed += 1
+
+
+@pytest.fixture
+def fakes() -> Iterator[Callable[..., None]]:
+    """Put these engines in the place of the real ones."""
+    real = dict(ENGINES)
+
+    def install(*engines: Fake) -> None:
+        ENGINES.clear()
+        ENGINES.update({engine.name: engine for engine in engines})
+
+    yield install
+    ENGINES.clear()
+    ENGINES.update(real)
+
+
+def verdicts(optimized: Optimized) -> Mapping[str, str]:
+    return {row.engine: row.verdict for row in optimized.report.candidates}
+
+
+def slow_net() -> nn.Module:
+    """A network of which a call takes a millisecond and more."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 5), _Pause())
+
+
+class _Pause(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        time.sleep(0.004)
+        return x
+
+
+def add_of_scale(share: float) -> Callable[[Tensor], Tensor]:
+    return lambda logits: logits + share * logits.abs().max()
+
+
+@pytest.mark.parametrize("backend", ["eager", "openvino", "onnxruntime"])
+@pytest.mark.parametrize("name", SMALL)
+def test_the_logits_are_the_networks_for_any_batch(name: str, backend: str) -> None:
+    model = network(name)
+    with optimize(model, images(name, 2), backend=backend, budget_s=2) as optimized:
+        assert optimized.backend == backend
+        for batch in (1, 2, 5):
+            x = images(name, batch)
+            logits = optimized(x)
+            assert logits.dtype == torch.float32
+            assert_close(logits, model(x), 1e-4)
+        assert optimized(images(name, 2)[:0]).shape == (0, model.num_classes)
+
+
+@pytest.mark.parametrize("backend", ["eager", "openvino"])
+def test_bfloat16_logits_are_within_its_rounding(backend: str) -> None:
+    model, x = network("resnet20_cifar"), images("resnet20_cifar", 4)
+    with optimize(model, x, backend=backend, precision="bfloat16", budget_s=2) as optimized:
+        logits = optimized(x)
+        assert logits.dtype == torch.float32
+        assert_close(logits, model(x), 3e-2)
+        assert not torch.allclose(logits, model(x), rtol=0, atol=1e-5)  # it did compute in it
+
+
+def test_auto_shows_every_engine_and_keeps_one() -> None:
+    model, x = network("lenet5"), images("lenet5", 1)
+    with optimize(model, x, budget_s=10) as optimized:
+        rows = optimized.report.candidates
+        engines = [row.engine for row in rows]
+        assert engines == ["plain", "eager", "openvino", "onnxruntime", "inductor"]
+        assert rows[-1].verdict.startswith("not tried: budget")
+        assert [row.verdict for row in rows].count("chosen") == 1
+        assert optimized.report.chosen.engine == optimized.backend
+        for row in rows[:-1]:
+            assert row.milliseconds is not None
+            assert row.milliseconds > 0
+            assert row.difference is not None
+            assert row.difference <= 1e-4
+        table = str(optimized.report)
+        assert "1 x 1 x 32 x 32" in table
+        assert all(engine in table for engine in engines)
+
+
+def test_the_fastest_right_candidate_is_chosen(fakes: Callable[..., None]) -> None:
+    fast, slow = Fake("fast"), Fake("slow", seconds=0.01)
+    wrong = Fake("wrong", change=add_of_scale(1e-3))
+    nan = Fake("nan", change=lambda logits: logits * math.nan)
+    shape = Fake("shape", change=lambda logits: logits[:, 1:])
+    away = Fake("away", why="not installed")
+    long = Fake("long", needs=1e6)
+    engines = (slow, wrong, nan, shape, Fake("raises"), away, long, fast)
+    fakes(*engines)
+    optimized = optimize(network("lenet5"), images("lenet5", 2), budget_s=1)
+    found = verdicts(optimized)
+    assert found.pop("plain") in ("slower", "chosen")  # as quick as the fast one
+    assert found.pop("fast") in ("slower", "chosen")
+    assert found == {
+        "slow": "slower",
+        "wrong": "out: differs by more than 1e-04",
+        "nan": "out: differs by more than 1e-04",
+        "shape": "out: differs by more than 1e-04",
+        "raises": "failed: RuntimeError: no such operator",
+        "away": "not here: not installed",
+        "long": found["long"],
+    }
+    assert found["long"].startswith("not tried: budget")
+    assert optimized.backend in ("plain", "fast")
+    assert [engine.closed for engine in (slow, wrong, nan, shape)] == [1, 1, 1, 1]
+
+
+def test_a_candidate_that_is_faster_than_plain_wins(fakes: Callable[..., None]) -> None:
+    class WithoutPause(Fake):
+        def build(self, source: Source, precision: str) -> Runner:  # noqa: ARG002
+            return _FakeRunner(self, source.model[:2])  # type: ignore[index]
+
+    fakes(WithoutPause("quick"))
+    optimized = optimize(slow_net(), torch.randn(2, 3, 2, 2), budget_s=1)
+    assert verdicts(optimized) == {"plain": "slower", "quick": "chosen"}
+    assert optimized.report.speedup is not None
+    assert optimized.report.speedup > 1
+
+
+@pytest.mark.parametrize(("off", "tolerance", "right"), [(0.02, 0.03, True), (0.02, 0.01, False)])
+def test_tolerance_is_of_the_largest_logit(
+    fakes: Callable[..., None], off: float, tolerance: float, right: bool
+) -> None:
+    fakes(Fake("off", change=add_of_scale(off)))
+    optimized = optimize(network("lenet5"), images("lenet5", 2), tolerance=tolerance, budget_s=1)
+    row = optimized.report.candidates[1]
+    assert row.difference == pytest.approx(off, rel=1e-3)
+    assert row.verdict.startswith("out") is not right
+
+
+def test_a_second_batch_size_is_judged_too(fakes: Callable[..., None]) -> None:
+    def only_wrong_alone(logits: Tensor) -> Tensor:
+        return logits * 2 if len(logits) == 1 else logits
+
+    fakes(Fake("batch", change=only_wrong_alone))
+    optimized = optimize(network("lenet5"), images("lenet5", 4), budget_s=1)
+    assert verdicts(optimized)["batch"].startswith("out")
+
+
+def test_without_a_right_candidate_in_bfloat16_float32_is_tried(fakes: Callable[..., None]) -> None:
+    class Mixed(Fake):
+        def build(self, source: Source, precision: str) -> Runner:
+            self.change = add_of_scale(0.5 if precision == "bfloat16" else 0.0)
+            return super().build(source, precision)
+
+    fakes(Mixed("mixed"))
+    x = images("lenet5", 2)
+    optimized = optimize(network("lenet5"), x, precision="bfloat16", budget_s=1)
+    rows = [(row.engine, row.precision) for row in optimized.report.candidates]
+    assert rows == [("plain", "float32"), ("mixed", "bfloat16"), ("mixed", "float32")]
+    assert optimized.report.candidates[1].verdict == "out: differs by more than 3e-02"
+    assert optimized.precision == "float32"
+
+
+def test_int8_is_judged_by_the_top_class(fakes: Callable[..., None]) -> None:
+    def first_wrong(logits: Tensor) -> Tensor:
+        if len(logits) == 20:
+            logits[0] = -logits[0]
+        return logits
+
+    x = images("lenet5", 20)
+    fakes(Fake("eight", change=first_wrong))
+    options = {"precision": "int8", "calibration": [(x, torch.zeros(20))], "budget_s": 1}
+    row = optimize(network("lenet5"), x[:2], **options).report.candidates[1]
+    assert row.agreement == pytest.approx(0.95)
+    assert not row.verdict.startswith("out")
+    row = optimize(network("lenet5"), x[:2], tolerance=0.04, **options).report.candidates[1]
+    assert row.verdict == "out: top-1 agrees on less than 96.0%"
+
+
+def test_an_engine_asked_for_by_name_must_work(fakes: Callable[..., None]) -> None:
+    fakes(Fake("raises"), Fake("wrong", change=add_of_scale(0.5)), Fake("away", why="is not here"))
+    model, x = network("lenet5"), images("lenet5", 2)
+    with pytest.raises(RuntimeError, match="raises failed: no such operator"):
+        optimize(model, x, backend="raises")
+    with pytest.raises(RuntimeError, match="wrong in float32 is out: differs by more than 1e-04"):
+        optimize(model, x, backend="wrong")
+    with pytest.raises(ValueError, match="'away' cannot be used: is not here"):
+        optimize(model, x, backend="away")
+
+
+def test_an_engine_asked_for_by_name_is_taken_though_slower(fakes: Callable[..., None]) -> None:
+    fakes(Fake("slow", seconds=0.01), Fake("fast"))
+    optimized = optimize(network("lenet5"), images("lenet5", 2), backend="slow", budget_s=1)
+    assert verdicts(optimized) == {"plain": "for comparison", "slow": "chosen"}
+
+
+def test_the_users_model_stays_as_it_is() -> None:
+    torch.manual_seed(0)
+    model = cnnarch.resnet20_cifar().train()
+    model.stem.register_forward_hook(lambda *_: pytest.fail("a hook of the user's was run"))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    strides = [p.stride() for p in model.parameters()]
+    with optimize(model, torch.randn(2, 3, 32, 32), budget_s=2, backend="eager", tolerance=1e-4):
+        pass
+    assert all(module.training for module in model.modules())
+    assert all(p.requires_grad for p in model.parameters())
+    assert [p.stride() for p in model.parameters()] == strides
+    after = model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_what_came_out_is_independent_of_the_model() -> None:
+    torch.manual_seed(0)
+    model, x = cnnarch.lenet5(), images("lenet5", 2)
+    optimized = optimize(model, x, backend="eager", budget_s=1)
+    before = optimized(x)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert torch.equal(optimized(x), before)
+
+
+def test_logits_can_go_into_a_training_step() -> None:
+    teacher = optimize(network("lenet5"), images("lenet5", 2), backend="eager", budget_s=1)
+    student = cnnarch.lenet5()
+    x = images("lenet5", 2)
+    (student(x) * teacher(x)).sum().backward()
+    assert teacher(x).requires_grad is False
+
+
+def test_a_torchvision_network_goes_through() -> None:
+    torchvision = pytest.importorskip("torchvision")
+    torch.manual_seed(0)
+    model = torchvision.models.squeezenet1_1(num_classes=10).eval()
+    x = torch.randn(2, 3, 64, 64)
+    for backend in ("eager", "openvino", "onnxruntime"):
+        with optimize(model, x, backend=backend, budget_s=2) as optimized:
+            assert_close(optimized(x), model(x), 1e-4)
+
+
+def test_uint8_images_go_into_a_network_fused_with_preprocessing() -> None:
+    from cnnarch.inference import fuse
+    from cnnarch.weights import Preprocessing
+
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    model = network("resnet20_cifar")
+    fused = fuse(model, Preprocessing(resize_size=32, crop_size=32, mean=mean, std=std))
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    pixels[1] //= 4
+    scale = torch.tensor(std).view(3, 1, 1)
+    expected = model((pixels / 255 - torch.tensor(mean).view(3, 1, 1)) / scale)
+    for backend in ("eager", "openvino", "onnxruntime"):
+        with optimize(fused, pixels, backend=backend, budget_s=2) as optimized:
+            assert_close(optimized(pixels), expected, 1e-4)
+            with pytest.raises(TypeError, match=r"torch.uint8 Tensor, got torch.float32"):
+                optimized(pixels.float())
+
+
+def test_logits_that_ignore_the_images_are_not_passed_silently() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    with torch.no_grad():
+        model[1].weight.zero_()
+    x = torch.randn(2, 3, 2, 2)
+    with pytest.warns(UserWarning, match="hardly depend on the images"):
+        optimized = optimize(model, x, backend="eager", budget_s=1)
+    assert "agreement proves little" in str(optimized.report)
+    with torch.no_grad():
+        model[1].bias.zero_()
+    with pytest.warns(UserWarning, match="hardly depend on the images"):
+        optimize(model, x, backend="eager", budget_s=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"backend": "tensorrt"}, ValueError, "auto, eager, openvino, .*got 'tensorrt'"),
+        ({"precision": "float16"}, ValueError, "float32, bfloat16, int8, got 'float16'"),
+        ({"backend": "onnxruntime", "precision": "bfloat16"}, ValueError, "has no bfloat16"),
+        ({"backend": "eager", "precision": "int8"}, ValueError, "openvino has"),
+        ({"precision": "int8"}, ValueError, "int8 needs calibration="),
+        ({"precision": "int8", "calibration": []}, ValueError, "has no images"),
+        ({"precision": "int8", "calibration": 3}, TypeError, "must be images"),
+        ({"precision": "int8", "calibration": ["a.png"]}, TypeError, "a Tensor of images, got str"),
+        ({"precision": "int8", "calibration": torch.zeros(4, 3, 9, 9)}, ValueError, r"3, 9, 9"),
+        ({"tolerance": -1}, ValueError, "at least 0 and finite, got -1"),
+        ({"tolerance": math.nan}, ValueError, "got nan"),
+        ({"tolerance": "1e-3"}, TypeError, "a number, got '1e-3'"),
+        ({"budget_s": -1}, ValueError, "at least 0, got -1"),
+        ({"budget_s": None}, TypeError, "seconds, got None"),
+    ],
+)
+def test_a_wrong_argument_is_named(
+    options: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        optimize(network("lenet5"), images("lenet5", 1), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("example", "error", "message"),
+    [
+        (torch.zeros(1, 32, 32), ValueError, r"\(N, C, H, W\), got shape \(1, 32, 32\)"),
+        (torch.zeros(0, 1, 32, 32), ValueError, r"got shape \(0, 1, 32, 32\)"),
+        (torch.zeros(1, 3, 32, 32), ValueError, r"got \(1, 3, 32, 32\)"),
+        (torch.zeros(1, 1, 32, 32, dtype=torch.float64), ValueError, "float32 or uint8"),
+        (torch.full((1, 1, 32, 32), math.nan), ValueError, "not finite"),
+        ("a.png", TypeError, "a Tensor of images, got str"),
+    ],
+)
+def test_a_wrong_example_is_named(example: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        optimize(network("lenet5"), example)  # type: ignore[arg-type]
+
+
+def test_a_wrong_model_is_named() -> None:
+    x = torch.randn(1, 1, 32, 32)
+    with pytest.raises(TypeError, match=r"a torch.nn.Module, got str"):
+        optimize("lenet5", x)  # type: ignore[arg-type]
+    with torch.device("meta"):
+        hollow = cnnarch.lenet5()
+    with pytest.raises(ValueError, match="meta device"):
+        optimize(hollow, x)
+    with pytest.raises(ValueError, match=r"one row of logits .* got shape \(1, 1, 32, 32\)"):
+        optimize(nn.ReLU(), x)
+    broken = cnnarch.lenet5()
+    torch.nn.init.constant_(next(broken.parameters()), math.nan)
+    with pytest.raises(ValueError, match="gives NaN"):
+        optimize(broken, x)
+
+
+def test_a_wrong_call_is_named() -> None:
+    optimized = optimize(network("lenet5"), images("lenet5", 1), backend="openvino", budget_s=1)
+    with pytest.raises(TypeError, match=r"torch.float32 Tensor, got torch.float64"):
+        optimized(images("lenet5", 1).double())
+    with pytest.raises(TypeError, match="got list"):
+        optimized([1, 2])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"\(N, 1, H, W\), got \(1, 3, 32, 32\)"):
+        optimized(torch.zeros(1, 3, 32, 32))
+    with pytest.raises(ValueError, match=r"\(N, 1, H, W\), got \(1, 32, 32\)"):
+        optimized(torch.zeros(1, 32, 32))
+    optimized.close()
+    optimized.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        optimized(images("lenet5", 1))
+    with pytest.raises(RuntimeError, match="closed"):
+        optimized.parts()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:The logits hardly depend on the images"
+)  # lenet5_1998, untrained
+def test_every_network_goes_through(model: cnnarch.ImageClassifier) -> None:
+    x = example_images(model, 1)
+    with optimize(model, x, budget_s=20) as optimized:
+        for batch in (1, 3):
+            y = example_images(model, batch)
+            with torch.inference_mode():
+                assert_close(optimized(y), model(y), 3e-4)
+        for row in optimized.report.candidates:
+            assert not row.verdict.startswith("failed"), optimized.report
+            assert (row.difference or 0.0) < 1e-3, optimized.report  # rounding of 1202 layers

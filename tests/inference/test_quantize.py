@@ -1,0 +1,150 @@
+"""int8 costs next to no accuracy, and the same images give the same model."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import cnnarch
+from cnnarch.inference._offline import import_openvino
+from cnnarch.inference.fuse import fuse
+from cnnarch.inference.quantize import quantize
+from cnnarch.models.mlp_mixer import MLPMixer
+from cnnarch.testing import calibrate
+from cnnarch.training import load_data
+from cnnarch.weights.entry import Preprocessing
+
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+
+
+def runner(graph: Any) -> Callable[[Tensor], Tensor]:
+    compiled = import_openvino().Core().compile_model(graph, "CPU")
+    return lambda images: torch.from_numpy(compiled(images.numpy())[0]).clone()
+
+
+def quantised_layers(graph: Any) -> int:
+    return sum(op.get_type_name() == "FakeQuantize" for op in graph.get_ops())
+
+
+def smooth(count: int, side: int = 32) -> Tensor:
+    """Images whose pixels resemble their neighbours, as photographs' do."""
+    return nn.functional.interpolate(torch.randn(count, 3, 8, 8), size=side, mode="bilinear")
+
+
+@pytest.mark.skipif(not FASHION.is_dir(), reason="Fashion-MNIST is not on this machine")
+def test_int8_keeps_the_accuracy_of_a_trained_network() -> None:
+    """At most half a point of 10,000 test images; a short training is enough to tell."""
+    data = load_data("fashion_mnist", root=FASHION, image_resolution=32)
+    model = cnnarch.lenet5(activation="relu")
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    for indices in torch.randperm(len(data.train))[:12_800].split(64):
+        loss = nn.functional.cross_entropy(
+            model(data.train.inputs(indices)), data.train.labels[indices]
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    quick = runner(quantize(model, data.train.inputs(torch.arange(256))))
+    right = torch.zeros(2)
+    with torch.no_grad():
+        for indices in torch.arange(len(data.test)).split(500):
+            images, labels = data.test.inputs(indices), data.test.labels[indices]
+            for i, run in enumerate((model, quick)):
+                right[i] += (run(images).argmax(1) == labels).sum()
+    exact, rough = 100 * right / len(data.test)
+    assert exact > 75
+    assert exact - rough <= 0.5
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: cnnarch.resnet20_cifar(),
+        lambda: MLPMixer(2, 8, 32, 64, 16, num_classes=10, image_size=32),
+    ],
+)
+def test_networks_are_quantised_and_any_batch_runs(
+    build: Callable[[], cnnarch.ImageClassifier],
+) -> None:
+    model = build()
+    images = smooth(32)
+    calibrate(model, images)
+    graph = quantize(model, images[:16])
+    assert quantised_layers(graph) > 5
+    quick = runner(graph)
+    with torch.no_grad():
+        expected = model(images)
+    error = (quick(images) - expected).norm() / expected.norm()
+    assert 0 < error < 0.2
+    assert quick(images[:1]).shape == (1, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_every_network_is_quantised(model: cnnarch.ImageClassifier) -> None:
+    side = model.min_input_size if model.fixed_input_size else max(model.min_input_size, 64)
+    images = torch.randn(8, model.in_channels, side, side)
+    graph = quantize(model, images)
+    assert quantised_layers(graph) > 0
+    logits = runner(graph)(images)
+    assert logits.shape == (8, model.num_classes)
+    assert logits.isfinite().all()
+
+
+def test_the_same_images_give_the_same_model_and_leave_random_numbers_alone() -> None:
+    model = cnnarch.lenet5()
+    images = torch.randn(32, 1, 32, 32)
+    random.seed(5)
+    np.random.seed(5)
+    first = runner(quantize(model, images))(images)
+    drawn = random.random(), np.random.rand()
+    batches = (batch for batch in images.split(10))
+    second = runner(quantize(model, batches))(images)
+    assert torch.equal(first, second)
+    random.seed(5)
+    np.random.seed(5)
+    assert drawn == (random.random(), np.random.rand())
+
+
+def test_the_network_stays_as_it_is_and_nothing_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    model = cnnarch.lenet5().train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    quantize(model, torch.randn(8, 1, 32, 32))
+    assert model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_fused_network_reads_uint8_in_int8_too() -> None:
+    model = cnnarch.resnet20_cifar()
+    preprocessing = Preprocessing(32, 32)
+    images = (smooth(32) * 50 + 128).clamp(0, 255).to(torch.uint8)
+    normal = (images / 255 - torch.tensor(preprocessing.mean).view(3, 1, 1)) / torch.tensor(
+        preprocessing.std
+    ).view(3, 1, 1)
+    calibrate(model, normal)
+    with torch.no_grad():
+        expected = model(normal)
+    found = runner(quantize(fuse(model, preprocessing), images))(images)
+    assert (found - expected).norm() / expected.norm() < 0.2
+
+
+@pytest.mark.parametrize(
+    ("calibration", "error", "message"),
+    [
+        (torch.zeros(7, 1, 32, 32), ValueError, "at least 8 images, got 7"),
+        ([], ValueError, "at least 8 images, got 0"),
+        ([torch.zeros(8, 1, 32, 32), torch.zeros(8, 1, 40, 32)], ValueError, "one shape, got"),
+        (torch.zeros(1, 32, 32), TypeError, r"\(N, C, H, W\), got \(1, 32, 32\)"),
+        ([["a.png"]], TypeError, r"\(N, C, H, W\), got list"),
+    ],
+)
+def test_wrong_calibration_is_named(calibration: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        quantize(cnnarch.lenet5(), calibration)

@@ -1,0 +1,273 @@
+"""An optimized network in a folder: taken up at once, rebuilt elsewhere, refused if changed."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import cnnarch
+from cnnarch.inference import Optimized, load_optimized, optimize
+from cnnarch.testing import assert_close, calibrate
+from cnnarch.weights.files import sha256
+
+pytest.importorskip("openvino")
+pytest.importorskip("onnxruntime")
+
+QUICK = ["eager", "openvino", "onnxruntime"]
+GRAPHS = {
+    "eager": set(),
+    "openvino": {"model.xml", "model.bin"},
+    "onnxruntime": {"model.onnx"},
+}
+NETWORK = {"model.safetensors", "config.json", "README.md"}
+ALWAYS = {"optimized.json", "check.safetensors"}
+
+
+def images(batch: int) -> Tensor:
+    generator = torch.Generator().manual_seed(batch)
+    return torch.randn(batch, 1, 32, 32, generator=generator)
+
+
+@pytest.fixture(scope="module")
+def model() -> cnnarch.ImageClassifier:
+    torch.manual_seed(0)
+    model = cnnarch.lenet5_bn(num_classes=7)
+    calibrate(model, images(8))
+    model.categories = tuple("abcdefg")
+    return model
+
+
+class Foreign(nn.Sequential):
+    """A network that no builder of cnnarch makes."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3600, 5))
+
+
+@pytest.fixture(scope="module")
+def saved(
+    model: cnnarch.ImageClassifier, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """A fresh copy of the folder that an engine's network was saved in."""
+    kept: dict[str, Path] = {}
+
+    def copy(backend: str) -> Path:
+        if backend not in kept:
+            kept[backend] = tmp_path_factory.mktemp("kept") / backend
+            optimize(model, images(2), backend=backend, budget_s=1).save(kept[backend])
+        folder = tmp_path_factory.mktemp("copy") / backend
+        shutil.copytree(kept[backend], folder)
+        return folder
+
+    return copy
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "optimized.json"
+    facts = json.loads(path.read_text())
+    change(facts)
+    path.write_text(json.dumps(facts))
+
+
+@pytest.mark.parametrize("backend", QUICK)
+def test_the_folder_gives_the_same_logits(
+    model: cnnarch.ImageClassifier, saved: Callable[[str], Path], backend: str
+) -> None:
+    folder = saved(backend)
+    assert {file.name for file in folder.iterdir()} == GRAPHS[backend] | NETWORK | ALWAYS
+    loaded = load_optimized(folder)
+    assert loaded.backend == backend
+    assert loaded.categories == tuple("abcdefg")
+    assert loaded.report.notes == ()
+    assert loaded.report.chosen.engine == backend
+    for batch in (1, 2, 3):
+        assert_close(loaded(images(batch)), model(images(batch)), 1e-4)
+    larger = torch.nn.functional.pad(images(2), (4, 4, 4, 4))
+    assert_close(loaded(larger), model(larger), 1e-4)
+
+
+def test_a_new_process_starts_without_converting(saved: Callable[[str], Path]) -> None:
+    code = """
+import sys, torch
+def fail(*arguments, **options): raise AssertionError("converted again")
+torch.export.export = fail
+from cnnarch.inference import load_optimized
+print(tuple(load_optimized(sys.argv[1])(torch.zeros(2, 1, 32, 32)).shape))
+"""
+    command = [sys.executable, "-W", "error", "-c", code, str(saved("openvino"))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.stdout.strip(), done.stderr) == ("(2, 7)", "")
+
+
+def test_from_pretrained_reads_the_same_folder(
+    model: cnnarch.ImageClassifier, saved: Callable[[str], Path]
+) -> None:
+    twin = cnnarch.from_pretrained(saved("openvino")).eval()
+    assert torch.equal(twin(images(2)), model(images(2)))
+
+
+def test_saving_again_replaces_the_folder(
+    model: cnnarch.ImageClassifier, saved: Callable[[str], Path]
+) -> None:
+    folder = saved("onnxruntime")
+    optimized = optimize(model, images(3), backend="openvino", budget_s=1)
+    optimized.save(folder)
+    assert {file.name for file in folder.iterdir()} == GRAPHS["openvino"] | NETWORK | ALWAYS
+    assert load_optimized(folder).backend == "openvino"
+    assert [p.name for p in folder.parent.iterdir()] == [folder.name]
+
+
+def test_no_other_folder_is_replaced(model: cnnarch.ImageClassifier, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    optimized = optimize(model, images(2), backend="eager", budget_s=1)
+    with pytest.raises(ValueError, match="is there and is not an optimized network"):
+        optimized.save(tmp_path)
+    with pytest.raises(ValueError, match="is there and is not an optimized network"):
+        optimized.save(tmp_path / "thesis.txt")
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+    optimized.save(tmp_path / "new" / "place")
+    assert load_optimized(tmp_path / "new" / "place").backend == "eager"
+    optimized.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        optimized.save(tmp_path / "late")
+    assert not (tmp_path / "late").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["model.bin", "model.xml", "model.safetensors", "check.safetensors"]
+)
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_a_damaged_file_is_refused(saved: Callable[[str], Path], name: str, damage: str) -> None:
+    path = saved("openvino") / name
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+    path.write_bytes(content[:-1] if damage == "cut" else content)
+    if damage == "remove":
+        path.unlink()
+    with pytest.raises(ValueError, match=name):
+        load_optimized(path.parent)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "{", '{"format": 1, "files": {"../x": "y"}}', "[" * 100_000]
+)
+def test_damaged_facts_are_refused(saved: Callable[[str], Path], text: str) -> None:
+    folder = saved("eager")
+    (folder / "optimized.json").write_text(text)
+    with pytest.raises(ValueError, match=r"optimized\.json"):
+        load_optimized(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda facts: facts.update(format=2),
+        lambda facts: facts.update(engine="shell"),
+        lambda facts: facts.update(precision="float8"),
+        lambda facts: facts.update(batch="many"),
+        lambda facts: facts["report"].update(candidates=[{}]),
+        lambda facts: facts["files"].update({"../escape": "0" * 64}),
+        lambda facts: facts.pop("report"),
+    ],
+)
+def test_facts_that_make_no_sense_are_refused(
+    saved: Callable[[str], Path], change: Callable[[dict[str, Any]], object]
+) -> None:
+    folder = saved("eager")
+    edit(folder, change)
+    with pytest.raises(ValueError, match=r"optimized\.json"):
+        load_optimized(folder)
+
+
+def test_no_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"optimized\.json cannot be read"):
+        load_optimized(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda facts: facts["versions"].update(openvino="2020.1"), "openvino 2020.1, here is"),
+        (lambda facts: facts["machine"].update(capabilities=["abacus"]), "another machine"),
+    ],
+)
+def test_elsewhere_the_network_is_rebuilt(
+    model: cnnarch.ImageClassifier,
+    saved: Callable[[str], Path],
+    change: Callable[[dict[str, Any]], object],
+    why: str,
+) -> None:
+    folder = saved("openvino")
+    edit(folder, change)
+    with pytest.raises(ValueError, match=why):
+        load_optimized(folder, rebuild=False)
+    loaded = load_optimized(folder, budget_s=0.5)
+    assert why in loaded.report.notes[-1]
+    assert_close(loaded(images(2)), model(images(2)), 1e-4)
+
+
+def test_int8_cannot_be_rebuilt_elsewhere(saved: Callable[[str], Path]) -> None:
+    folder = saved("openvino")
+    edit(folder, lambda facts: facts.update(precision="int8", versions={}))
+    with pytest.raises(ValueError, match="optimize the network again"):
+        load_optimized(folder)
+
+
+def test_a_graph_that_gives_other_logits_is_not_trusted(
+    model: cnnarch.ImageClassifier, saved: Callable[[str], Path]
+) -> None:
+    folder = saved("openvino")
+    torch.manual_seed(1)
+    other = cnnarch.lenet5_bn(num_classes=7)
+    calibrate(other, images(8))
+    strange = folder.parent / "strange"
+    optimize(other, images(2), backend="openvino", budget_s=1).save(strange)
+    for name in GRAPHS["openvino"]:
+        shutil.copy(strange / name, folder / name)
+    hashes = {name: sha256(folder / name) for name in GRAPHS["openvino"]}
+    edit(folder, lambda facts: facts["files"].update(hashes))
+    with pytest.raises(ValueError, match="its logits differ by"):
+        load_optimized(folder, rebuild=False)
+    loaded = load_optimized(folder, budget_s=0.5)
+    assert "its logits differ by" in loaded.report.notes[-1]
+    assert_close(loaded(images(2)), model(images(2)), 1e-4)
+
+
+def test_a_foreign_network_is_kept_as_its_graph_alone(tmp_path: Path) -> None:
+    model = Foreign().eval()
+    optimize(model, images(2), backend="openvino", budget_s=1).save(tmp_path / "foreign")
+    assert {p.name for p in (tmp_path / "foreign").iterdir()} == GRAPHS["openvino"] | ALWAYS
+    loaded = load_optimized(tmp_path / "foreign")
+    assert_close(loaded(images(3)), model(images(3)), 1e-4)
+    with pytest.raises(ValueError, match=r"for images \(1, 32, 32\) alone, got \(1, 1, 40, 40\)"):
+        loaded(torch.zeros(1, 1, 40, 40))
+    edit(tmp_path / "foreign", lambda facts: facts["versions"].update(cnnarch="0.0.0"))
+    with pytest.raises(ValueError, match=r"cnnarch 0\.0\.0"):
+        load_optimized(tmp_path / "foreign")
+    eager = optimize(model, images(2), backend="eager", budget_s=1)
+    with pytest.raises(ValueError, match="no builder of cnnarch makes this Foreign"):
+        eager.save(tmp_path / "eager")
+    assert not (tmp_path / "eager").exists()
+
+
+def test_a_network_changed_by_hand_is_not_taken_for_what_its_builder_makes(
+    model: cnnarch.ImageClassifier, tmp_path: Path
+) -> None:
+    twin = cnnarch.lenet5_bn(num_classes=7)
+    twin.load_state_dict(model.state_dict())
+    twin.eval()
+    twin.stem = nn.Sequential(twin.stem, nn.Hardtanh())  # what state dicts do not show
+    twin.load_state_dict(twin.state_dict())
+    changed: Optimized = optimize(twin, images(2), backend="openvino", budget_s=1)
+    changed.save(tmp_path / "changed")
+    assert {p.name for p in (tmp_path / "changed").iterdir()} == GRAPHS["openvino"] | ALWAYS
+    assert_close(load_optimized(tmp_path / "changed")(images(2)), twin(images(2)), 1e-4)
