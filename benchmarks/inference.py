@@ -55,8 +55,9 @@ def openvino_directly(model: nn.Module, x: torch.Tensor, hint: str) -> Call:
 
 def onnxruntime_directly(model: nn.Module, x: torch.Tensor) -> Call:
     """ONNX Runtime on what torch exports."""
-    import onnxruntime
+    from cnnarch.inference._offline import import_onnxruntime
 
+    onnxruntime: Any = import_onnxruntime()
     program = torch.onnx.export(model, (x,), dynamo=True, verbose=False)
     assert program is not None
     options = onnxruntime.SessionOptions()

@@ -1,0 +1,230 @@
+"""Put the measured figures into the pages of the docs: `python -m benchmarks.tables`.
+
+Tables are made from the JSON files in results and stand between marks in the pages; nobody types
+them, and a test compares them with the files.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks import inference, transfer, zoo
+from benchmarks.measure import RESULTS
+
+DOCS = RESULTS.parent.parent / "docs"
+
+
+class Answer(NamedTuple):
+    """What one benchmark found for one bar.
+
+    Args:
+        question: what was asked.
+        bar: what was to be reached: at most this, or at least, if `more`.
+        measured: what came out.
+        more: whether larger is better.
+        form: how both are printed.
+    """
+
+    question: str
+    bar: float
+    measured: float
+    more: bool = False
+    form: str = "{:.2f}x"
+
+    @property
+    def reached(self) -> bool:
+        """Whether the bar holds."""
+        return self.measured >= self.bar if self.more else self.measured <= self.bar
+
+
+def replace_table(page: str, name: str, table: str) -> str:
+    """A page with `table` between its marks `<!-- NAME -->` and `<!-- end of NAME -->`.
+
+    Raises:
+        ValueError: the page has no such marks.
+    """
+    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, found, rest = page.partition(start)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"the page has no place for the table of {name}")
+    return f"{before}{start}\n\n{table}\n\n{end}{after}"
+
+
+def results(question: str) -> Any:
+    """What `keep` wrote for a question; None if it was not asked yet."""
+    path = RESULTS / f"{question}.json"
+    return json.loads(path.read_text())["results"] if path.exists() else None
+
+
+def answers() -> list[Answer]:
+    """Every bar with what was measured."""
+    found: list[Answer] = []
+    for question, read in READERS.items():
+        kept = results(question)
+        if kept is not None:
+            found += read(kept)
+    return found
+
+
+def summary() -> str:
+    """The bars as Markdown."""
+    lines = ["| question | bar | measured | |", "|---|--:|--:|---|"]
+    for a in answers():
+        bar = f"{'≥' if a.more else '≤'} {a.form.format(a.bar)}"
+        verdict = "reached" if a.reached else "missed"
+        lines.append(f"| {a.question} | {bar} | {a.form.format(a.measured)} | {verdict} |")
+    return "\n".join(lines)
+
+
+def _optimised(kept: dict[str, float]) -> list[Answer]:
+    bars = {"float32": 0.42, "bfloat16": 0.22, "int8": 0.17}
+    found = [
+        Answer(
+            f"`optimize`, {p}, batch 1, over eager, geometric mean",
+            bar,
+            kept[f"{p} over eager, batch 1"],
+        )
+        for p, bar in bars.items()
+        if f"{p} over eager, batch 1" in kept
+    ]
+    for name, ratio in kept.items():
+        if "better engine" in name:
+            found.append(Answer(f"`optimize`, {name}, geometric mean", 1.03, ratio))
+    worst = max(
+        (ratio for row in inference.done() for ratio in row["over the better engine"].values()),
+        default=0.0,
+    )
+    return [*found, Answer("`optimize` over the better engine, the worst row", 1.1, worst)]
+
+
+def _eager(kept: dict[str, dict[str, float]]) -> list[Answer]:
+    rows = {k: v["ratio"] for k, v in kept.items() if not k.startswith("geometric")}
+    worst = max(rows, key=lambda name: rows[name])
+    mean = kept["geometric mean of ratio"]["ratio"]
+    return [
+        Answer("plain eager forward over their twins, geometric mean", 1.0, mean),
+        Answer(f"plain eager forward, the worst ({worst})", 1.05, rows[worst]),
+    ]
+
+
+READERS: dict[str, Callable[[Any], list[Answer]]] = {
+    "inference": _optimised,
+    "eager": _eager,
+    "training_step": lambda kept: [
+        Answer(
+            "training step, batch 16, over torchvision's default, geometric mean",
+            0.62,
+            kept["geometric mean"],
+        )
+    ],
+    "folder": lambda kept: [
+        Answer(f"images a second, 1,000 JPEG files to labels, {name}", 2.5, row["ratio"], more=True)
+        for name, row in kept.items()
+    ],
+    "checkpointing": lambda kept: [
+        Answer("DenseNet-121 checkpointed, peak memory of a step", 0.5, kept["memory_ratio"]),
+        Answer("DenseNet-121 checkpointed, time of a step", 1.4, kept["time_ratio"]),
+    ],
+    "int8_accuracy": lambda kept: [
+        Answer(
+            f"int8, points of accuracy lost on Fashion-MNIST, {row['network']}",
+            0.5,
+            row["points_lost"],
+            form="{:.2f}",
+        )
+        for row in kept["networks"]
+    ],
+    "cold_start": lambda kept: [
+        Answer("cold process to first prediction, over torchvision", 0.65, kept["ratio"])
+    ],
+    "training_epoch": lambda kept: [
+        Answer("epoch of LeNet-5 on Fashion-MNIST, over the usual PIL loop", 0.6, kept["ratio"])
+    ],
+    "import_time": lambda kept: [
+        Answer(
+            "`import cnnarch` over `import torch`", 50, kept["extra_milliseconds"], form="{:.0f} ms"
+        )
+    ],
+}
+
+
+def eager_table() -> str:
+    """Plain forwards, milliseconds a batch."""
+    kept = results("eager") or {}
+    lines = [
+        "| network | theirs | cnnarch | ratio | ratio, activations in place |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for name, row in kept.items():
+        if "theirs_ms" in row:
+            lines.append(
+                f"| {name} | {row['theirs_ms']:.1f} | {row['ours_ms']:.1f} | {row['ratio']:.2f} "
+                f"| {row['ratio_in_place']:.2f} |"
+            )
+    return "\n".join(lines)
+
+
+def training_table() -> str:
+    """Training steps, milliseconds."""
+    kept = results("training_step") or {}
+    lines = [
+        "| network | theirs | float32 | bfloat16 | chosen | ratio |",
+        "|---|--:|--:|--:|---|--:|",
+    ]
+    for name, row in kept.items():
+        if isinstance(row, dict):
+            times = [row[f"{k}_ms"] for k in ("theirs", "32-true", "bf16-mixed")]
+            cells = " | ".join(f"{t:.0f}" for t in times)
+            lines.append(f"| {name} | {cells} | {row['chosen']} | {row['ratio']:.2f} |")
+    return "\n".join(lines)
+
+
+def draw(path: Path) -> None:
+    """How long each network takes of its eager twin's time, batch 1, as bars."""
+    from matplotlib.figure import Figure
+
+    rows = [row for row in inference.done() if row["batch"] == 1]
+    figure = Figure(figsize=(8, 0.45 * len(rows) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    colours = {"float32": "#4477aa", "bfloat16": "#ccbb44", "int8": "#aa3377"}
+    height = 0.8 / len(colours)
+    for place, (precision, colour) in enumerate(colours.items()):
+        shown = [
+            (i, row["over eager"][precision])
+            for i, row in enumerate(rows)
+            if precision in row["over eager"]
+        ]
+        where = [i + (place - 1) * height for i, _ in shown]
+        axes.barh(where, [r for _, r in shown], height, color=colour, label=precision)
+    axes.set_yticks(range(len(rows)), [row["network"] for row in rows])
+    axes.invert_yaxis()
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xlabel("time of one image over that of torchvision's or timm's network, eager")
+    axes.legend(frameon=False, loc="lower right")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+
+
+def pages() -> dict[Path, str]:
+    """The pages as they must be."""
+    speed, zoo_page, transfer_page = (DOCS / f"{n}.md" for n in ("speed", "zoo", "transfer"))
+    text = {page: page.read_text() for page in (speed, zoo_page, transfer_page)}
+    for page, name, table in (
+        (transfer_page, "transfer", transfer.table()),
+        (zoo_page, "zoo", zoo.table()),
+        (speed, "bars", summary()),
+        (speed, "batch 1", inference.table(1)),
+        (speed, "batch 16", inference.table(16)),
+        (speed, "eager", eager_table()),
+        (speed, "training", training_table()),
+    ):
+        text[page] = replace_table(text[page], name, table)
+    return text
+
+
+if __name__ == "__main__":
+    for page, text in pages().items():
+        page.write_text(text)
+    draw(DOCS / "_static" / "speed.png")

@@ -1,0 +1,322 @@
+"""What do ImageNet weights bring where images are few? EfficientNet-Lite0 on real data, offline.
+
+    python -m benchmarks.transfer                             every row; run again, it goes on
+    python -m benchmarks.transfer fashion_mnist-1000-probe-0  that row
+    python -m benchmarks.transfer --table                     the table of the rows that are done
+
+Fashion-MNIST: 1,000 or 5,000 of its training images, and the first 5,000 of its test images.
+Digits: 1,000 of scikit-learn's 1,797, tested on the other 797. Each seed draws its own images to
+learn from, the same for every way:
+
+    pixels   logistic regression on the pixels, without any network
+    probe    logistic regression on pooled features of the pretrained network
+    frozen   the pretrained stages up to the sixth stay as they are; the last two and the head are
+             trained, with a new classifier
+    full     all of the pretrained network is trained
+    scratch  all of the network is trained, without the pretrained weights
+
+Test images are measured once, at the end of a row. Settings were tried on training images of
+Fashion-MNIST alone, and the strength of a regression is chosen on a fifth of the row's own
+training images. A row's JSON is written to results/transfer as it ends; `python -m
+benchmarks.tables` puts the table of them into docs/transfer.md.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import mean
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, ShuffleSplit
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+import cnnarch
+from benchmarks.measure import RESULTS, machine, versions
+from cnnarch.training import ImageData, ImageSet, Recipe, load_data
+from cnnarch.training.augmentation import Augmentation
+
+FOLDER = RESULTS / "transfer"
+NETWORK, WEIGHTS = "efficientnet_lite0", "IMAGENET1K_V1"
+TEST_IMAGES = 5_000  # of Fashion-MNIST's test set, the first
+TASKS = (("fashion_mnist", 1_000), ("fashion_mnist", 5_000), ("digits", 1_000))
+SEEDS = {"pixels": 3, "probe": 3, "frozen": 3, "full": 2, "scratch": 2}
+LABELS = {
+    "pixels": "regression on pixels",
+    "probe": "linear probe",
+    "frozen": "frozen up to stage6, new head",
+    "full": "full fine-tuning",
+    "scratch": "from scratch",
+}
+
+PROBE_RESOLUTION = {"fashion_mnist": 112, "digits": 64}
+PROBE_STAGES = ("stage5", "stage6", "stage7", "stage8")
+STRENGTHS = (1e-3, 1e-2, 1e-1)  # C of the logistic regression
+
+RESOLUTION = 64
+BATCH = 32
+WEIGHT_DECAY = 0.05
+DROP_PATH = 0.0  # so few steps need no regularisation by dropped layers
+FROZEN = "stage6"
+EPOCHS = {1_000: 10, 5_000: 5}
+CHANGES: dict[str, dict[str, Any]] = {  # that leave a class what it is
+    "fashion_mnist": {"crop_padding": 2, "flip": True},
+    "digits": {"crop_padding": 1},
+}
+
+
+class Settings(NamedTuple):
+    """What differs between the ways of training."""
+
+    learning_rate: float
+    layer_decay: float = 1.0
+
+
+SETTINGS = {
+    "frozen": Settings(2e-3, layer_decay=0.8),
+    "full": Settings(2e-3, layer_decay=0.7),
+    "scratch": Settings(2e-3),
+}
+
+
+class Row(NamedTuple):
+    """One run of the table."""
+
+    data: str
+    images: int
+    way: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return "-".join(map(str, self))
+
+    @property
+    def path(self) -> Path:
+        return FOLDER / f"{self.name}.json"
+
+
+ROWS = {
+    row.name: row
+    for row in (
+        Row(data, images, way, seed)
+        for data, images in TASKS
+        for way, seeds in SEEDS.items()
+        for seed in range(seeds)
+    )
+}
+
+
+def draw(row: Row) -> ImageData:
+    """The row's images to learn from and to test on; gray is shown as three equal channels."""
+    data = load_data(row.data, grayscale=False)
+    train, test = data.train, data.test
+    generator = torch.Generator().manual_seed(row.seed)
+    if row.data == "digits":
+        pixels, labels = (
+            torch.cat(pair) for pair in zip(tensors(train), tensors(test), strict=True)
+        )
+        every = ImageSet(pixels, labels, data.classes, data.preprocessing)
+        order = torch.randperm(len(every), generator=generator)
+        return ImageData(
+            row.data, every.subset(order[: row.images]), every.subset(order[row.images :])
+        )
+    order = torch.randperm(len(train), generator=generator)
+    test = test.subset(torch.arange(TEST_IMAGES))
+    return ImageData(row.data, train.subset(order[: row.images]), test)
+
+
+def tensors(images: ImageSet) -> tuple[Tensor, Tensor]:
+    assert isinstance(images.pixels, Tensor)  # these data sets are read whole
+    return images.pixels, images.labels
+
+
+def batches(images: ImageSet, flip: bool = False) -> Iterator[Tensor]:
+    """The network's input, 50 images at a time."""
+    for part in torch.split(torch.arange(len(images)), 50):
+        inputs = images.inputs(part)
+        inputs = inputs.flip(-1) if flip else inputs
+        yield inputs.contiguous(memory_format=torch.channels_last)
+
+
+def results_of(
+    function: Callable[[Tensor], Tensor], images: ImageSet, flip: bool = False
+) -> Tensor:
+    """What a function of the network's input gives for all images."""
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        return torch.cat([function(x).float() for x in batches(images, flip)])
+
+
+def by_pixels(row: Row, data: ImageData) -> float:
+    """Logistic regression on the pixels as they are."""
+    train, test = (tensors(images)[0].flatten(1).numpy() / 255 for images in data[1:])
+    return regress(train, data.train.labels, test, data.test.labels, row.seed)
+
+
+def by_probe(row: Row, data: ImageData) -> float:
+    """Logistic regression on pooled maps of the network's backbone."""
+    backbone = cnnarch.get_backbone(NETWORK, weights=WEIGHTS, stages=PROBE_STAGES).eval()
+    backbone.to(memory_format=torch.channels_last)
+    data = data.suited(backbone, PROBE_RESOLUTION[row.data])
+
+    def features(x: Tensor) -> Tensor:
+        return torch.cat([m.float().mean((2, 3)) for m in backbone(x).values()], 1)
+
+    flips = (False, True) if CHANGES[row.data].get("flip") else (False,)
+    train, test = (
+        np.mean([results_of(features, images, flip).numpy() for flip in flips], axis=0)
+        for images in data[1:]
+    )
+    return regress(train, data.train.labels, test, data.test.labels, row.seed)
+
+
+def regress(
+    train: np.ndarray, labels: Tensor, test: np.ndarray, test_labels: Tensor, seed: int
+) -> float:
+    """Accuracy of a logistic regression, its strength chosen on a fifth of the training images."""
+    steps = [("scale", StandardScaler()), ("regression", LogisticRegression(max_iter=500))]
+    held_back = ShuffleSplit(1, test_size=0.2, random_state=seed)
+    search = GridSearchCV(Pipeline(steps), {"regression__C": STRENGTHS}, cv=held_back)
+    search.fit(train, labels.numpy())
+    return float(search.score(test, test_labels.numpy()))
+
+
+def by_training(row: Row, data: ImageData) -> float:
+    """The network with a new classifier, trained in part or whole, on weights or without."""
+    torch.manual_seed(row.seed)
+    settings = SETTINGS[row.way]
+    weights = None if row.way == "scratch" else WEIGHTS
+    options = {"num_classes": len(data.classes), "drop_path": DROP_PATH}
+    model = cnnarch.get_model(NETWORK, weights=weights, **options)
+    if row.way == "scratch":
+        forget_sooner(model)
+    else:  # too few steps for BatchNorm's statistics to follow
+        cnnarch.convert_norm(model, "frozen")
+    if row.way == "frozen":
+        cnnarch.freeze(model, upto=FROZEN)
+    groups = cnnarch.param_groups(model, settings.learning_rate, WEIGHT_DECAY, settings.layer_decay)
+    data = data.suited(model, RESOLUTION)
+    model.to(memory_format=torch.channels_last)
+    train(model.train(), groups, data, row)
+    right = results_of(model.eval(), data.test).argmax(1) == data.test.labels
+    return right.float().mean().item()
+
+
+def forget_sooner(model: nn.Module) -> None:
+    """Let running statistics follow in tens of steps; the authors' hundreds are for ImageNet."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.1
+
+
+def train(model: nn.Module, groups: list[dict[str, Any]], data: ImageData, row: Row) -> None:
+    """AdamW on one cycle, in bfloat16 where that is safe; images are shuffled for each epoch."""
+    pixels, labels = tensors(data.train)
+    epochs, generator = EPOCHS[row.images], torch.Generator().manual_seed(row.seed)
+    optimizer = torch.optim.AdamW(groups)
+    steps = len(labels) // BATCH
+    rates = [group["lr"] for group in groups]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, epochs * steps)
+    change = Augmentation(Recipe(**CHANGES[row.data]), len(data.classes))
+    for step in range(epochs * steps):
+        if step % steps == 0:
+            order = torch.randperm(len(labels), generator=generator).split(BATCH)
+        batch = order[step % steps]
+        images = data.train.prepare(change.pixels(pixels[batch], 10**6 * row.seed + step))
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(images.contiguous(memory_format=torch.channels_last))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(logits.float(), labels[batch]).backward()
+        optimizer.step()
+        schedule.step()
+
+
+WAYS = {"pixels": by_pixels, "probe": by_probe}
+
+
+def measure(row: Row) -> dict[str, Any]:
+    """Run a row and keep its figures."""
+    data = draw(row)
+    start, work = time.perf_counter(), time.process_time()
+    accuracy = WAYS.get(row.way, by_training)(row, data)
+    record = {
+        **row._asdict(),
+        "test_images": len(data.test),
+        "accuracy": accuracy,
+        "minutes": (time.perf_counter() - start) / 60,
+        "core_minutes": (time.process_time() - work) / 60,  # processor time of all threads
+        "settings": settings(row),
+        "command": f"python -m benchmarks.transfer {row.name}",
+        "date": time.strftime("%Y-%m-%d"),
+        "threads": torch.get_num_threads(),
+        "machine": machine(),
+        "versions": versions(),
+    }
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    part = row.path.with_suffix(".part")
+    part.write_text(json.dumps(record, indent=2) + "\n")
+    part.replace(row.path)
+    return record
+
+
+def settings(row: Row) -> dict[str, Any]:
+    """What a reader needs to do the row again."""
+    if row.way == "pixels":
+        return {"C": STRENGTHS}
+    if row.way == "probe":
+        size = PROBE_RESOLUTION[row.data]
+        return {"image_resolution": size, "stages": PROBE_STAGES, "C": STRENGTHS}
+    return {
+        "image_resolution": RESOLUTION,
+        "epochs": EPOCHS[row.images],
+        "batch_size": BATCH,
+        "weight_decay": WEIGHT_DECAY,
+        "drop_path": DROP_PATH,
+        **({"frozen": FROZEN} if row.way == "frozen" else {}),
+        **SETTINGS[row.way]._asdict(),
+        **CHANGES[row.data],
+    }
+
+
+def table() -> str:
+    """The rows that are done, as Markdown: the mean over the seeds, and each."""
+    lines = [
+        "| data | images | way | accuracy | each seed | minutes | core minutes |",
+        "|---|--:|---|--:|---|--:|--:|",
+    ]
+    for data, images in TASKS:
+        for way, label in LABELS.items():
+            wanted = (data, images, way)
+            paths = [row.path for row in ROWS.values() if row[:3] == wanted]
+            done = [json.loads(path.read_text()) for path in paths if path.exists()]
+            if done:
+                each = [record["accuracy"] for record in done]
+                minutes, work = (mean(r[k] for r in done) for k in ("minutes", "core_minutes"))
+                lines.append(
+                    f"| {data} | {images:,} | {label} | {mean(each):.3f} "
+                    f"| {', '.join(f'{a:.3f}' for a in each)} | {minutes:.1f} | {work:.1f} |"
+                )
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> None:
+    names = [a for a in arguments if a != "--table"]
+    unknown = [name for name in names if name not in ROWS]
+    if unknown:
+        sys.exit(f"no row {', '.join(unknown)}; the rows are {', '.join(ROWS)}")
+    if not arguments:
+        names = [name for name, row in ROWS.items() if not row.path.exists()]
+    for name in names:
+        record = measure(ROWS[name])
+        print(f"{name}: {record['accuracy']:.4f}, {record['minutes']:.1f} minutes", flush=True)
+    print(table())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
