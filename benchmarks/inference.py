@@ -29,8 +29,8 @@ FOLDER = RESULTS / "inference"
 BATCHES = (1, 16)
 IN_INT8 = ("resnet50", "mobilenet_v1", "efficientnet_b0", "densenet121")
 CALIBRATION = 32  # images; this benchmark is about time, benchmarks.int8_accuracy about accuracy
-BUDGET_S = 60
-SECONDS = 12.0  # of measuring a candidate, about
+BUDGET_S = 30
+SECONDS = 6.0  # of measuring a candidate, about
 
 Call = Callable[[], object]
 
@@ -106,9 +106,9 @@ def candidates(pair: Pair, batch: int) -> Iterator[tuple[dict[str, Call], dict[s
 def measure(pair: Pair, batch: int) -> dict[str, Any]:
     """Milliseconds of every candidate, and the ratios that the bars are about."""
     with candidates(pair, batch) as (calls, reports), torch.inference_mode():
-        alone = alternate({"eager": calls["eager"]}, 2, 1)
-        runs = int(min(60, max(5, SECONDS / 2 / statistics.median(alone["eager"]))))
-        seconds = alternate(calls, runs)
+        alone = alternate({"eager": calls["eager"]}, 3, 1)
+        runs = int(min(40, max(5, SECONDS / 4 / statistics.median(alone["eager"]))))
+        seconds = alternate(calls, runs, settle=True)
     result: dict[str, Any] = {
         "network": pair.network,
         "twin": f"{pair.library} {pair.twin}",
@@ -122,7 +122,7 @@ def measure(pair: Pair, batch: int) -> dict[str, Any]:
         precision: max(ratio_of_medians(seconds, precision, engine) for engine in engines)
         for precision, engines in direct.items()
     }
-    return {**result, "runs": runs, "reports": reports}
+    return {**result, "runs": runs, "budget_s": BUDGET_S, "reports": reports}
 
 
 def one(name: str, batch: int) -> None:

@@ -12,17 +12,32 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+PAUSE = 0.02  # seconds; threads of OpenMP and of ONNX Runtime sleep by then
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("cnnarch", "torch", "torchvision", "timm", "safetensors", "onnxruntime", "openvino")
 
 
 def alternate(
-    candidates: Mapping[str, Callable[[], object]], runs: int = 15, warmup: int = 3
+    candidates: Mapping[str, Callable[[], object]],
+    runs: int = 15,
+    warmup: int = 3,
+    settle: bool = False,
 ) -> dict[str, list[float]]:
-    """Seconds of each run; candidates take turns (A B A B ...), so that drift hits all alike."""
+    """Seconds of each run; candidates take turns (A B A B ...), so that drift hits all alike.
+
+    Args:
+        candidates: what is called, by name.
+        runs: calls of each that count.
+        warmup: calls of each before, that do not.
+        settle: whether a turn begins with a pause and a call that does not count, as for engines
+            with threads of their own: those of the one before go on spinning for a while.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for run in range(-warmup, runs):
         for name, call in candidates.items():
+            if settle:
+                time.sleep(PAUSE)
+                call()
             start = time.perf_counter()
             call()
             if run >= 0:

@@ -1,11 +1,12 @@
 """One network of each family that torchvision or timm has too, and how to build both."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 import cnnarch
+from cnnarch.weights.porting.twins import twins
 
 INPUT_SIZE = (3, 224, 224)
 
@@ -23,22 +24,26 @@ class Pair(NamedTuple):
     library: str
     twin: str
 
-    def ours(self, **options: Any) -> nn.Module:
-        """Our network with random weights."""
+    def ours(self) -> nn.Module:
+        """Our network in the twin's form, with random weights."""
+        (twin,) = [t for t in twins(self.network, self.library) if t.name == self.twin]
         torch.manual_seed(0)
-        return cnnarch.get_model(self.network, **options)
+        return cnnarch.get_model(self.network, **twin.options)
 
     def theirs(self) -> nn.Module:
-        """Their network with random weights, without auxiliary classifiers."""
-        torch.manual_seed(0)
+        """Their network with the same weights, without auxiliary classifiers."""
         if self.library == "timm":
             import timm
 
-            return timm.create_model(self.twin)
-        from torchvision.models import get_model
+            model: nn.Module = timm.create_model(self.twin)
+        else:
+            from torchvision.models import get_model
 
-        options = {"aux_logits": False, "init_weights": False} if self.twin == "googlenet" else {}
-        model: nn.Module = get_model(self.twin, weights=None, **options)
+            few = {"aux_logits": False, "init_weights": False} if self.twin == "googlenet" else {}
+            model = get_model(self.twin, weights=None, **few)
+        weights = cnnarch.weights.export(self.ours(), layout=self.library)
+        own = model.state_dict()  # without the auxiliary classifiers, which ours may have
+        model.load_state_dict({name: weights[name] for name in own})
         return model
 
 

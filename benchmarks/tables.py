@@ -202,7 +202,8 @@ def draw(path: Path) -> None:
     axes.invert_yaxis()
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xlabel("time of one image over that of torchvision's or timm's network, eager")
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(frameon=False, loc="outside upper right", ncols=len(colours))
+    axes.set_xlim(0, 1.05)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import tables
+
 ROOT = Path(__file__).parent.parent
 FOLDERS = (ROOT / "docs", ROOT / "docs/examples", ROOT / "docs/integrations")
 PAGES = sorted([ROOT / "README.md", *(page for folder in FOLDERS for page in folder.glob("*.md"))])
@@ -30,3 +32,9 @@ def test_examples_run(page: Path) -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) < 100
+
+
+def test_tables_of_measurements_are_those_of_the_results() -> None:
+    """`python -m benchmarks.tables` writes them; nobody types a figure."""
+    for page, text in tables.pages().items():
+        assert page.read_text() == text, f"{page.name} is not what the results say"
