@@ -16,6 +16,9 @@ from cnnarch.inference.engines._engine import Engine, Runner, Source, converting
 __all__ = ["OpenVINO"]
 
 _IR = ("model.xml", "model.bin")
+_kept: list[Any] = []
+"""The first graph that was compiled is never given back. With the last one OpenVINO 2026.4 takes
+its threads down, and the process crashes at a later fork, as that of a DataLoader's worker."""
 _SIZES = 4  # image sizes that stay compiled
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 
@@ -130,6 +133,8 @@ class _Compiled:
 
     def __init__(self, ov: Any, compiled: Any) -> None:
         self._ov, self._compiled = ov, compiled
+        if not _kept:
+            _kept.append(compiled)
         self._idle: list[Any] = []
 
     def __call__(self, images: Tensor) -> Tensor:
