@@ -43,7 +43,7 @@ def measure(pair: Pair) -> dict[str, object]:
     y = torch.arange(BATCH)
     last = torch.channels_last
     ours = {p: pair.ours().to(memory_format=last) for p in ("32-true", "bf16-mixed")}
-    chosen = Machine(accelerator="cpu").precision("auto", ours["32-true"])
+    chosen = Machine(accelerator="cpu").precision("auto")
     candidates = {"theirs": step(pair.theirs(), "32-true", x, y)} | {
         p: step(model, p, x.contiguous(memory_format=last), y) for p, model in ours.items()
     }
