@@ -1,7 +1,6 @@
 """What a network makes of images just before it classifies them."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import Any
 
@@ -13,6 +12,7 @@ from cnnarch.embedding.files import FileRows, check_output, fingerprint
 from cnnarch.embedding.rows import Embeddings, Rows
 from cnnarch.embedding.sources import open_source
 from cnnarch.images import progress_bar
+from cnnarch.models._modes import evaluating
 
 __all__ = ["Embeddings", "embed"]
 
@@ -78,7 +78,7 @@ def embed(
     rows = Rows()
     if output is not None:
         rows = FileRows(check_output(output), fingerprint(model, preprocessing), overwrite)
-    with rows, _evaluating(model), progress_bar("embedding", source.total, progress) as advance:
+    with rows, evaluating(model), progress_bar("embedding", source.total, progress) as advance:
         advance(rows.resume(source))
         for batch in source:
             rows.add(batch, _features(model, batch.images))
@@ -94,15 +94,3 @@ def _features(model: Any, images: Tensor | None) -> np.ndarray | None:
     images = images.to(like.device, like.dtype)
     features = model.forward_head(model.forward_features(images), pre_logits=True)
     return features.flatten(1).float().cpu().numpy()
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """In eval mode; afterwards each module has its own mode back."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -1,11 +1,10 @@
 """What all pictures share: figures without a window, images as people see them, colours."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +19,6 @@ __all__ = [
     "LabelledImages",
     "Normalisation",
     "Shown",
-    "evaluating",
     "new_figure",
     "show_image",
     "shown",
@@ -137,16 +135,3 @@ def show_image(axes: "Axes", pixels: Any, color: str | None = None) -> None:
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set(visible=color is not None, color=color, linewidth=2)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """The network in eval mode and without gradients; every module's mode is put back after."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield model
-    finally:
-        for module, training in modes:
-            module.training = training

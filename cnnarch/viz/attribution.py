@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from cnnarch.models._modes import evaluating
 from cnnarch.viz._figure import (
     LabelledImages,
     Normalisation,
     Shown,
-    evaluating,
     new_figure,
     show_image,
     shown,

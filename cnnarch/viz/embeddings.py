@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from cnnarch.viz._figure import BLUE, LabelledImages, evaluating, new_figure
+from cnnarch.models._modes import evaluating
+from cnnarch.viz._figure import BLUE, LabelledImages, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from cnnarch.models._modes import evaluating
 from cnnarch.viz._figure import (
     LabelledImages,
     Normalisation,
-    evaluating,
     new_figure,
     show_image,
     shown,

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from cnnarch.models._modes import evaluating
 from cnnarch.viz._figure import (
     GREEN,
     RED,
     LabelledImages,
     Normalisation,
-    evaluating,
     new_figure,
     show_image,
     shown,
