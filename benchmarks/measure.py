@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ def alternate(
     runs: int = 15,
     warmup: int = 3,
     settle: bool = False,
+    within: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
 ) -> dict[str, list[float]]:
     """Seconds of each run; candidates take turns (A B A B ...), so that drift hits all alike.
 
@@ -31,17 +33,20 @@ def alternate(
         warmup: calls of each before, that do not.
         settle: whether a turn begins with a pause and a call that does not count, as for engines
             with threads of their own: those of the one before go on spinning for a while.
+        within: the context in which the turn of a candidate happens, from its name.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for run in range(-warmup, runs):
         for name, call in candidates.items():
-            if settle:
-                time.sleep(PAUSE)
+            with within(name):
+                if settle:
+                    time.sleep(PAUSE)
+                    call()
+                start = time.perf_counter()
                 call()
-            start = time.perf_counter()
-            call()
+                end = time.perf_counter()
             if run >= 0:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(end - start)
     return seconds
 
 

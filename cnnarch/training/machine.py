@@ -13,6 +13,7 @@ from torch import nn
 
 from cnnarch.analysis import count_macs
 from cnnarch.models._classifier import ImageClassifier
+from cnnarch.training.memory import memory_kept
 
 __all__ = ["Machine", "arranged", "first_of_group", "is_first_process", "is_small", "quiet"]
 
@@ -47,12 +48,15 @@ class Machine(NamedTuple):
             **options,
         )
 
-    def precision(self, wanted: str, small: bool = False) -> str:
+    def precision(self, wanted: str, model: nn.Module, small: bool = False) -> str:
         """Lightning's name of a precision.
 
         Args:
             wanted: one of a recipe's; "auto" takes bf16 where the hardware multiplies it faster:
-                GPUs that have it, and processors with AMX (twice as fast on residual networks).
+                GPUs that have it, and processors with AMX or AVX-512 BF16. On processors
+                networks with depthwise convolutions stay in float32: the backward pass of those
+                is slow in bf16, and EfficientNet-B0 took more than twice the time.
+            model: what is trained.
             small: whether steps are too small to gain by it.
         """
         if wanted != "auto":
@@ -60,9 +64,14 @@ class Machine(NamedTuple):
         if self.accelerator != "cpu" and torch.cuda.is_available():
             fast = torch.cuda.is_bf16_supported(including_emulation=False)
         else:
-            capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", lambda: {})()
-            fast = bool(capabilities.get("amx_bf16")) and not small
+            has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", lambda: {})()
+            fast = bool(has.get("amx_bf16") or has.get("avx512_bf16"))
+            fast = fast and not small and not any(map(_is_depthwise, model.modules()))
         return "bf16-mixed" if fast else "32-true"
+
+
+def _is_depthwise(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
 
 
 def is_first_process() -> bool:
@@ -95,7 +104,7 @@ def is_small(model: nn.Module, input_size: tuple[int, int, int], images: int) ->
 
 @contextmanager
 def arranged(model: nn.Module, small: bool, channels_last: bool) -> Iterator[None]:
-    """Threads and memory order for training; both are put back after.
+    """Threads, memory order and memory for training; all are put back after.
 
     Threads wait for each other many times a step. Where other programs keep the cores busy,
     LeNet-5 on two threads was seen to take ten times as long as on one.
@@ -112,7 +121,8 @@ def arranged(model: nn.Module, small: bool, channels_last: bool) -> Iterator[Non
     if change:
         model.to(memory_format=torch.channels_last)
     try:
-        yield
+        with memory_kept():
+            yield
     finally:
         torch.set_num_threads(threads)
         if change:

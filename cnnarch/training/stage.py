@@ -80,7 +80,7 @@ class StageRun:
             logger=list(loggers) or False,
             log_every_n_steps=1,
             limit_val_batches=1.0 if module.watched else 0.0,
-            precision=machine.precision(recipe.precision, small),
+            precision=machine.precision(recipe.precision, model, small),
             gradient_clip_val=recipe.clip_gradient or None,
             enable_checkpointing=self.keep or recipe.keep_best,
             enable_progress_bar=progress,

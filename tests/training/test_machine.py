@@ -45,16 +45,28 @@ def test_foreign_networks_are_not_measured() -> None:
 
 
 @pytest.mark.parametrize(
-    ("amx", "small", "precision"),
+    ("capability", "small", "precision"),
     [
-        (True, False, "bf16-mixed"),
-        (True, True, "32-true"),
-        (False, False, "32-true"),
+        ("amx_bf16", False, "bf16-mixed"),
+        ("avx512_bf16", False, "bf16-mixed"),
+        ("amx_bf16", True, "32-true"),
+        ("avx512_f", False, "32-true"),
     ],
 )
 def test_bf16_is_taken_where_the_processor_is_good_at_it(
-    monkeypatch: pytest.MonkeyPatch, amx: bool, small: bool, precision: str
+    monkeypatch: pytest.MonkeyPatch, capability: str, small: bool, precision: str
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx}, raising=False)
-    assert Machine(accelerator="cpu").precision("auto", small) == precision
-    assert Machine(accelerator="cpu").precision("32-true", small) == "32-true"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True}, raising=False)
+    model, machine = cnnarch.resnet20_cifar(), Machine(accelerator="cpu")
+    assert machine.precision("auto", model, small) == precision
+    assert machine.precision("32-true", model, small) == "32-true"
+
+
+def test_depthwise_convolutions_are_trained_in_float32_on_processors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    machine = Machine(accelerator="cpu")
+    assert machine.precision("auto", cnnarch.mobilenet_v1()) == "32-true"
+    assert machine.precision("auto", cnnarch.efficientnet_b0()) == "32-true"
+    assert machine.precision("auto", cnnarch.se_resnext50_32x4d()) == "bf16-mixed"
