@@ -21,8 +21,9 @@ class Backbone(Trunk):
     """The stem and stages of a network up to the last map asked for; its forward gives the maps.
 
     It shares layers with the network that it is made from, and their names: a classifier's
-    "stages.2.0.conv.weight" is the backbone's too. `names`, `channels` and `strides` describe the
-    maps; `preprocessing` is the network's.
+    "stages.2.0.conv.weight" is the backbone's too. What `cnnarch.freeze` holds in the network it
+    holds here. `names`, `channels` and `strides` describe the maps; `preprocessing` is the
+    network's.
 
     Args:
         network: what to take the stem and the stages from.
@@ -57,6 +58,8 @@ class Backbone(Trunk):
         self.names = tuple(info[i].name for i in indices)
         self.preprocessing = network.preprocessing
         self.feature_info = info[: last + 1]
+        self.frozen = network.frozen & {path for path, _ in self.named_modules()}
+        self.training = network.training
 
     @property
     def channels(self) -> tuple[int, ...]:

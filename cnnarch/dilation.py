@@ -21,8 +21,6 @@ from cnnarch.models._trunk import Trunk
 
 __all__ = ["DilatedPool2d", "dilate"]
 
-LAYERS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, AlignedMaxPool2d, ZeroPadShortcut)
-
 
 class Density(NamedTuple):
     """How many times closer together pixels get, in what a layer reads and in what it gives."""
@@ -44,8 +42,12 @@ def dilate(model: Trunk, output_stride: int) -> None:
         output_stride: 8, 16 or 32.
 
     Raises:
+        TypeError: it is neither a network nor a backbone.
         ValueError: another stride, or one that the network cannot have.
     """
+    if not isinstance(model, Trunk):
+        kind = type(model).__name__
+        raise TypeError(f"model must be a network or a backbone of cnnarch, got {kind}")
     if not isinstance(output_stride, int) or output_stride not in (8, 16, 32):
         raise ValueError(f"output_stride must be 8, 16 or 32, got {output_stride!r}")
     stem = model.feature_info[0].stride
@@ -70,8 +72,8 @@ def _densities(model: Trunk, output_stride: int) -> dict[str, Density]:
         module.register_forward_hook(record)
 
     for path, module in twin.named_modules():
-        inside_pool = isinstance(twin.get_submodule(path.rpartition(".")[0]), AlignedMaxPool2d)
-        if isinstance(module, LAYERS) and not inside_pool:
+        parent = twin.get_submodule(path.rpartition(".")[0])
+        if isinstance(module, LAYERS) and not isinstance(parent, LAYERS):
             watch(path, module)
     for side in (model.min_input_size + 256, model.min_input_size + 512):
         twin.forward_stages(torch.empty(1, model.in_channels, side, side, device="meta"))
@@ -101,9 +103,11 @@ def _change(model: nn.Module, path: str, gave_up: int, spread: int) -> None:
 def _change_convolution(parent: nn.Module, conv: nn.Conv2d, gave_up: int, spread: int) -> None:
     pad = getattr(parent, "pad", None)
     if isinstance(pad, SamePad2d):  # on sides that the stride divides, it pads this much
-        left = (pad.kernel_size - pad.stride) // 2 * spread
-        right = (pad.kernel_size - 1) * spread - left
-        parent.pad = nn.ZeroPad2d((left, right, left, right))
+        left = (pad.kernel_size - pad.stride) // 2
+        pad = nn.ZeroPad2d(2 * (left, pad.kernel_size - 1 - left))
+    if isinstance(pad, nn.ZeroPad2d):
+        left, right, top, bottom = pad.padding
+        parent.pad = nn.ZeroPad2d((left * spread, right * spread, top * spread, bottom * spread))
     assert not isinstance(conv.padding, str)  # ConvNormAct pads by numbers
     conv.stride = (conv.stride[0] // gave_up, conv.stride[1] // gave_up)
     conv.dilation = (conv.dilation[0] * spread, conv.dilation[1] * spread)
@@ -126,6 +130,7 @@ class DilatedPool2d(nn.Module):
     def __init__(self, kernel_size: int, before: int, dilation: int, *, average: bool) -> None:
         super().__init__()
         self.kernel_size = kernel_size
+        self.before = before
         self.dilation = dilation
         left, right = before * dilation, (kernel_size - 1 - before) * dilation
         # A window past the border: a maximum leaves it out, an average counts zeros there.
@@ -134,7 +139,10 @@ class DilatedPool2d(nn.Module):
 
     @classmethod
     def of(cls, pool: nn.Module, dilation: int) -> "DilatedPool2d":
-        """The dilated form of a pool whose stride is given up."""
+        """The dilated form of a pool whose stride is given up, or was before."""
+        if isinstance(pool, cls):
+            average = pool.pool is None
+            return cls(pool.kernel_size, pool.before, pool.dilation * dilation, average=average)
         if isinstance(pool, AlignedMaxPool2d):
             return cls(3, 0, dilation, average=False)
         kernel_size, padding = _side(pool.kernel_size), _side(pool.padding)
@@ -157,3 +165,14 @@ def _side(size: object) -> int:
     side = size[0] if isinstance(size, tuple) else size
     assert isinstance(side, int)
     return side
+
+
+LAYERS = (
+    nn.Conv2d,
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    AlignedMaxPool2d,
+    DilatedPool2d,
+    ZeroPadShortcut,
+)
+"""What reads pixels around a pixel, or leaves pixels out."""

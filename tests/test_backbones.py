@@ -168,3 +168,18 @@ def test_freezing_holds_inside_a_detector() -> None:
     assert detector.training
     assert not backbone.stages[1].training
     assert backbone.stages[2].training
+
+
+def test_what_is_frozen_in_a_network_is_frozen_in_its_backbone() -> None:
+    model = cnnarch.resnet18()
+    cnnarch.freeze(model, upto="conv4_x")
+    backbone = Backbone(model, ["conv3_x"]).train()
+    assert not any(part.training for part in (backbone.stem, *backbone.stages))
+    cnnarch.unfreeze(backbone)
+    assert all(part.training for part in backbone.train().modules())
+
+
+def test_a_backbone_is_in_the_mode_of_its_network() -> None:
+    backbone = Backbone(cnnarch.resnet18().eval())
+    cnnarch.freeze(backbone, upto="conv1")
+    assert not any(module.training for module in backbone.modules())

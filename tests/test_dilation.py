@@ -103,6 +103,29 @@ def test_a_backbone_that_is_dilated_later_says_so() -> None:
     assert backbone(torch.zeros(1, 3, 64, 64))["conv5_x"].shape == (1, 512, 4, 4)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("densenet121", {}),
+        ("vgg11_bn", {"width": 0.25}),
+        ("googlenet_bn", {}),
+        ("efficientnet_b0", {"padding": "same"}),
+    ],
+    ids=str,
+)
+def test_strides_may_be_given_up_one_after_another(name: str, options: dict[str, object]) -> None:
+    once = cnnarch.get_model(name, **options)
+    calibrate(once, torch.randn(2, 3, 64, 64))
+    twice = copy.deepcopy(once)
+    dilate(once, 8)
+    for output_stride in (16, 8):
+        dilate(twice, output_stride)
+    assert twice.feature_info == once.feature_info
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert_close(twice.forward_features(images), once.forward_features(images))
+
+
 def test_strides_that_cannot_be_are_named() -> None:
     for wrong in (4, 0, -8, 64, 8.0, "8", True, float("nan")):
         expected = re.escape(f"output_stride must be 8, 16 or 32, got {wrong!r}")
@@ -110,6 +133,11 @@ def test_strides_that_cannot_be_are_named() -> None:
             cnnarch.get_backbone("resnet18", output_stride=wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="output_stride 8 is below the stem's, which is 32"):
         cnnarch.get_backbone("mixer_s32", output_stride=8)
+
+
+def test_only_networks_and_backbones_are_dilated() -> None:
+    with pytest.raises(TypeError, match="a network or a backbone of cnnarch, got Conv2d"):
+        dilate(nn.Conv2d(3, 8, 3), 8)  # type: ignore[arg-type]
 
 
 def test_a_stride_that_the_network_has_changes_nothing() -> None:
