@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from numbers import Real
 from typing import Any, Literal, TypeVar
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -23,8 +24,9 @@ def freeze(
 ) -> None:
     """Keep the stem and the stages up to `upto` as they are while the rest is trained.
 
-    Their parameters get no gradient. With `batch_norm="eval"` they also stay in eval mode
-    whatever `model.train()` says, so that running statistics do not move and nothing is dropped.
+    Their parameters get no gradient, and lose the one they have. With `batch_norm="eval"` they
+    also stay in eval mode whatever `model.train()` says, so that running statistics do not move
+    and nothing is dropped. Stages behind `upto` that were frozen before stay so.
 
     Args:
         model: a network or a backbone.
@@ -44,9 +46,10 @@ def freeze(
     check_choice("batch_norm", batch_norm, ("eval", "train"))
     model = _trunk_of(model)
     for path in _paths(model)[: model.stage_index(upto) + 1]:
-        model.get_submodule(path).requires_grad_(False)
-        if batch_norm == "eval":
-            model.frozen.add(path)
+        part = model.get_submodule(path).requires_grad_(False)
+        part.zero_grad()  # an optimizer would still follow what is left of the last step
+        keep = model.frozen.add if batch_norm == "eval" else model.frozen.discard
+        keep(path)
     model.train(model.training)
 
 
@@ -87,7 +90,7 @@ def param_groups(
     """Parameter groups for an optimizer: smaller steps in earlier stages, no decay on vectors.
 
     The head learns at `lr`, the last stage at `layer_decay * lr`, the one before at its square,
-    and so on to the stem. Biases and norms, which have one dimension, get no weight decay.
+    and so on to the stem. Biases, and norms, which have one dimension, get no weight decay.
 
     Args:
         model: a network or a backbone.
@@ -96,7 +99,8 @@ def param_groups(
         layer_decay: factor from a stage to the one before, in (0, 1].
 
     Returns:
-        Groups with "params", "lr", "weight_decay" and "name"; each parameter stands in one.
+        Groups with "params", "lr", "weight_decay" and "name", such as "stages.0" for its weights
+        and "stages.0, no decay" for the rest; each parameter stands in one.
 
     Raises:
         TypeError: it is neither a network nor a backbone.
@@ -104,26 +108,27 @@ def param_groups(
 
     >>> import cnnarch
     >>> groups = param_groups(cnnarch.resnet18(), lr=0.1, layer_decay=0.5)
-    >>> [group["lr"] for group in groups if group["name"] == "stem"]
-    [0.003125, 0.003125]
+    >>> {group["name"]: group["lr"] for group in groups[:3]}
+    {'stem': 0.003125, 'stem, no decay': 0.003125, 'stages.0': 0.00625}
     """
     check_positive("lr", lr)
     _check_between("layer_decay", layer_decay, "in (0, 1]", lambda value: 0 < value <= 1)
     _check_between("weight_decay", weight_decay, "at least 0", lambda value: 0 <= value < math.inf)
     model = _trunk_of(model)
     paths = _paths(model)
-    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    groups: dict[str, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         part = next((path for path in paths if name.startswith(f"{path}.")), "head")
         steps = len(paths) - paths.index(part) if part in paths else 0
-        decays = parameter.dim() > 1
+        decays = parameter.dim() > 1 and not name.endswith(".bias")
+        title = part if decays else f"{part}, no decay"
         group = {
             "params": [],
             "lr": lr * layer_decay**steps,
             "weight_decay": weight_decay if decays else 0.0,
-            "name": part,
+            "name": title,
         }
-        groups.setdefault((part, decays), group)["params"].append(parameter)
+        groups.setdefault(title, group)["params"].append(parameter)
     return list(groups.values())
 
 
@@ -144,12 +149,14 @@ def convert_norm(model: Module, kind: Literal["group", "frozen", "sync"]) -> Mod
             BatchNorm1d too. In stages that `freeze` holds the new layers are frozen too.
 
     Raises:
-        ValueError: there is no such kind.
+        ValueError: there is no such kind, or a norm without running statistics is to be frozen.
     """
     check_choice("kind", kind, ("group", "frozen", "sync"))
     if kind == "sync":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     make = {"group": _group_norm, "frozen": _frozen_norm}[kind]
+    if isinstance(model, nn.BatchNorm2d):
+        return make(model)  # type: ignore[return-value] # another norm, as was asked for
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.BatchNorm2d):
@@ -158,29 +165,37 @@ def convert_norm(model: Module, kind: Literal["group", "frozen", "sync"]) -> Mod
 
 
 def _group_norm(norm: nn.BatchNorm2d) -> nn.Module:
-    layer = nn.GroupNorm(math.gcd(32, norm.num_features), norm.num_features, norm.eps)
+    channels = norm.num_features
+    layer = nn.GroupNorm(math.gcd(32, channels), channels, norm.eps, affine=norm.affine)
     return _with_values(layer, norm)
 
 
 def _frozen_norm(norm: nn.BatchNorm2d) -> nn.Module:
     from torchvision.ops import FrozenBatchNorm2d
 
+    if norm.running_mean is None:
+        raise ValueError(f"a norm without running statistics has nothing to freeze: {norm}")
     return _with_values(FrozenBatchNorm2d(norm.num_features, norm.eps), norm)
 
 
 def _with_values(layer: nn.Module, norm: nn.BatchNorm2d) -> nn.Module:
     """Give a new layer the values of the old one that it has too, on the same device."""
-    layer.to(norm.weight.device, norm.weight.dtype)
     old = norm.state_dict()
-    layer.load_state_dict({name: old[name] for name in layer.state_dict()})
-    layer.requires_grad_(norm.weight.requires_grad)  # in a frozen stage, they stay frozen
+    like = next(iter(old.values()), torch.empty(0))
+    layer.to(like.device, like.dtype)
+    new = layer.state_dict()
+    layer.load_state_dict({name: old.get(name, value) for name, value in new.items()})
+    frozen = not all(p.requires_grad for p in norm.parameters())
+    layer.requires_grad_(not frozen)  # in a frozen stage, they stay frozen
     return layer.train(norm.training)
 
 
 def set_inplace(model: nn.Module, inplace: bool = True) -> None:
-    """Let activations overwrite their input: less memory in training, the same values.
+    """Let activations overwrite their input: one map less at a time, the same values.
 
-    Off by default, since backward hooks and attribution methods need the input.
+    Off by default, since backward hooks and attribution methods need the input. The peak of a
+    training step hardly falls, as PyTorch keeps for the backward pass what an activation gave or
+    took either way; `set_grad_checkpointing` is what lowers it.
 
     Args:
         model: any module; changed in place.

@@ -93,9 +93,10 @@ def calibrate(model: nn.Module, images: Tensor) -> None:
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 1.0
-    model.train()
-    with torch.no_grad():
-        model(images)
+    if norms:
+        model.train()
+        with torch.no_grad():
+            model(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()

@@ -3,7 +3,7 @@
 import re
 import socket
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -48,10 +48,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that takes `model_name` runs on every network, or on each family's smallest."""
     if "model_name" in metafunc.fixturenames:
         every = metafunc.config.getoption("--all")
-        metafunc.parametrize("model_name", sorted(CARDS) if every else smallest_of_each_family())
+        names = sorted(CARDS) if every else smallest_of_each_family()
+        # The scope lets pytest run all tests of one network before those of the next.
+        metafunc.parametrize("model_name", names, scope="session")
 
 
-@cache
+@lru_cache(maxsize=2)  # the networks of the registry together take 20 GB
 def _calibrated(name: str) -> cnnarch.ImageClassifier:
     torch.manual_seed(0)
     model = cnnarch.get_model(name)

@@ -16,7 +16,7 @@ from cnnarch.testing import assert_close, example_images
 
 
 def test_it_gives_the_last_map_of_each_stride(model: ImageClassifier) -> None:
-    backbone = Backbone(copy.deepcopy(model)).eval()
+    backbone = Backbone(model)
     strides = [row.stride for row in model.feature_info]
     assert list(backbone.strides) == sorted(set(strides))
     images = example_images(model)
@@ -31,7 +31,7 @@ def test_it_gives_the_last_map_of_each_stride(model: ImageClassifier) -> None:
 
 def test_layers_after_the_last_stage_are_not_kept(model: ImageClassifier) -> None:
     second = model.feature_info[1].name
-    backbone = Backbone(copy.deepcopy(model), [second, 0])
+    backbone = Backbone(model, [second, 0])
     assert backbone.names == (second, model.feature_info[0].name)
     assert len(backbone.stages) == 1
     assert not hasattr(backbone, "head")
@@ -83,13 +83,16 @@ def test_layers_after_the_last_stage_are_not_run(model: ImageClassifier) -> None
 
 
 def test_copies_pickles_and_averages_agree(model: ImageClassifier) -> None:
-    backbone = Backbone(copy.deepcopy(model)).eval()
+    def pickled(backbone: Backbone) -> Backbone:
+        return pickle.loads(pickle.dumps(backbone))
+
+    backbone = Backbone(model)
     images = example_images(model, 1)
-    averaged = torch.optim.swa_utils.AveragedModel(backbone).eval()
     with torch.no_grad():
         expected = backbone(images)
-        for twin in (copy.deepcopy(backbone), pickle.loads(pickle.dumps(backbone)), averaged):
-            maps = twin(images)
+        for twin in (copy.deepcopy, pickled, torch.optim.swa_utils.AveragedModel):
+            maps = twin(backbone).eval()(images)
+            assert list(maps) == list(expected)
             assert all(torch.equal(maps[name], expected[name]) for name in expected)
 
 

@@ -74,6 +74,29 @@ def test_statistics_move_where_that_is_asked_for() -> None:
     assert not torch.equal(model.stem.norm.running_mean, mean)
 
 
+def test_the_last_word_on_statistics_holds() -> None:
+    model = cnnarch.resnet18(num_classes=2)
+    cnnarch.freeze(model, "conv3_x")
+    cnnarch.freeze(model, "conv1", batch_norm="train")
+    parts = (model.stem, *model.stages)
+    assert [part.training for part in parts] == [True, False, False, True, True]
+    assert not any(p.requires_grad for part in parts[:3] for p in part.parameters())
+
+
+def test_gradients_left_from_before_move_nothing() -> None:
+    model = cnnarch.convnet()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    model(example_images(model)).square().sum().backward()
+    optimizer.step()
+    cnnarch.freeze(model, upto=0)
+    before = copy.deepcopy(model.state_dict())
+    optimizer.step()
+    moved = {
+        k.split(".")[0] for k, v in model.state_dict().items() if not torch.equal(v, before[k])
+    }
+    assert moved == {"stages", "head"}
+
+
 def test_unfreezing_goes_down_to_a_stage() -> None:
     model = cnnarch.resnet18(num_classes=2).train()
     cnnarch.freeze(model)
@@ -134,9 +157,11 @@ def test_each_parameter_stands_in_one_group(model: cnnarch.ImageClassifier) -> N
     groups = cnnarch.param_groups(model, lr=1.0, weight_decay=0.1, layer_decay=0.5)
     listed = [id(p) for group in groups for p in group["params"]]
     assert sorted(listed) == sorted(id(p) for p in model.parameters())
-    for group in groups:
-        decays = group["weight_decay"] > 0
-        assert all((p.dim() > 1) == decays for p in group["params"])
+    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    for layer in model.modules():
+        for name, parameter in layer.named_parameters(recurse=False):
+            spared = name == "bias" or "Norm" in type(layer).__name__
+            assert (id(parameter) in decayed) != spared, f"{name} of {layer}"
     rates = {group["name"]: group["lr"] for group in groups}
     order = [
         rates[n] for n in ("stem", *(f"stages.{i}" for i in range(len(model.stages)))) if n in rates
@@ -159,6 +184,13 @@ def test_numbers_out_of_range_are_named(name: str, allowed: str, values: tuple[o
     for value in values:
         with pytest.raises(ValueError, match=f"{name} must be {allowed}, got {value!r}"):
             cnnarch.param_groups(model, **{"lr": 0.1, name: value})  # type: ignore[arg-type]
+
+
+def test_groups_have_names_of_their_own() -> None:
+    """Lightning's LearningRateMonitor draws a curve for each, and refuses two of one name."""
+    names = [group["name"] for group in cnnarch.param_groups(cnnarch.lenet5_bn(), lr=0.1)]
+    assert len(names) == len(set(names))
+    assert names[:2] == ["stem", "stem, no decay"]
 
 
 def test_group_norm_takes_the_place_of_every_batch_norm(model: cnnarch.ImageClassifier) -> None:
@@ -194,6 +226,30 @@ def test_other_norms_in_frozen_stages_stay_frozen() -> None:
     assert all(p.requires_grad for p in model.stages[1].parameters())
 
 
+def test_a_norm_alone_is_converted_too() -> None:
+    norm = nn.BatchNorm2d(6).eval()
+    assert isinstance(cnnarch.convert_norm(norm, "group"), nn.GroupNorm)
+    x = torch.randn(2, 6, 3, 3)
+    torch.testing.assert_close(cnnarch.convert_norm(norm, "frozen")(x), norm(x))
+
+
+def test_norms_without_scale_and_shift_are_converted() -> None:
+    norm, x = nn.BatchNorm2d(6, affine=False), torch.randn(2, 6, 3, 3)
+    norm(x)
+    frozen, group = (
+        cnnarch.convert_norm(nn.Sequential(norm), kind)
+        for kind in ("frozen", "group")  # type: ignore[arg-type]
+    )
+    torch.testing.assert_close(frozen(x), norm.eval()(x))
+    assert not list(group.parameters())
+
+
+def test_a_norm_without_statistics_is_not_frozen() -> None:
+    norm = nn.BatchNorm2d(6, track_running_stats=False)
+    with pytest.raises(ValueError, match=r"nothing to freeze: BatchNorm2d\(6, .*=False\)"):
+        cnnarch.convert_norm(nn.Sequential(norm), "frozen")
+
+
 def test_a_norm_of_an_unknown_kind_is_named() -> None:
     with pytest.raises(
         ValueError, match="kind must be one of 'group', 'frozen', 'sync', got 'layer'"
@@ -212,3 +268,17 @@ def test_in_place_activations_change_no_value(model: cnnarch.ImageClassifier) ->
         twin(images).square().sum().backward()
     for a, b in zip(plain.parameters(), saving.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_in_place_activations_and_checkpoints_go_together(model: cnnarch.ImageClassifier) -> None:
+    twin, images = copy.deepcopy(model).train(), example_images(model)
+    gradients = []
+    for saving in (False, True):
+        cnnarch.set_inplace(twin, saving)
+        twin.set_grad_checkpointing(saving)
+        twin.zero_grad()
+        torch.manual_seed(0)
+        twin(images).square().sum().backward()
+        gradients.append([p.grad for p in twin.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)

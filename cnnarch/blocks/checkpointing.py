@@ -69,7 +69,8 @@ class Stage(nn.Sequential):
         """Run the blocks in order; the output of each is appended to `maps`, if given."""
         save_memory = is_worthwhile(self.grad_checkpointing)
         for block in self:
-            if save_memory and not hasattr(block, "grad_checkpointing"):
+            overwrites = getattr(block, "inplace", False)  # its input is gone: never run it again
+            if save_memory and not overwrites and not hasattr(block, "grad_checkpointing"):
                 x = checkpointed(block, block, x)
             else:
                 x = block(x)
