@@ -58,7 +58,8 @@ def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
         if path.is_file():
             found.append(path)
         elif path.is_dir():
-            below = [p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES]
+            named = (p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            below = [p for p in named if not p.is_dir()]
             if not below:
                 raise ValueError(f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)})")
             found += sorted(below)

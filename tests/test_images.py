@@ -69,6 +69,10 @@ def test_folders_are_searched_in_order(tmp_path: Path) -> None:
     (tmp_path / "b/readme.txt").write_text("no image")
     found = [str(p.relative_to(tmp_path)) for p in find_images([tmp_path])]
     assert found == ["a.png", "b/1.jpg", "b/2.PNG"]
+    (tmp_path / "folder.png").mkdir()
+    photograph(tmp_path / "folder.png/3.png")
+    assert find_images([tmp_path])[-1] == tmp_path / "folder.png/3.png"
+    assert len(find_images([tmp_path])) == 4
     assert find_images([tmp_path / "a.png"]) == [tmp_path / "a.png"]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cnnarch.blocks._checks import check_integer
 from cnnarch.embedding.files import FileRows, check_output, fingerprint
 from cnnarch.embedding.rows import Embeddings, Rows
 from cnnarch.embedding.sources import open_source
@@ -71,8 +72,7 @@ def embed(
             f"{type(model).__name__} has no forward_features and forward_head; embed takes the "
             "networks of this package and those that are cut in the same way"
         )
-    if type(batch_size) is not int or batch_size < 1:
-        raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
+    check_integer("batch_size", batch_size, 1)
     preprocessing = preprocessing or getattr(model, "preprocessing", None)
     source = open_source(model, images, batch_size, preprocessing, skip_unreadable)
     rows = Rows()
@@ -80,6 +80,8 @@ def embed(
         rows = FileRows(check_output(output), fingerprint(model, preprocessing), overwrite)
     with rows, evaluating(model), progress_bar("embedding", source.total, progress) as advance:
         advance(rows.resume(source))
+        if rows.unreadable and not skip_unreadable:  # an earlier call left them out
+            raise ValueError(rows.unreadable[0].reason)
         for batch in source:
             rows.add(batch, _features(model, batch.images))
             advance(batch.size)

@@ -157,8 +157,9 @@ class FileRows(Rows):
                 "labels": self.labels,
                 "unreadable": self.unreadable,
             }
-            self.facts.write_text(json.dumps(facts) + "\n")
             part.close()
+            self.output.unlink(missing_ok=True)  # its rows must not stand beside other facts
+            self.facts.write_text(json.dumps(facts) + "\n")
             self.part.replace(self.output)
             self.journal.unlink()
         shape = (self.number, self.width)

@@ -1,6 +1,6 @@
 """Rows of features in memory, and what is handed back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -23,7 +23,7 @@ class Embeddings:
     """
 
     features: np.ndarray
-    names: tuple[str, ...] | None = None
+    names: tuple[str, ...] | None = field(default=None, repr=False)
     labels: np.ndarray | None = None
     unreadable: tuple[Unreadable, ...] = ()
 
