@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_choice, check_integer
+from cnnarch.blocks._overwriting import run
 from cnnarch.blocks.initialization import he_normal_
 
 __all__ = ["ConvNormAct", "Padding", "SamePad2d"]
@@ -76,6 +77,10 @@ class ConvNormAct(nn.Sequential):
             self.norm = norm(out_channels)
         if act is not None:
             self.act = act()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve, normalise, activate."""
+        return run(self, x)
 
 
 class SamePad2d(nn.Module):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_integer, check_probability
+from cnnarch.blocks._overwriting import run
 from cnnarch.blocks.checkpointing import checkpointed, is_worthwhile
 from cnnarch.blocks.initialization import he_normal_
 
@@ -30,6 +31,10 @@ class _NormActConv(nn.Sequential):
         )
         he_normal_(self.conv)
         self.dropout = nn.Dropout(dropout)  # at rate 0 too: the layout must not depend on it
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise, activate, convolve."""
+        return run(self, x)
 
 
 class DenseLayer(nn.Sequential):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_integer
+from cnnarch.blocks._overwriting import activate
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.shortcut import MakeShortcut, projection
 
@@ -51,8 +52,7 @@ class ResidualSum(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Add what the branch computes to its input."""
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        y: Tensor = self.act(self.branch(x) + shortcut)
-        return y
+        return activate(self.act, self.branch(x) + shortcut)
 
 
 class Residual(ResidualSum):
