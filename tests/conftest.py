@@ -1,5 +1,6 @@
 """What all tests share: which networks to run on, seeded randomness, no network."""
 
+import gc
 import re
 import socket
 from collections.abc import Callable
@@ -55,6 +56,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @lru_cache(maxsize=2)  # the networks of the registry together take 20 GB
 def _calibrated(name: str) -> cnnarch.ImageClassifier:
+    gc.collect()  # optimizers refer to themselves, and so keep copies of the network before
     torch.manual_seed(0)
     model = cnnarch.get_model(name)
     calibrate(model, example_images(model, batch=8))
