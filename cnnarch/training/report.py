@@ -1,6 +1,7 @@
 """What a run shows to people: its pictures, and one page with all of them."""
 
 import base64
+import struct
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from pathlib import Path
@@ -11,6 +12,7 @@ from cnnarch.models._classifier import ImageClassifier
 from cnnarch.training.data import ImageData
 from cnnarch.training.engine import Evaluation
 from cnnarch.training.history import History
+from cnnarch.viz._figure import DOTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +33,7 @@ TITLES = {
     "diagram": "How it is built",
 }
 """Pictures of a run, in the order of the report, and what stands over them."""
-SMALL_PRINT = {"predictions", "data", "feature_maps", "diagram"}  # phones scroll through them
+INCH = 96  # pixels of a page
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff;
@@ -39,7 +41,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff;
 h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
 .lead { font-size: 1.15rem; } .wide { overflow-x: auto; }
 img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
-@media (max-width: 40rem) { .small-print img { max-width: none; width: 46rem; } }
+@media (max-width: 40rem) { .wide img { max-width: none; } } /* what is small is scrolled */
 table { border-collapse: collapse; } td, th { padding: .25rem .8rem .25rem 0; text-align: left;
   border-bottom: 1px solid #ddd; vertical-align: top; font-weight: normal; } th { color: #555; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
@@ -129,10 +131,12 @@ def _facts(results: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 def _picture(name: str, path: Path) -> str:
     title = escape(TITLES[name])
-    data = base64.b64encode(path.read_bytes()).decode()
-    kind = "wide small-print" if name in SMALL_PRINT else "wide"
-    image = f'<img alt="{title}" src="data:image/png;base64,{data}">'
-    return f'<h2>{title}</h2><div class="{kind}">{image}</div>'
+    picture = path.read_bytes()
+    (dots,) = struct.unpack_from(">I", picture, 16)  # a PNG file's width
+    data = base64.b64encode(picture).decode()
+    size = f'width="{dots * INCH // DOTS}"'  # as on paper, where its letters can be read
+    image = f'<img alt="{title}" {size} src="data:image/png;base64,{data}">'
+    return f'<h2>{title}</h2><div class="wide">{image}</div>'
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> str:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BLUE",
+    "DOTS",
     "GRAY",
     "GREEN",
     "ORANGE",
@@ -26,6 +27,8 @@ __all__ = [
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, RED, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+
+DOTS = 150  # to an inch
 
 
 class Normalisation(Protocol):
@@ -126,7 +129,7 @@ def new_figure(width: float, height: float) -> "Figure":
         raise ImportError(
             "pictures need more packages: pip install 'cnnarch[train]'", name=error.name
         ) from error
-    return Figure(figsize=(width, height), layout="constrained", facecolor="white", dpi=150)
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white", dpi=DOTS)
 
 
 def show_image(axes: "Axes", pixels: Any, color: str | None = None) -> None:

@@ -1,6 +1,6 @@
 """A network at a glance: its stages from image to logits, with shapes, parameters and work."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
@@ -32,7 +32,8 @@ class Row(NamedTuple):
 def diagram(model: ImageClassifier, input_size: tuple[int, int, int] | None = None) -> "Figure":
     """Stages from top to bottom, with what is in them, what they give and what they cost.
 
-    Bars show each stage's share of all parameters and of all multiply-adds.
+    Bars show each stage's share of all parameters and of all multiply-adds. Auxiliary heads,
+    which only training asks, stand below the head.
 
     Args:
         model: a network of this package, on any device.
@@ -53,14 +54,11 @@ def diagram(model: ImageClassifier, input_size: tuple[int, int, int] | None = No
     _box(axes, 0, "image", "", "white")
     axes.text(SHAPE, 0, _sized(found.input_size), fontsize=8, va="center")
     params, macs = (max(1, sum(getattr(r, name) for r in rows)) for name in ("params", "macs"))
+    head = len(model.stages) + 2
     for y, row in enumerate(rows, 1):
-        axes.annotate(
-            "",
-            (BOX[1] / 2, y - 0.36),
-            (BOX[1] / 2, y - 0.64),
-            arrowprops={"arrowstyle": "-|>", "color": GRAY, "shrinkA": 0, "shrinkB": 0},
-        )
-        _box(axes, y, row.name, row.contents, "#EAF2F8" if y < len(rows) else "#FDF3DF")
+        if y <= head:  # auxiliary heads stand below it, where nothing leads
+            _arrow(axes, y)
+        _box(axes, y, row.name, row.contents, "#EAF2F8" if y < head else "#FDF3DF")
         axes.text(SHAPE, y, _sized(row.shape), fontsize=8, va="center")
         _share(axes, PARAMETERS, WORK, y, row.params, params, BLUE)
         _share(axes, WORK, END, y, row.macs, macs, ORANGE)
@@ -82,7 +80,17 @@ def _rows(model: ImageClassifier, found: Summary) -> list[Row]:
         module = model.get_submodule(path)
         macs = sum(row.macs for row in found.rows if f"{row.path}.".startswith(f"{path}."))
         rows.append(Row(name, _contents(module), shapes[path], count_parameters(module), macs))
+    for name, module in model.named_children():
+        count = count_parameters(module)
+        if name not in ("stem", "stages", "head") and count:
+            rows.append(Row(name, "in training alone", (model.num_classes,), count, 0))
     return rows
+
+
+def _arrow(axes: "Axes", y: float) -> None:
+    """From the row above into this one."""
+    style: dict[str, Any] = {"arrowstyle": "-|>", "color": GRAY, "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", (BOX[1] / 2, y - 0.36), (BOX[1] / 2, y - 0.64), arrowprops=style)
 
 
 def _contents(module: nn.Module) -> str:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["data_grid", "predictions"]
 
-CELL = 1.15  # inches an image
+CELL = 1.25  # inches an image
 LONGEST = 15  # letters of a name above it
+LONGEST_WITH_SHARE = 11  # beside " (100%)"
 
 
 def data_grid(
@@ -93,9 +94,9 @@ def predictions(
     colors: list[str | None] = []
     for i, (answer, sure) in enumerate(zip(answers.tolist(), confidences.tolist(), strict=True)):
         right = None if some.labels is None else answer == some.labels[i]
-        title = f"{_short(some.name(answer))} ({sure:.0%})"
+        title = f"{_short(some.name(answer), LONGEST_WITH_SHARE)} ({sure:.0%})"
         if some.labels is not None and not right:
-            title += f"\ntrue: {_short(some.name(some.labels[i]))}"
+            title += f"\ntrue: {_short(some.name(some.labels[i]), LONGEST_WITH_SHARE)}"
         titles.append(title)
         colors.append({None: None, True: GREEN, False: RED}[right])
     figure = _grid(some.pixels, titles, colors, columns)
@@ -119,7 +120,7 @@ def _grid(
     return figure
 
 
-def _short(name: str) -> str:
+def _short(name: str, most: int = LONGEST) -> str:
     """What fits above an image; of names such as "tench, Tinca tinca" the first."""
     first = name.split(",")[0]
-    return first if len(first) <= LONGEST else first[: LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return first if len(first) <= most else first[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"

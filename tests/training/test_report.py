@@ -32,7 +32,7 @@ frame.onload = () => {{
     loaded: images.filter(i => i.complete && i.naturalWidth > 0).length,
     images: images.length,
     headings: [...page.querySelectorAll("h2")].map(h => h.textContent),
-    small: images.filter(i => i.closest(".small-print")).map(i => i.width),
+    scales: images.map(i => i.width / i.naturalWidth),
   }});
 }};
 </script>"""
@@ -76,7 +76,10 @@ def test_a_browser_shows_all_pictures_within_its_width(
     assert found["images"] == found["loaded"] == len(TITLES)
     assert found["headings"][: len(TITLES)] == list(TITLES.values())
     assert found["needed"] <= found["inside"]  # nothing sticks out to the side
-    assert min(found["small"]) > 600  # captions inside pictures stay readable
+    # At 96 pixels an inch letters of 7 points are 9 pixels high; 6 are the least one reads.
+    assert min(found["scales"]) > 96 / 150 * 6 / 9
+    if width < 600:  # a phone scrolls
+        assert found["scales"] == pytest.approx([96 / 150] * len(TITLES), abs=0.01)
 
 
 def test_the_page_needs_no_other_file_and_no_network(page: Path) -> None:

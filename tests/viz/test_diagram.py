@@ -39,6 +39,16 @@ def test_stages_add_up_to_the_whole() -> None:
     assert (sum(stages[::2]), sum(stages[1::2])) == (params, macs) == (card.params, card.macs)
 
 
+def test_auxiliary_heads_are_counted_below_the_head() -> None:
+    """GoogLeNet's two, of 512 and 528 channels: pool to 4x4, 128 convolved, 1024, 1000."""
+    found = texts(viz.diagram(cnnarch.googlenet(aux_logits=True)))
+    heads = [c * 128 + 128 + 2048 * 1024 + 1024 + 1024 * 1000 + 1000 for c in (512, 528)]
+    for name, count in zip(("aux1", "aux2"), heads, strict=True):
+        assert found.index("head") < found.index(name)
+        assert f"{count:,}" in found
+    assert f"{6_998_552 + sum(heads):,}" in found
+
+
 def test_the_network_may_be_without_memory() -> None:
     with torch.device("meta"):
         model = cnnarch.resnet152()

@@ -1,5 +1,6 @@
 """Grids of images."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,19 @@ def test_any_grid_takes_any_number_of_images(rows: int, columns: int, count: int
     figure.canvas.draw()
 
 
+@pytest.mark.parametrize("name", ["golden retriever", "T-shirt/top, tee"])
+def test_long_names_stay_above_their_own_image(name: str) -> None:
+    model = Sure([[1.0, 0.0]] * 3)
+    pictures = torch.rand(3, 1, 8, 8)
+    for figure in (
+        viz.predictions(model, pictures, [0, 1, 1], classes=[name, "w" + name]),
+        viz.data_grid(pictures, [0, 0, 0], classes=[name]),
+    ):
+        figure.canvas.draw()
+        boxes = [axes.title.get_window_extent() for axes in cells(figure)]
+        assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
+
+
 def test_right_and_wrong_answers_look_different() -> None:
     model = Sure([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
     figure = viz.predictions(model, torch.rand(3, 1, 8, 8), [0, 0, 0], classes=["cat", "dog"])
@@ -130,7 +144,7 @@ def test_the_networks_own_names_and_preprocessing_are_used() -> None:
     model.categories = ("tench, Tinca tinca", "a name that is much too long for a cell")
     model.preprocessing = PREPROCESSING
     (axes,) = cells(viz.predictions(model, torch.zeros(1, 3, 8, 8)))
-    assert axes.get_title() == "a name that is… (100%)"
+    assert axes.get_title() == "a name tha… (100%)"
     np.testing.assert_allclose(pixels(axes)[0, 0], PREPROCESSING.mean, atol=1e-6)
 
 
