@@ -119,6 +119,7 @@ def test_train_then_use_what_it_left(tmp_path: Path, capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     assert "61,706 parameters" in out
     assert "epoch   2" in out
+    assert "360 test images" in out
     assert "accuracy, all classes" in out
 
     assert main(["evaluate", "run"]) == 0
@@ -237,6 +238,7 @@ def test_compare_trains_each_and_draws_them_together(capsys: pytest.CaptureFixtu
         (["train", "lenet6"], "no network 'lenet6'; did you mean 'lenet5'"),
         (["train", "lenet5", "--data", "minst"], "no data set 'minst'; there are digits"),
         (["train", "lenet5", "--lerning_rate", "1"], "unknown key 'lerning_rate'; did you mean"),
+        (["train", "lenet5", "--num_epoch", "1"], "unknown key 'num_epoch'; did you mean 'num_epo"),
         (["train", "lenet5", "--optimizer", "lion"], "'sgd', 'adam', 'adamw'"),
         (["train", "lenet5", "--num_epochs", "0"], "num_epochs must be at least 1"),
         (["train", "lenet5", "--config", "gone.yaml"], "gone.yaml"),
@@ -246,6 +248,8 @@ def test_compare_trains_each_and_draws_them_together(capsys: pytest.CaptureFixtu
         (["train", "lenet5", "--image_resolution", "8"], "32 pixels or more, the data's is 8"),
         (["train", "lenet5", "--data", "folder:gone"], "no folder gone"),
         (["compare", "lenet5"], "name two networks or more"),
+        (["compare", "lenet5", "lenet"], "name two networks or more"),
+        (["compare", "lenet5", "lenet5_bm"], "did you mean 'lenet5_bn'"),
         (["info", "resnet5O"], "did you mean 'resnet50'"),
         (["list", "--family", "resnets"], "no family 'resnets'"),
         (["verify", "nothing_like_it"], "no network 'nothing_like_it'"),
@@ -261,6 +265,7 @@ def test_mistakes_are_told_in_one_line(
     capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     assert message in failure(capsys, *words)
+    assert not any(Path().iterdir())  # nothing was trained before it was found
 
 
 def test_an_unknown_key_in_a_file_names_the_keys_there_are(
@@ -270,6 +275,18 @@ def test_an_unknown_key_in_a_file_names_the_keys_there_are(
     line = failure(capsys, "train", "lenet5", "--config", "mine.yaml")
     assert "unknown key 'learning_rats'; did you mean 'learning_rate'?" in line
     assert "weight_decay" in line
+    Path("mine.yaml").write_text("learning-rate: 1\n")
+    line = failure(capsys, "train", "lenet5", "--config", "mine.yaml")
+    assert "unknown key 'learning-rate'; did you mean 'learning_rate'?" in line
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "fast"])
+def test_a_file_without_keys_is_told_what_it_should_hold(
+    capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    Path("mine.yaml").write_text(text)
+    line = failure(capsys, "train", "lenet5", "--config", "mine.yaml")
+    assert "--config must hold keys and values, as in num_epochs: 5" in line
 
 
 def test_mistakes_can_be_traced(monkeypatch: pytest.MonkeyPatch) -> None:

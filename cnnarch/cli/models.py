@@ -108,4 +108,5 @@ def show_figures(figures: Mapping[str, Any]) -> None:
         ("calibration error", f"{figures['calibration_error']:.2%}"),
         ("loss", f"{figures['loss']:.4f}"),
     ]
-    show_table(("test images", ""), rows)
+    count = int(torch.as_tensor(figures["confusion"]).sum())
+    show_table((f"{count:,} test images", ""), rows)

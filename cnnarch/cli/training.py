@@ -46,8 +46,8 @@ def run_compare(words: Sequence[str]) -> int:
     from cnnarch.training import History
 
     options = _options(words, "compare")
-    names = [USUAL.get(name, name) for name in options.networks]
-    if len(names) < 2 or options.devices > 1:
+    names = [cnnarch.get_card(USUAL.get(name, name)).name for name in options.networks]
+    if len(set(names)) < max(2, len(names)) or options.devices > 1:
         raise ValueError("name two networks or more, such as resnet18 plain18, on one device")
     folder = Path(options.output or f"runs/{'-'.join(names)}")
     rows, histories = [], {}
@@ -73,7 +73,7 @@ def _train_one(
     card = cnnarch.get_card(name)
     options = _options(words, command, card)
     recipe = Recipe(**{key: options[key] for key in Recipe.__dataclass_fields__})
-    if options.overwrite:
+    if options.overwrite and is_first_process():
         _remove_run(folder)
     data = load_data(
         options.data,
@@ -175,10 +175,13 @@ def _parsed(parser: "ArgumentParser", words: Sequence[str]) -> "Namespace":
     try:
         return parser.parse_args(words)
     except ArgumentError as error:
-        found = re.search(r"unrecognized arguments: --([\w.]+)|Option '([\w.]+)'", str(error))
+        found = re.search(r"unrecognized arguments: --([\w.]+)|Option '(.+?)'", str(error))
         if found:
             known = parser.get_defaults().keys()
             raise ValueError(unknown_key(found[1] or found[2], known)) from error
+        if "Unexpected config" in str(error):
+            message = "the file named with --config must hold keys and values, as in num_epochs: 5"
+            raise ValueError(message) from error
         raise ValueError(str(error)) from error
 
 

@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from cnnarch.training.history import History
+from cnnarch.training.task import TrainingTask
 
-__all__ = ["AtomicCheckpointIO", "Recorder", "Stopper", "TrainingStopped"]
+__all__ = ["AtomicCheckpointIO", "Bar", "Recorder", "Stopper", "TrainingStopped"]
 
 
 class Recorder(Callback):
@@ -66,6 +68,15 @@ class Recorder(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the rows of the run that is resumed."""
         self.history.rows[:] = state_dict["rows"]
+
+
+class Bar(RichProgressBar):
+    """A progress bar with the time left, and loss and accuracy of the last step."""
+
+    def get_metrics(self, _trainer: Trainer, task: LightningModule) -> dict[str, Any]:
+        """Figures that stand beside the bar."""
+        assert isinstance(task, TrainingTask)
+        return {name: f"{float(value):.3f}" for name, value in task.latest.items()}
 
 
 class TrainingStopped(InterruptedError):  # noqa: N818 (nothing went wrong)

@@ -198,10 +198,12 @@ class ImageData(NamedTuple):
                 own, or the least that the network accepts if that is more.
         """
         least = getattr(model, "min_input_size", 1)
-        wanted = getattr(model, "preprocessing", None) or self.preprocessing
-        size = image_resolution or max(least, wanted.crop_size)
+        own = getattr(model, "preprocessing", None) or self.preprocessing
+        size = image_resolution or max(least, own.crop_size)
         if getattr(model, "fixed_input_size", False) and image_resolution is None:
             size = least
+        # Weights over other channels were adapted to the images'; their mean and deviation are not.
+        wanted = own if len(own.mean) == self.channels else self.preprocessing
         return self.prepared(replace(wanted, crop_size=size, resize_size=size))
 
     def hold_back(self, fraction: float, seed: int = 0) -> tuple[ImageSet, ImageSet | None]:

@@ -241,8 +241,8 @@ def read_folder(folder: Path, size: int, channels: int) -> Source:
     Without a test folder a fifth of each class is held out, drawn with a fixed seed.
 
     Raises:
-        ValueError: the folder is missing, has fewer than two classes or one without images,
-            or holds a file that cannot be read.
+        ValueError: the folder is missing, has fewer than two classes or one with too few
+            images, or holds a file that cannot be read.
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
@@ -256,6 +256,10 @@ def read_folder(folder: Path, size: int, channels: int) -> Source:
     else:
         train, test = {}, {}
         for name, files in _files_by_class(folder).items():
+            if len(files) < 2:
+                raise ValueError(
+                    f"{folder / name} must hold two images or more, as one is held out to test"
+                )
             order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
             count = max(1, round(len(files) * FOLDER_HELD_OUT))
             test[name] = [files[i] for i in sorted(order[:count])]

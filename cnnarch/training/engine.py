@@ -19,7 +19,7 @@ from cnnarch.training.recipe import Recipe
 from cnnarch.training.stage import StageRun
 from cnnarch.training.task import EvaluationTask
 
-__all__ = ["Evaluation", "evaluate", "fit"]
+__all__ = ["Evaluation", "check_fits", "evaluate", "fit"]
 
 HERE = Machine()
 
@@ -58,7 +58,7 @@ def evaluate(
     Raises:
         ValueError: the network does not fit the images.
     """
-    _check_fits(model, images)
+    check_fits(model, images)
     task = EvaluationTask(model, images)
     training = model.training
     with quiet():
@@ -111,7 +111,7 @@ def fit(
         NonFiniteLossError: the loss became infinite or not a number.
     """
     recipe = recipe or Recipe()
-    _check_fits(model, data.train)
+    check_fits(model, data.train)
     folder = None if output is None else Path(output)
     recorder = Recorder(History(), folder and folder / "metrics.csv", tell)
     with isolate_rng(), quiet(), tempfile.TemporaryDirectory() as scratch:
@@ -123,8 +123,12 @@ def fit(
     return recorder.history
 
 
-def _check_fits(model: nn.Module, images: ImageSet) -> None:
-    """Compare with what cnnarch's networks say of themselves; others fail in their first step."""
+def check_fits(model: nn.Module, images: ImageSet) -> None:
+    """Compare with what cnnarch's networks say of themselves; others fail in their first step.
+
+    Raises:
+        ValueError: the network does not fit the images.
+    """
     facts = (("num_classes", len(images.classes)), ("in_channels", images.channels))
     for name, wanted in facts:
         if getattr(model, name, wanted) != wanted:
@@ -132,5 +136,7 @@ def _check_fits(model: nn.Module, images: ImageSet) -> None:
                 f"the data need {name}={wanted}, the network has {getattr(model, name)}"
             )
     size, least = images.preprocessing.crop_size, getattr(model, "min_input_size", 1)
-    if size < least or (size != least and getattr(model, "fixed_input_size", False)):
-        raise ValueError(f"the network's input is {least} pixels or more, the data's is {size}")
+    fixed = getattr(model, "fixed_input_size", False)
+    if size < least or (size != least and fixed):
+        allowed = f"exactly {least}" if fixed else f"{least} pixels or more"
+        raise ValueError(f"the network's input is {allowed}, the data's is {size}")

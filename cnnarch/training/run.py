@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ import cnnarch
 from cnnarch.analysis import count_parameters
 from cnnarch.models._classifier import ImageClassifier
 from cnnarch.training.data import ImageData
-from cnnarch.training.engine import HERE, Evaluation, evaluate, fit
+from cnnarch.training.engine import HERE, Evaluation, check_fits, evaluate, fit
 from cnnarch.training.history import History
 from cnnarch.training.machine import Machine, first_of_group, is_first_process
 from cnnarch.training.recipe import Recipe
@@ -64,9 +65,9 @@ def train(
         ValueError: the folder holds another run, or the network does not fit the data.
         NonFiniteLossError: the loss became infinite or not a number.
     """
+    check_fits(model, data.train)  # before there is a folder
     place = Path(folder)
-    finished = _open(place, _description(model, data, recipe), resume)
-    if finished:
+    if finished := _open(place, _description(model, data, recipe), resume):
         return finished
     history = fit(
         model,
@@ -95,9 +96,16 @@ def train(
 
 
 def read_results(folder: str | PathLike[str]) -> dict[str, Any]:
-    """What the results.json of a finished run holds; nothing if there is none."""
+    """What the results.json of a finished run holds; nothing if there is none.
+
+    Raises:
+        ValueError: there is a file of that name that holds something else.
+    """
     path = Path(folder) / RESULTS
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
+    try:
+        return dict(json.loads(path.read_text())) if path.is_file() else {}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not hold the results of a run: {error}") from error
 
 
 def _description(model: ImageClassifier, data: ImageData, recipe: Recipe) -> dict[str, Any]:
@@ -158,7 +166,7 @@ def _results(
         "epochs": len(history.rows),
         "minutes": sum(history["seconds"]) / 60,
         "seed": recipe.seed,
-        "command": " ".join(["cnnarch", *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "versions": {
             "cnnarch": cnnarch.__version__,
             "torch": torch.__version__,

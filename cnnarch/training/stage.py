@@ -11,12 +11,11 @@ from lightning.pytorch.callbacks import (
     EarlyStopping,
     EMAWeightAveraging,
     ModelCheckpoint,
-    RichProgressBar,
 )
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
-from cnnarch.training.callbacks import AtomicCheckpointIO, Recorder, Stopper
+from cnnarch.training.callbacks import AtomicCheckpointIO, Bar, Recorder, Stopper
 from cnnarch.training.data import ImageData
 from cnnarch.training.loading import ImageDataModule
 from cnnarch.training.machine import Machine, arranged, is_small
@@ -64,13 +63,7 @@ class StageRun:
         size = data.preprocessing.crop_size
         small = is_small(model, (data.channels, size, size), recipe.batch_size)
         channels_last = recipe.channels_last is not False
-        module = ImageDataModule(
-            data,
-            recipe,
-            stage=self.number,
-            num_workers=machine.num_workers,
-            channels_last=channels_last,
-        )
+        module = self._images(data, machine, channels_last)
         steps = max(1, len(module.train_images) // recipe.batch_size)
         task = TrainingTask(model, recipe, module.watched, steps)
         trainer = machine.trainer(
@@ -92,6 +85,22 @@ class StageRun:
             trainer.fit(task, datamodule=module, ckpt_path=start, weights_only=True)
         self._finish(model, trainer)
 
+    def _images(self, data: ImageData, machine: Machine, channels_last: bool) -> ImageDataModule:
+        recipe = self.recipe
+        module = ImageDataModule(
+            data,
+            recipe,
+            stage=self.number,
+            num_workers=machine.num_workers,
+            channels_last=channels_last,
+        )
+        if "val" not in module.watched and (recipe.early_stopping or recipe.keep_best):
+            raise ValueError(
+                f"early_stopping and keep_best need images to validate on, and validation="
+                f"{recipe.validation} of {len(data.train)} training images are none"
+            )
+        return module
+
     def _callbacks(self, steps: int, progress: bool) -> list[Callback]:
         recipe = self.recipe
         callbacks: list[Callback] = [self.recorder]
@@ -100,7 +109,7 @@ class StageRun:
         if recipe.early_stopping:
             callbacks.append(EarlyStopping("val_acc", mode="max", patience=recipe.early_stopping))
         if progress:
-            callbacks.append(RichProgressBar(refresh_rate=max(1, steps // 50)))
+            callbacks.append(Bar(refresh_rate=max(1, steps // 50)))
         files: dict[str, Any] = {"dirpath": self.folder, "enable_version_counter": False}
         files["save_on_train_epoch_end"] = True
         if recipe.keep_best:

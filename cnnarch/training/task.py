@@ -1,7 +1,7 @@
 """What Lightning drives: loss and figures of a classifier, one batch at a time."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning.pytorch import LightningModule
@@ -23,7 +23,7 @@ __all__ = ["EvaluationTask", "NonFiniteLossError", "TrainingTask"]
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss is infinite or not a number; checkpoints of earlier epochs are as they were."""
+    """Loss or weights are infinite or not a number; earlier checkpoints are as they were."""
 
 
 class TrainingTask(LightningModule):
@@ -48,6 +48,8 @@ class TrainingTask(LightningModule):
         self.recipe = recipe
         self.splits = tuple(splits)
         self.steps_per_epoch = steps_per_epoch
+        self.latest: dict[str, Tensor] = {}
+        """Loss and accuracy of the last step, for who looks on."""
 
     def training_step(self, batch: tuple[Tensor, Tensor], _index: int) -> Tensor:
         """Loss of a batch; targets are class indices or the shares of a mixture."""
@@ -64,9 +66,9 @@ class TrainingTask(LightningModule):
         loss = main + self.recipe.aux_weight * torch.stack(auxiliary).sum() if auxiliary else main
         self._check_finite(loss)
         labels = targets.argmax(1) if targets.dim() > 1 else targets
-        self._record("train", main, logits, labels)
+        self.latest = self._record("train", main, logits, labels)
         for i, auxiliary_loss in enumerate(auxiliary, 1):
-            self._log(f"train_aux{i}_loss", auxiliary_loss, len(labels))
+            self._log(f"train_aux{i}_loss", auxiliary_loss.detach(), len(labels))
         return loss
 
     def validation_step(
@@ -77,6 +79,11 @@ class TrainingTask(LightningModule):
         logits = self.model(inputs).float()
         self._record(self.splits[dataloader_idx], cross_entropy(logits, labels), logits, labels)
 
+    def on_train_epoch_end(self) -> None:
+        """Keep no checkpoint of weights that the epoch's last step broke; no loss has seen them."""
+        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            self._stop("weights became infinite or not a number", self.global_step)
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The recipe's optimizer and its schedule, which moves at every step."""
         optimizer = make_optimizer(self.model, self.recipe)
@@ -86,15 +93,20 @@ class TrainingTask(LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-    def _record(self, split: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        self._log(f"{split}_loss", loss, len(labels))
-        self._log(f"{split}_acc", (logits.argmax(1) == labels).float().mean(), len(labels))
+    def _record(
+        self, split: str, loss: Tensor, logits: Tensor, labels: Tensor
+    ) -> dict[str, Tensor]:
+        right = (logits.argmax(1) == labels).float().mean()
+        figures = {"loss": loss.detach(), "acc": right.detach()}
+        for name, value in figures.items():
+            self._log(f"{split}_{name}", value, len(labels))
+        return figures
 
     def _log(self, name: str, value: Tensor, images: int) -> None:
         """Add a batch's mean to the mean over the epoch's images, of all processes."""
         self.log(
             name,
-            value.detach(),
+            value,
             on_step=False,
             on_epoch=True,
             batch_size=images,
@@ -107,11 +119,13 @@ class TrainingTask(LightningModule):
         if self.trainer.world_size > 1:  # or the other processes would wait for this one
             finite = self.trainer.strategy.reduce_boolean_decision(finite, all=True)
         if not finite:
-            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-            raise NonFiniteLossError(
-                f"the loss became {loss.item()} in epoch {self.current_epoch + 1}, "
-                f"step {self.global_step + 1}, at learning rate {rate:.3g}"
-            )
+            self._stop(f"the loss became {loss.item()}", self.global_step + 1)
+
+    def _stop(self, what: str, step: int) -> NoReturn:
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        raise NonFiniteLossError(
+            f"{what} in epoch {self.current_epoch + 1}, step {step}, at learning rate {rate:.3g}"
+        )
 
 
 class EvaluationTask(LightningModule):

@@ -87,6 +87,13 @@ def test_pretrained_weights_decide_how_images_are_scaled(data: ImageData) -> Non
     assert (suited.crop_size, suited.resize_size) == (36, 36)  # nothing is cut off
 
 
+def test_weights_over_colours_take_gray_images_by_their_own_mean(data: ImageData) -> None:
+    model = cnnarch.lenet5(num_classes=4)
+    model.preprocessing = Preprocessing(40, 40, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    suited = data.suited(model).preprocessing
+    assert (suited.mean, suited.std, suited.crop_size) == ((0.4,), (0.3,), 40)
+
+
 def test_files_give_the_pixels_that_memory_does(tmp_path: Path) -> None:
     pixels = torch.randint(0, 256, (5, 3, 10, 10)).to(torch.uint8)
     paths = [tmp_path / f"{i}.png" for i in range(5)]

@@ -193,6 +193,13 @@ def test_a_folder_without_classes_is_refused(
         load_data(f"folder:{place}")
 
 
+def test_a_class_of_one_image_would_never_be_trained_on(tmp_path: Path) -> None:
+    for name, count in (("cat", 5), ("dog", 1)):
+        photographs(tmp_path / name, count)
+    with pytest.raises(ValueError, match=r"dog must hold two images or more"):
+        load_data(f"folder:{tmp_path}")
+
+
 def test_one_unreadable_image_is_named(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         photographs(tmp_path / name, 5)

@@ -63,3 +63,7 @@ def test_the_command_trains_on_two_devices_and_tells_it_once(tmp_path: Path) -> 
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert sum(map(sum, results["test"]["confusion"])) == 360  # each test image once
     assert results["epochs"] == 2
+    again = run("-m", "cnnarch.cli", *words, "--output", tmp_path / "run", "--overwrite")
+    assert again.returncode == 0, again.stderr
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"recipe.yaml", "model.safetensors", "report.html", "results.json"} <= names

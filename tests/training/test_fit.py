@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,15 @@ def test_training_stops_when_validation_gets_no_better(data: ImageData) -> None:
     assert len(fit(model, data, recipe).rows) == 3  # the first, and two without a better one
 
 
+@pytest.mark.parametrize("options", [{"early_stopping": 1}, {"keep_best": True}])
+def test_a_share_of_too_few_images_cannot_be_validated_on(
+    data: ImageData, lenet: cnnarch.ImageClassifier, options: dict[str, Any]
+) -> None:
+    few = data._replace(train=data.train.subset(torch.arange(4)))
+    with pytest.raises(ValueError, match=r"validation=0.1 of 4 training images are none"):
+        fit(lenet, few, Recipe(num_epochs=1, **options))
+
+
 def test_label_smoothing_is_in_the_training_loss_alone(data: ImageData) -> None:
     def losses(smoothing: float) -> tuple[float, float]:
         torch.manual_seed(0)
@@ -269,6 +279,39 @@ def test_a_loss_that_is_not_finite_stops_and_says_where(
     assert all(torch.isfinite(v).all() for v in last["state_dict"].values())
 
 
+def test_weights_broken_by_an_epochs_last_step_replace_no_checkpoint(
+    data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
+) -> None:
+    """The loss of that step was finite, and without validation nothing else asks the network."""
+
+    class Breaks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.step = lenet, 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.step += self.training
+            logits = self.net(x)
+            if self.step == 12:  # the last of the second epoch
+                logits.register_hook(lambda gradient: gradient * math.nan)
+            return logits
+
+    recipe = replace(QUICK, schedule="constant", learning_rate=0.001, validation=0.0)
+    with pytest.raises(NonFiniteLossError, match=r"weights .* in epoch 2, step 12, at .* 0.001"):
+        fit(Breaks(), data, recipe, output=tmp_path)
+    last = torch.load(tmp_path / "checkpoints" / "stage-1-last.ckpt", weights_only=True)
+    assert last["epoch"] == 0
+    assert all(torch.isfinite(v).all() for v in last["state_dict"].values())
+
+
+def test_the_bar_shows_loss_and_accuracy_and_the_time_left(
+    data: ImageData, lenet: cnnarch.ImageClassifier, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(lenet, data, replace(QUICK, num_epochs=1), progress=True)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"\d:\d\d:\d\d .* loss: \d+\.\d+ acc: [01]\.\d+", shown), shown
+
+
 def test_metrics_are_a_table_that_any_program_reads(
     data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
@@ -312,6 +355,12 @@ def test_images_too_small_for_the_network_are_refused(
     small = data.prepared(replace(data.preprocessing, crop_size=16, resize_size=16))
     with pytest.raises(ValueError, match="32 pixels or more, the data's is 16"):
         fit(lenet, small)
+
+
+def test_a_network_of_one_size_says_which(data: ImageData) -> None:
+    model = cnnarch.mixer_s32(num_classes=4, in_channels=1, image_size=64)
+    with pytest.raises(ValueError, match="input is exactly 64, the data's is 32"):
+        fit(model, data)
 
 
 def test_bf16_trains_in_bf16(data: ImageData) -> None:

@@ -100,5 +100,12 @@ def test_resuming_with_another_recipe_names_the_difference(
         train(lenet, data, replace(QUICK, learning_rate=0.1), finished, resume=True)
 
 
+def test_results_that_are_none_are_named(tmp_path: Path) -> None:
+    for text in ("{", "3"):
+        (tmp_path / "results.json").write_text(text)
+        with pytest.raises(ValueError, match=r"results\.json does not hold the results of a run"):
+            read_results(tmp_path)
+
+
 def test_a_folder_without_results_has_none(tmp_path: Path) -> None:
     assert read_results(tmp_path) == {}
