@@ -33,7 +33,6 @@ class _NormActConv(nn.Sequential):
         self.dropout = nn.Dropout(dropout)  # at rate 0 too: the layout must not depend on it
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise, activate, convolve."""
         return run(self, x)
 
 
@@ -50,8 +49,7 @@ class DenseLayer(nn.Sequential):
         dropout: probability of zeroing a value after each convolution, in [0, 1).
 
     Shape:
-        (N, C_0, H, W), (N, C_1, H, W), ... -> (N, growth_rate, H, W), where the C_i add up to
-        `in_channels`
+        (N, C_0, H, W), (N, C_1, H, W), ... -> (N, growth_rate, H, W); in_channels is sum C_i
     """
 
     def __init__(
@@ -69,9 +67,7 @@ class DenseLayer(nn.Sequential):
     def forward(self, *maps: Tensor) -> Tensor:
         """Concatenate the maps and convolve."""
         x = torch.cat(maps, 1) if len(maps) > 1 else maps[0]
-        for unit in self:
-            x = unit(x)
-        return x
+        return run(self, x)
 
 
 class Dense(nn.ModuleList):

@@ -1,6 +1,8 @@
 """A network as a graph that other engines read."""
 
 import logging
+import os
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -15,9 +17,38 @@ from cnnarch.blocks.conv import SamePad2d
 from cnnarch.inference.fuse import PixelConv
 from cnnarch.models._trunk import Trunk
 
-__all__ = ["example_for", "has_free_size", "quiet", "trace"]
+__all__ = ["converting", "example_for", "has_free_size", "quiet", "trace"]
 
-_TRACING = threading.Lock()  # tracing changes the state of the whole process meanwhile
+_converting = threading.RLock()
+_CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+
+
+def _new_lock() -> None:
+    global _converting
+    _converting = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # a thread that holds the lock is not there in a child
+    os.register_at_fork(after_in_child=_new_lock)
+
+
+@contextmanager
+def converting() -> Iterator[None]:
+    """While exporters and compilers run: one at a time, what they write goes when they are done.
+
+    They change the state of the whole process, and torch makes its cache where these variables
+    say. Loaded code stays after its file has gone. Nothing is said meanwhile.
+    """
+    with _converting, quiet(), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        before = {name: os.environ.get(name) for name in _CACHES}
+        os.environ.update(dict.fromkeys(_CACHES, folder))
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
 
 
 def trace(model: nn.Module, example: Tensor, free_size: bool) -> ExportedProgram:
@@ -34,7 +65,7 @@ def trace(model: nn.Module, example: Tensor, free_size: bool) -> ExportedProgram
     axes = (0, 2, 3) if free_size else (0,)
     dynamic = (dict.fromkeys(axes, Dim.DYNAMIC),)
     # Obliviously: else a graph traced where maps have two pixels refuses maps of one pixel.
-    with _TRACING, quiet(), torch.no_grad(), _config.patch(backed_size_oblivious=free_size):  # type: ignore[attr-defined]
+    with converting(), torch.no_grad(), _config.patch(backed_size_oblivious=free_size):  # type: ignore[attr-defined]
         try:
             return torch.export.export(model, (example,), dynamic_shapes=dynamic)
         except Exception as error:  # whatever the model's code and torch.export raise

@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 
 from cnnarch.blocks._checks import check_choice, check_positive
 from cnnarch.inference._copies import inference_copy
+from cnnarch.inference._measure import difference
 from cnnarch.inference._offline import import_onnxruntime, import_openvino
 from cnnarch.inference._tracing import example_for, has_free_size, quiet, trace
 
@@ -257,11 +258,10 @@ def _check(run: Run, model: nn.Module, images: Tensor, free_size: bool, toleranc
                 raise ExportError(
                     f"what was written cannot run images {tuple(batch.shape)}: {error}"
                 ) from error
-        scale = expected.abs().max().item() or 1.0
-        difference = (found - expected).abs().max().item() / scale
-        if not difference <= tolerance:  # nan neither
+        differs_by = difference(found, expected)
+        if differs_by > tolerance:
             raise ExportError(
-                f"what was written differs by {difference:.1e} of scale on images "
+                f"what was written differs by {differs_by:.1e} of scale on images "
                 f"{tuple(batch.shape)}, allowed {tolerance:.1e}"
             )
 

@@ -1,49 +1,22 @@
 """What every engine has in common, and what each needs of the network."""
 
-import os
-import tempfile
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Protocol
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 
-__all__ = ["Engine", "Runner", "Source", "converting", "with_open_batch"]
+from cnnarch.inference._tracing import trace
 
-_converting = threading.RLock()
-_CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+__all__ = ["BySize", "Engine", "Runner", "Source"]
 
+Made = TypeVar("Made")
 
-def _new_lock() -> None:
-    global _converting
-    _converting = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):  # a thread that holds the lock is not there in a child
-    os.register_at_fork(after_in_child=_new_lock)
-
-
-@contextmanager
-def converting() -> Iterator[None]:
-    """While exporters and compilers run: one at a time, what they write goes when they are done.
-
-    They change the state of the whole process, and torch makes its cache where these variables
-    say. Loaded code stays after its file has gone.
-    """
-    with _converting, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        before = {name: os.environ.get(name) for name in _CACHES}
-        os.environ.update(dict.fromkeys(_CACHES, folder))
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                os.environ.pop(name, None)
-                if value is not None:
-                    os.environ[name] = value
+_SIZES = 4  # image sizes beside the example's that an engine keeps ready
 
 
 class Runner(Protocol):
@@ -93,11 +66,6 @@ class Engine(ABC):
     ) -> Runner:
         """Make it ready again from `Runner.parts`, if it has any."""
         return self.build(source, precision)
-
-
-def with_open_batch(model: nn.Module, images: Tensor) -> ExportedProgram:
-    """The network as a graph for batches of any size of such images, of which there are two."""
-    return torch.export.export(model, (images,), dynamic_shapes=({0: Dim.DYNAMIC},))
 
 
 class Source:
@@ -150,10 +118,10 @@ class Source:
         if mine and self._program is not None:
             return self._program
         images = torch.zeros(2, *size, dtype=self.example.dtype, device=self.example.device)
-        with converting(), torch.no_grad():
-            if not mine:
+        if not mine:
+            with torch.no_grad():
                 self.model(images[:1])  # says it better where it does not take this size
-            program = with_open_batch(self.fused(), images)
+        program = trace(self.fused(), images, free_size=False)
         if mine:
             self._program = program
         return program
@@ -161,3 +129,27 @@ class Source:
     def forget(self) -> None:
         """Give back what can be made again: the fused network and its graph."""
         self._fused = self._program = None
+
+
+class BySize(Generic[Made]):
+    """What an engine makes ready for image sizes `(C, H, W)` when they first come, a few of them.
+
+    The least recently used goes when there are too many.
+    """
+
+    def __init__(self, source: Source, make: Callable[[torch.Size], Made]) -> None:
+        self._source, self._make = source, make
+        self._made: OrderedDict[torch.Size, Made] = OrderedDict()
+
+    def __getitem__(self, size: torch.Size) -> Made:
+        with self._source.lock:
+            if size not in self._made:
+                self._made[size] = self._make(size)
+                if len(self._made) > _SIZES:
+                    self._made.popitem(last=False)
+            self._made.move_to_end(size)
+            return self._made[size]
+
+    def clear(self) -> None:
+        """Give all of it back."""
+        self._made.clear()

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from cnnarch.inference._copies import inference_copy
-from cnnarch.inference.engines._engine import Engine, Runner, Source, converting, with_open_batch
+from cnnarch.inference._tracing import converting, trace
+from cnnarch.inference.engines._engine import Engine, Runner, Source
 from cnnarch.inference.engines.eager import Eager, cast_for_inference, run_eagerly
 
 __all__ = ["Inductor"]
@@ -107,7 +108,7 @@ class _Runner:
 
             # A module of its own, as torch.compile gives each piece of code eight shapes in all.
             with fresh_inductor_cache(), torch.no_grad():
-                module = with_open_batch(model, two).module()
+                module = trace(model, two, free_size=False).module()
                 compiled = torch.compile(module, dynamic=False, options=_OPTIONS)
                 run_eagerly(compiled, images, torch.contiguous_format, self._dtype)
         self._compiled[shape] = compiled

@@ -1,7 +1,5 @@
 """ONNX Runtime: float32 on the CPU."""
 
-import warnings
-from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from importlib import import_module
@@ -12,12 +10,12 @@ import torch
 from torch import Tensor
 
 from cnnarch.inference._offline import import_onnxruntime
-from cnnarch.inference.engines._engine import Engine, Runner, Source, converting
+from cnnarch.inference._tracing import converting
+from cnnarch.inference.engines._engine import BySize, Engine, Runner, Source
 
 __all__ = ["ONNXRuntime"]
 
 _ONNX = "model.onnx"
-_SIZES = 4  # image sizes whose sessions are kept
 
 
 class ONNXRuntime(Engine):
@@ -65,11 +63,11 @@ class _Runner:
         self._size = source.example.shape[1:]
         self._session = self._start(model)
         self._name = self._session.get_inputs()[0].name
-        self._others: OrderedDict[torch.Size, Any] = OrderedDict()
+        self._others = BySize(source, lambda size: self._start(_export(source, size)))
 
     def __call__(self, images: Tensor) -> Tensor:
         size = images.shape[1:]
-        session = self._session if size == self._size else self._session_for(size)
+        session = self._session if size == self._size else self._others[size]
         array = images.detach().contiguous().numpy()
         return torch.from_numpy(session.run(None, {self._name: array})[0])
 
@@ -83,15 +81,6 @@ class _Runner:
         self._others.clear()
         del self._session, self._model
 
-    def _session_for(self, size: torch.Size) -> Any:
-        with self._source.lock:
-            if size not in self._others:
-                self._others[size] = self._start(_export(self._source, size))
-                if len(self._others) > _SIZES:
-                    self._others.popitem(last=False)
-            self._others.move_to_end(size)
-            return self._others[size]
-
     def _start(self, model: bytes) -> Any:
         onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
@@ -103,8 +92,7 @@ class _Runner:
 
 def _export(source: Source, size: torch.Size) -> bytes:
     program = source.program(size)
-    with converting(), warnings.catch_warnings(), redirect_stdout(StringIO()):
-        warnings.simplefilter("ignore")
+    with converting(), redirect_stdout(StringIO()):
         exported = torch.onnx.export(program, dynamo=True, verbose=False)
         assert exported is not None
         return exported.model_proto.SerializeToString()

@@ -1,7 +1,6 @@
 """OpenVINO: Intel's kernels for processors, in float32, bfloat16 and int8."""
 
 import tempfile
-from collections import OrderedDict
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor
 
 from cnnarch.inference._offline import import_openvino
-from cnnarch.inference.engines._engine import Engine, Runner, Source, converting
+from cnnarch.inference._tracing import converting
+from cnnarch.inference.engines._engine import BySize, Engine, Runner, Source
 
 __all__ = ["OpenVINO"]
 
@@ -19,7 +19,6 @@ _IR = ("model.xml", "model.bin")
 _kept: list[Any] = []
 """The first graph that was compiled is never given back. With the last one OpenVINO 2026.4 takes
 its threads down, and the process crashes at a later fork, as that of a DataLoader's worker."""
-_SIZES = 4  # image sizes that stay compiled
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 
 
@@ -75,13 +74,13 @@ class _Runner:
     def __init__(self, source: Source, precision: str, graph: Any) -> None:
         self._ov = import_openvino()
         self._source, self._precision, self._graph = source, precision, graph
-        self._open: OrderedDict[tuple[int, ...], _Compiled] = OrderedDict()
+        self._open = BySize(source, self._with_open_batch)
         self._shape = tuple(source.example.shape)
         self._fixed = self._compile(graph, self._shape)
 
     def __call__(self, images: Tensor) -> Tensor:
         shape = images.shape
-        compiled = self._fixed if shape == self._shape else self._with_open_batch(shape[1:])
+        compiled = self._fixed if shape == self._shape else self._open[shape[1:]]
         return compiled(images)
 
     def parts(self) -> dict[str, bytes]:
@@ -97,15 +96,7 @@ class _Runner:
         del self._fixed, self._graph
 
     def _with_open_batch(self, size: torch.Size) -> "_Compiled":
-        """For images `(C, H, W)`; the least recently used size goes when there are too many."""
-        key = tuple(size)
-        with self._source.lock:
-            if key not in self._open:
-                self._open[key] = self._compile(self._graph_for(size), (-1, *key))
-                if len(self._open) > _SIZES:
-                    self._open.popitem(last=False)
-            self._open.move_to_end(key)
-            return self._open[key]
+        return self._compile(self._graph_for(size), (-1, *size))
 
     def _graph_for(self, size: torch.Size) -> Any:
         mine = size == self._source.example.shape[1:]
