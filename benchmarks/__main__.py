@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-OTHERS = {"__init__", "__main__", "measure", "pairs", "tables", "transfer", "zoo"}  # or takes long
+OTHERS = {"__init__", "__main__", "measure", "pairs", "tables", "transfer", "zoo"}  # or take long
 
 if __name__ == "__main__":
     for script in sorted(Path(__file__).parent.glob("*.py")):
