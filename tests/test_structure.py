@@ -29,7 +29,7 @@ ALLOWED = {
     "dilation": {"blocks", "models"},
     "backbones": {"_cards", "blocks", "dilation", "models", "registry"},
     "finetuning": {"_cards", "blocks", "models", "registry"},
-    "embedding": {"images", "models", "registry"},
+    "embedding": {"blocks", "images", "models", "registry"},
     "inference": {"_cards", "analysis", "blocks", "images", "models", "registry", "weights"},
     "viz": {"_cards", "analysis", "blocks", "images", "models", "registry"},
     "training": {"_cards", "analysis", "blocks", "images", "models", "registry", "viz", "weights"},
