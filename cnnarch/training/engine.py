@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from cnnarch.models._modes import evaluating
 from cnnarch.training.callbacks import Recorder
 from cnnarch.training.data import ImageData, ImageSet
 from cnnarch.training.history import History
@@ -60,14 +61,12 @@ def evaluate(
     """
     check_fits(model, images)
     task = EvaluationTask(model, images)
-    training = model.training
-    with quiet():
+    with quiet(), evaluating(model):
         trainer = machine.trainer(
             logger=False, enable_checkpointing=False, enable_progress_bar=False
         )
         loader = evaluation_loader(images, batch_size, machine.num_workers)
         trainer.test(task, loader, verbose=False)
-    model.train(training)
     confusion = task.confusion
     right = (confusion.diag() / confusion.sum(1)).tolist()
     per_class = dict(zip(images.classes, right, strict=True))

@@ -118,6 +118,16 @@ def test_evaluation_agrees_with_plain_arithmetic(
     assert 0 <= figures.calibration_error <= 1
 
 
+def test_evaluation_leaves_each_layer_in_its_mode(
+    data: ImageData, lenet: cnnarch.ImageClassifier
+) -> None:
+    lenet.train()
+    lenet.stages[0].eval()
+    before = [module.training for module in lenet.modules()]
+    evaluate(lenet, data.test)
+    assert [module.training for module in lenet.modules()] == before
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_evaluation_leaves_the_network_as_it_was(
     data: ImageData, lenet: cnnarch.ImageClassifier, training: bool
