@@ -191,11 +191,13 @@ def _with_values(layer: nn.Module, norm: nn.BatchNorm2d) -> nn.Module:
 
 
 def set_inplace(model: nn.Module, inplace: bool = True) -> None:
-    """Let activations overwrite their input: one map less at a time, the same values.
+    """Let all activations overwrite their input: one map less at a time, the same values.
 
-    Off by default, since backward hooks and attribution methods need the input. The peak of a
-    training step hardly falls, as PyTorch keeps for the backward pass what an activation gave or
-    took either way; `set_grad_checkpointing` is what lowers it.
+    Those of cnnarch's blocks that follow a convolution, a norm or a residual sum do so already
+    where no hook looks on. The others do not, nor any under a hook, unless asked to: backward
+    hooks and attribution methods need the input. The peak of a training step hardly falls, as
+    PyTorch keeps for the backward pass what an activation gave or took either way;
+    `set_grad_checkpointing` is what lowers it.
 
     Args:
         model: any module; changed in place.
