@@ -1,6 +1,7 @@
 """What all tests share: which networks to run on, seeded randomness, no network."""
 
 import gc
+import os
 import re
 import socket
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import torch
 import cnnarch
 from cnnarch._cards import CARDS, ModelCard
 from cnnarch.testing import calibrate, example_images
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import onnxruntime themselves
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
