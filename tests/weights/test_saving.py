@@ -56,7 +56,10 @@ def test_every_network_comes_back_with_its_logits(
     assert again.builder == model_name
     x = example_images(model)
     with torch.no_grad():
-        assert_close(again(x), model(x), 0.0)
+        logits = model(x)
+        # From the mapped file, whose numbers lie otherwise in memory, some processors round anew.
+        assert_close(again(x), logits, 1e-4)
+        assert_close(copy.deepcopy(again)(x), logits, 0.0)
 
 
 def test_options_given_anew_go_before_those_saved(saved: Path) -> None:
