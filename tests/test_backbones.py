@@ -106,10 +106,11 @@ def test_it_compiles_exports_and_checkpoints(model: ImageClassifier) -> None:
         batch = {0: torch.export.Dim.DYNAMIC}
         program = torch.export.export(backbone, (images,), dynamic_shapes=(batch,))
         exported = program.module()(images)
-    for name in expected:
-        assert_close(compiled[name], expected[name])
+    for name, usual in expected.items():
+        scale = usual.abs().max()  # thousandths in an untrained VGG-19
+        assert_close(compiled[name] / scale, usual / scale)
         # DenseNet's program leaves the memory order alone, so other kernels round otherwise.
-        assert_close(exported[name], expected[name], 5e-5)
+        assert_close(exported[name] / scale, usual / scale, 5e-5)
     backbone.set_grad_checkpointing(True)
     maps = backbone.train()(images)
     torch.stack([m.square().mean() for m in maps.values()]).sum().backward()
