@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_choice, check_integer
-from cnnarch.blocks._overwriting import run
+from cnnarch.blocks._overwriting import Chain
 from cnnarch.blocks.initialization import he_normal_
 
 __all__ = ["ConvNormAct", "Padding", "SamePad2d"]
@@ -15,7 +15,7 @@ __all__ = ["ConvNormAct", "Padding", "SamePad2d"]
 Padding = Literal["symmetric", "same"]
 
 
-class ConvNormAct(nn.Sequential):
+class ConvNormAct(Chain):
     r"""$y = \phi(\mathrm{BN}(W * x))$: children `conv`, `norm` and `act`.
 
     The convolution has no bias where a norm follows, whose shift makes it redundant.
@@ -77,10 +77,6 @@ class ConvNormAct(nn.Sequential):
             self.norm = norm(out_channels)
         if act is not None:
             self.act = act()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve, normalise, activate."""
-        return run(self, x)
 
 
 class SamePad2d(nn.Module):

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_integer, check_probability
-from cnnarch.blocks._overwriting import run
+from cnnarch.blocks._overwriting import Chain
 from cnnarch.blocks.checkpointing import checkpointed, is_worthwhile
 from cnnarch.blocks.initialization import he_normal_
 
 __all__ = ["Dense", "DenseLayer", "Transition"]
 
 
-class _NormActConv(nn.Sequential):
+class _NormActConv(Chain):
     """BN, ReLU, convolution, dropout, in this order: the paper's unit."""
 
     def __init__(
@@ -31,9 +31,6 @@ class _NormActConv(nn.Sequential):
         )
         he_normal_(self.conv)
         self.dropout = nn.Dropout(dropout)  # at rate 0 too: the layout must not depend on it
-
-    def forward(self, x: Tensor) -> Tensor:
-        return run(self, x)
 
 
 class DenseLayer(nn.Sequential):
@@ -67,7 +64,9 @@ class DenseLayer(nn.Sequential):
     def forward(self, *maps: Tensor) -> Tensor:
         """Concatenate the maps and convolve."""
         x = torch.cat(maps, 1) if len(maps) > 1 else maps[0]
-        return run(self, x)
+        for unit in self:
+            x = unit(x)
+        return x
 
 
 class Dense(nn.ModuleList):

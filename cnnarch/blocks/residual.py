@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_integer
-from cnnarch.blocks._overwriting import activate
+from cnnarch.blocks._overwriting import activate, add
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.shortcut import MakeShortcut, projection
 
@@ -52,7 +52,7 @@ class ResidualSum(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Add what the branch computes to its input."""
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        return activate(self.act, self.branch(x) + shortcut)
+        return activate(self.act, add(self.branch(x), shortcut, self.branch))
 
 
 class Residual(ResidualSum):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnarch.blocks import ConvNormAct, Residual
-from cnnarch.blocks._overwriting import run
+from cnnarch.blocks._overwriting import Chain, add
 
 ACTIVATIONS: list[Callable[[], nn.Module]] = [nn.ReLU, nn.ReLU6, nn.SiLU]
 
@@ -24,6 +24,13 @@ def spied(norm: nn.Module) -> list[int]:
 
     norm.forward = forward  # type: ignore[method-assign]
     return addresses
+
+
+class Passing(nn.Sequential):
+    """Hands its input on, whatever is in it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
 
 
 def written_out(block: ConvNormAct, x: Tensor) -> Tensor:
@@ -90,7 +97,9 @@ def test_a_hook_on_every_module_sees_what_the_layers_gave() -> None:
     assert seen[block.act].min() == 0
 
 
-@pytest.mark.parametrize("wanted", [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, ConvNormAct, Residual])
+@pytest.mark.parametrize(
+    "wanted", [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Sequential, ConvNormAct, Residual]
+)
 def test_backward_hooks_work_on_every_kind_of_module(wanted: type[nn.Module]) -> None:
     block, gradients = Residual(3, 4), []
     for module in block.modules():
@@ -105,27 +114,49 @@ def test_the_input_of_a_block_is_never_overwritten() -> None:
     before = x.clone()
     with torch.no_grad():
         Residual(4, 4).eval()(x)
-        run([nn.Identity(), nn.ReLU()], x)
-        run([nn.ReLU(), nn.ReLU()], x)
+        Chain(nn.Identity(), nn.ReLU())(x)
+        Chain(nn.ReLU(), nn.ReLU())(x)
+        add(x, x, nn.Sequential(nn.Identity()))
+        add(x, x, nn.Sequential())
+        add(x, x, Passing(nn.Conv2d(4, 4, 1)))
     assert torch.equal(x, before)
 
 
-def test_a_residual_sum_is_overwritten() -> None:
-    block = Residual(4, 4).eval()
-    x = torch.randn(1, 4, 8, 8)
-    called = []
-    block.act.forward = lambda x: called.append(x) or x  # type: ignore[method-assign,func-returns-value]
-    with torch.no_grad():
-        y = block(x)
-        expected = (block.branch(x) + x).clamp_min(0)
-    assert not called
+@pytest.mark.parametrize("training", [False, True])
+def test_a_residual_sum_is_written_over_the_last_norms_output(training: bool) -> None:
+    block = Residual(4, 4).train(training)
+    x = torch.randn(2, 4, 8, 8, requires_grad=training)
+    expected = (block.branch(x) + x).clamp_min(0)
+    made = spied(block.branch.conv2.norm)
+    y = block(x)
+    assert y.data_ptr() == made[0]
     assert torch.equal(y, expected)
+    gradients = [torch.autograd.grad(z.sum(), x)[0] for z in (y, expected) if training]
+    assert all(torch.equal(gradients[0], g) for g in gradients)
+
+
+@pytest.mark.parametrize("name", ["branch", "branch.conv2", "branch.conv2.norm"])
+def test_a_hook_sees_the_branch_without_the_sum(name: str) -> None:
+    block, seen = Residual(4, 4).eval(), []
+    block.get_submodule(name).register_forward_hook(lambda _m, _i, output: seen.append(output))
+    x = torch.randn(1, 4, 8, 8)
+    with torch.no_grad():
+        block(x)
+        assert torch.equal(seen[0], block.branch(x))
+
+
+def test_a_sum_of_two_precisions_keeps_the_finer() -> None:
+    block = Residual(4, 4).eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert block.branch(torch.randn(1, 4, 8, 8)).dtype == torch.bfloat16
+        assert block(torch.randn(1, 4, 8, 8)).dtype == torch.float32
 
 
 def test_programs_call_the_activation_as_it_is() -> None:
     block, x = ConvNormAct(3, 4, 3).eval(), torch.randn(1, 3, 8, 8)
     exported = torch.export.export(block, (x,))
     assert "relu_" not in exported.graph_module.code
+    assert "add_" not in torch.fx.symbolic_trace(Residual(3, 3)).code
     traced = torch.fx.symbolic_trace(block)
     assert [node.target for node in traced.graph.nodes if node.op == "call_module"] == [
         "conv",
