@@ -17,7 +17,7 @@ from cnnarch.blocks.conv import SamePad2d
 from cnnarch.blocks.pooling import AlignedMaxPool2d
 from cnnarch.blocks.shortcut import ZeroPadShortcut
 from cnnarch.models._meta import without_memory
-from cnnarch.models._trunk import Trunk
+from cnnarch.models._trunk import Trunk, check_trunk
 
 __all__ = ["DilatedPool2d", "dilate"]
 
@@ -45,9 +45,7 @@ def dilate(model: Trunk, output_stride: int) -> None:
         TypeError: it is neither a network nor a backbone.
         ValueError: another stride, or one that the network cannot have.
     """
-    if not isinstance(model, Trunk):
-        kind = type(model).__name__
-        raise TypeError(f"model must be a network or a backbone of cnnarch, got {kind}")
+    check_trunk(model)
     if not isinstance(output_stride, int) or output_stride not in (8, 16, 32):
         raise ValueError(f"output_stride must be 8, 16 or 32, got {output_stride!r}")
     stem = model.feature_info[0].stride

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cnnarch.blocks._checks import check_choice, check_positive
 from cnnarch.blocks.initialization import constant_, he_normal_, xavier_uniform_
-from cnnarch.models._trunk import Trunk
+from cnnarch.models._trunk import Trunk, check_trunk
 
 __all__ = ["convert_norm", "freeze", "init_weights", "param_groups", "set_inplace", "unfreeze"]
 
@@ -73,11 +73,7 @@ def unfreeze(model: Trunk, downto: int | str = 0) -> None:
 
 def _trunk_of(model: nn.Module) -> Trunk:
     """The network or backbone itself, out of what torch.compile wraps around it."""
-    model = getattr(model, "_orig_mod", model)
-    if not isinstance(model, Trunk):
-        kind = type(model).__name__
-        raise TypeError(f"model must be a network or a backbone of cnnarch, got {kind}")
-    return model
+    return check_trunk(getattr(model, "_orig_mod", model))
 
 
 def _paths(model: Trunk) -> list[str]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cnnarch.blocks._checks import check_images
 from cnnarch.models._meta import without_memory
 
-__all__ = ["FeatureInfo", "Trunk"]
+__all__ = ["FeatureInfo", "Trunk", "check_trunk"]
 
 
 class FeatureInfo(NamedTuple):
@@ -131,6 +131,18 @@ class Trunk(nn.Module):
         for name in self.frozen:
             self.get_submodule(name).eval()
         return self
+
+
+def check_trunk(model: object) -> Trunk:
+    """The model, if it is a network or a backbone.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(model, Trunk):
+        kind = type(model).__name__
+        raise TypeError(f"model must be a network or a backbone of cnnarch, got {kind}")
+    return model
 
 
 torch.fx.wrap("check_images")  # reads the shape, which symbolic tracing does not have
