@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 import cnnarch
-from benchmarks.measure import RESULTS, machine, versions
+from benchmarks.measure import RESULTS, machine, versions, write
 
 FILE = RESULTS / "every_network.json"
 BUDGET_S = 20
@@ -58,9 +58,7 @@ def one(name: str) -> None:
         "versions": versions(),
         "networks": networks,
     }
-    part = FILE.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=2) + "\n")
-    part.replace(FILE)
+    write(FILE, record)
     print(name, networks[name]["chosen"], networks[name]["verdicts"], flush=True)
 
 

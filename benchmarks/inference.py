@@ -20,7 +20,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.measure import RESULTS, alternate, keep, machine, ratio_of_medians, versions
+from benchmarks.measure import (
+    RESULTS,
+    alternate,
+    keep,
+    machine,
+    ratio_of_medians,
+    versions,
+    write,
+)
 from benchmarks.pairs import PAIRS, Pair, images
 
 BAR = "geometric means over eager at batch 1: float32 0.42x, bfloat16 0.22x, int8 0.17x; \
@@ -130,8 +138,7 @@ def one(name: str, batch: int) -> None:
     pair = next(p for p in PAIRS if p.network == name)
     record = {**measure(pair, batch), "machine": machine(), "versions": versions()}
     gc.collect()
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / f"{name}-{batch}.json").write_text(json.dumps(record, indent=2) + "\n")
+    write(FOLDER / f"{name}-{batch}.json", record)
     print(json.dumps(record["milliseconds"]), record["over the better engine"], flush=True)
 
 

@@ -78,10 +78,16 @@ def keep(question: str, bar: str, results: Any) -> None:
         "versions": versions(),
         "results": results,
     }
-    RESULTS.mkdir(exist_ok=True)
-    text = json.dumps(record, indent=2)
-    (RESULTS / f"{question}.json").write_text(text + "\n")
-    print(text)
+    write(RESULTS / f"{question}.json", record)
+    print(json.dumps(record, indent=2))
+
+
+def write(path: Path, record: Any) -> None:
+    """Write results as JSON, all or nothing, so that a run that is stopped leaves no half file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(record, indent=2) + "\n")
+    part.replace(path)
 
 
 def machine() -> dict[str, Any]:

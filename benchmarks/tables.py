@@ -13,6 +13,7 @@ from benchmarks import every_network, inference, transfer, zoo
 from benchmarks.measure import RESULTS
 
 DOCS = RESULTS.parent.parent / "docs"
+NOT_YET = "Not measured yet."
 
 
 class Answer(NamedTuple):
@@ -233,8 +234,13 @@ def pages() -> dict[Path, str]:
         (speed, "training", training_table()),
         (speed, "every network", every_network.table()),
     ):
-        text[page] = replace_table(text[page], name, table)
+        text[page] = replace_table(text[page], name, table if _has_rows(table) else NOT_YET)
     return text
+
+
+def _has_rows(table: str) -> bool:
+    """Whether there is more than the head and the rule below it."""
+    return table.count("\n") > 1
 
 
 if __name__ == "__main__":

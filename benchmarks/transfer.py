@@ -42,7 +42,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 import cnnarch
-from benchmarks.measure import RESULTS, machine, versions
+from benchmarks.measure import RESULTS, machine, versions, write
 from cnnarch.training import ImageData, ImageSet, Recipe, load_data
 from cnnarch.training.augmentation import Augmentation
 from cnnarch.training.memory import memory_kept
@@ -282,10 +282,7 @@ def measure(row: Row) -> dict[str, Any]:
         "machine": machine(),
         "versions": versions(),
     }
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    part = row.path.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=2) + "\n")
-    part.replace(row.path)
+    write(row.path, record)
     return record
 
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 
 import cnnarch
-from benchmarks.measure import RESULTS, machine, versions
+from benchmarks.measure import RESULTS, machine, versions, write
 from cnnarch._cards import CARDS
 from cnnarch.training import Recipe, find_recipe, load_data, train
 
@@ -141,10 +141,7 @@ def train_row(row: Row) -> dict[str, Any]:
         "machine": machine(),
         "versions": versions(),
     }
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    part = FOLDER / f"{row.network}.json.part"
-    part.write_text(json.dumps(record, indent=2) + "\n")
-    part.replace(FOLDER / f"{row.network}.json")
+    write(FOLDER / f"{row.network}.json", record)
     return record
 
 
