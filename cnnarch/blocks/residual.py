@@ -52,6 +52,7 @@ class ResidualSum(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Add what the branch computes to its input."""
         shortcut = x if self.shortcut is None else self.shortcut(x)
+        # act(branch(x) + shortcut), in place where nobody can tell
         return activate(self.act, add(self.branch(x), shortcut, self.branch))
 
 
