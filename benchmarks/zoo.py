@@ -18,12 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 import cnnarch
 from benchmarks.measure import RESULTS, machine, versions, write
 from cnnarch._cards import CARDS
-from cnnarch.training import Recipe, find_recipe, load_data, train
+from cnnarch.training import Recipe, build_model, find_recipe, load_data, train
 
 DATA = "fashion_mnist"
 RUNS = Path("runs/zoo")
@@ -108,10 +106,7 @@ def train_row(row: Row) -> dict[str, Any]:
     """Train the row, or what is left of it, and keep its figures."""
     recipe = recipe_of(row)
     data = load_data(DATA, image_resolution=recipe.image_resolution)
-    torch.manual_seed(recipe.seed)
-    model = cnnarch.get_model(
-        row.network, num_classes=10, in_channels=data.channels, **recipe.model_options
-    )
+    model = build_model(row.network, data, recipe)
     clock = Clock(RUNS / f"{row.network}.seconds.json")
     results = train(
         model,

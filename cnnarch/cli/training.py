@@ -6,21 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 import cnnarch
 from cnnarch._cards import ModelCard
 from cnnarch.analysis import count_parameters
 from cnnarch.cli.models import show_figures
 from cnnarch.cli.names import USUAL
 from cnnarch.cli.tables import show_table
-from cnnarch.finetuning import init_weights
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-    from cnnarch.models._classifier import ImageClassifier
-    from cnnarch.training import ImageData, Recipe
+    from cnnarch.training import Recipe
+
 
 __all__ = ["run_compare", "run_train"]
 
@@ -67,7 +64,7 @@ def _train_one(
     name: str, folder: Path, words: Sequence[str], command: str
 ) -> dict[str, Any] | None:
     """Train a network as the command line says, and as its recipe where that says nothing."""
-    from cnnarch.training import Machine, Recipe, load_data, train
+    from cnnarch.training import Machine, Recipe, build_model, load_data, train
     from cnnarch.training.machine import is_first_process
 
     card = cnnarch.get_card(name)
@@ -81,7 +78,7 @@ def _train_one(
         image_resolution=recipe.image_resolution,
         grayscale=recipe.grayscale,
     )
-    model = _fresh(name, recipe, data)
+    model = build_model(name, data, recipe)
     data = data.suited(model, recipe.image_resolution)
     if is_first_process():
         print(
@@ -101,19 +98,6 @@ def _train_one(
         progress=True,
         tell=_tell_epoch,
     )
-
-
-def _fresh(name: str, recipe: "Recipe", data: "ImageData") -> "ImageClassifier":
-    """The network as the recipe and the data want it."""
-    sizes = {"num_classes": len(data.classes), "in_channels": data.channels}
-    torch.manual_seed(recipe.seed)
-    try:
-        model = cnnarch.get_model(name, weights=recipe.weights, **sizes, **recipe.model_options)
-    except TypeError as error:
-        raise ValueError(str(error)) from error
-    if recipe.init:
-        init_weights(model, recipe.init)
-    return model
 
 
 def _options(words: Sequence[str], command: str, card: ModelCard | None = None) -> "Namespace":

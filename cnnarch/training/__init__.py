@@ -14,7 +14,7 @@ from cnnarch.training.engine import Evaluation, evaluate, fit
 from cnnarch.training.history import History
 from cnnarch.training.machine import Machine
 from cnnarch.training.recipe import Recipe, find_recipe, list_recipes
-from cnnarch.training.run import read_results, train
+from cnnarch.training.run import build_model, read_results, train
 from cnnarch.training.task import NonFiniteLossError
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "NonFiniteLossError",
     "Recipe",
     "TrainingStopped",
+    "build_model",
     "evaluate",
     "find_recipe",
     "fit",

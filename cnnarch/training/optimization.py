@@ -1,7 +1,9 @@
 """Optimizers and learning rates of a recipe, all of them PyTorch's."""
 
+from collections.abc import Iterable
+
 from torch import nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.lr_scheduler import (
     ConstantLR,
     CosineAnnealingLR,
@@ -17,6 +19,7 @@ from cnnarch.training.recipe import Recipe
 __all__ = ["make_optimizer", "make_schedule", "number_of_epochs"]
 
 CLIMB = 0.3  # share of one-cycle's steps that climb, as in its paper's follow-ups
+RMS_DECAY = 0.9  # of RMSProp's running mean of squares, as the EfficientNet paper trains
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
@@ -27,7 +30,9 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
         return SGD(weights, rate, recipe.momentum, weight_decay=decay, nesterov=recipe.nesterov)
     if recipe.optimizer == "adam":
         return Adam(weights, rate, weight_decay=decay)
-    return AdamW(weights, rate, weight_decay=decay)
+    if recipe.optimizer == "adamw":
+        return AdamW(weights, rate, weight_decay=decay)
+    return RMSprop(weights, rate, RMS_DECAY, weight_decay=decay, momentum=recipe.momentum)
 
 
 def number_of_epochs(recipe: Recipe, steps_per_epoch: int) -> int:
@@ -51,8 +56,11 @@ def make_schedule(optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) ->
         schedule = ConstantLR(optimizer, factor=1.0)
     else:
         every = recipe.step_epochs
-        epochs = range(every, total, every) if isinstance(every, int) else every
-        milestones = [epoch * steps_per_epoch - warmup for epoch in epochs]
+        if isinstance(every, list):
+            epochs: Iterable[float] = every
+        else:
+            epochs = (every * i for i in range(1, int(total / (every * steps_per_epoch)) + 1))
+        milestones = [round(epoch * steps_per_epoch) - warmup for epoch in epochs]
         schedule = MultiStepLR(optimizer, milestones, recipe.step_factor)
     if warmup:
         climbing = LinearLR(optimizer, 1 / (warmup + 1), total_iters=warmup)

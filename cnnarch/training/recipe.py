@@ -31,7 +31,8 @@ class Recipe:
         batch_size: images a step, over all processes together.
         optimizer: what moves the weights.
         learning_rate: the highest of the schedule.
-        momentum: of SGD; one-cycle moves it between 0.85 and 0.95 instead, against the rate.
+        momentum: of SGD and RMSProp; one-cycle moves it between 0.85 and 0.95 instead, against
+            the rate.
         nesterov: whether SGD looks ahead.
         weight_decay: pull towards zero, on all weights.
         schedule: of the learning rate. one-cycle climbs for 30 % of the steps, then falls to 0
@@ -73,13 +74,13 @@ class Recipe:
     num_epochs: int = 10
     num_steps: int | None = None
     batch_size: int = 128
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
     learning_rate: float = 0.05
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
     schedule: Literal["constant", "step", "cosine", "one-cycle"] = "one-cycle"
-    step_epochs: int | list[int] = 7
+    step_epochs: float | list[int] = 7
     step_factor: float = 0.1
     warmup_epochs: float = 0.0
     label_smoothing: float = 0.0

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import Logger
 
 import cnnarch
 from cnnarch.analysis import count_parameters
+from cnnarch.finetuning import init_weights
 from cnnarch.models._classifier import ImageClassifier
 from cnnarch.training.data import ImageData
 from cnnarch.training.engine import HERE, Evaluation, check_fits, evaluate, fit
@@ -26,10 +27,36 @@ from cnnarch.training.machine import Machine, first_of_group, is_first_process
 from cnnarch.training.recipe import Recipe
 from cnnarch.training.report import draw_pictures, write_report
 
-__all__ = ["read_results", "train"]
+__all__ = ["build_model", "read_results", "train"]
 
 RECIPE, RESULTS, CHECKPOINTS = "recipe.yaml", "results.json", "checkpoints"
 SET_BY_DATA = ("num_classes", "in_channels")  # options of the network that the data decide
+
+
+def build_model(name: str, data: ImageData, recipe: Recipe) -> ImageClassifier:
+    """The network as the data and the recipe want it, its weights drawn from the recipe's seed.
+
+    Args:
+        name: of its builder.
+        data: sets the number of classes and channels.
+        recipe: `model_options`, `weights`, `init` and `seed` are what is read of it.
+
+    Raises:
+        ValueError: there is no such network, or it has no such option.
+
+    >>> from cnnarch.training import load_data
+    >>> build_model("lenet5", load_data("digits"), Recipe(init="kaiming")).num_classes
+    10
+    """
+    sizes = {"num_classes": len(data.classes), "in_channels": data.channels}
+    torch.manual_seed(recipe.seed)
+    try:
+        model = cnnarch.get_model(name, weights=recipe.weights, **sizes, **recipe.model_options)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+    if recipe.init:
+        init_weights(model, recipe.init)
+    return model
 
 
 def train(

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.optim import SGD, Adam, AdamW
+from torch.optim import SGD, Adam, AdamW, RMSprop
 
-from cnnarch.training import Recipe
+from cnnarch.training import Recipe, find_recipe
 from cnnarch.training.optimization import make_optimizer, make_schedule, number_of_epochs
 
 STEPS = 10  # an epoch
@@ -34,6 +34,10 @@ def test_optimizers_are_torchs_with_the_recipes_numbers() -> None:
     assert type(adam) is Adam
     assert adam.defaults["weight_decay"] == 0.3
     assert type(make_optimizer(model, Recipe(optimizer="adamw"))) is AdamW
+    rmsprop = make_optimizer(model, find_recipe("efficientnet-paper"))
+    assert type(rmsprop) is RMSprop
+    numbers = [rmsprop.defaults[name] for name in ("lr", "alpha", "momentum", "weight_decay")]
+    assert numbers == [0.256, 0.9, 0.9, 1e-5]  # arXiv 1905.11946, section 5.2
 
 
 def test_frozen_weights_are_not_handed_to_the_optimizer() -> None:
@@ -56,6 +60,11 @@ def test_step_divides_every_so_many_epochs() -> None:
 def test_step_divides_after_the_listed_epochs() -> None:
     recipe = Recipe(schedule="step", learning_rate=1.0, step_epochs=[1, 3], num_epochs=4)
     assert rates(recipe) == pytest.approx([1.0] * 10 + [0.1] * 20 + [0.01] * 10)
+
+
+def test_step_may_fall_inside_an_epoch() -> None:
+    found = rates(Recipe(schedule="step", learning_rate=1.0, step_epochs=2.4, num_epochs=6))
+    assert found == pytest.approx([1.0] * 24 + [0.1] * 24 + [0.01] * 12)
 
 
 def test_cosine_falls_from_the_highest_to_nothing() -> None:

@@ -66,7 +66,10 @@ def test_numbers_may_be_written_as_people_write_them(tmp_path: Path) -> None:
         ("{early_stopping: 2, validation: 0}", "need a validation share"),
         ("then: [{seed: 4}]", "then cannot change 'seed'"),
         ("then: [{momentum: 2}]", "momentum must be from 0 to 1, got 2"),
-        ("then: [{optimizer: lion}]", "optimizer must be 'adam' or 'adamw' or 'sgd', got 'lion'"),
+        (
+            "then: [{optimizer: lion}]",
+            "optimizer must be 'adam' or 'adamw' or 'rmsprop' or 'sgd', got 'lion'",
+        ),
         ("just words", "unknown key"),
         ("a: [1", r"recipe\.yaml: .*line 1"),
     ],

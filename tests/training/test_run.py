@@ -9,7 +9,7 @@ import torch
 import yaml
 
 import cnnarch
-from cnnarch.training import ImageData, Recipe, evaluate, read_results, train
+from cnnarch.training import ImageData, Recipe, build_model, evaluate, read_results, train
 
 QUICK = Recipe(num_epochs=2, batch_size=16, optimizer="adam", learning_rate=3e-3)
 
@@ -18,6 +18,21 @@ QUICK = Recipe(num_epochs=2, batch_size=16, optimizer="adam", learning_rate=3e-3
 def finished(data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path) -> Path:
     train(lenet, data, QUICK, tmp_path / "run")
     return tmp_path / "run"
+
+
+def test_a_network_is_drawn_by_the_recipes_rule_and_seed(data: ImageData) -> None:
+    recipe = Recipe(init="kaiming", seed=3)
+    model = build_model("nin_cifar", data, recipe)
+    assert (model.num_classes, model.in_channels) == (len(data.classes), data.channels)
+    weight = model.state_dict()["stages.0.0.0.conv.weight"]  # 192 channels by 5x5
+    assert weight.std().item() == pytest.approx((2 / (192 * 25)) ** 0.5, rel=0.02)
+    again = build_model("nin_cifar", data, recipe).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in model.state_dict().items())
+
+
+def test_an_option_that_a_network_does_not_have_is_told(data: ImageData) -> None:
+    with pytest.raises(ValueError, match="tanh"):
+        build_model("nin_cifar", data, Recipe(model_options={"tanh": True}))
 
 
 def test_a_folder_keeps_all_of_a_run(finished: Path) -> None:
