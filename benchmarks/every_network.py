@@ -77,6 +77,7 @@ def table() -> str:
             f"| {name} | {row['input_size'][1]} {times} | {row['chosen']} "
             f"| {row['difference']:.0e} |"
         )
+    lines += ["", f"{len(kept)} of {len(cnnarch.list_models())} networks are measured so far."]
     return "\n".join(lines)
 
 
