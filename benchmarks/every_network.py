@@ -72,12 +72,12 @@ def table() -> str:
     for name in [n for n in cnnarch.list_models() if n in kept]:
         row = kept[name]
         before, after = row["plain_ms"], row["milliseconds"]
-        times = "| | " if before is None else f"| {before:.1f} | {after:.1f} | {after / before:.2f}"
+        times = "| | " if before is None else f"| {before:.3g} | {after:.3g} | {after / before:.2f}"
         lines.append(
             f"| {name} | {row['input_size'][1]} {times} | {row['chosen']} "
             f"| {row['difference']:.0e} |"
         )
-    lines += ["", f"{len(kept)} of {len(cnnarch.list_models())} networks are measured so far."]
+    lines += ["", f"{len(kept)} of {len(cnnarch.list_models())} networks are measured."]
     return "\n".join(lines)
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from cnnarch.training import Recipe
 
-
 __all__ = ["run_compare", "run_train"]
 
 

@@ -1,7 +1,5 @@
 """Optimizers and learning rates of a recipe, all of them PyTorch's."""
 
-from collections.abc import Iterable
-
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.lr_scheduler import (
@@ -44,7 +42,8 @@ def number_of_epochs(recipe: Recipe, steps_per_epoch: int) -> int:
 
 def make_schedule(optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) -> LRScheduler:
     """The recipe's schedule, to be stepped after every optimizer step."""
-    total = number_of_epochs(recipe, steps_per_epoch) * steps_per_epoch
+    num_epochs = number_of_epochs(recipe, steps_per_epoch)
+    total = num_epochs * steps_per_epoch
     warmup = min(round(recipe.warmup_epochs * steps_per_epoch), total - 1)
     if recipe.schedule == "one-cycle":
         climb = warmup / total if warmup else CLIMB
@@ -57,9 +56,9 @@ def make_schedule(optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) ->
     else:
         every = recipe.step_epochs
         if isinstance(every, list):
-            epochs: Iterable[float] = every
+            epochs: list[float] = [*every]
         else:
-            epochs = (every * i for i in range(1, int(total / (every * steps_per_epoch)) + 1))
+            epochs = [every * (i + 1) for i in range(int(num_epochs / every))]
         milestones = [round(epoch * steps_per_epoch) - warmup for epoch in epochs]
         schedule = MultiStepLR(optimizer, milestones, recipe.step_factor)
     if warmup:

@@ -37,7 +37,8 @@ class Recipe:
         weight_decay: pull towards zero, on all weights.
         schedule: of the learning rate. one-cycle climbs for 30 % of the steps, then falls to 0
             as cosine does.
-        step_epochs: step lowers the rate every so many epochs, or after each of a list.
+        step_epochs: step lowers the rate every so many epochs, which may end in a fraction, or
+            after each of a list.
         step_factor: what a step multiplies the rate by.
         warmup_epochs: linear climb at the start; for one-cycle, the length of its climb.
         label_smoothing: share of the target that is spread over all classes.

@@ -17,7 +17,7 @@ SIZE = 64 * 2**20
 PAGES = SIZE // resource.getpagesize()
 
 def pages_fetched(size=SIZE):
-    '''Pages that the system gives for a tensor of 64 MiB, made and freed again and again.'''
+    '''Pages that the system gives for a tensor of `size` bytes, made and freed again and again.'''
     pages = []
     for _ in range(10):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

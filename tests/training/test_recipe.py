@@ -128,4 +128,6 @@ def test_networks_without_norms_learn_digits_by_their_own_recipes(name: str) -> 
     model = build_model(name, data, recipe)
     data = data.suited(model, recipe.image_resolution)
     fit(model, data, recipe)
-    assert evaluate(model, data.test).top1 > 0.8  # drawn as their papers say: 0.1 and 0.3
+    assert (
+        evaluate(model, data.test).top1 > 0.8
+    )  # as their builders draw them, 0.1 and 0.3 on validation images
