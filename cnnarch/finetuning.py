@@ -1,21 +1,19 @@
 """Prepare a network for training on something else: what is trained, how fast, in which form."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from numbers import Real
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from cnnarch.blocks._checks import check_choice, check_positive
-from cnnarch.blocks.initialization import constant_, he_normal_, xavier_uniform_
+from cnnarch.blocks.initialization import init_weights
 from cnnarch.models._trunk import Trunk, check_trunk
 
 __all__ = ["convert_norm", "freeze", "init_weights", "param_groups", "set_inplace", "unfreeze"]
 
-Layer = nn.Conv2d | nn.Linear
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -202,48 +200,3 @@ def set_inplace(model: nn.Module, inplace: bool = True) -> None:
     for module in model.modules():
         if hasattr(module, "inplace") and not isinstance(module, nn.modules.dropout._DropoutNd):
             setattr(module, "inplace", inplace)  # noqa: B010 - any module's own
-
-
-def init_weights(model: nn.Module, rule: str) -> None:
-    """Initialise every convolution and linear layer anew, by one rule; biases become 0.
-
-    Networks come initialised as their papers say; this is for those who want another rule.
-    Normalisation layers go back to scale 1 and shift 0.
-
-    Args:
-        model: any module; changed in place.
-        rule: "xavier" (uniform, Glorot and Bengio, 2010), "kaiming" (normal, fan-out, He et
-            al., 2015), "orthogonal" (Saxe et al., 2014) or "torch" (what PyTorch's layers do).
-
-    Raises:
-        ValueError: there is no such rule.
-
-    >>> init_weights(nn.Linear(8, 2), "xavier")
-    """
-    check_choice("rule", rule, tuple(_RULES))
-    for layer in _layers(model):
-        _RULES[rule](layer)
-    for module in model.modules():
-        if isinstance(module, _BatchNorm | nn.LayerNorm | nn.GroupNorm):
-            module.reset_parameters()
-
-
-def _layers(model: nn.Module) -> Iterator[Layer]:
-    return (m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear))
-
-
-def _orthogonal_(layer: Layer) -> None:
-    nn.init.orthogonal_(layer.weight)
-    constant_(layer.bias, 0.0)
-
-
-def _torch_(layer: Layer) -> None:
-    layer.reset_parameters()
-
-
-_RULES: dict[str, Callable[[Layer], None]] = {
-    "xavier": xavier_uniform_,
-    "kaiming": he_normal_,
-    "orthogonal": _orthogonal_,
-    "torch": _torch_,
-}

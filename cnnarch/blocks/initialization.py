@@ -1,14 +1,26 @@
-"""Weight initialisation rules, each applied in place to one layer.
+"""Weight initialisation rules, each applied in place to one layer, or by name to all of a model.
 
 A layer on the meta device has no values, so it is left alone: building there stays quick.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["constant_", "he_normal_", "lecun_normal_", "normal_", "uniform_", "xavier_uniform_"]
+from cnnarch.blocks._checks import check_choice
+
+__all__ = [
+    "constant_",
+    "he_normal_",
+    "init_weights",
+    "lecun_normal_",
+    "normal_",
+    "uniform_",
+    "xavier_uniform_",
+]
 
 Layer = nn.Conv2d | nn.Linear
 
@@ -69,3 +81,44 @@ def constant_(parameter: torch.Tensor | None, value: float) -> None:
     """Fill a parameter, if the layer has it, with a constant."""
     if parameter is not None and not parameter.is_meta:
         nn.init.constant_(parameter, value)
+
+
+def init_weights(model: nn.Module, rule: str) -> None:
+    """Initialise every convolution and linear layer anew, by one rule; biases become 0.
+
+    Networks come initialised as their papers say; this is for those who want another rule.
+    Normalisation layers go back to scale 1 and shift 0.
+
+    Args:
+        model: any module; changed in place.
+        rule: "xavier" (uniform, Glorot and Bengio, 2010), "kaiming" (normal, fan-out, He et
+            al., 2015), "orthogonal" (Saxe et al., 2014) or "torch" (what PyTorch's layers do).
+
+    Raises:
+        ValueError: there is no such rule.
+
+    >>> init_weights(nn.Linear(8, 2), "xavier")
+    """
+    check_choice("rule", rule, tuple(_RULES))
+    for module in model.modules():
+        if isinstance(module, Layer):
+            _RULES[rule](module)
+        elif isinstance(module, _BatchNorm | nn.LayerNorm | nn.GroupNorm):
+            module.reset_parameters()
+
+
+def _orthogonal_(layer: Layer) -> None:
+    nn.init.orthogonal_(layer.weight)
+    constant_(layer.bias, 0.0)
+
+
+def _torch_(layer: Layer) -> None:
+    layer.reset_parameters()
+
+
+_RULES: dict[str, Callable[[Layer], None]] = {
+    "xavier": xavier_uniform_,
+    "kaiming": he_normal_,
+    "orthogonal": _orthogonal_,
+    "torch": _torch_,
+}

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import Logger
 
 import cnnarch
 from cnnarch.analysis import count_parameters
-from cnnarch.finetuning import init_weights
+from cnnarch.blocks.initialization import init_weights
 from cnnarch.models._classifier import ImageClassifier
 from cnnarch.training.data import ImageData
 from cnnarch.training.engine import HERE, Evaluation, check_fits, evaluate, fit
