@@ -1,10 +1,11 @@
 """Does every network go through `cnnarch.inference.optimize`, and what does it gain?
 
-    python -m benchmarks.every_network            all of them; a run that was stopped goes on
-    python -m benchmarks.every_network resnet18   that one
+    python -m benchmarks.every_network               all of them; a run that was stopped goes on
+    python -m benchmarks.every_network resnet18 60   that one, with a budget of so many seconds
 
 One image of the network's own size, backend "auto", float32. A network is measured in a process
-of its own and kept in results/every_network.json as it ends. Weights are random.
+of its own and kept in results/every_network.json as it ends. Weights are random. Where the budget
+left no engine a try, the network is measured once more with the longer one.
 """
 
 import json
@@ -14,26 +15,34 @@ import warnings
 from typing import Any
 
 import torch
+from torch.optim.swa_utils import update_bn
 
 import cnnarch
-from benchmarks.measure import RESULTS, machine, versions, write
+from benchmarks.measure import RESULTS, machine, machine_name, versions, write
 
 FILE = RESULTS / "every_network.json"
 BUDGET_S = 20
+IN_PYTORCH = ("plain", "eager", "inductor")
+LONGER_S = 60  # what optimize takes if it is not told
 
 
-def measure(name: str) -> dict[str, Any]:
+def measure(name: str, budget_s: float) -> dict[str, Any]:
     """What `optimize` chose for a network, and every candidate."""
     torch.manual_seed(0)
-    size = cnnarch.get_card(name).input_size
+    x = torch.randn(1, *cnnarch.get_card(name).input_size)
     model = cnnarch.get_model(name).eval()
+    with torch.no_grad():
+        overflows = not model(x).isfinite().all()
+    if overflows:  # untrained statistics let every residual block double the values
+        update_bn([x], model)
     with warnings.catch_warnings():  # logits of untrained networks hardly depend on the image
         warnings.filterwarnings("ignore", "The logits hardly depend on the images")
-        fast = cnnarch.inference.optimize(model, torch.randn(1, *size), budget_s=BUDGET_S)
+        fast = cnnarch.inference.optimize(model, x, budget_s=budget_s)
     chosen = fast.report.chosen
     plain = next(c for c in fast.report.candidates if c.engine == "plain")
     return {
-        "input_size": size,
+        "input_size": tuple(x.shape[1:]),
+        "budget_s": budget_s,
         "chosen": chosen.engine,
         "plain_ms": plain.milliseconds,
         "milliseconds": chosen.milliseconds,
@@ -47,12 +56,24 @@ def done() -> dict[str, Any]:
     return json.loads(FILE.read_text())["networks"] if FILE.exists() else {}
 
 
-def one(name: str) -> None:
-    """Measure a network and keep what came out."""
-    networks = {**done(), name: measure(name)}
+def untried(row: dict[str, Any]) -> bool:
+    """Whether the budget left none but PyTorch itself."""
+    engines = [verdict for engine, verdict in row["verdicts"].items() if engine not in IN_PYTORCH]
+    return all(verdict.startswith("not tried") for verdict in engines)
+
+
+def one(name: str, budget_s: float = BUDGET_S) -> None:
+    """Measure a network and keep what came out.
+
+    Raises:
+        ValueError: the others were measured on another machine.
+    """
+    kept = json.loads(FILE.read_text())["machine"] if FILE.exists() else machine()
+    if kept != machine():
+        raise ValueError(f"{FILE} is of {machine_name(kept)}; remove it to start anew here")
+    networks = {**done(), name: measure(name, budget_s)}
     record = {
         "command": "python -m benchmarks.every_network",
-        "budget_s": BUDGET_S,
         "threads": torch.get_num_threads(),
         "machine": machine(),
         "versions": versions(),
@@ -65,29 +86,30 @@ def one(name: str) -> None:
 def table() -> str:
     """What became of each, as Markdown."""
     lines = [
-        "| network | pixels | plain, ms | optimised, ms | ratio | engine | difference |",
-        "|---|--:|--:|--:|--:|---|--:|",
+        "| network | pixels | budget | plain, ms | optimised, ms | ratio | engine | difference |",
+        "|---|--:|--:|--:|--:|--:|---|--:|",
     ]
     kept = done()
     for name in [n for n in cnnarch.list_models() if n in kept]:
         row = kept[name]
         before, after = row["plain_ms"], row["milliseconds"]
         times = "| | " if before is None else f"| {before:.3g} | {after:.3g} | {after / before:.2f}"
-        lines.append(
-            f"| {name} | {row['input_size'][1]} {times} | {row['chosen']} "
-            f"| {row['difference']:.0e} |"
-        )
+        told = f"| {name} | {row['input_size'][1]} | {row['budget_s']:.0f} s"
+        lines.append(f"{told} {times} | {row['chosen']} | {row['difference']:.0e} |")
     lines += ["", f"{len(kept)} of {len(cnnarch.list_models())} networks are measured."]
     return "\n".join(lines)
 
 
-def main(names: list[str]) -> None:
-    if len(names) == 1:
-        one(names[0])
+def main(words: list[str]) -> None:
+    if words:
+        one(words[0], *map(float, words[1:]))
         return
-    for name in names or [n for n in cnnarch.list_models() if n not in done()]:
-        command = [sys.executable, "-m", "benchmarks.every_network", name]
-        subprocess.run(command, check=True)
+    command = [sys.executable, "-m", "benchmarks.every_network"]
+    for name in [n for n in cnnarch.list_models() if n not in done()]:
+        subprocess.run([*command, name], check=True)
+    for name, row in done().items():
+        if untried(row) and row["budget_s"] < LONGER_S:
+            subprocess.run([*command, name, str(LONGER_S)], check=True)
     print(table())
 
 

@@ -4,17 +4,19 @@
     python -m benchmarks.inference resnet50 1         one of them
     python -m benchmarks.inference --table            what is done so far
 
-A network and a batch are measured in a process of their own, and kept in results/inference as
-they end; a run that was stopped goes on. All candidates of a row take turns (A B A B ...).
+A network and a batch are measured in a process of their own, and kept in results/inference/MACHINE
+as they end; a run that was stopped goes on. All candidates of a row take turns (A B A B ...).
 """
 
 import gc
 import json
+import re
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,8 +25,10 @@ from torch import nn
 from benchmarks.measure import (
     RESULTS,
     alternate,
+    instructions,
     keep,
     machine,
+    machine_name,
     ratio_of_medians,
     versions,
     write,
@@ -87,7 +91,9 @@ def candidates(pair: Pair, batch: int) -> Iterator[tuple[dict[str, Call], dict[s
     calls: dict[str, Call] = {"eager": lambda: theirs(x)}
     reports = {}
     opened = []
-    precisions = ["float32", "bfloat16", *(["int8"] if pair.network in IN_INT8 else [])]
+    bf16 = instructions() in ("AMX", "AVX-512 BF16")
+    precisions = ["float32", *(["bfloat16"] if bf16 else [])]
+    precisions += ["int8"] if pair.network in IN_INT8 else []
     for precision in precisions:
         fast = optimize(
             ours,
@@ -102,7 +108,8 @@ def candidates(pair: Pair, batch: int) -> Iterator[tuple[dict[str, Call], dict[s
         reports[precision] = str(fast.report)
         calls[precision] = lambda fast=fast: fast(x)
     calls["openvino float32"] = openvino_directly(theirs, x, "f32")
-    calls["openvino bfloat16"] = openvino_directly(theirs, x, "bf16")
+    if bf16:
+        calls["openvino bfloat16"] = openvino_directly(theirs, x, "bf16")
     calls["onnxruntime float32"] = onnxruntime_directly(theirs, x)
     try:
         yield calls, reports
@@ -125,7 +132,8 @@ def measure(pair: Pair, batch: int) -> dict[str, Any]:
         "over eager": {k: ratio_of_medians(seconds, k, "eager") for k in reports},
     }
     direct = {"float32": ["openvino float32", "onnxruntime float32"]}
-    direct["bfloat16"] = ["openvino bfloat16"]
+    if "bfloat16" in seconds:
+        direct["bfloat16"] = ["openvino bfloat16"]
     result["over the better engine"] = {
         precision: max(ratio_of_medians(seconds, precision, engine) for engine in engines)
         for precision, engines in direct.items()
@@ -133,42 +141,57 @@ def measure(pair: Pair, batch: int) -> dict[str, Any]:
     return {**result, "runs": runs, "budget_s": BUDGET_S, "reports": reports}
 
 
+def row_file(name: str, batch: int) -> Path:
+    """Where a row of this machine is kept."""
+    here = re.sub(r"\W+", "-", machine_name(machine())).strip("-").lower()
+    return FOLDER / here / f"{name}-{batch}.json"
+
+
 def one(name: str, batch: int) -> None:
     """Measure a row and keep it."""
     pair = next(p for p in PAIRS if p.network == name)
     record = {**measure(pair, batch), "machine": machine(), "versions": versions()}
     gc.collect()
-    write(FOLDER / f"{name}-{batch}.json", record)
+    write(row_file(name, batch), record)
     print(json.dumps(record["milliseconds"]), record["over the better engine"], flush=True)
 
 
-def done() -> list[dict[str, Any]]:
-    """The rows that are measured, in the order of the pairs."""
-    paths = [FOLDER / f"{p.network}-{batch}.json" for batch in BATCHES for p in PAIRS]
-    return [json.loads(path.read_text()) for path in paths if path.exists()]
+def done() -> dict[str, list[dict[str, Any]]]:
+    """The rows that are measured on each machine, in the order of the pairs."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for folder in sorted(path for path in FOLDER.iterdir() if path.is_dir()):
+        paths = [folder / f"{p.network}-{batch}.json" for batch in BATCHES for p in PAIRS]
+        rows = [json.loads(path.read_text()) for path in paths if path.exists()]
+        if rows:
+            found[machine_name(rows[0]["machine"])] = rows
+    return found
 
 
-def means() -> dict[str, float]:
+def means(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Geometric means over the networks."""
     found: dict[str, list[float]] = {}
-    for row in done():
+    for row in rows:
         for question in ("over eager", "over the better engine"):
             for precision, ratio in row[question].items():
                 found.setdefault(f"{precision} {question}, batch {row['batch']}", []).append(ratio)
     return {name: statistics.geometric_mean(ratios) for name, ratios in found.items()}
 
 
-def table(batch: int) -> str:
-    """Milliseconds an image and ratios, as Markdown."""
+def tables(batch: int) -> str:
+    """Milliseconds an image, as Markdown, a table for each machine."""
+    kept = {name: [r for r in rows if r["batch"] == batch] for name, rows in done().items()}
+    return "\n\n".join(f"{name}:\n\n{_table(rows)}" for name, rows in kept.items() if rows)
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
     columns = ["eager", "float32", "bfloat16", "int8"]
     direct = ["openvino float32", "onnxruntime float32", "openvino bfloat16"]
     head = ["network", *columns, *direct]
     lines = ["| " + " | ".join(head) + " |", "|---" + "|--:" * (len(head) - 1) + "|"]
-    for row in done():
-        if row["batch"] == batch:
-            times = row["milliseconds"]
-            cells = [f"{times[c] / batch:.1f}" if c in times else "" for c in columns + direct]
-            lines.append(f"| {row['network']} | " + " | ".join(cells) + " |")
+    for row in rows:
+        times, batch = row["milliseconds"], row["batch"]
+        cells = [f"{times[c] / batch:.1f}" if c in times else "" for c in columns + direct]
+        lines.append(f"| {row['network']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -179,11 +202,11 @@ def main(words: list[str]) -> None:
     if words != ["--table"]:
         for batch in BATCHES:
             for pair in PAIRS:
-                if not (FOLDER / f"{pair.network}-{batch}.json").exists():
+                if not row_file(pair.network, batch).exists():
                     command = [sys.executable, "-m", "benchmarks.inference", pair.network]
                     subprocess.run([*command, str(batch)], check=True)
-    keep("inference", BAR, means())
-    print("\n\n".join(table(batch) for batch in BATCHES))
+    keep("inference", BAR, {name: means(rows) for name, rows in done().items()})
+    print("\n\n".join(tables(batch) for batch in BATCHES))
 
 
 if __name__ == "__main__":

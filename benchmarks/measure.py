@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 PAUSE = 0.02  # seconds; threads of OpenMP and of ONNX Runtime sleep by then
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("cnnarch", "torch", "torchvision", "timm", "safetensors", "onnxruntime", "openvino")
@@ -97,7 +99,30 @@ def machine() -> dict[str, Any]:
     if info.exists():
         names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         name = names[0].partition(":")[2].strip() if names else name
-    return {"processor": name, "cores": os.cpu_count(), "system": platform.system()}
+    return {
+        "processor": name,
+        "instructions": instructions(),
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+    }
+
+
+def machine_name(machine: Mapping[str, Any]) -> str:
+    """A machine as tables name it; processors of one name may differ in their instructions."""
+    processor = machine["processor"].replace("(R)", "").removesuffix(" Processor")
+    return f"{processor}, {machine['instructions']}"
+
+
+def instructions() -> str:
+    """The best of what the processor has for networks."""
+    known = {
+        "amx_bf16": "AMX",
+        "avx512_bf16": "AVX-512 BF16",
+        "avx512_f": "AVX-512",
+        "avx2": "AVX2",
+    }
+    has = torch.cpu.get_capabilities()
+    return next((word for flag, word in known.items() if has.get(flag)), "")
 
 
 def versions() -> dict[str, str]:

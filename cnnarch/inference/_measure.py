@@ -63,14 +63,16 @@ def alternate(
     """Seconds of the calls of two candidates that take turns, so that drift hits both alike.
 
     The first call of a turn is not counted, unless calls are long: it would meet the other's data
-    in the caches and the other's threads still spinning. Each has at least three turns, and more
-    until `seconds` have gone.
+    in the caches and the other's threads still spinning. Each has at least three turns, or one if
+    a turn of both takes `seconds`, and more until these have gone.
     """
     calls = (first, second)
     times: tuple[list[float], list[float]] = ([], [])
-    end = time.perf_counter() + seconds
+    start = time.perf_counter()
     repeats = [_calls_in(0.02, call) for call in calls]
-    while len(times[0]) < 3 * repeats[0] or time.perf_counter() < end:
+    least = 3 if time.perf_counter() - start < seconds else 1
+    end = start + seconds
+    while len(times[0]) < least * repeats[0] or time.perf_counter() < end:
         for call, found, turns in zip(calls, times, repeats, strict=True):
             if turns > 1:
                 call()

@@ -23,14 +23,14 @@ RMS_DECAY = 0.9  # of RMSProp's running mean of squares, as the EfficientNet pap
 def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     """The recipe's optimizer over the weights that are to be trained."""
     weights = [p for p in model.parameters() if p.requires_grad]
-    rate, decay = recipe.learning_rate, recipe.weight_decay
+    rate, decay, eps = recipe.learning_rate, recipe.weight_decay, recipe.epsilon
     if recipe.optimizer == "sgd":
         return SGD(weights, rate, recipe.momentum, weight_decay=decay, nesterov=recipe.nesterov)
     if recipe.optimizer == "adam":
-        return Adam(weights, rate, weight_decay=decay)
+        return Adam(weights, rate, eps=eps, weight_decay=decay)
     if recipe.optimizer == "adamw":
-        return AdamW(weights, rate, weight_decay=decay)
-    return RMSprop(weights, rate, RMS_DECAY, weight_decay=decay, momentum=recipe.momentum)
+        return AdamW(weights, rate, eps=eps, weight_decay=decay)
+    return RMSprop(weights, rate, RMS_DECAY, eps, decay, recipe.momentum)
 
 
 def number_of_epochs(recipe: Recipe, steps_per_epoch: int) -> int:
@@ -51,6 +51,8 @@ def make_schedule(optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) ->
     schedule: LRScheduler
     if recipe.schedule == "cosine":
         schedule = CosineAnnealingLR(optimizer, total - warmup)
+    elif recipe.schedule == "linear":
+        schedule = LinearLR(optimizer, 1.0, 0.0, total - warmup)
     elif recipe.schedule == "constant":
         schedule = ConstantLR(optimizer, factor=1.0)
     else:

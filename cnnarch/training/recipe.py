@@ -34,9 +34,11 @@ class Recipe:
         momentum: of SGD and RMSProp; one-cycle moves it between 0.85 and 0.95 instead, against
             the rate.
         nesterov: whether SGD looks ahead.
+        epsilon: what Adam, AdamW and RMSProp add to the root of the mean square. TensorFlow adds
+            under the root: its 0.001 is about 0.03 here.
         weight_decay: pull towards zero, on all weights.
-        schedule: of the learning rate. one-cycle climbs for 30 % of the steps, then falls to 0
-            as cosine does.
+        schedule: of the learning rate. linear and cosine fall to 0; one-cycle climbs for 30 % of
+            the steps, then falls as cosine does.
         step_epochs: step lowers the rate every so many epochs, which may end in a fraction, or
             after each of a list.
         step_factor: what a step multiplies the rate by.
@@ -79,8 +81,9 @@ class Recipe:
     learning_rate: float = 0.05
     momentum: float = 0.9
     nesterov: bool = False
+    epsilon: float = 1e-8
     weight_decay: float = 5e-4
-    schedule: Literal["constant", "step", "cosine", "one-cycle"] = "one-cycle"
+    schedule: Literal["constant", "step", "linear", "cosine", "one-cycle"] = "one-cycle"
     step_epochs: float | list[int] = 7
     step_factor: float = 0.1
     warmup_epochs: float = 0.0
@@ -176,7 +179,7 @@ class Recipe:
 _MANY = 10**9
 _RANGES = (
     ("num_epochs num_steps batch_size image_resolution step_epochs", 1, _MANY),
-    ("learning_rate weight_decay warmup_epochs aux_weight clip_gradient", 0, _MANY),
+    ("learning_rate weight_decay epsilon warmup_epochs aux_weight clip_gradient", 0, _MANY),
     ("crop_padding early_stopping seed mixup cutmix", 0, _MANY),
     ("randaugment", 0, 30),
     ("momentum step_factor label_smoothing ema resized_crop erasing", 0, 1),
@@ -184,8 +187,8 @@ _RANGES = (
 )
 _STAGE_KEYS = [  # the rest belongs to the run: the network, the data, what is kept
     *("num_epochs", "num_steps", "batch_size", "optimizer", "learning_rate", "momentum"),
-    *("nesterov", "weight_decay", "schedule", "step_epochs", "step_factor", "warmup_epochs"),
-    *("label_smoothing", "aux_weight", "clip_gradient", "ema", "early_stopping"),
+    *("nesterov", "epsilon", "weight_decay", "schedule", "step_epochs", "step_factor"),
+    *("warmup_epochs", "label_smoothing", "aux_weight", "clip_gradient", "ema", "early_stopping"),
     *("crop_padding", "resized_crop", "flip", "randaugment", "erasing", "mixup", "cutmix"),
 ]
 

@@ -61,6 +61,12 @@ def test_candidates_take_turns_and_slow_ones_are_slower() -> None:
     assert changes >= 6
 
 
+def test_long_calls_have_one_turn() -> None:
+    first, second = alternate(lambda: time.sleep(0.03), lambda: None, 0.01)
+    assert len(first) == 1
+    assert second
+
+
 def test_resident_memory_grows_with_what_is_held() -> None:
     before = resident()
     with mmap(-1, 64 * 2**20) as held:  # a tensor might get memory that was in use before

@@ -138,6 +138,9 @@ def test_the_logits_are_the_networks_for_any_batch(name: str, backend: str) -> N
 
 @pytest.mark.parametrize("backend", ["eager", "openvino"])
 def test_bfloat16_logits_are_within_its_rounding(backend: str) -> None:
+    why = ENGINES[backend].missing("bfloat16", torch.device("cpu"))
+    if why:
+        pytest.skip(f"{backend}: {why}")
     model, x = network("resnet20_cifar"), images("resnet20_cifar", 4)
     with optimize(model, x, backend=backend, precision="bfloat16", budget_s=2) as optimized:
         logits = optimized(x)
@@ -202,6 +205,13 @@ def test_a_candidate_that_is_faster_than_plain_wins(fakes: Callable[..., None]) 
     assert verdicts(optimized) == {"plain": "slower", "quick": "chosen"}
     assert optimized.report.speedup is not None
     assert optimized.report.speedup > 1
+
+
+def test_the_budget_counts_the_networks_own_time(fakes: Callable[..., None]) -> None:
+    fakes(Fake("quick"))
+    optimized = optimize(slow_net(), torch.randn(2, 3, 2, 2), budget_s=0.02)  # 4 ms a call
+    assert verdicts(optimized)["quick"].startswith("not tried: budget")
+    assert optimized.backend == "plain"
 
 
 @pytest.mark.parametrize(("off", "tolerance", "right"), [(0.02, 0.03, True), (0.02, 0.01, False)])

@@ -40,6 +40,20 @@ def test_optimizers_are_torchs_with_the_recipes_numbers() -> None:
     assert numbers == [0.256, 0.9, 0.9, 1e-5]  # arXiv 1905.11946, section 5.2
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop"])
+def test_epsilon_bounds_the_step_of_a_small_gradient(optimizer: str) -> None:
+    weight = nn.Linear(1, 1, bias=False)
+    before = weight.weight.item()
+    recipe = Recipe(
+        optimizer=optimizer, learning_rate=1.0, epsilon=1.0, weight_decay=0.0, momentum=0.0
+    )
+    weight.weight.grad = torch.full((1, 1), 1e-3)
+    make_optimizer(weight, recipe).step()
+    # without it the step is 1 (Adam) or 3.2 (RMSProp: a tenth of the square is under the root)
+    root = 1e-3 * math.sqrt(0.1) if optimizer == "rmsprop" else 1e-3
+    assert before - weight.weight.item() == pytest.approx(1e-3 / (1 + root), rel=1e-3)
+
+
 def test_frozen_weights_are_not_handed_to_the_optimizer() -> None:
     model = nn.Linear(2, 2)
     model.bias.requires_grad_(False)
@@ -70,6 +84,11 @@ def test_step_may_fall_inside_an_epoch() -> None:
 def test_cosine_falls_from_the_highest_to_nothing() -> None:
     found = rates(Recipe(schedule="cosine", learning_rate=2.0, num_epochs=4))
     assert found == pytest.approx([1 + math.cos(math.pi * i / 40) for i in range(40)])
+
+
+def test_linear_falls_in_equal_steps_to_nothing() -> None:
+    found = rates(Recipe(schedule="linear", learning_rate=2.0, num_epochs=4))
+    assert found == pytest.approx([2 * (40 - i) / 40 for i in range(40)])
 
 
 def test_warmup_climbs_in_equal_steps_before_the_schedule() -> None:
