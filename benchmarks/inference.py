@@ -25,10 +25,10 @@ from torch import nn
 from benchmarks.measure import (
     RESULTS,
     alternate,
-    instructions,
     keep,
     machine,
     machine_name,
+    multiplies_bf16,
     ratio_of_medians,
     versions,
     write,
@@ -91,7 +91,7 @@ def candidates(pair: Pair, batch: int) -> Iterator[tuple[dict[str, Call], dict[s
     calls: dict[str, Call] = {"eager": lambda: theirs(x)}
     reports = {}
     opened = []
-    bf16 = instructions() in ("AMX", "AVX-512 BF16")
+    bf16 = multiplies_bf16()
     precisions = ["float32", *(["bfloat16"] if bf16 else [])]
     precisions += ["int8"] if pair.network in IN_INT8 else []
     for precision in precisions:

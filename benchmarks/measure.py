@@ -113,6 +113,19 @@ def machine_name(machine: Mapping[str, Any]) -> str:
     return f"{processor}, {machine['instructions']}"
 
 
+def check_machine(path: Path) -> None:
+    """Raise ValueError if the results in a file, if it is there, are another machine's."""
+    if path.exists():
+        kept = json.loads(path.read_text())["machine"]
+        if kept != machine():
+            raise ValueError(f"{path} is of {machine_name(kept)}; remove it to start anew here")
+
+
+def multiplies_bf16() -> bool:
+    """Whether the processor has instructions for bfloat16."""
+    return instructions() in ("AMX", "AVX-512 BF16")
+
+
 def instructions() -> str:
     """The best of what the processor has for networks."""
     known = {

@@ -3,23 +3,38 @@
 A step is forward, loss, backward and SGD with momentum on 16 images of 224 pixels. Theirs is in
 float32 and in torch's memory order, as their networks come. "plain" is ours in the same way. Ours
 otherwise is what `cnnarch train` does: channels innermost, freed memory kept, and the precision
-that suits the machine and the network.
+that suits the machine and the network; bf16 is shown where the processor has it.
+
+    python -m benchmarks.training_step            all of them; a run that was stopped goes on
+    python -m benchmarks.training_step resnet18   that one, again
 """
 
 import gc
+import json
 import statistics
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.measure import alternate, keep, ratio_of_medians
+from benchmarks.measure import (
+    RESULTS,
+    alternate,
+    check_machine,
+    keep,
+    multiplies_bf16,
+    ratio_of_medians,
+)
 from benchmarks.pairs import PAIRS, Pair, images
 
 BAR = "at most 0.62x, geometric mean"
+FILE = RESULTS / "training_step.json"
 BATCH = 16
-RUNS = 7
+RUNS = 3
+WARMUP = 1
 
 
 def step(model: nn.Module, precision: str, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
@@ -45,7 +60,8 @@ def measure(pair: Pair) -> dict[str, object]:
     x = images(BATCH)
     y = torch.arange(BATCH)
     last = torch.channels_last
-    ours = {p: pair.ours().to(memory_format=last) for p in ("32-true", "bf16-mixed")}
+    precisions = ["32-true", *(["bf16-mixed"] if multiplies_bf16() else [])]
+    ours = {p: pair.ours().to(memory_format=last) for p in precisions}
     chosen = Machine(accelerator="cpu").precision("auto", ours["32-true"])
     candidates = {
         "theirs": step(pair.theirs(), "32-true", x, y),
@@ -56,7 +72,7 @@ def measure(pair: Pair) -> dict[str, object]:
     def memory(name: str) -> AbstractContextManager[None]:
         return memory_kept() if name in ours else nullcontext()
 
-    seconds = alternate(candidates, RUNS, settle=True, within=memory)
+    seconds = alternate(candidates, RUNS, WARMUP, settle=True, within=memory)
     figures: dict[str, object] = {
         f"{name}_ms": 1000 * statistics.median(times) for name, times in seconds.items()
     }
@@ -65,20 +81,24 @@ def measure(pair: Pair) -> dict[str, object]:
     return {**figures, "chosen": chosen, "ratio": figures[f"ratio {chosen}"]}
 
 
-def main() -> None:
-    results: dict[str, object] = {}
-    ratios: dict[str, list[float]] = {"ratio": [], "ratio plain": []}
+def done() -> dict[str, dict[str, Any]]:
+    """The networks that are measured, by name."""
+    kept = json.loads(FILE.read_text())["results"] if FILE.exists() else {}
+    return {p.network: kept[p.network] for p in PAIRS if p.network in kept}
+
+
+def main(names: list[str]) -> None:
     for pair in PAIRS:
-        figures = measure(pair)
-        gc.collect()
-        print(pair.network, figures, flush=True)
-        results[pair.network] = figures
-        for name, found in ratios.items():
-            found.append(float(str(figures[name])))
-    for name, found in ratios.items():
-        results[f"geometric mean of {name}"] = statistics.geometric_mean(found)
-    keep("training_step", BAR, results)
+        if pair.network in names or (not names and pair.network not in done()):
+            check_machine(FILE)
+            rows: dict[str, Any] = {**done(), pair.network: measure(pair)}
+            gc.collect()
+            means = {
+                f"geometric mean of {key}": statistics.geometric_mean(r[key] for r in rows.values())
+                for key in ("ratio", "ratio plain")
+            }
+            keep("training_step", BAR, {**rows, **means})
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
