@@ -153,6 +153,8 @@ def test_predict_lists_what_cannot_be_read_and_says_so_in_its_status(
     assert captured.out.splitlines()[1].count("%") == 3
     (line,) = captured.err.splitlines()
     assert line.startswith("cnnarch: photos/b.png is not a readable image: ")
+    assert main(["predict", "--model", "saved", "photos/b.png"]) == 1
+    assert capsys.readouterr().out == ""  # no table of nothing
     for top in ("0", "11"):
         line = failure(capsys, "predict", "--model", "saved", "photos", "--top", top)
         assert f"--top must lie in 1 to 10, the network's classes, got {top}" in line

@@ -99,7 +99,7 @@ def init_weights(model: nn.Module, rule: str) -> None:
 
     >>> init_weights(nn.Linear(8, 2), "xavier")
     """
-    check_choice("rule", rule, tuple(_RULES))
+    check_choice("rule", rule, RULES)
     for module in model.modules():
         if isinstance(module, Layer):
             _RULES[rule](module)
@@ -122,3 +122,5 @@ _RULES: dict[str, Callable[[Layer], None]] = {
     "orthogonal": _orthogonal_,
     "torch": _torch_,
 }
+RULES = tuple(_RULES)
+"""Names that `init_weights` takes."""

@@ -60,7 +60,8 @@ def run_predict(parsed: argparse.Namespace) -> int:
         (name, *(f"{c} {share:.1%}" for c, share in zip(p.classes, p.probabilities, strict=True)))
         for name, p in zip(names, found, strict=True)
     ]
-    show_table(("image", "most likely", *[""] * (predictor.top - 1)), rows)
+    if rows:
+        show_table(("image", "most likely", *[""] * (predictor.top - 1)), rows)
     for unreadable in found.unreadable:
         print("cnnarch:", " ".join(unreadable.reason.split()), file=sys.stderr)
     return 1 if found.unreadable else 0

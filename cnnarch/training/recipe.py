@@ -11,6 +11,9 @@ from typing import Any, Literal, get_args, get_type_hints
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from cnnarch.blocks._checks import check_choice
+from cnnarch.blocks.initialization import RULES
+
 __all__ = ["Recipe", "find_recipe", "list_recipes"]
 
 
@@ -84,7 +87,7 @@ class Recipe:
     epsilon: float = 1e-8
     weight_decay: float = 5e-4
     schedule: Literal["constant", "step", "linear", "cosine", "one-cycle"] = "one-cycle"
-    step_epochs: float | list[int] = 7
+    step_epochs: float | list[float] = 7
     step_factor: float = 0.1
     warmup_epochs: float = 0.0
     label_smoothing: float = 0.0
@@ -119,6 +122,8 @@ class Recipe:
             choices = get_args(get_type_hints(type(self))[name])
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be {_listed(choices)}, got {getattr(self, name)!r}")
+        if self.init is not None:
+            check_choice("init", self.init, RULES)
         if not self.validation and (self.early_stopping or self.keep_best):
             raise ValueError("early_stopping and keep_best need a validation share above 0")
         unknown = {key for stage in self.then for key in stage} - set(_STAGE_KEYS)

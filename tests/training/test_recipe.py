@@ -42,7 +42,7 @@ def test_an_unknown_recipe_lists_those_there_are() -> None:
 def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
     recipe = Recipe(
         learning_rate=1e-5,
-        step_epochs=[3, 6],
+        step_epochs=[3, 6.5],
         model_options={"small_images": True},
         then=[{"optimizer": "adamw", "num_epochs": 2}],
     )
@@ -71,6 +71,8 @@ def test_numbers_may_be_written_as_people_write_them(tmp_path: Path) -> None:
         ("momentum: 1.5", "momentum must be from 0 to 1, got 1.5"),
         ("randaugment: 31", "randaugment must be from 0 to 30, got 31"),
         ("step_epochs: [5, 0]", "step_epochs must be at least 1, got 0"),
+        ("step_epochs: [0.5]", "step_epochs must be at least 1, got 0.5"),
+        ("init: zeros", "init must be one of 'xavier', 'kaiming', 'orthogonal', 'torch', got 'zer"),
         ("{early_stopping: 2, validation: 0}", "need a validation share"),
         ("then: [{seed: 4}]", "then cannot change 'seed'"),
         ("then: [{momentum: 2}]", "momentum must be from 0 to 1, got 2"),
@@ -95,6 +97,34 @@ def test_stages_keep_what_they_do_not_change() -> None:
     recipe = Recipe(learning_rate=0.1, flip=True, then=[{"learning_rate": 0.01}, {"flip": False}])
     stages = [(s.learning_rate, s.flip) for s in recipe.stages()]
     assert stages == [(0.1, True), (0.01, True), (0.1, False)]
+
+
+PAPERS_OWN = (
+    ("alexnet", "alexnet_owt", 224),
+    ("vgg", "vgg16", 224),
+    ("googlenet", "googlenet", 224),
+    ("nin", "nin_cifar", 32),
+    ("inception_bn", "bn_inception", 224),
+    ("resnet", "resnet50", 224),
+    ("densenet", "densenet121", 224),
+    ("senet", "senet154", 224),
+    ("mobilenet_v1", "mobilenet_v1", 224),
+    ("efficientnet", "efficientnet_b0", 224),
+    ("mlp_mixer", "mixer_b16", 224),
+)
+
+
+@pytest.mark.parametrize(("paper", "name", "side"), PAPERS_OWN)
+def test_a_papers_recipe_fits_its_network(paper: str, name: str, side: int) -> None:
+    recipe = find_recipe(f"{paper}-paper")
+    with torch.device("meta"):
+        model = cnnarch.get_model(name, **recipe.model_options)
+    assert (recipe.image_resolution or 32) == side >= model.min_input_size
+
+
+def test_no_papers_recipe_is_left_out() -> None:
+    own = {name.removesuffix("-paper") for name in list_recipes() if name.endswith("-paper")}
+    assert own == {paper for paper, _, _ in PAPERS_OWN}
 
 
 SMALL_SETS = {"digits": 8, "mnist": 28, "fashion_mnist": 28, "cifar10": 32, "cifar100": 32}
