@@ -25,10 +25,13 @@ class Pair(NamedTuple):
     twin: str
 
     def ours(self) -> nn.Module:
-        """Our network in the twin's form, with random weights."""
+        """Our network in the twin's form, with random weights; auxiliary classifiers rest."""
         (twin,) = [t for t in twins(self.network, self.library) if t.name == self.twin]
         torch.manual_seed(0)
-        return cnnarch.get_model(self.network, **twin.options)
+        model = cnnarch.get_model(self.network, **twin.options)
+        if hasattr(model, "aux_logits"):
+            model.aux_logits = False
+        return model
 
     def theirs(self) -> nn.Module:
         """Their network with the same weights, without auxiliary classifiers."""
