@@ -246,7 +246,7 @@ def test_compare_trains_each_and_draws_them_together(capsys: pytest.CaptureFixtu
         (["train", "lenet5", "--config", "gone.yaml"], "gone.yaml"),
         (["train", "lenet5", "--recipe", "secret"], "no recipe 'secret'; there are"),
         (["train", "lenet5", "--model_options", "{activaton: relu}"], "no option 'activaton'"),
-        (["train", "lenet5", "--init", "magic"], "rule must be one of 'xavier'"),
+        (["train", "lenet5", "--init", "magic"], "init must be one of 'xavier'"),
         (["train", "lenet5", "--image_resolution", "8"], "32 pixels or more, the data's is 8"),
         (["train", "lenet5", "--data", "folder:gone"], "no folder gone"),
         (["compare", "lenet5"], "name two networks or more"),
