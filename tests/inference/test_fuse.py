@@ -106,9 +106,8 @@ def test_torchvisions_networks_fuse_too(name: str) -> None:
 
 
 def test_a_backbone_fuses() -> None:
-    backbone = cnnarch.get_backbone(
-        "resnet18"
-    ).double()  # how float32 rounds depends on the machine
+    # in float64, since how float32 rounds depends on the machine
+    backbone = cnnarch.get_backbone("resnet18").double()
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     calibrate(backbone, images)
     fused = fuse(backbone)
