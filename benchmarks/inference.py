@@ -28,7 +28,6 @@ from benchmarks.measure import (
     keep,
     machine,
     machine_name,
-    multiplies_bf16,
     ratio_of_medians,
     versions,
     write,
@@ -85,6 +84,7 @@ def onnxruntime_directly(model: nn.Module, x: torch.Tensor) -> Call:
 def candidates(pair: Pair, batch: int) -> Iterator[tuple[dict[str, Call], dict[str, str]]]:
     """What is timed, and the reports of `optimize`."""
     from cnnarch.inference import optimize
+    from cnnarch.training.machine import multiplies_bf16
 
     x = images(batch)
     theirs, ours = pair.theirs().eval(), pair.ours().eval()

@@ -121,11 +121,6 @@ def check_machine(path: Path) -> None:
             raise ValueError(f"{path} is of {machine_name(kept)}; remove it to start anew here")
 
 
-def multiplies_bf16() -> bool:
-    """Whether the processor has instructions for bfloat16."""
-    return instructions() in ("AMX", "AVX-512 BF16")
-
-
 def instructions() -> str:
     """The best of what the processor has for networks."""
     known = {

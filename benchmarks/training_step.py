@@ -25,7 +25,6 @@ from benchmarks.measure import (
     alternate,
     check_machine,
     keep,
-    multiplies_bf16,
     ratio_of_medians,
 )
 from benchmarks.pairs import PAIRS, Pair, images
@@ -55,6 +54,7 @@ def step(model: nn.Module, precision: str, x: torch.Tensor, y: torch.Tensor) -> 
 def measure(pair: Pair) -> dict[str, object]:
     """Milliseconds a step and ratios; every precision is shown, `chosen` names the library's."""
     from cnnarch.training import Machine
+    from cnnarch.training.machine import multiplies_bf16
     from cnnarch.training.memory import memory_kept
 
     x = images(BATCH)

@@ -15,7 +15,15 @@ from cnnarch.analysis import count_macs
 from cnnarch.models._classifier import ImageClassifier
 from cnnarch.training.memory import memory_kept
 
-__all__ = ["Machine", "arranged", "first_of_group", "is_first_process", "is_small", "quiet"]
+__all__ = [
+    "Machine",
+    "arranged",
+    "first_of_group",
+    "is_first_process",
+    "is_small",
+    "multiplies_bf16",
+    "quiet",
+]
 
 SMALL_STEP = 10**8  # multiply-adds forward; a core does them in a few milliseconds
 
@@ -64,10 +72,15 @@ class Machine(NamedTuple):
         if self.accelerator != "cpu" and torch.cuda.is_available():
             fast = torch.cuda.is_bf16_supported(including_emulation=False)
         else:
-            has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", lambda: {})()
-            fast = bool(has.get("amx_bf16") or has.get("avx512_bf16"))
-            fast = fast and not small and not any(map(_is_depthwise, model.modules()))
+            fast = multiplies_bf16() and not small
+            fast = fast and not any(map(_is_depthwise, model.modules()))
         return "bf16-mixed" if fast else "32-true"
+
+
+def multiplies_bf16() -> bool:
+    """Whether the processor has instructions for bfloat16: AMX or AVX-512 BF16."""
+    has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", lambda: {})()
+    return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
 
 
 def _is_depthwise(module: nn.Module) -> bool:
