@@ -62,31 +62,29 @@ def alternate(
 ) -> tuple[list[float], list[float]]:
     """Seconds of the calls of two candidates that take turns, so that drift hits both alike.
 
-    The first call of a turn is not counted, unless calls are long: it would meet the other's data
-    in the caches and the other's threads still spinning. Each has at least three turns, or one if
-    a turn of both takes `seconds`, and more until these have gone.
+    The first call of a turn is not counted, as it would meet the other's data in the caches and
+    the other's threads still spinning. Each has at least three turns, and more until `seconds`
+    have gone; if one call of both takes as long, these calls are all.
     """
     calls = (first, second)
+    alone = [_seconds(call) for call in calls]
+    if sum(alone) >= seconds:
+        return [alone[0]], [alone[1]]
+    repeats = [max(1, min(20, int(0.02 / one))) for one in alone]
     times: tuple[list[float], list[float]] = ([], [])
-    start = time.perf_counter()
-    repeats = [_calls_in(0.02, call) for call in calls]
-    least = 3 if time.perf_counter() - start < seconds else 1
-    end = start + seconds
-    while len(times[0]) < least * repeats[0] or time.perf_counter() < end:
+    end = time.perf_counter() + seconds
+    while len(times[0]) < 3 * repeats[0] or time.perf_counter() < end:
         for call, found, turns in zip(calls, times, repeats, strict=True):
             if turns > 1:
                 call()
-            for _ in range(turns):
-                start = time.perf_counter()
-                call()
-                found.append(time.perf_counter() - start)
+            found += [_seconds(call) for _ in range(turns)]
     return times
 
 
-def _calls_in(seconds: float, call: Callable[[], object]) -> int:
+def _seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
-    return max(1, min(20, int(seconds / (time.perf_counter() - start))))
+    return time.perf_counter() - start
 
 
 def difference(actual: Tensor, expected: Tensor) -> float:

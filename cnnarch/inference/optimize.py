@@ -25,8 +25,8 @@ from cnnarch.inference.report import Candidate, Report
 
 __all__ = ["optimize"]
 
-CALLS = 8
-"""Runs of the network that a candidate takes at the least: first, judged on three images, raced."""
+CALLS = 4
+"""Runs of the network that a candidate takes: a slow first one, which is judged, and a race."""
 
 
 def optimize(
@@ -104,11 +104,13 @@ class _Trial:
     def __init__(self, source: Source, request: Request) -> None:
         self.source, self.request = source, request
         self.end = time.perf_counter() + request.budget_s
-        self.images = (source.example, _others(source.example))
+        self.others = _others(source.example)
         self.entries: list[_Entry] = []
         self.notes: list[str] = []
-        self.best = self._plain()
-        self.expected = [_checked(self._run(self.best, images), images) for images in self.images]
+        self.best, logits = self._plain()
+        _check_logits(logits, source.example)
+        self.expected = [logits, self._run(self.best, self.others)]
+        _check_logits(self.expected[1], self.others)
         self.classes = [self._run(self.best, images) for images in request.calibration]
         self._note_dead_logits()
 
@@ -138,16 +140,17 @@ class _Trial:
         best = (self.best.engine.name, self.best.precision, self.best.runner)
         return Optimized(self.source, *best, report)
 
-    def _plain(self) -> _Entry:
+    def _plain(self) -> tuple[_Entry, Tensor]:
+        """The network as it was given, and its logits for the example."""
         entry = _Entry(PLAIN, "float32", difference=0.0)
         before = resident()
         entry.runner = PLAIN.build(self.source, "float32")
         start = time.perf_counter()
-        entry.runner(self.source.example)
+        logits = entry.runner(self.source.example)
         self.call_s = time.perf_counter() - start
         entry.memory = max(0.0, resident() - before)
         self.entries.append(entry)
-        return entry
+        return entry, logits
 
     def _try(self, engine: Engine, precision: str) -> None:
         entry = _Entry(engine, precision)
@@ -158,9 +161,9 @@ class _Trial:
         try:
             before = resident()
             entry.runner = engine.build(self.source, precision)
-            entry.runner(self.source.example)
+            logits = entry.runner(self.source.example)
             entry.memory = max(0.0, resident() - before)
-            entry.verdict = self._judge(entry)
+            entry.verdict = self._judge(entry, logits)
             if not entry.verdict:
                 self._race(entry)
                 return
@@ -184,10 +187,10 @@ class _Trial:
             return f"not tried: budget, {left:.0f} s are left and it needs about {needed:.0f} s"
         return None
 
-    def _judge(self, entry: _Entry) -> str:
-        """Why its output is not right; an empty string if it is."""
+    def _judge(self, entry: _Entry, logits: Tensor) -> str:
+        """Why its output is not right, that for the example first; an empty string if it is."""
         tolerance = self.request.tolerance
-        outputs = [self._run(entry, images) for images in self.images]
+        outputs = [logits, self._run(entry, self.others)]
         pairs = list(zip(outputs, self.expected, strict=True))
         entry.difference = max(difference(*pair) for pair in pairs)
         if entry.precision == "int8":
@@ -259,13 +262,12 @@ def _others(example: Tensor) -> Tensor:
     return (noise * (example.std(correction=0) or 1.0) + example.mean()).to(example)
 
 
-def _checked(logits: Tensor, images: Tensor) -> Tensor:
+def _check_logits(logits: Tensor, images: Tensor) -> None:
     if logits.dim() != 2 or len(logits) != len(images) or not logits.numel():
         got = f"shape {tuple(logits.shape)} for {len(images)} images"
         raise ValueError(f"the network must give one row of logits for each image, got {got}")
     if not bool(logits.isfinite().all()):
         raise ValueError("the network gives NaN or infinity for the example")
-    return logits
 
 
 def _first_line(error: Exception) -> str:

@@ -78,6 +78,11 @@ class Bar(RichProgressBar):
         assert isinstance(task, TrainingTask)
         return {name: f"{float(value):.3f}" for name, value in task.latest.items()}
 
+    def _get_train_description(self, current_epoch: int) -> str:
+        """Epochs counted from 1, as everywhere else here; Lightning counts from 0."""
+        words = f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
+        return words.ljust(len(self.validation_description))  # it takes the place of this line
+
 
 class TrainingStopped(InterruptedError):  # noqa: N818 (nothing went wrong)
     """Ctrl-C or SIGTERM stopped training after a step, and all was saved.

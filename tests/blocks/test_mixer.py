@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cnnarch.blocks import LayerNorm2d, MixerLayer
+from cnnarch.blocks import LayerNorm2d, MixerLayer, mixer
 from cnnarch.blocks.mixer import FEW_PIXELS
 from cnnarch.testing import assert_close
 
@@ -49,8 +49,16 @@ def random_layer(**options: float) -> MixerLayer:
 @pytest.mark.parametrize("batch", [1, 3, 40])
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("gradients", [False, True])
-def test_equals_the_papers_equations(batch: int, channels_last: bool, gradients: bool) -> None:
-    """Few pixels and many, with and without gradients: two kernels compute the MLPs."""
+@pytest.mark.parametrize("avx512", [False, True])
+def test_equals_the_papers_equations(
+    batch: int,
+    channels_last: bool,
+    gradients: bool,
+    avx512: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Few pixels and many, gradients or not, new processor or old: two kernels do the MLPs."""
+    monkeypatch.setattr(mixer, "_has_avx512", lambda: avx512)
     assert 1 * TOKENS < FEW_PIXELS < 40 * TOKENS
     layer, x = random_layer(), torch.randn(batch, C, H, W)
     if channels_last:

@@ -214,6 +214,20 @@ def test_the_budget_counts_the_networks_own_time(fakes: Callable[..., None]) -> 
     assert optimized.backend == "plain"
 
 
+def test_a_long_call_is_made_three_times(fakes: Callable[..., None]) -> None:
+    """One to judge, one in another batch size, one to race: the budget goes far."""
+    calls: list[int] = []
+
+    def count(logits: Tensor) -> Tensor:
+        calls.append(len(logits))
+        return logits
+
+    fakes(Fake("long", seconds=0.1, change=count))
+    optimized = optimize(network("lenet5"), images("lenet5", 4), budget_s=1)  # 0.05 s to race
+    assert verdicts(optimized)["long"] == "slower"
+    assert calls == [4, 1, 4]
+
+
 @pytest.mark.parametrize(("off", "tolerance", "right"), [(0.02, 0.03, True), (0.02, 0.01, False)])
 def test_tolerance_is_of_the_largest_logit(
     fakes: Callable[..., None], off: float, tolerance: float, right: bool

@@ -320,6 +320,7 @@ def test_the_bar_shows_loss_and_accuracy_and_the_time_left(
     fit(lenet, data, replace(QUICK, num_epochs=1), progress=True)
     shown = " ".join(capsys.readouterr().out.split())
     assert re.search(r"\d:\d\d:\d\d .* loss: \d+\.\d+ acc: [01]\.\d+", shown), shown
+    assert "Epoch 1/1 " in shown
 
 
 def test_metrics_are_a_table_that_any_program_reads(
