@@ -223,6 +223,7 @@ def draw(path: Path) -> None:
     """How long each network takes of its eager twin's time; a panel a machine and batch."""
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     colours = {"float32": "#4477aa", "bfloat16": "#ccbb44", "int8": "#aa3377"}
     height = 0.8 / len(colours)
@@ -235,7 +236,7 @@ def draw(path: Path) -> None:
                 if precision in row["over eager"]
             ]
             where = [i + (place - 1) * height for i, _ in shown]
-            axes.barh(where, [r for _, r in shown], height, color=colour, label=precision)
+            axes.barh(where, [r for _, r in shown], height, color=colour)
         axes.set_yticks(range(len(rows)), [row["network"] for row in rows])
         axes.set_xlim(0, 1.05)
         axes.axvline(1, color="black", linewidth=0.8)
@@ -255,8 +256,8 @@ def draw(path: Path) -> None:
         axes.set_title(title, fontsize="medium", loc="left")
     panels[0].invert_yaxis()
     figure.supxlabel("time over that of torchvision's or timm's network, eager", fontsize="medium")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, loc="outside upper right", ncols=len(colours))
+    patches = [Patch(color=colour, label=precision) for precision, colour in colours.items()]
+    figure.legend(handles=patches, frameon=False, loc="outside upper right", ncols=len(colours))
     figure.savefig(path, dpi=150)
 
 
