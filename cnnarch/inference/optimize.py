@@ -26,7 +26,7 @@ from cnnarch.inference.report import Candidate, Report
 __all__ = ["optimize"]
 
 CALLS = 4
-"""Runs of the network that a candidate takes: a slow first one, which is judged, and a race."""
+"""Runs of the network that a candidate takes, about: a slow first one, which is judged, a race."""
 
 
 def optimize(
