@@ -128,6 +128,10 @@ def _eager(kept: dict[str, Any]) -> list[Answer]:
     return [
         Answer("plain eager forward over their twins, geometric mean", 1.0, mean),
         Answer(f"plain eager forward, the worst ({worst})", 1.05, ratio),
+        *(
+            Answer(f"plain eager forward, {name}", 0.6, kept[name]["ratio"])
+            for name in ("mixer_b16, batch 1", "mixer_b16, batch 16")
+        ),
     ]
 
 

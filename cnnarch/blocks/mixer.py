@@ -131,11 +131,10 @@ def _convolution_pays(x: Tensor) -> bool:
     With AVX2 alone they take 1.7 times as long. They pack their weights anew at every call, which
     few pixels do not pay for, and their backward pass is slow. Compilers choose for themselves.
     """
-    if not _has_avx512():
-        return False
     if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
         return False
-    return x.is_cpu and x.dtype == torch.float32 and x[:, 0].numel() >= FEW_PIXELS
+    wide = x.is_cpu and x.dtype == torch.float32 and x[:, 0].numel() >= FEW_PIXELS
+    return wide and _has_avx512()
 
 
 @functools.cache

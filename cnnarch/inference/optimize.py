@@ -133,6 +133,7 @@ class _Trial:
             tuple(self.source.example.shape),
             self.source.threads,
             self.request.tolerance,
+            wanted,
             tuple(self.notes),
         )
         assert self.best.runner is not None

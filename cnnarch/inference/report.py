@@ -36,8 +36,9 @@ class Report:
     Args:
         candidates: one is chosen.
         shape: of the example, `(N, C, H, W)`.
-        threads: each had.
+        threads: OpenVINO and ONNX Runtime had; PyTorch has its own number.
         tolerance: allowed `difference`, or for int8 the allowed share of disagreement.
+        precision: that was asked for; the chosen candidate's may be another.
         notes: what else to know.
     """
 
@@ -45,6 +46,7 @@ class Report:
     shape: tuple[int, ...]
     threads: int
     tolerance: float
+    precision: str
     notes: tuple[str, ...] = ()
 
     @property

@@ -33,6 +33,8 @@ from cnnarch.inference.optimized import Optimized
 from cnnarch.inference.report import Candidate, Report
 from cnnarch.models._classifier import ImageClassifier
 from cnnarch.registry import from_pretrained
+from cnnarch.weights import Preprocessing
+from cnnarch.weights.entry import preprocessing_from
 from cnnarch.weights.files import open_regular, sha256
 
 __all__ = ["load_optimized", "save_optimized"]
@@ -64,6 +66,7 @@ def save_optimized(optimized: Optimized, path: str | os.PathLike[str]) -> None:
             "precision": optimized.precision,
             "batch": len(optimized.example),
             "report": asdict(optimized.report),
+            **_words(optimized),
             "versions": _versions(engine),
             "machine": _machine(),
             "files": {file.name: sha256(file) for file in sorted(folder.iterdir())},
@@ -98,10 +101,11 @@ def load_optimized(
         example = images.repeat(facts["batch"], 1, 1, 1)
         report = _report(facts["report"])
         tolerance = _ALLOWED[precision]
+        words = preprocessing_from(facts["preprocessing"]), facts["categories"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{folder} does not hold what its {_FACTS} says: {error!r}") from error
     kept = _NETWORK in facts["files"]
-    model: nn.Module = from_pretrained(folder) if kept else _Gone(tuple(example.shape[1:]))
+    model: nn.Module = from_pretrained(folder) if kept else _Gone(tuple(example.shape[1:]), words)
     model.eval()
     changed = _changed(facts, engine, precision)
     if not changed:
@@ -116,18 +120,24 @@ def load_optimized(
         changed = f"its logits differ by {off:.0e} from those at saving"
     if not (rebuild and kept) or precision == "int8":
         raise ValueError(f"{folder} cannot be used here: {changed}; optimize the network again")
-    allowed = report.tolerance if precision in PRECISIONS else None
-    new = optimize(model, example, precision=precision, tolerance=allowed, budget_s=budget_s)
+    wanted, allowed = report.precision, report.tolerance
+    if wanted == "int8":  # which was not to be had then, and cannot be now
+        wanted, allowed = precision, PRECISIONS[precision]
+    new = optimize(model, example, precision=wanted, tolerance=allowed, budget_s=budget_s)
     new.report = replace(new.report, notes=(*new.report.notes, f"Optimized anew: {changed}."))
     return new
 
 
 class _Gone(nn.Module):
-    """In the place of a network that was not kept."""
+    """In the place of a network that was not kept; it knows what a `Predictor` asks for."""
 
-    def __init__(self, size: tuple[int, ...]) -> None:
+    def __init__(
+        self, size: tuple[int, ...], words: tuple[Preprocessing | None, list[str] | None]
+    ) -> None:
         super().__init__()
         self.size = size
+        self.preprocessing, categories = words
+        self.categories = None if categories is None else tuple(map(str, categories))
 
     def forward(self, x: Tensor) -> Tensor:
         raise ValueError(
@@ -153,6 +163,17 @@ def _keep_network(optimized: Optimized, folder: Path, image: Tensor) -> bool:
         for name in ("model.safetensors", _NETWORK, "README.md"):
             (folder / name).unlink(missing_ok=True)
     return same
+
+
+def _words(optimized: Optimized) -> dict[str, Any]:
+    """How images are prepared for it, and the names of its classes."""
+    preprocessing, categories = optimized.preprocessing, optimized.categories
+    return {
+        "preprocessing": asdict(preprocessing)
+        if isinstance(preprocessing, Preprocessing)
+        else None,
+        "categories": None if categories is None else list(categories),
+    }
 
 
 def _engine(name: str) -> Engine:
@@ -216,7 +237,7 @@ def _read_facts(folder: Path) -> dict[str, Any]:
 
 def _report(facts: Mapping[str, Any]) -> Report:
     rows = tuple(Candidate(**row) for row in facts["candidates"])
-    rest = {key: facts[key] for key in ("threads", "tolerance")}
+    rest = {key: facts[key] for key in ("threads", "tolerance", "precision")}
     return Report(rows, tuple(facts["shape"]), notes=tuple(facts["notes"]), **rest)
 
 

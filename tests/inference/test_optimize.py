@@ -420,6 +420,8 @@ def test_a_wrong_model_is_named() -> None:
     x = torch.randn(1, 1, 32, 32)
     with pytest.raises(TypeError, match=r"a torch.nn.Module, got str"):
         optimize("lenet5", x)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="one Tensor, got tuple"):
+        optimize(nn.Sequential(nn.Flatten(), nn.LSTM(1024, 5)), x)
     with torch.device("meta"):
         hollow = cnnarch.lenet5()
     with pytest.raises(ValueError, match="meta device"):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import cnnarch
-from cnnarch.inference import Optimized, load_optimized, optimize
+from cnnarch.inference import Optimized, fuse, load_optimized, optimize
 from cnnarch.testing import assert_close, calibrate
 from cnnarch.weights.files import sha256
 
@@ -213,6 +213,41 @@ def test_elsewhere_the_network_is_rebuilt(
     loaded = load_optimized(folder, budget_s=0.5)
     assert why in loaded.report.notes[-1]
     assert_close(loaded(images(2)), model(images(2)), 1e-4)
+
+
+def test_what_fell_back_to_float32_is_rebuilt_as_it_was_asked_for(
+    saved: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bfloat16 was not to be had; elsewhere it may be, and float32 is held to its own tolerance."""
+    asked: list[tuple[str, float]] = []
+
+    def note(*arguments: Any, precision: str, tolerance: float, budget_s: float) -> Optimized:
+        asked.append((precision, tolerance))
+        return optimize(*arguments, budget_s=budget_s)
+
+    monkeypatch.setattr("cnnarch.inference.saved.optimize", note)
+    for wanted, tolerance in (("bfloat16", 0.03), ("int8", 0.05)):
+        folder = saved("openvino")
+        report = {"precision": wanted, "tolerance": tolerance}
+        edit(folder, lambda facts, report=report: facts["report"].update(report))
+        edit(folder, lambda facts: facts.update(versions={}))
+        load_optimized(folder, budget_s=0.5)
+    assert asked == [("bfloat16", 0.03), ("float32", 1e-4)]
+
+
+def test_a_network_kept_as_its_graph_knows_its_images_and_classes(
+    model: cnnarch.ImageClassifier, tmp_path: Path
+) -> None:
+    """So a `Predictor` takes what was fused with pre-processing and saved."""
+    preprocessing = cnnarch.weights.Preprocessing(28, 32, mean=(0.5,), std=(0.25,))
+    fused = fuse(model, preprocessing)
+    fused.preprocessing = preprocessing  # type: ignore[assignment]
+    fused.categories = tuple("abcdefg")  # type: ignore[assignment]
+    pixels = torch.randint(256, (2, 1, 28, 28), dtype=torch.uint8)
+    with optimize(fused, pixels, backend="openvino", budget_s=1) as fast:
+        fast.save(tmp_path / "fast")
+    loaded = load_optimized(tmp_path / "fast")
+    assert (loaded.preprocessing, loaded.categories) == (preprocessing, tuple("abcdefg"))
 
 
 def test_int8_cannot_be_rebuilt_elsewhere(saved: Callable[[str], Path]) -> None:

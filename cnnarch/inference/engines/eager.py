@@ -51,6 +51,8 @@ def run_eagerly(
     with torch.inference_mode():
         dtype = dtype if images.is_floating_point() else images.dtype
         logits = model(images.to(dtype, memory_format=layout))
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"the network must give one Tensor, got {type(logits).__name__}")
     return logits.to(torch.float32, copy=True)
 
 
