@@ -1,23 +1,24 @@
 """How much accuracy does int8 cost on the Fashion-MNIST test set?
 
-Bar: top-1 at most 0.5 points below float32. Networks trained by `python -m benchmarks.zoo` are
-read from runs/zoo, or from the folders given; 512 training images calibrate.
+Bar: top-1 at most 0.5 points below float32. 512 training images calibrate.
+
+    python -m benchmarks.int8_accuracy                       the networks that come with the package
+    python -m benchmarks.int8_accuracy runs/zoo/vgg11_bn ... those of these folders
 """
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 import cnnarch
 from benchmarks.measure import keep
+from benchmarks.zoo import SHIPPED
 from cnnarch.inference._offline import import_openvino
 from cnnarch.inference.quantize import quantize
 from cnnarch.training import load_data
 
-ZOO = Path("runs/zoo")
 CALIBRATION, BATCH = 512, 250
 
 
@@ -27,8 +28,7 @@ def int8(model: nn.Module, calibration: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda images: torch.from_numpy(compiled(images.numpy())[0])
 
 
-def measure(path: Path) -> dict[str, float | str]:
-    model = cnnarch.from_pretrained(path).eval()
+def measure(model: cnnarch.ImageClassifier) -> dict[str, float | str]:
     data = load_data("fashion_mnist").suited(model)
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
     quick = int8(model, data.train.inputs(order[:CALIBRATION]))
@@ -46,8 +46,11 @@ def measure(path: Path) -> dict[str, float | str]:
 
 
 def main() -> None:
-    found = sorted(p.parent for p in ZOO.glob("*/model.safetensors"))
-    rows = [measure(path) for path in [Path(p) for p in sys.argv[1:]] or found]
+    if sys.argv[1:]:
+        models = [cnnarch.from_pretrained(folder) for folder in sys.argv[1:]]
+    else:
+        models = [cnnarch.get_model(name, weights="FASHION_MNIST") for name in SHIPPED]
+    rows = [measure(model.eval()) for model in models]
     missed = [row["network"] for row in rows if float(row["points_lost"]) > 0.5]
     results = {"images": 10_000, "calibration": CALIBRATION, "networks": rows, "missed": missed}
     keep("int8_accuracy", "at most 0.5 points below float32", results)

@@ -1,6 +1,7 @@
 """int8 costs next to no accuracy, and the same images give the same model."""
 
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,20 @@ def test_every_network_is_quantised(model: cnnarch.ImageClassifier) -> None:
     logits = runner(graph)(images)
     assert logits.shape == (8, model.num_classes)
     assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize(("vnni", "largest"), [(False, 64), (True, 127)])
+def test_weights_take_half_the_range_where_sums_would_overflow(
+    monkeypatch: pytest.MonkeyPatch, vnni: bool, largest: int
+) -> None:
+    """Without VNNI two products of an 8-bit map and weight are added in 16 bits: 2 * 255 * 64."""
+    assert 2 * 255 * 64 < 2**15 < 2 * 255 * 127
+    module = sys.modules[quantize.__module__]  # the package has the function by this name
+    monkeypatch.setattr(module, "_has_vnni", lambda: vnni)
+    graph = quantize(cnnarch.lenet5(in_channels=3).eval(), smooth(8))
+    constants = [op for op in graph.get_ops() if op.get_type_name() == "Constant"]
+    weights = [op.data for op in constants if op.get_element_type().get_type_name() == "i8"]
+    assert max(np.abs(values.astype(int)).max() for values in weights) == largest
 
 
 def test_the_same_images_give_the_same_model_and_leave_random_numbers_alone() -> None:
