@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch.testing import assert_close
 
-from benchmarks.measure import RESULTS, alternate, check_machine, keep, ratio_of_medians
+from benchmarks.measure import alternate, file_here, keep, ratio_of_medians
 from benchmarks.pairs import PAIRS, Pair, images
 
 BAR = "at most 1.05x the time of torchvision's or timm's twin each, 1.0x geometric mean"
-FILE = RESULTS / "eager.json"
+FILE = file_here("eager")
 RUNS = {1: 25, 16: 5}
 PROCESSES = 4
 
@@ -65,10 +65,9 @@ def row_name(pair: Pair, batch: int) -> str:
 
 def one(pair: Pair, batch: int) -> None:
     """Measure a row and keep it."""
-    check_machine(FILE)
     rows: dict[str, Any] = {**done(), row_name(pair, batch): over_processes(pair, batch)}
     mean = statistics.geometric_mean(row["ratio"] for row in rows.values())
-    keep("eager", BAR, {**rows, "geometric mean": mean})
+    keep("eager", BAR, {**rows, "geometric mean": mean}, FILE)
 
 
 def main(words: list[str]) -> None:

@@ -10,7 +10,6 @@ as they end; a run that was stopped goes on. All candidates of a row take turns 
 
 import gc
 import json
-import re
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from torch import nn
 from benchmarks.measure import (
     RESULTS,
     alternate,
+    file_here,
     keep,
     machine,
     machine_name,
@@ -141,8 +141,7 @@ def measure(pair: Pair, batch: int) -> dict[str, Any]:
 
 def row_file(name: str, batch: int) -> Path:
     """Where a row of this machine is kept."""
-    here = re.sub(r"\W+", "-", machine_name(machine())).strip("-").lower()
-    return FOLDER / here / f"{name}-{batch}.json"
+    return file_here("inference").with_suffix("") / f"{name}-{batch}.json"
 
 
 def one(name: str, batch: int) -> None:

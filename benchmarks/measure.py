@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -69,8 +70,8 @@ def ratio_of_medians(seconds: Mapping[str, Sequence[float]], ours: str, theirs: 
     return statistics.median(seconds[ours]) / statistics.median(seconds[theirs])
 
 
-def keep(question: str, bar: str, results: Any) -> None:
-    """Print results and write them to results/QUESTION.json."""
+def keep(question: str, bar: str, results: Any, path: Path | None = None) -> None:
+    """Print results and write them to results/QUESTION.json, or to `path`."""
     record = {
         "question": question,
         "bar": bar,
@@ -80,7 +81,7 @@ def keep(question: str, bar: str, results: Any) -> None:
         "versions": versions(),
         "results": results,
     }
-    write(RESULTS / f"{question}.json", record)
+    write(path or RESULTS / f"{question}.json", record)
     print(json.dumps(record, indent=2))
 
 
@@ -111,6 +112,18 @@ def machine_name(machine: Mapping[str, Any]) -> str:
     """A machine as tables name it; processors of one name may differ in their instructions."""
     processor = machine["processor"].replace("(R)", "").removesuffix(" Processor")
     return f"{processor}, {machine['instructions']}"
+
+
+def file_here(question: str) -> Path:
+    """Where this machine's results are kept, of a question whose answer differs between them."""
+    here = re.sub(r"\W+", "-", machine_name(machine())).strip("-").lower()
+    return RESULTS / question / f"{here}.json"
+
+
+def of_each_machine(question: str) -> dict[str, Any]:
+    """The results of such a question, by the names of the machines."""
+    records = [json.loads(path.read_text()) for path in sorted((RESULTS / question).glob("*.json"))]
+    return {machine_name(record["machine"]): record["results"] for record in records}
 
 
 def check_machine(path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import every_network, inference, transfer, zoo
-from benchmarks.measure import RESULTS
+from benchmarks.measure import RESULTS, of_each_machine
 
 DOCS = RESULTS.parent.parent / "docs"
 NOT_YET = "Not measured yet."
@@ -68,6 +68,9 @@ def answers() -> list[Answer]:
         kept = results(question)
         if kept is not None:
             found += read(kept)
+    for question, read_on in READERS_OF_MACHINES.items():
+        for machine, kept in of_each_machine(question).items():
+            found += read_on(kept, machine)
     return found
 
 
@@ -122,28 +125,30 @@ def _engines_alone(figures: dict[str, float], precision: str, batch: int) -> str
     return f"the better engine used directly takes {over_eager / over_engine:.2f}x"
 
 
-def _eager(kept: dict[str, Any]) -> list[Answer]:
+def _eager(kept: dict[str, Any], machine: str) -> list[Answer]:
     worst, ratio = _worst(kept, "ratio")
     mean = kept["geometric mean"]
     return [
-        Answer("plain eager forward over their twins, geometric mean", 1.0, mean),
-        Answer(f"plain eager forward, the worst ({worst})", 1.05, ratio),
+        Answer(f"plain eager forward over their twins, geometric mean, {machine}", 1.0, mean),
+        Answer(f"plain eager forward, the worst ({worst}), {machine}", 1.05, ratio),
         *(
-            Answer(f"plain eager forward, {name}", 0.6, kept[name]["ratio"])
+            Answer(f"plain eager forward, {name}, {machine}", 0.6, kept[name]["ratio"])
             for name in ("mixer_b16, batch 1", "mixer_b16, batch 16")
         ),
     ]
 
 
-def _training(kept: dict[str, Any]) -> list[Answer]:
+def _training(kept: dict[str, Any], machine: str) -> list[Answer]:
     worst, ratio = _worst(kept, "ratio plain")
     mean = kept["geometric mean of ratio"]
     rows = [row for row in kept.values() if isinstance(row, dict)]
-    name = f"training step, batch 16, over torchvision's default, geometric mean of {len(rows)}"
+    name = f"training step, batch 16, over torchvision's default, geometric mean, {machine}"
     why = "" if any("bf16-mixed_ms" in row for row in rows) else "this machine has no bfloat16"
     return [
         Answer(name, 0.62, mean, why=why),
-        Answer(f"plain training step over their twins, the worst ({worst})", 1.05, ratio),
+        Answer(
+            f"plain training step over their twins, the worst ({worst}), {machine}", 1.05, ratio
+        ),
     ]
 
 
@@ -156,8 +161,6 @@ def _worst(kept: dict[str, Any], key: str) -> tuple[str, float]:
 
 READERS: dict[str, Callable[[Any], list[Answer]]] = {
     "inference": _optimised,
-    "eager": _eager,
-    "training_step": _training,
     "folder": lambda kept: [
         Answer(f"images a second, 1,000 JPEG files to labels, {name}", 2.5, row["ratio"], more=True)
         for name, row in kept.items()
@@ -188,10 +191,20 @@ READERS: dict[str, Callable[[Any], list[Answer]]] = {
     ],
 }
 
+READERS_OF_MACHINES: dict[str, Callable[[Any, str], list[Answer]]] = {
+    "eager": _eager,
+    "training_step": _training,
+}
 
-def eager_table() -> str:
+
+def tables_of(question: str, table: Callable[[dict[str, Any]], str]) -> str:
+    """A table for each machine that was asked."""
+    kept = of_each_machine(question)
+    return "\n\n".join(f"{machine}:\n\n{table(rows)}" for machine, rows in kept.items())
+
+
+def eager_table(kept: dict[str, Any]) -> str:
     """Plain forwards, milliseconds a batch."""
-    kept = results("eager") or {}
     lines = [
         "| network | theirs | cnnarch | ratio |",
         "|---|--:|--:|--:|",
@@ -203,9 +216,8 @@ def eager_table() -> str:
     return "\n".join(lines)
 
 
-def training_table() -> str:
+def training_table(kept: dict[str, Any]) -> str:
     """Training steps, milliseconds."""
-    kept = results("training_step") or {}
     lines = [
         "| network | theirs | plain | ratio, plain | float32 | bfloat16 | chosen | ratio |",
         "|---|--:|--:|--:|--:|--:|---|--:|",
@@ -275,8 +287,8 @@ def pages() -> dict[Path, str]:
         (speed, "bars", summary()),
         (speed, "batch 1", inference.tables(1)),
         (speed, "batch 16", inference.tables(16)),
-        (speed, "eager", eager_table()),
-        (speed, "training", training_table()),
+        (speed, "eager", tables_of("eager", eager_table)),
+        (speed, "training", tables_of("training_step", training_table)),
         (speed, "every network", every_network.table()),
     ):
         text[page] = replace_table(text[page], name, table if _has_rows(table) else NOT_YET)

@@ -20,17 +20,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.measure import (
-    RESULTS,
-    alternate,
-    check_machine,
-    keep,
-    ratio_of_medians,
-)
+from benchmarks.measure import alternate, file_here, keep, ratio_of_medians
 from benchmarks.pairs import PAIRS, Pair, images
 
 BAR = "at most 0.62x, geometric mean"
-FILE = RESULTS / "training_step.json"
+FILE = file_here("training_step")
 BATCH = 16
 RUNS = 3
 WARMUP = 1
@@ -90,14 +84,13 @@ def done() -> dict[str, dict[str, Any]]:
 def main(names: list[str]) -> None:
     for pair in PAIRS:
         if pair.network in names or (not names and pair.network not in done()):
-            check_machine(FILE)
             rows: dict[str, Any] = {**done(), pair.network: measure(pair)}
             gc.collect()
             means = {
                 f"geometric mean of {key}": statistics.geometric_mean(r[key] for r in rows.values())
                 for key in ("ratio", "ratio plain")
             }
-            keep("training_step", BAR, {**rows, **means})
+            keep("training_step", BAR, {**rows, **means}, FILE)
 
 
 if __name__ == "__main__":
