@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 PAUSE = 0.02  # seconds; threads of OpenMP and of ONNX Runtime sleep by then
+SETTLE = 0.02  # seconds of calls that do not count
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("cnnarch", "torch", "torchvision", "timm", "safetensors", "onnxruntime", "openvino")
 
@@ -34,8 +35,9 @@ def alternate(
         candidates: what is called, by name.
         runs: calls of each that count.
         warmup: calls of each before, that do not.
-        settle: whether a turn begins with a pause and a call that does not count, as for engines
-            with threads of their own: those of the one before go on spinning for a while.
+        settle: whether a turn begins with a pause and calls that do not count, as for engines with
+            threads of their own: those of the one before go on spinning for a while, and after
+            ONNX Runtime the first four calls of OpenVINO take up to twice as long.
         within: the context in which the turn of a candidate happens, from its name.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
@@ -44,7 +46,10 @@ def alternate(
             with within(name):
                 if settle:
                     time.sleep(PAUSE)
+                    settled = time.perf_counter() + SETTLE
                     call()
+                    while time.perf_counter() < settled:
+                        call()
                 start = time.perf_counter()
                 call()
                 end = time.perf_counter()
