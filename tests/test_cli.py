@@ -13,6 +13,7 @@ import cnnarch
 from cnnarch._cards import CARDS
 from cnnarch.cli import main
 from cnnarch.cli.names import USUAL
+from cnnarch.cli.training import _options, _usual_folder
 from cnnarch.weights import Preprocessing
 
 QUICK = ["--num_epochs", "1", "--image_resolution", "32"]
@@ -174,6 +175,69 @@ def test_train_resumes_overwrites_or_refuses(capsys: pytest.CaptureFixture[str])
     assert "holds a run" in failure(capsys, *words)
 
 
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        ["--data", "mnist", "--data_root", "nothing"],
+        ["--nesterov", "true", "--momentum", "0"],
+        ["--model_options", "{tanh: true}"],
+        ["--accelerator", "tpu"],
+    ],
+)
+def test_a_mistake_leaves_no_run_and_overwrites_none(
+    mistake: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "lenet5", *QUICK, "--output", "run"]
+    failure(capsys, *words, *mistake)
+    assert not Path("run").exists()
+    Path("run").mkdir()
+    Path("run/recipe.yaml").write_text("model: lenet5\n")
+    Path("run/report.html").write_text("of weeks")
+    failure(capsys, *words, *mistake, "--overwrite")
+    assert Path("run/report.html").read_text() == "of weeks"
+
+
+def test_only_a_run_is_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("recipe.yaml").write_text("model: lenet5\n")
+    Path("thesis.tex").write_text("of years")
+    line = failure(capsys, "train", "lenet5", *QUICK, "--output", ".", "--overwrite")
+    assert "holds more than a run (thesis.tex)" in line
+    assert Path("thesis.tex").read_text() == "of years"
+
+
+def test_epochs_asked_for_take_the_place_of_a_recipes_steps() -> None:
+    words = ["train", "resnet20_cifar", "--recipe", "resnet-cifar"]
+    assert _options(words[1:], "train", cnnarch.get_card("resnet20_cifar")).num_steps == 64_000
+    for more in (["--num_epochs", "1"], ["--num-epochs=10"]):
+        options = _options([*words[1:], *more], "train", cnnarch.get_card("resnet20_cifar"))
+        assert options.num_steps is None
+    both = [*words[1:], "--num_epochs", "1", "--num_steps", "7"]
+    assert _options(both, "train", cnnarch.get_card("resnet20_cifar")).num_steps == 7
+
+
+@pytest.mark.parametrize(
+    ("data", "folder"),
+    [
+        ("cifar10", "runs/lenet5-cifar10"),
+        ("folder:../../photos", "runs/lenet5-folder-photos"),
+        ("folder:/home/me/my photos/", "runs/lenet5-folder-home-me-my-photos"),
+    ],
+)
+def test_a_run_without_a_folder_goes_into_runs(data: str, folder: str) -> None:
+    assert _usual_folder("lenet5", data) == folder
+
+
+def test_ctrl_c_is_no_crash(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cnnarch.cli.run_train", interrupted)
+    assert main(["train", "lenet5"]) == 130
+    assert capsys.readouterr().err == "cnnarch: stopped\n"
+
+
 def test_the_command_line_wins_over_the_file_and_the_file_over_the_recipe() -> None:
     Path("mine.yaml").write_text("learning_rate: 1e-3\nnum_epochs: 1\nbatch_size: 64\n")
     words = ["train", "lenet5", "--config", "mine.yaml", "--batch_size", "48", "--output", "run"]
@@ -250,7 +314,9 @@ def test_compare_trains_each_and_draws_them_together(capsys: pytest.CaptureFixtu
         (["train", "lenet5", "--image_resolution", "8"], "32 pixels or more, the data's is 8"),
         (["train", "lenet5", "--data", "folder:gone"], "no folder gone"),
         (["compare", "lenet5"], "name two networks or more"),
-        (["compare", "lenet5", "lenet"], "name two networks or more"),
+        (["compare", "lenet5", "lenet"], "name each network once, got lenet5, lenet5"),
+        (["train", "lenet5", "--devices", "0"], "devices"),
+        (["train", "lenet5", "--then", "[{learning_rate: fast}]"], "learning_rate"),
         (["compare", "lenet5", "lenet5_bm"], "did you mean 'lenet5_bn'"),
         (["info", "resnet5O"], "did you mean 'resnet50'"),
         (["list", "--family", "resnets"], "no family 'resnets'"),

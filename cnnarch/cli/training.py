@@ -1,8 +1,8 @@
 """train and compare: the command line, over a file, over a recipe."""
 
 import re
-import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ def run_train(words: Sequence[str]) -> int:
     if len(names) != 1:
         raise ValueError(f"name one network, such as lenet5, or a family: {', '.join(USUAL)}")
     name = USUAL.get(names[0], names[0])
-    folder = Path(options.output or f"runs/{name}-{options.data}".replace(":", "-"))
+    folder = Path(options.output or _usual_folder(name, options.data))
     results = _train_one(name, folder, words, "train")
     if results:
         show_figures(results["test"])
@@ -43,9 +43,13 @@ def run_compare(words: Sequence[str]) -> int:
 
     options = _options(words, "compare")
     names = [cnnarch.get_card(USUAL.get(name, name)).name for name in options.networks]
-    if len(set(names)) < max(2, len(names)) or options.devices > 1:
-        raise ValueError("name two networks or more, such as resnet18 plain18, on one device")
-    folder = Path(options.output or f"runs/{'-'.join(names)}")
+    if len(names) < 2:
+        raise ValueError("name two networks or more, such as resnet18 plain18")
+    if len(set(names)) < len(names):
+        raise ValueError(f"name each network once, got {', '.join(names)}")
+    if options.devices * options.num_nodes > 1:
+        raise ValueError("networks are compared on one device")
+    folder = Path(options.output or _usual_folder("-".join(names), options.data))
     rows, histories = [], {}
     for name in names:
         results = _train_one(name, folder / name, [*words, "--test_each_epoch=true"], "compare")
@@ -69,8 +73,6 @@ def _train_one(
     card = cnnarch.get_card(name)
     options = _options(words, command, card)
     recipe = Recipe(**{key: options[key] for key in Recipe.__dataclass_fields__})
-    if options.overwrite and is_first_process():
-        _remove_run(folder)
     data = load_data(
         options.data,
         root=options.data_root,
@@ -90,6 +92,7 @@ def _train_one(
         recipe,
         folder,
         resume=options.resume,
+        overwrite=options.overwrite,
         machine=Machine(
             options.devices, options.num_nodes, options.accelerator, options.num_workers
         ),
@@ -105,10 +108,13 @@ def _options(words: Sequence[str], command: str, card: ModelCard | None = None) 
 
     words = [_underscored(word) for word in words]
     if card is None:  # to learn which network and which data
-        return _parsed(_training_parser(command), [w for w in words if w[:7] != "--print"])
+        return _parsed(_training_parser(command), _without_print(words))
     first = _options(words, command)
+    given = _parsed(_training_parser(command), _without_print(words), defaults=False)
     names = [f"{card.name}-{first.data}", f"{card.family}-{first.data}", card.name, card.family]
     recipe = find_recipe(first.recipe) if first.recipe else find_recipe(*names, "default")
+    if "num_epochs" in given:  # they take the place of the recipe's steps
+        recipe = replace(recipe, num_steps=None)
     parser = _training_parser(command, recipe)
     parser.set_defaults(model=card.name)
     return parser.instantiate(_parsed(parser, words))
@@ -150,13 +156,26 @@ def _underscored(word: str) -> str:
     return f"--{name.replace('-', '_')}{equals}{value}"
 
 
-def _parsed(parser: "ArgumentParser", words: Sequence[str]) -> "Namespace":
+def _without_print(words: Sequence[str]) -> list[str]:
+    """The words but for --print_config, after which nothing else would happen."""
+    return [word for word in words if not word.startswith("--print")]
+
+
+def _usual_folder(networks: str, data: str) -> str:
+    """Where a run goes if nobody says where; data may be folder:PATH."""
+    words = re.sub(r"\W+", "-", data).strip("-")
+    return f"runs/{networks}-{words}"
+
+
+def _parsed(
+    parser: "ArgumentParser", words: Sequence[str], *, defaults: bool = True
+) -> "Namespace":
     from jsonargparse import ArgumentError
 
     from cnnarch.training.recipe import unknown_key
 
     try:
-        return parser.parse_args(words)
+        return parser.parse_args(words, defaults=defaults)
     except ArgumentError as error:
         found = re.search(r"unrecognized arguments: --([\w.]+)|Option '(.+?)'", str(error))
         if found:
@@ -166,12 +185,6 @@ def _parsed(parser: "ArgumentParser", words: Sequence[str]) -> "Namespace":
             message = "the file named with --config must hold keys and values, as in num_epochs: 5"
             raise ValueError(message) from error
         raise ValueError(str(error)) from error
-
-
-def _remove_run(folder: Path) -> None:
-    """Remove a run's folder, and no other."""
-    if (folder / "recipe.yaml").exists():
-        shutil.rmtree(folder)
 
 
 def _tell_epoch(row: Mapping[str, float]) -> None:

@@ -132,6 +132,11 @@ class Stopper(Callback):
         if self._asked(trainer):
             self._stop(trainer, 0)
 
+    def on_train_end(self, trainer: Trainer, _task: LightningModule) -> None:
+        """Stop after the last epoch, which is saved: a next stage would not know of the signal."""
+        if self._asked(trainer):
+            self._stop(trainer, int(trainer.num_training_batches), trainer.current_epoch)
+
     def teardown(self, _trainer: Trainer, _task: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Give the signals back."""
         while self.handlers:
@@ -147,8 +152,9 @@ class Stopper(Callback):
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
         return asked
 
-    def _stop(self, trainer: Trainer, step: int) -> None:
-        raise TrainingStopped(self.received or signal.SIGTERM, trainer.current_epoch + 1, step)
+    def _stop(self, trainer: Trainer, step: int, epoch: int | None = None) -> None:
+        number = self.received or signal.SIGTERM
+        raise TrainingStopped(number, epoch or trainer.current_epoch + 1, step)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -101,7 +101,7 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
         preprocessing: from pixels to the network's input.
 
     Raises:
-        ValueError: there are no images, or a label names no class.
+        ValueError: there are no images, not a label for each, or a label names no class.
     """
 
     pixels: Tensor | FilePixels
@@ -112,6 +112,8 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
     def __post_init__(self) -> None:
         if not len(self.labels):
             raise ValueError("a set of images must have at least one image")
+        if len(self.pixels) != len(self.labels):
+            raise ValueError(f"there are {len(self.pixels)} images and {len(self.labels)} labels")
         low, high = int(self.labels.min()), int(self.labels.max())
         if low < 0 or high >= len(self.classes):
             raise ValueError(

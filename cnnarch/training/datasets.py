@@ -236,9 +236,10 @@ def _read_cifar(folder: str, root: Path) -> Source:
 
 
 def read_folder(folder: Path, size: int, channels: int) -> Source:
-    """A folder of images for each class, in `folder` or in its train and test (or val).
+    """A folder of images for each class, in `folder` or in its train and test.
 
-    Without a test folder a fifth of each class is held out, drawn with a fixed seed.
+    The latter may be called val, valid or validation. Without a test folder a fifth of
+    each class is held out, drawn with a fixed seed.
 
     Raises:
         ValueError: the folder is missing, has fewer than two classes or one with too few
@@ -246,7 +247,8 @@ def read_folder(folder: Path, size: int, channels: int) -> Source:
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
-    held_out = next((folder / name for name in ("test", "val") if (folder / name).is_dir()), None)
+    names = ("test", "val", "valid", "validation")
+    held_out = next((folder / name for name in names if (folder / name).is_dir()), None)
     if (folder / "train").is_dir() and held_out:
         train = _files_by_class(folder / "train")
         test = _files_by_class(held_out)

@@ -111,6 +111,7 @@ def fit(
     """
     recipe = recipe or Recipe()
     check_fits(model, data.train)
+    machine.check()
     folder = None if output is None else Path(output)
     recorder = Recorder(History(), folder and folder / "metrics.csv", tell)
     with isolate_rng(), quiet(), tempfile.TemporaryDirectory() as scratch:

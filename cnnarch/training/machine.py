@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from torch import nn
 
@@ -43,18 +44,41 @@ class Machine(NamedTuple):
     accelerator: str = "auto"
     num_workers: int = 0
 
+    def check(self) -> None:
+        """Find mistakes before anything is written.
+
+        Raises:
+            ValueError: torchrun started another number of processes, each of which would train by
+                itself; there is no such accelerator, or not as many devices.
+        """
+        started = int(os.environ.get("WORLD_SIZE", "1"))
+        if started > 1 and started != self.devices * self.num_nodes:
+            raise ValueError(
+                f"{started} processes were started, for devices={self.devices} on "
+                f"num_nodes={self.num_nodes}: devices is the number on each machine"
+            )
+        with quiet():
+            self.trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False)
+
     def trainer(self, **options: Any) -> Trainer:
-        """A Lightning trainer that computes here."""
-        return Trainer(
-            accelerator=self.accelerator,
-            devices=self.devices,
-            num_nodes=self.num_nodes,
-            strategy="ddp" if self.devices * self.num_nodes > 1 else "auto",
-            use_distributed_sampler=False,  # BatchSampler shares the images out
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            **options,
-        )
+        """A Lightning trainer that computes here.
+
+        Raises:
+            ValueError: there is no such accelerator, or not as many devices.
+        """
+        try:
+            return Trainer(
+                accelerator=self.accelerator,
+                devices=self.devices,
+                num_nodes=self.num_nodes,
+                strategy="ddp" if self.devices * self.num_nodes > 1 else "auto",
+                use_distributed_sampler=False,  # BatchSampler shares the images out
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+                **options,
+            )
+        except MisconfigurationException as error:
+            raise ValueError(str(error)) from error
 
     def precision(self, wanted: str, model: nn.Module, small: bool = False) -> str:
         """Lightning's name of a precision.

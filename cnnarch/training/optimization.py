@@ -46,7 +46,8 @@ def make_schedule(optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) ->
     total = num_epochs * steps_per_epoch
     warmup = min(round(recipe.warmup_epochs * steps_per_epoch), total - 1)
     if recipe.schedule == "one-cycle":
-        climb = warmup / total if warmup else CLIMB
+        # OneCycleLR divides by the steps of the climb less one.
+        climb = max(warmup, 1.5) / total if warmup else CLIMB
         return OneCycleLR(optimizer, recipe.learning_rate, total_steps=total, pct_start=climb)
     schedule: LRScheduler
     if recipe.schedule == "cosine":

@@ -124,19 +124,33 @@ class Recipe:
                 raise ValueError(f"{name} must be {_listed(choices)}, got {getattr(self, name)!r}")
         if self.init is not None:
             check_choice("init", self.init, RULES)
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
         if not self.validation and (self.early_stopping or self.keep_best):
             raise ValueError("early_stopping and keep_best need a validation share above 0")
         unknown = {key for stage in self.then for key in stage} - set(_STAGE_KEYS)
         if unknown:
-            raise ValueError(f"a stage in then cannot change {_listed(unknown)}")
+            allowed = f"it can change {', '.join(_STAGE_KEYS)}"
+            raise ValueError(f"a stage in then cannot change {_listed(unknown)}; {allowed}")
         for stage in self.then:
-            replace(self, then=[], **stage)  # is checked as it is made
+            replace(self, then=[]).changed(stage)  # is checked as it is made
 
     def stages(self) -> Iterator["Recipe"]:
         """The recipe of each stage: of the first, then of those in `then`."""
         first = replace(self, then=[])
         yield first
-        yield from (replace(first, **changes) for changes in self.then)
+        yield from (first.changed(stage) for stage in self.then)
+
+    def changed(self, values: dict[str, Any]) -> "Recipe":
+        """The same recipe with other values of some keys; epochs take the place of steps.
+
+        Raises:
+            ValueError: an unknown key or a value that it cannot have, with what is allowed.
+        """
+        length: dict[str, Any] = {}
+        if "num_epochs" in values and "num_steps" not in values:
+            length["num_steps"] = None
+        return Recipe.from_dict({**asdict(self), **length, **values})
 
     @classmethod
     def parser(cls, defaults: "Recipe | None" = None, **options: Any) -> ArgumentParser:

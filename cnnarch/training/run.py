@@ -25,11 +25,13 @@ from cnnarch.training.engine import HERE, Evaluation, check_fits, evaluate, fit
 from cnnarch.training.history import History
 from cnnarch.training.machine import Machine, first_of_group, is_first_process
 from cnnarch.training.recipe import Recipe
-from cnnarch.training.report import draw_pictures, write_report
+from cnnarch.training.report import TITLES, draw_pictures, write_report
 
 __all__ = ["build_model", "read_results", "train"]
 
 RECIPE, RESULTS, CHECKPOINTS = "recipe.yaml", "results.json", "checkpoints"
+HISTORY, REPORT = "metrics.csv", "report.html"
+SAVED = ("model.safetensors", "config.json", "README.md")  # by `save_pretrained`
 SET_BY_DATA = ("num_classes", "in_channels")  # options of the network that the data decide
 
 
@@ -66,6 +68,7 @@ def train(
     folder: str | PathLike[str],
     *,
     resume: bool = False,
+    overwrite: bool = False,
     machine: Machine = HERE,
     loggers: Sequence[Logger] = (),
     progress: bool = False,
@@ -80,6 +83,7 @@ def train(
         folder: gets recipe.yaml at once, metrics.csv and checkpoints after each epoch, and in
             the end model.safetensors, config.json, pictures, report.html and results.json.
         resume: whether to go on with the same run in `folder`, if there is one.
+        overwrite: whether to remove the run in `folder` first, if there is one.
         machine: where to compute.
         loggers: any of Lightning's, besides metrics.csv.
         progress: whether to show a bar.
@@ -89,24 +93,33 @@ def train(
         what results.json holds; None in all processes but the first.
 
     Raises:
-        ValueError: the folder holds another run, or the network does not fit the data.
+        ValueError: the folder holds another run or other files, the network does not fit the
+            data, or the machine is not as `machine` says. The folder is then as it was.
         NonFiniteLossError: the loss became infinite or not a number.
     """
     check_fits(model, data.train)  # before there is a folder
+    machine.check()
     place = Path(folder)
+    if overwrite and is_first_process():
+        _remove(place)
     if finished := _open(place, _description(model, data, recipe), resume):
         return finished
-    history = fit(
-        model,
-        data,
-        recipe,
-        output=place,
-        resume=resume,
-        machine=machine,
-        loggers=loggers,
-        progress=progress,
-        tell=tell,
-    )
+    try:
+        history = fit(
+            model,
+            data,
+            recipe,
+            output=place,
+            resume=resume,
+            machine=machine,
+            loggers=loggers,
+            progress=progress,
+            tell=tell,
+        )
+    except Exception:
+        if is_first_process() and not _has_begun(place):
+            _remove(place)  # whoever mends the mistake shall find no run
+        raise
     if not first_of_group():
         return None
     saved: Any = model  # what it does not have yet, it is given
@@ -116,7 +129,7 @@ def train(
     results = _results(model, data, recipe, history, figures)
     names = draw_pictures(model, data, history, figures, place)
     pictures = {name: place / f"{name}.png" for name in names}
-    write_report(place / "report.html", results, (place / RECIPE).read_text(), pictures)
+    write_report(place / REPORT, results, (place / RECIPE).read_text(), pictures)
     _write(place / RESULTS, json.dumps(results, indent=2))  # the last: it says that all is there
     shutil.rmtree(place / CHECKPOINTS)
     return results
@@ -163,11 +176,36 @@ def _open(folder: Path, description: dict[str, Any], resume: bool) -> dict[str, 
                     f"{folder} holds a run with {key}={old.get(key)!r}, not {description[key]!r}"
                 )
         return read_results(folder) or None
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} holds other files; name an empty or new folder")
+    if folder.exists() and (others := _others(folder)):
+        raise ValueError(f"{folder} holds other files ({others[0]}); name an empty or new folder")
     folder.mkdir(parents=True, exist_ok=True)
     _write(recipe, yaml.safe_dump(description, sort_keys=False, width=100))
     return None
+
+
+def _has_begun(folder: Path) -> bool:
+    """Whether a run has saved anything."""
+    return (folder / HISTORY).exists() or any((folder / CHECKPOINTS).glob("*.ckpt"))
+
+
+def _others(folder: Path) -> list[str]:
+    """Names of what no run has put there."""
+    files = {RECIPE, RESULTS, HISTORY, REPORT, *SAVED, *(f"{name}.png" for name in TITLES)}
+    known = files | {f"{name}.part" for name in files} | {CHECKPOINTS}
+    return sorted(path.name for path in folder.iterdir() if path.name not in known)
+
+
+def _remove(folder: Path) -> None:
+    """Remove the run in a folder.
+
+    Raises:
+        ValueError: there are other files, which may be anybody's.
+    """
+    if not (folder / RECIPE).exists():
+        return
+    if others := _others(folder):
+        raise ValueError(f"{folder} holds more than a run ({others[0]}): remove it yourself")
+    shutil.rmtree(folder)
 
 
 def _results(

@@ -1,5 +1,6 @@
 """One stage of a recipe: Lightning's parts put together, and the files that survive anything."""
 
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,11 +80,30 @@ class StageRun:
             enable_progress_bar=progress,
         )
         last = self._file("last")
-        start = str(last) if resume and last.exists() else None
-        model.train()  # Lightning leaves the mode as it is; networks keep frozen layers in eval
-        with arranged(model, small, channels_last):
-            trainer.fit(task, datamodule=module, ckpt_path=start, weights_only=True)
+        start = last if resume and last.exists() else None
+        if start and self._ended(_load(start), trainer.max_epochs):
+            self._take(model, _load(start))
+        else:
+            model.train()  # Lightning leaves the mode as it is; networks keep frozen layers in eval
+            with arranged(model, small, channels_last):
+                trainer.fit(task, datamodule=module, ckpt_path=start, weights_only=True)
         self._finish(model, trainer)
+
+    def _ended(self, saved: dict[str, Any], max_epochs: int | None) -> bool:
+        """Whether nothing but the result was missing when this was saved.
+
+        Lightning would not train on, but not end as usual either: weights would not be averaged.
+        """
+        rows = saved["callbacks"][self.recorder.state_key]["rows"]
+        done = len(rows) - len(self.recorder.history.rows)  # it has those of earlier stages
+        stopping = saved["callbacks"].get(_early_stopping(self.recipe).state_key)
+        patient = stopping is None or stopping["wait_count"] < stopping["patience"]
+        return done == max_epochs or not patient
+
+    def _take(self, model: nn.Module, saved: dict[str, Any]) -> None:
+        """Weights, averaged if they were, and figures of a stage that ended."""
+        model.load_state_dict(_weights(saved))
+        self.recorder.load_state_dict(saved["callbacks"][self.recorder.state_key])
 
     def _images(self, data: ImageData, machine: Machine, channels_last: bool) -> ImageDataModule:
         recipe = self.recipe
@@ -107,7 +127,7 @@ class StageRun:
         if recipe.ema:
             callbacks.append(EMAWeightAveraging(decay=recipe.ema))
         if recipe.early_stopping:
-            callbacks.append(EarlyStopping("val_acc", mode="max", patience=recipe.early_stopping))
+            callbacks.append(_early_stopping(recipe))
         if progress:
             callbacks.append(Bar(refresh_rate=max(1, steps // 50)))
         files: dict[str, Any] = {"dirpath": self.folder, "enable_version_counter": False}
@@ -123,13 +143,9 @@ class StageRun:
     def _finish(self, model: nn.Module, trainer: Trainer) -> None:
         """Leave one file: the weights that the next stage starts from, and the figures."""
         if self.recipe.keep_best:
-            best = torch.load(self._file("best"), map_location="cpu", weights_only=True)
-            weights = {
-                name.removeprefix(PREFIX): value
-                for name, value in best["state_dict"].items()
-                if name.startswith(PREFIX)
-            }
-            model.load_state_dict(weights)
+            # The others may have no such file: without an output folder each has its own.
+            best = _weights(_load(self._file("best"))) if trainer.is_global_zero else {}
+            model.load_state_dict(trainer.strategy.broadcast(best))
         if self.keep and trainer.is_global_zero:
             result = {"weights": model.state_dict(), "recorder": self.recorder.state_dict()}
             AtomicCheckpointIO().save_checkpoint(result, self._file("result"))
@@ -137,9 +153,35 @@ class StageRun:
                 self._file(kind).unlink(missing_ok=True)
 
     def _restore(self, model: nn.Module) -> None:
-        result = torch.load(self._file("result"), map_location="cpu", weights_only=True)
+        result = _load(self._file("result"))
         model.load_state_dict(result["weights"])
         self.recorder.load_state_dict(result["recorder"])
 
     def _file(self, kind: str) -> Path:
         return self.folder / f"stage-{self.number}-{kind}.ckpt"
+
+
+def _early_stopping(recipe: Recipe) -> EarlyStopping:
+    return EarlyStopping("val_acc", mode="max", patience=recipe.early_stopping)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds.
+
+    Raises:
+        ValueError: it is damaged, or holds what could run code.
+    """
+    try:
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} is damaged; remove it to do without") from error
+    return saved
+
+
+def _weights(saved: dict[str, Any]) -> dict[str, Any]:
+    """The network's weights in the checkpoint of a task."""
+    return {
+        name.removeprefix(PREFIX): value
+        for name, value in saved["state_dict"].items()
+        if name.startswith(PREFIX)
+    }

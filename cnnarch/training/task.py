@@ -161,8 +161,10 @@ class EvaluationTask(LightningModule):
         inputs, labels = batch
         logits = self.model(inputs).float()
         self.loss.update(cross_entropy(logits, labels), len(labels))
-        for figure in (self.top1, self.top5, self.calibration_error, self.confusion_matrix):
+        for figure in (self.top1, self.top5, self.confusion_matrix):
             figure.update(logits, labels)
+        # torchmetrics would take logits between 0 and 1, as NiN's may be, for probabilities.
+        self.calibration_error.update(logits.softmax(1), labels)
 
     def on_test_epoch_end(self) -> None:
         """Keep the figures, which Lightning would reset."""

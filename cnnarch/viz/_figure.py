@@ -82,6 +82,11 @@ class Shown(NamedTuple):
         return str(index) if self.classes is None else self.classes[index]
 
 
+def literal(name: str) -> str:
+    """A name as Matplotlib prints it: two dollars would enclose a formula."""
+    return name.replace("$", r"\$")
+
+
 def shown(
     images: Tensor | LabelledImages,
     count: int,

@@ -11,6 +11,7 @@ from cnnarch.viz._figure import (
     LabelledImages,
     Normalisation,
     Shown,
+    literal,
     new_figure,
     show_image,
     shown,
@@ -158,7 +159,8 @@ def _draw(some: Shown, heat: Tensor, chosen: list[int], title: str) -> "Figure":
     scaled = (heat - low) / (heat.amax((1, 2), keepdim=True) - low).clamp(min=1e-12)
     for i, pixels in enumerate(some.pixels):
         show_image(cells[0, i], pixels)
-        cells[0, i].set_title(some.name(chosen[i]).split(",")[0][:18], fontsize=8, pad=3)
+        name = some.name(chosen[i]).split(",")[0][:18]
+        cells[0, i].set_title(literal(name), fontsize=8, pad=3)
         show_image(cells[1, i], pixels if pixels.ndim == 2 else pixels.mean(2))
         cells[1, i].imshow(scaled[i].numpy(), cmap="inferno", alpha=0.65, vmin=0, vmax=1)
     figure.suptitle(title, fontsize=9)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cnnarch.viz._figure import new_figure
+from cnnarch.viz._figure import literal, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +32,7 @@ def confusion_matrix(
     if table.dim() != 2 or table.shape[0] != table.shape[1]:
         raise ValueError(f"expected a square of counts, got shape {tuple(table.shape)}")
     count = len(table)
-    names = [str(i) for i in range(count)] if classes is None else list(classes)
+    names = [str(i) for i in range(count)] if classes is None else [*map(literal, classes)]
     if len(names) != count:
         raise ValueError(f"{count} classes need as many names, got {len(names)}")
     shares = table / table.sum(1, keepdim=True).clamp(min=1)

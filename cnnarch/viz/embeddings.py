@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnarch.models._modes import evaluating
-from cnnarch.viz._figure import BLUE, LabelledImages, new_figure
+from cnnarch.viz._figure import BLUE, LabelledImages, literal, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -111,6 +111,7 @@ def _scatter(axes: Any, points: Any, labels: Tensor | None, classes: Sequence[st
     colors: Callable[[int], Any] = colormaps["tab10" if len(present) <= 10 else "tab20"]
     for i, label in enumerate(present):
         here = points[(labels == label).numpy()]
-        name = str(label) if classes is None else classes[label]
+        name = str(label) if classes is None else literal(classes[label])
+        name = f" {name}" if name.startswith("_") else name  # Matplotlib leaves those out
         axes.scatter(here[:, 0], here[:, 1], color=colors(i), label=name, **style)
     axes.legend(title="Classes", fontsize=8, frameon=False, bbox_to_anchor=(1, 1), loc="upper left")

@@ -106,7 +106,8 @@ def filters(
     for axes in figure.subplots(height, columns, squeeze=False).flatten():
         axes.set_axis_off()
     for axes, picture in zip(figure.axes, pictures[:count].numpy(), strict=False):
-        axes.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        values = picture if picture.shape[-1] == 3 else picture[..., 0]
+        axes.imshow(values, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     out, into, tall, wide = weight.shape
     figure.suptitle(f"{name}: {count} of {out} filters, {into} x {tall} x {wide}", fontsize=8)
     return figure

@@ -11,6 +11,7 @@ from cnnarch.viz._figure import (
     RED,
     LabelledImages,
     Normalisation,
+    literal,
     new_figure,
     show_image,
     shown,
@@ -123,4 +124,5 @@ def _grid(
 def _short(name: str, most: int = LONGEST) -> str:
     """What fits above an image; of names such as "tench, Tinca tinca" the first."""
     first = name.split(",")[0]
-    return first if len(first) <= most else first[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    short = first if len(first) <= most else first[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return literal(short)

@@ -109,3 +109,9 @@ def test_files_give_the_pixels_that_memory_does(tmp_path: Path) -> None:
     ):
         assert torch.equal(torch.as_tensor(a), torch.as_tensor(b))
     assert torch.equal(sets[0].subset(torch.tensor([3]))[Batch(torch.tensor([0]))][0], pixels[3:4])
+
+
+def test_each_image_needs_a_label() -> None:
+    pixels, labels = torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match="3 images and 2 labels"):
+        ImageSet(pixels, labels, ("a", "b"), Preprocessing(4, 4))

@@ -146,8 +146,9 @@ def test_a_folder_holds_out_a_fifth_of_each_class(tmp_path: Path) -> None:
     assert torch.equal(again.test.inputs(torch.arange(3)), data.test.inputs(torch.arange(3)))
 
 
-def test_a_folder_may_bring_its_own_test_images(tmp_path: Path) -> None:
-    for part, count in (("train", 4), ("val", 2)):
+@pytest.mark.parametrize("held_out", ["test", "val", "valid", "validation"])
+def test_a_folder_may_bring_its_own_test_images(tmp_path: Path, held_out: str) -> None:
+    for part, count in (("train", 4), (held_out, 2)):
         for name in ("cat", "dog"):
             photographs(tmp_path / part / name, count)
     data = load_data(f"folder:{tmp_path}", image_resolution=16, grayscale=True)

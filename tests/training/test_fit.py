@@ -380,3 +380,15 @@ def test_bf16_trains_in_bf16(data: ImageData) -> None:
     model[2].register_forward_hook(lambda *a: seen.append(a[2].dtype))
     fit(model, data, replace(QUICK, num_epochs=1, precision="bf16-mixed"))
     assert set(seen) == {torch.bfloat16}
+
+
+def test_calibration_is_of_probabilities_though_logits_look_like_them(data: ImageData) -> None:
+    class Sure(nn.Module):
+        """Class 0 always; its logits lie in 0 to 1 and sum to 1."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(len(images), 1)
+
+    confidence = math.e / (math.e + 3)
+    share = float((data.test.labels == 0).float().mean())
+    assert evaluate(Sure(), data.test).calibration_error == pytest.approx(confidence - share)

@@ -70,3 +70,19 @@ def test_depthwise_convolutions_are_trained_in_float32_on_processors(
     assert machine.precision("auto", cnnarch.mobilenet_v1()) == "32-true"
     assert machine.precision("auto", cnnarch.efficientnet_b0()) == "32-true"
     assert machine.precision("auto", cnnarch.se_resnext50_32x4d()) == "bf16-mixed"
+
+
+@pytest.mark.parametrize("machine", [Machine(), Machine(devices=2, num_nodes=2)])
+def test_as_many_processes_as_were_started_must_be_named(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun does
+    with pytest.raises(ValueError, match="2 processes were started"):
+        machine.check()
+    Machine(devices=2).check()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_an_accelerator_that_is_not_here_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="No supported gpu backend"):
+        Machine(accelerator="gpu").check()

@@ -130,3 +130,11 @@ def test_schedules_can_be_saved_without_code() -> None:
         torch.save(make_schedule(optimizer, recipe, STEPS).state_dict(), file)
         file.seek(0)
         assert torch.load(file, weights_only=True)
+
+
+def test_one_cycle_may_climb_in_a_single_step() -> None:
+    recipe = Recipe(num_epochs=2, warmup_epochs=1 / STEPS, learning_rate=0.1)
+    found = rates(recipe)
+    assert found[0] == pytest.approx(0.1 / 25)  # OneCycleLR begins at a 25th
+    assert found[1] > 0.09
+    assert found[-1] == pytest.approx(0.1 / 25e4, abs=1e-4)

@@ -1,7 +1,6 @@
 """What survives: an interrupted run ends with the weights of one that was not."""
 
 import os
-import pickle
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnarch.training import History, ImageData, Machine, Recipe, TrainingStopped, fit
+from cnnarch.training.stage import StageRun
 
 BASIC = Recipe(
     num_epochs=4,
@@ -137,9 +137,47 @@ def test_a_checkpoint_cannot_run_code(data: ImageData, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     folder.mkdir()
     torch.save({"state_dict": Evil()}, folder / "stage-1-last.ckpt")
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(ValueError, match=r"last\.ckpt is damaged"):
         fit(small(), data, BASIC, output=tmp_path, resume=True)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["an average of weights", "early stopping", "the best epoch"])
+def test_a_run_killed_after_its_last_checkpoint_ends_with_the_same_bits(
+    data: ImageData, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(RECIPES[name], num_epochs=6)
+    whole = small()
+    expected = fit(whole, data, recipe)
+
+    def die(*_: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StageRun, "_finish", die)
+        with pytest.raises(KilledError):
+            fit(small(), data, recipe, output=tmp_path)
+    resumed = small()
+    history = fit(resumed, data, recipe, output=tmp_path, resume=True)
+    a, b = state(whole), state(resumed)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert history["val_acc"] == expected["val_acc"]
+
+
+def test_a_signal_in_a_stages_last_step_is_not_lost(data: ImageData, tmp_path: Path) -> None:
+    recipe = RECIPES["two stages"]
+
+    def stop(row: dict[str, float]) -> None:
+        if row["epoch"] == 2:  # of two; the epoch's checkpoint comes after
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(TrainingStopped, match="SIGTERM in epoch 2"):
+        fit(small(), data, recipe, output=tmp_path, tell=stop)
+    whole, resumed = small(), small()
+    fit(whole, data, recipe)
+    assert len(fit(resumed, data, recipe, output=tmp_path, resume=True).rows) == 4
+    a, b = state(whole), state(resumed)
+    assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])

@@ -124,3 +124,10 @@ def test_results_that_are_none_are_named(tmp_path: Path) -> None:
 
 def test_a_folder_without_results_has_none(tmp_path: Path) -> None:
     assert read_results(tmp_path) == {}
+
+
+def test_half_a_recipe_of_a_killed_process_is_no_obstacle(
+    data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
+) -> None:
+    (tmp_path / "recipe.yaml.part").write_text("model: len")
+    assert train(lenet, data, replace(QUICK, num_epochs=1), tmp_path)

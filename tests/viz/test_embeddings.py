@@ -78,3 +78,14 @@ def test_mistakes_are_named() -> None:
         viz.embeddings(cnnarch.lenet5(), x, method="mds")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least 4 images are needed, got 3"):
         viz.embeddings(cnnarch.lenet5(), x[:3])
+
+
+def test_a_class_may_have_any_name(read: list[Any]) -> None:
+    model = cnnarch.lenet5(num_classes=2).eval()
+    names = ["_background", "$^$"]
+    labels = torch.tensor([0, 1] * 5)
+    figure = viz.embeddings(model, torch.randn(10, 1, 32, 32), labels, classes=names)
+    figure.canvas.draw()
+    assert read
+    texts = figure.axes[0].get_legend().get_texts()
+    assert [text.get_text().strip() for text in texts] == ["_background", r"\$^\$"]

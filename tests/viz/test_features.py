@@ -124,3 +124,9 @@ def test_filters_of_what_is_no_convolution_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         viz.filters(model, layer)
+
+
+@pytest.mark.parametrize("channels", [3, 8])
+def test_filters_of_one_pixel_are_drawn(channels: int) -> None:
+    model = nn.Sequential(nn.Conv2d(channels, 2, 1))
+    viz.filters(model).canvas.draw()
