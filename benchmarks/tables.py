@@ -81,7 +81,10 @@ def summary() -> str:
         bar = f"{'≥' if a.more else '≤'} {a.form.format(a.bar)}"
         missed = f"missed: {a.why}" if a.why else "missed"
         verdict = "reached" if a.reached else missed
-        lines.append(f"| {a.question} | {bar} | {a.form.format(a.measured)} | {verdict} |")
+        measured = a.form.format(a.measured)
+        if not a.reached and measured == a.form.format(a.bar):  # what is missed shall show it
+            measured = a.form.replace(".2f", ".3f").format(a.measured)
+        lines.append(f"| {a.question} | {bar} | {measured} | {verdict} |")
     return "\n".join(lines)
 
 
