@@ -179,7 +179,7 @@ def test_train_resumes_overwrites_or_refuses(capsys: pytest.CaptureFixture[str])
     "mistake",
     [
         ["--data", "mnist", "--data_root", "nothing"],
-        ["--nesterov", "true", "--momentum", "0"],
+        ["--optimizer", "sgd", "--nesterov", "true", "--momentum", "0"],
         ["--model_options", "{tanh: true}"],
         ["--accelerator", "tpu"],
     ],

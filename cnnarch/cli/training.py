@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,14 +106,17 @@ def _options(words: Sequence[str], command: str, card: ModelCard | None = None) 
     from cnnarch.training import find_recipe
 
     words = [_underscored(word) for word in words]
+    without_recipe = _training_parser(command)
+    # Nothing would come after --print_config, and this parser does not know the recipe yet.
+    unprinted = [word for word in words if not word.startswith("--print")]
+    first = _parsed(without_recipe, unprinted)
     if card is None:  # to learn which network and which data
-        return _parsed(_training_parser(command), _without_print(words))
-    first = _options(words, command)
-    given = _parsed(_training_parser(command), _without_print(words), defaults=False)
+        return first
+    given = _parsed(without_recipe, unprinted, defaults=False)
     names = [f"{card.name}-{first.data}", f"{card.family}-{first.data}", card.name, card.family]
     recipe = find_recipe(first.recipe) if first.recipe else find_recipe(*names, "default")
-    if "num_epochs" in given:  # they take the place of the recipe's steps
-        recipe = replace(recipe, num_steps=None)
+    if "num_epochs" in given:
+        recipe = recipe.changed({"num_epochs": given.num_epochs})
     parser = _training_parser(command, recipe)
     parser.set_defaults(model=card.name)
     return parser.instantiate(_parsed(parser, words))
@@ -154,11 +156,6 @@ def _underscored(word: str) -> str:
         return word
     name, equals, value = word[2:].partition("=")
     return f"--{name.replace('-', '_')}{equals}{value}"
-
-
-def _without_print(words: Sequence[str]) -> list[str]:
-    """The words but for --print_config, after which nothing else would happen."""
-    return [word for word in words if not word.startswith("--print")]
 
 
 def _usual_folder(networks: str, data: str) -> str:

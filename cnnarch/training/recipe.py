@@ -118,13 +118,10 @@ class Recipe:
                     if number is not None and not low <= number <= high:
                         allowed = f"from {low} to {high}" if high < _MANY else f"at least {low}"
                         raise ValueError(f"{name} must be {allowed}, got {number!r}")
-        for name in ("optimizer", "schedule", "precision"):
-            choices = get_args(get_type_hints(type(self))[name])
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be {_listed(choices)}, got {getattr(self, name)!r}")
+        self._check_choices(vars(self))
         if self.init is not None:
             check_choice("init", self.init, RULES)
-        if self.nesterov and not self.momentum:
+        if self.optimizer == "sgd" and self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
         if not self.validation and (self.early_stopping or self.keep_best):
             raise ValueError("early_stopping and keep_best need a validation share above 0")
@@ -147,10 +144,18 @@ class Recipe:
         Raises:
             ValueError: an unknown key or a value that it cannot have, with what is allowed.
         """
+        self._check_choices(values)
         length: dict[str, Any] = {}
         if "num_epochs" in values and "num_steps" not in values:
             length["num_steps"] = None
         return Recipe.from_dict({**asdict(self), **length, **values})
+
+    @classmethod
+    def _check_choices(cls, values: dict[str, Any]) -> None:
+        for name in values.keys() & {"optimizer", "schedule", "precision"}:
+            choices = get_args(get_type_hints(cls)[name])
+            if values[name] not in choices:
+                raise ValueError(f"{name} must be {_listed(choices)}, got {values[name]!r}")
 
     @classmethod
     def parser(cls, defaults: "Recipe | None" = None, **options: Any) -> ArgumentParser:

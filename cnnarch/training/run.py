@@ -100,6 +100,7 @@ def train(
     check_fits(model, data.train)  # before there is a folder
     machine.check()
     place = Path(folder)
+    is_new = not place.exists()
     if overwrite and is_first_process():
         _remove(place)
     if finished := _open(place, _description(model, data, recipe), resume):
@@ -117,8 +118,10 @@ def train(
             tell=tell,
         )
     except Exception:
-        if is_first_process() and not _has_begun(place):
+        if is_first_process() and not _has_begun(place) and not _others(place):
             _remove(place)  # whoever mends the mistake shall find no run
+            if is_new:
+                place.rmdir()
         raise
     if not first_of_group():
         return None
@@ -176,8 +179,9 @@ def _open(folder: Path, description: dict[str, Any], resume: bool) -> dict[str, 
                     f"{folder} holds a run with {key}={old.get(key)!r}, not {description[key]!r}"
                 )
         return read_results(folder) or None
-    if folder.exists() and (others := _others(folder)):
-        raise ValueError(f"{folder} holds other files ({others[0]}); name an empty or new folder")
+    half = recipe.with_name(f"{RECIPE}.part")  # is all that a killed process left
+    if folder.exists() and any(path != half for path in folder.iterdir()):
+        raise ValueError(f"{folder} holds other files; name an empty or new folder")
     folder.mkdir(parents=True, exist_ok=True)
     _write(recipe, yaml.safe_dump(description, sort_keys=False, width=100))
     return None
@@ -196,7 +200,7 @@ def _others(folder: Path) -> list[str]:
 
 
 def _remove(folder: Path) -> None:
-    """Remove the run in a folder.
+    """Remove the run in a folder; the folder stays, as it may be where somebody works.
 
     Raises:
         ValueError: there are other files, which may be anybody's.
@@ -205,7 +209,11 @@ def _remove(folder: Path) -> None:
         return
     if others := _others(folder):
         raise ValueError(f"{folder} holds more than a run ({others[0]}): remove it yourself")
-    shutil.rmtree(folder)
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _results(

@@ -81,8 +81,9 @@ class StageRun:
         )
         last = self._file("last")
         start = last if resume and last.exists() else None
-        if start and self._ended(_load(start), trainer.max_epochs):
-            self._take(model, _load(start))
+        saved = _load(start) if start else None
+        if saved and self._ended(saved, trainer.max_epochs):
+            self._take(model, saved)
         else:
             model.train()  # Lightning leaves the mode as it is; networks keep frozen layers in eval
             with arranged(model, small, channels_last):

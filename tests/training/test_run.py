@@ -131,3 +131,41 @@ def test_half_a_recipe_of_a_killed_process_is_no_obstacle(
 ) -> None:
     (tmp_path / "recipe.yaml.part").write_text("model: len")
     assert train(lenet, data, replace(QUICK, num_epochs=1), tmp_path)
+
+
+def test_a_saved_network_is_not_trained_over(
+    data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
+) -> None:
+    lenet.save_pretrained(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="holds other files"):
+            train(lenet, data, QUICK, tmp_path, overwrite=overwrite)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", [".", "new"])
+def test_a_run_that_fails_at_once_leaves_the_place_as_it_was(
+    data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path, name: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("in the first step")
+
+    lenet.register_forward_pre_hook(fail)
+    with pytest.raises(KeyError, match="in the first step"):
+        train(lenet, data, QUICK, tmp_path / name)
+    assert tmp_path.exists()
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_failed_is_told_though_a_logger_wrote_beside_it(
+    data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
+) -> None:
+    def fail(*_: object) -> None:
+        (tmp_path / "events").write_text("of a logger")
+        raise KeyError("the mistake")
+
+    lenet.register_forward_pre_hook(fail)
+    with pytest.raises(KeyError, match="the mistake"):
+        train(lenet, data, QUICK, tmp_path)
+    assert (tmp_path / "events").exists()

@@ -30,7 +30,7 @@ def main(name: str, processes: int, folder: Path) -> None:
         crop_padding=2,
         flip=True,
         precision="32-true",
-        keep_best=True,  # which only the first process has on its disk
+        keep_best=True,  # which the first process reads and sends to the others
         then=[{"num_epochs": 1}],
     )
     machine = Machine(devices=processes, accelerator="cpu")
