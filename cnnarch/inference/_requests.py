@@ -81,7 +81,7 @@ def _check_backend(backend: str, precision: str, device: torch.device) -> None:
     engine = ENGINES[backend]
     if precision not in engine.precisions:
         having = [name for name, other in ENGINES.items() if precision in other.precisions]
-        raise ValueError(f"{backend} has no {precision}; {', '.join(having)} has")
+        raise ValueError(f"{backend} has no {precision}; it is in {', '.join(having)}")
     why = engine.missing(precision, device)
     if why:
         raise ValueError(f"backend {backend!r} cannot be used: {why}")

@@ -28,6 +28,9 @@ __all__ = ["optimize"]
 CALLS = 4
 """Runs of the network that a candidate takes, about: a slow first one, which is judged, a race."""
 
+CALIBRATIONS = 3
+"""Runs of the calibration images that int8 takes, about: two to see ranges, one to be judged."""
+
 
 def optimize(
     model: nn.Module,
@@ -111,7 +114,9 @@ class _Trial:
         _check_logits(logits, source.example)
         self.expected = [logits, self._run(self.best, self.others)]
         _check_logits(self.expected[1], self.others)
+        start = time.perf_counter()
         self.classes = [self._run(self.best, images) for images in request.calibration]
+        self.calibration_s = time.perf_counter() - start
         self._note_dead_logits()
 
     def optimized(self) -> Optimized:
@@ -184,6 +189,8 @@ class _Trial:
             return f"not here: {why}"
         left = max(0.0, self.end - time.perf_counter())
         needed = engine.seconds(self.source.layers) + CALLS * self.call_s
+        if precision == "int8":
+            needed += CALIBRATIONS * self.calibration_s
         if not self.request.named and needed > left:
             return f"not tried: budget, {left:.0f} s are left and it needs about {needed:.0f} s"
         return None
@@ -210,15 +217,18 @@ class _Trial:
         assert first is not None
         assert second is not None
         seconds = min(2.0, self.request.budget_s / 20)
-        times = alternate(_call(first, example), _call(second, example), seconds)
+        spare = (self.end - time.perf_counter()) / 4  # the others shall have their try
+        times = alternate(_call(first, example), _call(second, example), seconds, spare)
         best.times += times[0]
         entry.times += times[1]
-        faster = milliseconds(times[1]) < milliseconds(times[0])
-        if faster or self.request.named:
+        ratio = milliseconds(times[1]) / milliseconds(times[0])
+        if ratio < 1 or self.request.named:
             self.best, loser = entry, best
         else:
             loser = entry
-        loser.verdict = "for comparison" if self.request.named else "slower"
+        # In the race that it lost, which its median over all races need not show.
+        slower = f"slower: {max(ratio, 1 / ratio):.2f}x"
+        loser.verdict = "for comparison" if self.request.named else slower
         _drop(loser)
 
     def _run(self, entry: _Entry, images: Tensor) -> Tensor:

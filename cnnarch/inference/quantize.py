@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cnnarch.inference._measure import has_vnni
 from cnnarch.inference._offline import import_nncf
 from cnnarch.inference._tracing import quiet
 from cnnarch.inference.export import to_openvino
@@ -70,15 +71,9 @@ def quantize(
                 activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
                 # Sums of two products overflow 16 bits where the processor has no VNNI; half the
                 # range of the weights does not. Without it LeNet-5 lost half a point there.
-                overflow_fix=OverflowFix.FIRST_LAYER if _has_vnni() else OverflowFix.ENABLE,
+                overflow_fix=OverflowFix.FIRST_LAYER if has_vnni() else OverflowFix.ENABLE,
             ),
         )
-
-
-def _has_vnni() -> bool:
-    """Whether the processor sums products of 8-bit integers in 32 bits."""
-    has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", lambda: {})()
-    return any(has.get(flag) for flag in ("avx512_vnni", "avx_vnni", "amx_int8"))
 
 
 def _images(calibration: Tensor | Iterable[Tensor]) -> Tensor:

@@ -12,9 +12,9 @@ class Candidate:
     Args:
         engine: "plain" is the network as it was given.
         precision: it computes in.
-        verdict: "chosen", "slower", "out: ...", "failed: ...", "not here: ..." or
-            "not tried: ...".
-        milliseconds: a call with the example's batch takes, the median.
+        verdict: "chosen", "slower: ..." with the ratio of the race that it lost, "out: ...",
+            "failed: ...", "not here: ..." or "not tried: ...".
+        milliseconds: a call with the example's batch takes, the median over all its races.
         memory: MiB by which the process grew while it was made ready and first run.
         difference: the largest from the plain network, of its largest logit.
         agreement: share of the calibration images with the plain network's top class; int8 only.

@@ -3,6 +3,7 @@
 import math
 import os
 import time
+from functools import partial
 from itertools import pairwise
 from mmap import mmap
 from pathlib import Path
@@ -61,10 +62,45 @@ def test_candidates_take_turns_and_slow_ones_are_slower() -> None:
     assert changes >= 6
 
 
-def test_long_calls_have_one_turn() -> None:
-    first, second = alternate(lambda: time.sleep(0.03), lambda: None, 0.01)
-    assert len(first) == 1
-    assert second
+@pytest.mark.parametrize("usual", [0.001, 0.04])
+def test_a_turn_begins_with_a_call_that_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, usual: float
+) -> None:
+    """As the other's threads still spin then."""
+    clock, before = 0.0, ""
+
+    def call(name: str) -> None:
+        nonlocal clock, before
+        clock += usual if name == before else 3 * usual
+        before = name
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock)
+    times = alternate(partial(call, "first"), partial(call, "second"), 1.0)
+    for found in times:
+        assert found == pytest.approx([usual] * len(found))
+        assert len(found) >= 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "spare", "turns"),
+    [
+        ((0.03, 0.06), 9.0, 1),  # one call tells which is faster
+        ((0.03, 0.03), 9.0, 2),  # one call does not
+        ((0.03, 0.03), 0.2, 1),  # there is no time for four more of each
+    ],
+)
+def test_long_calls_have_one_turn_or_two_where_it_is_open(
+    monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, float], spare: float, turns: int
+) -> None:
+    clock = 0.0
+
+    def call(takes: float) -> None:
+        nonlocal clock
+        clock += takes
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock)
+    times = alternate(*(partial(call, takes) for takes in seconds), 0.01, spare)
+    assert [list(found) for found in times] == [pytest.approx([one] * turns) for one in seconds]
 
 
 def test_resident_memory_grows_with_what_is_held() -> None:

@@ -105,7 +105,7 @@ def test_weights_take_half_the_range_where_sums_would_overflow(
     """Without VNNI two products of an 8-bit map and weight are added in 16 bits: 2 * 255 * 64."""
     assert 2 * 255 * 64 < 2**15 < 2 * 255 * 127
     module = sys.modules[quantize.__module__]  # the package has the function by this name
-    monkeypatch.setattr(module, "_has_vnni", lambda: vnni)
+    monkeypatch.setattr(module, "has_vnni", lambda: vnni)
     graph = quantize(cnnarch.lenet5(in_channels=3).eval(), smooth(8))
     constants = [op for op in graph.get_ops() if op.get_type_name() == "Constant"]
     weights = [op.data for op in constants if op.get_element_type().get_type_name() == "i8"]
