@@ -5,7 +5,8 @@ that is executed.
 
 - optimized.json: engine, precision, report, versions, machine, and the sha256 of the other files;
 - check.safetensors: an image and the logits that it gave;
-- model.xml and model.bin, or model.onnx: what the engine made, where it made something;
+- model.xml and model.bin, model.onnx, or ranges.safetensors: what the engine made, where it made
+  something;
 - model.safetensors and config.json: the network itself, where a builder of cnnarch can rebuild
   it; `cnnarch.from_pretrained` reads them too.
 """
@@ -54,7 +55,7 @@ def save_optimized(optimized: Optimized, path: str | os.PathLike[str]) -> None:
         for name, content in parts.items():
             (folder / name).write_bytes(content)
         kept = _keep_network(optimized, folder, image)
-        if not parts and not kept:
+        if not engine.whole and not kept:
             raise ValueError(
                 f"{optimized.backend} keeps no graph of its own, and no builder of cnnarch makes "
                 f"this {type(optimized.model).__name__}; openvino and onnxruntime can be saved"

@@ -8,21 +8,26 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import cnnarch
-from cnnarch.inference import Optimized, optimize
-from cnnarch.inference.engines import ENGINES
+from cnnarch.inference import Optimized, load_optimized, optimize
+from cnnarch.inference._tracing import trace
+from cnnarch.inference.engines import ENGINES, Source
+from cnnarch.inference.engines._pt2e import calibrated_ranges, quantized
 from cnnarch.testing import assert_close, calibrate
 
 pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")
 
 QUICK = ["eager", "openvino", "onnxruntime"]
+NO_TORCHAO = find_spec("torchao") is None
 COMPILER = ENGINES["inductor"].missing("float32", torch.device("cpu")) is None
 
 # Sockets raise, and whatever a library would write goes where the test looks.
@@ -127,7 +132,7 @@ def test_importing_the_room_imports_no_engine() -> None:
 def test_an_engine_that_is_not_installed_says_what_to_install() -> None:
     code = """
 import sys
-sys.modules.update(dict.fromkeys(["openvino", "onnxruntime", "nncf"]))
+sys.modules.update(dict.fromkeys(["openvino", "onnxruntime", "nncf", "torchao"]))
 import torch, cnnarch
 from cnnarch.inference import optimize
 from cnnarch.testing import calibrate
@@ -136,10 +141,13 @@ for backend in ("openvino", "onnxruntime"):
     try: optimize(model, x, backend=backend)
     except ValueError as error: print(error)
 print([row.verdict for row in optimize(model, x, budget_s=1).report.candidates][2:4])
+try: optimize(model, x, backend="inductor", precision="int8", calibration=x)
+except ValueError as error: print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     lines = done.stdout.splitlines()
-    assert len(lines) == 3, done.stderr
+    assert len(lines) == 4, done.stderr
+    assert lines[3].startswith("backend 'inductor' cannot be used: torchao is not installed")
     assert lines[0].startswith("backend 'openvino' cannot be used:")
     assert lines[1].startswith("backend 'onnxruntime' cannot be used:")
     assert all(line.count("pip install 'cnnarch[export]'") >= 1 for line in lines)
@@ -272,6 +280,44 @@ def test_inductor_compiles_the_example_and_what_comes_often(
 
 @pytest.mark.slow
 @pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
+def test_inductor_freezes_the_weights(
+    model: cnnarch.ImageClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Handed over as inputs, they would be laid out anew in each call, and could still change."""
+    modules = []
+
+    def keep(model: nn.Module, two: Tensor, free_size: bool) -> Any:
+        modules.append(trace(model, two, free_size))
+        return modules[-1]
+
+    monkeypatch.setattr("cnnarch.inference.engines.inductor.trace", keep)
+    with optimize(model, images(2), backend="inductor", budget_s=1) as optimized:
+        expected = optimized(images(2))
+        for tensor in modules[0].state_dict.values():
+            if tensor.dim() == 4:  # biases are used where they lie
+                tensor.data.zero_()
+        assert torch.equal(optimized(images(2)), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
+def test_inductor_compiles_once_for_a_shape_however_it_lies_in_memory() -> None:
+    torch.manual_seed(0)
+    model = cnnarch.lenet5()
+    x = torch.randn(2, 1, 32, 32)
+    calibrate(model, x)
+    with optimize(model, x, backend="inductor", budget_s=1) as optimized:
+        expected = optimized(x)
+        compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        assert compiled > 0
+        others = (x.mT.contiguous().mT, x.as_strided(x.shape, (1024, 1, 32, 1)))
+        for same in others:
+            assert torch.equal(optimized(same), expected)
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_inductor_leaves_its_place_to_eager_in_a_forked_worker(
     model: cnnarch.ImageClassifier,
@@ -284,3 +330,75 @@ def test_inductor_leaves_its_place_to_eager_in_a_forked_worker(
         worker.join(60)
         assert worker.exitcode == 0
         assert_close(torch.from_numpy(pickle.loads(queue.get())[0]), optimized(images(4)))
+
+
+def blurred(batch: int) -> Tensor:
+    """Images whose pixels resemble their neighbours, as photographs' do."""
+    generator = torch.Generator().manual_seed(batch)
+    rough = torch.randn(batch, 3, 8, 8, generator=generator)
+    return nn.functional.interpolate(rough, size=32, mode="bilinear")
+
+
+@pytest.mark.skipif(NO_TORCHAO, reason="torchao is not installed")
+def test_torchao_quantises_for_the_compiler_and_its_ranges_are_enough_to_do_it_again(
+    model: cnnarch.ImageClassifier,
+) -> None:
+    source = Source(model, blurred(2), 1, blurred(64).split(16))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    parts = calibrated_ranges(source)
+    graph = quantized(source, parts)
+    convolutions = sum(isinstance(layer, nn.Conv2d) for layer in model.modules())
+    calls = [str(node.target) for node in graph.graph.nodes]
+    weights = sum("dequantize_per_channel" in call for call in calls)
+    assert weights == convolutions + 1  # and the classifier
+    x = blurred(5)
+    expected = model(x)
+    error = (graph(x) - expected).norm() / expected.norm()
+    assert 0 < error < 0.2
+    source.calibration = ()
+    with torch.no_grad():
+        assert torch.equal(quantized(source, parts)(x), graph(x))
+    after = model.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(NO_TORCHAO or not COMPILER, reason="no torchao or no C++ compiler")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_inductor_computes_in_int8_and_starts_again_without_images(
+    model: cnnarch.ImageClassifier, tmp_path: Path
+) -> None:
+    x = blurred(4)
+    options = {"backend": "inductor", "precision": "int8", "calibration": blurred(64)}
+    with optimize(model, x, budget_s=1, **options) as optimized:
+        logits = optimized(x)
+        expected = model(x)
+        assert (logits - expected).norm() / expected.norm() < 0.2
+        assert not torch.allclose(logits, expected, rtol=0, atol=1e-5)  # it did compute in it
+        assert_close(optimized(x[:3]), logits[:3], 3e-2)  # in eager at first
+        with pytest.raises(ValueError, match="calibrated for images"):
+            optimized(images(1, 40))
+        optimized.save(tmp_path / "fast")
+        with load_optimized(tmp_path / "fast", rebuild=False) as again:
+            assert (again.backend, again.precision) == ("inductor", "int8")
+            assert_close(again(x), logits, 1e-4)
+        queue = multiprocessing.get_context("fork").SimpleQueue()
+        worker = multiprocessing.get_context("fork").Process(
+            target=_answer, args=(optimized, x, queue.put)
+        )
+        worker.start()
+        worker.join(120)
+        assert worker.exitcode == 0
+        assert_close(torch.from_numpy(pickle.loads(queue.get())[0]), logits, 3e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(NO_TORCHAO or not COMPILER, reason="no torchao or no C++ compiler")
+def test_ranges_alone_are_not_enough_to_save_somebody_elses_network(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 30 * 30, 5))
+    options = {"backend": "inductor", "precision": "int8", "calibration": blurred(8)}
+    with (
+        optimize(model, blurred(2), budget_s=1, tolerance=1.0, **options) as optimized,
+        pytest.raises(ValueError, match="keeps no graph of its own"),
+    ):
+        optimized.save(tmp_path / "fast")

@@ -39,12 +39,13 @@ class Engine(ABC):
     """Something that runs networks.
 
     `precisions` are those it can compute in; `packages` those whose versions what it makes
-    depends on.
+    depends on; `whole` says whether `Runner.parts` are all that it needs to run again.
     """
 
     name: str
     precisions: tuple[str, ...] = ("float32",)
     packages: tuple[str, ...] = ("torch",)
+    whole: bool = False
 
     def missing(self, precision: str, device: torch.device) -> str | None:  # noqa: ARG002
         """Why it cannot be used here in one of its precisions; None if it can."""

@@ -1,6 +1,6 @@
 """PyTorch as it is, and PyTorch with folded norms and channels last."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -8,9 +8,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cnnarch.inference._copies import inference_copy
 from cnnarch.inference.engines._engine import Engine, Runner, Source
+from cnnarch.inference.engines._pt2e import quantized
 from cnnarch.inference.fuse import PixelConv
 
-__all__ = ["Eager", "Plain", "cast_for_inference", "run_eagerly"]
+__all__ = ["Eager", "Plain", "cast_for_inference", "run_eagerly", "run_quantized"]
 
 
 class Plain(Engine):
@@ -40,6 +41,12 @@ class Eager(Engine):
         cast_for_inference(model, dtype)
         return _Runner(model, torch.channels_last, dtype)
 
+    def restore(self, source: Source, precision: str, parts: Mapping[str, bytes]) -> Runner:
+        """As `build`; or in a forked worker what inductor had calibrated for int8."""
+        if precision == "int8":
+            return run_quantized(quantized(source, parts), parts)
+        return self.build(source, precision)
+
 
 def run_eagerly(
     model: Callable[[Tensor], Tensor],
@@ -56,15 +63,27 @@ def run_eagerly(
     return logits.to(torch.float32, copy=True)
 
 
+def run_quantized(graph: nn.Module, parts: Mapping[str, bytes]) -> Runner:
+    """A quantised graph without a compiler, which computes in float32."""
+    return _Runner(graph, torch.contiguous_format, torch.float32, parts)
+
+
 class _Runner:
-    def __init__(self, model: nn.Module, layout: torch.memory_format, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        layout: torch.memory_format,
+        dtype: torch.dtype,
+        parts: Mapping[str, bytes] | None = None,
+    ) -> None:
         self._model, self._layout, self._dtype = model, layout, dtype
+        self._parts = dict(parts or {})
 
     def __call__(self, images: Tensor) -> Tensor:
         return run_eagerly(self._model, images, self._layout, self._dtype)
 
     def parts(self) -> dict[str, bytes]:
-        return {}
+        return self._parts
 
     def trim(self) -> None:
         pass

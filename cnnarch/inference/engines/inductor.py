@@ -1,17 +1,25 @@
 """PyTorch's compiler: inductor, with the weights frozen into the code."""
 
+import copy
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cnnarch.inference._copies import inference_copy
 from cnnarch.inference._tracing import converting, trace
 from cnnarch.inference.engines._engine import Engine, Runner, Source
-from cnnarch.inference.engines.eager import Eager, cast_for_inference, run_eagerly
+from cnnarch.inference.engines._pt2e import calibrated_ranges, check_size, quantized
+from cnnarch.inference.engines.eager import (
+    Eager,
+    cast_for_inference,
+    run_eagerly,
+    run_quantized,
+)
 
 __all__ = ["Inductor"]
 
@@ -28,14 +36,20 @@ class Inductor(Engine):
 
     Another shape runs in eager at first; from the third call on with it, it is compiled too. The
     compiler's files are in a temporary folder, which goes as soon as the code is loaded; so it
-    compiles anew in each process, as machine code from elsewhere is not to be trusted.
+    compiles anew in each process, as machine code from elsewhere is not to be trusted. In int8
+    the ranges of the maps are kept, so that a new process needs no calibration images.
     """
 
     name = "inductor"
-    precisions = ("float32", "bfloat16")
+    precisions = ("float32", "bfloat16", "int8")
+    packages = ("torch", "torchao")
 
-    def missing(self, precision: str, device: torch.device) -> str | None:  # noqa: ARG002
-        """No compiler for the device's code."""
+    def missing(self, precision: str, device: torch.device) -> str | None:
+        """No compiler for the device's code, or nothing that quantises for it."""
+        if precision == "int8" and device.type != "cpu":
+            return f"computes in int8 on the CPU, the example is on {device.type}"
+        if precision == "int8" and find_spec("torchao") is None:
+            return "torchao is not installed: pip install 'cnnarch[export]'"
         with converting():  # importing these makes torch's cache folder
             from torch._inductor.cpp_builder import get_cpp_compiler
             from torch._inductor.exc import InvalidCxxCompiler
@@ -54,8 +68,13 @@ class Inductor(Engine):
         return 8 + 0.15 * layers
 
     def build(self, source: Source, precision: str) -> Runner:
-        """Compile for the example's shape."""
-        runner = _Runner(source, precision)
+        """Calibrate for int8, and compile for the example's shape."""
+        ranges = calibrated_ranges(source) if precision == "int8" else {}
+        return self.restore(source, precision, ranges)
+
+    def restore(self, source: Source, precision: str, parts: Mapping[str, bytes]) -> Runner:
+        """Compile for the example's shape, in int8 with the ranges that were kept."""
+        runner = _Int8Runner(source, parts) if precision == "int8" else _Runner(source, precision)
         runner.compile(source.example.shape)
         return runner
 
@@ -64,6 +83,9 @@ class _Runner:
     def __init__(self, source: Source, precision: str) -> None:
         self._source, self._dtype = source, getattr(torch, precision)
         self._eager = Eager().build(source, precision)
+        self._start()
+
+    def _start(self) -> None:
         self._compiled: dict[torch.Size, Callable[[Tensor], Tensor]] = {}
         self._calls: Counter[torch.Size] = Counter()
         self._lock = threading.Lock()
@@ -74,7 +96,7 @@ class _Runner:
             compiled = self._when_worth_it(images.shape)
         if compiled is None:
             return self._eager(images)
-        return run_eagerly(compiled, images, torch.contiguous_format, self._dtype)
+        return self._run(compiled, images)
 
     def parts(self) -> dict[str, bytes]:
         return {}
@@ -99,16 +121,51 @@ class _Runner:
         """Compile for batches of images of this shape."""
         example = self._source.example
         images = torch.zeros(shape, dtype=example.dtype, device=example.device)
-        dtype = self._dtype if example.is_floating_point() else example.dtype
-        two = torch.zeros(2, *shape[1:], dtype=dtype, device=example.device)
-        model = inference_copy(self._source.fused())
-        cast_for_inference(model, self._dtype)
         with converting():
+            from torch._inductor import config
             from torch._inductor.utils import fresh_inductor_cache
 
-            # A module of its own, as torch.compile gives each piece of code eight shapes in all.
-            with fresh_inductor_cache(), torch.no_grad():
-                module = trace(model, two, free_size=False).module()
-                compiled = torch.compile(module, dynamic=False, options=_OPTIONS)
-                run_eagerly(compiled, images, torch.contiguous_format, self._dtype)
+            # Not as options of torch.compile: what traces the module would not know of them, and
+            # hand the weights over as inputs, which cannot be frozen.
+            with fresh_inductor_cache(), torch.no_grad(), config.patch(_OPTIONS):
+                compiled = torch.compile(self._module(images), dynamic=False)
+                self._run(compiled, images)
         self._compiled[shape] = compiled
+
+    def _run(self, compiled: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        # Channels last, which convolutions in bfloat16 and int8 are faster from. Always copied, as
+        # images of one channel or pixel may come with other strides, each of which would compile.
+        dtype = self._dtype if images.is_floating_point() else images.dtype
+        laid = torch.empty_like(images, dtype=dtype, memory_format=torch.channels_last)
+        return run_eagerly(compiled, laid.copy_(images), torch.channels_last, self._dtype)
+
+    def _module(self, images: Tensor) -> nn.Module:
+        """A module of its own, as torch.compile gives each piece of code eight shapes in all."""
+        model = inference_copy(self._source.fused())
+        cast_for_inference(model, self._dtype)
+        dtype = self._dtype if images.is_floating_point() else images.dtype
+        two = torch.zeros(2, *images.shape[1:], dtype=dtype, device=images.device)
+        return trace(model, two, free_size=False).module()
+
+
+class _Int8Runner(_Runner):
+    def __init__(self, source: Source, parts: Mapping[str, bytes]) -> None:
+        self._source, self._dtype = source, torch.float32
+        self._parts = dict(parts)
+        self._graph = quantized(source, parts)
+        self._eager = run_quantized(self._graph, parts)
+        self._start()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        check_size(self._source, images)
+        return super().__call__(images)
+
+    def parts(self) -> dict[str, bytes]:
+        return self._parts
+
+    def close(self) -> None:
+        super().close()
+        del self._graph
+
+    def _module(self, images: Tensor) -> nn.Module:  # noqa: ARG002
+        return copy.deepcopy(self._graph)

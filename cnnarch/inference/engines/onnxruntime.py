@@ -27,6 +27,7 @@ class ONNXRuntime(Engine):
 
     name = "onnxruntime"
     packages = ("torch", "onnxruntime", "onnxscript")
+    whole = True
 
     def missing(self, precision: str, device: torch.device) -> str | None:  # noqa: ARG002
         """Not installed or not for this device."""

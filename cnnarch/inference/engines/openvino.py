@@ -33,6 +33,7 @@ class OpenVINO(Engine):
     name = "openvino"
     precisions = ("float32", "bfloat16", "int8")
     packages = ("torch", "openvino")
+    whole = True
 
     def missing(self, precision: str, device: torch.device) -> str | None:
         """Not installed, not for this device, or the processor lacks the precision."""

@@ -1,0 +1,69 @@
+"""int8 for PyTorch's compiler, by torchao: ranges of maps from images, a graph from ranges."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+from torch.fx import GraphModule
+
+from cnnarch.inference._measure import has_vnni
+from cnnarch.inference._tracing import converting
+from cnnarch.inference.engines._engine import Source
+
+__all__ = ["calibrated_ranges", "check_size", "quantized"]
+
+_RANGES = "ranges.safetensors"
+
+
+def calibrated_ranges(source: Source) -> dict[str, bytes]:
+    """What the calibration images make of each map: its smallest and largest value, a histogram."""
+    graph = _observed(source)
+    with torch.no_grad():
+        for images in source.calibration:
+            graph(images)
+    seen = {name: tensor.clone() for name, tensor in _observers(graph).items()}
+    return {_RANGES: save(seen)}
+
+
+def quantized(source: Source, parts: Mapping[str, bytes]) -> GraphModule:
+    """The network between quantised and dequantised maps, for batches of any size.
+
+    It computes in float32 what inductor makes 8-bit convolutions of.
+    """
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
+
+    graph = _observed(source)
+    graph.load_state_dict(load(parts[_RANGES]), strict=False)
+    with converting(), torch.no_grad():
+        return convert_pt2e(graph)
+
+
+def check_size(source: Source, images: Tensor) -> None:
+    """Raise ValueError for images of another size than those that were calibrated with."""
+    size = tuple(source.example.shape[1:])
+    if tuple(images.shape[1:]) != size:
+        raise ValueError(
+            f"int8 was calibrated for images {size}, got {tuple(images.shape[1:])}: "
+            "optimize again with an example and calibration images of that size"
+        )
+
+
+def _observed(source: Source) -> Any:
+    """The fused network as a graph that keeps the ranges of its maps."""
+    with converting():
+        from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
+        from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
+            X86InductorQuantizer,
+            get_default_x86_inductor_quantization_config,
+        )
+
+        graph = source.program(source.example.shape[1:]).module()
+        config = get_default_x86_inductor_quantization_config(reduce_range=not has_vnni())
+        return prepare_pt2e(graph, X86InductorQuantizer().set_global(config))
+
+
+def _observers(graph: GraphModule) -> dict[str, Tensor]:
+    state = graph.state_dict()
+    return {name: state[name] for name in state if name.startswith("activation_post_process")}
