@@ -1,6 +1,7 @@
 """The Mixer layer against the paper's equations (Tolstikhin et al., 2021, sec. 2)."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -49,22 +50,43 @@ def random_layer(**options: float) -> MixerLayer:
 @pytest.mark.parametrize("batch", [1, 3, 40])
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("gradients", [False, True])
-@pytest.mark.parametrize("avx512", [False, True])
+@pytest.mark.parametrize("convolutions", [False, True])
 def test_equals_the_papers_equations(
     batch: int,
     channels_last: bool,
     gradients: bool,
-    avx512: bool,
+    convolutions: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Few pixels and many, gradients or not, new processor or old: two kernels do the MLPs."""
-    monkeypatch.setattr(mixer, "_has_avx512", lambda: avx512)
+    """Few pixels and many, gradients or not, one processor or another: two kernels do the MLPs."""
+    monkeypatch.setattr(mixer, "_onednn_beats_mkl", lambda: convolutions)
     assert 1 * TOKENS < FEW_PIXELS < 40 * TOKENS
     layer, x = random_layer(), torch.randn(batch, C, H, W)
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
     with torch.set_grad_enabled(gradients):
         assert_close(layer(x), second_layer(layer, x))
+
+
+@pytest.mark.parametrize(
+    ("capability", "intels", "convolutions"),
+    [("AVX512", False, True), ("AVX512", True, False), ("AVX2", False, False)],
+)
+def test_the_mlps_run_as_convolutions_where_these_are_faster(
+    monkeypatch: pytest.MonkeyPatch, capability: str, intels: bool, convolutions: bool
+) -> None:
+    """`python -m benchmarks.eager mixer_b16 1 float32` measured the three."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(mixer, "_is_intels", lambda: intels)
+    assert mixer._onednn_beats_mkl.__wrapped__() is convolutions
+
+
+@pytest.mark.parametrize(("maker", "intels"), [("AuthenticAMD", False), ("GenuineIntel", True)])
+def test_the_processor_names_its_maker(tmp_path: Path, maker: str, intels: bool) -> None:
+    facts = tmp_path / "cpuinfo"
+    facts.write_text(f"processor\t: 0\nvendor_id\t: {maker}\ncpu family\t: 25\n")
+    assert mixer._is_intels(facts) is intels
+    assert isinstance(mixer._is_intels(tmp_path / "none"), bool)  # as on macOS
 
 
 def test_gradients_equal_those_of_the_papers_equations() -> None:
