@@ -1,8 +1,9 @@
 """Is a plain forward as quick as torchvision's and timm's? Batch 1 and 16, no engine, no tricks.
 
-    python -m benchmarks.eager                     all of them; a run that was stopped goes on
-    python -m benchmarks.eager mobilenet_v1 16     that row, again
-    python -m benchmarks.eager mobilenet_v1 16 1   that row in this process alone, ours first
+    python -m benchmarks.eager                             all in float32, the mixer in bfloat16;
+                                                           a run that was stopped goes on
+    python -m benchmarks.eager mobilenet_v1 16 float32     that row, again
+    python -m benchmarks.eager mobilenet_v1 16 float32 1   in this process alone, ours first
 
 Where a process happens to place its weights and maps changes some ratios by a tenth, and who runs
 first is placed better: each row is the median over processes, in every other of which ours is the
@@ -13,7 +14,7 @@ import json
 import statistics
 import subprocess
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.testing import assert_close
@@ -27,22 +28,48 @@ RUNS = {1: 25, 16: 5}
 PROCESSES = 4
 
 
-def measure(pair: Pair, batch: int, ours_first: bool) -> dict[str, float]:
+class Row(NamedTuple):
+    """What is timed."""
+
+    pair: Pair
+    batch: int
+    precision: str
+
+    @property
+    def name(self) -> str:
+        """What the row is called."""
+        return f"{self.pair.network}, batch {self.batch}" + (
+            "" if self.precision == "float32" else f", {self.precision}"
+        )
+
+
+ROWS = [Row(pair, batch, "float32") for pair in PAIRS for batch in RUNS] + [
+    Row(pair, batch, "bfloat16") for pair in PAIRS if pair.network == "mixer_b16" for batch in RUNS
+]
+NEAR = {"float32": 1e-3, "bfloat16": 0.1}
+
+
+def measure(row: Row, ours_first: bool) -> dict[str, float]:
     """Milliseconds a batch, theirs and ours, and the ratio, in this process."""
-    models = {"theirs": pair.theirs().eval(), "ours": pair.ours().eval()}
+    dtype = getattr(torch, row.precision)
+    models = {"theirs": row.pair.theirs(), "ours": row.pair.ours()}
     order = sorted(models, reverse=not ours_first)
-    x = images(batch)
+    x = images(row.batch).to(dtype)
+    near = NEAR[row.precision]
     with torch.inference_mode():
-        assert_close(*(models[name](x[:2]) for name in order), atol=1e-3, rtol=1e-3)
+        for model in models.values():
+            model.eval().to(dtype)
+        assert_close(*(models[name](x[:2]) for name in order), atol=near, rtol=near)
         calls = {name: lambda model=models[name]: model(x) for name in order}
-        seconds = alternate(calls, RUNS[batch])
+        seconds = alternate(calls, RUNS[row.batch])
     figures = {f"{name}_ms": 1000 * statistics.median(times) for name, times in seconds.items()}
     return {**figures, "ratio": ratio_of_medians(seconds, "ours", "theirs")}
 
 
-def over_processes(pair: Pair, batch: int) -> dict[str, Any]:
+def over_processes(row: Row) -> dict[str, Any]:
     """Medians of several processes, and the ratio of each."""
-    command = [sys.executable, "-m", "benchmarks.eager", pair.network, str(batch)]
+    words = [row.pair.network, str(row.batch), row.precision]
+    command = [sys.executable, "-m", "benchmarks.eager", *words]
     found = []
     for process in range(PROCESSES):
         run = subprocess.run([*command, str(process % 2)], check=True, capture_output=True)
@@ -52,36 +79,32 @@ def over_processes(pair: Pair, batch: int) -> dict[str, Any]:
 
 
 def done() -> dict[str, Any]:
-    """The rows that are measured, in the order of the pairs."""
+    """The rows that are measured, in their order."""
     kept = json.loads(FILE.read_text())["results"] if FILE.exists() else {}
-    names = [row_name(pair, batch) for pair in PAIRS for batch in RUNS]
-    return {name: kept[name] for name in names if name in kept}
+    return {row.name: kept[row.name] for row in ROWS if row.name in kept}
 
 
-def row_name(pair: Pair, batch: int) -> str:
-    """What a row is called."""
-    return f"{pair.network}, batch {batch}"
-
-
-def one(pair: Pair, batch: int) -> None:
+def one(row: Row) -> None:
     """Measure a row and keep it."""
-    rows: dict[str, Any] = {**done(), row_name(pair, batch): over_processes(pair, batch)}
-    mean = statistics.geometric_mean(row["ratio"] for row in rows.values())
+    rows: dict[str, Any] = {**done(), row.name: over_processes(row)}
+    float32 = [rows[row.name] for row in ROWS if row.name in rows and row.precision == "float32"]
+    mean = statistics.geometric_mean(row["ratio"] for row in float32)
     keep("eager", BAR, {**rows, "geometric mean": mean}, FILE)
 
 
 def main(words: list[str]) -> None:
     if not words:
-        for pair in PAIRS:
-            for batch in RUNS:
-                if row_name(pair, batch) not in done():
-                    one(pair, batch)
+        for row in ROWS:
+            if row.name not in done():
+                one(row)
         return
-    pair = next(p for p in PAIRS if p.network == words[0])
-    if words[2:]:
-        print(json.dumps(measure(pair, int(words[1]), ours_first=words[2] == "1")))
+    row = next(
+        row for row in ROWS if [row.pair.network, str(row.batch), row.precision] == words[:3]
+    )
+    if words[3:]:
+        print(json.dumps(measure(row, ours_first=words[3] == "1")))
     else:
-        one(pair, int(words[1]))
+        one(row)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import every_network, inference, transfer, zoo
+from benchmarks import every_network, inference, int8_accuracy, transfer, zoo
 from benchmarks.measure import RESULTS, of_each_machine
 
 DOCS = RESULTS.parent.parent / "docs"
@@ -129,7 +129,8 @@ def _engines_alone(figures: dict[str, float], precision: str, batch: int) -> str
 
 
 def _eager(kept: dict[str, Any], machine: str) -> list[Answer]:
-    worst, ratio = _worst(kept, "ratio")
+    float32 = {name: row for name, row in kept.items() if "bfloat16" not in name}
+    worst, ratio = _worst(float32, "ratio")
     mean = kept["geometric mean"]
     return [
         Answer(f"plain eager forward over their twins, geometric mean, {machine}", 1.0, mean),
@@ -162,6 +163,21 @@ def _worst(kept: dict[str, Any], key: str) -> tuple[str, float]:
     return worst, rows[worst]
 
 
+def _int8(kept: dict[str, Any]) -> list[Answer]:
+    """The worst network of each engine."""
+    found = []
+    for engine in int8_accuracy.ENGINES:
+        lost = {
+            network: round(row["float32"] - row[engine], 2)
+            for network, row in kept["networks"].items()
+        }
+        worst = max(lost, key=lambda network: lost[network])
+        question = f"int8 by {engine}, points of accuracy lost on Fashion-MNIST, the worst of "
+        question += f"{len(lost)} ({worst})"
+        found.append(Answer(question, 0.5, lost[worst], form="{:.2f}"))
+    return found
+
+
 READERS: dict[str, Callable[[Any], list[Answer]]] = {
     "inference": _optimised,
     "folder": lambda kept: [
@@ -172,15 +188,7 @@ READERS: dict[str, Callable[[Any], list[Answer]]] = {
         Answer("DenseNet-121 checkpointed, peak memory of a step", 0.5, kept["memory_ratio"]),
         Answer("DenseNet-121 checkpointed, time of a step", 1.4, kept["time_ratio"]),
     ],
-    "int8_accuracy": lambda kept: [
-        Answer(
-            f"int8, points of accuracy lost on Fashion-MNIST, {row['network']}",
-            0.5,
-            row["points_lost"],
-            form="{:.2f}",
-        )
-        for row in kept["networks"]
-    ],
+    "int8_accuracy": _int8,
     "cold_start": lambda kept: [
         Answer("cold process to first prediction, over torchvision", 0.65, kept["ratio"])
     ],
@@ -238,6 +246,18 @@ def training_table(kept: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def int8_table(kept: dict[str, Any] | None) -> str:
+    """Accuracies, percent of the test images."""
+    engines = int8_accuracy.ENGINES
+    head = ["network", "steps", "float32", *(f"int8, {engine}" for engine in engines), "lost"]
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|--:" * (len(head) - 1) + "|"]
+    for network, row in (kept["networks"] if kept else {}).items():
+        steps = "as shipped" if row["steps"] is None else row["steps"]
+        rates = " | ".join(f"{row[name]:.2f}" for name in ("float32", *engines))
+        lines.append(f"| {network} | {steps} | {rates} | {row['points_lost']:.2f} |")
+    return "\n".join(lines)
+
+
 def draw(path: Path) -> None:
     """How long each network takes of its eager twin's time; a panel a machine and batch."""
     from matplotlib.axes import Axes
@@ -266,13 +286,16 @@ def draw(path: Path) -> None:
         for name, rows in inference.done().items()
         for batch in sorted({row["batch"] for row in rows})
     }
+    columns = 2
+    lines = -(-len(kept) // columns)
     most = max(map(len, kept.values()))
-    size = (4.5 * len(kept) + 1, 0.45 * most + 1.2)
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(1, len(kept), squeeze=False, sharey=True)[0]
-    for axes, (title, rows) in zip(panels, kept.items(), strict=True):
+    figure = Figure(figsize=(10, (0.45 * most + 0.5) * lines + 0.7), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flatten()
+    for axes, (title, rows) in zip(panels, kept.items(), strict=False):
         panel(axes, rows)
         axes.set_title(title, fontsize="medium", loc="left")
+    for axes in panels[len(kept) :]:
+        axes.remove()
     panels[0].invert_yaxis()
     figure.supxlabel("time over that of torchvision's or timm's network, eager", fontsize="medium")
     patches = [Patch(color=colour, label=precision) for precision, colour in colours.items()]
@@ -292,6 +315,7 @@ def pages() -> dict[Path, str]:
         (speed, "batch 16", inference.tables(16)),
         (speed, "eager", tables_of("eager", eager_table)),
         (speed, "training", tables_of("training_step", training_table)),
+        (speed, "int8", int8_table(results("int8_accuracy"))),
         (speed, "every network", every_network.table()),
     ):
         text[page] = replace_table(text[page], name, table if _has_rows(table) else NOT_YET)
