@@ -1,5 +1,6 @@
 """The command: what it prints, what it leaves behind, and how it says no."""
 
+import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -282,6 +283,20 @@ def test_weights_are_drawn_by_the_rule_asked_for() -> None:
     assert main([*words, "--output", "run"]) == 0
     weight = cnnarch.from_pretrained("run").get_submodule("head.classifier").weight
     torch.testing.assert_close(weight @ weight.T, torch.eye(10), atol=1e-5, rtol=0)
+
+
+def test_a_lightning_logger_named_by_a_flag_gets_the_figures_of_each_epoch() -> None:
+    words = ["--logger", "CSVLogger", "--logger.save_dir", "logs", "--num_epochs", "2"]
+    assert main(["train", "lenet5", *QUICK, *words, "--output", "run"]) == 0
+    (logged,), kept = Path("logs").rglob("metrics.csv"), Path("run/metrics.csv")
+    for figure in ("train_loss", "val_acc"):
+        columns = []
+        for path in (logged, kept):
+            with path.open(newline="") as file:
+                found = [row[figure] for row in csv.DictReader(file)]
+            columns.append([float(value) for value in found if value])
+        assert len(columns[0]) == 2
+        assert columns[0] == pytest.approx(columns[1])
 
 
 def test_compare_trains_each_and_draws_them_together(capsys: pytest.CaptureFixture[str]) -> None:

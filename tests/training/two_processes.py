@@ -1,15 +1,18 @@
 """Run by test_distributed.py, once in each process: trains and writes what came of it.
 
-Arguments: network, number of processes, folder.
+Arguments: network, number of processes, folder, and a step to stop in, if there is one.
 """
 
+import os
+import signal
 import sys
 from pathlib import Path
 
 import torch
+from torch import nn
 
 import cnnarch
-from cnnarch.training import Machine, Recipe, fit, load_data
+from cnnarch.training import Machine, Recipe, TrainingStopped, fit, load_data
 from cnnarch.training.machine import first_of_group
 
 NETWORKS = {
@@ -18,7 +21,19 @@ NETWORKS = {
 }
 
 
-def main(name: str, processes: int, folder: Path) -> None:
+def tell_in_step(model: nn.Module, step: int) -> None:
+    """Send SIGTERM to the last process alone, in this training step."""
+    steps: list[int] = []
+
+    def count(module: nn.Module, _: object) -> None:
+        steps.append(module.training)
+        if sum(steps) == step and torch.distributed.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    model.register_forward_pre_hook(count)
+
+
+def main(name: str, processes: int, folder: Path, step: int) -> int:
     torch.manual_seed(0)
     data = load_data("synthetic")
     data = data._replace(train=data.train.subset(torch.arange(200)))
@@ -34,11 +49,18 @@ def main(name: str, processes: int, folder: Path) -> None:
         then=[{"num_epochs": 1}],
     )
     machine = Machine(devices=processes, accelerator="cpu")
-    history = fit(model, data, recipe, output=folder, machine=machine)
+    if step:
+        tell_in_step(model, step)
+    try:
+        history = fit(model, data, recipe, output=folder, resume=True, machine=machine)
+    except TrainingStopped as stopped:
+        return stopped.status if first_of_group() else 0  # else Lightning might kill the first
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
     torch.save({"weights": model.state_dict(), "rows": history.rows}, folder / f"rank-{rank}.pt")
     first_of_group()
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+    network, processes, folder, *step = sys.argv[1:]
+    sys.exit(main(network, int(processes), Path(folder), int(*step)))
