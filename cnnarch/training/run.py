@@ -20,6 +20,7 @@ import cnnarch
 from cnnarch.analysis import count_parameters
 from cnnarch.blocks.initialization import init_weights
 from cnnarch.models._classifier import ImageClassifier
+from cnnarch.training.callbacks import TrainingStopped
 from cnnarch.training.data import ImageData
 from cnnarch.training.engine import HERE, Evaluation, check_fits, evaluate, fit
 from cnnarch.training.history import History
@@ -117,11 +118,10 @@ def train(
             progress=progress,
             tell=tell,
         )
-    except Exception:
-        if is_first_process() and not _has_begun(place) and not _others(place):
-            _remove(place)  # whoever mends the mistake shall find no run
-            if is_new:
-                place.rmdir()
+    except Exception as error:
+        _forget_unbegun(place, is_new)
+        if isinstance(error, TrainingStopped) and not first_of_group():
+            return None  # were this an error, Lightning would kill the process that tells it
         raise
     if not first_of_group():
         return None
@@ -190,6 +190,14 @@ def _open(folder: Path, description: dict[str, Any], resume: bool) -> dict[str, 
 def _has_begun(folder: Path) -> bool:
     """Whether a run has saved anything."""
     return (folder / HISTORY).exists() or any((folder / CHECKPOINTS).glob("*.ckpt"))
+
+
+def _forget_unbegun(folder: Path, is_new: bool) -> None:
+    """Remove a run that saved nothing: whoever mends the mistake shall find none."""
+    if is_first_process() and not _has_begun(folder) and not _others(folder):
+        _remove(folder)
+        if is_new:
+            folder.rmdir()
 
 
 def _others(folder: Path) -> list[str]:

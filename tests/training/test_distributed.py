@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -101,6 +102,23 @@ def test_the_command_trains_on_two_devices_and_tells_it_once(tmp_path: Path) -> 
     assert again.returncode == 0, again.stderr
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"recipe.yaml", "model.safetensors", "report.html", "results.json"} <= names
+
+
+def test_the_command_on_two_devices_stops_at_a_signal_and_says_so_once(tmp_path: Path) -> None:
+    words = ["train", "lenet5", "--num_epochs", "500", "--devices", "2", "--accelerator", "cpu"]
+    command = [sys.executable, "-u", "-m", "cnnarch.cli", *words, "--output", tmp_path / "run"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(), text=True, stdout=PIPE, stderr=PIPE
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "epoch   1" in line:
+                process.send_signal(signal.SIGTERM)
+                break
+        _, told = process.communicate(timeout=120)  # waits for both processes
+    assert process.returncode == 128 + signal.SIGTERM, told
+    assert told.count("cnnarch: stopped by SIGTERM in epoch") == 1
+    assert (tmp_path / "run/checkpoints/stage-1-last.ckpt").exists()
 
 
 def test_torchrun_starts_the_processes_of_one_run(tmp_path: Path) -> None:
