@@ -11,13 +11,20 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from cnnarch.training.history import History
 from cnnarch.training.task import TrainingTask
 
-__all__ = ["AtomicCheckpointIO", "Bar", "Recorder", "Stopper", "TrainingStopped"]
+__all__ = [
+    "AtomicCheckpointIO",
+    "Bar",
+    "FolderCheckpoint",
+    "Recorder",
+    "Stopper",
+    "TrainingStopped",
+]
 
 
 class Recorder(Callback):
@@ -155,6 +162,26 @@ class Stopper(Callback):
     def _stop(self, trainer: Trainer, step: int, epoch: int | None = None) -> None:
         number = self.received or signal.SIGTERM
         raise TrainingStopped(number, epoch or trainer.current_epoch + 1, step)
+
+
+class FolderCheckpoint(ModelCheckpoint):
+    """Checkpoints in a folder that may be moved or renamed before the run goes on."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take each file for one of the folder where it is now.
+
+        Of another folder Lightning would forget how good the best epoch was.
+        """
+
+        def here(path: str) -> str:
+            return str(Path(self.dirpath or "") / Path(path).name) if path else ""
+
+        names = ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved = {name: here(state_dict[name]) for name in names}
+        scores = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(
+            {**state_dict, **moved, "best_k_models": scores, "dirpath": self.dirpath}
+        )
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -8,15 +8,17 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import (
-    EarlyStopping,
-    EMAWeightAveraging,
-    ModelCheckpoint,
-)
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
-from cnnarch.training.callbacks import AtomicCheckpointIO, Bar, Recorder, Stopper
+from cnnarch.training.callbacks import (
+    AtomicCheckpointIO,
+    Bar,
+    FolderCheckpoint,
+    Recorder,
+    Stopper,
+)
 from cnnarch.training.data import ImageData
 from cnnarch.training.loading import ImageDataModule
 from cnnarch.training.machine import Machine, arranged, is_small
@@ -134,10 +136,10 @@ class StageRun:
         files: dict[str, Any] = {"dirpath": self.folder, "enable_version_counter": False}
         files["save_on_train_epoch_end"] = True
         if recipe.keep_best:
-            best = self._file("best").stem
-            callbacks.append(ModelCheckpoint(filename=best, monitor="val_acc", mode="max", **files))
+            best = files | {"filename": self._file("best").stem, "monitor": "val_acc"}
+            callbacks.append(FolderCheckpoint(**best, mode="max"))
         if self.keep:
-            callbacks.append(ModelCheckpoint(filename=self._file("last").stem, **files))
+            callbacks.append(FolderCheckpoint(filename=self._file("last").stem, **files))
             callbacks.append(Stopper(self._file("last")))
         return callbacks
 

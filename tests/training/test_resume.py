@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cnnarch.training import History, ImageData, Machine, Recipe, TrainingStopped, fit
 from cnnarch.training.stage import StageRun
+from tests.training.conftest import Peaks
 
 BASIC = Recipe(
     num_epochs=4,
@@ -81,6 +82,20 @@ def test_a_resumed_run_ends_with_the_same_bits(
         if key != "seconds":
             assert history[key] == expected[key], key
     assert History.load(tmp_path / "cut" / "metrics.csv").rows == history.rows
+
+
+def test_the_best_epoch_is_known_in_a_folder_that_was_renamed(
+    data: ImageData, tmp_path: Path
+) -> None:
+    recipe = RECIPES["the best epoch"]
+    with pytest.raises(KilledError):
+        fit(Peaks(), data, recipe, output=tmp_path / "old", tell=stop_after(3))
+    (tmp_path / "old").rename(tmp_path / "new")
+    model = Peaks()
+    history = fit(model, data, recipe, output=tmp_path / "new", resume=True)
+    assert history["val_acc"] == [0, 1, 0, 0]
+    assert model.steps == 8
+    assert not (tmp_path / "old").exists()
 
 
 def test_resuming_a_finished_run_gives_its_weights(data: ImageData, tmp_path: Path) -> None:
