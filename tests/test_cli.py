@@ -140,6 +140,44 @@ def test_train_then_use_what_it_left(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert lines[1].count("%") == 2
 
 
+def photographs(place: str, count: int) -> None:
+    """Gray images of two classes, as many of each."""
+    for shade, name in enumerate(("cat", "dog")):
+        folder = Path(place) / name
+        folder.mkdir(parents=True)
+        for i in range(count):
+            Image.new("L", (32, 32), 100 * shade + i).save(folder / f"{i}.png")
+
+
+def measured(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What the head of an evaluation says it is of."""
+    assert main(["evaluate", *words]) == 0
+    return capsys.readouterr().out.partition("images")[0].strip()
+
+
+def test_of_the_folder_trained_on_what_was_held_out_is_measured_and_of_others_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photographs("photos", 10)
+    photographs("new", 5)
+    for part, count in (("train", 4), ("test", 3)):
+        photographs(f"split/{part}", count)
+    words = ["train", "lenet5", *QUICK, "--grayscale", "true", "--data", "folder:photos"]
+    assert main([*words, "--output", "run"]) == 0
+    capsys.readouterr()
+    assert measured(capsys, "run") == "4 test"  # a fifth of twenty
+    for name in ("photos", "./photos/", str(tmp_path / "photos")):
+        assert measured(capsys, "run", "--data", f"folder:{name}") == "4 test"
+    assert measured(capsys, "run", "--data", "folder:new") == "10 test"
+    assert measured(capsys, "run", "--data", "folder:split") == "6 test"
+    assert main(["predict", "--model", "run", "--data", "folder:new"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 10
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    run, photos = str(tmp_path / "run"), f"folder:{tmp_path / 'photos'}"
+    assert measured(capsys, run, "--data", photos) == "4 test"
+
+
 def test_predict_lists_what_cannot_be_read_and_says_so_in_its_status(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

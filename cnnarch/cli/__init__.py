@@ -102,5 +102,9 @@ def _add_model(command: argparse.ArgumentParser, name: str) -> None:
 
 
 def _add_data(command: argparse.ArgumentParser, help_text: str | None) -> None:
-    command.add_argument("--data", help=help_text or "data set; that of the run if not named")
+    own = (
+        "data set; that of the run if not named. Of a folder that was not trained on and has no "
+        "test images of its own, all images are taken"
+    )
+    command.add_argument("--data", help=help_text or own)
     command.add_argument("--data-root", help="folder of the data set's files")

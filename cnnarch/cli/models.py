@@ -21,7 +21,10 @@ __all__ = ["run_evaluate", "run_predict", "show_figures"]
 
 
 def run_evaluate(parsed: argparse.Namespace) -> int:
-    """Accuracy, calibration and loss on the test images of a data set."""
+    """Accuracy, calibration and loss on the test images of a data set.
+
+    They are all images of a folder without test images that the network was not trained on.
+    """
     from cnnarch.training import evaluate
 
     model = _trained(parsed)
@@ -87,16 +90,32 @@ def _held_out(model: "ImageClassifier", parsed: argparse.Namespace) -> "ImageDat
     """The data set that was named, or else the run's, prepared as the network wants it."""
     from cnnarch.training import load_data, read_results
 
-    name = parsed.data or read_results(parsed.model).get("data")
+    results = read_results(parsed.model)
+    name = parsed.data or results.get("data")
     if not name:
         raise ValueError("name a data set with --data")
     gray = model.in_channels == 1
     size = _preprocessing(model).crop_size
-    data = load_data(name, root=parsed.data_root, image_resolution=size, grayscale=gray)
+    data = load_data(
+        name,
+        root=parsed.data_root,
+        image_resolution=size,
+        grayscale=gray,
+        hold_out=_is_trained_on(name, results),
+    )
     known = getattr(model, "categories", None)
     if known and tuple(known) != data.classes:
         raise ValueError(f"the network's classes are not those of {name}: {', '.join(known)}")
     return data.prepared(_preprocessing(model))
+
+
+def _is_trained_on(name: str, results: Mapping[str, Any]) -> bool:
+    """Whether a run trained on this data set, by the name it had then or as the same folder."""
+    from cnnarch.training.datasets import named_folder
+
+    folder = named_folder(name)
+    same = folder is not None and str(folder.resolve()) == results.get("data_folder")
+    return same or name == results.get("data")
 
 
 def show_figures(figures: Mapping[str, Any]) -> None:

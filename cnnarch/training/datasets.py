@@ -15,7 +15,7 @@ from torch import Tensor
 from cnnarch.images import find_images
 from cnnarch.training.data import FilePixels, ImageData, ImageSet, measured
 
-__all__ = ["DATA_SETS", "load_data"]
+__all__ = ["DATA_SETS", "load_data", "named_folder"]
 
 DIGITS_HELD_OUT = 360
 FOLDER_HELD_OUT = 0.2
@@ -38,6 +38,7 @@ CLOTHES = (
 )
 
 Pixels = Tensor | FilePixels
+FilesByClass = dict[str, list[Path]]
 
 
 class Source(NamedTuple):
@@ -54,6 +55,7 @@ def load_data(
     root: str | PathLike[str] | None = None,
     image_resolution: int | None = None,
     grayscale: bool | None = None,
+    hold_out: bool = True,
 ) -> ImageData:
     """Read a data set.
 
@@ -66,6 +68,8 @@ def load_data(
         image_resolution: side of the network's input in pixels; None keeps the images' own,
             which in folders is 224.
         grayscale: True for one channel, False for three, None for the images' own.
+        hold_out: whether a fifth of a folder without test images is held out to test. False
+            gives all of them as `train` and as `test`, for networks trained on others.
 
     Raises:
         ValueError: there is no such data set, or its files are missing or damaged.
@@ -75,10 +79,10 @@ def load_data(
     (1437, 360, 32)
     """
     where = Path(root) if root is not None else Path.home() / ".cache" / "cnnarch" / "data"
-    kind, _, path = name.partition(":")
-    if kind == "folder" and path:
+    folder = named_folder(name)
+    if folder is not None:
         channels = 1 if grayscale else 3
-        source = read_folder(Path(path), image_resolution or FOLDER_RESOLUTION, channels)
+        source = read_folder(folder, image_resolution or FOLDER_RESOLUTION, channels, hold_out)
     elif name in _READERS:
         source = _READERS[name](where)
     else:
@@ -89,6 +93,12 @@ def load_data(
     classes = tuple(source.classes)
     train = ImageSet(*source.train, classes, preprocessing)
     return ImageData(name, train, ImageSet(*source.test, classes, preprocessing))
+
+
+def named_folder(name: str) -> Path | None:
+    """The folder that the name of a data set names, if it is a folder's."""
+    kind, _, path = name.partition(":")
+    return Path(path) if kind == "folder" and path else None
 
 
 def _sample(pixels: Pixels) -> Tensor:
@@ -235,11 +245,11 @@ def _read_cifar(folder: str, root: Path) -> Source:
     return Source(splits[0], splits[1], train.classes)
 
 
-def read_folder(folder: Path, size: int, channels: int) -> Source:
+def read_folder(folder: Path, size: int, channels: int, hold_out: bool = True) -> Source:
     """A folder of images for each class, in `folder` or in its train and test.
 
     The latter may be called val, valid or validation. Without a test folder a fifth of
-    each class is held out, drawn with a fixed seed.
+    each class is held out, drawn with a fixed seed, or all images stand in both splits.
 
     Raises:
         ValueError: the folder is missing, has fewer than two classes or one with too few
@@ -255,23 +265,33 @@ def read_folder(folder: Path, size: int, channels: int) -> Source:
         extra = sorted(test.keys() - train.keys())
         if extra:
             raise ValueError(f"{held_out} has classes that {folder / 'train'} has not: {extra}")
+    elif hold_out:
+        train, test = _split(folder)
     else:
-        train, test = {}, {}
-        for name, files in _files_by_class(folder).items():
-            if len(files) < 2:
-                raise ValueError(
-                    f"{folder / name} must hold two images or more, as one is held out to test"
-                )
-            order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
-            count = max(1, round(len(files) * FOLDER_HELD_OUT))
-            test[name] = [files[i] for i in sorted(order[:count])]
-            train[name] = [files[i] for i in sorted(order[count:])]
+        train = test = _files_by_class(folder)
     classes = list(train)
-    splits = [_labelled_files(files, classes, size, channels) for files in (train, test)]
-    return Source(splits[0], splits[1], classes)
+    first = _labelled_files(train, classes, size, channels)
+    second = first if test is train else _labelled_files(test, classes, size, channels)
+    return Source(first, second, classes)
 
 
-def _files_by_class(folder: Path) -> dict[str, list[Path]]:
+def _split(folder: Path) -> tuple[FilesByClass, FilesByClass]:
+    """What to train on, and what is held out of each class."""
+    train: FilesByClass = {}
+    test: FilesByClass = {}
+    for name, files in _files_by_class(folder).items():
+        if len(files) < 2:
+            raise ValueError(
+                f"{folder / name} must hold two images or more, as one is held out to test"
+            )
+        order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
+        count = max(1, round(len(files) * FOLDER_HELD_OUT))
+        test[name] = [files[i] for i in sorted(order[:count])]
+        train[name] = [files[i] for i in sorted(order[count:])]
+    return train, test
+
+
+def _files_by_class(folder: Path) -> FilesByClass:
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if len(names) < 2:
         raise ValueError(f"{folder} must hold a folder of images for each class, found {names}")
@@ -279,7 +299,7 @@ def _files_by_class(folder: Path) -> dict[str, list[Path]]:
 
 
 def _labelled_files(
-    files: dict[str, list[Path]], classes: Sequence[str], size: int, channels: int
+    files: FilesByClass, classes: Sequence[str], size: int, channels: int
 ) -> tuple[Pixels, Tensor]:
     paths = [path for name in classes for path in files.get(name, [])]
     labels = [i for i, name in enumerate(classes) for _ in files.get(name, [])]

@@ -22,6 +22,7 @@ from cnnarch.blocks.initialization import init_weights
 from cnnarch.models._classifier import ImageClassifier
 from cnnarch.training.callbacks import TrainingStopped
 from cnnarch.training.data import ImageData
+from cnnarch.training.datasets import named_folder
 from cnnarch.training.engine import HERE, Evaluation, check_fits, evaluate, fit
 from cnnarch.training.history import History
 from cnnarch.training.machine import Machine, first_of_group, is_first_process
@@ -236,11 +237,13 @@ def _results(
     test["confusion"] = figures.confusion.tolist()
     # Of a class without test images nothing is known; JSON has no word for nan.
     test["per_class"] = {k: None if v != v else v for k, v in figures.per_class.items()}
+    folder = named_folder(data.name)
     return {
         "model": model.builder,
         "options": model.options,
         "parameters": count_parameters(model),
         "data": data.name,
+        "data_folder": folder and str(folder.resolve()),  # the same from wherever it is asked
         "train_images": len(data.train),
         "test_images": len(data.test),
         "test": test,

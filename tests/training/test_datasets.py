@@ -146,13 +146,25 @@ def test_a_folder_holds_out_a_fifth_of_each_class(tmp_path: Path) -> None:
     assert torch.equal(again.test.inputs(torch.arange(3)), data.test.inputs(torch.arange(3)))
 
 
+@pytest.mark.parametrize("hold_out", [True, False])
 @pytest.mark.parametrize("held_out", ["test", "val", "valid", "validation"])
-def test_a_folder_may_bring_its_own_test_images(tmp_path: Path, held_out: str) -> None:
+def test_a_folder_may_bring_its_own_test_images(
+    tmp_path: Path, held_out: str, hold_out: bool
+) -> None:
     for part, count in (("train", 4), (held_out, 2)):
         for name in ("cat", "dog"):
             photographs(tmp_path / part / name, count)
-    data = load_data(f"folder:{tmp_path}", image_resolution=16, grayscale=True)
+    name = f"folder:{tmp_path}"
+    data = load_data(name, image_resolution=16, grayscale=True, hold_out=hold_out)
     assert (len(data.train), len(data.test), data.channels) == (8, 4, 1)
+
+
+def test_nothing_of_a_folder_need_be_held_out(tmp_path: Path) -> None:
+    for name, count in (("cat", 5), ("dog", 1)):  # too few to hold one out
+        photographs(tmp_path / name, count)
+    data = load_data(f"folder:{tmp_path}", image_resolution=16, hold_out=False)
+    assert data.test.labels.tolist() == data.train.labels.tolist() == [0] * 5 + [1]
+    assert data.test.pixels[torch.arange(6)][:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 0]
 
 
 def test_a_test_folder_of_an_unknown_class_is_refused(tmp_path: Path) -> None:
