@@ -25,7 +25,8 @@ class Recipe:
         source: where the settings come from, in words.
         model_options: options of the network, such as {"small_images": true}.
         weights: what the network starts from, as its builder takes it; None starts fresh.
-        init: rule of `cnnarch.init_weights` for a fresh network; None keeps its paper's.
+        init: rule of `cnnarch.init_weights` for a network without `weights`; None keeps its
+            paper's.
         image_resolution: side of the input in pixels; None takes the images' own, or the
             least that the network accepts if that is more.
         grayscale: true for one channel, false for three, None for the images' own.

@@ -58,7 +58,7 @@ def build_model(name: str, data: ImageData, recipe: Recipe) -> ImageClassifier:
         model = cnnarch.get_model(name, weights=recipe.weights, **sizes, **recipe.model_options)
     except TypeError as error:
         raise ValueError(str(error)) from error
-    if recipe.init:
+    if recipe.init and recipe.weights is None:  # or nothing would be left of them
         init_weights(model, recipe.init)
     return model
 

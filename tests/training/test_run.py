@@ -30,6 +30,13 @@ def test_a_network_is_drawn_by_the_recipes_rule_and_seed(data: ImageData) -> Non
     assert all(torch.equal(again[name], value) for name, value in model.state_dict().items())
 
 
+def test_weights_that_are_named_are_not_drawn_anew(data: ImageData, tmp_path: Path) -> None:
+    saved = cnnarch.lenet5(num_classes=4)
+    saved.save_pretrained(tmp_path)
+    model = build_model("lenet5", data, Recipe(init="kaiming", weights=str(tmp_path)))
+    assert all(torch.equal(model.state_dict()[k], v) for k, v in saved.state_dict().items())
+
+
 def test_an_option_that_a_network_does_not_have_is_told(data: ImageData) -> None:
     with pytest.raises(ValueError, match="tanh"):
         build_model("nin_cifar", data, Recipe(model_options={"tanh": True}))
