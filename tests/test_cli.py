@@ -1,14 +1,18 @@
 """The command: what it prints, what it leaves behind, and how it says no."""
 
 import csv
+import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from PIL import Image
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 import cnnarch
 from cnnarch._cards import CARDS
@@ -335,6 +339,42 @@ def test_a_lightning_logger_named_by_a_flag_gets_the_figures_of_each_epoch() -> 
             columns.append([float(value) for value in found if value])
         assert len(columns[0]) == 2
         assert columns[0] == pytest.approx(columns[1])
+
+
+@pytest.mark.parametrize(
+    ("more", "last"),
+    [
+        (["--num_epochs", "2"], "stage-1-last.ckpt"),
+        (["--then", "[{num_epochs: 1}]"], "stage-1-result.ckpt"),
+    ],
+    ids=["an epoch before", "a stage before"],
+)
+def test_after_a_loss_that_is_not_finite_training_goes_on_from_what_was_good(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: list[str], last: str
+) -> None:
+    from cnnarch.training import task
+
+    steps: list[Tensor] = []
+
+    def explodes(logits: Tensor, *args: Any, **options: Any) -> Tensor:
+        loss = cross_entropy(logits, *args, **options)
+        if loss.requires_grad:
+            steps.append(loss)
+        return loss * (math.inf if len(steps) == 15 else 1)  # an epoch has ten
+
+    words = ["train", "lenet5", *QUICK, "--batch_size", "128"]
+    with monkeypatch.context() as patch:
+        patch.setattr(task, "cross_entropy", explodes)
+        assert "the loss became inf" in failure(capsys, *words, *more, "--output", "run")
+    (path,) = Path("run/checkpoints").iterdir()
+    assert path.name == last
+    words += ["--weights", str(path), "--learning_rate", "0"]  # or they could not be compared
+    assert main([*words, "--output", "again"]) == 0
+    saved = torch.load(path, weights_only=True)["state_dict"]
+    good = {name.removeprefix("model."): value for name, value in saved.items()}
+    result = cnnarch.from_pretrained("again").state_dict()
+    assert result.keys() == good.keys()
+    assert all(torch.equal(result[name], value) for name, value in good.items())
 
 
 def test_compare_trains_each_and_draws_them_together(capsys: pytest.CaptureFixture[str]) -> None:

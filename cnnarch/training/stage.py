@@ -150,14 +150,14 @@ class StageRun:
             best = _weights(_load(self._file("best"))) if trainer.is_global_zero else {}
             model.load_state_dict(trainer.strategy.broadcast(best))
         if self.keep and trainer.is_global_zero:
-            result = {"weights": model.state_dict(), "recorder": self.recorder.state_dict()}
+            result = {"state_dict": model.state_dict(), "recorder": self.recorder.state_dict()}
             AtomicCheckpointIO().save_checkpoint(result, self._file("result"))
             for kind in ("best", "last"):
                 self._file(kind).unlink(missing_ok=True)
 
     def _restore(self, model: nn.Module) -> None:
         result = _load(self._file("result"))
-        model.load_state_dict(result["weights"])
+        model.load_state_dict(result["state_dict"])
         self.recorder.load_state_dict(result["recorder"])
 
     def _file(self, kind: str) -> Path:
