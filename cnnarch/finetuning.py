@@ -10,72 +10,12 @@ from torch import nn
 
 from cnnarch.blocks._checks import check_choice, check_positive
 from cnnarch.blocks.initialization import init_weights
-from cnnarch.models._trunk import Trunk, check_trunk
+from cnnarch.models._freezing import freeze, paths_of, trunk_of, unfreeze
+from cnnarch.models._trunk import Trunk
 
 __all__ = ["convert_norm", "freeze", "init_weights", "param_groups", "set_inplace", "unfreeze"]
 
 Module = TypeVar("Module", bound=nn.Module)
-
-
-def freeze(
-    model: Trunk, upto: int | str = -1, batch_norm: Literal["eval", "train"] = "eval"
-) -> None:
-    """Keep the stem and the stages up to `upto` as they are while the rest is trained.
-
-    Their parameters get no gradient, and lose the one they have. With `batch_norm="eval"` they
-    also stay in eval mode whatever `model.train()` says, so that running statistics do not move
-    and nothing is dropped. Stages behind `upto` that were frozen before stay so.
-
-    Args:
-        model: a network or a backbone.
-        upto: the last stage to freeze, by index in `feature_info` or by name; all by default.
-        batch_norm: "eval" holds BatchNorm's statistics, "train" lets them follow the new data.
-
-    Raises:
-        TypeError: it is neither a network nor a backbone.
-        ValueError: there is no such stage (the head cannot be frozen), or no such mode.
-
-    >>> import cnnarch
-    >>> model = cnnarch.resnet18(num_classes=10)
-    >>> freeze(model, upto="conv4_x")
-    >>> model.stages[2].training, model.stages[3].training
-    (False, True)
-    """
-    check_choice("batch_norm", batch_norm, ("eval", "train"))
-    model = _trunk_of(model)
-    for path in _paths(model)[: model.stage_index(upto) + 1]:
-        part = model.get_submodule(path).requires_grad_(False)
-        part.zero_grad()  # an optimizer would still follow what is left of the last step
-        keep = model.frozen.add if batch_norm == "eval" else model.frozen.discard
-        keep(path)
-    model.train(model.training)
-
-
-def unfreeze(model: Trunk, downto: int | str = 0) -> None:
-    """Train the stages from `downto` on again; what is below stays as it is.
-
-    Args:
-        model: a network or a backbone.
-        downto: the lowest stage to train, by index in `feature_info` or by name.
-
-    Raises:
-        TypeError: it is neither a network nor a backbone.
-        ValueError: there is no such stage.
-    """
-    model = _trunk_of(model)
-    for path in _paths(model)[model.stage_index(downto) :]:
-        model.get_submodule(path).requires_grad_(True)
-        model.frozen.discard(path)
-    model.train(model.training)
-
-
-def _trunk_of(model: nn.Module) -> Trunk:
-    """The network or backbone itself, out of what torch.compile wraps around it."""
-    return check_trunk(getattr(model, "_orig_mod", model))
-
-
-def _paths(model: Trunk) -> list[str]:
-    return ["stem", *(f"stages.{i}" for i in range(len(model.stages)))]
 
 
 def param_groups(
@@ -108,8 +48,8 @@ def param_groups(
     check_positive("lr", lr)
     _check_between("layer_decay", layer_decay, "in (0, 1]", lambda value: 0 < value <= 1)
     _check_between("weight_decay", weight_decay, "at least 0", lambda value: 0 <= value < math.inf)
-    model = _trunk_of(model)
-    paths = _paths(model)
+    model = trunk_of(model)
+    paths = paths_of(model)
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         part = next((path for path in paths if name.startswith(f"{path}.")), "head")

@@ -225,6 +225,7 @@ def test_train_resumes_overwrites_or_refuses(capsys: pytest.CaptureFixture[str])
         ["--optimizer", "sgd", "--nesterov", "true", "--momentum", "0"],
         ["--model_options", "{tanh: true}"],
         ["--accelerator", "tpu"],
+        ["--then", "[{freeze: conv9}]"],
     ],
 )
 def test_a_mistake_leaves_no_run_and_overwrites_none(
@@ -377,6 +378,15 @@ def test_after_a_loss_that_is_not_finite_training_goes_on_from_what_was_good(
     assert all(torch.equal(result[name], value) for name, value in good.items())
 
 
+def test_the_head_alone_is_trained_on_weights_of_before() -> None:
+    assert main(["train", "lenet5_bn", *QUICK, "--output", "first"]) == 0
+    words = ["train", "lenet5_bn", *QUICK, "--weights", "./first", "--freeze", "true"]
+    assert main([*words, "--output", "second"]) == 0
+    first, second = (cnnarch.from_pretrained(name).state_dict() for name in ("first", "second"))
+    differ = {name.split(".")[0] for name in first if not torch.equal(first[name], second[name])}
+    assert differ == {"head"}
+
+
 def test_compare_trains_each_and_draws_them_together(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "lenet5", "lenet5_bn", *QUICK, "--output", "both"]) == 0
     out = capsys.readouterr().out
@@ -403,6 +413,7 @@ def test_compare_trains_each_and_draws_them_together(capsys: pytest.CaptureFixtu
         (["train", "lenet5", "--config", "gone.yaml"], "gone.yaml"),
         (["train", "lenet5", "--recipe", "secret"], "no recipe 'secret'; there are"),
         (["train", "lenet5", "--model_options", "{activaton: relu}"], "no option 'activaton'"),
+        (["train", "lenet5", "--freeze", "conv9"], "no stage 'conv9'; the stages are 0 'C1'"),
         (["train", "lenet5", "--init", "magic"], "init must be one of 'xavier'"),
         (["train", "lenet5", "--image_resolution", "8"], "32 pixels or more, the data's is 8"),
         (["train", "lenet5", "--data", "folder:gone"], "no folder gone"),

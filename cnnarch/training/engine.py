@@ -17,7 +17,7 @@ from cnnarch.training.history import History
 from cnnarch.training.loading import evaluation_loader
 from cnnarch.training.machine import Machine, quiet
 from cnnarch.training.recipe import Recipe
-from cnnarch.training.stage import StageRun
+from cnnarch.training.stage import StageRun, check_freezing
 from cnnarch.training.task import EvaluationTask
 
 __all__ = ["Evaluation", "check_fits", "evaluate", "fit"]
@@ -106,11 +106,13 @@ def fit(
         loss and accuracy of each epoch.
 
     Raises:
-        ValueError: the network does not fit the data.
+        TypeError: the recipe freezes stages of a network that is not of this package.
+        ValueError: the network does not fit the data, or has not the stages to freeze.
         NonFiniteLossError: the loss became infinite or not a number.
     """
     recipe = recipe or Recipe()
     check_fits(model, data.train)
+    check_freezing(model, recipe)
     machine.check()
     folder = None if output is None else Path(output)
     recorder = Recorder(History(), folder and folder / "metrics.csv", tell)

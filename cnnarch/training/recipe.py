@@ -27,6 +27,8 @@ class Recipe:
         weights: what the network starts from, as its builder takes it; None starts fresh.
         init: rule of `cnnarch.init_weights` for a network without `weights`; None keeps its
             paper's.
+        freeze: what stays as it is, running statistics too: true for all but the head, the name
+            of a stage, such as conv4_x, for all up to it, false for nothing.
         image_resolution: side of the input in pixels; None takes the images' own, or the
             least that the network accepts if that is more.
         grayscale: true for one channel, false for three, None for the images' own.
@@ -76,6 +78,7 @@ class Recipe:
     model_options: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
     init: str | None = None
+    freeze: bool | str = False
     image_resolution: int | None = None
     grayscale: bool | None = None
     num_epochs: int = 10
@@ -215,6 +218,7 @@ _STAGE_KEYS = [  # the rest belongs to the run: the network, the data, what is k
     *("nesterov", "epsilon", "weight_decay", "schedule", "step_epochs", "step_factor"),
     *("warmup_epochs", "label_smoothing", "aux_weight", "clip_gradient", "ema", "early_stopping"),
     *("crop_padding", "resized_crop", "flip", "randaugment", "erasing", "mixup", "cutmix"),
+    "freeze",
 ]
 
 

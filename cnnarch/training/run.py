@@ -28,6 +28,7 @@ from cnnarch.training.history import History
 from cnnarch.training.machine import Machine, first_of_group, is_first_process
 from cnnarch.training.recipe import Recipe
 from cnnarch.training.report import TITLES, draw_pictures, write_report
+from cnnarch.training.stage import check_freezing
 
 __all__ = ["build_model", "read_results", "train"]
 
@@ -100,6 +101,7 @@ def train(
         NonFiniteLossError: the loss became infinite or not a number.
     """
     check_fits(model, data.train)  # before there is a folder
+    check_freezing(model, recipe)
     machine.check()
     place = Path(folder)
     is_new = not place.exists()
@@ -173,7 +175,8 @@ def _open(folder: Path, description: dict[str, Any], resume: bool) -> dict[str, 
     if recipe.exists():
         if not resume:
             raise ValueError(f"{folder} holds a run: resume it, overwrite it, or name another")
-        old = yaml.safe_load(recipe.read_text())
+        written = yaml.safe_load(recipe.read_text())
+        old = {**asdict(Recipe()), **written}  # keys that came since were as by default
         for key in description:
             if old.get(key) != description[key]:
                 raise ValueError(

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
+from cnnarch.models._freezing import frozen, trunk_of
 from cnnarch.training.callbacks import (
     AtomicCheckpointIO,
     Bar,
@@ -26,7 +28,7 @@ from cnnarch.training.optimization import number_of_epochs
 from cnnarch.training.recipe import Recipe
 from cnnarch.training.task import TrainingTask
 
-__all__ = ["StageRun"]
+__all__ = ["StageRun", "check_freezing"]
 
 PREFIX = "model."  # of the network's weights in the checkpoints of a task
 
@@ -87,8 +89,8 @@ class StageRun:
         if saved and self._ended(saved, trainer.max_epochs):
             self._take(model, saved)
         else:
-            model.train()  # Lightning leaves the mode as it is; networks keep frozen layers in eval
-            with arranged(model, small, channels_last):
+            with _held(model, recipe), arranged(model, small, channels_last):
+                model.train()  # Lightning leaves modes alone, networks keep frozen layers in eval
                 trainer.fit(task, datamodule=module, ckpt_path=start, weights_only=True)
         self._finish(model, trainer)
 
@@ -162,6 +164,26 @@ class StageRun:
 
     def _file(self, kind: str) -> Path:
         return self.folder / f"stage-{self.number}-{kind}.ckpt"
+
+
+def check_freezing(model: nn.Module, recipe: Recipe) -> None:
+    """Find what cannot be frozen before anything is trained.
+
+    Raises:
+        TypeError: stages are to be frozen of a network that is not of this package.
+        ValueError: the network has no such stage.
+    """
+    for stage in recipe.stages():
+        if stage.freeze:
+            trunk_of(model).stage_index(_last_frozen(stage))
+
+
+def _held(model: nn.Module, recipe: Recipe) -> AbstractContextManager[None]:
+    return frozen(model, _last_frozen(recipe)) if recipe.freeze else nullcontext()
+
+
+def _last_frozen(recipe: Recipe) -> int | str:
+    return -1 if recipe.freeze is True else recipe.freeze
 
 
 def _early_stopping(recipe: Recipe) -> EarlyStopping:

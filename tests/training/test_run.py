@@ -122,6 +122,18 @@ def test_resuming_with_another_recipe_names_the_difference(
         train(lenet, data, replace(QUICK, learning_rate=0.1), finished, resume=True)
 
 
+def test_a_run_begun_before_a_key_came_goes_on(
+    finished: Path, lenet: cnnarch.ImageClassifier, data: ImageData
+) -> None:
+    path = finished / "recipe.yaml"
+    written = yaml.safe_load(path.read_text())
+    del written["freeze"]
+    path.write_text(yaml.safe_dump(written))
+    assert train(lenet, data, QUICK, finished, resume=True) == read_results(finished)
+    with pytest.raises(ValueError, match="holds a run with freeze=False, not True"):
+        train(lenet, data, replace(QUICK, freeze=True), finished, resume=True)
+
+
 def test_results_that_are_none_are_named(tmp_path: Path) -> None:
     for text in ("{", "3"):
         (tmp_path / "results.json").write_text(text)

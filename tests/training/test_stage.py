@@ -1,6 +1,7 @@
 """What a stage does of what its recipe says, seen from within the network that it trains."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,3 +122,69 @@ def test_each_auxiliary_loss_counts_three_tenths_of_the_main_one(data: ImageData
     torch.testing.assert_close(model.main.detach(), main)
     for head in (model.aux1, model.aux2):
         torch.testing.assert_close(head.detach(), 0.3 * main)
+
+
+def copied(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    """Which parts of LeNet-5 differ in parameters or running statistics."""
+    names = [name for name, value in before.items() if not torch.equal(value, after[name])]
+    return {".".join(name.split(".")[: 2 if name.startswith("stages") else 1]) for name in names}
+
+
+ALL = {"stem", "stages.1", "stages.3", "head"}  # the other stages are pools
+
+
+@pytest.mark.parametrize(
+    ("freeze", "trained"), [(True, {"head"}), ("C3", {"stages.3", "head"}), (False, ALL)]
+)
+def test_what_is_frozen_stays_to_the_bit_and_may_be_trained_after(
+    data: ImageData, freeze: bool | str, trained: set[str]
+) -> None:
+    model = cnnarch.lenet5_bn(num_classes=4)
+    before, found = copied(model), []
+    recipe = replace(ONE_STEP, batch_size=16, freeze=freeze, then=[{"freeze": False}])
+    history = fit(model, data, recipe, tell=lambda _: found.append(copied(model)))
+    assert moved(before, found[0]) == trained
+    assert moved(found[0], found[1]) == ALL
+    assert len(history.rows) == 2
+
+
+def test_after_training_nothing_is_frozen_but_what_was_before(data: ImageData) -> None:
+    for before in (set(), {"stem", "stages.0"}):
+        model = cnnarch.lenet5_bn(num_classes=4)
+        if before:
+            cnnarch.freeze(model, upto="S2")
+        fit(model, data, replace(ONE_STEP, freeze=True))
+        model.train()
+        parts = {f"stages.{i}": stage for i, stage in enumerate(model.stages)}
+        for name, part in {"stem": model.stem, **parts, "head": model.head}.items():
+            assert part.training is (name not in before)
+            assert all(p.requires_grad is (name not in before) for p in part.parameters())
+
+
+def test_a_resumed_run_keeps_frozen_what_was(data: ImageData, tmp_path: Path) -> None:
+    def stop(row: dict[str, float]) -> None:
+        if row["epoch"] == 2:
+            raise KeyError
+
+    recipe = replace(ONE_STEP, batch_size=16, num_epochs=3, freeze=True)
+    model = cnnarch.lenet5_bn(num_classes=4)
+    before = copied(model)
+    with pytest.raises(KeyError):
+        fit(model, data, recipe, output=tmp_path, tell=stop)
+    resumed = cnnarch.lenet5_bn(num_classes=4)
+    assert len(fit(resumed, data, recipe, output=tmp_path, resume=True).rows) == 3
+    assert moved(before, copied(resumed)) == {"head"}
+
+
+def test_what_cannot_be_frozen_is_told_before_the_first_step(data: ImageData) -> None:
+    told: list[object] = []
+    recipe = replace(ONE_STEP, then=[{"freeze": "conv9"}])
+    with pytest.raises(ValueError, match="no stage 'conv9'; the stages are 0 'C1', 1 'S2'"):
+        fit(cnnarch.lenet5_bn(num_classes=4), data, recipe, tell=told.append)
+    with pytest.raises(TypeError, match="a network or a backbone of cnnarch, got Sequential"):
+        fit(linear(), data, recipe, tell=told.append)
+    assert told == []
