@@ -96,9 +96,9 @@ def write_report(
     title = f"{name} on {results['data']}"
     sections = [
         f"<h1>{escape(title)}</h1>",
-        f'<p class="lead">{test["top1"]:.2%} of {results["test_images"]:,} test images right, '
-        f"with {results['parameters']:,} parameters, after {results['epochs']} epochs "
-        f"({results['minutes']:.1f} minutes).</p>",
+        f'<p class="lead">{test["top1"]:.2%} of {_counted(results["test_images"], "test image")} '
+        f"right, with {results['parameters']:,} parameters, after "
+        f"{_counted(results['epochs'], 'epoch')} ({results['minutes']:.1f} minutes).</p>",
         *(_picture(key, pictures[key]) for key in TITLES if key in pictures),
         "<h2>Accuracy by class</h2>",
         _table((k, "" if v is None else f"{v:.2%}") for k, v in test["per_class"].items()),
@@ -115,6 +115,10 @@ def write_report(
         f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n',
         encoding="utf-8",
     )
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def _facts(results: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

@@ -100,6 +100,22 @@ def test_the_page_tells_the_result_and_how_it_came_about(page: Path) -> None:
         assert f"<th>{name}</th>" in text
 
 
+@pytest.mark.parametrize(
+    ("epochs", "images", "words"),
+    [
+        (1, 1, "of 1 test image right, with 61,196 parameters, after 1 epoch ("),
+        (20, 1200, "of 1,200 test images right, with 61,196 parameters, after 20 epochs ("),
+    ],
+)
+def test_one_epoch_is_not_called_epochs(
+    page: Path, tmp_path: Path, epochs: int, images: int, words: str
+) -> None:
+    results = json.loads((page.parent / "results.json").read_text())
+    results |= {"epochs": epochs, "test_images": images}
+    write_report(tmp_path / "page.html", results, "", {})
+    assert words in (tmp_path / "page.html").read_text()
+
+
 def test_names_cannot_break_the_page(page: Path, tmp_path: Path) -> None:
     results = json.loads((page.parent / "results.json").read_text())
     results["data"] = "folder:<script>alert(1)</script>"
