@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from cnnarch import viz
 from cnnarch.training import load_data
@@ -113,6 +114,15 @@ def test_right_and_wrong_answers_look_different() -> None:
 
     assert (frames[0], frames[1]) == (to_rgba(GREEN), to_rgba(RED))
     assert figure.get_suptitle() == "2 of 3 right"
+
+
+def test_a_batch_of_any_loader_is_images_and_labels() -> None:
+    images, labels = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 0])
+    loader = DataLoader(TensorDataset(images, labels), batch_size=3)
+    figure = viz.predictions(Sure([[0.9, 0.1]] * 3), *next(iter(loader)))
+    assert figure.get_suptitle() == "2 of 3 right"
+    titles = [axes.get_title() for axes in cells(viz.data_grid(*next(iter(loader))))]
+    assert titles == ["0", "1", "0"]
 
 
 def test_predictions_start_at_the_first_image() -> None:
