@@ -33,6 +33,7 @@ COMPILER = ENGINES["inductor"].missing("float32", torch.device("cpu")) is None
 # Sockets raise, and whatever a library would write goes where the test looks.
 OFFLINE = """
 import os, socket, sys
+from importlib.util import find_spec
 
 def refuse(*arguments, **options):
     raise OSError("a library tried to reach the network")
@@ -46,9 +47,12 @@ model = cnnarch.lenet5()
 images = torch.randn(4, 1, 32, 32)
 calibrate(model, images)
 for backend in sys.argv[1:]:
-    optimized = optimize(model, images, backend=backend, budget_s=1)
-    optimized(images[:3])
-    optimized.close()
+    int8 = find_spec("torchao") and backend == "inductor"
+    for precision in ["float32", "int8"] if int8 else ["float32"]:
+        options = {"backend": backend, "precision": precision, "budget_s": 1, "tolerance": 1.0}
+        optimized = optimize(model, images, calibration=images, **options)
+        optimized(images[:3])
+        optimized.close()
 print("done", [name for name in os.environ if name.endswith("_CACHE_DIR")])
 """
 

@@ -32,11 +32,11 @@ def quantized(source: Source, parts: Mapping[str, bytes]) -> GraphModule:
 
     It computes in float32 what inductor makes 8-bit convolutions of.
     """
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
-
     graph = _observed(source)
     graph.load_state_dict(load(parts[_RANGES]), strict=False)
     with converting(), torch.no_grad():
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
+
         return convert_pt2e(graph)
 
 
@@ -52,7 +52,7 @@ def check_size(source: Source, images: Tensor) -> None:
 
 def _observed(source: Source) -> Any:
     """The fused network as a graph that keeps the ranges of its maps."""
-    with converting():
+    with converting():  # torchao warns at its import, too
         from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
         from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
             X86InductorQuantizer,
