@@ -5,11 +5,13 @@ from typing import Any
 
 import torch
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from cnnarch.inference._copies import inference_copy
 from cnnarch.inference._measure import has_vnni
-from cnnarch.inference._tracing import converting
+from cnnarch.inference._tracing import converting, trace
 from cnnarch.inference.engines._engine import Source
 
 __all__ = ["calibrated_ranges", "check_size", "quantized"]
@@ -59,9 +61,44 @@ def _observed(source: Source) -> Any:
             get_default_x86_inductor_quantization_config,
         )
 
-        graph = source.program(source.example.shape[1:]).module()
+        two = source.example.new_zeros(2, *source.example.shape[1:])
+        graph = trace(_without_norms(source.fused()), two, free_size=False).module()
         config = get_default_x86_inductor_quantization_config(reduce_range=not has_vnni())
         return prepare_pt2e(graph, X86InductorQuantizer().set_global(config))
+
+
+def _without_norms(model: nn.Module) -> nn.Module:
+    """A copy whose norms are products and sums.
+
+    torchao would fold a norm into the convolution before it even where something else reads the
+    convolution, as dense layers do. What could be folded has been.
+    """
+    copy = inference_copy(model)
+    for name, norm in list(copy.named_modules()):
+        if isinstance(norm, _BatchNorm) and norm.running_mean is not None and name:
+            copy.set_submodule(name, _Affine(norm))
+    return copy
+
+
+class _Affine(nn.Module):
+    """What BatchNorm is in eval mode."""
+
+    def __init__(self, norm: _BatchNorm) -> None:
+        super().__init__()
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = (norm.running_var + norm.eps).rsqrt()
+        if norm.weight is not None:
+            scale = scale * norm.weight
+        shift = -norm.running_mean * scale
+        if norm.bias is not None:
+            shift = shift + norm.bias
+        self.register_buffer("scale", scale.detach())
+        self.register_buffer("shift", shift.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (-1, *[1] * (x.dim() - 2))
+        return torch.addcmul(self.shift.view(shape), x, self.scale.view(shape))
 
 
 def _observers(graph: GraphModule) -> dict[str, Tensor]:
