@@ -371,6 +371,19 @@ def test_torchao_quantises_for_the_compiler_and_its_ranges_are_enough_to_do_it_a
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
+@pytest.mark.skipif(NO_TORCHAO, reason="torchao is not installed")
+def test_logits_are_not_rounded_to_8_bits() -> None:
+    """In NiN they are averages over maps, which torchao would keep in 256 steps."""
+    torch.manual_seed(0)
+    model = cnnarch.nin_cifar()
+    x = blurred(40)
+    calibrate(model, x[:8])
+    source = Source(model, x[:2], 1, x.split(20))
+    with torch.no_grad():
+        logits = quantized(source, calibrated_ranges(source))(x)
+    assert logits.unique().numel() > 256
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(NO_TORCHAO or not COMPILER, reason="no torchao or no C++ compiler")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
