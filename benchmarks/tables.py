@@ -173,6 +173,7 @@ def _int8(kept: dict[str, Any]) -> list[Answer]:
         lost = {
             network: round(row["float32"] - row[engine], 2)
             for network, row in kept["networks"].items()
+            if isinstance(row[engine], float)
         }
         worst = max(lost, key=lambda network: lost[network])
         question = f"int8 by {engine}, points of accuracy lost on Fashion-MNIST, the worst of "
@@ -256,7 +257,8 @@ def int8_table(kept: dict[str, Any] | None) -> str:
     lines = ["| " + " | ".join(head) + " |", "|---" + "|--:" * (len(head) - 1) + "|"]
     for network, row in (kept["networks"] if kept else {}).items():
         steps = "as shipped" if row["steps"] is None else row["steps"]
-        rates = " | ".join(f"{row[name]:.2f}" for name in ("float32", *engines))
+        kept_rates = [row[name] for name in ("float32", *engines)]
+        rates = " | ".join(f"{r:.2f}" if isinstance(r, float) else "refused" for r in kept_rates)
         lines.append(f"| {network} | {steps} | {rates} | {row['points_lost']:.2f} |")
     return "\n".join(lines)
 
