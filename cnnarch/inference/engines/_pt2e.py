@@ -86,6 +86,9 @@ def _without_norms(model: nn.Module) -> nn.Module:
 class _Affine(nn.Module):
     """What BatchNorm is in eval mode."""
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, norm: _BatchNorm) -> None:
         super().__init__()
         assert norm.running_mean is not None
