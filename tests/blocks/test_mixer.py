@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cnnarch.blocks import LayerNorm2d, MixerLayer, mixer
-from cnnarch.blocks.mixer import FEW_PIXELS
+from cnnarch.blocks import LayerNorm2d, MixerLayer, _pointwise
+from cnnarch.blocks._pointwise import FEW_PIXELS
 from cnnarch.testing import assert_close
 
 H, W, C = 3, 4, 8
@@ -59,7 +59,7 @@ def test_equals_the_papers_equations(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Few pixels and many, gradients or not, one processor or another: two kernels do the MLPs."""
-    monkeypatch.setattr(mixer, "_onednn_beats_mkl", lambda: convolutions)
+    monkeypatch.setattr(_pointwise, "_onednn_beats_mkl", lambda: convolutions)
     assert 1 * TOKENS < FEW_PIXELS < 40 * TOKENS
     layer, x = random_layer(), torch.randn(batch, C, H, W)
     if channels_last:
@@ -77,16 +77,16 @@ def test_the_mlps_run_as_convolutions_where_these_are_faster(
 ) -> None:
     """`python -m benchmarks.eager mixer_b16 1 float32` measured the three."""
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(mixer, "_is_intels", lambda: intels)
-    assert mixer._onednn_beats_mkl.__wrapped__() is convolutions
+    monkeypatch.setattr(_pointwise, "_is_intels", lambda: intels)
+    assert _pointwise._onednn_beats_mkl.__wrapped__() is convolutions
 
 
 @pytest.mark.parametrize(("maker", "intels"), [("AuthenticAMD", False), ("GenuineIntel", True)])
 def test_the_processor_names_its_maker(tmp_path: Path, maker: str, intels: bool) -> None:
     facts = tmp_path / "cpuinfo"
     facts.write_text(f"processor\t: 0\nvendor_id\t: {maker}\ncpu family\t: 25\n")
-    assert mixer._is_intels(facts) is intels
-    assert isinstance(mixer._is_intels(tmp_path / "none"), bool)  # as on macOS
+    assert _pointwise._is_intels(facts) is intels
+    assert isinstance(_pointwise._is_intels(tmp_path / "none"), bool)  # as on macOS
 
 
 def test_gradients_equal_those_of_the_papers_equations() -> None:
