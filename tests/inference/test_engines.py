@@ -384,6 +384,29 @@ def test_logits_are_not_rounded_to_8_bits() -> None:
     assert logits.unique().numel() > 256
 
 
+@pytest.mark.skipif(NO_TORCHAO, reason="torchao is not installed")
+def test_compiled_int8_that_is_not_its_graph_is_refused_or_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Refused for the example; a shape that comes later must not fail in the middle of work."""
+    wrong: list[int] = []
+
+    def compile_wrongly(runner: Any, shape: torch.Size) -> None:
+        graph, right = runner._graph, shape[0] not in wrong
+        runner._compiled[shape] = graph if right else lambda images: 2 * graph(images)
+
+    monkeypatch.setattr("cnnarch.inference.engines.inductor._Runner.compile", compile_wrongly)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 30 * 30, 5)).eval()
+    source = Source(model, blurred(2), 1, (blurred(16),))
+    runner = ENGINES["inductor"].build(source, "int8")
+    wrong += [2, 3]
+    for _ in range(4):
+        assert_close(runner(blurred(3)), model(blurred(3)), 0.1)
+    with pytest.raises(ValueError, match="off its own graph"):
+        ENGINES["inductor"].build(source, "int8")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(NO_TORCHAO or not COMPILER, reason="no torchao or no C++ compiler")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

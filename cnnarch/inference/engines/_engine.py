@@ -127,6 +127,15 @@ class Source:
             self._program = program
         return program
 
+    def check_calibrated(self, size: torch.Size) -> None:
+        """Raise ValueError for images `(C, H, W)` of another size than was calibrated for int8."""
+        mine = tuple(self.example.shape[1:])
+        if tuple(size) != mine:
+            raise ValueError(
+                f"int8 was calibrated for images {mine}, got {tuple(size)}: "
+                "optimize again with an example and calibration images of that size"
+            )
+
     def forget(self) -> None:
         """Give back what can be made again: the fused network and its graph."""
         self._fused = self._program = None

@@ -14,7 +14,7 @@ from cnnarch.inference._measure import has_vnni
 from cnnarch.inference._tracing import converting, trace
 from cnnarch.inference.engines._engine import Source
 
-__all__ = ["calibrated_ranges", "check_size", "quantized"]
+__all__ = ["calibrated_ranges", "quantized"]
 
 _RANGES = "ranges.safetensors"
 
@@ -42,16 +42,6 @@ def quantized(source: Source, parts: Mapping[str, bytes]) -> GraphModule:
         return convert_pt2e(graph)
 
 
-def check_size(source: Source, images: Tensor) -> None:
-    """Raise ValueError for images of another size than those that were calibrated with."""
-    size = tuple(source.example.shape[1:])
-    if tuple(images.shape[1:]) != size:
-        raise ValueError(
-            f"int8 was calibrated for images {size}, got {tuple(images.shape[1:])}: "
-            "optimize again with an example and calibration images of that size"
-        )
-
-
 def _observed(source: Source) -> Any:
     """The fused network as a graph that keeps the ranges of its maps."""
     with converting():  # torchao warns at its import, too
@@ -65,7 +55,8 @@ def _observed(source: Source) -> Any:
         graph = trace(_without_norms(source.fused()), two, free_size=False).module()
         config = get_default_x86_inductor_quantization_config(reduce_range=not has_vnni())
         quantizer = X86InductorQuantizer().set_global(config)
-        # The average over a map is the logits themselves in some networks: NiN lost 0.7 points.
+        # The average over a map is the logits themselves in NiN, of which 8 bits changed the top
+        # class of 1.4 % of 2,000 images, where the rest of its graph changes 0.2 %.
         quantizer.set_function_type_qconfig(nn.functional.adaptive_avg_pool2d, None)
         return prepare_pt2e(graph, quantizer)
 

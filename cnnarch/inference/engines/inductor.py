@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cnnarch.inference._copies import inference_copy
 from cnnarch.inference._tracing import converting, trace
 from cnnarch.inference.engines._engine import Engine, Runner, Source
-from cnnarch.inference.engines._pt2e import calibrated_ranges, check_size, quantized
+from cnnarch.inference.engines._pt2e import calibrated_ranges, quantized
 from cnnarch.inference.engines.eager import (
     Eager,
     cast_for_inference,
@@ -158,7 +158,7 @@ class _Int8Runner(_Runner):
         self._start()
 
     def __call__(self, images: Tensor) -> Tensor:
-        check_size(self._source, images)
+        self._source.check_calibrated(images.shape[1:])
         return super().__call__(images)
 
     def parts(self) -> dict[str, bytes]:
@@ -171,6 +171,8 @@ class _Int8Runner(_Runner):
     def compile(self, shape: torch.Size) -> None:
         """Compile, and compare with the graph: some of the kernels do not compute what it says.
 
+        Another shape than the example's then stays with the graph.
+
         Raises:
             ValueError: the logits for the example differ from those of the graph.
         """
@@ -178,8 +180,10 @@ class _Int8Runner(_Runner):
         images = self._source.example[:1].expand(shape)
         found, expected = self._run(self._compiled[shape], images), self._eager(images)
         error = ((found - expected).norm() / expected.norm()).item()
-        if not error <= _KERNELS_AGREE:
-            del self._compiled[shape]
+        if error <= _KERNELS_AGREE:
+            return
+        self._compiled[shape] = self._eager
+        if shape == self._source.example.shape:
             raise ValueError(f"the compiled int8 network is {error:.0%} off its own graph")
 
     def _module(self, images: Tensor) -> nn.Module:  # noqa: ARG002

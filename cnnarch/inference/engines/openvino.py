@@ -100,12 +100,9 @@ class _Runner:
         return self._compile(self._graph_for(size), (-1, *size))
 
     def _graph_for(self, size: torch.Size) -> Any:
+        if self._precision == "int8":
+            self._source.check_calibrated(size)
         mine = size == self._source.example.shape[1:]
-        if not mine and self._precision == "int8":
-            raise ValueError(
-                f"int8 was calibrated for images {self._shape[1:]}, got {tuple(size)}: "
-                "optimize again with an example and calibration images of that size"
-            )
         return self._graph if mine else _convert(self._source, size)
 
     def _compile(self, graph: Any, shape: tuple[int, ...]) -> "_Compiled":
