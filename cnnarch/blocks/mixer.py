@@ -53,6 +53,7 @@ class MixerLayer(nn.Module):
     Raises:
         ValueError: a count that is not a positive integer, or `drop_path` out of range.
 
+    >>> import torch
     >>> MixerLayer(49, 512, 256, 2048)(torch.zeros(1, 512, 7, 7)).shape
     torch.Size([1, 512, 7, 7])
     """
