@@ -24,6 +24,13 @@ def test_kaiming_has_the_variance_of_its_paper() -> None:
     assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 128)), rel=0.02)
 
 
+def test_kaiming_keeps_the_signal_of_a_linear_layer_however_few_its_outputs() -> None:
+    """A classifier of 10 classes after 4096 features: logits of variance 2, not of 819."""
+    layer = nn.Linear(4096, 10)
+    cnnarch.init_weights(layer, "kaiming")
+    assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / 4096), rel=0.02)
+
+
 def test_orthogonal_rows_are_orthogonal() -> None:
     layer = nn.Linear(32, 8)
     cnnarch.init_weights(layer, "orthogonal")

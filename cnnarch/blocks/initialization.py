@@ -91,8 +91,9 @@ def init_weights(model: nn.Module, rule: str) -> None:
 
     Args:
         model: any module; changed in place.
-        rule: "xavier" (uniform, Glorot and Bengio, 2010), "kaiming" (normal, fan-out, He et
-            al., 2015), "orthogonal" (Saxe et al., 2014) or "torch" (what PyTorch's layers do).
+        rule: "xavier" (uniform, Glorot and Bengio, 2010), "kaiming" (normal, fan-out of
+            convolutions and fan-in of linear layers, He et al., 2015), "orthogonal" (Saxe et
+            al., 2014) or "torch" (what PyTorch's layers do).
 
     Raises:
         ValueError: there is no such rule.
@@ -112,13 +113,21 @@ def _orthogonal_(layer: Layer) -> None:
     constant_(layer.bias, 0.0)
 
 
+def _kaiming_(layer: Layer) -> None:
+    """By fan-out, a classifier's logits would begin the wider the fewer its classes."""
+    if isinstance(layer, nn.Linear):
+        normal_(layer, math.sqrt(2 / layer.in_features))
+    else:
+        he_normal_(layer)
+
+
 def _torch_(layer: Layer) -> None:
     layer.reset_parameters()
 
 
 _RULES: dict[str, Callable[[Layer], None]] = {
     "xavier": xavier_uniform_,
-    "kaiming": he_normal_,
+    "kaiming": _kaiming_,
     "orthogonal": _orthogonal_,
     "torch": _torch_,
 }

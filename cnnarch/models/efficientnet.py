@@ -64,6 +64,7 @@ TABLE_1 = {
     "stage8": Row(6, 3, 1, 320, 1),
 }
 HEAD_CHANNELS = 1280  # stage 9
+IMAGENET_CLASSES = 1000  # what the authors' rule for the classifier was made for
 
 
 class Options(ModelOptions, total=False):
@@ -81,7 +82,8 @@ class EfficientNet(ImageClassifier):
 
     Channels are scaled by `width` and rounded to multiples of 8, layers by `depth` and rounded
     up. Weights are initialised by the authors' rule: convolutions from N(0, 2 / fan_out), the
-    classifier uniformly within 1 / sqrt(num_classes). BatchNorm's momentum is 0.01.
+    classifier uniformly within 1 / sqrt(num_classes), or ImageNet's 1 / sqrt(1000) for fewer
+    classes. BatchNorm's momentum is 0.01.
 
     Args:
         scaling: the variant's width, depth, resolution (not used here) and dropout.
@@ -143,7 +145,8 @@ class EfficientNet(ImageClassifier):
 
 def _classifier(in_features: int, out_features: int) -> nn.Linear:
     layer = nn.Linear(in_features, out_features)
-    uniform_(layer, 1 / math.sqrt(out_features))
+    # By the rule alone, logits of ten classes begin ten times as wide and learn half as fast.
+    uniform_(layer, 1 / math.sqrt(max(out_features, IMAGENET_CLASSES)))
     return layer
 
 

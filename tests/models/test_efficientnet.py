@@ -195,12 +195,19 @@ def test_convolutions_begin_normal_with_two_over_fan_out() -> None:
     assert all(not m.bias.any() for m in convolutions if m.bias is not None)
 
 
-def test_the_classifier_begins_uniform_within_its_fan_out() -> None:
+@pytest.mark.parametrize(("classes", "bound"), [(1000, 0.0316), (10_000, 0.01)])
+def test_the_classifier_begins_uniform_within_its_fan_out(classes: int, bound: float) -> None:
     """The authors' code: 1 / sqrt(outputs), not PyTorch's 1 / sqrt(inputs)."""
-    classifier = cnnarch.efficientnet_b0(num_classes=100).head.classifier
-    assert 0.099 < classifier.weight.abs().max().item() <= 0.1
-    assert classifier.weight.std().item() == pytest.approx(0.1 / math.sqrt(3), rel=0.01)
+    classifier = cnnarch.efficientnet_b0(num_classes=classes).head.classifier
+    assert 0.99 * bound < classifier.weight.abs().max().item() <= 1.001 * bound
+    assert classifier.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.01)
     assert not classifier.bias.any()
+
+
+def test_few_classes_begin_no_wider_than_imagenets() -> None:
+    """By the fan-out of 10 classes, logits would begin ten times as wide, and learn slowly."""
+    classifier = cnnarch.efficientnet_b0(num_classes=10).head.classifier
+    assert classifier.weight.std().item() == pytest.approx(0.0316 / math.sqrt(3), rel=0.03)
 
 
 # Sizes
