@@ -317,6 +317,11 @@ def test_inductor_compiles_once_for_a_shape_however_it_lies_in_memory() -> None:
         others = (x.mT.contiguous().mT, x.as_strided(x.shape, (1024, 1, 32, 1)))
         for same in others:
             assert torch.equal(optimized(same), expected)
+        for mode in (torch.inference_mode, torch.no_grad):  # the caller's
+            with mode():
+                assert torch.equal(optimized(x), expected)
+        with torch.inference_mode():
+            assert torch.equal(optimized(x.clone()), expected)
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled
 
 
@@ -435,6 +440,21 @@ def test_inductor_computes_in_int8_and_starts_again_without_images(
         worker.join(120)
         assert worker.exitcode == 0
         assert_close(torch.from_numpy(pickle.loads(queue.get())[0]), logits, 3e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(NO_TORCHAO or not COMPILER, reason="no torchao or no C++ compiler")
+def test_int8_keeps_the_last_window_of_a_pool_that_rounds_up() -> None:
+    """GoogLeNet's and NiN's pools do; inductor forgets it of pools over 8-bit maps."""
+    pool = nn.MaxPool2d(3, 2, ceil_mode=True)  # of 32 pixels: 16, and 15 if it is forgotten
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), pool, nn.Conv2d(8, 5, 1))
+    model = nn.Sequential(model, nn.AdaptiveMaxPool2d(1), nn.Flatten()).eval()
+    x = blurred(4)
+    x[:, :, -1, -1] = 9.0  # seen by no other window
+    options = {"backend": "inductor", "precision": "int8", "calibration": x}
+    with optimize(model, x, budget_s=1, tolerance=1.0, **options) as optimized:
+        expected = model(x)
+        assert (optimized(x) - expected).norm() / expected.norm() < 0.02
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ _OPTIONS: dict[str, Any] = {
     "freezing": True,
     "cpp_cache_precompile_headers": False,  # they would stay where all processes find them
 }
-_KERNELS_AGREE = 0.05  # of the norm of the logits; NiN's are 0.13 off, ResNet-20's less than this
+_KERNELS_AGREE = 0.05  # of the norm of the logits
 _SHAPES = 8  # that are compiled at most
 
 
@@ -136,9 +136,12 @@ class _Runner:
     def _run(self, compiled: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         # Channels last, which convolutions in bfloat16 and int8 are faster from. Always copied, as
         # images of one channel or pixel may come with other strides, each of which would compile.
+        # So would inference tensors after others: it is always one, whatever mode the caller has.
         dtype = self._dtype if images.is_floating_point() else images.dtype
-        laid = torch.empty_like(images, dtype=dtype, memory_format=torch.channels_last)
-        return run_eagerly(compiled, laid.copy_(images), torch.channels_last, self._dtype)
+        with torch.inference_mode():
+            laid = torch.empty_like(images, dtype=dtype, memory_format=torch.channels_last)
+            laid.copy_(images)
+        return run_eagerly(compiled, laid, torch.channels_last, self._dtype)
 
     def _module(self, images: Tensor) -> nn.Module:
         """A module of its own, as torch.compile gives each piece of code eight shapes in all."""
