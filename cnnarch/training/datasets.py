@@ -1,10 +1,12 @@
 """Data sets by name: scikit-learn's digits, MNIST and its kin, CIFAR, folders, made-up images."""
 
 import gzip
+import hashlib
 import math
 import struct
 import zlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -249,7 +251,7 @@ def read_folder(folder: Path, size: int, channels: int, hold_out: bool = True) -
     """A folder of images for each class, in `folder` or in its train and test.
 
     The latter may be called val, valid or validation. Without a test folder a fifth of
-    each class is held out, drawn with a fixed seed, or all images stand in both splits.
+    each class is held out, drawn by the files' names, or all images stand in both splits.
 
     Raises:
         ValueError: the folder is missing, has fewer than two classes or one with too few
@@ -284,11 +286,15 @@ def _split(folder: Path) -> tuple[FilesByClass, FilesByClass]:
             raise ValueError(
                 f"{folder / name} must hold two images or more, as one is held out to test"
             )
-        order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
         count = max(1, round(len(files) * FOLDER_HELD_OUT))
-        test[name] = [files[i] for i in sorted(order[:count])]
-        train[name] = [files[i] for i in sorted(order[count:])]
+        drawn = sorted(files, key=partial(_draw, folder / name))
+        test[name], train[name] = sorted(drawn[:count]), sorted(drawn[count:])
     return train, test
+
+
+def _draw(folder: Path, file: Path) -> bytes:
+    """A number by chance, but for a file always the same, whatever stands beside it."""
+    return hashlib.sha256(file.relative_to(folder).as_posix().encode()).digest()
 
 
 def _files_by_class(folder: Path) -> FilesByClass:

@@ -146,6 +146,21 @@ def test_a_folder_holds_out_a_fifth_of_each_class(tmp_path: Path) -> None:
     assert torch.equal(again.test.inputs(torch.arange(3)), data.test.inputs(torch.arange(3)))
 
 
+def test_images_that_are_added_to_a_folder_hardly_change_what_is_held_out(tmp_path: Path) -> None:
+    """Drawn anew, every fifth of the images that were trained on would be tested."""
+
+    def shades(count: int) -> tuple[set[int], set[int]]:
+        for name in ("cat", "dog"):
+            photographs(tmp_path / str(count) / name, count, (4, 4))
+        data = load_data(f"folder:{tmp_path / str(count)}", image_resolution=4)
+        train, test = (s.pixels[torch.arange(len(s))][:, 0, 0, 0] for s in (data.train, data.test))
+        return set(train.tolist()), set(test.tolist())
+
+    trained, held_out = shades(100)
+    assert (len(trained), len(held_out)) == (80, 20)
+    assert len(trained & shades(150)[1]) <= 4
+
+
 @pytest.mark.parametrize("hold_out", [True, False])
 @pytest.mark.parametrize("held_out", ["test", "val", "valid", "validation"])
 def test_a_folder_may_bring_its_own_test_images(
