@@ -1,5 +1,6 @@
 """What all pictures share: figures without a window, images as people see them, colours."""
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -20,7 +21,9 @@ __all__ = [
     "LabelledImages",
     "Normalisation",
     "Shown",
+    "in_any_script",
     "new_figure",
+    "short",
     "show_image",
     "shown",
 ]
@@ -82,9 +85,11 @@ class Shown(NamedTuple):
         return str(index) if self.classes is None else self.classes[index]
 
 
-def literal(name: str) -> str:
-    """A name as Matplotlib prints it: two dollars would enclose a formula."""
-    return name.replace("$", r"\$")
+def short(name: str, most: int) -> str:
+    """What fits of a name; of names such as "tench, Tinca tinca" the first."""
+    first = name.split(",")[0]
+    fits = first if len(first) <= most else first[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return fits.replace("$", r"\$")  # Matplotlib takes what two dollars enclose for a formula
 
 
 def shown(
@@ -135,6 +140,36 @@ def new_figure(width: float, height: float) -> "Figure":
             "pictures need more packages: pip install 'cnnarch[train]'", name=error.name
         ) from error
     return Figure(figsize=(width, height), layout="constrained", facecolor="white", dpi=DOTS)
+
+
+def in_any_script(figure: "Figure") -> "Figure":
+    """Give texts that the usual font cannot print an installed one that can, if there is any."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        usual = text.get_fontfamily()
+        others = (_font_for(letter) for letter in text.get_text() if not letter.isascii())
+        families = dict.fromkeys([*usual, *(name for name in others if name)])
+        if len(families) > len(usual):
+            text.set_fontfamily(list(families))
+    return figure
+
+
+@functools.cache
+def _font_for(letter: str) -> str | None:
+    """A font that has the letter, where the usual one has not."""
+    from matplotlib.font_manager import FontProperties, findfont, fontManager
+    from matplotlib.ft2font import FT2Font
+
+    def has_letter(path: str) -> bool:
+        return ord(letter) in FT2Font(path).get_charmap()
+
+    if has_letter(findfont(FontProperties())):
+        return None
+    # The font of the last resort has a box for every letter.
+    fonts = [font for font in fontManager.ttflist if not font.name.startswith("Last Resort")]
+    return next((font.name for font in fonts if has_letter(font.fname)), None)
 
 
 def show_image(axes: "Axes", pixels: Any, color: str | None = None) -> None:

@@ -11,8 +11,9 @@ from cnnarch.viz._figure import (
     LabelledImages,
     Normalisation,
     Shown,
-    literal,
+    in_any_script,
     new_figure,
+    short,
     show_image,
     shown,
 )
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["gradcam", "integrated_gradients"]
 
 CELL = 1.4  # inches an image
+LONGEST = 18  # letters of a name above it
 
 
 def gradcam(
@@ -159,9 +161,8 @@ def _draw(some: Shown, heat: Tensor, chosen: list[int], title: str) -> "Figure":
     scaled = (heat - low) / (heat.amax((1, 2), keepdim=True) - low).clamp(min=1e-12)
     for i, pixels in enumerate(some.pixels):
         show_image(cells[0, i], pixels)
-        name = some.name(chosen[i]).split(",")[0][:18]
-        cells[0, i].set_title(literal(name), fontsize=8, pad=3)
+        cells[0, i].set_title(short(some.name(chosen[i]), LONGEST), fontsize=8, pad=3)
         show_image(cells[1, i], pixels if pixels.ndim == 2 else pixels.mean(2))
         cells[1, i].imshow(scaled[i].numpy(), cmap="inferno", alpha=0.65, vmin=0, vmax=1)
     figure.suptitle(title, fontsize=9)
-    return figure
+    return in_any_script(figure)

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cnnarch.viz._figure import literal, new_figure
+from cnnarch.viz._figure import in_any_script, new_figure, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["confusion_matrix"]
 
+LONGEST = 24  # letters of a name
 WRITTEN = 20  # classes up to which names and numbers are written
 
 
@@ -32,7 +33,8 @@ def confusion_matrix(
     if table.dim() != 2 or table.shape[0] != table.shape[1]:
         raise ValueError(f"expected a square of counts, got shape {tuple(table.shape)}")
     count = len(table)
-    names = [str(i) for i in range(count)] if classes is None else [*map(literal, classes)]
+    known = map(str, range(count)) if classes is None else classes
+    names = [short(name, LONGEST) for name in known]
     if len(names) != count:
         raise ValueError(f"{count} classes need as many names, got {len(names)}")
     shares = table / table.sum(1, keepdim=True).clamp(min=1)
@@ -59,4 +61,4 @@ def confusion_matrix(
                     }
                     axes.text(column, row, f"{number:.0f}", **style)
     figure.colorbar(image, ax=axes, label="Share of the true class", shrink=0.8)
-    return figure
+    return in_any_script(figure)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnarch.models._modes import evaluating
-from cnnarch.viz._figure import BLUE, LabelledImages, literal, new_figure
+from cnnarch.viz._figure import BLUE, LabelledImages, in_any_script, new_figure, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,6 +17,7 @@ __all__ = ["embeddings"]
 Method = Literal["tsne", "pca", "umap"]
 TITLES = {"tsne": "t-SNE", "pca": "PCA", "umap": "UMAP"}
 SEED = 42
+LONGEST = 24  # letters of a name
 LEGEND = 20  # classes up to which each has a colour and a name
 
 
@@ -62,7 +63,7 @@ def embeddings(
     _scatter(axes, points, chosen, classes)
     axes.set(xlabel="Dimension 1", ylabel="Dimension 2", xticks=[], yticks=[])
     axes.set_title(f"{TITLES[method]} of the features before the classifier", fontsize=10)
-    return figure
+    return in_any_script(figure)
 
 
 def _features(model: Any, inputs: Tensor) -> Tensor:
@@ -111,7 +112,7 @@ def _scatter(axes: Any, points: Any, labels: Tensor | None, classes: Sequence[st
     colors: Callable[[int], Any] = colormaps["tab10" if len(present) <= 10 else "tab20"]
     for i, label in enumerate(present):
         here = points[(labels == label).numpy()]
-        name = str(label) if classes is None else literal(classes[label])
+        name = str(label) if classes is None else short(classes[label], LONGEST)
         name = f" {name}" if name.startswith("_") else name  # Matplotlib leaves those out
         axes.scatter(here[:, 0], here[:, 1], color=colors(i), label=name, **style)
     axes.legend(title="Classes", fontsize=8, frameon=False, bbox_to_anchor=(1, 1), loc="upper left")

@@ -11,8 +11,9 @@ from cnnarch.viz._figure import (
     RED,
     LabelledImages,
     Normalisation,
-    literal,
+    in_any_script,
     new_figure,
+    short,
     show_image,
     shown,
 )
@@ -54,7 +55,7 @@ def data_grid(
     count = len(some.pixels)
     titles = [""] * count
     if some.labels is not None:
-        titles = [_short(some.name(label)) for label in some.labels]
+        titles = [short(some.name(label), LONGEST) for label in some.labels]
     return _grid(some.pixels, titles, [None] * count, columns)
 
 
@@ -95,9 +96,9 @@ def predictions(
     colors: list[str | None] = []
     for i, (answer, sure) in enumerate(zip(answers.tolist(), confidences.tolist(), strict=True)):
         right = None if some.labels is None else answer == some.labels[i]
-        title = f"{_short(some.name(answer), LONGEST_WITH_SHARE)} ({sure:.0%})"
+        title = f"{short(some.name(answer), LONGEST_WITH_SHARE)} ({sure:.0%})"
         if some.labels is not None and not right:
-            title += f"\ntrue: {_short(some.name(some.labels[i]), LONGEST_WITH_SHARE)}"
+            title += f"\ntrue: {short(some.name(some.labels[i]), LONGEST_WITH_SHARE)}"
         titles.append(title)
         colors.append({None: None, True: GREEN, False: RED}[right])
     figure = _grid(some.pixels, titles, colors, columns)
@@ -118,11 +119,4 @@ def _grid(
         axes.set_title(title, fontsize=7, pad=3, color=RED if color == RED else "black")
     for axes in cells[len(pixels) :]:
         axes.set_axis_off()
-    return figure
-
-
-def _short(name: str, most: int = LONGEST) -> str:
-    """What fits above an image; of names such as "tench, Tinca tinca" the first."""
-    first = name.split(",")[0]
-    short = first if len(first) <= most else first[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
-    return literal(short)
+    return in_any_script(figure)

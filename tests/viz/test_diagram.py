@@ -1,5 +1,6 @@
 """The diagram of a network and the confusion matrix."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,6 +92,27 @@ def test_a_class_without_images_is_blank() -> None:
 def test_a_hundred_classes_are_drawn_without_numbers() -> None:
     axes = viz.confusion_matrix(torch.eye(100)).axes[0]
     assert len(axes.texts) == 0
+
+
+@pytest.mark.parametrize("letter", ["\N{CIRCLED LATIN CAPITAL LETTER A}", "\N{SCRIPT SMALL G}"])
+def test_a_letter_that_the_usual_font_has_not_is_printed_from_another(
+    letter: str, tmp_path: Path
+) -> None:
+    """STIX, which comes with Matplotlib, has both; that a glyph is missing would be a warning."""
+    figure = viz.confusion_matrix([[3, 1], [0, 4]], [letter, "dog"])
+    figure.savefig(tmp_path / "figure.png")
+    labels = figure.axes[0].get_xticklabels()
+    assert "STIXGeneral" in labels[0].get_fontfamily()
+    assert labels[1].get_fontfamily() == ["sans-serif"]
+
+
+def test_a_long_name_leaves_room_for_the_matrix(tmp_path: Path) -> None:
+    """Of the whole name Matplotlib would warn that nothing is left for the squares."""
+    name = "a name that goes on and on, as some do"
+    figure = viz.confusion_matrix(torch.eye(3), ["cat", "dog", 3 * name.replace(",", "")])
+    figure.savefig(tmp_path / "figure.png")
+    label = figure.axes[0].get_xticklabels()[2].get_text()
+    assert label == "a name that goes on and\N{HORIZONTAL ELLIPSIS}"
 
 
 @pytest.mark.parametrize(
