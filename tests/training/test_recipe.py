@@ -12,6 +12,7 @@ from cnnarch._cards import CARDS
 from cnnarch.training import (
     Recipe,
     build_model,
+    datasets,
     evaluate,
     find_recipe,
     fit,
@@ -161,6 +162,19 @@ def test_networks_without_norms_learn_digits_by_their_own_recipes(name: str) -> 
     assert (
         evaluate(model, data.test).top1 > 0.8
     )  # as their builders draw them, 0.1 and 0.3 on validation images
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not datasets.DEBIAN["fashion_mnist"].exists(), reason="needs Debian's files")
+def test_lenet5_tells_clothes_apart_after_ten_epochs() -> None:
+    """0.88 and more is what is expected of it on the real test images; it takes some minutes."""
+    recipe = find_recipe("lenet-fashion_mnist")
+    assert recipe.num_epochs == 10
+    data = load_data("fashion_mnist", image_resolution=recipe.image_resolution)
+    model = build_model("lenet5", data, recipe)
+    data = data.suited(model, recipe.image_resolution)
+    fit(model, data, recipe)
+    assert evaluate(model, data.test).top1 >= 0.88
 
 
 def test_a_stage_of_epochs_may_follow_one_of_steps() -> None:

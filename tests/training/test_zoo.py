@@ -48,7 +48,7 @@ def test_a_row_writes_its_figures_as_it_ends_and_is_not_trained_twice(
     record = json.loads((tmp_path / "results" / "lenet5.json").read_text())
     assert (record["network"], record["parameters"], record["epochs"]) == ("lenet5", 61_706, 1)
     assert record["command"] == "python -m benchmarks.zoo lenet5"
-    assert f"| lenet5 | 61,706 | 32 | 1 | {record['minutes']:.1f} |" in first
+    assert f"| lenet5 | 61,706 | 32 | 1 | 0 | {record['minutes']:.1f} |" in first
     assert record["cpu_minutes"] > 0
     zoo.main(["lenet5"])
     again = json.loads((tmp_path / "results" / "lenet5.json").read_text())
