@@ -85,6 +85,11 @@ class Bar(RichProgressBar):
         assert isinstance(task, TrainingTask)
         return {name: f"{float(value):.3f}" for name, value in task.latest.items()}
 
+    def configure_columns(self, trainer: Trainer) -> list[Any]:
+        """All but the last, steps a second: the figures would not fit into 80 columns."""
+        columns: list[Any] = super().configure_columns(trainer)
+        return columns[:-1]
+
     def _get_train_description(self, current_epoch: int) -> str:
         """Epochs counted from 1, as everywhere else here; Lightning counts from 0."""
         words = f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
