@@ -102,7 +102,8 @@ def done() -> dict[str, Any]:
 
 def main(names: list[str]) -> None:
     for name in names or [name for name in (*SHIPPED, *TRAINED) if name not in done()]:
-        rows = {**done(), name: measure(name)}
+        row = measure(name)
+        rows = {**done(), name: row}
         missed = [network for network, row in rows.items() if row["points_lost"] > 0.5]
         results = {"images": 10_000, "calibration": CALIBRATION, "networks": rows, "missed": missed}
         keep("int8_accuracy", "at most 0.5 points below float32", results)
