@@ -39,7 +39,6 @@ TRAINED = (
     "densenet121",
     "se_resnet18",
     "mobilenet_v1",
-    "efficientnet_b0",
     "efficientnet_lite0",
     "mixer_s32",
 )
