@@ -3,7 +3,7 @@
 Bar: top-1 at most 0.5 points below float32. 512 training images calibrate.
 
     python -m benchmarks.int8_accuracy            the networks that come with the package, and
-                                                  others trained for it, one of each family
+                                                  others trained for it, of the other families
     python -m benchmarks.int8_accuracy vgg11_bn   that network alone
 
 Networks that do not come with the package learn for some hundred steps by their family's recipe
@@ -101,8 +101,8 @@ def done() -> dict[str, Any]:
 
 def main(names: list[str]) -> None:
     for name in names or [name for name in (*SHIPPED, *TRAINED) if name not in done()]:
-        row = measure(name)
-        rows = {**done(), name: row}
+        measured = measure(name)  # another process may end its row meanwhile
+        rows = {**done(), name: measured}
         missed = [network for network, row in rows.items() if row["points_lost"] > 0.5]
         results = {"images": 10_000, "calibration": CALIBRATION, "networks": rows, "missed": missed}
         keep("int8_accuracy", "at most 0.5 points below float32", results)

@@ -156,8 +156,7 @@ def table() -> str:
             lines.append(
                 f"| {name} | {row['parameters']:,} | {row['image_resolution']} | {row['epochs']} "
                 f"| {row['seed']} | {row['minutes']:.1f} | {row['cpu_minutes']:.1f} "
-                f"| {row['accuracy']:.4f} "
-                f"| {published} |"
+                f"| {row['accuracy']:.4f} | {published} |"
             )
     return "\n".join(lines)
 

@@ -21,6 +21,7 @@ __all__ = [
     "LabelledImages",
     "Normalisation",
     "Shown",
+    "cut",
     "in_any_script",
     "new_figure",
     "short",
@@ -87,9 +88,13 @@ class Shown(NamedTuple):
 
 def short(name: str, most: int) -> str:
     """What fits of a name; of names such as "tench, Tinca tinca" the first."""
-    first = name.split(",")[0]
-    fits = first if len(first) <= most else first[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    fits = cut(name.split(",")[0], most)
     return fits.replace("$", r"\$")  # Matplotlib takes what two dollars enclose for a formula
+
+
+def cut(text: str, most: int) -> str:
+    """The text, or its beginning and dots if it has more letters."""
+    return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def shown(

@@ -6,7 +6,7 @@ from torch import nn
 
 from cnnarch.analysis import Summary, count_parameters, stage_shapes, summary
 from cnnarch.models._classifier import ImageClassifier
-from cnnarch.viz._figure import BLUE, GRAY, ORANGE, new_figure
+from cnnarch.viz._figure import BLUE, GRAY, ORANGE, cut, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -121,10 +121,7 @@ def _box(axes: "Axes", y: float, name: str, contents: str, color: str) -> None:
     middle = left + width / 2
     up = 0.14 if contents else 0
     axes.text(middle, y - up, name, fontsize=8.5, fontweight="bold", ha="center", va="center")
-    most = 46
-    contents = (
-        contents if len(contents) <= most else contents[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
-    )
+    contents = cut(contents, 46)
     axes.text(middle, y + 0.17, contents, fontsize=6.5, ha="center", va="center", color=GRAY)
 
 
