@@ -91,14 +91,14 @@ def test_two_processes_stop_when_one_is_told_to_and_go_on_to_the_same_weights(
 
 def test_the_command_trains_on_two_devices_and_tells_it_once(tmp_path: Path) -> None:
     words = ["train", "lenet5", "--num_epochs", "2", "--devices", "2", "--accelerator", "cpu"]
-    done = run("-m", "cnnarch.cli", *words, "--output", tmp_path / "run")
+    done = run("-m", "cnnarch", *words, "--output", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("learns digits") == 1
     assert done.stdout.count("accuracy, all classes") == 1
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert sum(map(sum, results["test"]["confusion"])) == 360  # each test image once
     assert results["epochs"] == 2
-    again = run("-m", "cnnarch.cli", *words, "--output", tmp_path / "run", "--overwrite")
+    again = run("-m", "cnnarch", *words, "--output", tmp_path / "run", "--overwrite")
     assert again.returncode == 0, again.stderr
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"recipe.yaml", "model.safetensors", "report.html", "results.json"} <= names
@@ -106,7 +106,7 @@ def test_the_command_trains_on_two_devices_and_tells_it_once(tmp_path: Path) -> 
 
 def test_the_command_on_two_devices_stops_at_a_signal_and_says_so_once(tmp_path: Path) -> None:
     words = ["train", "lenet5", "--num_epochs", "500", "--devices", "2", "--accelerator", "cpu"]
-    command = [sys.executable, "-u", "-m", "cnnarch.cli", *words, "--output", tmp_path / "run"]
+    command = [sys.executable, "-u", "-m", "cnnarch", *words, "--output", tmp_path / "run"]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment(), text=True, stdout=PIPE, stderr=PIPE
     ) as process:
@@ -124,7 +124,7 @@ def test_the_command_on_two_devices_stops_at_a_signal_and_says_so_once(tmp_path:
 def test_torchrun_starts_the_processes_of_one_run(tmp_path: Path) -> None:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     words = ["train", "lenet5", "--num_epochs", "1", "--devices", "2", "--accelerator", "cpu"]
-    done = run(*torchrun, "-m", "cnnarch.cli", *words, cwd=tmp_path)
+    done = run(*torchrun, "-m", "cnnarch", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("learns digits") == 1
     assert done.stdout.count("epoch   1") == 1

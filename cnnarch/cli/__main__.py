@@ -1,7 +1,0 @@
-"""`python -m cnnarch.cli`, where the command is not on the path."""
-
-import sys
-
-from cnnarch.cli import main
-
-sys.exit(main())
