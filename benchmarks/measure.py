@@ -19,7 +19,18 @@ import torch
 PAUSE = 0.02  # seconds; threads of OpenMP and of ONNX Runtime sleep by then
 SETTLE = 0.02  # seconds of calls that do not count
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("cnnarch", "torch", "torchvision", "timm", "safetensors", "onnxruntime", "openvino")
+PACKAGES = (
+    "cnnarch",
+    "torch",
+    "torchvision",
+    "timm",
+    "safetensors",
+    "pillow",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "torchao",
+)
 
 
 def alternate(

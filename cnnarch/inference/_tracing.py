@@ -34,12 +34,11 @@ if hasattr(os, "register_at_fork"):  # a thread that holds the lock is not there
 
 @contextmanager
 def converting() -> Iterator[None]:
-    """While exporters and compilers run: one at a time, what they write goes when they are done.
+    """While exporters and compilers run: what they write goes when they are done.
 
-    They change the state of the whole process, and torch makes its cache where these variables
-    say. Loaded code stays after its file has gone. Nothing is said meanwhile.
+    Torch makes its cache where these variables say. Loaded code stays after its file has gone.
     """
-    with _converting, quiet(), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    with quiet(), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         before = {name: os.environ.get(name) for name in _CACHES}
         os.environ.update(dict.fromkeys(_CACHES, folder))
         try:
@@ -111,12 +110,16 @@ def example_for(model: nn.Module, free_size: bool) -> Tensor:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep back what exporters and converters warn of: users can do nothing about it."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    """Keep back what exporters and converters warn of: users can do nothing about it.
+
+    This and they themselves change the state of the whole process, so one runs at a time, and
+    what other threads warn of or log meanwhile below errors is lost, too.
+    """
+    with _converting, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        disabled = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
             yield
-    finally:
-        logging.disable(disabled)
+        finally:
+            logging.disable(disabled)

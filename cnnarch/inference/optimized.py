@@ -2,9 +2,11 @@
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +15,11 @@ from cnnarch.inference._measure import usable_threads
 from cnnarch.inference.engines import ENGINES, PLAIN, Runner, Source
 from cnnarch.inference.report import Report
 
-__all__ = ["Optimized"]
+__all__ = ["Optimized", "make_ready"]
 
 _forks = 0  # of this process from the one that imported this
+_living: "WeakSet[Optimized]" = WeakSet()
 _abandoned: list[Runner] = []  # of the parents: to take them down could wait for threads not there
-
-
 _adopting = threading.Lock()
 
 
@@ -26,6 +27,7 @@ def _count_fork() -> None:
     global _forks, _adopting
     _forks += 1
     _adopting = threading.Lock()  # nobody is left to open the parent's
+    _abandoned.extend(each._runner for each in _living)
 
 
 if hasattr(os, "register_at_fork"):
@@ -39,7 +41,8 @@ class Optimized:
     the engine ready from what is kept, without converting. A forked one must not use the threads
     of its parent, which are not there; so PyTorch computes with one thread in it, as in
     DataLoader's workers, the engine is made ready again at the first call, and inductor, which
-    cannot compile there, leaves the place to eager.
+    cannot compile there, leaves the place to eager. So it is where a forked process unpickles or
+    loads one.
 
     Args:
         source: the network.
@@ -66,28 +69,35 @@ class Optimized:
         self.categories = getattr(source.model, "categories", None)
         self._dtype, self._device = source.example.dtype, source.example.device
         self._closed, self._forks = False, _forks
-        self._lock = threading.Lock()
+        self._running, self._idle = 0, threading.Condition()
+        _living.add(self)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits, in float32 and in memory of their own; gradients do not flow."""
         if self._forks != _forks:
             self._adopt()
-        if self._closed:
-            raise RuntimeError("this network is closed")
         if not isinstance(images, Tensor) or images.dtype != self._dtype:
             kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
             raise TypeError(f"images must be a {self._dtype} Tensor, got {kind}")
         if images.device != self._device:
             raise ValueError(f"images must be on {self._device}, got {images.device}")
-        if images.dim() != 4 or not images.shape[0]:
-            return PLAIN.build(self._source, "float32")(images)  # says what is wrong with it
-        return self._runner(images)
+        with self._in_use():
+            if images.dim() != 4 or not images.shape[0]:
+                return PLAIN.build(self._source, "float32")(images)  # says what is wrong with it
+            return self._runner(images)
 
     def close(self) -> None:
-        """Give back the engine's memory; further calls raise. Closing twice is no mistake."""
-        with self._lock:
-            if not self._closed:
-                self._closed = True
+        """Give back the engine's memory once the calls of other threads have ended.
+
+        Further calls raise. Closing twice is no mistake.
+        """
+        if self._forks != _forks:  # before its first call in a fork: the engine is the parent's
+            self._closed = True
+            return
+        with self._idle:
+            closed, self._closed = self._closed, True
+            self._idle.wait_for(lambda: not self._running)
+            if not closed:
                 self._runner.close()
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -107,9 +117,8 @@ class Optimized:
         Raises:
             RuntimeError: it is closed.
         """
-        if self._closed:
-            raise RuntimeError("this network is closed")
-        return self._runner.parts()
+        with self._in_use():
+            return self._runner.parts()
 
     @property
     def model(self) -> nn.Module:
@@ -121,20 +130,33 @@ class Optimized:
         """Images like those it was made ready for."""
         return self._source.example
 
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """While this lasts it is not closed."""
+        with self._idle:
+            if self._closed:
+                raise RuntimeError("this network is closed")
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._running -= 1
+                self._idle.notify_all()
+
     def _adopt(self) -> None:
         """Make the engine ready in a process that was forked off."""
         with _adopting:
             if self._forks == _forks:
                 return
-            self._lock, self._source.lock = threading.Lock(), threading.Lock()
+            self._running, self._idle = 0, threading.Condition()
+            self._source.lock = threading.Lock()
             self._source.threads = usable_threads()
-            torch.set_num_threads(1)
-            if self.backend == "inductor":
-                self.backend = "eager"
             if not self._closed:
-                _abandoned.append(self._runner)
                 parts = self._runner.parts()
-                self._runner = _restore(self._source, self.backend, self.precision, parts)
+                self.backend, self._runner = make_ready(
+                    self._source, self.backend, self.precision, parts
+                )
             self._forks = _forks
 
     def __enter__(self) -> Self:
@@ -158,8 +180,14 @@ class Optimized:
         return f"Optimized({kind}, backend={self.backend!r}, precision={self.precision!r})"
 
 
-def _restore(source: Source, engine: str, precision: str, parts: Mapping[str, bytes]) -> Runner:
-    return {**ENGINES, PLAIN.name: PLAIN}[engine].restore(source, precision, parts)
+def make_ready(
+    source: Source, engine: str, precision: str, parts: Mapping[str, bytes]
+) -> tuple[str, Runner]:
+    """An engine with what is kept of it, and its name: in a forked process eager for inductor."""
+    if _forks:
+        torch.set_num_threads(1)
+        engine = "eager" if engine == "inductor" else engine
+    return engine, {**ENGINES, PLAIN.name: PLAIN}[engine].restore(source, precision, parts)
 
 
 def _unpickle(
@@ -171,4 +199,5 @@ def _unpickle(
     parts: Mapping[str, bytes],
 ) -> Optimized:
     source = Source(model, example, usable_threads())
-    return Optimized(source, engine, precision, _restore(source, engine, precision, parts), report)
+    engine, runner = make_ready(source, engine, precision, parts)
+    return Optimized(source, engine, precision, runner, report)

@@ -108,6 +108,7 @@ class Predictor:
         classes = _number_of_classes(model, self.categories)
         example = model.example if isinstance(model, Optimized) else torch.empty(16)
         self.top = _at_least_one("top", top, min(5, classes or 5))
+        self._fewer = top is None  # are given where the network turns out to have fewer classes
         self.batch_size = _at_least_one("batch_size", batch_size, len(example))
         self.num_threads = _at_least_one("num_threads", num_threads, reading_threads())
         if classes is not None and self.top > classes:
@@ -242,6 +243,8 @@ class Predictor:
     def _check_classes(self, found: int) -> None:
         if self.categories is not None and len(self.categories) != found:
             raise ValueError(f"{len(self.categories)} categories for {found} classes")
+        if self._fewer:
+            self.top = min(self.top, found)
         if self.top > found:
             raise ValueError(f"top must be at most {found}, the number of classes, got {self.top}")
 
@@ -252,11 +255,12 @@ class Predictor:
             raise ValueError(f"a column 'image', 'bytes' or 'path' is needed, got {list(batch)}")
         names = batch.get("path", [f"image {i}" for i in range(len(batch[column]))])
         named = zip(map(str, names), batch[column], strict=True)
-        count = len(batch[column])
+        results = list(self._stream(named))
+        count = len(results)
         classes = np.full((count, self.top), "", dtype=object)
         probabilities = np.full((count, self.top), np.nan, dtype=np.float32)
         unreadable = np.full(count, "", dtype=object)
-        for i, result in enumerate(self._stream(named)):
+        for i, result in enumerate(results):
             if isinstance(result, Unreadable):
                 unreadable[i] = result.reason
             else:

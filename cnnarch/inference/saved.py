@@ -30,7 +30,7 @@ from cnnarch.inference._measure import difference, usable_threads
 from cnnarch.inference._requests import PRECISIONS
 from cnnarch.inference.engines import ENGINES, PLAIN, Engine, Source
 from cnnarch.inference.optimize import optimize
-from cnnarch.inference.optimized import Optimized
+from cnnarch.inference.optimized import Optimized, make_ready
 from cnnarch.inference.report import Candidate, Report
 from cnnarch.models._classifier import ImageClassifier
 from cnnarch.registry import from_pretrained
@@ -112,8 +112,8 @@ def load_optimized(
     if not changed:
         parts = {name: (folder / name).read_bytes() for name in facts["files"]}
         source = Source(model, example, usable_threads())
-        runner = engine.restore(source, precision, parts)
-        optimized = Optimized(source, engine.name, precision, runner, report)
+        name, runner = make_ready(source, engine.name, precision, parts)
+        optimized = Optimized(source, name, precision, runner, report)
         off = difference(optimized(example), logits.expand(len(example), -1))
         if off <= tolerance:
             return optimized

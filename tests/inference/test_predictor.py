@@ -509,9 +509,21 @@ def test_what_the_network_gives_is_checked(photographs: list[Path]) -> None:
     with pytest.raises(TypeError, match=r"must give logits \(N, classes\)"):
         nonsense(lambda inputs: inputs)(photographs)
     with pytest.raises(ValueError, match="top must be at most 4, the number of classes, got 5"):
-        nonsense(lambda inputs: inputs.flatten(1)[:, :4])(photographs)
+        nonsense(lambda inputs: inputs.flatten(1)[:, :4], top=5)(photographs)
     with pytest.raises(ValueError, match="6 categories for 4 classes"):
         nonsense(lambda inputs: inputs.flatten(1)[:, :4], categories="abcdef", top=2)(photographs)
+
+
+def test_fewer_than_five_classes_are_all_given_though_nobody_says_how_many(
+    photographs: list[Path],
+) -> None:
+    def two_classes(inputs: Tensor) -> Tensor:
+        return inputs.flatten(1)[:, :2]
+
+    (found,) = nonsense(two_classes)(photographs[0])
+    assert sorted(found.classes) == ["0", "1"]
+    columns = nonsense(two_classes)({"path": np.array(list(map(str, photographs[:3])))})
+    assert columns["classes"].shape == columns["probabilities"].shape == (3, 2)
 
 
 def test_the_bar_counts_images(

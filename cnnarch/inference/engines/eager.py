@@ -54,8 +54,11 @@ def run_eagerly(
     layout: torch.memory_format,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Logits in float32; not inference tensors, so that they may go into a training step."""
-    with torch.inference_mode():
+    """Logits in float32; not inference tensors, so that they may go into a training step.
+
+    In the precision that was judged, whatever autocast the caller is in.
+    """
+    with torch.inference_mode(), torch.autocast(images.device.type, enabled=False):
         dtype = dtype if images.is_floating_point() else images.dtype
         logits = model(images.to(dtype, memory_format=layout))
     if not isinstance(logits, Tensor):
