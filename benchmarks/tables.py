@@ -99,14 +99,15 @@ def _optimised_on(machine: str, figures: dict[str, float]) -> list[Answer]:
             f"`optimize`, {p}, batch 1, over eager, geometric mean, {machine}",
             bar,
             figures[f"{p} over eager, batch 1"],
-            why=_engines_alone(figures, p, 1),
+            why=_why_slow(machine, figures, p, bar),
         )
         for p, bar in bars.items()
         if f"{p} over eager, batch 1" in figures
     ]
     for name, ratio in figures.items():
         if "better engine" in name:
-            found.append(Answer(f"`optimize`, {name}, geometric mean, {machine}", 1.03, ratio))
+            question = f"`optimize`, {name}, geometric mean, {machine}"
+            found.append(Answer(question, 1.03, ratio, why=_above(machine, name, 1.03)))
     ratios = {
         f"{row['network']}, {precision}, batch {row['batch']}": ratio
         for row in inference.done()[machine]
@@ -117,15 +118,26 @@ def _optimised_on(machine: str, figures: dict[str, float]) -> list[Answer]:
     return [*found, Answer(question, 1.1, ratios[worst])]
 
 
-def _engines_alone(figures: dict[str, float], precision: str, batch: int) -> str:
-    """What the better of the engines takes by itself."""
+def _why_slow(machine: str, figures: dict[str, float], precision: str, bar: float) -> str:
+    """That the better of the engines by itself is no faster, or which networks are slow."""
     over_eager, over_engine = (
-        figures.get(f"{precision} over {of}, batch {batch}")
-        for of in ("eager", "the better engine")
+        figures.get(f"{precision} over {of}, batch 1") for of in ("eager", "the better engine")
     )
-    if not (over_eager and over_engine):
-        return ""
-    return f"the better engine used directly takes {over_eager / over_engine:.2f}x"
+    if over_eager and over_engine and over_eager / over_engine > bar:
+        return f"the better engine used directly takes {over_eager / over_engine:.2f}x"
+    return _above(machine, f"{precision} over eager, batch 1", bar)
+
+
+def _above(machine: str, name: str, bar: float) -> str:
+    """The networks above a bar in one of the means of `inference`."""
+    precision, _, rest = name.partition(" ")
+    question, _, batch = rest.partition(", batch ")
+    rows = [row for row in inference.done()[machine] if row["batch"] == int(batch)]
+    ratios = {
+        row["network"]: row[question][precision] for row in rows if precision in row[question]
+    }
+    slow = sorted((n for n in ratios if ratios[n] > bar), key=lambda n: -ratios[n])
+    return "above it are " + ", ".join(f"{n} {ratios[n]:.2f}x" for n in slow[:4])
 
 
 def _eager(kept: dict[str, Any], machine: str) -> list[Answer]:
@@ -136,10 +148,19 @@ def _eager(kept: dict[str, Any], machine: str) -> list[Answer]:
         mean = kept["geometric mean"]
         found = [
             Answer(f"plain eager forward over their twins, geometric mean, {machine}", 1.0, mean),
-            Answer(f"plain eager forward, the worst ({worst}), {machine}", 1.05, ratio),
+            Answer(
+                f"plain eager forward, the worst ({worst}), {machine}",
+                1.05,
+                ratio,
+                why="{:.2f}x to {:.2f}x from process to process".format(
+                    min(kept[worst]["ratios"]), max(kept[worst]["ratios"])
+                ),
+            ),
         ]
+    # Written as 1x1 convolutions where those are faster, as linear layers elsewhere.
+    why = "no kernel here is faster than the one of timm's linear layers"
     return found + [
-        Answer(f"plain eager forward, {name}, {machine}", 0.6, kept[name]["ratio"])
+        Answer(f"plain eager forward, {name}, {machine}", 0.6, kept[name]["ratio"], why=why)
         for name in ("mixer_b16, batch 1", "mixer_b16, batch 16")
         if name in kept
     ]

@@ -74,8 +74,6 @@ class Optimized:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits, in float32 and in memory of their own; gradients do not flow."""
-        if self._forks != _forks:
-            self._adopt()
         if not isinstance(images, Tensor) or images.dtype != self._dtype:
             kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
             raise TypeError(f"images must be a {self._dtype} Tensor, got {kind}")
@@ -133,6 +131,8 @@ class Optimized:
     @contextmanager
     def _in_use(self) -> Iterator[None]:
         """While this lasts it is not closed."""
+        if self._forks != _forks:
+            self._adopt()
         with self._idle:
             if self._closed:
                 raise RuntimeError("this network is closed")

@@ -40,7 +40,8 @@ from cnnarch.weights.files import open_regular, sha256
 
 __all__ = ["load_optimized", "save_optimized"]
 
-_FACTS, _CHECK, _NETWORK = "optimized.json", "check.safetensors", "config.json"
+_FACTS, _CHECK = "optimized.json", "check.safetensors"
+_NETWORK, _WEIGHTS = "config.json", "model.safetensors"
 _FORMAT = 1
 _MOST_BYTES = 2**20  # of optimized.json
 _ALLOWED = {**PRECISIONS, "int8": PRECISIONS["bfloat16"]}  # of the check's logits
@@ -112,7 +113,10 @@ def load_optimized(
     if not changed:
         parts = {name: (folder / name).read_bytes() for name in facts["files"]}
         source = Source(model, example, usable_threads())
-        name, runner = make_ready(source, engine.name, precision, parts)
+        try:
+            name, runner = make_ready(source, engine.name, precision, parts)
+        except KeyError as error:
+            raise ValueError(f"{folder} lacks {error}, which {engine.name} made") from error
         optimized = Optimized(source, name, precision, runner, report)
         off = difference(optimized(example), logits.expand(len(example), -1))
         if off <= tolerance:
@@ -161,7 +165,7 @@ def _keep_network(optimized: Optimized, folder: Path, image: Tensor) -> bool:
     except ValueError:  # of another builder's options or shapes: somebody changed the network
         same = False
     if not same:
-        for name in ("model.safetensors", _NETWORK, "README.md"):
+        for name in (_WEIGHTS, _NETWORK, "README.md"):
             (folder / name).unlink(missing_ok=True)
     return same
 
@@ -226,7 +230,8 @@ def _read_facts(folder: Path) -> dict[str, Any]:
             raise ValueError(f"it has format {facts['format']!r}, this version reads {_FORMAT}")
         files = dict(facts["files"])
         sections = all(isinstance(facts[key], dict) for key in ("report", "versions", "machine"))
-        if not sections or any(Path(name).name != name for name in files):
+        needed = {_CHECK, *((_NETWORK, _WEIGHTS) if _NETWORK in files else ())}
+        if not sections or needed - files.keys() or any(Path(n).name != n for n in files):
             raise ValueError("its entries are not as they were written")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{folder / _FACTS} cannot be read: {error}") from error

@@ -30,6 +30,11 @@ QUICK = ["eager", "openvino", "onnxruntime"]
 NO_TORCHAO = find_spec("torchao") is None
 COMPILER = ENGINES["inductor"].missing("float32", torch.device("cpu")) is None
 
+INDUCTOR = pytest.param(
+    "inductor",
+    marks=[pytest.mark.slow, pytest.mark.skipif(not COMPILER, reason="no C++ compiler")],
+)
+
 # Sockets raise, and whatever a library would write goes where the test looks.
 OFFLINE = """
 import os, socket, sys
@@ -47,7 +52,7 @@ model = cnnarch.lenet5()
 images = torch.randn(4, 1, 32, 32)
 calibrate(model, images)
 for backend in sys.argv[1:]:
-    int8 = find_spec("torchao") and backend == "inductor"
+    int8 = find_spec({"inductor": "torchao", "openvino": "nncf"}.get(backend, "nobody"))
     for precision in ["float32", "int8"] if int8 else ["float32"]:
         options = {"backend": backend, "precision": precision, "budget_s": 1, "tolerance": 1.0}
         optimized = optimize(model, images, calibration=images, **options)
@@ -176,7 +181,7 @@ def test_on_a_gpu_only_pytorch_is_tried() -> None:
         assert why == "runs on the CPU, the example is on cuda"
 
 
-@pytest.mark.parametrize("backend", QUICK)
+@pytest.mark.parametrize("backend", [*QUICK, INDUCTOR])
 def test_threads_share_it(model: cnnarch.ImageClassifier, backend: str) -> None:
     with optimize(model, images(2), backend=backend, budget_s=1) as optimized:
         batches = [images(1 + i % 5) for i in range(40)]
@@ -213,6 +218,14 @@ def test_images_may_lie_in_memory_as_they_like(
         flipped = x.flip(-1).contiguous().flip(-1).requires_grad_()
         for same in (x.to(memory_format=torch.channels_last), x.mT.contiguous().mT, flipped):
             assert torch.equal(optimized(same), expected)
+
+
+@pytest.mark.parametrize("backend", [*QUICK, INDUCTOR])
+def test_the_callers_autocast_changes_nothing(model: cnnarch.ImageClassifier, backend: str) -> None:
+    with optimize(model, images(2), backend=backend, budget_s=1) as optimized:
+        expected = optimized(images(2))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(optimized(images(2)), expected)
 
 
 @pytest.mark.parametrize("backend", QUICK)
@@ -322,6 +335,12 @@ def test_inductor_compiles_once_for_a_shape_however_it_lies_in_memory() -> None:
                 assert torch.equal(optimized(x), expected)
         with torch.inference_mode():
             assert torch.equal(optimized(x.clone()), expected)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(threads + 1)
+        try:
+            assert torch.equal(optimized(x), expected)
+        finally:
+            torch.set_num_threads(threads)
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled
 
 
@@ -412,26 +431,38 @@ def test_compiled_int8_that_is_not_its_graph_is_refused_or_left(
         ENGINES["inductor"].build(source, "int8")
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(NO_TORCHAO or not COMPILER, reason="no torchao or no C++ compiler")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_inductor_computes_in_int8_and_starts_again_without_images(
-    model: cnnarch.ImageClassifier, tmp_path: Path
+@pytest.mark.parametrize(
+    "backend",
+    [
+        pytest.param(
+            "inductor",
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(NO_TORCHAO or not COMPILER, reason="no torchao or compiler"),
+            ],
+        ),
+        pytest.param("openvino", marks=pytest.mark.skipif(not find_spec("nncf"), reason="no NNCF")),
+    ],
+)
+def test_int8_is_computed_in_and_starts_again_without_images(
+    model: cnnarch.ImageClassifier, backend: str, tmp_path: Path
 ) -> None:
     x = blurred(4)
-    options = {"backend": "inductor", "precision": "int8", "calibration": blurred(64)}
+    options = {"backend": backend, "precision": "int8", "calibration": blurred(64)}
     with optimize(model, x, budget_s=1, **options) as optimized:
         logits = optimized(x)
         expected = model(x)
         assert (logits - expected).norm() / expected.norm() < 0.2
         assert not torch.allclose(logits, expected, rtol=0, atol=1e-5)  # it did compute in it
-        assert_close(optimized(x[:3]), logits[:3], 3e-2)  # in eager at first
+        assert_close(optimized(x[:3]), logits[:3], 3e-2)  # inductor's in eager at first
         with pytest.raises(ValueError, match="calibrated for images"):
             optimized(images(1, 40))
         optimized.save(tmp_path / "fast")
         with load_optimized(tmp_path / "fast", rebuild=False) as again:
-            assert (again.backend, again.precision) == ("inductor", "int8")
+            assert (again.backend, again.precision) == (backend, "int8")
             assert_close(again(x), logits, 1e-4)
+        assert_close(pickle.loads(pickle.dumps(optimized))(x), logits, 1e-4)
         queue = multiprocessing.get_context("fork").SimpleQueue()
         worker = multiprocessing.get_context("fork").Process(
             target=_answer, args=(optimized, x, queue.put)

@@ -279,6 +279,31 @@ def test_without_a_right_candidate_in_bfloat16_float32_is_tried(fakes: Callable[
     assert optimized.precision == "float32"
 
 
+@pytest.mark.parametrize(
+    ("pauses", "tried", "chosen"),
+    [
+        ({"int8": 0.001, "bfloat16": 0.0}, ["int8", "bfloat16"], "bfloat16"),
+        ({"int8": 0.003, "bfloat16": 0.003, "float32": 0.0}, None, "float32"),
+    ],
+    ids=["much faster than plain", "hardly faster than plain"],
+)
+def test_precisions_above_int8_are_tried_too(
+    fakes: Callable[..., None], pauses: dict[str, float], tried: list[str] | None, chosen: str
+) -> None:
+    class Paused(Fake):
+        def build(self, source: Source, precision: str) -> Runner:
+            quick = source.model[:2]  # type: ignore[index]
+            return _FakeRunner(Fake("", seconds=pauses[precision]), quick)
+
+    fakes(Paused("paused"))
+    x = torch.randn(2, 3, 2, 2)
+    options = {"precision": "int8", "calibration": x, "budget_s": 2, "tolerance": 1.0}
+    optimized = optimize(slow_net(), x, **options)
+    found = [row.precision for row in optimized.report.candidates if row.engine == "paused"]
+    assert found == (tried or ["int8", "bfloat16", "float32"])
+    assert optimized.precision == chosen
+
+
 def test_int8_is_judged_by_the_top_class(fakes: Callable[..., None]) -> None:
     def first_wrong(logits: Tensor) -> Tensor:
         if len(logits) == 20:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import cnnarch
-from cnnarch.images import Unreadable, read_image
+from cnnarch.images import Unreadable, decode_image, read_image
 from cnnarch.inference.fuse import fuse
 from cnnarch.inference.optimize import optimize
 from cnnarch.inference.predictor import Prediction, Predictions, Predictor
@@ -332,20 +332,27 @@ def test_a_stream_is_taken_as_it_is_needed(network: cnnarch.ImageClassifier) -> 
     assert threading.active_count() < before
 
 
-def test_decoding_overlaps_with_the_network(photographs: list[Path]) -> None:
-    """While the network has the first batch, the second is read: each waits for the other."""
-    second_read = threading.Event()
+def test_decoding_overlaps_with_the_network(
+    photographs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the network has the first batch, the second is decoded: each waits for the other."""
+    computing, decoded = threading.Event(), threading.Event()
 
-    def images() -> Iterator[Any]:
-        yield from photographs[:2]
-        second_read.set()
-        yield from photographs[2:4]
+    def decode(source: Any, channels: int, name: str) -> Tensor:
+        second = name in map(str, photographs[2:4])
+        assert not second or computing.wait(20), "all was decoded before the network computed"
+        found = decode_image(source, channels, name)
+        if second:
+            decoded.set()
+        return found
 
     def network(inputs: Tensor) -> Tensor:
-        assert second_read.wait(20), "nothing was read while the network computed"
+        computing.set()
+        assert decoded.wait(20), "nothing was decoded while the network computed"
         return inputs.flatten(1)[:, :10]
 
-    assert len(Predictor(network, BILINEAR, batch_size=2)(images())) == 4
+    monkeypatch.setattr("cnnarch.inference.predictor.decode_image", decode)
+    assert len(Predictor(network, BILINEAR, batch_size=2)(photographs[:4])) == 4
 
 
 def test_threads_share_a_predictor(

@@ -1,0 +1,179 @@
+"""What `optimize` gives back is closed, forked and unpickled while others use it."""
+
+import logging
+import multiprocessing
+import threading
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import cnnarch
+from cnnarch.inference import Optimized, load_optimized, optimize
+from cnnarch.inference._tracing import quiet
+from cnnarch.inference.engines import ENGINES, Source
+from cnnarch.inference.report import Report
+from cnnarch.testing import assert_close, calibrate, example_images
+
+FORKS = "fork" in multiprocessing.get_all_start_methods()
+COMPILER = ENGINES["inductor"].missing("float32", torch.device("cpu")) is None
+IMAGES = torch.arange(24.0).reshape(2, 3, 2, 2)
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)
+
+
+class Waiting:
+    """A runner whose calls last until they may leave."""
+
+    def __init__(self) -> None:
+        self.entered, self.leave = threading.Event(), threading.Event()
+        self.closed = False
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.entered.set()
+        assert self.leave.wait(20)
+        assert not self.closed, "it was closed while it computed"
+        return images.flatten(1)
+
+    def parts(self) -> dict[str, bytes]:
+        return {}
+
+    def trim(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def waiting() -> tuple[Optimized, Waiting]:
+    runner = Waiting()
+    source = Source(nn.Flatten().eval(), IMAGES, 1)
+    report = Report((), tuple(IMAGES.shape), 1, 1e-4, "float32")
+    return Optimized(source, "eager", "float32", runner, report), runner
+
+
+def test_close_waits_for_the_calls_in_flight() -> None:
+    optimized, runner = waiting()
+    with ThreadPoolExecutor(2) as pool:
+        call = pool.submit(optimized, IMAGES)
+        assert runner.entered.wait(20)
+        closing = pool.submit(optimized.close)
+        with pytest.raises(TimeoutError):
+            closing.result(0.1)
+        with pytest.raises(RuntimeError, match="closed"):
+            optimized(IMAGES)  # no further ones meanwhile
+        runner.leave.set()
+        assert torch.equal(call.result(20), IMAGES.flatten(1))
+        closing.result(20)
+    assert runner.closed
+    optimized.close()  # twice is no mistake
+
+
+def _close(optimized: Optimized, runner: Waiting) -> str:
+    optimized.close()
+    try:
+        optimized(IMAGES)
+    except RuntimeError as error:
+        return f"{error}, {runner.closed}"
+    return "it went on"
+
+
+@pytest.mark.skipif(not FORKS, reason="this system does not fork")
+def test_a_fork_that_closes_it_leaves_the_parents_engine_alone() -> None:
+    """To take an engine down could wait for threads that are not there."""
+    context = multiprocessing.get_context("fork")
+    optimized, runner = waiting()
+    queue = context.SimpleQueue()
+    worker = context.Process(target=lambda: queue.put(_close(optimized, runner)))
+    worker.start()
+    worker.join(60)
+    assert worker.exitcode == 0
+    assert queue.get() == "this network is closed, False"
+
+
+@pytest.fixture(scope="module")
+def model() -> cnnarch.ImageClassifier:
+    torch.manual_seed(0)
+    model = cnnarch.lenet5()
+    calibrate(model, example_images(model, 8))
+    return model
+
+
+def _answer(optimized: Optimized, x: Tensor) -> tuple[list[list[float]], str, int]:
+    return optimized(x).tolist(), optimized.backend, torch.get_num_threads()
+
+
+def _load(folder: Path, x: Tensor) -> tuple[list[list[float]], str, int]:
+    with load_optimized(folder, rebuild=False) as optimized:
+        return _answer(optimized, x)
+
+
+@pytest.mark.skipif(not FORKS, reason="this system does not fork")
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "eager",
+        "openvino",
+        "onnxruntime",
+        pytest.param(
+            "inductor",
+            marks=[pytest.mark.slow, pytest.mark.skipif(not COMPILER, reason="no C++ compiler")],
+        ),
+    ],
+)
+def test_a_forked_worker_unpickles_and_loads_one(
+    model: cnnarch.ImageClassifier, backend: str, tmp_path: Path
+) -> None:
+    if backend in ("openvino", "onnxruntime"):
+        pytest.importorskip(backend)
+    x = example_images(model, 4)
+    with optimize(model, x, backend=backend, budget_s=1) as optimized:
+        expected = optimized(x)
+        optimized.save(tmp_path / "fast")
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            answers = [
+                pool.apply_async(_answer, (optimized, x)).get(60),
+                pool.apply_async(_load, (tmp_path / "fast", x)).get(60),
+            ]
+    for logits, used, threads in answers:
+        assert_close(torch.tensor(logits), expected, 1e-4)
+        assert used == ("eager" if backend == "inductor" else backend)
+        assert threads == 1
+
+
+@pytest.fixture
+def logging_is_on() -> Iterator[None]:
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.usefixtures("logging_is_on")
+def test_two_threads_that_convert_leave_the_process_as_it_was() -> None:
+    """What the second found was the first's, and it stayed."""
+    filters = list(warnings.filters)
+    inside, tried, left = threading.Event(), threading.Event(), threading.Event()
+
+    def first() -> None:
+        with quiet():
+            inside.set()
+            assert tried.wait(20)
+            left.wait(0.1)  # the second has time to come in
+        left.set()
+
+    def second() -> None:
+        assert inside.wait(20)
+        tried.set()
+        with quiet():
+            assert left.wait(20)
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(first), pool.submit(second)]:
+            done.result(30)
+    assert logging.root.manager.disable == logging.NOTSET
+    assert list(warnings.filters) == filters
