@@ -1,6 +1,7 @@
 """The command: what it prints, what it leaves behind, and how it says no."""
 
 import csv
+import json
 import math
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import cnnarch
 from cnnarch._cards import CARDS
 from cnnarch.cli import main
 from cnnarch.cli.names import USUAL
+from cnnarch.cli.pictures import PICTURES
 from cnnarch.cli.training import _options, _usual_folder
 from cnnarch.weights import Preprocessing
 
@@ -257,6 +259,74 @@ def test_epochs_asked_for_take_the_place_of_a_recipes_steps() -> None:
         assert options.num_steps is None
     both = [*words[1:], "--num_epochs", "1", "--num_steps", "7"]
     assert _options(both, "train", cnnarch.get_card("resnet20_cifar")).num_steps == 7
+
+
+def test_flags_win_over_a_file_wherever_they_stand() -> None:
+    """Over the steps that a run's own recipe.yaml holds, too."""
+    Path("mine.yaml").write_text("num_steps: 64000\nnum_epochs: 9\nbatch_size: 64\n")
+    flags, card = ["--batch_size", "48", "--num_epochs=1"], cnnarch.get_card("lenet5")
+    for file in (["--config", "mine.yaml"], ["--config=mine.yaml"]):
+        for words in ([*file, *flags], [*flags, *file], [*flags[:2], *file, *flags[2:]]):
+            options = _options(["lenet5", *words], "train", card)
+            found = (options.batch_size, options.num_epochs, options.num_steps)
+            assert found == (48, 1, None)
+    assert _options(["lenet5", *file], "train", card).num_steps == 64_000
+    steps = ["--num_steps", "7", *file]
+    assert _options(["lenet5", *flags, *steps], "train", card).num_steps == 7
+
+
+def test_a_folders_images_are_read_at_the_side_that_the_network_is_used_at(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """LeNet takes 32 pixels; squares of 224 made smaller once more are other images."""
+    generator = torch.Generator().manual_seed(0)
+    for name in ("cat", "dog"):
+        Path("photos", name).mkdir(parents=True)
+        for i in range(20):
+            pixels = torch.randint(0, 256, (90, 60), dtype=torch.uint8, generator=generator)
+            Image.fromarray(pixels.numpy()).save(f"photos/{name}/{i}.png")
+    words = ["train", "lenet5", "--data", "folder:photos", "--num_epochs", "1", "--output", "run"]
+    assert main(words) == 0
+    found = json.loads(Path("run/results.json").read_text())["test"]["loss"]
+    capsys.readouterr()
+    assert main(["evaluate", "run"]) == 0
+    assert f"{found:.4f}" in capsys.readouterr().out
+
+
+def size_of(picture: str) -> tuple[int, int]:
+    with Image.open(picture) as image:
+        return image.size
+
+
+def test_draw_makes_each_picture_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "lenet5", *QUICK, "--output", "run"]) == 0
+    for picture in PICTURES:
+        assert main(["draw", picture, "--model", "run"]) == 0
+        assert min(size_of(f"{picture}.png")) > 200
+    words = ["draw", "predictions", "--model", "run", "--split", "train"]
+    assert main([*words, "--rows", "2", "--columns", "3", "--output", "few.png"]) == 0
+    assert size_of("few.png") < size_of("predictions.png")
+    words = ["draw", "feature_maps", "--model", "run", "--output", "maps.png", "--layers"]
+    assert main([*words, "stem", "stages.1"]) == 0
+    words[-1:] = []
+    line = failure(capsys, *words, "--layers", "stem", "stages.7")
+    assert "there is no layer 'stages.7'; near it are stages.1" in line
+    line = failure(capsys, "draw", "diagram", "--model", "run", "--rows", "2")
+    assert line == "cnnarch: diagram does not take --rows; it takes no options"
+    line = failure(capsys, "draw", "embeddings", "--model", "run", "--layer", "stem")
+    assert line.endswith("embeddings does not take --layer; it takes --method, --num-samples")
+    line = failure(capsys, "draw", "embeddings", "--model", "run", "--method", "mds")
+    assert "method must be one of tsne, pca, umap, got 'mds'" in line
+    line = failure(capsys, "draw", "data_grid", "--data", "digits", "--rows", "0")
+    assert "must be a positive whole number, got '0'" in line
+
+
+def test_draw_needs_no_run_for_a_diagram_or_for_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["draw", "diagram", "--model", "resnet", "--output", "net.png"]) == 0
+    assert main(["draw", "data_grid", "--data", "digits", "--output", "digits.png"]) == 0
+    assert capsys.readouterr().out.split() == ["net.png", "digits.png"]
+    assert "name a data set with --data" in failure(capsys, "draw", "data_grid")
+    assert "name the network with --model" in failure(capsys, "draw", "filters")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The `cnnarch` command: train, evaluate, predict, compare, list, download, info, verify."""
+"""The `cnnarch` command: train, evaluate, predict, draw, compare, list, download, info, verify."""
 
 import argparse
 import os
@@ -10,6 +10,7 @@ from typing import NoReturn
 import cnnarch
 from cnnarch.cli.cards import run_info, run_list, run_verify
 from cnnarch.cli.models import run_evaluate, run_predict
+from cnnarch.cli.pictures import PICTURES, run_draw
 from cnnarch.cli.training import run_compare, run_train
 from cnnarch.cli.weights import run_download
 
@@ -73,6 +74,20 @@ def _parser() -> _Parser:
     _add_data(command, "classify the test images of this data set instead of files")
     command.add_argument("--top", type=int, help="classes to show for each image; 3 if not given")
 
+    command = commands.add_parser("draw", help="one picture of a network or of data, in a file")
+    command.set_defaults(run=run_draw)
+    command.add_argument("picture", choices=PICTURES, help="what to draw")
+    _add_model(command, "--model")
+    _add_data(command, None)
+    command.add_argument("--split", choices=("test", "train"), default="test", help="its images")
+    command.add_argument("--output", help="file; PICTURE.png if not named")
+    command.add_argument("--rows", type=_positive, help="of a grid")
+    command.add_argument("--columns", type=_positive, help="of a grid")
+    command.add_argument("--layer", help="a layer by its name, for gradcam and filters")
+    command.add_argument("--layers", nargs="+", help="layers by name, for feature_maps")
+    command.add_argument("--method", help="of embeddings: tsne, pca or umap")
+    command.add_argument("--num-samples", type=_positive, help="images in embeddings")
+
     command = commands.add_parser("list", help="networks by name")
     command.set_defaults(run=run_list)
     command.add_argument("pattern", nargs="?", help="wildcard on the name, such as 'resnet*'")
@@ -93,6 +108,12 @@ def _parser() -> _Parser:
     command.set_defaults(run=run_verify)
     command.add_argument("models", nargs="*", help="networks; all of them if none is named")
     return parser
+
+
+def _positive(word: str) -> int:
+    if not word.isdecimal() or int(word) == 0:
+        raise argparse.ArgumentTypeError(f"must be a positive whole number, got {word!r}")
+    return int(word)
 
 
 def _add_model(command: argparse.ArgumentParser, name: str) -> None:

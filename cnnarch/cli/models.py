@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cnnarch.models._classifier import ImageClassifier
     from cnnarch.training import ImageData
 
-__all__ = ["run_evaluate", "run_predict", "show_figures"]
+__all__ = ["held_out", "run_evaluate", "run_predict", "show_figures", "trained"]
 
 
 def run_evaluate(parsed: argparse.Namespace) -> int:
@@ -27,8 +27,8 @@ def run_evaluate(parsed: argparse.Namespace) -> int:
     """
     from cnnarch.training import evaluate
 
-    model = _trained(parsed)
-    data = _held_out(model, parsed)
+    model = trained(parsed)
+    data = held_out(model, parsed)
     show_figures(evaluate(model, data.test)._asdict())
     return 0
 
@@ -42,7 +42,7 @@ def run_predict(parsed: argparse.Namespace) -> int:
 
     if bool(parsed.files) == bool(parsed.data):
         raise ValueError("name image files, or a data set with --data")
-    model = _trained(parsed).eval()
+    model = trained(parsed).eval()
     _preprocessing(model)
     if parsed.top is not None and not 1 <= parsed.top <= model.num_classes:
         raise ValueError(
@@ -50,7 +50,7 @@ def run_predict(parsed: argparse.Namespace) -> int:
         )
     predictor = Predictor(model, top=parsed.top or min(3, model.num_classes))
     if parsed.data:
-        images = _held_out(model, parsed).test
+        images = held_out(model, parsed).test
         indices = torch.arange(min(10, len(images)))
         found = predictor(images.pixels[indices])
         names = [f"test image {i + 1}: {images.classes[images.labels[i]]}" for i in indices]
@@ -70,7 +70,7 @@ def run_predict(parsed: argparse.Namespace) -> int:
     return 1 if found.unreadable else 0
 
 
-def _trained(parsed: argparse.Namespace) -> "ImageClassifier":
+def trained(parsed: argparse.Namespace) -> "ImageClassifier":
     """A saved network, or one of the library's with a checkpoint of the catalog."""
     if not parsed.model:
         raise ValueError("name the network with --model, such as the folder of a run")
@@ -86,7 +86,7 @@ def _preprocessing(model: Any) -> Any:
     return model.preprocessing
 
 
-def _held_out(model: "ImageClassifier", parsed: argparse.Namespace) -> "ImageData":
+def held_out(model: "ImageClassifier", parsed: argparse.Namespace) -> "ImageData":
     """The data set that was named, or else the run's, prepared as the network wants it."""
     from cnnarch.training import load_data, read_results
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,19 +68,21 @@ def _train_one(
 ) -> dict[str, Any] | None:
     """Train a network as the command line says, and as its recipe where that says nothing."""
     from cnnarch.training import Machine, Recipe, build_model, load_data, train
+    from cnnarch.training.datasets import named_folder
     from cnnarch.training.machine import is_first_process
 
     card = cnnarch.get_card(name)
     options = _options(words, command, card)
     recipe = Recipe(**{key: options[key] for key in Recipe.__dataclass_fields__})
-    data = load_data(
-        options.data,
-        root=options.data_root,
-        image_resolution=recipe.image_resolution,
-        grayscale=recipe.grayscale,
-    )
+    read = partial(load_data, options.data, root=options.data_root, grayscale=recipe.grayscale)
+    data = read(image_resolution=recipe.image_resolution)
     model = build_model(name, data, recipe)
-    data = data.suited(model, recipe.image_resolution)
+    suited = data.suited(model, recipe.image_resolution)
+    side = suited.preprocessing.crop_size
+    if named_folder(options.data) and side != data.preprocessing.crop_size:
+        # From the files and not from squares of another side, as when the network is used.
+        suited = read(image_resolution=side).suited(model, recipe.image_resolution)
+    data = suited
     if is_first_process():
         print(
             f"{name}, {count_parameters(model):,} parameters, learns {options.data}: "
@@ -105,7 +108,8 @@ def _options(words: Sequence[str], command: str, card: ModelCard | None = None) 
     """The command line over a file named with --config over the recipe of a network."""
     from cnnarch.training import find_recipe
 
-    words = [_underscored(word) for word in words]
+    files, flags = _apart([_underscored(word) for word in words])
+    words = [*files, *flags]  # flags win wherever they stand
     without_recipe = _training_parser(command)
     # Nothing would come after --print_config, and this parser does not know the recipe yet.
     unprinted = [word for word in words if not word.startswith("--print")]
@@ -117,6 +121,9 @@ def _options(words: Sequence[str], command: str, card: ModelCard | None = None) 
     recipe = find_recipe(first.recipe) if first.recipe else find_recipe(*names, "default")
     if "num_epochs" in given:
         recipe = recipe.changed({"num_epochs": given.num_epochs})
+    flagged = [word.partition("=")[0] for word in flags]
+    if "--num_epochs" in flagged and "--num_steps" not in flagged:
+        words = [*words, "--num_steps=null"]  # that a file may hold
     parser = _training_parser(command, recipe)
     parser.set_defaults(model=card.name)
     return parser.instantiate(_parsed(parser, words))
@@ -144,10 +151,21 @@ def _training_parser(command: str, recipe: "Recipe | None" = None) -> "ArgumentP
     add("--accelerator", default="auto", help="cpu, gpu or another of Lightning's")
     add("--num_workers", type=int, default=0, help="processes that read images ahead")
     add("--logger", type=Logger | None, help="a Lightning logger, besides metrics.csv")
-    add(
-        "--config", action=ActionConfigFile, help="YAML file of any of these; the command line wins"
-    )
+    add("--config", action=ActionConfigFile, help="YAML file of any of these; flags win")
     return parser
+
+
+def _apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The files named with --config, and all other words."""
+    files: list[str] = []
+    others: list[str] = []
+    remaining = iter(words)
+    for word in remaining:
+        if word == "--config":
+            files += [word, *([value] if (value := next(remaining, "")) else [])]
+        else:
+            (files if word.startswith("--config=") else others).append(word)
+    return files, others
 
 
 def _underscored(word: str) -> str:

@@ -69,7 +69,8 @@ def load_data(
         root: where the files are, or are downloaded to; None means ~/.cache/cnnarch/data.
         image_resolution: side of the network's input in pixels; None keeps the images' own,
             which in folders is 224.
-        grayscale: True for one channel, False for three, None for the images' own.
+        grayscale: True for one channel, False for three, None for the images' own, which in
+            folders is three.
         hold_out: whether a fifth of a folder without test images is held out to test. False
             gives all of them as `train` and as `test`, for networks trained on others.
 
@@ -293,8 +294,12 @@ def _split(folder: Path) -> tuple[FilesByClass, FilesByClass]:
 
 
 def _draw(folder: Path, file: Path) -> bytes:
-    """A number by chance, but for a file always the same, whatever stands beside it."""
-    return hashlib.sha256(file.relative_to(folder).as_posix().encode()).digest()
+    return _number(file.relative_to(folder).as_posix())
+
+
+def _number(name: str) -> bytes:
+    """By chance, but for a file always the same, whatever stands beside it."""
+    return hashlib.sha256(name.encode()).digest()
 
 
 def _files_by_class(folder: Path) -> FilesByClass:
@@ -307,8 +312,10 @@ def _files_by_class(folder: Path) -> FilesByClass:
 def _labelled_files(
     files: FilesByClass, classes: Sequence[str], size: int, channels: int
 ) -> tuple[Pixels, Tensor]:
-    paths = [path for name in classes for path in files.get(name, [])]
-    labels = [i for i, name in enumerate(classes) for _ in files.get(name, [])]
+    found = [(path, i) for i, name in enumerate(classes) for path in files.get(name, [])]
+    # By chance, so that whoever looks at the first few sees all classes.
+    found.sort(key=lambda each: _number(f"{classes[each[1]]}/{each[0].name}"))
+    paths, labels = [path for path, _ in found], [label for _, label in found]
     pixels = FilePixels(paths, size, channels)
     if len(paths) * channels * size**2 > MEMORY_LIMIT:
         return pixels, torch.tensor(labels)

@@ -31,7 +31,8 @@ class Recipe:
             of a stage, such as conv4_x, for all up to it, false for nothing.
         image_resolution: side of the input in pixels; None takes the images' own, or the
             least that the network accepts if that is more.
-        grayscale: true for one channel, false for three, None for the images' own.
+        grayscale: true for one channel, false for three, None for the images' own, which in
+            folders is three.
         num_epochs: passes over the training images.
         num_steps: length in optimizer steps instead, rounded to whole epochs.
         batch_size: images a step, over all processes together.

@@ -103,23 +103,27 @@ class TrainingTask(LightningModule):
         return figures
 
     def _log(self, name: str, value: Tensor, images: int) -> None:
-        """Add a batch's mean to the mean over the epoch's images, of all processes."""
+        """Add a batch's mean to the mean over the epoch's images, of all processes.
+
+        Lightning divides what these add up by their number, in integers; so it is multiplied here.
+        """
         self.log(
             name,
             value,
             on_step=False,
             on_epoch=True,
-            batch_size=images,
+            batch_size=images * self.trainer.world_size,
             sync_dist=True,
             add_dataloader_idx=False,
         )
 
     def _check_finite(self, loss: Tensor) -> None:
-        finite = bool(loss.isfinite())
+        mine = finite = bool(loss.isfinite())
         if self.trainer.world_size > 1:  # or the other processes would wait for this one
             finite = self.trainer.strategy.reduce_boolean_decision(finite, all=True)
         if not finite:
-            self._stop(f"the loss became {loss.item()}", self.global_step + 1)
+            what = "another process's loss became infinite or not a number"
+            self._stop(what if mine else f"the loss became {loss.item()}", self.global_step + 1)
 
     def _stop(self, what: str, step: int) -> NoReturn:
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]

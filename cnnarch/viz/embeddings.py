@@ -89,7 +89,7 @@ def _reduce(features: Tensor, method: str) -> Any:
         from sklearn.decomposition import PCA
         from sklearn.manifold import TSNE
     except ImportError as error:
-        package = "umap-learn" if method == "umap" else "'cnnarch[train]'"
+        package = "'cnnarch[umap]'" if method == "umap" else "'cnnarch[train]'"
         raise ImportError(f"{method} needs a package: pip install {package}") from error
     if method == "pca":
         return PCA(2, random_state=SEED).fit_transform(values)

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from cnnarch.models._modes import evaluating
@@ -135,7 +136,8 @@ def outputs_of(model: nn.Module, image: Tensor, names: Sequence[str]) -> dict[st
     def keep(name: str) -> object:
         def hook(_module: nn.Module, _inputs: object, output: object) -> None:
             if isinstance(output, Tensor) and output.dim() == 4:
-                found[name] = output[0].detach().cpu().float()
+                # A copy: what comes next may work in place.
+                found[name] = output[0].detach().to("cpu", torch.float32, copy=True)
 
         return hook
 

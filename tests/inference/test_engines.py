@@ -49,7 +49,7 @@ from cnnarch.testing import calibrate
 from cnnarch.inference import load_optimized, optimize
 
 model = cnnarch.lenet5()
-images = torch.randn(4, 1, 32, 32)
+images = torch.randn(8, 1, 32, 32)
 calibrate(model, images)
 for backend in sys.argv[1:]:
     int8 = find_spec({"inductor": "torchao", "openvino": "nncf"}.get(backend, "nobody"))

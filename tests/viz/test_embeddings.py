@@ -42,8 +42,11 @@ def test_exactly_so_many_images_are_shown(read: list[Any], asked: int, given: in
     assert len(read[0]) == given
 
 
-@pytest.mark.parametrize("method", ["tsne", "pca"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # umap-learn's
+@pytest.mark.parametrize("method", ["tsne", "pca", "umap"])
 def test_points_of_each_class_have_a_colour_and_a_name(method: Any) -> None:
+    if method == "umap":
+        pytest.importorskip("umap")
     x, labels = torch.randn(12, 1, 32, 32), torch.arange(12) % 3
     figure = viz.embeddings(
         cnnarch.lenet5(), x, labels, classes=["cat", "dog", "eel"], method=method
@@ -68,7 +71,7 @@ def test_many_classes_share_a_scale(read: list[Any]) -> None:
 
 def test_umap_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "umap", None)
-    with pytest.raises(ImportError, match="pip install umap-learn"):
+    with pytest.raises(ImportError, match=r"pip install 'cnnarch\[umap\]'"):
         viz.embeddings(cnnarch.lenet5(), torch.randn(6, 1, 32, 32), method="umap")
 
 
