@@ -302,7 +302,7 @@ def test_draw_makes_each_picture_of_a_run(capsys: pytest.CaptureFixture[str]) ->
     assert main(["train", "lenet5", *QUICK, "--output", "run"]) == 0
     for picture in PICTURES:
         assert main(["draw", picture, "--model", "run"]) == 0
-        assert min(size_of(f"{picture}.png")) > 200
+        assert min(size_of(f"{picture}.png")) > 100
     words = ["draw", "predictions", "--model", "run", "--split", "train"]
     assert main([*words, "--rows", "2", "--columns", "3", "--output", "few.png"]) == 0
     assert size_of("few.png") < size_of("predictions.png")

@@ -74,19 +74,7 @@ def _parser() -> _Parser:
     _add_data(command, "classify the test images of this data set instead of files")
     command.add_argument("--top", type=int, help="classes to show for each image; 3 if not given")
 
-    command = commands.add_parser("draw", help="one picture of a network or of data, in a file")
-    command.set_defaults(run=run_draw)
-    command.add_argument("picture", choices=PICTURES, help="what to draw")
-    _add_model(command, "--model")
-    _add_data(command, None)
-    command.add_argument("--split", choices=("test", "train"), default="test", help="its images")
-    command.add_argument("--output", help="file; PICTURE.png if not named")
-    command.add_argument("--rows", type=_positive, help="of a grid")
-    command.add_argument("--columns", type=_positive, help="of a grid")
-    command.add_argument("--layer", help="a layer by its name, for gradcam and filters")
-    command.add_argument("--layers", nargs="+", help="layers by name, for feature_maps")
-    command.add_argument("--method", help="of embeddings: tsne, pca or umap")
-    command.add_argument("--num-samples", type=_positive, help="images in embeddings")
+    _add_draw(commands)
 
     command = commands.add_parser("list", help="networks by name")
     command.set_defaults(run=run_list)
@@ -108,6 +96,22 @@ def _parser() -> _Parser:
     command.set_defaults(run=run_verify)
     command.add_argument("models", nargs="*", help="networks; all of them if none is named")
     return parser
+
+
+def _add_draw(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    command = commands.add_parser("draw", help="one picture of a network or of data, in a file")
+    command.set_defaults(run=run_draw)
+    command.add_argument("picture", choices=PICTURES, help="what to draw")
+    _add_model(command, "--model")
+    _add_data(command, None)
+    command.add_argument("--split", choices=("test", "train"), default="test", help="its images")
+    command.add_argument("--output", help="file; PICTURE.png if not named")
+    command.add_argument("--rows", type=_positive, help="of a grid")
+    command.add_argument("--columns", type=_positive, help="of a grid")
+    command.add_argument("--layer", help="a layer by its name, for gradcam and filters")
+    command.add_argument("--layers", nargs="+", help="layers by name, for feature_maps")
+    command.add_argument("--method", help="of embeddings: tsne, pca or umap")
+    command.add_argument("--num-samples", type=_positive, help="images in embeddings")
 
 
 def _positive(word: str) -> int:

@@ -185,7 +185,8 @@ def test_on_a_gpu_only_pytorch_is_tried() -> None:
 def test_threads_share_it(model: cnnarch.ImageClassifier, backend: str) -> None:
     with optimize(model, images(2), backend=backend, budget_s=1) as optimized:
         batches = [images(1 + i % 5) for i in range(40)]
-        alone = [optimized(x) for x in batches]
+        for _ in range(2):  # inductor compiles a size at its third call
+            alone = [optimized(x) for x in batches]
         start = threading.Barrier(8)
 
         def work(x: Tensor) -> Tensor:
@@ -338,7 +339,7 @@ def test_inductor_compiles_once_for_a_shape_however_it_lies_in_memory() -> None:
         threads = torch.get_num_threads()
         torch.set_num_threads(threads + 1)
         try:
-            assert torch.equal(optimized(x), expected)
+            assert_close(optimized(x), expected, 1e-5)  # who adds up what may change
         finally:
             torch.set_num_threads(threads)
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled

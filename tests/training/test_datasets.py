@@ -178,7 +178,19 @@ def test_nothing_of_a_folder_need_be_held_out(tmp_path: Path) -> None:
     for name, count in (("cat", 5), ("dog", 1)):  # too few to hold one out
         photographs(tmp_path / name, count)
     data = load_data(f"folder:{tmp_path}", image_resolution=16, hold_out=False)
-    assert data.test.labels.tolist() == data.train.labels.tolist() == [0] * 5 + [1]
+    assert data.test.labels.tolist() == data.train.labels.tolist()
+    assert sorted(data.test.labels.tolist()) == [0] * 5 + [1]
+
+
+def test_the_first_images_of_a_folder_are_of_all_classes(tmp_path: Path) -> None:
+    """Pictures show the first few."""
+    for name in ("cat", "dog", "eel"):
+        photographs(tmp_path / name, 40)
+    data = load_data(f"folder:{tmp_path}", image_resolution=16)
+    for images in (data.train, data.test):
+        assert set(images.labels[:12].tolist()) == {0, 1, 2}
+    again = load_data(f"folder:{tmp_path}", image_resolution=16)
+    assert torch.equal(again.test.labels, data.test.labels)
     assert data.test.pixels[torch.arange(6)][:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 0]
 
 
