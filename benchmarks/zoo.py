@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,6 +121,7 @@ def train_row(row: Row) -> dict[str, Any]:
     record = {
         "network": row.network,
         "options": results["options"],
+        "recipe": asdict(recipe),
         "image_resolution": data.suited(model, recipe.image_resolution).preprocessing.crop_size,
         "parameters": results["parameters"],
         "accuracy": results["test"]["top1"],

