@@ -49,7 +49,8 @@ class BatchSampler(Sampler[Batch]):
         world_size: number of processes.
 
     Raises:
-        ValueError: the batches cannot be shared out evenly.
+        ValueError: the batches cannot be shared out evenly, or there are fewer images than
+            processes.
     """
 
     def __init__(
@@ -62,6 +63,8 @@ class BatchSampler(Sampler[Batch]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        if world_size > 1 and count < world_size:  # those without one would be waited for
+            raise ValueError(f"{count} images cannot be shared by {world_size} processes")
         if shuffle and batch_size % world_size:
             raise ValueError(
                 f"batch_size must be a multiple of the {world_size} processes, got {batch_size}"

@@ -68,6 +68,9 @@ def test_a_batch_larger_than_the_set_is_the_set() -> None:
 def test_batches_that_cannot_be_shared_out_are_refused() -> None:
     with pytest.raises(ValueError, match="batch_size must be a multiple of the 3 processes, got 8"):
         BatchSampler(50, 8, shuffle=True, world_size=3)
+    for shuffle in (True, False):
+        with pytest.raises(ValueError, match="2 images cannot be shared by 3 processes"):
+            BatchSampler(2, 9, shuffle=shuffle, world_size=3)
 
 
 def test_seeds_differ_wherever_a_number_does() -> None:
