@@ -161,8 +161,8 @@ def _apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
     others: list[str] = []
     remaining = iter(words)
     for word in remaining:
-        if word == "--config":
-            files += [word, *([value] if (value := next(remaining, "")) else [])]
+        if word == "--config" and (file := next(remaining, None)) is not None:
+            files += [word, file]
         else:
             (files if word.startswith("--config=") else others).append(word)
     return files, others
