@@ -94,12 +94,13 @@ def _optimised(kept: dict[str, dict[str, float]]) -> list[Answer]:
 
 def _optimised_on(machine: str, figures: dict[str, float]) -> list[Answer]:
     bars = {"float32": 0.42, "bfloat16": 0.22, "int8": 0.17}
+    rows = inference.done()[machine]
     found = [
         Answer(
             f"`optimize`, {p}, batch 1, over eager, geometric mean, {machine}",
             bar,
             figures[f"{p} over eager, batch 1"],
-            why=_why_slow(machine, figures, p, bar),
+            why=_why_slow(rows, figures, p, bar),
         )
         for p, bar in bars.items()
         if f"{p} over eager, batch 1" in figures
@@ -107,10 +108,10 @@ def _optimised_on(machine: str, figures: dict[str, float]) -> list[Answer]:
     for name, ratio in figures.items():
         if "better engine" in name:
             question = f"`optimize`, {name}, geometric mean, {machine}"
-            found.append(Answer(question, 1.03, ratio, why=_above(machine, name, 1.03)))
+            found.append(Answer(question, 1.03, ratio, why=_above(rows, name, 1.03)))
     ratios = {
         f"{row['network']}, {precision}, batch {row['batch']}": ratio
-        for row in inference.done()[machine]
+        for row in rows
         for precision, ratio in row["over the better engine"].items()
     }
     worst = max(ratios, key=lambda row: ratios[row])
@@ -118,23 +119,26 @@ def _optimised_on(machine: str, figures: dict[str, float]) -> list[Answer]:
     return [*found, Answer(question, 1.1, ratios[worst])]
 
 
-def _why_slow(machine: str, figures: dict[str, float], precision: str, bar: float) -> str:
+def _why_slow(
+    rows: list[dict[str, Any]], figures: dict[str, float], precision: str, bar: float
+) -> str:
     """That the better of the engines by itself is no faster, or which networks are slow."""
     over_eager, over_engine = (
         figures.get(f"{precision} over {of}, batch 1") for of in ("eager", "the better engine")
     )
     if over_eager and over_engine and over_eager / over_engine > bar:
         return f"the better engine used directly takes {over_eager / over_engine:.2f}x"
-    return _above(machine, f"{precision} over eager, batch 1", bar)
+    return _above(rows, f"{precision} over eager, batch 1", bar)
 
 
-def _above(machine: str, name: str, bar: float) -> str:
+def _above(rows: list[dict[str, Any]], name: str, bar: float) -> str:
     """The networks above a bar in one of the means of `inference`."""
     precision, _, rest = name.partition(" ")
     question, _, batch = rest.partition(", batch ")
-    rows = [row for row in inference.done()[machine] if row["batch"] == int(batch)]
     ratios = {
-        row["network"]: row[question][precision] for row in rows if precision in row[question]
+        row["network"]: row[question][precision]
+        for row in rows
+        if row["batch"] == int(batch) and precision in row[question]
     }
     slow = sorted((n for n in ratios if ratios[n] > bar), key=lambda n: -ratios[n])
     return "above it are " + ", ".join(f"{n} {ratios[n]:.2f}x" for n in slow[:4])

@@ -28,10 +28,6 @@ _OPTIONS: dict[str, Any] = {
     "freezing": True,
     "cpp_cache_precompile_headers": False,  # they would stay where all processes find them
 }
-_UNGUARDED: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
-"""Each piece of code gets one shape, layout and type only. Guards would compile again, without
-freezing, when somebody changes the number of threads, autocast or another state of the process.
-Torch takes out of the options what it has read; so each compilation gets a copy."""
 _KERNELS_AGREE = 0.05  # of the norm of the logits
 _SHAPES = 8  # that are compiled at most
 
@@ -133,9 +129,10 @@ class _Runner:
             # Not as options of torch.compile: what traces the module would not know of them, and
             # hand the weights over as inputs, which cannot be frozen.
             with fresh_inductor_cache(), torch.no_grad(), config.patch(_OPTIONS):
-                compiled = torch.compile(
-                    self._module(images), dynamic=False, options={**_UNGUARDED}
-                )
+                # Each piece of code gets one shape, layout and type only. Guards would compile
+                # again, unfrozen, when somebody changes the number of threads, for example.
+                unguarded = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
+                compiled = torch.compile(self._module(images), dynamic=False, options=unguarded)
                 self._run(compiled, images)
         self._compiled[shape] = compiled
 
