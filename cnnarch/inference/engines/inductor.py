@@ -131,7 +131,9 @@ class _Runner:
             with fresh_inductor_cache(), torch.no_grad(), config.patch(_OPTIONS):
                 # Each piece of code gets one shape, layout and type only. Guards would compile
                 # again, unfrozen, when somebody changes the number of threads, for example.
-                unguarded = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
+                unguarded: dict[str, Any] = {
+                    "guard_filter_fn": torch.compiler.skip_all_guards_unsafe
+                }
                 compiled = torch.compile(self._module(images), dynamic=False, options=unguarded)
                 self._run(compiled, images)
         self._compiled[shape] = compiled
