@@ -26,7 +26,6 @@ __all__ = [
     "read_ahead",
     "read_image",
     "reading_threads",
-    "resize_images",
 ]
 
 T = TypeVar("T")
@@ -140,19 +139,6 @@ def _upright(image: "Image", channels: int) -> "Image":
         image = image.convert("RGBA")  # else Pillow warns of what it leaves out
     mode = "L" if channels == 1 else "RGB"
     return image if image.mode == mode else image.convert(mode)
-
-
-def resize_images(images: Tensor, size: int) -> Tensor:
-    """Scale the shorter side to `size` (bilinear, antialiased) and cut out the middle square.
-
-    Shape:
-        (..., C, H, W) -> (..., C, size, size), of the same dtype
-    """
-    if tuple(images.shape[-2:]) == (size, size):
-        return images
-    from torchvision.transforms.v2 import functional
-
-    return functional.center_crop(functional.resize(images, [size], antialias=True), [size])
 
 
 def reading_threads() -> int:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cnnarch.images import decode_image, find_images, read_ahead, read_image, resize_images
+from cnnarch.images import decode_image, find_images, read_ahead, read_image
 
 
 def photograph(path: Path, size: tuple[int, int] = (30, 20), mode: str = "RGB") -> Path:
@@ -81,15 +81,6 @@ def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
         find_images([tmp_path / "gone"])
     with pytest.raises(ValueError, match="holds no images"):
         find_images([tmp_path])
-
-
-def test_the_shorter_side_is_scaled_and_the_middle_kept() -> None:
-    wide = torch.zeros(1, 20, 60, dtype=torch.uint8)
-    wide[:, :, 20:40] = 255  # the middle third
-    square = resize_images(wide, 10)
-    assert square.shape == (1, 10, 10)
-    assert square[:, :, 1:-1].float().mean() > 250
-    assert resize_images(square, 10) is square
 
 
 def test_16_bits_become_8(tmp_path: Path) -> None:

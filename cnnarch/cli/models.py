@@ -95,7 +95,7 @@ def held_out(model: "ImageClassifier", parsed: argparse.Namespace) -> "ImageData
     if not name:
         raise ValueError("name a data set with --data")
     gray = model.in_channels == 1
-    size = _preprocessing(model).crop_size
+    size = _preprocessing(model).resize_size
     data = load_data(
         name,
         root=parsed.data_root,

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,21 +67,19 @@ def _train_one(
 ) -> dict[str, Any] | None:
     """Train a network as the command line says, and as its recipe where that says nothing."""
     from cnnarch.training import Machine, Recipe, build_model, load_data, train
-    from cnnarch.training.datasets import named_folder
     from cnnarch.training.machine import is_first_process
 
     card = cnnarch.get_card(name)
     options = _options(words, command, card)
     recipe = Recipe(**{key: options[key] for key in Recipe.__dataclass_fields__})
-    read = partial(load_data, options.data, root=options.data_root, grayscale=recipe.grayscale)
-    data = read(image_resolution=recipe.image_resolution)
+    data = load_data(
+        options.data,
+        root=options.data_root,
+        image_resolution=recipe.image_resolution,
+        grayscale=recipe.grayscale,
+    )
     model = build_model(name, data, recipe)
-    suited = data.suited(model, recipe.image_resolution)
-    side = suited.preprocessing.crop_size
-    if named_folder(options.data) and side != data.preprocessing.crop_size:
-        # From the files and not from squares of another side, as when the network is used.
-        suited = read(image_resolution=side).suited(model, recipe.image_resolution)
-    data = suited
+    data = data.suited(model, recipe.image_resolution)
     if is_first_process():
         print(
             f"{name}, {count_parameters(model):,} parameters, learns {options.data}: "

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from cnnarch.images import read_image, resize_images
+from cnnarch.images import read_image
 from cnnarch.weights import Preprocessing
 
 __all__ = ["Batch", "FilePixels", "ImageData", "ImageSet", "measured", "to_channels"]
+
+MEMORY_LIMIT = 2**31  # bytes of the pixels of files that are kept
 
 
 def to_channels(pixels: Tensor, channels: int) -> Tensor:
@@ -62,32 +64,65 @@ class Batch(NamedTuple):
 
 
 class FilePixels:
-    """Image files that are decoded when a batch asks for them.
+    """Image files as squares, decoded when a batch asks for them or all at once.
 
     Args:
         paths: the files.
-        size: side of the square that they are scaled and cut to.
         channels: 1 or 3.
+        preprocessing: how images are scaled; a square has the side of its `resize_size`.
     """
 
-    def __init__(self, paths: Sequence[Path], size: int, channels: int) -> None:
+    def __init__(self, paths: Sequence[Path], channels: int, preprocessing: Preprocessing) -> None:
         self.paths = tuple(paths)
-        self.size = size
         self.channels = channels
+        self.preprocessing = preprocessing
+        self.kept: Tensor | None = None
+        """The pixels of all files, where they are in memory."""
+
+    @classmethod
+    def read(
+        cls, paths: Sequence[Path], channels: int, preprocessing: Preprocessing
+    ) -> "FilePixels":
+        """Decode all files at once where that takes at most 2 GiB, else as they are asked for."""
+        files = cls(paths, channels, preprocessing)
+        if len(paths) * channels * preprocessing.resize_size**2 <= MEMORY_LIMIT:
+            files.kept = files[torch.arange(len(paths))]
+        return files
 
     def __len__(self) -> int:
         """Number of files."""
         return len(self.paths)
 
     def __getitem__(self, indices: Tensor) -> Tensor:
-        """Pixels of these files: (N, channels, size, size), uint8."""
-        read = partial(_read_square, size=self.size, channels=self.channels)
+        """Pixels of these files: (N, channels, side, side), uint8."""
+        if self.kept is not None:
+            return self.kept[indices]
         with ThreadPoolExecutor(max_workers=8) as pool:  # Pillow decodes without the lock
-            return torch.stack(list(pool.map(read, [self.paths[i] for i in indices.tolist()])))
+            return torch.stack(list(pool.map(self._square, [self.paths[i] for i in indices])))
 
+    def _square(self, path: Path) -> Tensor:
+        pixels: Tensor = self._scaling(read_image(path, self.channels))
+        return pixels
 
-def _read_square(path: Path, size: int, channels: int) -> Tensor:
-    return resize_images(read_image(path, channels), size)
+    @cached_property
+    def _scaling(self) -> Callable[[Tensor], Tensor]:
+        """To a square that keeps what `preprocessing` cuts off, as augmentation may want it."""
+        wanted, none = self.preprocessing, (0.0,) * self.channels
+        return replace(wanted, crop_size=wanted.resize_size, mean=none, std=none).crop()
+
+    def subset(self, indices: Tensor) -> "FilePixels":
+        """The files at `indices`, in that order."""
+        some = FilePixels([self.paths[i] for i in indices], self.channels, self.preprocessing)
+        some.kept = None if self.kept is None else self.kept[indices]
+        return some
+
+    def prepared(self, preprocessing: Preprocessing) -> "FilePixels":
+        """The same files, read anew if a network wants them scaled otherwise."""
+        old, new = self.preprocessing, preprocessing
+        same = replace(new, crop_size=old.crop_size, mean=old.mean, std=old.std)
+        if old == same:
+            return self
+        return FilePixels.read(self.paths, self.channels, preprocessing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,12 +166,16 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
 
     def subset(self, indices: Tensor) -> "ImageSet":
         """The images at `indices`, in that order."""
-        if isinstance(self.pixels, Tensor):
-            pixels: Tensor | FilePixels = self.pixels[indices]
-        else:
-            paths = [self.pixels.paths[i] for i in indices.tolist()]
-            pixels = FilePixels(paths, self.pixels.size, self.pixels.channels)
+        of = self.pixels
+        pixels = of.subset(indices) if isinstance(of, FilePixels) else of[indices]
         return ImageSet(pixels, self.labels[indices], self.classes, self.preprocessing)
+
+    def prepared(self, preprocessing: Preprocessing) -> "ImageSet":
+        """The same images, for a network that wants its input so."""
+        pixels = self.pixels
+        if isinstance(pixels, FilePixels):
+            pixels = pixels.prepared(preprocessing)
+        return replace(self, pixels=pixels, preprocessing=preprocessing)
 
     @property
     def channels(self) -> int:
@@ -187,7 +226,7 @@ class ImageData(NamedTuple):
 
     def prepared(self, preprocessing: Preprocessing) -> "ImageData":
         """The same images, for a network that wants its input so."""
-        train, test = (replace(s, preprocessing=preprocessing) for s in (self.train, self.test))
+        train, test = (images.prepared(preprocessing) for images in (self.train, self.test))
         return ImageData(self.name, train, test)
 
     def suited(self, model: nn.Module, image_resolution: int | None = None) -> "ImageData":

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from cnnarch.images import find_images
 from cnnarch.training.data import FilePixels, ImageData, ImageSet, measured
+from cnnarch.weights import Preprocessing
 
 __all__ = ["DATA_SETS", "load_data", "named_folder"]
 
 DIGITS_HELD_OUT = 360
 FOLDER_HELD_OUT = 0.2
 FOLDER_RESOLUTION = 224
-MEMORY_LIMIT = 2**31  # bytes of a folder's decoded pixels that are kept
 STATISTICS_SAMPLE = 2_000  # files on which mean and deviation are measured
 DEBIAN = {"fashion_mnist": Path("/usr/share/datasets/fashion-mnist")}
 NUMERALS = tuple("0123456789")
@@ -316,7 +316,4 @@ def _labelled_files(
     # By chance, so that whoever looks at the first few sees all classes.
     found.sort(key=lambda each: _number(f"{classes[each[1]]}/{each[0].name}"))
     paths, labels = [path for path, _ in found], [label for _, label in found]
-    pixels = FilePixels(paths, size, channels)
-    if len(paths) * channels * size**2 > MEMORY_LIMIT:
-        return pixels, torch.tensor(labels)
-    return pixels[torch.arange(len(paths))], torch.tensor(labels)
+    return FilePixels.read(paths, channels, Preprocessing(size, size)), torch.tensor(labels)

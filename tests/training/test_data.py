@@ -99,7 +99,7 @@ def test_files_give_the_pixels_that_memory_does(tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.png" for i in range(5)]
     for path, image in zip(paths, pixels, strict=True):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
-    files = FilePixels(paths, 10, 3)
+    files = FilePixels(paths, 3, Preprocessing(10, 10))
     assert torch.equal(files[torch.tensor([4, 1])], pixels[[4, 1]])
     sets = [
         ImageSet(p, torch.arange(5), tuple("abcde"), Preprocessing(10, 10)) for p in (files, pixels)
@@ -109,6 +109,30 @@ def test_files_give_the_pixels_that_memory_does(tmp_path: Path) -> None:
     ):
         assert torch.equal(torch.as_tensor(a), torch.as_tensor(b))
     assert torch.equal(sets[0].subset(torch.tensor([3]))[Batch(torch.tensor([0]))][0], pixels[3:4])
+
+
+def test_of_a_file_the_shorter_side_is_scaled_and_the_middle_kept(tmp_path: Path) -> None:
+    wide = torch.zeros(20, 60, dtype=torch.uint8)
+    wide[:, 20:40] = 255  # the middle third
+    Image.fromarray(wide.numpy()).save(tmp_path / "wide.png")
+    square = FilePixels([tmp_path / "wide.png"], 1, Preprocessing(10, 10))[torch.tensor([0])]
+    assert square.shape == (1, 1, 10, 10)
+    assert square[..., 1:-1].float().mean() > 250
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_files_are_scaled_once_as_a_network_wants_them(tmp_path: Path, interpolation: str) -> None:
+    """As when it is used, and not from squares of another side."""
+    drawn = torch.randint(0, 256, (90, 60, 3), generator=torch.Generator().manual_seed(0))
+    image = Image.fromarray(drawn.to(torch.uint8).numpy())
+    image.save(tmp_path / "1.png")
+    labels, first = torch.zeros(1, dtype=torch.long), Preprocessing(20, 20)
+    pixels = FilePixels.read([tmp_path / "1.png"], 3, first)
+    images = ImageSet(pixels, labels, ("a",), first)
+    wanted = Preprocessing(32, 40, interpolation=interpolation)
+    both = ImageData("one", images, images).prepared(wanted)
+    for split in (both.train, both.train.subset(torch.tensor([0])), both.test):
+        assert torch.equal(split.inputs(torch.tensor([0]))[0], wanted.transform()(image))
 
 
 def test_each_image_needs_a_label() -> None:

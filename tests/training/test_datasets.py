@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cnnarch.training import data as data_module
 from cnnarch.training import datasets, load_data
 
 PARTS = {"train": 40, "t10k": 12}
@@ -208,10 +209,15 @@ def test_a_large_folder_is_read_when_needed(
     for name in ("cat", "dog"):
         photographs(tmp_path / name, 5)
     whole = load_data(f"folder:{tmp_path}", image_resolution=16)
-    monkeypatch.setattr(datasets, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(data_module, "MEMORY_LIMIT", 0)
     lazy = load_data(f"folder:{tmp_path}", image_resolution=16)
-    assert isinstance(whole.train.pixels, Tensor)
-    assert not isinstance(lazy.train.pixels, Tensor)
+    for path in tmp_path.rglob("*.png"):
+        path.rename(path.with_suffix(".gone"))
+    whole.train.inputs(torch.tensor([0, 3]))
+    with pytest.raises(FileNotFoundError):
+        lazy.train.inputs(torch.tensor([0, 3]))
+    for path in tmp_path.rglob("*.gone"):
+        path.rename(path.with_suffix(".png"))
     some = torch.tensor([0, 3])
     assert torch.equal(lazy.train.inputs(some), whole.train.inputs(some))
 
