@@ -77,6 +77,9 @@ def trained(parsed: argparse.Namespace) -> "ImageClassifier":
     name = USUAL.get(parsed.model, parsed.model)
     if name in CARDS and not Path(name).exists():
         return cnnarch.get_model(name, weights=parsed.weights)
+    folder = Path(parsed.model)
+    if (folder / "recipe.yaml").exists() and not (folder / "config.json").exists():
+        raise ValueError(f"the run in {folder} is not finished; train goes on with --resume")
     return cnnarch.from_pretrained(parsed.model)
 
 

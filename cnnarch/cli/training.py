@@ -67,15 +67,17 @@ def _train_one(
 ) -> dict[str, Any] | None:
     """Train a network as the command line says, and as its recipe where that says nothing."""
     from cnnarch.training import Machine, Recipe, build_model, load_data, train
+    from cnnarch.training.datasets import named_folder
     from cnnarch.training.machine import is_first_process
 
     card = cnnarch.get_card(name)
     options = _options(words, command, card)
     recipe = Recipe(**{key: options[key] for key in Recipe.__dataclass_fields__})
+    side = card.input_size[-1] if named_folder(options.data) else None
     data = load_data(
         options.data,
         root=options.data_root,
-        image_resolution=recipe.image_resolution,
+        image_resolution=recipe.image_resolution or side,
         grayscale=recipe.grayscale,
     )
     model = build_model(name, data, recipe)

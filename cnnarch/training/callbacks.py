@@ -83,7 +83,9 @@ class Bar(RichProgressBar):
     def get_metrics(self, _trainer: Trainer, task: LightningModule) -> dict[str, Any]:
         """Figures that stand beside the bar."""
         assert isinstance(task, TrainingTask)
-        return {name: f"{float(value):.3f}" for name, value in task.latest.items()}
+        figures = {name: float(value) for name, value in task.latest.items()}
+        # A loss that grows without end would take the bar's room.
+        return {k: f"{v:.3f}" if abs(v) < 1000 else f"{v:.1e}" for k, v in figures.items()}
 
     def configure_columns(self, trainer: Trainer) -> list[Any]:
         """All but the last, steps a second: the figures would not fit into 80 columns."""

@@ -30,7 +30,8 @@ class Recipe:
         freeze: what stays as it is, running statistics too: true for all but the head, the name
             of a stage, such as conv4_x, for all up to it, false for nothing.
         image_resolution: side of the input in pixels; None takes the images' own, or the
-            least that the network accepts if that is more.
+            least that the network accepts if that is more. Of a folder's images the command
+            takes the side that the network was made for.
         grayscale: true for one channel, false for three, None for the images' own, which in
             folders is three.
         num_epochs: passes over the training images.
@@ -121,8 +122,9 @@ class Recipe:
                 value = getattr(self, name)
                 for number in value if isinstance(value, list) else [value]:
                     if number is not None and not low <= number <= high:
-                        allowed = f"from {low} to {high}" if high < _MANY else f"at least {low}"
-                        raise ValueError(f"{name} must be {allowed}, got {number!r}")
+                        raise ValueError(
+                            f"{name} must be {_allowed(number, low, high)}, got {number!r}"
+                        )
         self._check_choices(vars(self))
         if self.init is not None:
             check_choice("init", self.init, RULES)
@@ -221,6 +223,13 @@ _STAGE_KEYS = [  # the rest belongs to the run: the network, the data, what is k
     *("crop_padding", "resized_crop", "flip", "randaugment", "erasing", "mixup", "cutmix"),
     "freeze",
 ]
+
+
+def _allowed(number: float, low: float, high: float) -> str:
+    """The range that a number misses, or the end of it where the other is for no one."""
+    if high < _MANY:
+        return f"from {low} to {high}"
+    return f"at most {high:,}" if number > high else f"at least {low}"
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:

@@ -121,7 +121,7 @@ def train(
             progress=progress,
             tell=tell,
         )
-    except Exception as error:
+    except BaseException as error:  # Ctrl-C too, at which Lightning may exit
         _forget_unbegun(place, is_new)
         if isinstance(error, TrainingStopped) and not first_of_group():
             return None  # were this an error, Lightning would kill the process that tells it
