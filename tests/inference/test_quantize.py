@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import cnnarch
-from cnnarch.inference._offline import import_openvino
+from cnnarch.inference._offline import import_nncf, import_openvino
+from cnnarch.inference.export import to_openvino
 from cnnarch.inference.fuse import fuse
 from cnnarch.inference.quantize import quantize
 from cnnarch.models.mlp_mixer import MLPMixer
@@ -20,6 +21,7 @@ from cnnarch.testing import calibrate
 from cnnarch.training import load_data
 from cnnarch.weights.entry import Preprocessing
 
+module = sys.modules[quantize.__module__]  # the package has the function by this name
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -98,13 +100,51 @@ def test_every_network_is_quantised(model: cnnarch.ImageClassifier) -> None:
     assert logits.isfinite().all()
 
 
+class Shortcut(nn.Module):
+    """Three convolutions; the last reads what the second made and what the first did."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        return self.third((x + self.second(x)).relu()).mean((2, 3))
+
+
+def test_what_the_exact_correction_of_biases_collects() -> None:
+    """Three inputs of 4 x 8 x 8 floats, two of the first layer's readers and one of the second's.
+
+    NNCF keeps them for a fifth of the images.
+    """
+    images = torch.zeros(20, 4, 8, 8)
+    graph = to_openvino(Shortcut(), images[:2], None)
+    assert module._correction_bytes(graph, images) == pytest.approx(3 * 4 * 8 * 8 * 4 * 0.2 * 20)
+
+
+@pytest.mark.parametrize(("limit", "is_quick"), [(2**31, False), (0, True)])
+def test_biases_are_corrected_exactly_where_memory_allows(
+    monkeypatch: pytest.MonkeyPatch, limit: int, is_quick: bool
+) -> None:
+    nncf = import_nncf()
+    real, told = nncf.quantize, []
+
+    def spy(*inputs: Any, **options: Any) -> Any:
+        told.append(options["fast_bias_correction"])
+        return real(*inputs, **options)
+
+    monkeypatch.setattr(nncf, "quantize", spy)
+    monkeypatch.setattr(module, "_CORRECTION_LIMIT", limit)
+    quantize(Shortcut(), torch.randn(8, 4, 8, 8))
+    assert told == [is_quick]
+
+
 @pytest.mark.parametrize(("vnni", "largest"), [(False, 64), (True, 127)])
 def test_weights_take_half_the_range_where_sums_would_overflow(
     monkeypatch: pytest.MonkeyPatch, vnni: bool, largest: int
 ) -> None:
     """Without VNNI two products of an 8-bit map and weight are added in 16 bits: 2 * 255 * 64."""
     assert 2 * 255 * 64 < 2**15 < 2 * 255 * 127
-    module = sys.modules[quantize.__module__]  # the package has the function by this name
     monkeypatch.setattr(module, "has_vnni", lambda: vnni)
     graph = quantize(cnnarch.lenet5(in_channels=3).eval(), smooth(8))
     constants = [op for op in graph.get_ops() if op.get_type_name() == "Constant"]
