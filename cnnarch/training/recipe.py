@@ -55,6 +55,8 @@ class Recipe:
         aux_weight: weight of each auxiliary head's loss.
         clip_gradient: largest norm of the gradient; 0 does not clip.
         ema: decay of a running average of the weights, which is then the result; 0 for none.
+            In step n, counted from 0, it is (1 + n) / (10 + n) where that is less, as in
+            TensorFlow, so that what a short run began with is forgotten.
         crop_padding: shift by up to so many pixels, at the images' own size.
         resized_crop: least share of the area that random crops keep; 0 does not crop.
         flip: whether half of the images are mirrored.

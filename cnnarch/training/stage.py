@@ -4,14 +4,15 @@ import pickle
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 from lightning.pytorch.loggers import Logger
-from torch import nn
+from torch import Tensor, nn
 
 from cnnarch.models._freezing import frozen, trunk_of
 from cnnarch.training.callbacks import (
@@ -130,7 +131,7 @@ class StageRun:
         recipe = self.recipe
         callbacks: list[Callback] = [self.recorder]
         if recipe.ema:
-            callbacks.append(EMAWeightAveraging(decay=recipe.ema))
+            callbacks.append(WeightAveraging(avg_fn=partial(_averaged, recipe.ema)))
         if recipe.early_stopping:
             callbacks.append(_early_stopping(recipe))
         if progress:
@@ -184,6 +185,16 @@ def _held(model: nn.Module, recipe: Recipe) -> AbstractContextManager[None]:
 
 def _last_frozen(recipe: Recipe) -> int | str:
     return -1 if recipe.freeze is True else recipe.freeze
+
+
+def _averaged(decay: float, average: Tensor, weights: Tensor, count: Tensor) -> Tensor:
+    """A running average after one more step; of the first steps it forgets more than later.
+
+    Source: `num_updates` of TensorFlow's ExponentialMovingAverage.
+    """
+    if not weights.is_floating_point():  # a count
+        return weights
+    return weights.lerp(average, min(decay, (1 + int(count)) / (10 + int(count))))
 
 
 def _early_stopping(recipe: Recipe) -> EarlyStopping:
