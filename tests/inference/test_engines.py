@@ -22,18 +22,13 @@ from cnnarch.inference._tracing import trace
 from cnnarch.inference.engines import ENGINES, Source
 from cnnarch.inference.engines._pt2e import calibrated_ranges, quantized
 from cnnarch.testing import assert_close, calibrate
+from tests.inference.engines import COMPILER, INDUCTOR
 
 pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")
 
 QUICK = ["eager", "openvino", "onnxruntime"]
 NO_TORCHAO = find_spec("torchao") is None
-COMPILER = ENGINES["inductor"].missing("float32", torch.device("cpu")) is None
-
-INDUCTOR = pytest.param(
-    "inductor",
-    marks=[pytest.mark.slow, pytest.mark.skipif(not COMPILER, reason="no C++ compiler")],
-)
 
 # Sockets raise, and whatever a library would write goes where the test looks.
 OFFLINE = """

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 import cnnarch
 from cnnarch.inference import Optimized, load_optimized, optimize
 from cnnarch.inference._tracing import quiet
-from cnnarch.inference.engines import ENGINES, Source
+from cnnarch.inference.engines import Source
 from cnnarch.inference.report import Report
 from cnnarch.testing import assert_close, calibrate, example_images
+from tests.inference.engines import INDUCTOR
 
 FORKS = "fork" in multiprocessing.get_all_start_methods()
-COMPILER = ENGINES["inductor"].missing("float32", torch.device("cpu")) is None
 IMAGES = torch.arange(24.0).reshape(2, 3, 2, 2)
 
 pytestmark = pytest.mark.filterwarnings(
@@ -117,15 +117,7 @@ def _load(folder: Path, x: Tensor) -> tuple[list[list[float]], str, int]:
 @pytest.mark.skipif(not FORKS, reason="this system does not fork")
 @pytest.mark.parametrize(
     "backend",
-    [
-        "eager",
-        "openvino",
-        "onnxruntime",
-        pytest.param(
-            "inductor",
-            marks=[pytest.mark.slow, pytest.mark.skipif(not COMPILER, reason="no C++ compiler")],
-        ),
-    ],
+    ["eager", "openvino", "onnxruntime", INDUCTOR],
 )
 def test_a_forked_worker_unpickles_and_loads_one(
     model: cnnarch.ImageClassifier, backend: str, tmp_path: Path

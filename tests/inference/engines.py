@@ -1,0 +1,14 @@
+"""Which engines the tests of this folder find here."""
+
+import pytest
+import torch
+
+from cnnarch.inference.engines import ENGINES
+
+__all__ = ["COMPILER", "INDUCTOR"]
+
+COMPILER = ENGINES["inductor"].missing("float32", torch.device("cpu")) is None
+INDUCTOR = pytest.param(
+    "inductor",
+    marks=[pytest.mark.slow, pytest.mark.skipif(not COMPILER, reason="no C++ compiler")],
+)
