@@ -105,8 +105,9 @@ def named_folder(name: str) -> Path | None:
 
 
 def _sample(pixels: Pixels) -> Tensor:
-    if isinstance(pixels, Tensor):
-        return pixels
+    kept = pixels.kept if isinstance(pixels, FilePixels) else pixels
+    if kept is not None:
+        return kept
     order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))
     return pixels[order[:STATISTICS_SAMPLE]]
 
