@@ -113,7 +113,8 @@ def _find(name: str) -> ModelCard:
 
 
 def _suggest(name: str, known: list[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    begun = sorted(other for other in known if name and other.startswith(name))
+    nearest = [*begun, *difflib.get_close_matches(name, known, n=3, cutoff=0.5)]
     if nearest:
-        return f"did you mean {' or '.join(map(repr, nearest))}?"
+        return f"did you mean {' or '.join(map(repr, [*dict.fromkeys(nearest)][:3]))}?"
     return f"there are {', '.join(sorted(known))}"

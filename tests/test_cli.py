@@ -18,9 +18,11 @@ from torch.nn.functional import cross_entropy
 import cnnarch
 from cnnarch._cards import CARDS
 from cnnarch.cli import main
+from cnnarch.cli.models import show_figures
 from cnnarch.cli.names import USUAL
 from cnnarch.cli.pictures import PICTURES
 from cnnarch.cli.training import _options, _usual_folder
+from cnnarch.training import evaluate, load_data
 from cnnarch.weights import Preprocessing
 
 QUICK = ["--num_epochs", "1", "--image_resolution", "32"]
@@ -311,6 +313,17 @@ def test_a_folders_images_are_read_at_the_side_that_the_network_was_made_for() -
         assert preprocessing.crop_size == side
 
 
+def test_of_a_class_without_images_no_accuracy_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = load_data("digits", image_resolution=32)
+    ones = data.test.subset((data.test.labels == 1).nonzero().flatten())
+    show_figures(evaluate(cnnarch.lenet5().eval(), ones)._asdict())
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[2:] for row in rows if "accuracy, 2" in row] == [[]]
+    assert [row.split()[2][-1] for row in rows if "accuracy, 1" in row] == ["%"]
+
+
 def size_of(picture: str) -> tuple[int, int]:
     with Image.open(picture) as image:
         return image.size
@@ -511,6 +524,7 @@ def test_compare_trains_each_and_draws_them_together(capsys: pytest.CaptureFixtu
         (["train", "lenet5", "--then", "[{learning_rate: fast}]"], "learning_rate"),
         (["compare", "lenet5", "lenet5_bm"], "did you mean 'lenet5_bn'"),
         (["info", "resnet5O"], "did you mean 'resnet50'"),
+        (["info", "resnet20"], "did you mean 'resnet20_cifar'"),
         (["list", "--family", "resnets"], "no family 'resnets'"),
         (["verify", "nothing_like_it"], "no network 'nothing_like_it'"),
         (["evaluate", "gone"], "gone"),

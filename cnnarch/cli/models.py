@@ -124,7 +124,8 @@ def _is_trained_on(name: str, results: Mapping[str, Any]) -> bool:
 def show_figures(figures: Mapping[str, Any]) -> None:
     """A table of an evaluation."""
     shares = figures["per_class"].items()
-    rows = [(f"accuracy, {k}", "" if v is None else f"{v:.2%}") for k, v in shares]
+    # A class without an image has none: nan, which JSON does not know.
+    rows = [(f"accuracy, {k}", "" if v is None or v != v else f"{v:.2%}") for k, v in shares]
     rows += [
         ("accuracy, all classes", f"{figures['top1']:.2%}"),
         ("label among the five likeliest", f"{figures['top5']:.2%}"),

@@ -85,7 +85,7 @@ class Bar(RichProgressBar):
         assert isinstance(task, TrainingTask)
         figures = {name: float(value) for name, value in task.latest.items()}
         # A loss that grows without end would take the bar's room.
-        return {k: f"{v:.3f}" if abs(v) < 1000 else f"{v:.1e}" for k, v in figures.items()}
+        return {k: f"{v:.3f}" if abs(v) < 1000 else f"{v:.0e}" for k, v in figures.items()}
 
     def configure_columns(self, trainer: Trainer) -> list[Any]:
         """All but the last, steps a second: the figures would not fit into 80 columns."""

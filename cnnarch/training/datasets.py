@@ -192,6 +192,9 @@ def _read_idx_set(name: str, folder: str, classes: Sequence[str], root: Path) ->
         try:
             getattr(datasets, folder)(root, download=True)
         except (OSError, RuntimeError) as error:
+            for made in (downloaded, downloaded.parent):
+                if made.is_dir() and not any(made.iterdir()):
+                    made.rmdir()
             looked, reason = ", ".join(map(str, places)), " ".join(str(error).split())
             raise ValueError(
                 f"{name} is not in {looked} and cannot be downloaded ({reason}); name the "

@@ -125,7 +125,10 @@ def layer_of(model: nn.Module, name: str) -> nn.Module:
     known = dict(model.named_modules())
     if not name or name not in known:
         nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
-        raise ValueError(f"there is no layer {name!r}; near it are {', '.join(nearest) or 'none'}")
+        parts = [part for part, _ in model.named_children()]
+        hint = "near it are" if nearest else "the network's parts are"
+        listed = ", ".join(nearest or parts)
+        raise ValueError(f"there is no layer {name!r}; {hint} {listed}")
     return known[name]
 
 

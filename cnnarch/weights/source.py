@@ -118,18 +118,24 @@ def find_pretrained(source: str | os.PathLike[str]) -> tuple[str, str]:
         name, config = str(path.absolute()), read_folder_config(path)  # a bare name is no path
     elif path.exists():
         name, config = str(path.absolute()), _config_inside(read_safetensors(path)[1], name)
-    elif "/" in name and not name.startswith((".", "/", "~")) and not name.endswith(SUFFIXES):
+    elif _may_be_of_hub(name):
         hub = parse_hub_name(name)
         found = fetch_from_hub(hub, CONFIG)
         name, config = str(hub), read_config(found) if found else Config()
     else:
-        raise WeightsError(f"there is no folder, file or repository {name!r}")
+        raise WeightsError(f"there is no folder or file {name!r}, nor is it hf-hub:owner/name")
     if config.builder is None:
         raise WeightsError(
             f"{name} does not say which cnnarch builder made it; pass it to the builder you know "
             f"it to fit, as in cnnarch.resnet50(weights={name!r})"
         )
     return config.builder, name
+
+
+def _may_be_of_hub(name: str) -> bool:
+    """Whether nothing says that a name which is not there was to be a path."""
+    is_path = name.startswith((".", "/", "~")) or name.endswith(SUFFIXES)
+    return "/" in name and not is_path and not Path(name).parent.is_dir()
 
 
 def _config_inside(metadata: Mapping[str, str], label: str) -> Config:

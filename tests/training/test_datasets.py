@@ -91,9 +91,10 @@ def test_fashion_mnist_has_its_published_mean_and_deviation(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("_no_debian")
-def test_missing_files_without_a_network_are_a_clear_error(tmp_path: Path) -> None:
+def test_missing_files_without_a_network_are_a_clear_error_and_leave_none(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"mnist is not in .* cannot be downloaded .*--data-root"):
         load_data("mnist", root=tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("cut", [3, 1000, -1])

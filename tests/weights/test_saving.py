@@ -125,8 +125,16 @@ def test_a_folder_that_names_no_builder_is_an_error_that_says_what_to_do(tmp_pat
     (tmp_path / "config.json").write_text('{"architecture": "resnet18", "num_classes": 10}')
     with pytest.raises(WeightsError, match="does not say which cnnarch builder"):
         cnnarch.from_pretrained(tmp_path)
-    with pytest.raises(WeightsError, match="there is no folder, file or repository 'nothing'"):
-        cnnarch.from_pretrained("nothing")
+
+
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    for name in ("nothing", "runs/nothing"):
+        with pytest.raises(WeightsError, match=f"no folder or file '{name}', nor is it hf-hub"):
+            cnnarch.from_pretrained(name)
 
 
 def test_a_network_goes_to_the_hub_and_comes_back(
