@@ -82,13 +82,23 @@ class Shown(NamedTuple):
     classes: Sequence[str] | None
 
     def name(self, index: int) -> str:
-        """A class's name, or its number where names are not known."""
-        return str(index) if self.classes is None else self.classes[index]
+        """A class's name, or its number where names are not known; ValueError if it has none."""
+        if self.classes is None:
+            return str(index)
+        if not 0 <= index < len(self.classes):
+            raise ValueError(f"there are {len(self.classes)} names of classes, none for {index}")
+        return self.classes[index]
 
 
 def short(name: str, most: int) -> str:
-    """What fits of a name; of names such as "tench, Tinca tinca" the first."""
-    fits = cut(name.split(",")[0], most)
+    """What fits of a name; of names such as "tench, Tinca tinca" the first.
+
+    Long ones lose letters before their end, by which many names differ.
+    """
+    fits = name.split(",")[0]
+    if len(fits) > most:
+        end = fits[-(most // 3) :]
+        fits = cut(fits, most - len(end)) + end
     return fits.replace("$", r"\$")  # Matplotlib takes what two dollars enclose for a formula
 
 

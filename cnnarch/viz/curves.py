@@ -20,6 +20,9 @@ SPLITS = (
     ("test", "test", GREEN, "--"),
 )
 
+STYLES = ("-", "--", ":")  # for each ten colours
+MOST_INSIDE = 6  # entries of a legend that leave the curves room
+
 
 def curves(history: Figures) -> "Figure":
     """Loss and accuracy by epoch, of training, validation and test as far as they are there.
@@ -67,19 +70,22 @@ def comparison(histories: Mapping[str, Figures]) -> "Figure":
     for i, (name, history) in enumerate(histories.items()):
         if "train_acc" not in history:
             raise ValueError(f"{name} has no training accuracy")
-        _draw(left, history["train_acc"], 100, label=name, color=f"C{i}")
+        style = {"color": f"C{i}", "linestyle": STYLES[i // 10 % len(STYLES)]}
+        _draw(left, history["train_acc"], 100, label=name, **style)
         values = history.get("test_acc" if held_out == "test" else "val_acc")
         if values is not None:
-            _draw(right, values, 100, label=name, color=f"C{i}")
+            _draw(right, values, 100, label=name, **style)
     _finish(left, "Accuracy (%)", "Training")
     _finish(right, "", held_out.capitalize())
+    if len(left.lines) > MOST_INSIDE and right.lines:  # the other legend has the same names
+        left.get_legend().remove()
     return figure
 
 
 def _draw(axes: "Axes", values: Sequence[float], scale: float, **style: Any) -> None:
     points = [scale * float(value) for value in values]
     marker = "o" if len(points) < 3 else ""  # a line of one point is no line
-    axes.plot(range(1, len(points) + 1), points, marker=marker, **style)
+    axes.plot(range(1, len(points) + 1), points, marker=marker, markersize=4, **style)
 
 
 def _finish(axes: "Axes", quantity: str, title: str = "") -> None:
@@ -89,5 +95,7 @@ def _finish(axes: "Axes", quantity: str, title: str = "") -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    if axes.lines:
-        axes.legend(frameon=False)
+    if len(axes.lines) > MOST_INSIDE:
+        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    elif axes.lines:
+        axes.legend(framealpha=0.8, edgecolor="none")

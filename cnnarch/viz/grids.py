@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["data_grid", "predictions"]
 
 CELL = 1.25  # inches an image
-LONGEST = 15  # letters of a name above it
-LONGEST_WITH_SHARE = 11  # beside " (100%)"
+LONGEST = 14  # letters of a name above it
+LONGEST_WITH_SHARE = 10  # beside " (100%)"
 
 
 def data_grid(
@@ -84,7 +84,8 @@ def predictions(
         columns: of images.
 
     Raises:
-        ValueError: images that are not (N, C, H, W), or fewer labels than images.
+        ValueError: images that are not (N, C, H, W), fewer labels than images, a class without
+            a name, or answers that are not numbers.
     """
     classes = classes or getattr(model, "categories", None)
     preprocessing = preprocessing or getattr(model, "preprocessing", None)
@@ -92,6 +93,8 @@ def predictions(
     with evaluating(model):
         device = next(model.parameters()).device
         confidences, answers = model(some.inputs.to(device)).softmax(1).max(1)
+    if confidences.isnan().any():
+        raise ValueError("the network's answers to some images are not numbers")
     titles: list[str] = []
     colors: list[str | None] = []
     for i, (answer, sure) in enumerate(zip(answers.tolist(), confidences.tolist(), strict=True)):

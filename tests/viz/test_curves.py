@@ -82,3 +82,14 @@ def test_a_comparison_takes_validation_where_there_is_no_test() -> None:
 def test_a_comparison_of_nothing_is_refused(histories: dict[str, dict[str, list[float]]]) -> None:
     with pytest.raises(ValueError, match=r"no networks to compare|net has no training accuracy"):
         viz.comparison(histories)
+
+
+def test_more_than_ten_networks_look_different_and_are_named_beside_the_curves() -> None:
+    histories = {str(i): {"train_acc": [0.1, 0.2], "test_acc": [0.1, 0.2]} for i in range(12)}
+    figure = viz.comparison(histories)
+    figure.canvas.draw()
+    left, right = figure.axes
+    for axes in (left, right):
+        assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 12
+    assert left.get_legend() is None
+    assert right.get_legend().get_window_extent().x0 >= right.get_window_extent().x1

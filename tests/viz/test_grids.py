@@ -149,12 +149,21 @@ def test_the_network_is_asked_in_eval_mode_and_left_as_it_was() -> None:
     assert not model.dropout.training
 
 
+def test_answers_that_cannot_be_told_are_refused() -> None:
+    images = torch.zeros(2, 3, 8, 8)
+    with pytest.raises(ValueError, match="not numbers"):
+        viz.predictions(Sure([[0.0, float("nan")]] * 2), images)
+    for labels in ([0, 2], [0, -1]):
+        with pytest.raises(ValueError, match=f"2 names of classes, none for {labels[1]}"):
+            viz.predictions(Sure([[1.0, 0.0]] * 2), images, labels, classes=("cat", "dog"))
+
+
 def test_the_networks_own_names_and_preprocessing_are_used() -> None:
     model: Any = Sure([[0.0, 1.0]])
     model.categories = ("tench, Tinca tinca", "a name that is much too long for a cell")
     model.preprocessing = PREPROCESSING
     (axes,) = cells(viz.predictions(model, torch.zeros(1, 3, 8, 8)))
-    assert axes.get_title() == "a name tha… (100%)"
+    assert axes.get_title() == "a name…ell (100%)"
     np.testing.assert_allclose(pixels(axes)[0, 0], PREPROCESSING.mean, atol=1e-6)
 
 
