@@ -163,22 +163,36 @@ def test_a_saved_network_is_not_trained_over(
     assert (tmp_path / "model.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
 @pytest.mark.parametrize("name", [".", "new"])
 def test_a_run_that_fails_at_once_leaves_the_place_as_it_was(
+    data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path, name: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("in the first step")
+
+    lenet.register_forward_pre_hook(fail)
+    with pytest.raises(KeyError, match="in the first step"):
+        train(lenet, data, QUICK, tmp_path / name)
+    assert tmp_path.exists()
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_a_run_that_is_stopped_before_its_first_step_leaves_nothing(
     data: ImageData,
     lenet: cnnarch.ImageClassifier,
     tmp_path: Path,
-    name: str,
+    monkeypatch: pytest.MonkeyPatch,
     error: type[BaseException],
 ) -> None:
-    def fail(*_: object) -> None:
-        raise error("in the first step")
+    """Ctrl-C while processes start; Lightning, interrupted, would leave its signals' handlers."""
 
-    lenet.register_forward_pre_hook(fail)
-    with pytest.raises((error, SystemExit)):  # Lightning exits where it is interrupted
-        train(lenet, data, QUICK, tmp_path / name)
-    assert tmp_path.exists()
+    def stop(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("cnnarch.training.run.fit", stop)
+    with pytest.raises(error):
+        train(lenet, data, QUICK, tmp_path / "new")
     assert not any(tmp_path.iterdir())
 
 
