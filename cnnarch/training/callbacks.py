@@ -150,9 +150,16 @@ class Stopper(Callback):
         """Stop after the last epoch, which is saved: a next stage would not know of the signal."""
         if self._asked(trainer):
             self._stop(trainer, int(trainer.num_training_batches), trainer.current_epoch)
+        self._give_back()
 
-    def teardown(self, _trainer: Trainer, _task: LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Give the signals back."""
+    def on_exception(
+        self, _trainer: Trainer, _task: LightningModule, _exception: BaseException
+    ) -> None:
+        """Give the signals back where training fails."""
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Before Lightning does: its handlers, which stood before these, would stay for good."""
         while self.handlers:
             signal.signal(*self.handlers.popitem())
 

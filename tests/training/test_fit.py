@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -333,6 +334,15 @@ def test_the_bar_shows_loss_and_accuracy_and_the_time_left(
     fit(lenet, data, replace(QUICK, num_epochs=1), progress=True)
     shown = capsys.readouterr().out
     assert re.search(r"Epoch 1/1 .*\d:\d\d:\d\d .* loss: \d+\.\d+ acc: [01]\.\d+", shown), shown
+
+
+def test_the_process_has_its_signals_back(
+    data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
+) -> None:
+    """With Lightning's handler it could not be ended by SIGTERM any more."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    fit(lenet, data, replace(QUICK, num_epochs=1), output=tmp_path)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_metrics_are_a_table_that_any_program_reads(
