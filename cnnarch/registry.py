@@ -64,8 +64,8 @@ def from_pretrained(source: str | PathLike[str], **options: Any) -> ImageClassif
     """Rebuild a network that `save_pretrained` or `cnnarch.weights.push_to_hub` saved.
 
     Args:
-        source: its folder or .safetensors file, or its repository on the hub, "owner/name" or
-            "hf-hub:owner/name[@revision]".
+        source: its folder or .safetensors file, or its repository on the hub, "owner/name" (where
+            no folder is called like the owner) or "hf-hub:owner/name[@revision]".
         options: what the builder takes; those not given are as saved.
 
     Raises:
@@ -113,8 +113,9 @@ def _find(name: str) -> ModelCard:
 
 
 def _suggest(name: str, known: list[str]) -> str:
-    begun = sorted(other for other in known if name and other.startswith(name))
-    nearest = [*begun, *difflib.get_close_matches(name, known, n=3, cutoff=0.5)]
+    longer = sorted((other for other in known if name and other.startswith(name)), key=len)
+    alike = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    nearest = [*dict.fromkeys(longer + alike)][:3]
     if nearest:
-        return f"did you mean {' or '.join(map(repr, [*dict.fromkeys(nearest)][:3]))}?"
+        return f"did you mean {' or '.join(map(repr, nearest))}?"
     return f"there are {', '.join(sorted(known))}"

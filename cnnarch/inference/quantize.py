@@ -21,8 +21,8 @@ __all__ = ["quantize"]
 
 _LEAST = 8
 _WITH_WEIGHTS = {"Convolution", "GroupConvolution", "MatMul"}
-_CORRECTION_LIMIT = 2**31
-_CORRECTION_SHARE = 0.2  # of the calibration images
+_CORRECTION_LIMIT = 2**31  # bytes
+_CORRECTION_SHARE = 0.2  # of the calibration images, which NNCF corrects biases by
 
 
 def quantize(
@@ -83,7 +83,7 @@ def quantize(
 
 
 def _correction_bytes(graph: Any, images: Tensor) -> float:
-    """What NNCF's exact correction of biases collects.
+    """What NNCF's exact correction of biases collects, at most; it drops some on the way.
 
     For each layer with a bias it keeps the input of all that read what that layer makes, up to
     the next such layer. Where every layer reads all before it that is much: 23 GB in

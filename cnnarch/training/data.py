@@ -106,7 +106,7 @@ class FilePixels:
 
     @cached_property
     def _scaling(self) -> Callable[[Tensor], Tensor]:
-        """To a square that keeps what `preprocessing` cuts off, as augmentation may want it."""
+        """To a square; what `preprocessing` cuts off is cut later, from augmented images too."""
         wanted, none = self.preprocessing, (0.0,) * self.channels
         return replace(wanted, crop_size=wanted.resize_size, mean=none, std=none).crop()
 

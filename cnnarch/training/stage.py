@@ -131,7 +131,7 @@ class StageRun:
         recipe = self.recipe
         callbacks: list[Callback] = [self.recorder]
         if recipe.ema:
-            callbacks.append(WeightAveraging(avg_fn=partial(_averaged, recipe.ema)))
+            callbacks.append(WeightAveraging(multi_avg_fn=partial(_average, recipe.ema)))
         if recipe.early_stopping:
             callbacks.append(_early_stopping(recipe))
         if progress:
@@ -187,14 +187,20 @@ def _last_frozen(recipe: Recipe) -> int | str:
     return -1 if recipe.freeze is True else recipe.freeze
 
 
-def _averaged(decay: float, average: Tensor, weights: Tensor, count: Tensor) -> Tensor:
-    """A running average after one more step; of the first steps it forgets more than later.
+def _average(
+    decay: float, averages: Sequence[Tensor], weights: Sequence[Tensor], count: Tensor
+) -> None:
+    """Take one more step into running averages, which forget more of the first steps.
 
     Source: `num_updates` of TensorFlow's ExponentialMovingAverage.
     """
-    if not weights.is_floating_point():  # a count
-        return weights
-    return weights.lerp(average, min(decay, (1 + int(count)) / (10 + int(count))))
+    step = int(count)
+    share = 1 - min(decay, (1 + step) / (10 + step))
+    for average, now in zip(averages, weights, strict=True):
+        if average.is_floating_point():
+            average.lerp_(now, share)
+        else:  # a count
+            average.copy_(now)
 
 
 def _early_stopping(recipe: Recipe) -> EarlyStopping:

@@ -106,8 +106,8 @@ def find_pretrained(source: str | os.PathLike[str]) -> tuple[str, str]:
     """Which builder made a saved network, and what its `weights=` is.
 
     Args:
-        source: the folder or .safetensors file, or a repository on the hub, "owner/name" or
-            "hf-hub:owner/name[@revision]".
+        source: the folder or .safetensors file, or a repository on the hub, "owner/name" (where no
+            folder is called like the owner) or "hf-hub:owner/name[@revision]".
 
     Raises:
         WeightsError: it is not there, or says no builder.

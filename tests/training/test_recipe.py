@@ -69,7 +69,10 @@ def test_numbers_may_be_written_as_people_write_them(tmp_path: Path) -> None:
         ("optimizer: lion", r"optimizer.*'sgd', 'adam', 'adamw'.*lion"),
         ("num_epochs: many", r"num_epochs.*many"),
         ("num_epochs: 0", "num_epochs must be at least 1, got 0"),
-        ("learning_rate: 1.0e+12", "learning_rate must be at most 1,000,000,000, got 1e[+]12|1000"),
+        (
+            "learning_rate: 1.0e+12",
+            "learning_rate must be at most 1,000,000,000, got 1000000000000",
+        ),
         ("momentum: 1.5", "momentum must be from 0 to 1, got 1.5"),
         ("randaugment: 31", "randaugment must be from 0 to 30, got 31"),
         ("step_epochs: [5, 0]", "step_epochs must be at least 1, got 0"),
