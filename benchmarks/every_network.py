@@ -10,6 +10,7 @@ left no engine a try, the network is measured once more with the longer one.
 
 import copy
 import json
+import statistics
 import subprocess
 import sys
 import warnings
@@ -106,7 +107,13 @@ def table() -> str:
         )
         told = f"| {name} | {row['input_size'][1]} | {row['budget_s']:.0f} s"
         lines.append(f"{told} {times} | {row['chosen']} | {row['difference']:.0e} |")
-    lines += ["", f"{len(kept)} of {len(cnnarch.list_models())} networks are measured."]
+    timed = [row for row in kept.values() if row["plain_ms"] is not None]
+    mean = statistics.geometric_mean(row["milliseconds"] / row["plain_ms"] for row in timed)
+    lines += [
+        "",
+        f"{len(kept)} of {len(cnnarch.list_models())} networks are measured; the geometric mean of "
+        f"the {len(timed)} ratios is {mean:.2f}.",
+    ]
     return "\n".join(lines)
 
 
