@@ -98,22 +98,21 @@ def table() -> str:
         "| network | pixels | budget | plain, ms | optimised, ms | ratio | engine | difference |",
         "|---|--:|--:|--:|--:|--:|---|--:|",
     ]
-    kept = done()
+    kept, ratios = done(), []
     for name in [n for n in cnnarch.list_models() if n in kept]:
         row = kept[name]
         before, after = row["plain_ms"], row["milliseconds"]
-        times = (
-            "| | |" if before is None else f"| {before:.3g} | {after:.3g} | {after / before:.2f}"
-        )
+        times = "| | |"
+        if before is not None:
+            ratios.append(after / before)
+            times = f"| {before:.3g} | {after:.3g} | {ratios[-1]:.2f}"
         told = f"| {name} | {row['input_size'][1]} | {row['budget_s']:.0f} s"
         lines.append(f"{told} {times} | {row['chosen']} | {row['difference']:.0e} |")
-    timed = [row for row in kept.values() if row["plain_ms"] is not None]
-    mean = statistics.geometric_mean(row["milliseconds"] / row["plain_ms"] for row in timed)
-    lines += [
-        "",
-        f"{len(kept)} of {len(cnnarch.list_models())} networks are measured; the geometric mean of "
-        f"the {len(timed)} ratios is {mean:.2f}.",
-    ]
+    words = f"{len(kept)} of {len(cnnarch.list_models())} networks are measured"
+    if ratios:
+        mean = statistics.geometric_mean(ratios)
+        words += f"; the geometric mean of the {len(ratios)} ratios is {mean:.2f}"
+    lines += ["", f"{words}."]
     return "\n".join(lines)
 
 

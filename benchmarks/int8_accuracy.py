@@ -21,14 +21,15 @@ import torch
 from torch import Tensor
 
 import cnnarch
+from benchmarks import zoo
 from benchmarks.measure import RESULTS, keep
-from benchmarks.zoo import DATA, ENLARGED, ROWS, SHIPPED, Row, recipe_of
+from benchmarks.zoo import DATA, ENLARGED, SHIPPED, Row, recipe_of
 from cnnarch.inference import optimize
 from cnnarch.training import ImageData, build_model, fit, load_data
 
 CALIBRATION, BATCH, STEPS = 512, 250, 200
 MORE_STEPS = {"efficientnet_b0": 600}  # its running statistics take in a hundredth of each batch
-MORE_ROWS = {"densenet121": Row("densenet121", ENLARGED)}  # beside those of the zoo
+ROWS = zoo.ROWS | {"densenet121": Row("densenet121", ENLARGED)}
 LEARNT = 50  # percent; a tenth is right by chance
 FILE = RESULTS / "int8_accuracy.json"
 TRAINED = (
@@ -58,8 +59,7 @@ def trained(name: str) -> tuple[cnnarch.ImageClassifier, ImageData]:
     if name in SHIPPED:
         model = cnnarch.get_model(name, weights="FASHION_MNIST").eval()
         return model, load_data(DATA).suited(model)
-    row = (ROWS | MORE_ROWS).get(name, Row(name, {}))
-    recipe = replace(recipe_of(row), num_steps=steps(name))
+    recipe = replace(recipe_of(ROWS.get(name, Row(name, {}))), num_steps=steps(name))
     data = load_data(DATA, image_resolution=recipe.image_resolution)
     model = build_model(name, data, recipe)
     data = data.suited(model, recipe.image_resolution)

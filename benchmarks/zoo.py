@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import cnnarch
 from benchmarks.measure import RESULTS, machine, versions, write
-from cnnarch._cards import CARDS
 from cnnarch.training import Recipe, build_model, find_recipe, load_data, train
 
 DATA = "fashion_mnist"
@@ -75,7 +74,7 @@ ROWS = {
 
 def recipe_of(row: Row) -> Recipe:
     """The recipe of the row's family, with the row's changes and nothing held back."""
-    family = CARDS[row.network].family
+    family = cnnarch.get_card(row.network).family
     recipe = find_recipe(f"{row.network}-{DATA}", f"{family}-{DATA}")
     return replace(recipe, **{"validation": 0.0, **row.changes})
 
