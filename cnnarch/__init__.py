@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from cnnarch._cards import CARDS
-from cnnarch.models._auxiliary import AuxLogits
-from cnnarch.models._classifier import ImageClassifier
+from cnnarch.contract.auxiliary import AuxLogits
+from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.models.alexnet import *
 from cnnarch.models.convnet import *
 from cnnarch.models.densenet import *

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnarch._cards import CARDS
-from cnnarch.models._meta import without_memory
+from cnnarch.contract.meta import without_memory
 
 __all__ = ["Summary", "SummaryRow", "count_macs", "count_parameters", "stage_shapes", "summary"]
 

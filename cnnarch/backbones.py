@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from cnnarch.contract.classifier import ImageClassifier
+from cnnarch.contract.trunk import FeatureInfo, Trunk
 from cnnarch.dilation import dilate
-from cnnarch.models._classifier import ImageClassifier
-from cnnarch.models._trunk import FeatureInfo, Trunk
 from cnnarch.registry import get_model
 
 if TYPE_CHECKING:
-    from cnnarch.models._build import WeightsSource
+    from cnnarch.contract.build import WeightsSource
 
 __all__ = ["Backbone", "get_backbone"]
 

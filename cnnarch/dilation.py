@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from cnnarch.blocks.conv import SamePad2d
 from cnnarch.blocks.pooling import AlignedMaxPool2d
 from cnnarch.blocks.shortcut import ZeroPadShortcut
-from cnnarch.models._meta import without_memory
-from cnnarch.models._trunk import Trunk, check_trunk
+from cnnarch.contract.meta import without_memory
+from cnnarch.contract.trunk import Trunk, check_trunk
 
 __all__ = ["DilatedPool2d", "dilate"]
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from cnnarch.blocks._checks import check_choice, check_positive
 from cnnarch.blocks.initialization import init_weights
-from cnnarch.models._freezing import freeze, paths_of, trunk_of, unfreeze
-from cnnarch.models._trunk import Trunk
+from cnnarch.contract.freezing import freeze, paths_of, trunk_of, unfreeze
+from cnnarch.contract.trunk import Trunk
 
 __all__ = ["convert_norm", "freeze", "init_weights", "param_groups", "set_inplace", "unfreeze"]
 

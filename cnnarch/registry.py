@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from cnnarch._cards import CARDS, ModelCard
-from cnnarch.models._classifier import ImageClassifier
+from cnnarch.contract.classifier import ImageClassifier
 
 __all__ = ["from_pretrained", "get_card", "get_model", "get_model_builder", "list_models"]
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cnnarch.analysis import Shape, count_macs, count_parameters, stage_shapes
-from cnnarch.models._classifier import ImageClassifier
+from cnnarch.contract.classifier import ImageClassifier
 
 __all__ = [
     "assert_close",

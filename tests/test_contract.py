@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cnnarch import ImageClassifier
 from cnnarch._cards import CARDS, option_parameters
-from cnnarch.models._classifier import ModelOptions
+from cnnarch.contract.classifier import ModelOptions
 from cnnarch.testing import assert_close, calibrate, check_classifier, example_images
 
 Build = Callable[..., ImageClassifier]

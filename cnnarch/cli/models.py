@@ -14,7 +14,7 @@ from cnnarch.cli.names import USUAL
 from cnnarch.cli.tables import show_table
 
 if TYPE_CHECKING:
-    from cnnarch.models._classifier import ImageClassifier
+    from cnnarch.contract.classifier import ImageClassifier
     from cnnarch.training import ImageData
 
 __all__ = ["held_out", "run_evaluate", "run_predict", "show_figures", "trained"]

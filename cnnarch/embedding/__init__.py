@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_integer
+from cnnarch.contract.modes import evaluating
 from cnnarch.embedding.files import FileRows, check_output, fingerprint
 from cnnarch.embedding.rows import Embeddings, Rows
 from cnnarch.embedding.sources import open_source
 from cnnarch.images import progress_bar
-from cnnarch.models._modes import evaluating
 
 __all__ = ["Embeddings", "embed"]
 

@@ -14,8 +14,8 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config
 
 from cnnarch.blocks.conv import SamePad2d
+from cnnarch.contract.trunk import Trunk
 from cnnarch.inference.fuse import PixelConv
-from cnnarch.models._trunk import Trunk
 
 __all__ = ["converting", "example_for", "has_free_size", "quiet", "trace"]
 

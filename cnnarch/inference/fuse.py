@@ -19,11 +19,11 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils import parametrize
 
-from cnnarch.blocks._checks import check_images
 from cnnarch.blocks.conv import SamePad2d
 from cnnarch.blocks.normalization import BatchNorm
+from cnnarch.contract.checks import check_images
+from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.inference._copies import inference_copy
-from cnnarch.models._classifier import ImageClassifier
 from cnnarch.weights.entry import Preprocessing
 
 __all__ = ["PixelConv", "fuse"]

@@ -26,13 +26,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.inference._measure import difference, usable_threads
 from cnnarch.inference._requests import PRECISIONS
 from cnnarch.inference.engines import ENGINES, PLAIN, Engine, Source
 from cnnarch.inference.optimize import optimize
 from cnnarch.inference.optimized import Optimized, make_ready
 from cnnarch.inference.report import Candidate, Report
-from cnnarch.models._classifier import ImageClassifier
 from cnnarch.registry import from_pretrained
 from cnnarch.weights import Preprocessing
 from cnnarch.weights.entry import preprocessing_from

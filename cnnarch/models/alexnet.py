@@ -14,8 +14,8 @@ from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.initialization import normal_
 from cnnarch.blocks.normalization import LRN
 from cnnarch.blocks.pooling import AdaptiveAvgPool2d
-from cnnarch.models._build import WeightsSource, build
-from cnnarch.models._classifier import ImageClassifier, ModelOptions
+from cnnarch.contract.build import WeightsSource, build
+from cnnarch.contract.classifier import ImageClassifier, ModelOptions
 
 __all__ = ["AlexNet", "alexnet", "alexnet_owt"]
 

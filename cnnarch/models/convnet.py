@@ -9,8 +9,8 @@ from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.pooling import AdaptiveAvgPool2d
-from cnnarch.models._build import WeightsSource, build
-from cnnarch.models._classifier import ImageClassifier, ModelOptions
+from cnnarch.contract.build import WeightsSource, build
+from cnnarch.contract.classifier import ImageClassifier, ModelOptions
 
 __all__ = ["ConvNet", "convnet"]
 

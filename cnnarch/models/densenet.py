@@ -7,10 +7,10 @@ from torch import nn
 from cnnarch._cards import Paper, Stated, register
 from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.conv import ConvNormAct
+from cnnarch.blocks.dense_stages import dense_stages
 from cnnarch.blocks.head import ClassifierHead
-from cnnarch.models._build import WeightsSource, build
-from cnnarch.models._classifier import ImageClassifier, ModelOptions
-from cnnarch.models._dense_stages import dense_stages
+from cnnarch.contract.build import WeightsSource, build
+from cnnarch.contract.classifier import ImageClassifier, ModelOptions
 
 __all__ = [
     "DenseNet",

@@ -5,10 +5,10 @@ from typing import Unpack
 from cnnarch._cards import Stated, register
 from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.conv import ConvNormAct
+from cnnarch.blocks.dense_stages import dense_stages
 from cnnarch.blocks.head import ClassifierHead
-from cnnarch.models._build import WeightsSource, build
-from cnnarch.models._classifier import ImageClassifier, ModelOptions
-from cnnarch.models._dense_stages import dense_stages
+from cnnarch.contract.build import WeightsSource, build
+from cnnarch.contract.classifier import ImageClassifier, ModelOptions
 from cnnarch.models.densenet import PAPER
 
 __all__ = [

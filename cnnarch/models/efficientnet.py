@@ -9,13 +9,13 @@ from torch import nn
 
 from cnnarch._cards import Builder, CardRow, Paper, Stated, register
 from cnnarch.blocks._checks import check_positive, check_probability
+from cnnarch.blocks.compound_scaling import Row, Scaling, mbconv_stages, scaled_rows
 from cnnarch.blocks.conv import ConvNormAct, Padding
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.initialization import uniform_
 from cnnarch.blocks.mbconv import MBConv, round_channels
-from cnnarch.models._build import WeightsSource, build
-from cnnarch.models._classifier import ImageClassifier, ModelOptions
-from cnnarch.models._compound_scaling import Row, Scaling, mbconv_stages, scaled_rows
+from cnnarch.contract.build import WeightsSource, build
+from cnnarch.contract.classifier import ImageClassifier, ModelOptions
 
 __all__ = [
     "EfficientNet",

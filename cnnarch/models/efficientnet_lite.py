@@ -6,8 +6,8 @@ from typing import ClassVar, Unpack
 from torch import nn
 
 from cnnarch._cards import Builder, Paper, Stated, register
-from cnnarch.models._build import WeightsSource, build
-from cnnarch.models._compound_scaling import Scaling
+from cnnarch.blocks.compound_scaling import Scaling
+from cnnarch.contract.build import WeightsSource, build
 from cnnarch.models.efficientnet import DEPARTS, EfficientNet, Options
 
 __all__ = [

@@ -12,9 +12,9 @@ from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.inception import AuxiliaryHead, Inception, inception_conv
 from cnnarch.blocks.normalization import LRN
 from cnnarch.blocks.pooling import AdaptiveAvgPool2d
-from cnnarch.models._auxiliary import AuxLogits
-from cnnarch.models._build import WeightsSource, build
-from cnnarch.models._classifier import ImageClassifier, ModelOptions
+from cnnarch.contract.auxiliary import AuxLogits
+from cnnarch.contract.build import WeightsSource, build
+from cnnarch.contract.classifier import ImageClassifier, ModelOptions
 
 __all__ = ["GoogLeNet", "googlenet", "googlenet_bn"]
 

@@ -12,8 +12,8 @@ from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.inception import Branches
 from cnnarch.blocks.pooling import AlignedMaxPool2d
 from cnnarch.blocks.squeeze_excite import SE
-from cnnarch.models._build import WeightsSource, build
-from cnnarch.models._classifier import ImageClassifier, ModelOptions
+from cnnarch.contract.build import WeightsSource, build
+from cnnarch.contract.classifier import ImageClassifier, ModelOptions
 
 __all__ = ["BNInception", "bn_inception", "se_bn_inception"]
 

@@ -12,8 +12,8 @@ from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.initialization import xavier_uniform_
 from cnnarch.blocks.lenet import RBF, PartialConv, ScaledTanh, Subsampling, fan_in_uniform_
-from cnnarch.models._build import WeightsSource, build
-from cnnarch.models._classifier import ImageClassifier, ModelOptions
+from cnnarch.contract.build import WeightsSource, build
+from cnnarch.contract.classifier import ImageClassifier, ModelOptions
 
 __all__ = ["LeNet", "LeNet1998", "LeNetBN", "lenet5", "lenet5_1998", "lenet5_bn"]
 

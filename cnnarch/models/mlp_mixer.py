@@ -10,8 +10,8 @@ from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.initialization import lecun_normal_
 from cnnarch.blocks.mixer import LayerNorm2d, MixerLayer
-from cnnarch.models._build import WeightsSource, build
-from cnnarch.models._classifier import ImageClassifier, ModelOptions
+from cnnarch.contract.build import WeightsSource, build
+from cnnarch.contract.classifier import ImageClassifier, ModelOptions
 
 __all__ = [
     "MLPMixer",

@@ -11,8 +11,8 @@ from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.conv import ConvNormAct, Padding
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.separable import DepthwiseSeparable
-from cnnarch.models._build import WeightsSource, build
-from cnnarch.models._classifier import ImageClassifier, ModelOptions
+from cnnarch.contract.build import WeightsSource, build
+from cnnarch.contract.classifier import ImageClassifier, ModelOptions
 
 __all__ = ["MobileNetV1", "mobilenet_v1"]
 

@@ -9,8 +9,8 @@ from cnnarch._cards import CardRow, Paper, Stated, register
 from cnnarch.blocks._checks import check_probability
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.nin import NiNBlock, ScoreMapHead
-from cnnarch.models._build import WeightsSource, build
-from cnnarch.models._classifier import ImageClassifier, ModelOptions
+from cnnarch.contract.build import WeightsSource, build
+from cnnarch.contract.classifier import ImageClassifier, ModelOptions
 
 __all__ = ["CifarNiN", "NiN", "nin", "nin_cifar"]
 

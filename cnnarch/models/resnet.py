@@ -9,9 +9,9 @@ from cnnarch._cards import CardRow, Paper, Stated, register
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.residual import Bottleneck, Residual
-from cnnarch.models._build import WeightsSource, build
-from cnnarch.models._classifier import ImageClassifier, ModelOptions
-from cnnarch.models._residual_stages import residual_stages
+from cnnarch.contract.build import WeightsSource, build
+from cnnarch.contract.classifier import ImageClassifier, ModelOptions
+from cnnarch.contract.residual import residual_stages
 
 __all__ = [
     "ResNet",

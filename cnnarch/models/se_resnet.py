@@ -15,10 +15,10 @@ from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.residual import Bottleneck, Residual
 from cnnarch.blocks.squeeze_excite import SE
+from cnnarch.contract.build import WeightsSource, build
+from cnnarch.contract.classifier import ImageClassifier, ModelOptions
+from cnnarch.contract.residual import residual_stages
 from cnnarch.models import resnet
-from cnnarch.models._build import WeightsSource, build
-from cnnarch.models._classifier import ImageClassifier, ModelOptions
-from cnnarch.models._residual_stages import residual_stages
 from cnnarch.models.resnet_cifar import INPUT_SIZE as CIFAR_SIZE
 from cnnarch.models.resnet_cifar import CifarResNet, CifarResNetOptions
 

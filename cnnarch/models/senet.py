@@ -13,10 +13,10 @@ from cnnarch._cards import Stated, register
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.residual import Bottleneck, ResidualSum
+from cnnarch.contract.build import WeightsSource, build
+from cnnarch.contract.classifier import ImageClassifier, ModelOptions
+from cnnarch.contract.residual import residual_stages
 from cnnarch.models import resnet
-from cnnarch.models._build import WeightsSource, build
-from cnnarch.models._classifier import ImageClassifier, ModelOptions
-from cnnarch.models._residual_stages import residual_stages
 from cnnarch.models.se_resnet import (
     BIASES,
     ELEMENTWISE,

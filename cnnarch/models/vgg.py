@@ -12,8 +12,8 @@ from cnnarch.blocks.initialization import xavier_uniform_
 from cnnarch.blocks.normalization import LRN
 from cnnarch.blocks.pooling import AdaptiveAvgPool2d
 from cnnarch.blocks.vgg import VGGBlock
-from cnnarch.models._build import WeightsSource, build
-from cnnarch.models._classifier import ImageClassifier, ModelOptions
+from cnnarch.contract.build import WeightsSource, build
+from cnnarch.contract.classifier import ImageClassifier, ModelOptions
 
 __all__ = [
     "VGG",

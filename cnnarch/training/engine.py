@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from cnnarch.models._modes import evaluating
+from cnnarch.contract.modes import evaluating
 from cnnarch.training.callbacks import Recorder
 from cnnarch.training.data import ImageData, ImageSet
 from cnnarch.training.history import History

@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from cnnarch.analysis import count_macs
-from cnnarch.models._classifier import ImageClassifier
+from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.training.memory import memory_kept
 
 __all__ = [

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnarch import viz
-from cnnarch.models._classifier import ImageClassifier
+from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.training.data import ImageData
 from cnnarch.training.engine import Evaluation
 from cnnarch.training.history import History

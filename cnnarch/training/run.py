@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import Logger
 import cnnarch
 from cnnarch.analysis import count_parameters
 from cnnarch.blocks.initialization import init_weights
-from cnnarch.models._classifier import ImageClassifier
+from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.training.callbacks import TrainingStopped
 from cnnarch.training.data import ImageData
 from cnnarch.training.datasets import named_folder

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
-from cnnarch.models._freezing import frozen, trunk_of
+from cnnarch.contract.freezing import frozen, trunk_of
 from cnnarch.training.callbacks import (
     AtomicCheckpointIO,
     Bar,

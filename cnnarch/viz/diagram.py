@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import nn
 
 from cnnarch.analysis import Summary, count_parameters, stage_shapes, summary
-from cnnarch.models._classifier import ImageClassifier
+from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.viz._figure import BLUE, GRAY, ORANGE, cut, new_figure
 
 if TYPE_CHECKING:

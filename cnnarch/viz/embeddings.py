@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from cnnarch.models._modes import evaluating
+from cnnarch.contract.modes import evaluating
 from cnnarch.viz._figure import BLUE, LabelledImages, in_any_script, new_figure, short
 
 if TYPE_CHECKING:

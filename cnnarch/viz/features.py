@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from cnnarch.models._modes import evaluating
+from cnnarch.contract.modes import evaluating
 from cnnarch.viz._figure import (
     LabelledImages,
     Normalisation,

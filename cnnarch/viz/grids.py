@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from cnnarch.models._modes import evaluating
+from cnnarch.contract.modes import evaluating
 from cnnarch.viz._figure import (
     GREEN,
     RED,

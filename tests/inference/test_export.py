@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 import cnnarch
+from cnnarch.blocks.compound_scaling import Scaling
 from cnnarch.blocks.residual import Residual
 from cnnarch.inference._offline import import_openvino
 from cnnarch.inference.export import ExportError, export
 from cnnarch.inference.fuse import fuse
-from cnnarch.models._compound_scaling import Scaling
 from cnnarch.models.alexnet import AlexNet, Form
 from cnnarch.models.densenet import DenseNet
 from cnnarch.models.efficientnet import EfficientNet

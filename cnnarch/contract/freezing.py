@@ -7,7 +7,7 @@ from typing import Literal
 from torch import nn
 
 from cnnarch.blocks._checks import check_choice
-from cnnarch.models._trunk import Trunk, check_trunk
+from cnnarch.contract.trunk import Trunk, check_trunk
 
 __all__ = ["freeze", "frozen", "paths_of", "trunk_of", "unfreeze"]
 

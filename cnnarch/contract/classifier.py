@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.head import ClassifierHead
-from cnnarch.models._trunk import FeatureInfo, Trunk
+from cnnarch.contract.trunk import FeatureInfo, Trunk
 
 if TYPE_CHECKING:
     from cnnarch.weights.entry import Preprocessing

@@ -7,8 +7,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from cnnarch.blocks._checks import check_images
-from cnnarch.models._meta import without_memory
+from cnnarch.contract.checks import check_images
+from cnnarch.contract.meta import without_memory
 
 __all__ = ["FeatureInfo", "Trunk", "check_trunk"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Union
 from torch import Tensor
 
 from cnnarch._cards import option_parameters
-from cnnarch.models._classifier import ImageClassifier
+from cnnarch.contract.classifier import ImageClassifier
 
 if TYPE_CHECKING:
     from cnnarch.weights import Weights

@@ -1,0 +1,1 @@
+"""What every network keeps: its structure, how it is built, saved, frozen and checked."""
