@@ -71,7 +71,9 @@ class ImageClassifier(Trunk):
 
     if TYPE_CHECKING:  # nn.Module says Any
 
-        def __call__(self, x: Tensor) -> Tensor: ...
+        def __call__(self, x: Tensor) -> Tensor:
+            """As `forward`, with hooks."""
+            ...
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, never softmax."""
