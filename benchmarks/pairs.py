@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import cnnarch
-from cnnarch.weights.porting.twins import twins
+from cnnarch.facts.sheets import twins
 
 INPUT_SIZE = (3, 224, 224)
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import cnnarch
 from benchmarks.measure import RESULTS, machine, versions, write
-from cnnarch.training import Recipe, build_model, find_recipe, load_data, train
+from cnnarch.training import Recipe, build_model, default_recipe, load_data, train
 
 DATA = "fashion_mnist"
 RUNS = Path("runs/zoo")
@@ -74,8 +74,7 @@ ROWS = {
 
 def recipe_of(row: Row) -> Recipe:
     """The recipe of the row's family, with the row's changes and nothing held back."""
-    family = cnnarch.get_card(row.network).family
-    recipe = find_recipe(f"{row.network}-{DATA}", f"{family}-{DATA}")
+    recipe = default_recipe(row.network, DATA)
     return replace(recipe, **{"validation": 0.0, **row.changes})
 
 

@@ -9,9 +9,9 @@ Importing it loads torch alone. The rooms below load when they are first touched
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cnnarch._cards import CARDS
 from cnnarch.contract.auxiliary import AuxLogits
 from cnnarch.contract.classifier import ImageClassifier
+from cnnarch.facts.builders import BUILDERS
 from cnnarch.models.alexnet import *
 from cnnarch.models.convnet import *
 from cnnarch.models.densenet import *
@@ -97,7 +97,7 @@ __all__ = [
     "list_models",
     *_ROOMS,
     *_LATER,
-    *CARDS,
+    *BUILDERS,
 ]
 
 

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cnnarch._cards import CARDS
 from cnnarch.contract.meta import without_memory
+from cnnarch.facts.builders import BUILDERS
+from cnnarch.facts.sheets import facts_of
 
 __all__ = ["Summary", "SummaryRow", "count_macs", "count_parameters", "stage_shapes", "summary"]
 
@@ -124,12 +125,12 @@ def _sized(shape: Shape) -> str:
 
 
 def _card_size(model: nn.Module) -> Shape:
-    card = CARDS.get(getattr(model, "builder", None) or "")
-    if card is None:
+    builder = getattr(model, "builder", None)
+    if builder not in BUILDERS:
         raise ValueError(f"{type(model).__name__} has no card: pass its input_size (C, H, W)")
     side = getattr(model, "min_input_size", 0) if getattr(model, "fixed_input_size", False) else 0
-    channels = getattr(model, "in_channels", card.input_size[0])
-    return (channels, side or card.input_size[1], side or card.input_size[2])
+    own, height, width = facts_of(builder).forms[0].input_size
+    return (getattr(model, "in_channels", own), side or height, side or width)
 
 
 def _run(model: nn.Module, input_size: Shape | None) -> list[SummaryRow]:

@@ -3,15 +3,14 @@
 import difflib
 import fnmatch
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from os import PathLike
 from typing import Any
 
-import torch
-
-from cnnarch._cards import CARDS, ModelCard
 from cnnarch.contract.classifier import ImageClassifier
+from cnnarch.facts.builders import BUILDERS, families, family_of
+from cnnarch.facts.cards import ModelCard
+from cnnarch.facts.sheets import make_card
 
 __all__ = ["from_pretrained", "get_card", "get_model", "get_model_builder", "list_models"]
 
@@ -32,10 +31,9 @@ def list_models(
     >>> list_models("resnet?0")
     ['resnet50']
     """
-    families = sorted({card.family for card in CARDS.values()})
-    if family is not None and family not in families:
-        raise ValueError(f"there is no family {family!r}; {_suggest(family, families)}")
-    names = [name for name, card in CARDS.items() if family in (None, card.family)]
+    if family is not None and family not in families():
+        raise ValueError(f"there is no family {family!r}; {_suggest(family, families())}")
+    names = [name for name in BUILDERS if family in (None, family_of(name))]
     if pattern is not None:
         names = fnmatch.filter(names, pattern)
     if weights:
@@ -83,7 +81,11 @@ def get_model_builder(name: str) -> Callable[..., ImageClassifier]:
     Raises:
         ValueError: there is no such network.
     """
-    return _find(name).build
+    if not isinstance(name, str):
+        raise TypeError(f"a network's name must be a string, got {name!r}")
+    if name not in BUILDERS:
+        raise ValueError(f"there is no network {name!r}; {_suggest(name, list(BUILDERS))}")
+    return BUILDERS[name]
 
 
 @cache
@@ -98,18 +100,8 @@ def get_card(name: str) -> ModelCard:
     """
     from cnnarch.weights import get_weights
 
-    card = _find(name)
-    with torch.device("meta"):
-        model = card.build()
-    return replace(card, min_input_size=model.min_input_size, weights=tuple(get_weights(name)))
-
-
-def _find(name: str) -> ModelCard:
-    if not isinstance(name, str):
-        raise TypeError(f"a network's name must be a string, got {name!r}")
-    if name not in CARDS:
-        raise ValueError(f"there is no network {name!r}; {_suggest(name, list(CARDS))}")
-    return CARDS[name]
+    get_model_builder(name)  # says which names there are
+    return make_card(name, tuple(get_weights(name)))
 
 
 def _suggest(name: str, known: list[str]) -> str:

@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 
 import cnnarch
-from cnnarch._cards import CARDS, CardRow, ModelCard, Paper, Stated
 from cnnarch.analysis import count_macs, count_parameters, summary
+from cnnarch.facts.builders import BUILDERS, families
+from cnnarch.facts.cards import Form, ModelCard, Paper, Stated
+from cnnarch.facts.sheets import read_sheet
 
 FIGURES = {
     "params": "parameters",
@@ -21,10 +23,9 @@ FIGURES = {
 def write_pages(folder: Path) -> None:
     """Generate the pages of all families and their index into `folder`."""
     folder.mkdir(exist_ok=True)
-    families = sorted({card.family for card in CARDS.values()})
-    write(folder / "families.md", index_page(families))
-    for family in families:
-        cards = [card for card in CARDS.values() if card.family == family]
+    write(folder / "families.md", index_page())
+    for family in families():
+        cards = [card for card in map(cnnarch.get_card, BUILDERS) if card.family == family]
         write(folder / f"{family}.md", family_page(family, cards))
 
 
@@ -34,26 +35,27 @@ def write(path: Path, text: str) -> None:
         path.write_text(text)
 
 
-def index_page(families: list[str]) -> str:
+def index_page() -> str:
     rows = []
-    for card in CARDS.values():
+    for card in map(cnnarch.get_card, BUILDERS):
         year = str(card.year or "")
         link = f"[{card.name}]({card.family}.md)"
         rows.append((link, year, sized(card.input_size), f"{card.params:,}", f"{card.macs:,}"))
     parts = [
         "# Networks",
-        f"{len(CARDS)} networks of {len(families)} families. Each family has a page: its idea, the "
-        "paper's figures beside the measured ones, and where our network departs from the paper.",
+        f"{len(BUILDERS)} networks of {len(families())} families. Each family has a page: its "
+        "idea, the paper's figures beside the measured ones, and where our network departs from "
+        "the paper.",
         table(("network", "year", "input", "parameters", "MACs"), sorted(rows)),
-        "```{toctree}\n:hidden:\n" + "\n".join(families) + "\n```",
+        "```{toctree}\n:hidden:\n" + "\n".join(families()) + "\n```",
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def family_page(family: str, cards: list[ModelCard]) -> str:
     module = importlib.import_module(f"cnnarch.models.{family}")
-    title, _, idea = (inspect.getdoc(module) or "").partition(":")
-    parts = [f"# {title}", idea.strip()[0].upper() + idea.strip()[1:]]
+    title = (inspect.getdoc(module) or "").partition(":")[0]
+    parts = [f"# {title}", read_sheet(family).idea]
     papers = {card.paper: None for card in cards if card.paper}
     if papers:
         lines = [f"- {p.authors}, {titled(p)}, {p.year}" for p in papers]
@@ -85,13 +87,13 @@ def figures_table(cards: list[ModelCard]) -> str:
     return table(("network", "parameters", "MACs", "the paper prints"), rows)
 
 
-def called(card: ModelCard, row: CardRow) -> str:
+def called(card: ModelCard, row: Form) -> str:
     options = ", ".join(f"{k}={v!r}" for k, v in row.options.items())
-    size = "" if row.input_size == card.input_size else f" at {sized(row.input_size or ())}"
+    size = "" if row.input_size == card.input_size else f" at {sized(row.input_size)}"
     return f"`{card.name}({options})`{size}"
 
 
-def printed(row: CardRow) -> str:
+def printed(row: Form) -> str:
     """The printed figures of a row, each marked by whether ours agrees."""
     ours = {"params": row.params, "macs": row.macs}
     return "<br>".join(one_printed(s, ours.get(s.figure)) for s in row.stated) or "-"

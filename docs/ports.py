@@ -6,8 +6,7 @@ from typing import Any
 
 from generate import table, write
 
-from cnnarch.weights.porting.near_twins import NEAR_TWINS
-from cnnarch.weights.porting.twins import TWINS
+from cnnarch.facts.sheets import near_twins, twins
 
 LIBRARIES = {
     "torchvision": "torchvision",
@@ -43,8 +42,7 @@ def ports_page() -> str:
 def twins_table(library: str) -> str:
     rows = [
         (f"`{twin.name}`", call(twin.builder, twin.options), f"{twin.tolerance:g}")
-        for twin in TWINS
-        if twin.library == library
+        for twin in twins(library=library)
     ]
     return table(("theirs", "ours", "tolerance"), rows)
 
@@ -52,8 +50,8 @@ def twins_table(library: str) -> str:
 def notes(library: str) -> list[str]:
     """What stands beside the rows of a library, once each, with the builders it is about."""
     about: dict[str, dict[str, None]] = {}
-    for twin in TWINS:
-        if twin.library == library and twin.note:
+    for twin in twins(library=library):
+        if twin.note:
             about.setdefault(twin.note, {})[f"`{twin.builder}`"] = None
     lines = [f"- {', '.join(builders)}: {note}" for note, builders in about.items()]
     return ["\n".join(lines)] if lines else []
@@ -61,8 +59,8 @@ def notes(library: str) -> list[str]:
 
 def near_twins_table() -> str:
     rows = [
-        (f"`{n.name}`", n.library, f"`{n.builder}`", n.reason, "yes" if n.shown else "no")
-        for n in NEAR_TWINS
+        (f"`{n.name}`", n.library, f"`{n.builder}`", n.reason, "no" if n.hidden else "yes")
+        for n in near_twins()
     ]
     return table(("theirs", "library", "is not", "because", "shown by tensors"), rows)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import cnnarch
-from cnnarch._cards import CARDS, ModelCard
+from cnnarch.facts.cards import ModelCard
 from cnnarch.testing import calibrate, example_images
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import onnxruntime themselves
@@ -40,7 +40,7 @@ def smallest_of_each_family() -> list[str]:
     A kind of which the cheapest costs 5 G multiply-adds waits for `--all`.
     """
     smallest: dict[tuple[str, str], ModelCard] = {}
-    for card in CARDS.values():
+    for card in map(cnnarch.get_card, cnnarch.list_models()):
         kind = re.match("[a-z]+", card.name)
         key = (card.family, kind[0] if kind else "")
         if key not in smallest or card.macs < smallest[key].macs:
@@ -52,7 +52,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that takes `model_name` runs on every network, or on each family's smallest."""
     if "model_name" in metafunc.fixturenames:
         every = metafunc.config.getoption("--all")
-        names = sorted(CARDS) if every else smallest_of_each_family()
+        names = cnnarch.list_models() if every else smallest_of_each_family()
         # The scope lets pytest run all tests of one network before those of the next.
         metafunc.parametrize("model_name", names, scope="session")
 

@@ -16,12 +16,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import cnnarch
-from cnnarch._cards import CARDS
 from cnnarch.cli import main
 from cnnarch.cli.models import show_figures
-from cnnarch.cli.names import USUAL
 from cnnarch.cli.pictures import PICTURES
 from cnnarch.cli.training import _options, _usual_folder
+from cnnarch.facts.sheets import aliases
 from cnnarch.training import evaluate, load_data
 from cnnarch.weights import Preprocessing
 
@@ -89,13 +88,10 @@ def test_verify_finds_a_card_that_lies(
 ) -> None:
     from dataclasses import replace
 
-    card = CARDS["lenet5"]
-    monkeypatch.setitem(CARDS, "lenet5", replace(card, **{figure: getattr(card, figure) + 1}))
-    cnnarch.get_card.cache_clear()
-    try:
-        assert main(["verify", "lenet5"]) == 1
-    finally:
-        cnnarch.get_card.cache_clear()
+    card = cnnarch.get_card("lenet5")
+    wrong = replace(card, **{figure: getattr(card, figure) + 1})
+    monkeypatch.setattr(cnnarch, "get_card", lambda _name: wrong)
+    assert main(["verify", "lenet5"]) == 1
     out = capsys.readouterr().out
     assert f"the card says {getattr(card, figure) + 1:,}" in out
     assert "do not hold: lenet5" in out
@@ -108,11 +104,11 @@ def test_verify_holds_all_cards(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_aliases_name_networks() -> None:
-    assert set(USUAL.values()) <= set(CARDS)
+    assert set(aliases().values()) <= set(cnnarch.list_models())
     wanted = (
         "resnet vgg googlenet densenet senet mobilenet efficientnet mixer nin alexnet lenet cnn"
     )
-    assert set(USUAL) == set(wanted.split())
+    assert set(wanted.split()) <= set(aliases())
 
 
 def test_families_are_the_commands_alone() -> None:

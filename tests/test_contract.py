@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cnnarch import ImageClassifier
-from cnnarch._cards import CARDS, option_parameters
+from cnnarch import ImageClassifier, get_card, get_model_builder
 from cnnarch.contract.classifier import ModelOptions
+from cnnarch.facts.builders import option_parameters
 from cnnarch.testing import assert_close, calibrate, check_classifier, example_images
 
 Build = Callable[..., ImageClassifier]
@@ -154,7 +154,7 @@ def test_channels_last_gives_the_same_and_stays_channels_last(model: ImageClassi
 def test_bfloat16_autocast_is_finite_and_close(model: ImageClassifier) -> None:
     twin = copy.deepcopy(model)
     # BatchNorm over a handful of pixels magnifies rounding: give it the network's own size.
-    side = CARDS[str(model.builder)].input_size[-1]
+    side = get_card(str(model.builder)).input_size[-1]
     images = example_images(model, 4, side if model.fixed_input_size else min(side, 128))
     calibrate(twin, images)
     with torch.no_grad():
@@ -337,7 +337,7 @@ def test_activations_are_modules_used_once(model: ImageClassifier) -> None:
 
 def test_options_are_typed_as_the_class_takes_them(model_name: str) -> None:
     """The TypedDict of a builder names exactly the keyword-only arguments of its network."""
-    build = CARDS[model_name].build
+    build = get_model_builder(model_name)
     hints = get_type_hints(build.__annotations__["options"].__args__[0])
     network = build.__annotations__["return"]
     parameters = option_parameters(network)

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 import cnnarch
-from cnnarch._cards import CARDS
 from cnnarch.blocks import SE
 from cnnarch.dilation import DilatedPool2d, dilate
 from cnnarch.testing import assert_close, calibrate
@@ -165,7 +164,7 @@ def test_families_with_an_output_stride_reach_it() -> None:
         "efficientnet",
         "vgg",
     ):
-        cards = [card for card in CARDS.values() if card.family == family]
+        cards = [cnnarch.get_card(name) for name in cnnarch.list_models(family=family)]
         card = min(cards, key=lambda c: c.macs)
         if card.input_size[-1] < 224:
             continue

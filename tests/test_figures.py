@@ -1,54 +1,81 @@
-"""Every network has exactly the parameters and multiply-adds of the reference table."""
+"""Every network has exactly the parameters, multiply-adds and maps that its sheet says."""
+
+from typing import NamedTuple
 
 import pytest
 import torch
 
-from cnnarch._cards import CARDS
+import cnnarch
 from cnnarch.analysis import count_macs, count_parameters
-from cnnarch.registry import get_card
-from tests.reference import Row, reference_rows
+from cnnarch.facts.builders import families
+from cnnarch.facts.cards import Form
+from cnnarch.facts.sheets import facts_of
+from cnnarch.inference import fuse
+from cnnarch.testing import assert_stage_shapes
 
 
-@pytest.mark.parametrize("row", reference_rows(), ids=str)
-def test_parameters_and_macs(row: Row) -> None:
-    with torch.device("meta"):
-        model = row.build()
-    assert model.num_classes == row.num_classes
-    assert model.in_channels == row.input_size[0]
-    assert count_parameters(model) == row.params
-    assert count_macs(model, row.input_size) == row.macs
+class NamedForm(NamedTuple):
+    """A network under the options of one of its forms."""
 
+    name: str
+    form: Form
 
-@pytest.mark.parametrize("name", sorted(CARDS))
-def test_the_card_holds_the_reference_figures(name: str) -> None:
-    """What the table says of a network stands on its card, for every option and size."""
-    card = CARDS[name]
-    ours = {(str(dict(r.options)), r.input_size): (r.params, r.macs) for r in card.all_rows()}
-    rows = [row for row in reference_rows() if row.builder == name]
-    for row in rows:
-        defaults = {"num_classes": card.num_classes}
-        options = {k: v for k, v in row.options.items() if defaults.get(k) != v}
-        assert ours[str(options), row.input_size] == (row.params, row.macs)
+    def __str__(self) -> str:
+        options = [f"{key}={value}" for key, value in self.form.options.items()]
+        return "-".join([self.name, *options, str(self.form.input_size[-1])])
 
-
-@pytest.mark.parametrize("name", sorted(CARDS))
-def test_the_card_is_what_is_measured(name: str) -> None:
-    for row in get_card(name).all_rows():
+    def build(self) -> cnnarch.ImageClassifier:
         with torch.device("meta"):
-            model = CARDS[name].build(**row.options)
-        assert count_parameters(model) == row.params
-        assert count_macs(model, row.input_size) == row.macs
+            return cnnarch.get_model(self.name, **self.form.options)
 
 
-@pytest.mark.parametrize("name", sorted(CARDS))
-def test_printed_figures_agree_or_the_card_says_why(name: str) -> None:
+FORMS = [NamedForm(name, f) for name in cnnarch.list_models() for f in facts_of(name).forms]
+
+
+@pytest.mark.parametrize("named", FORMS, ids=str)
+def test_parameters_and_macs_are_those_of_the_sheet(named: NamedForm) -> None:
+    model, form = named.build(), named.form
+    assert model.in_channels == form.input_size[0]
+    assert count_parameters(model) == form.params
+    assert count_macs(model, form.input_size) == form.macs
+
+
+@pytest.mark.parametrize("named", [f for f in FORMS if f.form.stages], ids=str)
+def test_maps_have_the_shapes_of_the_papers_table(named: NamedForm) -> None:
+    model = named.build()
+    paths = dict(zip(model.stage_names, ["stem", *stage_paths(model)], strict=True))
+    paths |= facts_of(named.name).rows
+    expected = {paths[row]: shape for row, shape in named.form.stages.items()}
+    assert_stage_shapes(model, expected, named.form.input_size)
+
+
+@pytest.mark.parametrize("family", families())
+def test_rows_of_the_paper_are_modules(family: str) -> None:
+    """Also those whose shape no sheet gives, such as Inception's 3b."""
+    names = cnnarch.list_models(family=family)
+    modules: set[str] = set()
+    for name in names:
+        with torch.device("meta"):
+            modules |= dict(cnnarch.get_model(name).named_modules()).keys()
+    assert {path for name in names for path in facts_of(name).rows.values()} <= modules
+
+
+@pytest.mark.parametrize("named", FORMS, ids=str)
+def test_printed_figures_agree_or_the_sheet_says_why(named: NamedForm) -> None:
     """Both ways: an excuse for a figure that agrees is stale."""
-    for row in CARDS[name].all_rows():
-        for stated in row.stated:
-            if stated.compared:
-                exact = {"params": row.params, "macs": row.macs}[stated.figure]
-                assert stated.agrees(exact) == (stated.departs == ""), stated
+    for stated in named.form.stated:
+        if stated.compared:
+            exact = {"params": named.form.params, "macs": named.form.macs}[stated.figure]
+            assert stated.agrees(exact) == (stated.departs == ""), stated
 
 
-def test_every_entry_of_the_table_is_a_network() -> None:
-    assert {row.builder for row in reference_rows()} <= CARDS.keys()
+@pytest.mark.parametrize("named", [f for f in FORMS if f.form.fused], ids=str)
+def test_fused_forms_count_what_the_sheet_says(named: NamedForm) -> None:
+    """Each BatchNorm's scale and shift become one bias."""
+    fused = fuse(cnnarch.get_model(named.name, **named.form.options).eval())
+    parameters = sum(p.numel() for p in fused.parameters())
+    assert (parameters, count_macs(fused, named.form.input_size)) == named.form.fused
+
+
+def stage_paths(model: cnnarch.ImageClassifier) -> list[str]:
+    return [f"stages.{i}" for i in range(len(model.stages))]

@@ -18,13 +18,13 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # A room may import the rooms named here, and itself.
 ALLOWED = {
-    "_cards": set(),
+    "facts": set(),
     "blocks": set(),
-    "contract": {"_cards", "blocks"},
-    "models": {"_cards", "blocks", "contract"},
-    "weights": {"blocks"},
-    "registry": {"_cards", "contract"},
-    "analysis": {"_cards", "contract"},
+    "contract": {"facts", "blocks"},
+    "models": {"facts", "blocks", "contract"},
+    "weights": {"blocks", "facts"},
+    "registry": {"facts", "contract"},
+    "analysis": {"facts", "contract"},
     "testing": {"analysis", "contract"},
     "images": set(),
     "dilation": {"blocks", "contract"},
@@ -32,11 +32,11 @@ ALLOWED = {
     "finetuning": {"blocks", "contract", "registry"},
     "embedding": {"blocks", "contract", "images", "registry"},
     "inference": {
-        *("_cards", "analysis", "blocks", "contract", "images", "models", "registry", "weights"),
+        *("facts", "analysis", "blocks", "contract", "images", "models", "registry", "weights"),
     },
-    "viz": {"_cards", "analysis", "blocks", "contract", "images", "registry"},
+    "viz": {"facts", "analysis", "blocks", "contract", "images", "registry"},
     "training": {
-        *("_cards", "analysis", "blocks", "contract", "images", "registry", "viz", "weights"),
+        *("facts", "analysis", "blocks", "contract", "images", "registry", "viz", "weights"),
     },
 }
 # A call, not a module: the network asks for its weights only when weights are wanted.

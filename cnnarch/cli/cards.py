@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 
 import cnnarch
-from cnnarch._cards import CARDS, CardRow, ModelCard
 from cnnarch.analysis import count_macs, count_parameters
-from cnnarch.cli.names import USUAL
 from cnnarch.cli.tables import show_table, sized
+from cnnarch.facts.cards import Form, ModelCard
+from cnnarch.facts.sheets import aliases
 
 __all__ = ["run_info", "run_list", "run_verify"]
 
@@ -37,7 +37,7 @@ class Fact(NamedTuple):
 def run_list(parsed: argparse.Namespace) -> int:
     """A table of networks."""
     names = cnnarch.list_models(parsed.pattern, family=parsed.family, weights=parsed.weights)
-    cards = [CARDS[name] for name in names]
+    cards = [cnnarch.get_card(name) for name in names]
     rows = [
         (c.name, c.family, str(c.year or ""), f"{c.params:,}", f"{c.macs:,}", sized(c.input_size))
         for c in cards
@@ -48,7 +48,7 @@ def run_list(parsed: argparse.Namespace) -> int:
 
 def run_info(parsed: argparse.Namespace) -> int:
     """A network's card: its paper's figures beside what is counted now."""
-    card = cnnarch.get_card(USUAL.get(parsed.model, parsed.model))
+    card = cnnarch.get_card(aliases().get(parsed.model, parsed.model))
     print(f"{card.name}  ({card.family})")
     if card.paper:
         print(f"{card.paper.title}, {card.paper.authors}, {card.paper.year}")
@@ -68,7 +68,7 @@ def run_info(parsed: argparse.Namespace) -> int:
 
 def run_verify(parsed: argparse.Namespace) -> int:
     """All cards against their networks; status 1 if one does not hold."""
-    names = [USUAL.get(name, name) for name in parsed.models] or cnnarch.list_models()
+    names = [aliases().get(name, name) for name in parsed.models] or cnnarch.list_models()
     facts = [
         (card.name, fact)
         for card in map(cnnarch.get_card, _tracked(names))
@@ -84,9 +84,9 @@ def run_verify(parsed: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
-def _facts(card: ModelCard, row: CardRow) -> Iterator[Fact]:
+def _facts(card: ModelCard, row: Form) -> Iterator[Fact]:
     """What the paper prints of a form, beside what is counted now."""
-    size = row.input_size or card.input_size
+    size = row.input_size
     with torch.device("meta"):
         model = card.build(**row.options)
     counted = {"params": count_parameters(model), "macs": count_macs(model, size)}

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import cnnarch
-from cnnarch._cards import CARDS
-from cnnarch.cli.names import USUAL
 from cnnarch.cli.tables import show_table
+from cnnarch.facts.builders import BUILDERS
+from cnnarch.facts.sheets import aliases
 
 if TYPE_CHECKING:
     from cnnarch.contract.classifier import ImageClassifier
@@ -74,8 +74,8 @@ def trained(parsed: argparse.Namespace) -> "ImageClassifier":
     """A saved network, or one of the library's with a checkpoint of the catalog."""
     if not parsed.model:
         raise ValueError("name the network with --model, such as the folder of a run")
-    name = USUAL.get(parsed.model, parsed.model)
-    if name in CARDS and not Path(name).exists():
+    name = aliases().get(parsed.model, parsed.model)
+    if name in BUILDERS and not Path(name).exists():
         return cnnarch.get_model(name, weights=parsed.weights)
     folder = Path(parsed.model)
     if (folder / "recipe.yaml").exists() and not (folder / "config.json").exists():

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cnnarch
-from cnnarch._cards import CARDS
 from cnnarch.cli.models import held_out, trained
-from cnnarch.cli.names import USUAL
+from cnnarch.facts.builders import BUILDERS
+from cnnarch.facts.sheets import aliases
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,8 +77,8 @@ def _draw(
 
 def _untrained(parsed: argparse.Namespace) -> "cnnarch.ImageClassifier":
     """A network whose weights do not matter, so that none are fetched."""
-    name = USUAL.get(parsed.model, parsed.model)
-    return cnnarch.get_model(name) if name in CARDS else trained(parsed)
+    name = aliases().get(parsed.model, parsed.model)
+    return cnnarch.get_model(name) if name in BUILDERS else trained(parsed)
 
 
 def _dashed(option: str) -> str:

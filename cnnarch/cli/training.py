@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cnnarch
-from cnnarch._cards import ModelCard
 from cnnarch.analysis import count_parameters
 from cnnarch.cli.models import show_figures
-from cnnarch.cli.names import USUAL
 from cnnarch.cli.tables import show_table
+from cnnarch.facts.cards import ModelCard
+from cnnarch.facts.sheets import aliases
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -25,8 +25,8 @@ def run_train(words: Sequence[str]) -> int:
     options = _options(words, "train")
     names = options.networks or [name for name in [options.model] if name]
     if len(names) != 1:
-        raise ValueError(f"name one network, such as lenet5, or a family: {', '.join(USUAL)}")
-    name = USUAL.get(names[0], names[0])
+        raise ValueError(f"name one network, such as lenet5, or a family: {', '.join(aliases())}")
+    name = aliases().get(names[0], names[0])
     folder = Path(options.output or _usual_folder(name, options.data))
     results = _train_one(name, folder, words, "train")
     if results:
@@ -41,7 +41,7 @@ def run_compare(words: Sequence[str]) -> int:
     from cnnarch.training import History
 
     options = _options(words, "compare")
-    names = [cnnarch.get_card(USUAL.get(name, name)).name for name in options.networks]
+    names = [cnnarch.get_card(aliases().get(name, name)).name for name in options.networks]
     if len(names) < 2:
         raise ValueError("name two networks or more, such as resnet18 plain18")
     if len(set(names)) < len(names):
@@ -105,7 +105,7 @@ def _train_one(
 
 def _options(words: Sequence[str], command: str, card: ModelCard | None = None) -> "Namespace":
     """The command line over a file named with --config over the recipe of a network."""
-    from cnnarch.training import find_recipe
+    from cnnarch.training import default_recipe, find_recipe
 
     files, flags = _apart([_underscored(word) for word in words])
     words = [*files, *flags]  # flags win wherever they stand
@@ -116,8 +116,8 @@ def _options(words: Sequence[str], command: str, card: ModelCard | None = None) 
     if card is None:  # to learn which network and which data
         return first
     given = _parsed(without_recipe, unprinted, defaults=False)
-    names = [f"{card.name}-{first.data}", f"{card.family}-{first.data}", card.name, card.family]
-    recipe = find_recipe(first.recipe) if first.recipe else find_recipe(*names, "default")
+    named = first.recipe
+    recipe = find_recipe(named) if named else default_recipe(card.name, first.data)
     if "num_epochs" in given:
         recipe = recipe.changed({"num_epochs": given.num_epochs})
     flagged = [word.partition("=")[0] for word in flags]
@@ -135,7 +135,7 @@ def _training_parser(command: str, recipe: "Recipe | None" = None) -> "ArgumentP
     from cnnarch.training import DATA_SETS, Recipe, list_recipes
 
     parser = Recipe.parser(recipe, prog=f"cnnarch {command}")
-    networks = f"a network (cnnarch list), or a family: {', '.join(USUAL)}"
+    networks = f"a network (cnnarch list), or a family: {', '.join(aliases())}"
     add = parser.add_argument
     add("networks", nargs="*", help=networks)
     add("--model", type=str | None, help="the network, where a file names it")

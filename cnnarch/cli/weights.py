@@ -2,7 +2,7 @@
 
 import argparse
 
-from cnnarch.cli.names import USUAL
+from cnnarch.facts.sheets import aliases
 
 __all__ = ["run_download"]
 
@@ -11,7 +11,7 @@ def run_download(parsed: argparse.Namespace) -> int:
     """Put a network's checkpoint into a folder that `weights=` takes."""
     from cnnarch.weights import download
 
-    name = USUAL.get(parsed.model, parsed.model)
+    name = aliases().get(parsed.model, parsed.model)
     folder = download(name, parsed.to, weights=parsed.weights)
     print(f"{folder} holds {', '.join(sorted(p.name for p in folder.iterdir()))}")
     print(f"load it with cnnarch.{name}(weights={str(folder.resolve())!r})")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Union
 
 from torch import Tensor
 
-from cnnarch._cards import option_parameters
 from cnnarch.contract.classifier import ImageClassifier
+from cnnarch.facts.builders import option_parameters
 
 if TYPE_CHECKING:
     from cnnarch.weights import Weights

@@ -6,7 +6,6 @@ from typing import NamedTuple, Unpack
 import torch
 from torch import nn
 
-from cnnarch._cards import CardRow, Paper, Stated, register
 from cnnarch.blocks._checks import check_integer, check_probability
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.conv import ConvNormAct, Padding
@@ -16,28 +15,12 @@ from cnnarch.blocks.normalization import LRN
 from cnnarch.blocks.pooling import AdaptiveAvgPool2d
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.classifier import ImageClassifier, ModelOptions
+from cnnarch.facts.builders import builder
 
 __all__ = ["AlexNet", "alexnet", "alexnet_owt"]
 
-PAPER = Paper(
-    "ImageNet Classification with Deep Convolutional Neural Networks",
-    "Krizhevsky, Sutskever, Hinton",
-    2012,
-    url="https://papers.nips.cc/paper/"
-    "4824-imagenet-classification-with-deep-convolutional-neural-networks",
-)
-ONE_WEIRD_TRICK = Paper(
-    "One weird trick for parallelizing convolutional neural networks",
-    "Krizhevsky",
-    2014,
-    "1404.5997",
-)
 NAMES = ("conv1", "pool1", "pool2", "pool5")
 FC = 4096  # units of each hidden fully connected layer
-INPUT_227 = (
-    "The input is 227 pixels wide: the paper says 224, from which its 11x11 kernels of stride 4 "
-    "do not give its 55x55 maps."
-)
 
 
 class Form(NamedTuple):
@@ -172,38 +155,13 @@ def _linear(in_features: int, out_features: int, bias: float = 0.0) -> nn.Linear
     return layer
 
 
-@register(
-    ONE_WEIRD_TRICK,
-    params=61_100_840,
-    macs=714_188_480,
-    stated=(
-        Stated("top1_err", "42.33", "ILSVRC-2012 validation, 1 GPU, batch 128", confirmed=False),
-    ),
-    departs=(
-        "No local response normalisation: the author's released configuration has it after "
-        "conv1 and conv2, torchvision's network, whose tensors these are, does not.",
-        "The output is meant for softmax; the paper trains 1000 independent logistic units.",
-        "The two-tower network has 1.4 % more multiply-adds; the paper counts 2.4 % more.",
-    ),
-)
+@builder
 def alexnet_owt(*, weights: WeightsSource = None, **options: Unpack[AlexNetOptions]) -> AlexNet:
     """AlexNet in one tower, 64 to 384 kernels wide: what torchvision calls alexnet."""
     return build("alexnet_owt", weights, AlexNet, ONE_TOWER, **options)
 
 
-@register(
-    PAPER,
-    params=60_965_224,
-    macs=724_406_816,
-    input_size=(3, 227, 227),
-    stated=(
-        Stated("params", "60M", "abstract"),
-        Stated("top1_err", "40.7", "Table 2, ILSVRC-2012 validation, 1 CNN, 10 patches"),
-        Stated("top5_err", "18.2", "Table 2, ILSVRC-2012 validation, 1 CNN, 10 patches"),
-    ),
-    departs=(INPUT_227,),
-    rows=(CardRow({"groups": 1}, 62_378_344, 1_135_256_096),),
-)
+@builder
 def alexnet(*, weights: WeightsSource = None, **options: Unpack[AlexNetOptions]) -> AlexNet:
     """AlexNet of 2012: two towers as groups, local response normalisation, for 227 pixels."""
     return build("alexnet", weights, AlexNet, TWO_TOWERS, **options)

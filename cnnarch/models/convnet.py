@@ -4,13 +4,13 @@ from typing import Unpack
 
 from torch import nn
 
-from cnnarch._cards import register
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.pooling import AdaptiveAvgPool2d
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.classifier import ImageClassifier, ModelOptions
+from cnnarch.facts.builders import builder
 
 __all__ = ["ConvNet", "convnet"]
 
@@ -41,7 +41,7 @@ class ConvNet(ImageClassifier):
         super().__init__(stem, stages, head, names=NAMES, min_input_size=4)
 
 
-@register(None, params=29_034, macs=2_838_080, input_size=(1, 28, 28))
+@builder
 def convnet(*, weights: WeightsSource = None, **options: Unpack[ModelOptions]) -> ConvNet:
     """A first network: two convolutions of 16 and 32 channels, 29,034 parameters."""
     return build("convnet", weights, ConvNet, **options)

@@ -4,13 +4,13 @@ from typing import NamedTuple, Unpack
 
 from torch import nn
 
-from cnnarch._cards import Paper, Stated, register
 from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.dense_stages import dense_stages
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.classifier import ImageClassifier, ModelOptions
+from cnnarch.facts.builders import builder
 
 __all__ = [
     "DenseNet",
@@ -20,13 +20,6 @@ __all__ = [
     "densenet201",
     "densenet264",
 ]
-
-PAPER = Paper(
-    "Densely Connected Convolutional Networks",
-    "Huang, Liu, van der Maaten, Weinberger",
-    2016,
-    "1608.06993",
-)
 
 
 class Depths(NamedTuple):
@@ -112,55 +105,25 @@ class DenseNet(ImageClassifier):
         )
 
 
-@register(
-    PAPER,
-    params=7_978_856,
-    macs=2_834_161_664,
-    stated=(
-        Stated("top1_err", "25.02", "Table 3, single crop"),
-        Stated("top5_err", "7.71", "Table 3, single crop"),
-    ),
-)
+@builder
 def densenet121(*, weights: WeightsSource = None, **options: Unpack[DenseNetOptions]) -> DenseNet:
     """DenseNet-121: growth rate 32, depths (6, 12, 24, 16)."""
     return build("densenet121", weights, DenseNet, 32, DEPTHS_121, **options)
 
 
-@register(
-    PAPER,
-    params=14_149_480,
-    macs=3_359_843_328,
-    stated=(
-        Stated("top1_err", "23.80", "Table 3, single crop"),
-        Stated("top5_err", "6.85", "Table 3, single crop"),
-    ),
-)
+@builder
 def densenet169(*, weights: WeightsSource = None, **options: Unpack[DenseNetOptions]) -> DenseNet:
     """DenseNet-169: growth rate 32, depths (6, 12, 32, 32)."""
     return build("densenet169", weights, DenseNet, 32, DEPTHS_169, **options)
 
 
-@register(
-    PAPER,
-    params=20_013_928,
-    macs=4_291_365_888,
-    stated=(
-        Stated("params", "20M", "sec. 4.4"),
-        Stated("top1_err", "22.58", "Table 3, single crop"),
-        Stated("top5_err", "6.34", "Table 3, single crop"),
-    ),
-)
+@builder
 def densenet201(*, weights: WeightsSource = None, **options: Unpack[DenseNetOptions]) -> DenseNet:
     """DenseNet-201: growth rate 32, depths (6, 12, 48, 32)."""
     return build("densenet201", weights, DenseNet, 32, DEPTHS_201, **options)
 
 
-@register(
-    PAPER,
-    params=28_681_000,
-    macs=7_727_907_072,
-    stated=(Stated("top1_err", "22.2", "the authors' repository, single crop", confirmed=False),),
-)
+@builder
 def densenet161(*, weights: WeightsSource = None, **options: Unpack[DenseNetOptions]) -> DenseNet:
     """DenseNet-161: growth rate 48, depths (6, 12, 36, 24).
 
@@ -169,15 +132,7 @@ def densenet161(*, weights: WeightsSource = None, **options: Unpack[DenseNetOpti
     return build("densenet161", weights, DenseNet, 48, DEPTHS_161, **options)
 
 
-@register(
-    PAPER,
-    params=33_337_704,
-    macs=5_751_653_376,
-    stated=(
-        Stated("top1_err", "22.15", "Table 3, single crop"),
-        Stated("top5_err", "6.12", "Table 3, single crop"),
-    ),
-)
+@builder
 def densenet264(*, weights: WeightsSource = None, **options: Unpack[DenseNetOptions]) -> DenseNet:
     """DenseNet-264: growth rate 32, depths (6, 12, 64, 48), which make 265 layers."""
     return build("densenet264", weights, DenseNet, 32, DEPTHS_264, **options)

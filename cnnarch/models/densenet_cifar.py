@@ -2,14 +2,13 @@
 
 from typing import Unpack
 
-from cnnarch._cards import Stated, register
 from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.dense_stages import dense_stages
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.classifier import ImageClassifier, ModelOptions
-from cnnarch.models.densenet import PAPER
+from cnnarch.facts.builders import builder
 
 __all__ = [
     "CifarDenseNet",
@@ -22,7 +21,6 @@ __all__ = [
     "densenet_bc_250_24_cifar",
 ]
 
-INPUT_SIZE = (3, 32, 32)
 BLOCKS = 3
 PLAIN_STEM = 16  # channels; DenseNet-BC has twice the growth rate
 
@@ -96,21 +94,7 @@ class CifarDenseNet(ImageClassifier):
         )
 
 
-def _stated(params: str, top1_err: str) -> tuple[Stated, ...]:
-    """Number of parameters and error on augmented CIFAR-10 as Table 2 prints them."""
-    return (
-        Stated("params", params, "Table 2"),
-        Stated("top1_err", top1_err, "Table 2, CIFAR-10 test, with augmentation"),
-    )
-
-
-@register(
-    PAPER,
-    params=1_019_722,
-    macs=264_812_928,
-    input_size=INPUT_SIZE,
-    stated=_stated("1.0M", "5.24"),
-)
+@builder
 def densenet_40_12_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
 ) -> CifarDenseNet:
@@ -118,13 +102,7 @@ def densenet_40_12_cifar(
     return build("densenet_40_12_cifar", weights, CifarDenseNet, 40, 12, **options)
 
 
-@register(
-    PAPER,
-    params=6_979_642,
-    macs=1_769_516_448,
-    input_size=INPUT_SIZE,
-    stated=_stated("7.0M", "4.10"),
-)
+@builder
 def densenet_100_12_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
 ) -> CifarDenseNet:
@@ -132,13 +110,7 @@ def densenet_100_12_cifar(
     return build("densenet_100_12_cifar", weights, CifarDenseNet, 100, 12, **options)
 
 
-@register(
-    PAPER,
-    params=27_249_082,
-    macs=6_889_347_744,
-    input_size=INPUT_SIZE,
-    stated=_stated("27.2M", "3.74"),
-)
+@builder
 def densenet_100_24_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
 ) -> CifarDenseNet:
@@ -146,7 +118,7 @@ def densenet_100_24_cifar(
     return build("densenet_100_24_cifar", weights, CifarDenseNet, 100, 24, **options)
 
 
-@register(PAPER, params=176_122, macs=72_365_352, input_size=INPUT_SIZE)
+@builder
 def densenet_bc_40_12_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
 ) -> CifarDenseNet:
@@ -154,13 +126,7 @@ def densenet_bc_40_12_cifar(
     return build("densenet_bc_40_12_cifar", weights, CifarDenseNet, 40, 12, True, **options)
 
 
-@register(
-    PAPER,
-    params=769_162,
-    macs=287_929_692,
-    input_size=INPUT_SIZE,
-    stated=_stated("0.8M", "4.51"),
-)
+@builder
 def densenet_bc_100_12_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
 ) -> CifarDenseNet:
@@ -168,13 +134,7 @@ def densenet_bc_100_12_cifar(
     return build("densenet_bc_100_12_cifar", weights, CifarDenseNet, 100, 12, True, **options)
 
 
-@register(
-    PAPER,
-    params=15_324_406,
-    macs=5_418_785_724,
-    input_size=INPUT_SIZE,
-    stated=_stated("15.3M", "3.62"),
-)
+@builder
 def densenet_bc_250_24_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
 ) -> CifarDenseNet:
@@ -182,13 +142,7 @@ def densenet_bc_250_24_cifar(
     return build("densenet_bc_250_24_cifar", weights, CifarDenseNet, 250, 24, True, **options)
 
 
-@register(
-    PAPER,
-    params=25_624_430,
-    macs=9_301_945_740,
-    input_size=INPUT_SIZE,
-    stated=_stated("25.6M", "3.46"),
-)
+@builder
 def densenet_bc_190_40_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
 ) -> CifarDenseNet:

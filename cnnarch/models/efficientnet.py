@@ -1,13 +1,11 @@
 """EfficientNet: one baseline, scaled in width, depth and resolution at once (Tan and Le, 2019)."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, Unpack
 
 from torch import nn
 
-from cnnarch._cards import Builder, CardRow, Paper, Stated, register
 from cnnarch.blocks._checks import check_positive, check_probability
 from cnnarch.blocks.compound_scaling import Row, Scaling, mbconv_stages, scaled_rows
 from cnnarch.blocks.conv import ConvNormAct, Padding
@@ -16,6 +14,7 @@ from cnnarch.blocks.initialization import uniform_
 from cnnarch.blocks.mbconv import MBConv, round_channels
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.classifier import ImageClassifier, ModelOptions
+from cnnarch.facts.builders import builder
 
 __all__ = [
     "EfficientNet",
@@ -31,16 +30,6 @@ __all__ = [
     "efficientnet_l2",
 ]
 
-TITLE = "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks"
-PAPER = Paper(TITLE, "Tan, Le", 2019, "1905.11946")
-ADVPROP = Paper("Adversarial Examples Improve Image Recognition", "Xie et al.", 2019, "1911.09665")
-TITLE_L2 = "Self-training with Noisy Student improves ImageNet classification"
-NOISY_STUDENT = Paper(TITLE_L2, "Xie, Luong, Hovy, Le", 2019, "1911.04252")
-DEPARTS = (
-    "Strided convolutions pad both sides alike; the authors' TensorFlow code pads the right and "
-    'the bottom more, which padding="same" does.',
-)
-OTHER_COUNT = "not what the network that the authors released costs at this resolution"
 
 B0 = Scaling(1.0, 1.0, 224, 0.2)
 B1 = Scaling(1.0, 1.1, 240, 0.2)
@@ -150,100 +139,61 @@ def _classifier(in_features: int, out_features: int) -> nn.Linear:
     return layer
 
 
-def _table_2(
-    scaling: Scaling, params: int, macs: int, *printed: str, departs: str = "", sure: bool = True
-) -> Callable[[Builder], Builder]:
-    """Register a builder with what Table 2 prints: parameters, FLOPs, top-1 and top-5 accuracy.
-
-    Not `sure` means that the last of them has no second source.
-    """
-    accuracy = "Table 2 of the later arXiv versions, as an accuracy, single crop"
-    stated = (
-        Stated("params", printed[0], "Table 2"),
-        Stated("macs", printed[1], "Table 2", departs),
-        Stated("top1_err", printed[2], accuracy),
-        Stated("top5_err", printed[3], accuracy, confirmed=sure),
-    )
-    size = scaling.input_size
-    return register(
-        PAPER, params=params, macs=macs, input_size=size, stated=stated, departs=DEPARTS
-    )
-
-
-@_table_2(B0, 5_288_548, 385_814_752, "5.3M", "0.39B", "22.9", "6.7")
+@builder
 def efficientnet_b0(*, weights: WeightsSource = None, **options: Unpack[Options]) -> EfficientNet:
     """EfficientNet-B0: the baseline of Table 1."""
     return build("efficientnet_b0", weights, EfficientNet, B0, **options)
 
 
-@_table_2(B1, 7_794_184, 686_802_832, "7.8M", "0.70B", "20.9", "5.6", departs=OTHER_COUNT)
+@builder
 def efficientnet_b1(*, weights: WeightsSource = None, **options: Unpack[Options]) -> EfficientNet:
     """EfficientNet-B1: width 1.0, depth 1.1."""
     return build("efficientnet_b1", weights, EfficientNet, B1, **options)
 
 
-@_table_2(B2, 9_109_994, 993_561_872, "9.2M", "1.0B", "19.9", "5.1")
+@builder
 def efficientnet_b2(*, weights: WeightsSource = None, **options: Unpack[Options]) -> EfficientNet:
     """EfficientNet-B2: width 1.1, depth 1.2."""
     return build("efficientnet_b2", weights, EfficientNet, B2, **options)
 
 
-@_table_2(B3, 12_233_232, 1_827_141_392, "12M", "1.8B", "18.4", "4.3")
+@builder
 def efficientnet_b3(*, weights: WeightsSource = None, **options: Unpack[Options]) -> EfficientNet:
     """EfficientNet-B3: width 1.2, depth 1.4."""
     return build("efficientnet_b3", weights, EfficientNet, B3, **options)
 
 
-@_table_2(B4, 19_341_616, 4_393_771_024, "19M", "4.2B", "17.1", "3.6", departs=OTHER_COUNT)
+@builder
 def efficientnet_b4(*, weights: WeightsSource = None, **options: Unpack[Options]) -> EfficientNet:
     """EfficientNet-B4: width 1.4, depth 1.8."""
     return build("efficientnet_b4", weights, EfficientNet, B4, **options)
 
 
-@_table_2(B5, 30_389_784, 10_266_384_752, "30M", "9.9B", "16.4", "3.3", departs=OTHER_COUNT)
+@builder
 def efficientnet_b5(*, weights: WeightsSource = None, **options: Unpack[Options]) -> EfficientNet:
     """EfficientNet-B5: width 1.6, depth 2.2."""
     return build("efficientnet_b5", weights, EfficientNet, B5, **options)
 
 
-@_table_2(B6, 43_040_704, 19_067_593_536, "43M", "19B", "16.0", "3.2", sure=False)
+@builder
 def efficientnet_b6(*, weights: WeightsSource = None, **options: Unpack[Options]) -> EfficientNet:
     """EfficientNet-B6: width 1.8, depth 2.6."""
     return build("efficientnet_b6", weights, EfficientNet, B6, **options)
 
 
-@_table_2(B7, 66_347_960, 37_745_884_192, "66M", "37B", "15.7", "3.0")
+@builder
 def efficientnet_b7(*, weights: WeightsSource = None, **options: Unpack[Options]) -> EfficientNet:
     """EfficientNet-B7: width 2.0, depth 3.1."""
     return build("efficientnet_b7", weights, EfficientNet, B7, **options)
 
 
-@register(
-    ADVPROP,
-    params=87_413_142,
-    macs=62_597_461_568,
-    input_size=B8.input_size,
-    stated=(Stated("top1_err", "14.5", "abstract, printed as an accuracy, with AdvProp"),),
-    departs=DEPARTS,
-)
+@builder
 def efficientnet_b8(*, weights: WeightsSource = None, **options: Unpack[Options]) -> EfficientNet:
     """EfficientNet-B8: width 2.2, depth 3.6."""
     return build("efficientnet_b8", weights, EfficientNet, B8, **options)
 
 
-@register(
-    NOISY_STUDENT,
-    params=480_309_308,
-    macs=475_703_653_280,
-    input_size=L2.input_size,
-    stated=(
-        Stated("params", "480M", "Table 2"),
-        Stated("top1_err", "11.6", "Table 2, printed as an accuracy, 300M more images"),
-        Stated("top5_err", "1.3", "Table 2, printed as an accuracy", confirmed=False),
-    ),
-    departs=DEPARTS,
-    rows=(CardRow({}, 480_309_308, 170_892_857_680, (3, 475, 475)),),
-)
+@builder
 def efficientnet_l2(*, weights: WeightsSource = None, **options: Unpack[Options]) -> EfficientNet:
     """EfficientNet-L2: width 4.3, depth 5.3."""
     return build("efficientnet_l2", weights, EfficientNet, L2, **options)

@@ -1,14 +1,13 @@
 """EfficientNet-Lite: EfficientNet without what mobile accelerators do badly (2020)."""
 
-from collections.abc import Callable
 from typing import ClassVar, Unpack
 
 from torch import nn
 
-from cnnarch._cards import Builder, Paper, Stated, register
 from cnnarch.blocks.compound_scaling import Scaling
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.models.efficientnet import DEPARTS, EfficientNet, Options
+from cnnarch.facts.builders import builder
+from cnnarch.models.efficientnet import EfficientNet, Options
 
 __all__ = [
     "EfficientNetLite",
@@ -19,13 +18,6 @@ __all__ = [
     "efficientnet_lite4",
 ]
 
-README = Paper(
-    "EfficientNet-lite, README of the authors' code (there is no paper)",
-    "The TensorFlow Authors",
-    2020,
-    url="https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite",
-)
-MADDS = "the README's MAdds count more than convolutions and linear layers"
 
 LITE0 = Scaling(1.0, 1.0, 224, 0.2)
 LITE1 = Scaling(1.0, 1.1, 240, 0.2)
@@ -47,22 +39,7 @@ class EfficientNetLite(EfficientNet):
     fixed_ends: ClassVar[bool] = True
 
 
-def _readme(
-    scaling: Scaling, params: int, macs: int, *printed: str
-) -> Callable[[Builder], Builder]:
-    """Register a builder with what the README's table prints: params, MAdds, FP32 accuracy."""
-    stated = (
-        Stated("params", printed[0], "README"),
-        Stated("macs", printed[1], "README", MADDS),
-        Stated("top1_err", printed[2], "README, printed as an accuracy, 32-bit floats"),
-    )
-    size = scaling.input_size
-    return register(
-        README, params=params, macs=macs, input_size=size, stated=stated, departs=DEPARTS
-    )
-
-
-@_readme(LITE0, 4_652_008, 385_187_552, "4.7M", "407M", "24.9")
+@builder
 def efficientnet_lite0(
     *, weights: WeightsSource = None, **options: Unpack[Options]
 ) -> EfficientNetLite:
@@ -70,7 +47,7 @@ def efficientnet_lite0(
     return build("efficientnet_lite0", weights, EfficientNetLite, LITE0, **options)
 
 
-@_readme(LITE1, 5_416_680, 600_185_232, "5.4M", "631M", "23.3")
+@builder
 def efficientnet_lite1(
     *, weights: WeightsSource = None, **options: Unpack[Options]
 ) -> EfficientNetLite:
@@ -78,7 +55,7 @@ def efficientnet_lite1(
     return build("efficientnet_lite1", weights, EfficientNetLite, LITE1, **options)
 
 
-@_readme(LITE2, 6_092_072, 859_736_272, "6.1M", "899M", "22.4")
+@builder
 def efficientnet_lite2(
     *, weights: WeightsSource = None, **options: Unpack[Options]
 ) -> EfficientNetLite:
@@ -86,7 +63,7 @@ def efficientnet_lite2(
     return build("efficientnet_lite2", weights, EfficientNetLite, LITE2, **options)
 
 
-@_readme(LITE3, 8_197_096, 1_383_321_872, "8.2M", "1.44B", "20.2")
+@builder
 def efficientnet_lite3(
     *, weights: WeightsSource = None, **options: Unpack[Options]
 ) -> EfficientNetLite:
@@ -94,7 +71,7 @@ def efficientnet_lite3(
     return build("efficientnet_lite3", weights, EfficientNetLite, LITE3, **options)
 
 
-@_readme(LITE4, 13_006_568, 2_553_034_336, "13.0M", "2.64B", "18.5")
+@builder
 def efficientnet_lite4(
     *, weights: WeightsSource = None, **options: Unpack[Options]
 ) -> EfficientNetLite:

@@ -6,7 +6,6 @@ from typing import NamedTuple, Unpack
 
 from torch import Tensor, nn
 
-from cnnarch._cards import CardRow, Paper, Stated, register
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.inception import AuxiliaryHead, Inception, inception_conv
@@ -15,25 +14,10 @@ from cnnarch.blocks.pooling import AdaptiveAvgPool2d
 from cnnarch.contract.auxiliary import AuxLogits
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.classifier import ImageClassifier, ModelOptions
+from cnnarch.facts.builders import builder
 
 __all__ = ["GoogLeNet", "googlenet", "googlenet_bn"]
 
-PAPER = Paper("Going Deeper with Convolutions", "Szegedy et al.", 2014, "1409.4842")
-FULL_CONV1 = (
-    "conv1 is a full 7x7 convolution, as in the BVLC Caffe model and in torchvision. Table 1 "
-    'prints "2.7K" parameters and "34M" operations for it, which a separable 7x7 with depth '
-    "multiplier 8 has (2,712 weights; the network would have 1,498,677,248 multiply-adds)."
-)
-LRN_CONSTANTS = (
-    "The paper gives no constants for its local response normalisation: these are the BVLC "
-    "Caffe model's (n = 5, alpha = 1e-4 / 5, beta = 0.75, k = 1), a replication with published "
-    "weights, made with the help of the paper's first author."
-)
-NORM = (
-    "torchvision's network: BatchNorm (eps 1e-3) after every convolution, no biases, no local "
-    'response normalisation, 3x3 kernels in place of the 5x5, a 2x2 pool before "inception '
-    '(5a)", and auxiliary heads that average straight to 4x4.'
-)
 NAMES = ("conv1", "conv2", "inception_3", "inception_4", "inception_5")
 
 
@@ -191,23 +175,13 @@ def _auxiliary(form: Form, in_channels: int, num_classes: int) -> AuxiliaryHead:
     return AuxiliaryHead(in_channels, num_classes, pool=pool, norm=form.norm)
 
 
-@register(
-    PAPER,
-    params=6_998_552,
-    macs=1_582_671_872,
-    stated=(
-        Stated("macs", "1.5B", 'Section 1, a budget, "at inference time"', confirmed=False),
-        Stated("top5_err", "10.07", "Table 3, validation, 1 model, 1 crop"),
-    ),
-    departs=(FULL_CONV1, LRN_CONSTANTS),
-    rows=(CardRow({"aux_logits": True}, 13_378_280, 1_591_044_096),),
-)
+@builder
 def googlenet(*, weights: WeightsSource = None, **options: Unpack[GoogLeNetOptions]) -> GoogLeNet:
     """GoogLeNet as published in 2014: 5x5 branches, biases, local response normalisation."""
     return build("googlenet", weights, GoogLeNet, **options)
 
 
-@register(PAPER, params=6_624_904, macs=1_498_376_192, departs=(NORM, FULL_CONV1))
+@builder
 def googlenet_bn(
     *, weights: WeightsSource = None, **options: Unpack[GoogLeNetOptions]
 ) -> GoogLeNet:

@@ -4,7 +4,6 @@ from typing import Literal, NamedTuple, Unpack
 
 from torch import nn
 
-from cnnarch._cards import Paper, Stated, register
 from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.conv import ConvNormAct
@@ -14,29 +13,11 @@ from cnnarch.blocks.pooling import AlignedMaxPool2d
 from cnnarch.blocks.squeeze_excite import SE
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.classifier import ImageClassifier, ModelOptions
+from cnnarch.facts.builders import builder
 
 __all__ = ["BNInception", "bn_inception", "se_bn_inception"]
 
-PAPER = Paper(
-    "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift",
-    "Ioffe, Szegedy",
-    2015,
-    "1502.03167",
-)
-SE_PAPER = Paper("Squeeze-and-Excitation Networks", "Hu et al.", 2017, "1709.01507")
 SE_REDUCTION = 16
-FULL_CONV1 = (
-    "conv1 is a full 7x7 convolution, as in the published Caffe models; the paper's is separable "
-    "with depth multiplier 8 (the network would have 11,278,528 parameters)."
-)
-BRANCH_WIDTHS = (
-    "Fig. 5 contradicts itself in rows 4c and 4d (branches of 608 filters, output 576) and so in "
-    "4e: the branches are taken at their word, as in the published Caffe models."
-)
-PARAMS = (
-    "The printed total does not follow from Fig. 5, with branches or with outputs as printed "
-    "(11,194,984)."
-)
 NAMES = ("conv1", "conv2", "inception_3b", "inception_4d", "inception_5b")
 
 
@@ -170,17 +151,7 @@ def _with_se(block: DoubleInception, reduction: int) -> nn.Sequential:
     return gated
 
 
-@register(
-    PAPER,
-    params=11_285_224,
-    macs=2_032_600_064,
-    stated=(
-        Stated("params", "13.6M", "Section 4.2", departs=PARAMS),
-        Stated("top1_err", "25.2", "Fig. 4, validation, single crop", confirmed=False),
-        Stated("top5_err", "7.82", "Fig. 4, validation, single crop", confirmed=False),
-    ),
-    departs=(FULL_CONV1, BRANCH_WIDTHS),
-)
+@builder
 def bn_inception(
     *, weights: WeightsSource = None, **options: Unpack[BNInceptionOptions]
 ) -> BNInception:
@@ -188,16 +159,7 @@ def bn_inception(
     return build("bn_inception", weights, BNInception, **options)
 
 
-@register(
-    SE_PAPER,
-    params=11_931_622,
-    macs=2_033_239_424,
-    stated=(
-        Stated("macs", "2.04G", "Table 2"),
-        Stated("top1_err", "24.23", "Table 2, validation, single crop"),
-        Stated("top5_err", "7.14", "Table 2, validation, single crop"),
-    ),
-)
+@builder
 def se_bn_inception(
     *, weights: WeightsSource = None, **options: Unpack[BNInceptionOptions]
 ) -> BNInception:

@@ -6,7 +6,6 @@ from typing import Literal, TypeVar, Unpack
 
 from torch import nn
 
-from cnnarch._cards import CardRow, Paper, Stated, register
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.head import ClassifierHead
@@ -14,15 +13,10 @@ from cnnarch.blocks.initialization import xavier_uniform_
 from cnnarch.blocks.lenet import RBF, PartialConv, ScaledTanh, Subsampling, fan_in_uniform_
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.classifier import ImageClassifier, ModelOptions
+from cnnarch.facts.builders import builder
 
 __all__ = ["LeNet", "LeNet1998", "LeNetBN", "lenet5", "lenet5_1998", "lenet5_bn"]
 
-PAPER = Paper(
-    "Gradient-Based Learning Applied to Document Recognition",
-    "LeCun, Bottou, Bengio, Haffner",
-    1998,
-    url="https://doi.org/10.1109/5.726791",
-)
 NAMES = ("C1", "S2", "C3", "S4", "C5")
 TABLE_I = (  # maps of S2 that each of the 16 maps of C3 sees
     *((0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (4, 5, 0), (5, 0, 1)),
@@ -177,60 +171,19 @@ def _linear(in_features: int, out_features: int, bias: bool = True) -> nn.Linear
     return layer
 
 
-@register(
-    None,
-    params=44_642,
-    macs=281_640,
-    input_size=(1, 28, 28),
-)
+@builder
 def lenet5_bn(*, weights: WeightsSource = None, **options: Unpack[ModelOptions]) -> LeNetBN:
     """LeNet-5 with BatchNorm after every convolution and hidden linear layer, for 28 pixels."""
     return build("lenet5_bn", weights, LeNetBN, **options)
 
 
-@register(
-    PAPER,
-    params=60_000,
-    macs=325_680,
-    input_size=(1, 32, 32),
-    stated=(
-        Stated("params", "60,000", "sec. II.B"),
-        Stated(
-            "macs",
-            "340,908",
-            "sec. II.B, as connections",
-            departs="The paper's connections include biases, subsampling and the output's RBF "
-            "units; only weights of convolutions and linear layers are counted here.",
-        ),
-        Stated("top1_err", "0.95", "sec. III.B, MNIST test set, no distortions"),
-    ),
-    departs=(
-        "The codes of the output layer are random values of -1 and +1 with a fixed seed. The "
-        "paper says that they could be, but draws characters on 7x12 bitmaps instead, which it "
-        "shows only as a picture.",
-        "Logits are minus the distances to the codes, so that the largest is the best.",
-    ),
-)
+@builder
 def lenet5_1998(*, weights: WeightsSource = None, **options: Unpack[ModelOptions]) -> LeNet1998:
     """LeNet-5 as in the paper: partial C3, trained subsampling, scaled tanh, RBF output."""
     return build("lenet5_1998", weights, LeNet1998, **options)
 
 
-@register(
-    PAPER,
-    params=61_706,
-    macs=416_520,
-    input_size=(1, 32, 32),
-    departs=(
-        "C3 sees all maps of S2; the paper's Table I leaves out 36 of the 96 pairs.",
-        "S2 and S4 only pool; the paper's have a trained coefficient and bias for each map, "
-        "then a squashing function.",
-        "The activation is a plain tanh, the paper's is 1.7159 tanh(2/3 a).",
-        "The output is linear; the paper's is the distance to fixed codes.",
-        "Weights are drawn by Glorot's rule; the paper's by U(-2.4, 2.4) / fan-in.",
-    ),
-    rows=(CardRow({"image_size": 28}, 61_706, 416_520, (1, 28, 28)),),
-)
+@builder
 def lenet5(*, weights: WeightsSource = None, **options: Unpack[LeNetOptions]) -> LeNet:
     """LeNet-5 in its usual modern form; `lenet5_1998` is the paper's."""
     return build("lenet5", weights, LeNet, **options)

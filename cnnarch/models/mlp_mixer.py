@@ -4,7 +4,6 @@ from typing import NamedTuple, Unpack
 
 from torch import nn
 
-from cnnarch._cards import CardRow, Paper, Stated, register
 from cnnarch.blocks._checks import check_integer, check_probability
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.head import ClassifierHead
@@ -12,6 +11,7 @@ from cnnarch.blocks.initialization import lecun_normal_
 from cnnarch.blocks.mixer import LayerNorm2d, MixerLayer
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.classifier import ImageClassifier, ModelOptions
+from cnnarch.facts.builders import builder
 
 __all__ = [
     "MLPMixer",
@@ -23,18 +23,6 @@ __all__ = [
     "mixer_s16",
     "mixer_s32",
 ]
-
-PAPER = Paper(
-    "MLP-Mixer: An all-MLP Architecture for Vision", "Tolstikhin et al.", 2021, "2105.01601"
-)
-HEAD = (
-    "The classifier starts by LeCun's rule; in the paper's code it starts at zero, where all "
-    "logits are equal and only the classifier itself gets a gradient."
-)
-GELU = (
-    "GELU is exact; JAX's, which the paper's code calls, is an approximation with tanh that is "
-    "off by 5e-4 at most."
-)
 
 
 class Specification(NamedTuple):
@@ -141,93 +129,43 @@ def _classifier(num_features: int, num_classes: int) -> nn.Linear:
     return linear
 
 
-def _table_1(printed: str, params: int, macs: int) -> tuple[CardRow, ...]:
-    """The network as Table 1 counts it, without the classifier."""
-    stated = Stated("params", printed, "Table 1, without the classifier")
-    return (CardRow({"num_classes": 0}, params, macs, stated=(stated,)),)
-
-
-@register(
-    PAPER,
-    params=19_104_624,
-    macs=1_002_426_368,
-    departs=(HEAD, GELU),
-    rows=_table_1("19M", 18_591_624, 1_001_914_368),
-)
+@builder
 def mixer_s32(*, weights: WeightsSource = None, **options: Unpack[MLPMixerOptions]) -> MLPMixer:
     """Mixer-S/32: 8 layers of 512 channels, patches of 32x32."""
     return build("mixer_s32", weights, MLPMixer, *S_32, **options)
 
 
-@register(
-    PAPER,
-    params=18_528_264,
-    macs=3_776_958_464,
-    departs=(HEAD, GELU),
-    rows=_table_1("18M", 18_015_264, 3_776_446_464),
-)
+@builder
 def mixer_s16(*, weights: WeightsSource = None, **options: Unpack[MLPMixerOptions]) -> MLPMixer:
     """Mixer-S/16: 8 layers of 512 channels, patches of 16x16."""
     return build("mixer_s16", weights, MLPMixer, *S_16, **options)
 
 
-@register(
-    PAPER,
-    params=60_293_428,
-    macs=3_237_722_112,
-    departs=(HEAD, GELU),
-    rows=_table_1("60M", 59_524_428, 3_236_954_112),
-)
+@builder
 def mixer_b32(*, weights: WeightsSource = None, **options: Unpack[MLPMixerOptions]) -> MLPMixer:
     """Mixer-B/32: 12 layers of 768 channels, patches of 32x32."""
     return build("mixer_b32", weights, MLPMixer, *B_32, **options)
 
 
-@register(
-    PAPER,
-    params=59_880_472,
-    macs=12_601_767_936,
-    stated=(Stated("top1_err", "23.56", "trained on ImageNet alone", confirmed=False),),
-    departs=(HEAD, GELU),
-    rows=_table_1("59M", 59_111_472, 12_600_999_936),
-)
+@builder
 def mixer_b16(*, weights: WeightsSource = None, **options: Unpack[MLPMixerOptions]) -> MLPMixer:
     """Mixer-B/16: 12 layers of 768 channels, patches of 16x16."""
     return build("mixer_b16", weights, MLPMixer, *B_16, **options)
 
 
-@register(
-    PAPER,
-    params=206_939_264,
-    macs=11_253_293_056,
-    departs=(HEAD, GELU),
-    rows=_table_1("206M", 205_914_264, 11_252_269_056),
-)
+@builder
 def mixer_l32(*, weights: WeightsSource = None, **options: Unpack[MLPMixerOptions]) -> MLPMixer:
     """Mixer-L/32: 24 layers of 1024 channels, patches of 32x32."""
     return build("mixer_l32", weights, MLPMixer, *L_32, **options)
 
 
-@register(
-    PAPER,
-    params=208_196_168,
-    macs=44_547_678_208,
-    stated=(Stated("top1_err", "28.24", "trained on ImageNet alone", confirmed=False),),
-    departs=(HEAD, GELU),
-    rows=_table_1("207M", 207_171_168, 44_546_654_208),
-)
+@builder
 def mixer_l16(*, weights: WeightsSource = None, **options: Unpack[MLPMixerOptions]) -> MLPMixer:
     """Mixer-L/16: 24 layers of 1024 channels, patches of 16x16."""
     return build("mixer_l16", weights, MLPMixer, *L_16, **options)
 
 
-@register(
-    PAPER,
-    params=432_350_952,
-    macs=120_989_911_040,
-    departs=(HEAD, GELU),
-    rows=_table_1("431M", 431_069_952, 120_988_631_040),
-)
+@builder
 def mixer_h14(*, weights: WeightsSource = None, **options: Unpack[MLPMixerOptions]) -> MLPMixer:
     """Mixer-H/14: 32 layers of 1280 channels, patches of 14x14."""
     return build("mixer_h14", weights, MLPMixer, *H_14, **options)

@@ -5,7 +5,6 @@ from typing import Literal, NamedTuple, Unpack
 
 from torch import nn
 
-from cnnarch._cards import CardRow, Paper, Stated, register
 from cnnarch.blocks._checks import check_choice, check_positive
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.conv import ConvNormAct, Padding
@@ -13,24 +12,10 @@ from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.separable import DepthwiseSeparable
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.classifier import ImageClassifier, ModelOptions
+from cnnarch.facts.builders import builder
 
 __all__ = ["MobileNetV1", "mobilenet_v1"]
 
-PAPER = Paper(
-    "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications",
-    "Howard et al.",
-    2017,
-    "1704.04861",
-)
-STRIDE_TYPO = (
-    "The last depthwise convolution has stride 1: Table 1 prints s2 and yet a 7x7 map on both "
-    "sides of it, which only stride 1 gives."
-)
-NORM = (
-    "The paper does not give BatchNorm's constants; these are PyTorch's (eps 1e-5, momentum "
-    "0.1). The authors' released networks have eps 1e-3, TensorFlow's padding and ReLU6: "
-    'norm_eps=1e-3, padding="same", activation="relu6".'
-)
 ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6}
 
 
@@ -124,40 +109,7 @@ def _scaled(channels: int, width: float) -> int:
     return max(1, int(channels * width))
 
 
-def _width(width: float, params: int, macs: int, *printed: str) -> CardRow:
-    """A row of Table 6 with its columns "Million Parameters", "Million Mult-Adds" and accuracy."""
-    return CardRow({"width": width}, params, macs, stated=_stated("Table 6", *printed))
-
-
-def _resolution(pixels: int, macs: int, *printed: str) -> CardRow:
-    """A row of Table 7, likewise."""
-    size = (3, pixels, pixels)
-    return CardRow({}, 4_231_976, macs, size, stated=_stated("Table 7", *printed))
-
-
-def _stated(table: str, params: str, macs: str, top1_err: str) -> tuple[Stated, ...]:
-    return (
-        Stated("params", params, table),
-        Stated("macs", macs, table),
-        Stated("top1_err", top1_err, f"{table}, printed as an accuracy"),
-    )
-
-
-@register(
-    PAPER,
-    params=4_231_976,
-    macs=568_740_352,
-    stated=_stated("Table 6", "4.2M", "569M", "29.4"),
-    departs=(STRIDE_TYPO, NORM),
-    rows=(
-        _width(0.75, 2_585_560, 325_400_448, "2.6M", "325M", "31.6"),
-        _width(0.5, 1_331_592, 149_497_088, "1.3M", "149M", "36.3"),
-        _width(0.25, 470_072, 41_030_272, "0.5M", "41M", "49.4"),
-        _resolution(192, 418_121_728, "4.2M", "418M", "30.9"),
-        _resolution(160, 290_675_200, "4.2M", "290M", "32.8"),
-        _resolution(128, 186_400_768, "4.2M", "186M", "35.6"),
-    ),
-)
+@builder
 def mobilenet_v1(
     *, weights: WeightsSource = None, **options: Unpack[MobileNetV1Options]
 ) -> MobileNetV1:

@@ -5,25 +5,14 @@ from typing import NamedTuple, Unpack
 
 from torch import nn
 
-from cnnarch._cards import CardRow, Paper, Stated, register
 from cnnarch.blocks._checks import check_probability
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.nin import NiNBlock, ScoreMapHead
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.classifier import ImageClassifier, ModelOptions
+from cnnarch.facts.builders import builder
 
 __all__ = ["CifarNiN", "NiN", "nin", "nin_cifar"]
-
-PAPER = Paper("Network In Network", "Lin, Chen, Yan", 2013, "1312.4400")
-WIDTHS = (
-    "The paper gives the structure and no widths, kernels or pools: these are those of the "
-    "authors' released configuration."
-)
-NOT_IN_PAPER = (
-    "The paper has no network for ImageNet: this is the one that its authors released in the "
-    "Caffe model zoo."
-)
-INITIAL = "The paper says that initial weights were set by hand, not how: Glorot's rule is used."
 
 
 class Mlpconv(NamedTuple):
@@ -166,34 +155,13 @@ class CifarNiN(NiN):
         super().__init__(CIFAR, num_classes=num_classes, in_channels=in_channels, dropout=dropout)
 
 
-@register(
-    PAPER,
-    params=966_986,
-    macs=222_486_528,
-    input_size=(3, 32, 32),
-    stated=(Stated("top1_err", "8.81", "Table 1, CIFAR-10 test set, with augmentation"),),
-    departs=(WIDTHS, INITIAL),
-    rows=(
-        CardRow(
-            {"num_classes": 100},
-            984_356,
-            223_592_448,
-            stated=(Stated("top1_err", "35.68", "Table 2, CIFAR-100 test set"),),
-        ),
-    ),
-)
+@builder
 def nin_cifar(*, weights: WeightsSource = None, **options: Unpack[CifarNiNOptions]) -> CifarNiN:
     """NiN for CIFAR images: three mlpconv layers of 192 channels."""
     return build("nin_cifar", weights, CifarNiN, **options)
 
 
-@register(
-    PAPER,
-    params=7_595_176,
-    macs=1_100_188_800,
-    departs=(NOT_IN_PAPER, INITIAL),
-    rows=(CardRow({}, 7_595_176, 1_105_996_320, (3, 227, 227)),),
-)
+@builder
 def nin(*, weights: WeightsSource = None, **options: Unpack[NiNOptions]) -> NiN:
     """NiN for ImageNet: four mlpconv layers of 96 to 1024 channels."""
     return build("nin", weights, NiN, IMAGENET, **options)

@@ -5,13 +5,13 @@ from typing import NamedTuple, Unpack
 
 from torch import nn
 
-from cnnarch._cards import CardRow, Paper, Stated, register
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.residual import Bottleneck, Residual
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.classifier import ImageClassifier, ModelOptions
 from cnnarch.contract.residual import residual_stages
+from cnnarch.facts.builders import builder
 
 __all__ = [
     "ResNet",
@@ -24,17 +24,6 @@ __all__ = [
     "resnet152",
 ]
 
-PAPER = Paper(
-    "Deep Residual Learning for Image Recognition", "He, Zhang, Ren, Sun", 2015, "1512.03385"
-)
-OPTION_B = (
-    "Shortcuts that change the shape are projections (option B), as in torchvision's checkpoint; "
-    "the paper trained this depth with zero-padded ones (option A) alone."
-)
-V1_5 = (
-    "The 3x3 convolution takes the stride, not the first 1x1 (v1.5, as in torchvision's "
-    "checkpoint): more multiply-adds, the same parameters; stride_in_1x1=True is the paper's."
-)
 NAMES = ("conv1", "conv2_x", "conv3_x", "conv4_x", "conv5_x")
 WIDTHS = (64, 128, 256, 512)  # conv2_x to conv5_x of Table 1
 
@@ -120,118 +109,43 @@ class ResNet(ImageClassifier):
         super().__init__(stem, stages, head, names=NAMES)
 
 
-@register(
-    PAPER,
-    params=11_689_512,
-    macs=1_814_073_344,
-    departs=(OPTION_B,),
-    stated=(
-        Stated("macs", "1.8B", "Table 1"),
-        Stated("top1_err", "27.88", "Table 2, 10-crop, option A"),
-    ),
-)
+@builder
 def resnet18(*, weights: WeightsSource = None, **options: Unpack[ResNetOptions]) -> ResNet:
     """ResNet-18: two-convolution blocks, depths (2, 2, 2, 2)."""
     return build("resnet18", weights, ResNet, Residual, DEPTHS_18, **options)
 
 
-@register(
-    PAPER,
-    params=21_797_672,
-    macs=3_663_761_408,
-    stated=(
-        Stated("macs", "3.6B", "Table 1"),
-        Stated("top1_err", "24.52", "Table 3, 10-crop, option B"),
-        Stated("top5_err", "7.46", "Table 3, 10-crop, option B"),
-    ),
-)
+@builder
 def resnet34(*, weights: WeightsSource = None, **options: Unpack[ResNetOptions]) -> ResNet:
     """ResNet-34: two-convolution blocks, depths (3, 4, 6, 3)."""
     return build("resnet34", weights, ResNet, Residual, DEPTHS_34, **options)
 
 
-def _paper_stride(params: int, macs: int, *stated: Stated) -> tuple[CardRow, ...]:
-    return (CardRow({"stride_in_1x1": True}, params, macs, stated=stated),)
-
-
-@register(
-    PAPER,
-    params=25_557_032,
-    macs=4_089_184_256,
-    departs=(V1_5,),
-    rows=_paper_stride(
-        25_557_032,
-        3_857_973_248,
-        Stated("macs", "3.8B", "Table 1"),
-        Stated("top1_err", "22.85", "Table 3, 10-crop"),
-        Stated("top5_err", "6.71", "Table 3, 10-crop"),
-    ),
-)
+@builder
 def resnet50(*, weights: WeightsSource = None, **options: Unpack[ResNetOptions]) -> ResNet:
     """ResNet-50: bottlenecks, depths (3, 4, 6, 3)."""
     return build("resnet50", weights, ResNet, Bottleneck, DEPTHS_50, **options)
 
 
-@register(
-    PAPER,
-    params=44_549_160,
-    macs=7_801_405_440,
-    departs=(V1_5,),
-    rows=_paper_stride(
-        44_549_160,
-        7_570_194_432,
-        Stated("macs", "7.6B", "Table 1"),
-        Stated("top1_err", "21.75", "Table 3, 10-crop"),
-        Stated("top5_err", "6.05", "Table 3, 10-crop"),
-    ),
-)
+@builder
 def resnet101(*, weights: WeightsSource = None, **options: Unpack[ResNetOptions]) -> ResNet:
     """ResNet-101: bottlenecks, depths (3, 4, 23, 3)."""
     return build("resnet101", weights, ResNet, Bottleneck, DEPTHS_101, **options)
 
 
-@register(
-    PAPER,
-    params=60_192_808,
-    macs=11_513_626_624,
-    departs=(V1_5,),
-    rows=_paper_stride(
-        60_192_808,
-        11_282_415_616,
-        Stated("macs", "11.3B", "Table 1"),
-        Stated("top1_err", "21.43", "Table 3, 10-crop"),
-        Stated("top5_err", "5.71", "Table 3, 10-crop"),
-    ),
-)
+@builder
 def resnet152(*, weights: WeightsSource = None, **options: Unpack[ResNetOptions]) -> ResNet:
     """ResNet-152: bottlenecks, depths (3, 8, 36, 3)."""
     return build("resnet152", weights, ResNet, Bottleneck, DEPTHS_152, **options)
 
 
-@register(
-    PAPER,
-    params=11_515_688,
-    macs=1_794_805_760,
-    stated=(
-        Stated("macs", "1.8B", "Table 1"),
-        Stated("top1_err", "27.94", "Table 2, 10-crop"),
-    ),
-)
+@builder
 def plain18(*, weights: WeightsSource = None, **options: Unpack[ResNetOptions]) -> ResNet:
     """Plain-18: ResNet-18 without its shortcuts, which the paper compares it with."""
     return build("plain18", weights, ResNet, Plain, DEPTHS_18, **options)
 
 
-@register(
-    PAPER,
-    params=21_623_848,
-    macs=3_644_493_824,
-    stated=(
-        Stated("macs", "3.6B", "Table 1"),
-        Stated("top1_err", "28.54", "Table 2, 10-crop"),
-        Stated("top5_err", "10.02", "Table 3, 10-crop"),
-    ),
-)
+@builder
 def plain34(*, weights: WeightsSource = None, **options: Unpack[ResNetOptions]) -> ResNet:
     """Plain-34: ResNet-34 without its shortcuts, which the paper compares it with."""
     return build("plain34", weights, ResNet, Plain, DEPTHS_34, **options)

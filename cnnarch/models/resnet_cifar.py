@@ -3,7 +3,6 @@
 from functools import partial
 from typing import Literal, Unpack
 
-from cnnarch._cards import Stated, register
 from cnnarch.blocks._checks import check_choice, check_integer
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.head import ClassifierHead
@@ -12,7 +11,7 @@ from cnnarch.blocks.shortcut import ZeroPadShortcut, projection
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.classifier import ImageClassifier, ModelOptions
 from cnnarch.contract.residual import residual_stages
-from cnnarch.models.resnet import PAPER
+from cnnarch.facts.builders import builder
 
 __all__ = [
     "CifarResNet",
@@ -75,19 +74,7 @@ class CifarResNet(ImageClassifier):
         super().__init__(stem, stages, head, names=NAMES)
 
 
-def _stated(params: str, top1_err: str, note: str = "") -> tuple[Stated, ...]:
-    """Number of parameters and CIFAR-10 test error as Table 6 prints them."""
-    source = f"Table 6, CIFAR-10 test{note}"
-    return (Stated("params", params, "Table 6"), Stated("top1_err", top1_err, source))
-
-
-@register(
-    PAPER,
-    params=269_722,
-    macs=40_551_040,
-    input_size=INPUT_SIZE,
-    stated=_stated("0.27M", "8.75"),
-)
+@builder
 def resnet20_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
 ) -> CifarResNet:
@@ -95,13 +82,7 @@ def resnet20_cifar(
     return build("resnet20_cifar", weights, CifarResNet, 3, **options)
 
 
-@register(
-    PAPER,
-    params=464_154,
-    macs=68_862_592,
-    input_size=INPUT_SIZE,
-    stated=_stated("0.46M", "7.51"),
-)
+@builder
 def resnet32_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
 ) -> CifarResNet:
@@ -109,13 +90,7 @@ def resnet32_cifar(
     return build("resnet32_cifar", weights, CifarResNet, 5, **options)
 
 
-@register(
-    PAPER,
-    params=658_586,
-    macs=97_174_144,
-    input_size=INPUT_SIZE,
-    stated=_stated("0.66M", "7.17"),
-)
+@builder
 def resnet44_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
 ) -> CifarResNet:
@@ -123,13 +98,7 @@ def resnet44_cifar(
     return build("resnet44_cifar", weights, CifarResNet, 7, **options)
 
 
-@register(
-    PAPER,
-    params=853_018,
-    macs=125_485_696,
-    input_size=INPUT_SIZE,
-    stated=_stated("0.85M", "6.97"),
-)
+@builder
 def resnet56_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
 ) -> CifarResNet:
@@ -137,13 +106,7 @@ def resnet56_cifar(
     return build("resnet56_cifar", weights, CifarResNet, 9, **options)
 
 
-@register(
-    PAPER,
-    params=1_727_962,
-    macs=252_887_680,
-    input_size=INPUT_SIZE,
-    stated=_stated("1.7M", "6.43", ", best of 5 runs"),
-)
+@builder
 def resnet110_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
 ) -> CifarResNet:
@@ -151,13 +114,7 @@ def resnet110_cifar(
     return build("resnet110_cifar", weights, CifarResNet, 18, **options)
 
 
-@register(
-    PAPER,
-    params=19_421_274,
-    macs=2_829_238_912,
-    input_size=INPUT_SIZE,
-    stated=_stated("19.4M", "7.93"),
-)
+@builder
 def resnet1202_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
 ) -> CifarResNet:

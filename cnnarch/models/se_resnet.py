@@ -1,4 +1,4 @@
-"""SE-ResNet: residual branches that end in squeeze-and-excitation (Hu et al., 2017).
+"""SE-ResNet and SE-ResNeXt: branches that end in squeeze-and-excitation (Hu et al., 2017).
 
 Strides, pool and biases follow the authors' released models (SE-ResNet-50.prototxt and the
 others in their repository hujie-frank/SENet).
@@ -9,7 +9,6 @@ from typing import Unpack
 
 from torch import nn
 
-from cnnarch._cards import Paper, Stated, register
 from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.head import ClassifierHead
@@ -18,8 +17,8 @@ from cnnarch.blocks.squeeze_excite import SE
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.classifier import ImageClassifier, ModelOptions
 from cnnarch.contract.residual import residual_stages
+from cnnarch.facts.builders import builder
 from cnnarch.models import resnet
-from cnnarch.models.resnet_cifar import INPUT_SIZE as CIFAR_SIZE
 from cnnarch.models.resnet_cifar import CifarResNet, CifarResNetOptions
 
 __all__ = [
@@ -30,22 +29,9 @@ __all__ = [
     "se_resnet101",
     "se_resnet110_cifar",
     "se_resnet152",
+    "se_resnext50_32x4d",
+    "se_resnext101_32x4d",
 ]
-
-PAPER = Paper("Squeeze-and-Excitation Networks", "Hu, Shen, Albanie, Sun, Wu", 2017, "1709.01507")
-BIASES = (
-    "The two layers of a squeeze-and-excitation have biases, as in the authors' released models; "
-    "eq. 3 of the paper shows none."
-)
-NOT_IN_PAPER = "Not in the paper, whose ImageNet networks have 50 layers or more."
-ELEMENTWISE = (
-    "The paper's count seems to take in element-wise operations, such as the pooling and scaling "
-    "of the blocks; ours has convolutions and linear layers alone."
-)
-CIFAR_BLOCK = (
-    "The paper does not say which block it uses on CIFAR; its baseline error (6.37 %) is that of "
-    "the pre-activation ResNet-110. This is the ResNet-110 of 2015 with zero-padded shortcuts."
-)
 
 
 class SEResNetOptions(ModelOptions, total=False):
@@ -146,75 +132,57 @@ class SEResNet(ImageClassifier):
         super().__init__(stem, stages, head, names=resnet.NAMES, min_input_size=least)
 
 
-def imagenet_figures(macs: str, top1: str, top5: str, departs: str = "") -> tuple[Stated, ...]:
-    """What Table 2 prints of a network, and why the first may not agree."""
-    source = "Table 2, single 224 crop"
-    return (
-        Stated("macs", macs, "Table 2", departs),
-        Stated("top1_err", top1, source),
-        Stated("top5_err", top5, source),
-    )
-
-
-@register(PAPER, params=11_778_592, macs=1_814_160_384, departs=(NOT_IN_PAPER, BIASES))
+@builder
 def se_resnet18(*, weights: WeightsSource = None, **options: Unpack[SEResNetOptions]) -> SEResNet:
     """SE-ResNet-18: two-convolution blocks, depths (2, 2, 2, 2)."""
     return build("se_resnet18", weights, SEResNet, Residual, resnet.DEPTHS_18, **options)
 
 
-@register(PAPER, params=21_958_868, macs=3_663_918_592, departs=(NOT_IN_PAPER, BIASES))
+@builder
 def se_resnet34(*, weights: WeightsSource = None, **options: Unpack[SEResNetOptions]) -> SEResNet:
     """SE-ResNet-34: two-convolution blocks, depths (3, 4, 6, 3)."""
     return build("se_resnet34", weights, SEResNet, Residual, resnet.DEPTHS_34, **options)
 
 
-@register(
-    PAPER,
-    params=28_088_024,
-    macs=3_860_488_192,
-    departs=(BIASES,),
-    stated=(
-        Stated("params", "28.1M", "Table 10, r = 16"),
-        *imagenet_figures("3.87B", "23.29", "6.62"),
-    ),
-)
+@builder
 def se_resnet50(*, weights: WeightsSource = None, **options: Unpack[SEResNetOptions]) -> SEResNet:
     """SE-ResNet-50: bottlenecks, depths (3, 4, 6, 3)."""
     return build("se_resnet50", weights, SEResNet, Bottleneck, resnet.DEPTHS_50, **options)
 
 
-@register(
-    PAPER,
-    params=49_326_872,
-    macs=7_574_937_600,
-    departs=(BIASES,),
-    stated=imagenet_figures("7.60B", "22.38", "6.07", ELEMENTWISE),
-)
+@builder
 def se_resnet101(*, weights: WeightsSource = None, **options: Unpack[SEResNetOptions]) -> SEResNet:
     """SE-ResNet-101: bottlenecks, depths (3, 4, 23, 3)."""
     return build("se_resnet101", weights, SEResNet, Bottleneck, resnet.DEPTHS_101, **options)
 
 
-@register(
-    PAPER,
-    params=66_821_848,
-    macs=11_288_993_792,
-    departs=(BIASES,),
-    stated=imagenet_figures("11.32B", "21.57", "5.73", ELEMENTWISE),
-)
+@builder
 def se_resnet152(*, weights: WeightsSource = None, **options: Unpack[SEResNetOptions]) -> SEResNet:
     """SE-ResNet-152: bottlenecks, depths (3, 8, 36, 3)."""
     return build("se_resnet152", weights, SEResNet, Bottleneck, resnet.DEPTHS_152, **options)
 
 
-@register(
-    PAPER,
-    params=1_742_200,
-    macs=252_899_776,
-    input_size=CIFAR_SIZE,
-    departs=(CIFAR_BLOCK, BIASES),
-    stated=(Stated("top1_err", "5.21", "Table 4, CIFAR-10 test"),),
-)
+@builder
+def se_resnext50_32x4d(
+    *, weights: WeightsSource = None, **options: Unpack[SEResNetOptions]
+) -> SEResNet:
+    """SE-ResNeXt-50: bottlenecks of 32 groups, depths (3, 4, 6, 3)."""
+    return build(
+        "se_resnext50_32x4d", weights, SEResNet, Bottleneck, resnet.DEPTHS_50, 32, 4, **options
+    )
+
+
+@builder
+def se_resnext101_32x4d(
+    *, weights: WeightsSource = None, **options: Unpack[SEResNetOptions]
+) -> SEResNet:
+    """SE-ResNeXt-101: bottlenecks of 32 groups, depths (3, 4, 23, 3)."""
+    return build(
+        "se_resnext101_32x4d", weights, SEResNet, Bottleneck, resnet.DEPTHS_101, 32, 4, **options
+    )
+
+
+@builder
 def se_resnet110_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
 ) -> CifarResNet:

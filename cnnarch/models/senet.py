@@ -1,4 +1,4 @@
-"""SE-ResNeXt and SENet: grouped bottlenecks that end in squeeze-and-excitation (Hu et al., 2017).
+"""SENet: ResNeXt's bottlenecks, halved, with squeeze-and-excitation (Hu et al., 2017).
 
 The appendix of the paper describes SENet-154; SENet-154.prototxt in the authors' repository
 hujie-frank/SENet settles what it leaves open.
@@ -9,26 +9,17 @@ from typing import Unpack
 
 from torch import nn
 
-from cnnarch._cards import Stated, register
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.head import ClassifierHead
-from cnnarch.blocks.residual import Bottleneck, ResidualSum
+from cnnarch.blocks.residual import ResidualSum
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.classifier import ImageClassifier, ModelOptions
 from cnnarch.contract.residual import residual_stages
+from cnnarch.facts.builders import builder
 from cnnarch.models import resnet
-from cnnarch.models.se_resnet import (
-    BIASES,
-    ELEMENTWISE,
-    PAPER,
-    SEResNet,
-    SEResNetOptions,
-    first_pool,
-    imagenet_figures,
-    squeeze_excite,
-)
+from cnnarch.models.se_resnet import first_pool, squeeze_excite
 
-__all__ = ["SENet", "se_resnext50_32x4d", "se_resnext101_32x4d", "senet154"]
+__all__ = ["SENet", "senet154"]
 
 STEM_WIDTHS = (64, 64, 128)  # of the three 3x3 convolutions that replace ResNet's 7x7
 GROUPS, GROUP_WIDTH = 64, 4  # "64x4d"; a group's width doubles at each later stage
@@ -114,48 +105,7 @@ class SENet(ImageClassifier):
         super().__init__(stem, stages, head, names=resnet.NAMES, min_input_size=least)
 
 
-@register(
-    PAPER,
-    params=27_559_896,
-    macs=4_232_994_816,
-    departs=(BIASES,),
-    stated=imagenet_figures("4.25B", "21.10", "5.49", ELEMENTWISE),
-)
-def se_resnext50_32x4d(
-    *, weights: WeightsSource = None, **options: Unpack[SEResNetOptions]
-) -> SEResNet:
-    """SE-ResNeXt-50: bottlenecks of 32 groups, depths (3, 4, 6, 3)."""
-    return build(
-        "se_resnext50_32x4d", weights, SEResNet, Bottleneck, resnet.DEPTHS_50, 32, 4, **options
-    )
-
-
-@register(
-    PAPER,
-    params=48_955_416,
-    macs=7_974_739_968,
-    departs=(BIASES,),
-    stated=imagenet_figures("8.00B", "20.70", "5.01", ELEMENTWISE),
-)
-def se_resnext101_32x4d(
-    *, weights: WeightsSource = None, **options: Unpack[SEResNetOptions]
-) -> SEResNet:
-    """SE-ResNeXt-101: bottlenecks of 32 groups, depths (3, 4, 23, 3)."""
-    return build(
-        "se_resnext101_32x4d", weights, SEResNet, Bottleneck, resnet.DEPTHS_101, 32, 4, **options
-    )
-
-
-@register(
-    PAPER,
-    params=115_088_984,
-    macs=20_688_363_520,
-    departs=(BIASES,),
-    stated=(
-        Stated("top1_err", "18.68", "Table 8, single 224 crop"),
-        Stated("top5_err", "4.47", "Table 8, single 224 crop"),
-    ),
-)
+@builder
 def senet154(*, weights: WeightsSource = None, **options: Unpack[SENetOptions]) -> SENet:
     """SENet-154: 64 groups, depths (3, 8, 36, 3)."""
     return build("senet154", weights, SENet, resnet.DEPTHS_152, **options)

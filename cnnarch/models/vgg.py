@@ -5,7 +5,6 @@ from typing import NamedTuple, Unpack
 
 from torch import nn
 
-from cnnarch._cards import Paper, Stated, register
 from cnnarch.blocks._checks import check_integer, check_positive, check_probability
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.initialization import xavier_uniform_
@@ -14,6 +13,7 @@ from cnnarch.blocks.pooling import AdaptiveAvgPool2d
 from cnnarch.blocks.vgg import VGGBlock
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.classifier import ImageClassifier, ModelOptions
+from cnnarch.facts.builders import builder
 
 __all__ = [
     "VGG",
@@ -29,18 +29,8 @@ __all__ = [
     "vgg19_bn",
 ]
 
-PAPER = Paper(
-    "Very Deep Convolutional Networks for Large-Scale Image Recognition",
-    "Simonyan, Zisserman",
-    2014,
-    "1409.1556",
-)
 Rows = Sequence[tuple[int, int] | tuple[int, int, int]]
 MakeNorm = Callable[[int], nn.Module]
-NORM = (
-    "BatchNorm after every convolution: not in the paper, which is older. The convolutions keep "
-    "their biases, as in torchvision, whose published networks these are."
-)
 
 
 class Row(NamedTuple):
@@ -164,71 +154,61 @@ def _linear(in_features: int, out_features: int) -> nn.Linear:
     return layer
 
 
-def _stated(params: str, top1_err: str, top5_err: str) -> tuple[Stated, ...]:
-    """A configuration's entry in Table 2 and its row of Table 3 with S = Q = 256."""
-    protocol = "Table 3, validation, dense evaluation at one scale, S = Q = 256"
-    return (
-        Stated("params", params, "Table 2"),
-        Stated("top1_err", top1_err, protocol),
-        Stated("top5_err", top5_err, protocol),
-    )
-
-
-@register(PAPER, params=132_863_336, macs=7_609_090_048, stated=_stated("133M", "29.6", "10.4"))
+@builder
 def vgg11(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
     """VGG-11: configuration A."""
     return build("vgg11", weights, VGG, A, **options)
 
 
-@register(PAPER, params=132_863_336, macs=7_609_090_048, stated=_stated("133M", "29.7", "10.5"))
+@builder
 def vgg11_lrn(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
     """VGG-11 with local response normalisation after its first convolution: A-LRN."""
     return build("vgg11_lrn", weights, VGG, A, None, True, **options)
 
 
-@register(PAPER, params=132_868_840, macs=7_609_090_048, departs=(NORM,))
+@builder
 def vgg11_bn(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
     """VGG-11 with BatchNorm."""
     return build("vgg11_bn", weights, VGG, A, nn.BatchNorm2d, **options)
 
 
-@register(PAPER, params=133_047_848, macs=11_308_466_176, stated=_stated("133M", "28.7", "9.9"))
+@builder
 def vgg13(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
     """VGG-13: configuration B."""
     return build("vgg13", weights, VGG, B, **options)
 
 
-@register(PAPER, params=133_053_736, macs=11_308_466_176, departs=(NORM,))
+@builder
 def vgg13_bn(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
     """VGG-13 with BatchNorm."""
     return build("vgg13_bn", weights, VGG, B, nn.BatchNorm2d, **options)
 
 
-@register(PAPER, params=133_638_952, macs=11_770_888_192, stated=_stated("134M", "28.1", "9.4"))
+@builder
 def vgg16_c(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
     """VGG-16 with 1x1 convolutions at the end of its last three blocks: configuration C."""
     return build("vgg16_c", weights, VGG, C, **options)
 
 
-@register(PAPER, params=138_357_544, macs=15_470_264_320, stated=_stated("138M", "27.0", "8.8"))
+@builder
 def vgg16(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
     """VGG-16: configuration D."""
     return build("vgg16", weights, VGG, D, **options)
 
 
-@register(PAPER, params=138_365_992, macs=15_470_264_320, departs=(NORM,))
+@builder
 def vgg16_bn(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
     """VGG-16 with BatchNorm."""
     return build("vgg16_bn", weights, VGG, D, nn.BatchNorm2d, **options)
 
 
-@register(PAPER, params=143_667_240, macs=19_632_062_464, stated=_stated("144M", "27.3", "9.0"))
+@builder
 def vgg19(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
     """VGG-19: configuration E."""
     return build("vgg19", weights, VGG, E, **options)
 
 
-@register(PAPER, params=143_678_248, macs=19_632_062_464, departs=(NORM,))
+@builder
 def vgg19_bn(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
     """VGG-19 with BatchNorm."""
     return build("vgg19_bn", weights, VGG, E, nn.BatchNorm2d, **options)

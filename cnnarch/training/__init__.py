@@ -13,7 +13,8 @@ from cnnarch.training.datasets import DATA_SETS, load_data
 from cnnarch.training.engine import Evaluation, evaluate, fit
 from cnnarch.training.history import History
 from cnnarch.training.machine import Machine
-from cnnarch.training.recipe import Recipe, find_recipe, list_recipes
+from cnnarch.training.recipe import Recipe
+from cnnarch.training.recipes import default_recipe, find_recipe, list_recipes
 from cnnarch.training.run import build_model, read_results, train
 from cnnarch.training.task import NonFiniteLossError
 
@@ -28,6 +29,7 @@ __all__ = [
     "Recipe",
     "TrainingStopped",
     "build_model",
+    "default_recipe",
     "evaluate",
     "find_recipe",
     "fit",

@@ -3,7 +3,6 @@
 import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from importlib.resources import files
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
@@ -14,7 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from cnnarch.blocks._checks import check_choice
 from cnnarch.blocks.initialization import RULES
 
-__all__ = ["Recipe", "find_recipe", "list_recipes"]
+__all__ = ["Recipe", "unknown_key"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,24 +243,3 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
 
 def _listed(names: Iterable[str]) -> str:
     return " or ".join(map(repr, sorted(names)))
-
-
-def list_recipes() -> list[str]:
-    """Names of the recipes that come with cnnarch."""
-    folder = files("cnnarch.training") / "recipes"
-    return sorted(
-        file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")
-    )
-
-
-def find_recipe(*names: str) -> Recipe:
-    """The first recipe of cnnarch's that has one of these names.
-
-    Raises:
-        ValueError: there is none, with the names that there are.
-    """
-    known = list_recipes()
-    for name in names:
-        if name in known:
-            return Recipe.load(str(files("cnnarch.training") / "recipes" / f"{name}.yaml"))
-    raise ValueError(f"there is no recipe {_listed(names)}; there are {', '.join(known)}")

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnnarch.facts.sheets import near_twins
 from cnnarch.weights.channels import Adapt, adapt_input, first_convolution
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.layouts import match, problems, report
 from cnnarch.weights.names import Match, classifier_names
 from cnnarch.weights.options import contradicted, norms
-from cnnarch.weights.porting.near_twins import hidden_near_twin
 from cnnarch.weights.source import Checkpoint, Source, read_checkpoint
 
 __all__ = ["Fit", "LoadReport", "fit", "load", "put", "recognise", "remember", "warn_of_rivals"]
@@ -94,8 +94,10 @@ def recognise(
     checkpoint: Checkpoint, model: nn.Module, options: Mapping[str, Any] | None = None
 ) -> Match:
     """Find whose names a checkpoint has; `options` as in `match`."""
-    near = hidden_near_twin(getattr(model, "builder", None), checkpoint.architecture)
-    if near is not None:
+    builder = getattr(model, "builder", None)
+    for near in near_twins(builder) if builder else ():
+        if not near.hidden or near.name != checkpoint.architecture:
+            continue
         raise WeightsError(
             f"{checkpoint.label} is {near.library}'s {near.name}, which is not {near.builder} "
             f"although its tensors are named alike. {near.reason}"

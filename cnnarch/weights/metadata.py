@@ -13,10 +13,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from cnnarch.facts.cards import Twin
+from cnnarch.facts.sheets import twins
 from cnnarch.weights.config import METADATA_KEY, parse_config
 from cnnarch.weights.entry import NOT_STATED, Preprocessing, Weights
 from cnnarch.weights.files import sha256
-from cnnarch.weights.porting.twins import Twin, twins
 from cnnarch.weights.safetensors_file import read_safetensors
 from cnnarch.weights.urls import hash_in_name
 

@@ -16,17 +16,9 @@ from cnnarch.blocks import SE, MBConv, StochasticDepth
 from cnnarch.models.efficientnet import EfficientNet, Scaling
 from cnnarch.testing import assert_close, assert_parameters, assert_stage_shapes
 from tests.oracles.in_order import assert_same_outputs
-from tests.reference import Row, reference_rows
 
-ROWS = reference_rows("efficientnet", "efficientnet_lite")
 PAPERS = [f"efficientnet_b{i}" for i in range(8)]
 LITES = [f"efficientnet_lite{i}" for i in range(5)]
-MODULES = {
-    "stem": "stem",
-    **{f"stage{2 + i}": f"stages.{i}" for i in range(7)},
-    "head_conv": "head.before",
-    "classifier": "head.classifier",
-}
 
 
 def on_meta(name: str = "efficientnet_b0", **options: object) -> EfficientNet:
@@ -45,12 +37,6 @@ def rates(model: nn.Module) -> dict[int, float]:
 
 
 # The table
-
-
-@pytest.mark.parametrize("row", ROWS, ids=str)
-def test_stages_have_the_reference_shapes(row: Row) -> None:
-    expected = {MODULES[name]: shape for name, shape in row.stage_shapes.items()}
-    assert_stage_shapes(on_meta(row.builder), expected, row.input_size)
 
 
 def test_stages_are_the_rows_of_table_1() -> None:

@@ -11,12 +11,9 @@ from torch import nn
 import cnnarch
 from cnnarch.blocks import LRN, AdaptiveAvgPool2d
 from cnnarch.models.vgg import VGG
-from cnnarch.testing import assert_close, assert_parameters, assert_stage_shapes
+from cnnarch.testing import assert_close, assert_parameters
 from tests.oracles.in_order import assert_same_outputs, copy_in_order
-from tests.reference import Row, reference_rows
 
-MODULES = {f"stage{i + 1}_pool": f"stages.{i}" for i in range(5)}
-MODULES |= {"fc6": "head.hidden.fc6", "fc7": "head.hidden.fc7", "fc8": "head.classifier"}
 NAMES = [f"vgg{depth}{form}" for depth in (11, 13, 16, 19) for form in ("", "_bn")]
 TINY = ((1, 4), (2, 8))
 
@@ -43,14 +40,6 @@ def with_values(module: nn.Module) -> nn.Module:
         elif isinstance(layer, nn.BatchNorm2d):
             layer.reset_parameters()
     return module
-
-
-@pytest.mark.parametrize("row", reference_rows("vgg"), ids=str)
-def test_stages_have_the_shapes_of_table_1(row: Row) -> None:
-    with torch.device("meta"):
-        model = row.build()
-    expected = {MODULES[name]: shape for name, shape in row.stage_shapes.items()}
-    assert_stage_shapes(model, expected, row.input_size)
 
 
 @pytest.mark.parametrize(("name", "depth"), [*((n, int(n[3:5])) for n in NAMES), ("vgg16_c", 16)])

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cnnarch.weights.porting.near_twins import NearTwin
-from cnnarch.weights.porting.twins import Twin
+from cnnarch.facts.cards import NearTwin, Twin
 
 MANY = 6000  # tensors: a thousand convolutions with their norms
 

@@ -5,29 +5,16 @@ import torch
 from torch import Tensor, nn
 
 import cnnarch
+from cnnarch.facts.cards import NearTwin, Twin
+from cnnarch.facts.sheets import near_twins, twins
 from cnnarch.testing import assert_close
 from cnnarch.weights import WeightsError, export, load, port
 from cnnarch.weights.layouts import match, problems
 from cnnarch.weights.loading import recognise
-from cnnarch.weights.porting.near_twins import NEAR_TWINS, NearTwin
-from cnnarch.weights.porting.twins import TWINS, Twin, twins
 from cnnarch.weights.source import Checkpoint
 from tests.oracles.libraries import build, randomise
 
-ONE_SIZE = {
-    ("timm", "mlp_mixer"),
-    ("torchvision", "alexnet"),
-    ("torchvision", "vgg"),
-    ("timm", "vgg"),
-    ("cadene", "inception_bn"),
-    ("cadene", "se_resnet"),
-    ("cadene", "senet"),
-}
-"""Their networks that take the size on the card alone, or another one only by pooling unevenly."""
-
-
-SAME_OTHERWISE = {"mobilenetv1_100h": {"activation": "relu6"}}
-"""Options that leave only the difference that the row names."""
+TWINS, NEAR_TWINS = twins(), near_twins()
 
 
 def called(twin: Twin | NearTwin) -> str:
@@ -59,9 +46,7 @@ def images_for(twin: Twin) -> Tensor:
     Halved again and again, 86 is even and odd by turns (43, 22, 11, 6), so that paddings and
     poolings must agree: where all maps are odd, TensorFlow's padding is symmetric.
     """
-    card = cnnarch.get_card(twin.builder)
-    fixed = (twin.library, card.family) in ONE_SIZE or twin.library == "pytorchcv"
-    side = card.input_size[-1] if fixed and card.family != "efficientnet" else 86
+    side = cnnarch.get_card(twin.builder).input_size[-1] if twin.one_size else 86
     noise = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1))
     return 10 * noise  # large enough for ReLU6 to cut off
 
@@ -161,9 +146,9 @@ def test_torchvision_s_eps_is_set(name: str) -> None:
     assert {match(theirs.state_dict(), ours).layout.needs(ours)["norm_eps"]} == eps
 
 
-@pytest.mark.parametrize("near", [n for n in NEAR_TWINS if n.shown], ids=called)
+@pytest.mark.parametrize("near", [n for n in NEAR_TWINS if not n.hidden], ids=called)
 def test_a_network_that_looks_alike_is_refused(near: NearTwin) -> None:
-    ours = cnnarch.get_model(near.builder, **SAME_OTHERWISE.get(near.name, {}))
+    ours = cnnarch.get_model(near.builder, **near.options)
     with pytest.raises(WeightsError) as caught:
         load(ours, random_tensors(near))
     lines = str(caught.value).splitlines()
@@ -173,7 +158,7 @@ def test_a_network_that_looks_alike_is_refused(near: NearTwin) -> None:
     assert lists_keys or "no tensor of the checkpoint belongs to" in lines[0]
 
 
-@pytest.mark.parametrize("near", [n for n in NEAR_TWINS if not n.shown], ids=called)
+@pytest.mark.parametrize("near", [n for n in NEAR_TWINS if n.hidden], ids=called)
 @torch.no_grad()
 def test_a_network_whose_tensors_hide_that_it_is_another_is_refused_by_its_name(
     near: NearTwin,

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 import cnnarch
-from cnnarch._cards import CARDS
+from cnnarch.facts.builders import families
 from cnnarch.training import (
     Recipe,
     build_model,
     datasets,
+    default_recipe,
     evaluate,
     find_recipe,
     fit,
@@ -136,17 +137,40 @@ SMALL_SETS = {"digits": 8, "mnist": 28, "fashion_mnist": 28, "cifar10": 32, "cif
 
 
 def test_every_family_has_a_recipe_for_every_small_data_set() -> None:
-    families = {card.family for card in CARDS.values()}
-    missing = {f"{f}-{d}" for f in families for d in SMALL_SETS} - set(list_recipes())
-    assert missing == set()
+    for family in families():
+        for data in SMALL_SETS:
+            assert find_recipe(f"{family}-{data}").source.endswith(".")
 
 
-@pytest.mark.parametrize("name", sorted(CARDS))
+def test_a_recipe_is_the_familys_with_what_the_data_set_asks_for() -> None:
+    """Learning rates of SGD are halved where batches are a quarter as large."""
+    digits, fashion = find_recipe("resnet-digits"), find_recipe("resnet50-fashion_mnist")
+    assert (digits.num_epochs, digits.batch_size, digits.learning_rate) == (20, 32, 0.05)
+    assert (fashion.num_epochs, fashion.batch_size, fashion.learning_rate) == (10, 128, 0.1)
+    assert (digits.resized_crop, digits.flip) == (0.6, False)
+    assert (fashion.crop_padding, fashion.flip) == (2, True)
+    assert digits.model_options == fashion.model_options == {"small_images": True}
+    adam = find_recipe("lenet5-digits")
+    assert (adam.optimizer, adam.learning_rate) == ("adam", 0.003)
+
+
+def test_a_sheet_may_override_its_recipe_for_one_network_and_one_data_set() -> None:
+    assert find_recipe("mixer_h14-mnist").model_options == {"image_size": 56}
+    assert find_recipe("mixer_s16-mnist").model_options == {"image_size": 64}
+    assert find_recipe("lenet-fashion_mnist").crop_padding == 0
+    assert find_recipe("nin_cifar-fashion_mnist").optimizer == "adamw"
+    assert find_recipe("nin_cifar-mnist").optimizer == "sgd"
+
+
+def test_a_network_on_other_data_has_the_default_recipe() -> None:
+    assert default_recipe("lenet5", "folder:photos") == find_recipe("default")
+
+
+@pytest.mark.parametrize("name", cnnarch.list_models())
 def test_a_networks_recipes_give_it_images_and_options_that_it_accepts(name: str) -> None:
     """Of every network: its recipe's options exist and its images are large enough."""
-    family = CARDS[name].family
     for data, own in SMALL_SETS.items():
-        recipe = find_recipe(f"{name}-{data}", f"{family}-{data}")
+        recipe = default_recipe(name, data)
         with torch.device("meta"):
             model = cnnarch.get_model(name, **recipe.model_options)
         side = recipe.image_resolution or max(own, model.min_input_size)

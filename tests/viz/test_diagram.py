@@ -8,7 +8,6 @@ import torch
 
 import cnnarch
 from cnnarch import viz
-from cnnarch._cards import CARDS
 
 
 def texts(figure: Any) -> list[str]:
@@ -32,7 +31,7 @@ def test_stages_stand_with_shape_parameters_and_work() -> None:
 
 
 def test_stages_add_up_to_the_whole() -> None:
-    card = CARDS["densenet121"]
+    card = cnnarch.get_card("densenet121")
     found = texts(viz.diagram(cnnarch.densenet121()))
     numbers = [int(t.replace(",", "")) for t in found if t.replace(",", "").isdigit()]
     numbers = numbers[: numbers.index(1000)] + numbers[numbers.index(1000) + 1 :]  # logits' shape

@@ -13,10 +13,10 @@ import torchvision
 from torchvision.models import get_model_weights
 
 import cnnarch
+from cnnarch.facts.sheets import twins
 from cnnarch.weights import Preprocessing, Weights, get_weights
 from cnnarch.weights.entry import NOT_STATED
 from cnnarch.weights.metadata import _as_json, collect
-from cnnarch.weights.porting.twins import TWINS, twins
 
 ENTRIES = [e for name in cnnarch.list_models(weights=True) for e in get_weights(name).values()]
 TORCHVISION = [
@@ -142,7 +142,7 @@ def test_every_entry_has_an_address_a_check_and_options_that_build(entry: Weight
 
 def test_all_torchvision_networks_that_are_here_have_their_checkpoints() -> None:
     with_weights = set(cnnarch.list_models(weights=True))
-    assert {t.builder for t in TWINS if t.library == "torchvision"} <= with_weights
+    assert {t.builder for t in twins() if t.library == "torchvision"} <= with_weights
     assert "plain18" not in with_weights
     assert cnnarch.get_card("resnet50").weights[:2] == ("IMAGENET1K_V2", "IMAGENET1K_V1")
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 import cnnarch
 from cnnarch.blocks.conv import ConvNormAct
+from cnnarch.facts.sheets import twins
 from cnnarch.testing import assert_close, calibrate
 from cnnarch.weights import WeightsError, export, port
 from cnnarch.weights.names import pair_names, see
 from cnnarch.weights.porting import Layout, Pair, layouts_of
-from cnnarch.weights.porting.twins import TWINS
 
 X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
@@ -46,7 +46,7 @@ def test_the_same_tensors_give_the_same_logits_both_ways(depth: int, make: Any) 
 
 
 @pytest.mark.parametrize(
-    "twin", [t for t in TWINS if t.library != "timm"], ids=lambda t: f"{t.library}-{t.name}"
+    "twin", [t for t in twins() if t.library != "timm"], ids=lambda t: f"{t.library}-{t.name}"
 )
 def test_every_twin_has_a_layout_that_names_each_tensor_once(twin: Any) -> None:
     with torch.device("meta"):

@@ -1,0 +1,207 @@
+"""Fact sheets: `models/<family>.toml`, read when one of its facts is first asked for."""
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cnnarch.facts.builders import BUILDERS, families, family_of, option_parameters
+from cnnarch.facts.cards import Counts, Form, ModelCard, NearTwin, Paper, Stated, Twin
+from cnnarch.facts.schema import FAMILY_KEYS, FIGURES, LIBRARIES, sheet_faults
+
+__all__ = [
+    "Facts",
+    "Sheet",
+    "SheetError",
+    "aliases",
+    "facts_of",
+    "make_card",
+    "near_twins",
+    "parse_sheet",
+    "read_sheet",
+    "twins",
+]
+
+FOLDER = Path(__file__).parent.parent / "models"
+
+
+class SheetError(ValueError):
+    """A sheet that does not keep the schema; the message names file and key."""
+
+
+class Facts(NamedTuple):
+    """What a sheet says of one network.
+
+    Args:
+        paper: None for a network that no paper defines.
+        departs: each difference from the paper, in a sentence.
+        min_input_size: the smallest side in pixels that the default form accepts.
+        forms: the default form, then those of other options or sizes.
+        twins: the same networks in other libraries.
+        near_twins: networks of other libraries that look the same and are not.
+        rows: module paths of rows of the paper's table that are not stages.
+        recipe: as the family's, with what is different for this network.
+    """
+
+    paper: Paper | None
+    departs: tuple[str, ...]
+    min_input_size: int
+    forms: tuple[Form, ...]
+    twins: tuple[Twin, ...]
+    near_twins: tuple[NearTwin, ...]
+    rows: Mapping[str, str]
+    recipe: Mapping[str, Any]
+
+
+class Sheet(NamedTuple):
+    """The facts of a family.
+
+    Args:
+        idea: a few sentences that a student can follow.
+        recipe: how the family is trained by default, as keys of a recipe; those under "on" are
+            for one data set.
+        usual: the network that the family's aliases stand for.
+        aliases: names that the command takes for `usual`.
+        networks: facts by builder.
+    """
+
+    idea: str
+    recipe: Mapping[str, Any]
+    usual: str | None
+    aliases: tuple[str, ...]
+    networks: Mapping[str, Facts]
+
+
+@cache
+def read_sheet(family: str) -> Sheet:
+    """The sheet of a family.
+
+    Raises:
+        SheetError: it does not keep the schema.
+    """
+    import tomllib  # takes a tenth of the time of importing cnnarch
+
+    path = FOLDER / f"{family}.toml"
+    sheet = tomllib.loads(path.read_text("utf-8"))
+    builders = {
+        name: option_parameters(build.__annotations__["return"])
+        for name, build in BUILDERS.items()
+        if family_of(name) == family
+    }
+    if faults := sheet_faults(path.name, sheet, builders):
+        raise SheetError(faults[0])
+    return parse_sheet(sheet)
+
+
+def facts_of(name: str) -> Facts:
+    """What the sheet of its family says of a network."""
+    return read_sheet(family_of(name)).networks[name]
+
+
+def make_card(name: str, weights: tuple[str, ...] = ()) -> ModelCard:
+    """The card of a network; `weights` are the tags of its checkpoints."""
+    facts, build = facts_of(name), BUILDERS[name]
+    default, *others = facts.forms
+    options = option_parameters(build.__annotations__["return"])
+    return ModelCard(
+        name=name,
+        family=family_of(name),
+        paper=facts.paper,
+        input_size=default.input_size,
+        num_classes=options["num_classes"].default,
+        params=default.params,
+        macs=default.macs,
+        stated=default.stated,
+        departs=facts.departs,
+        rows=tuple(others),
+        build=build,
+        min_input_size=facts.min_input_size,
+        weights=weights,
+    )
+
+
+@cache
+def aliases() -> dict[str, str]:
+    """The network that each alias of a family stands for."""
+    sheets = [read_sheet(family) for family in families()]
+    return {alias: str(sheet.usual) for sheet in sheets for alias in sheet.aliases}
+
+
+def twins(builder: str | None = None, library: str | None = None) -> list[Twin]:
+    """Twins of one of our builders, in one library, both or all."""
+    names = BUILDERS if builder is None else (builder,)
+    found = [twin for name in names for twin in facts_of(name).twins]
+    return [twin for twin in found if library in (None, twin.library)]
+
+
+def near_twins(builder: str | None = None) -> list[NearTwin]:
+    """Near twins of one of our builders, or all."""
+    names = BUILDERS if builder is None else (builder,)
+    return [near for name in names for near in facts_of(name).near_twins]
+
+
+def parse_sheet(sheet: Mapping[str, Any]) -> Sheet:
+    """A sheet that keeps the schema, as values."""
+    names = [name for name in sheet if name not in FAMILY_KEYS]
+    return Sheet(
+        idea=sheet["idea"],
+        recipe=sheet.get("recipe", {}),
+        usual=sheet.get("usual"),
+        aliases=tuple(sheet.get("aliases", ())),
+        networks={name: _facts(name, sheet[name], sheet) for name in names},
+    )
+
+
+def _facts(name: str, facts: Mapping[str, Any], sheet: Mapping[str, Any]) -> Facts:
+    notes, one_size = sheet.get("notes", {}), sheet.get("one_size", ())
+    size = facts.get("input_size", sheet["input_size"])
+    forms = [{key: v for key, v in facts.items() if key != "options"}, *facts.get("forms", ())]
+    paper = facts.get("paper", sheet["paper"])
+    found = [_elsewhere(row) for row in facts.get("twins", ())]
+    alike = [_elsewhere(row) for row in facts.get("near_twins", ())]
+    return Facts(
+        paper=Paper(**paper) if paper else None,
+        departs=tuple(sheet["departures"][key] for key in facts.get("departs", ())),
+        min_input_size=facts.get("min_input_size", sheet.get("min_input_size")),
+        forms=tuple(_form({"input_size": size, **form}, sheet) for form in forms),
+        twins=tuple(
+            Twin(name, **{**row, "note": notes.get(row.get("note"), "")})._replace(
+                one_size=row["library"] in one_size
+            )
+            for row in found
+        ),
+        near_twins=tuple(
+            NearTwin(name, **{**row, "reason": notes[row["reason"]]}) for row in alike
+        ),
+        rows={**sheet.get("rows", {}), **facts.get("rows", {})},
+        recipe={**sheet.get("recipe", {}), **facts.get("recipe", {})},
+    )
+
+
+def _form(form: Mapping[str, Any], sheet: Mapping[str, Any]) -> Form:
+    stages = form.get("stages", {})
+    shapes = sheet["stages"][stages] if isinstance(stages, str) else stages
+    return Form(
+        options=form.get("options", {}),
+        params=form["params"],
+        macs=form["macs"],
+        input_size=tuple(form["input_size"]),
+        stated=tuple(_stated(form.get("printed", ()), sheet.get("notes", {}))),
+        stages={row: tuple(shape) for row, shape in shapes.items()},
+        counted_from=form["counted_from"],
+        fused=Counts(**form["fused"]) if "fused" in form else None,
+    )
+
+
+def _stated(printed: Any, notes: Mapping[str, str]) -> Iterator[Stated]:
+    for row in printed:
+        why = notes[row["differs"]] if "differs" in row else ""
+        for figure in (key for key in row if key in FIGURES):
+            yield Stated(figure, row[figure], row["source"], why, row.get("confirmed", True))
+
+
+def _elsewhere(row: Mapping[str, Any]) -> dict[str, Any]:
+    """`{timm = "resnet50"}` as library and name."""
+    (library,) = row.keys() & set(LIBRARIES)
+    rest = {key: value for key, value in row.items() if key != library}
+    return {"library": library, "name": row[library], **rest}

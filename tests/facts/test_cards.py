@@ -1,0 +1,98 @@
+"""Cards: reading printed numbers, entering networks, telling what agrees."""
+
+from decimal import Decimal
+
+import pytest
+
+import cnnarch
+from cnnarch.facts.builders import builder
+from cnnarch.facts.cards import Paper, Stated, printed_number
+
+
+@pytest.mark.parametrize(
+    ("printed", "value", "unit"),
+    [
+        ("138M", "138000000", "1000000"),
+        ("3.8B", "3800000000", "100000000"),
+        ("0.39B", "390000000", "10000000"),
+        ("4.25G", "4250000000", "10000000"),
+        ("60,000", "60000", "1"),
+        ("22.85", "22.85", "0.01"),
+    ],
+)
+def test_printed_numbers_are_read_with_their_last_digit(
+    printed: str, value: str, unit: str
+) -> None:
+    assert printed_number(printed) == (Decimal(value), Decimal(unit))
+
+
+def test_a_figure_agrees_within_one_unit_of_its_last_digit() -> None:
+    """Papers round or truncate: 3.858 G is printed 3.8."""
+    stated = Stated("macs", "3.8B", "Table 1")
+    assert stated.agrees(3_857_973_248)
+    assert stated.agrees(3_701_000_000)
+    assert not stated.agrees(3_900_000_000)
+    assert not stated.agrees(3_700_000_000)
+
+
+def test_errors_and_unconfirmed_figures_are_not_compared() -> None:
+    assert not Stated("top1_err", "22.85", "Table 3").compared
+    assert not Stated("macs", "1.5B", "about", confirmed=False).compared
+
+
+def test_a_name_can_be_taken_once() -> None:
+    with pytest.raises(ValueError, match="'resnet18' is registered already"):
+        builder(cnnarch.resnet18)
+
+
+def test_a_card_says_what_the_network_is() -> None:
+    card = cnnarch.get_card("resnet50")
+    assert (card.family, card.year, card.num_classes) == ("resnet", 2015, 1000)
+    assert card.paper is not None
+    assert card.paper.link == "https://arxiv.org/abs/1512.03385"
+    assert card.min_input_size == 1
+    assert any("1x1" in sentence for sentence in card.departs)
+    assert (
+        Paper("T", "A", 1998, url="https://example.org/a.pdf").link == "https://example.org/a.pdf"
+    )
+
+
+def test_families_are_the_files_they_stand_in() -> None:
+    assert cnnarch.list_models(family="resnet") == sorted(
+        ["plain18", "plain34", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+    )
+    with pytest.raises(ValueError, match="no family 'resnets'; did you mean 'resnet'"):
+        cnnarch.list_models(family="resnets")
+
+
+def test_patterns_are_shell_wildcards() -> None:
+    assert cnnarch.list_models("resnet1?") == ["resnet18"]
+    assert cnnarch.list_models("nothing*") == []
+
+
+def test_se_resnext_stands_with_se_resnet() -> None:
+    family = cnnarch.list_models(family="se_resnet")
+    assert {"se_resnext50_32x4d", "se_resnext101_32x4d"} < set(family)
+    assert cnnarch.list_models(family="senet") == ["senet154"]
+
+
+def test_neither_names_nor_cards_build_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object, **_options: object) -> None:
+        raise AssertionError("a network was built")
+
+    monkeypatch.setattr(cnnarch.ImageClassifier, "__init__", refuse)
+    cnnarch.get_card.cache_clear()
+    assert len(cnnarch.list_models()) == len(set(cnnarch.list_models()))
+    for name in cnnarch.list_models():
+        cnnarch.get_card(name)
+
+
+@pytest.mark.parametrize("name", cnnarch.list_models())
+def test_a_card_is_complete(name: str) -> None:
+    card = cnnarch.get_card(name)
+    assert card.name == name == card.build.__name__
+    assert card.params > 0
+    assert card.macs > 0
+    assert len(card.input_size) == 3
+    assert all(sentence.endswith(".") for sentence in card.departs)
+    assert card.paper is not None or card.stated == ()

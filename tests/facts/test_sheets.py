@@ -1,0 +1,197 @@
+"""Fact sheets: each keeps the schema, and what does not is named by file and key."""
+
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+
+import cnnarch
+from cnnarch.facts import sheets
+from cnnarch.facts.builders import BUILDERS, families, family_of, option_parameters
+from cnnarch.facts.schema import alias_faults, sheet_faults
+from cnnarch.facts.sheets import SheetError, aliases, facts_of, parse_sheet, read_sheet
+
+GOOD = """
+idea = "A network."
+usual = "net"
+aliases = ["n"]
+input_size = [3, 32, 32]
+min_input_size = 1
+one_size = ["timm"]
+
+[paper]
+title = "On nets"
+authors = "A, B"
+year = 2020
+arxiv = "2001.00001"
+
+[recipe]
+learning_rate = 0.1
+[recipe.on.mnist]
+learning_rate = 0.2
+
+[departures]
+wider = "It is wider."
+[notes]
+same = "Nothing to know."
+other = "Another head."
+rounded = "Rounded."
+
+[rows]
+pool = "stages.0.pool"
+
+[stages.all]
+conv1 = [8, 32, 32]
+
+[net]
+params = 1_000
+macs = 2_000
+departs = ["wider"]
+stages = "all"
+counted_from = "hand arithmetic"
+printed = [
+  { params = "1.1K", source = "Table 1", differs = "rounded" },
+  { top1_err = "20.1", top5_err = "5.0", source = "Table 2", confirmed = false },
+]
+twins = [{ timm = "their_net", options = { width = 2 }, tolerance = 1e-5, note = "same" }]
+near_twins = [{ torchvision = "net", reason = "other", hidden = true }]
+
+[[net.forms]]
+options = { width = 2 }
+params = 4_000
+macs = 8_000
+counted_from = "timm their_net"
+fused = { params = 3_900, macs = 8_000 }
+"""
+OPTIONS = {"net": ("width", "num_classes")}
+
+
+def parsed(text: str = GOOD, **changes: object) -> dict[str, Any]:
+    return {**tomllib.loads(text), **changes}
+
+
+def faults(sheet: Mapping[str, Any]) -> list[str]:
+    return sheet_faults("net.toml", sheet, OPTIONS)
+
+
+def test_a_sheet_is_read_as_it_is_written() -> None:
+    assert faults(parsed()) == []
+    sheet = parse_sheet(parsed())
+    facts = sheet.networks["net"]
+    default, wide = facts.forms
+    assert (sheet.usual, sheet.aliases, sheet.idea) == ("net", ("n",), "A network.")
+    assert facts.paper is not None
+    assert facts.paper.link == "https://arxiv.org/abs/2001.00001"
+    assert facts.departs == ("It is wider.",)
+    assert (default.params, default.macs, default.input_size) == (1000, 2000, (3, 32, 32))
+    assert default.stages == {"conv1": (8, 32, 32)}
+    assert [(s.figure, s.printed, s.departs, s.confirmed) for s in default.stated] == [
+        ("params", "1.1K", "Rounded.", True),
+        ("top1_err", "20.1", "", False),
+        ("top5_err", "5.0", "", False),
+    ]
+    assert (wide.options, wide.params, wide.fused) == ({"width": 2}, 4000, (3900, 8000))
+    (twin,), (near,) = facts.twins, facts.near_twins
+    assert (twin.library, twin.name, twin.options) == ("timm", "their_net", {"width": 2})
+    assert (twin.tolerance, twin.note, twin.one_size) == (1e-5, "Nothing to know.", True)
+    assert (near.library, near.name, near.reason, near.hidden) == (
+        *("torchvision", "net", "Another head."),
+        True,
+    )
+    assert facts.recipe == {"learning_rate": 0.1, "on": {"mnist": {"learning_rate": 0.2}}}
+    assert facts.rows == {"pool": "stages.0.pool"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("usual =", "usul =", "unknown key 'usul'; did you mean 'usual'?"),
+        ("params = 1_000\n", "", "net: params is missing"),
+        ("params = 1_000\n", 'params = "1K"\n', "net: params must be a whole number, got '1K'"),
+        ("macs = 2_000", "macs = true", "net: macs must be a whole number, got True"),
+        (
+            'counted_from = "hand arithmetic"',
+            'counted_frm = "x"',
+            "net: unknown key 'counted_frm'; did you mean 'counted_from'?",
+        ),
+        ("{ timm =", "{ tim =", "net.twins[0]: unknown key 'tim'; did you mean 'timm'?"),
+        ("{ timm =", "{ torchvision = 'a', timm =", "net.twins[0]: needs exactly one of"),
+        ("tolerance = 1e-5", "tolerance = 1", "net.twins[0]: tolerance must be a number"),
+        (
+            "{ width = 2 }, tol",
+            "{ widht = 2 }, tol",
+            "net.twins[0].options: net has no option 'widht'; did you mean 'width'?",
+        ),
+        ('reason = "other"', 'reason = "othr"', "net.near_twins[0]: there is no notes.othr; did"),
+        (', reason = "other"', "", "net.near_twins[0]: reason is missing"),
+        ('departs = ["wider"]', "", "departures.wider is used by no network"),
+        ('"It is wider."', '"It is wider"', "departures.wider must end with a full stop"),
+        ('stages = "all"', 'stages = "al"', "net.stages: there is no stages.al; did you mean"),
+        (', source = "Table 1"', "", "net.printed[0]: source is missing"),
+        ("fused = { params = 3_900,", "fused = {", "net.forms[0].fused: params is missing"),
+        ("options = { width = 2 }\n", "", "net.forms[0]: needs options or input_size"),
+        ("min_input_size = 1\n", "", "net: min_input_size is missing"),
+        ('usual = "net"', 'usual = "nett"', "usual: 'nett' is no network of this family"),
+        ('["timm"]', '["tim"]', "one_size: unknown library 'tim'"),
+        ("year = 2020\n", "", "paper: year is missing"),
+    ],
+)
+def test_what_is_wrong_is_named_by_file_and_key(old: str, new: str, fault: str) -> None:
+    assert old in GOOD
+    found = faults(parsed(GOOD.replace(old, new, 1)))
+    assert any(line.startswith(f"net.toml: {fault}") for line in found), found
+
+
+def test_a_network_without_facts_is_missing() -> None:
+    assert "b.toml: net is missing" in sheet_faults("b.toml", {"idea": "x"}, OPTIONS)
+
+
+def test_an_alias_can_be_taken_once() -> None:
+    both = {"a.toml": parsed(), "b.toml": parsed()}
+    assert alias_faults(both, ["net"]) == ["b.toml: aliases: 'n' is taken by a.toml"]
+    named = {"a.toml": parsed(aliases=["other"])}
+    assert alias_faults(named, ["net", "other"]) == [
+        "a.toml: aliases: 'other' is the name of a network"
+    ]
+
+
+def test_reading_a_sheet_with_a_fault_raises(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    (tmp_path / "resnet.toml").write_text("idea = 3\n")
+    monkeypatch.setattr(sheets, "FOLDER", tmp_path)
+    read_sheet.cache_clear()
+    with pytest.raises(SheetError, match=r"resnet\.toml: idea must be a string, got 3"):
+        read_sheet("resnet")
+
+
+@pytest.mark.parametrize("family", families())
+def test_every_sheet_keeps_the_schema(family: str) -> None:
+    builders = {
+        name: option_parameters(build.__annotations__["return"])
+        for name, build in BUILDERS.items()
+        if family_of(name) == family
+    }
+    path = sheets.FOLDER / f"{family}.toml"
+    assert sheet_faults(path.name, tomllib.loads(path.read_text()), builders) == []
+
+
+def test_every_model_file_has_a_sheet_and_no_alias_stands_twice() -> None:
+    files = {path.stem for path in sheets.FOLDER.glob("*.toml")}
+    assert files == set(families())
+    read = {f: tomllib.loads((sheets.FOLDER / f"{f}.toml").read_text()) for f in files}
+    assert alias_faults(read, BUILDERS) == []
+
+
+def test_aliases_are_the_names_that_people_type() -> None:
+    assert {"resnet": "resnet18", "cnn": "convnet", "senet": "se_resnet18"}.items() <= (
+        aliases().items()
+    )
+
+
+@pytest.mark.parametrize("name", cnnarch.list_models())
+def test_the_smallest_side_is_the_networks(name: str) -> None:
+    with torch.device("meta"):
+        assert cnnarch.get_model(name).min_input_size == facts_of(name).min_input_size
