@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from cnnarch._cards import CARDS
+from cnnarch._version import __version__ as __version__
 from cnnarch.contract.auxiliary import AuxLogits
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.models.alexnet import *
@@ -59,8 +60,6 @@ if TYPE_CHECKING:
     from cnnarch.finetuning import param_groups as param_groups
     from cnnarch.finetuning import set_inplace as set_inplace
     from cnnarch.finetuning import unfreeze as unfreeze
-
-__version__ = "0.1.0"
 
 _ROOMS = (
     "analysis",

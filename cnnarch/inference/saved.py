@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnnarch._version import __version__
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.inference._measure import difference, usable_threads
 from cnnarch.inference._requests import PRECISIONS
@@ -197,9 +198,7 @@ def _changed(facts: Mapping[str, Any], engine: Engine, precision: str) -> str:
 
 
 def _versions(engine: Engine) -> dict[str, str | None]:
-    import cnnarch
-
-    found: dict[str, str | None] = {"cnnarch": cnnarch.__version__}
+    found: dict[str, str | None] = {"cnnarch": __version__}
     for package in engine.packages:
         try:
             found[package] = version(package)
