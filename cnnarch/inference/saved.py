@@ -34,9 +34,8 @@ from cnnarch.inference.engines import ENGINES, PLAIN, Engine, Source
 from cnnarch.inference.optimize import optimize
 from cnnarch.inference.optimized import Optimized, make_ready
 from cnnarch.inference.report import Candidate, Report
+from cnnarch.preprocessing import Preprocessing, preprocessing_from
 from cnnarch.registry import from_pretrained
-from cnnarch.weights import Preprocessing
-from cnnarch.weights.entry import preprocessing_from
 from cnnarch.weights.files import open_regular, sha256
 
 __all__ = ["load_optimized", "save_optimized"]

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cnnarch.weights.entry import Preprocessing, preprocessing_from
+from cnnarch.preprocessing import Preprocessing, preprocessing_from
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.files import open_regular
 

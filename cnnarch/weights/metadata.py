@@ -13,8 +13,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from cnnarch.preprocessing import Preprocessing
 from cnnarch.weights.config import METADATA_KEY, parse_config
-from cnnarch.weights.entry import NOT_STATED, Preprocessing, Weights
+from cnnarch.weights.entry import NOT_STATED, Weights
 from cnnarch.weights.files import sha256
 from cnnarch.weights.porting.twins import Twin, twins
 from cnnarch.weights.safetensors_file import read_safetensors

@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from cnnarch._version import __version__
+from cnnarch.preprocessing import Preprocessing
 from cnnarch.weights.config import CONFIG, METADATA_KEY, TENSORS, Config
-from cnnarch.weights.entry import Preprocessing
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.files import replacing
 

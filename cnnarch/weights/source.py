@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
+from cnnarch.preprocessing import Preprocessing
 from cnnarch.weights.config import CONFIG, METADATA_KEY, Config, parse_config, read_config
-from cnnarch.weights.entry import Preprocessing, Weights, find_by_url, find_weights, get_weights
+from cnnarch.weights.entry import Weights, find_by_url, find_weights, get_weights
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.fetching import ON_HUB, fetch
 from cnnarch.weights.files import hash_matches, sha256

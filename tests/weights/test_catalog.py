@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import PIL.Image
 import pytest
 import timm
@@ -13,7 +12,7 @@ import torchvision
 from torchvision.models import get_model_weights
 
 import cnnarch
-from cnnarch.weights import Preprocessing, Weights, get_weights
+from cnnarch.weights import Weights, get_weights
 from cnnarch.weights.entry import NOT_STATED
 from cnnarch.weights.metadata import _as_json, collect
 from cnnarch.weights.porting.twins import TWINS, twins
@@ -158,24 +157,6 @@ def photograph() -> PIL.Image.Image:
     return PIL.Image.fromarray(load_sample_image("china.jpg"))
 
 
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("size", [(224, 256), (96, 97), (500, 500)])
-def test_images_and_tensors_become_the_same_input(
-    interpolation: str, size: tuple[int, int]
-) -> None:
-    """Far within one step of 8 bits, 1/255: from PIL images, bytes and floats."""
-    preprocessing = Preprocessing(*size, interpolation, mean=(0.0,) * 3, std=(1.0,) * 3)
-    transform, image = preprocessing.transform(), photograph()
-    expected = transform(image)
-    assert expected.shape == (3, size[0], size[0])
-    assert (expected.min(), expected.max()) >= (0, 0.5)
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    for tensor in (pixels, pixels / 255, pixels[None].expand(2, -1, -1, -1)):
-        found = transform(tensor)
-        found = found if found.dim() == 3 else found[1]
-        assert torch.equal(found, expected)
-
-
 @pytest.mark.parametrize("name", ["resnet50", "efficientnet_b0"])
 def test_the_transform_is_torchvisions_preset(name: str) -> None:
     """Within one step of 8 bits, by which PIL's own resizing differs from torch's."""
@@ -185,32 +166,3 @@ def test_the_transform_is_torchvisions_preset(name: str) -> None:
     image = photograph()
     difference = (preprocessing.transform()(image) - member.transforms()(image)).abs()
     assert (difference * torch.tensor(preprocessing.std)[:, None, None]).max() <= 1.001 / 255
-
-
-def test_palettes_transparency_and_grey_are_made_colours() -> None:
-    transform = Preprocessing(32, 32, mean=(0.0,) * 3, std=(1.0,) * 3).transform()
-    red = PIL.Image.new("RGB", (40, 40), (255, 0, 0))
-    for image in (red, red.convert("RGBA"), red.convert("P")):
-        assert transform(image).mean((1, 2)).tolist() == [1, 0, 0]
-    assert transform(PIL.Image.new("L", (40, 40), 255)).shape == (3, 32, 32)
-    assert transform(torch.ones(1, 40, 40)).shape == (3, 32, 32)
-    with pytest.raises(ValueError, match=r"expected 3 channels, got \(4, 40, 40\)"):
-        transform(torch.ones(4, 40, 40))
-
-
-def test_a_network_of_grey_images_gets_grey_images() -> None:
-    transform = Preprocessing(32, 32, mean=(0.0,), std=(1.0,)).transform()
-    red = PIL.Image.new("RGB", (40, 40), (255, 0, 0))
-    pixels = torch.zeros(3, 40, 40)
-    pixels[0] = 1
-    for image in (red, pixels):
-        assert transform(image).shape == (1, 32, 32)
-        assert abs(transform(image).mean().item() - 0.299) < 2 / 255
-
-
-def test_a_transform_goes_to_worker_processes() -> None:
-    import pickle
-
-    transform = Preprocessing(32, 32).transform()
-    again = pickle.loads(pickle.dumps(transform))
-    assert torch.equal(again(photograph()), transform(photograph()))
