@@ -1,7 +1,6 @@
-"""The catalog says what torchvision and timm say, and nothing else."""
+"""The catalog says what torchvision and timm say of the checkpoints that they have."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import PIL.Image
@@ -14,8 +13,8 @@ from torchvision.models import get_model_weights
 import cnnarch
 from cnnarch.weights import Weights, get_weights
 from cnnarch.weights.entry import NOT_STATED
-from cnnarch.weights.metadata import _as_json, collect
-from cnnarch.weights.porting.twins import TWINS, twins
+from cnnarch.weights.porting.twins import twins
+from tests.oracles.catalog import CATALOG, as_json, collect, facts_of
 
 ENTRIES = [e for name in cnnarch.list_models(weights=True) for e in get_weights(name).values()]
 TORCHVISION = [
@@ -24,12 +23,27 @@ TORCHVISION = [
     for member in get_model_weights(twin.name)
 ]
 FEATURES = torchvision.models.VGG16_Weights.IMAGENET1K_FEATURES  # has no classes
-CATALOG = Path(cnnarch.weights.__file__).with_name("catalog.json")
 
 
-def test_the_file_is_what_the_libraries_say_today() -> None:
-    """Run `python -m cnnarch.weights.metadata` after adding rows to porting/twins.py."""
-    assert json.loads(CATALOG.read_text()) == json.loads(_as_json(collect()))
+def test_what_the_installed_libraries_know_is_what_they_say() -> None:
+    """After adding twins, run `python -m tests.oracles.catalog`.
+
+    Versions of timm add, drop and rename checkpoints, so it is not asserted that the catalog has
+    all of timm's, that timm still has all of the catalog's, nor what their tags are called here.
+    """
+    said = {(e.network, e.url): e for entries in collect().values() for e in entries.values()}
+    known = [e for e in ENTRIES if (e.network, e.url) in said]
+    for entry in known:
+        theirs = facts_of(said[entry.network, entry.url])
+        assert facts_of(entry) == theirs, f"{entry.network} {entry.tag}"
+    assert {e.layout for e in known} == {e.layout for e in ENTRIES}
+    have = {(e.network, e.url) for e in ENTRIES}
+    assert {key for key, e in said.items() if e.layout != "timm"} <= have
+
+
+def test_the_file_is_written_by_its_tool() -> None:
+    names = json.loads(CATALOG.read_text())
+    assert CATALOG.read_text() == as_json({name: get_weights(name) for name in names})
 
 
 @pytest.mark.parametrize(("builder", "member"), TORCHVISION, ids=lambda v: str(v))
@@ -110,7 +124,10 @@ TIMM = [e for e in ENTRIES if e.layout == "timm"]
 def test_timms_facts_are_copied(entry: Weights) -> None:
     names = {f"{t.name}.*" for t in twins(entry.network, "timm")}
     configs = [timm.models.get_pretrained_cfg(n) for p in names for n in timm.list_pretrained(p)]
-    (config,) = [c for c in configs if entry.url in (f"hf-hub:{c.hf_hub_id}", c.url)]
+    found = [c for c in configs if entry.url in (f"hf-hub:{c.hf_hub_id}", c.url)]
+    if not found:
+        pytest.skip(f"timm {timm.__version__} does not list it")
+    (config,) = found
     assert entry.architecture == config.architecture
     assert entry.num_classes == config.num_classes
     assert (config.license or NOT_STATED) == entry.license
@@ -141,7 +158,7 @@ def test_every_entry_has_an_address_a_check_and_options_that_build(entry: Weight
 
 def test_all_torchvision_networks_that_are_here_have_their_checkpoints() -> None:
     with_weights = set(cnnarch.list_models(weights=True))
-    assert {t.builder for t in TWINS if t.library == "torchvision"} <= with_weights
+    assert {t.builder for t in twins(library="torchvision")} <= with_weights
     assert "plain18" not in with_weights
     assert cnnarch.get_card("resnet50").weights[:2] == ("IMAGENET1K_V2", "IMAGENET1K_V1")
 
