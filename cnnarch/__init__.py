@@ -9,6 +9,7 @@ Importing it loads torch alone. The rooms below load when they are first touched
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from cnnarch._version import __version__ as __version__
 from cnnarch.contract.auxiliary import AuxLogits
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.facts.builders import BUILDERS
@@ -59,8 +60,6 @@ if TYPE_CHECKING:
     from cnnarch.finetuning import param_groups as param_groups
     from cnnarch.finetuning import set_inplace as set_inplace
     from cnnarch.finetuning import unfreeze as unfreeze
-
-__version__ = "0.1.0"
 
 _ROOMS = (
     "analysis",

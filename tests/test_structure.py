@@ -6,8 +6,10 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 import pytest
 
@@ -19,52 +21,90 @@ FILES = sorted(ROOT.rglob("*.py"))
 # A room may import the rooms named here, and itself.
 ALLOWED = {
     "facts": set(),
+    "_version": set(),
+    "images": set(),
+    "preprocessing": {"images"},
     "blocks": set(),
     "contract": {"facts", "blocks"},
     "models": {"facts", "blocks", "contract"},
-    "weights": {"blocks", "facts"},
-    "registry": {"facts", "contract"},
+    "weights": {"_version", "blocks", "facts", "preprocessing"},
+    "registry": {"facts", "contract", "weights"},
     "analysis": {"facts", "contract"},
     "testing": {"analysis", "contract"},
-    "images": set(),
     "dilation": {"blocks", "contract"},
     "backbones": {"contract", "dilation", "registry"},
     "finetuning": {"blocks", "contract", "registry"},
     "embedding": {"blocks", "contract", "images", "registry"},
     "inference": {
-        *("facts", "analysis", "blocks", "contract", "images", "models", "registry", "weights"),
+        *("facts", "_version", "analysis", "blocks", "contract", "images", "models"),
+        *("preprocessing", "registry", "weights"),
     },
     "viz": {"facts", "analysis", "blocks", "contract", "images", "registry"},
     "training": {
-        *("facts", "analysis", "blocks", "contract", "images", "registry", "viz", "weights"),
+        *("facts", "_version", "analysis", "blocks", "contract", "images", "preprocessing"),
+        *("registry", "viz", "weights"),
     },
 }
 # A call, not a module: the network asks for its weights only when weights are wanted.
-DEFERRED = {("contract", "weights"), ("registry", "weights")}
+DEFERRED = {("contract", "weights")}
 
 
 def room_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
+class Import(NamedTuple):
+    """That a file needs another: by its dotted name, and whether only inside of a function."""
+
+    module: str
+    deferred: bool
+
+
+def module_of(path: Path) -> str:
+    """Dotted name of a file; a package's is that of its `__init__`."""
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imports_of(text: str) -> set[Import]:
+    """The modules of cnnarch that a file imports anywhere, but for `if TYPE_CHECKING:`.
+
+    `from package import file` imports the file; from cnnarch itself it imports both.
+    """
+    found = set()
+
+    def visit(node: ast.AST, deferred: bool) -> None:
+        names: list[str] = []
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            for child in node.orelse:
+                visit(child, deferred)
+            return
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports in the package are absolute"
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in MODULES else str(node.module) for name in inside]
+            names += ["cnnarch"] if node.module == "cnnarch" else []
+        found.update(Import(name, deferred) for name in names if name in MODULES)
+        functions = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+        for child in ast.iter_child_nodes(node):
+            visit(child, deferred or isinstance(node, functions))
+
+    visit(ast.parse(text), False)
+    return found
+
+
+IMPORTS = {module: imports_of(path.read_text()) for module, path in MODULES.items()}
+
+
 def imported_rooms(path: Path) -> set[tuple[str, bool]]:
     """Rooms that a file imports, and whether it does so only inside functions."""
-    tree = ast.parse(path.read_text())
-    top_level = {id(statement) for statement in tree.body}
-    found = set()
-    for node in ast.walk(tree):
-        modules = []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            modules = [node.module]
-            if node.module == "cnnarch":
-                modules = [f"cnnarch.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Import):
-            modules = [alias.name for alias in node.names]
-        for module in modules:
-            parts = module.split(".")
-            if parts[0] == "cnnarch" and len(parts) > 1:
-                found.add((parts[1], id(node) not in top_level))
-    return found
+    found = IMPORTS[module_of(path)]
+    return {(m.split(".")[1], deferred) for m, deferred in found if m != "cnnarch"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -75,6 +115,66 @@ def test_imports_go_one_way(path: Path) -> None:
     for other, deferred in imported_rooms(path):
         allowed = other == room or other in ALLOWED[room]
         assert allowed or (deferred and (room, other) in DEFERRED), f"{room} imports {other}"
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    graph = {module: {m for m, _ in found} for module, found in IMPORTS.items()}
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(" is imported by ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_file_does_not_import_the_package_that_it_is_in(module: str) -> None:
+    package = module.rpartition(".")[0]
+    if module != "cnnarch.cli":
+        assert package not in {m for m, _ in IMPORTS[module]}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_the_command_line_imports_the_whole_package(module: str) -> None:
+    if "cnnarch" in {m for m, _ in IMPORTS[module]}:
+        assert module.startswith(("cnnarch.cli", "cnnarch.__main__"))
+
+
+def test_networks_ask_for_weights_in_two_places() -> None:
+    upwards = {
+        (module, imported, deferred)
+        for module, found in IMPORTS.items()
+        for imported, deferred in found
+        if module.startswith("cnnarch.contract.") and imported.startswith("cnnarch.weights")
+    }
+    assert upwards == {
+        ("cnnarch.contract.build", "cnnarch.weights", True),
+        ("cnnarch.contract.classifier", "cnnarch.weights", True),
+    }
+
+
+def test_imports_are_found_wherever_they_are() -> None:
+    text = """
+import cnnarch
+import cnnarch.viz as viz
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from cnnarch.weights import Weights
+else:
+    from cnnarch import images
+    from cnnarch.weights import entry, load
+
+class Network:
+    def save(self):
+        if self:
+            from cnnarch.weights.files import sha256
+"""
+    assert imports_of(text) == {
+        Import("cnnarch", False),
+        Import("cnnarch.viz", False),
+        Import("cnnarch.images", False),
+        Import("cnnarch.weights.entry", False),
+        Import("cnnarch.weights", False),
+        Import("cnnarch.weights.files", True),
+    }
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

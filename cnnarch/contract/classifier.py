@@ -11,7 +11,7 @@ from cnnarch.blocks.head import ClassifierHead
 from cnnarch.contract.trunk import FeatureInfo, Trunk
 
 if TYPE_CHECKING:
-    from cnnarch.weights.entry import Preprocessing
+    from cnnarch.preprocessing import Preprocessing
 
 __all__ = ["FeatureInfo", "ImageClassifier", "ModelOptions"]
 

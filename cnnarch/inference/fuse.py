@@ -24,7 +24,7 @@ from cnnarch.blocks.normalization import BatchNorm
 from cnnarch.contract.checks import check_images
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.inference._copies import inference_copy
-from cnnarch.weights.entry import Preprocessing
+from cnnarch.preprocessing import Preprocessing
 
 __all__ = ["PixelConv", "fuse"]
 

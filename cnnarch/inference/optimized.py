@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnarch.inference._measure import usable_threads
+from cnnarch.inference._saving import save_optimized
 from cnnarch.inference.engines import ENGINES, PLAIN, Runner, Source
 from cnnarch.inference.report import Report
 
@@ -105,8 +106,6 @@ class Optimized:
             ValueError: neither the engine nor a builder of cnnarch could make it again.
             RuntimeError: it is closed.
         """
-        from cnnarch.inference.saved import save_optimized
-
         save_optimized(self, path)
 
     def parts(self) -> dict[str, bytes]:

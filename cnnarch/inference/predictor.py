@@ -21,8 +21,8 @@ from cnnarch.images import (
 )
 from cnnarch.inference._copies import inference_copy
 from cnnarch.inference.optimized import Optimized
+from cnnarch.preprocessing import Preprocessing
 from cnnarch.registry import from_pretrained
-from cnnarch.weights import Preprocessing
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,4 +1,4 @@
-"""Keep an optimized network in a folder, and take it up again without converting.
+"""Load an optimized network from the folder that `Optimized.save` wrote, without converting.
 
 The folder holds JSON, safetensors and the engine's own graph (OpenVINO's IR or ONNX): nothing
 that is executed.
@@ -13,67 +13,38 @@ that is executed.
 
 import json
 import os
-import platform
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, replace
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.inference._measure import difference, usable_threads
 from cnnarch.inference._requests import PRECISIONS
-from cnnarch.inference.engines import ENGINES, PLAIN, Engine, Source
+from cnnarch.inference._saving import (
+    CHECK,
+    FACTS,
+    FORMAT,
+    NETWORK,
+    WEIGHTS,
+    describe_machine,
+    find_engine,
+    find_versions,
+)
+from cnnarch.inference.engines import Engine, Source
 from cnnarch.inference.optimize import optimize
 from cnnarch.inference.optimized import Optimized, make_ready
 from cnnarch.inference.report import Candidate, Report
+from cnnarch.preprocessing import Preprocessing, preprocessing_from
 from cnnarch.registry import from_pretrained
-from cnnarch.weights import Preprocessing
-from cnnarch.weights.entry import preprocessing_from
 from cnnarch.weights.files import open_regular, sha256
 
-__all__ = ["load_optimized", "save_optimized"]
+__all__ = ["load_optimized"]
 
-_FACTS, _CHECK = "optimized.json", "check.safetensors"
-_NETWORK, _WEIGHTS = "config.json", "model.safetensors"
-_FORMAT = 1
 _MOST_BYTES = 2**20  # of optimized.json
 _ALLOWED = {**PRECISIONS, "int8": PRECISIONS["bfloat16"]}  # of the check's logits
-
-
-def save_optimized(optimized: Optimized, path: str | os.PathLike[str]) -> None:
-    """Write the folder; an earlier one of its kind is replaced. See `Optimized.save`."""
-    engine = _engine(optimized.backend)
-    image = optimized.example[:1]
-    with _replacing_folder(Path(path)) as folder:
-        parts = optimized.parts()
-        for name, content in parts.items():
-            (folder / name).write_bytes(content)
-        kept = _keep_network(optimized, folder, image)
-        if not engine.whole and not kept:
-            raise ValueError(
-                f"{optimized.backend} keeps no graph of its own, and no builder of cnnarch makes "
-                f"this {type(optimized.model).__name__}; openvino and onnxruntime can be saved"
-            )
-        _write_tensors(folder / _CHECK, {"images": image, "logits": optimized(image)})
-        facts = {
-            "format": _FORMAT,
-            "engine": engine.name,
-            "precision": optimized.precision,
-            "batch": len(optimized.example),
-            "report": asdict(optimized.report),
-            **_words(optimized),
-            "versions": _versions(engine),
-            "machine": _machine(),
-            "files": {file.name: sha256(file) for file in sorted(folder.iterdir())},
-        }
-        (folder / _FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def load_optimized(
@@ -98,15 +69,15 @@ def load_optimized(
     folder = Path(path)
     facts = _read_facts(folder)
     try:
-        engine, precision = _engine(facts["engine"]), facts["precision"]
-        images, logits = (_read_tensors(folder / _CHECK)[name] for name in ("images", "logits"))
+        engine, precision = find_engine(facts["engine"]), facts["precision"]
+        images, logits = (_read_tensors(folder / CHECK)[name] for name in ("images", "logits"))
         example = images.repeat(facts["batch"], 1, 1, 1)
         report = _report(facts["report"])
         tolerance = _ALLOWED[precision]
         words = preprocessing_from(facts["preprocessing"]), facts["categories"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{folder} does not hold what its {_FACTS} says: {error!r}") from error
-    kept = _NETWORK in facts["files"]
+        raise ValueError(f"{folder} does not hold what its {FACTS} says: {error!r}") from error
+    kept = NETWORK in facts["files"]
     model: nn.Module = from_pretrained(folder) if kept else _Gone(tuple(example.shape[1:]), words)
     model.eval()
     changed = _changed(facts, engine, precision)
@@ -151,90 +122,34 @@ class _Gone(nn.Module):
         )
 
 
-def _keep_network(optimized: Optimized, folder: Path, image: Tensor) -> bool:
-    """Write the network if what its builder makes of the file is the same."""
-    model = optimized.model
-    if not isinstance(model, ImageClassifier) or model.builder is None:
-        return False
-    with torch.inference_mode():
-        expected = model(image)
-    try:
-        model.save_pretrained(folder)
-        with torch.inference_mode():
-            same = difference(from_pretrained(folder).eval()(image), expected) <= 1e-5
-    except ValueError:  # of another builder's options or shapes: somebody changed the network
-        same = False
-    if not same:
-        for name in (_WEIGHTS, _NETWORK, "README.md"):
-            (folder / name).unlink(missing_ok=True)
-    return same
-
-
-def _words(optimized: Optimized) -> dict[str, Any]:
-    """How images are prepared for it, and the names of its classes."""
-    preprocessing, categories = optimized.preprocessing, optimized.categories
-    return {
-        "preprocessing": asdict(preprocessing)
-        if isinstance(preprocessing, Preprocessing)
-        else None,
-        "categories": None if categories is None else list(categories),
-    }
-
-
-def _engine(name: str) -> Engine:
-    return {**ENGINES, PLAIN.name: PLAIN}[name]
-
-
 def _changed(facts: Mapping[str, Any], engine: Engine, precision: str) -> str:
     """What is not as at saving; an empty string if nothing matters."""
-    for name, here in _versions(engine).items():
+    for name, here in find_versions(engine).items():
         if facts["versions"].get(name) != here:
             return f"it was saved with {name} {facts['versions'].get(name)}, here is {here}"
-    for name, here in _machine().items():
+    for name, here in describe_machine().items():
         if facts["machine"].get(name) != here:
             return f"it was saved on another machine ({name})"
     return engine.missing(precision, torch.device("cpu")) or ""
 
 
-def _versions(engine: Engine) -> dict[str, str | None]:
-    import cnnarch
-
-    found: dict[str, str | None] = {"cnnarch": cnnarch.__version__}
-    for package in engine.packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    return found
-
-
-def _machine() -> dict[str, Any]:
-    """What compiled code depends on."""
-    able: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return {
-        "system": platform.system(),
-        "processor": platform.machine(),
-        "capabilities": sorted(name for name, has in able.items() if has is True),
-    }
-
-
 def _read_facts(folder: Path) -> dict[str, Any]:
     """The JSON, after each file that it names has been found to be the one that was written."""
-    with open_regular(folder / _FACTS) as file:
+    with open_regular(folder / FACTS) as file:
         text = file.read(_MOST_BYTES + 1)
     try:
         if len(text) > _MOST_BYTES:
             raise ValueError("it is too long")
         facts = dict(json.loads(text))
-        if facts["format"] != _FORMAT:
-            raise ValueError(f"it has format {facts['format']!r}, this version reads {_FORMAT}")
+        if facts["format"] != FORMAT:
+            raise ValueError(f"it has format {facts['format']!r}, this version reads {FORMAT}")
         files = dict(facts["files"])
         sections = all(isinstance(facts[key], dict) for key in ("report", "versions", "machine"))
-        needed = {_CHECK, *((_NETWORK, _WEIGHTS) if _NETWORK in files else ())}
+        needed = {CHECK, *((NETWORK, WEIGHTS) if NETWORK in files else ())}
         if not sections or needed - files.keys() or any(Path(n).name != n for n in files):
             raise ValueError("its entries are not as they were written")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(f"{folder / _FACTS} cannot be read: {error}") from error
+        raise ValueError(f"{folder / FACTS} cannot be read: {error}") from error
     for name, expected in files.items():
         if sha256(folder / name) != expected:
             raise ValueError(f"{folder / name} is not the file that was saved: its sha256 differs")
@@ -247,36 +162,7 @@ def _report(facts: Mapping[str, Any]) -> Report:
     return Report(rows, tuple(facts["shape"]), notes=tuple(facts["notes"]), **rest)
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    from safetensors.torch import save_file
-
-    save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, path)
-
-
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     return load_file(path)
-
-
-@contextmanager
-def _replacing_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside `path` that takes its place if all went well.
-
-    Raises:
-        ValueError: something else is there.
-    """
-    ours = (path / _FACTS).is_file() or (path.is_dir() and not any(path.iterdir()))
-    if path.exists() and not ours:
-        raise ValueError(f"{path} is there and is not an optimized network")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part, old = (path.with_name(f".{path.name}.{uuid.uuid4().hex}.part") for _ in range(2))
-    part.mkdir()
-    try:
-        yield part
-        if path.exists():
-            path.replace(old)
-        part.replace(path)
-    finally:
-        for folder in (part, old):
-            shutil.rmtree(folder, ignore_errors=True)

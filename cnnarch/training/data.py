@@ -1,7 +1,6 @@
 """Labelled images, and what turns their pixels into a network's input."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from cnnarch.images import read_image
-from cnnarch.weights import Preprocessing
+from cnnarch.images import decode_image, read_ahead, reading_threads
+from cnnarch.preprocessing import Preprocessing
 
 __all__ = ["Batch", "FilePixels", "ImageData", "ImageSet", "measured", "to_channels"]
 
@@ -97,11 +96,12 @@ class FilePixels:
         """Pixels of these files: (N, channels, side, side), uint8."""
         if self.kept is not None:
             return self.kept[indices]
-        with ThreadPoolExecutor(max_workers=8) as pool:  # Pillow decodes without the lock
-            return torch.stack(list(pool.map(self._square, [self.paths[i] for i in indices])))
+        paths, threads = [self.paths[i] for i in indices], reading_threads()
+        squares = read_ahead(paths, self._square, num_threads=threads, ahead=len(paths))
+        return torch.stack(list(squares))
 
     def _square(self, path: Path) -> Tensor:
-        pixels: Tensor = self._scaling(read_image(path, self.channels))
+        pixels: Tensor = self._scaling(decode_image(path, self.channels))
         return pixels
 
     @cached_property

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from cnnarch.images import find_images
+from cnnarch.preprocessing import Preprocessing
 from cnnarch.training.data import FilePixels, ImageData, ImageSet, measured
-from cnnarch.weights import Preprocessing
 
 __all__ = ["DATA_SETS", "load_data", "named_folder"]
 

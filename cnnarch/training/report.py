@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnarch import viz
+import cnnarch.viz as viz
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.training.data import ImageData
 from cnnarch.training.engine import Evaluation

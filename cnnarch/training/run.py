@@ -16,10 +16,11 @@ import torch
 import yaml
 from lightning.pytorch.loggers import Logger
 
-import cnnarch
+from cnnarch._version import __version__
 from cnnarch.analysis import count_parameters
 from cnnarch.blocks.initialization import init_weights
 from cnnarch.contract.classifier import ImageClassifier
+from cnnarch.registry import get_model
 from cnnarch.training.callbacks import TrainingStopped
 from cnnarch.training.data import ImageData
 from cnnarch.training.datasets import named_folder
@@ -56,7 +57,7 @@ def build_model(name: str, data: ImageData, recipe: Recipe) -> ImageClassifier:
     sizes = {"num_classes": len(data.classes), "in_channels": data.channels}
     torch.manual_seed(recipe.seed)
     try:
-        model = cnnarch.get_model(name, weights=recipe.weights, **sizes, **recipe.model_options)
+        model = get_model(name, weights=recipe.weights, **sizes, **recipe.model_options)
     except TypeError as error:
         raise ValueError(str(error)) from error
     if recipe.init and recipe.weights is None:  # or nothing would be left of them
@@ -255,7 +256,7 @@ def _results(
         "seed": recipe.seed,
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "versions": {
-            "cnnarch": cnnarch.__version__,
+            "cnnarch": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },

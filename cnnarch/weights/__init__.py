@@ -8,8 +8,9 @@ Replace a file of weights by renaming a new one over it, never by rewriting it i
 would change or kill the networks that have it mapped.
 """
 
+from cnnarch.preprocessing import Preprocessing
 from cnnarch.weights.building import build_with_weights
-from cnnarch.weights.entry import Preprocessing, Weights, get_weights
+from cnnarch.weights.entry import Weights, get_weights
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.fetching import download
 from cnnarch.weights.layouts import export, port

@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cnnarch.weights.entry import Preprocessing, preprocessing_from
+from cnnarch.preprocessing import Preprocessing, preprocessing_from
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.files import open_regular
+from cnnarch.weights.foreign import timm_preprocessing
 
 __all__ = ["CONFIG", "METADATA_KEY", "TENSORS", "Config", "parse_config", "read_config"]
 
@@ -89,8 +90,6 @@ def _from_timm(facts: dict[str, Any]) -> Config:
     """From timm's words; nothing where it is yet another library's."""
     if "architecture" not in facts:
         return Config()
-    from cnnarch.weights.metadata import timm_preprocessing
-
     pretrained = {**facts, **facts.get("pretrained_cfg", {})}
     options = {"num_classes": facts["num_classes"]} if "num_classes" in facts else {}
     return Config(

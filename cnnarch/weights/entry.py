@@ -5,75 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from torch import Tensor
-    from torchvision.transforms import v2
+from cnnarch.preprocessing import Preprocessing, preprocessing_from
 
-__all__ = ["NOT_STATED", "Preprocessing", "Weights", "find_by_url", "find_weights", "get_weights"]
+__all__ = ["NOT_STATED", "Weights", "find_by_url", "find_weights", "get_weights"]
 
 NOT_STATED = "not stated"
 """Licence of weights whose publisher names none."""
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How images become the input that a checkpoint was trained on.
-
-    Args:
-        crop_size: side in pixels of the square that the network sees.
-        resize_size: the image's shorter side in pixels before the crop.
-        interpolation: "bilinear" or "bicubic".
-        mean: of each channel, in units where white is 1; it is subtracted.
-        std: of each channel, in the same units; the difference is divided by it.
-        antialias: whether shrinking filters first, as PIL does. Without it tensors and PIL
-            images give different pixels.
-    """
-
-    crop_size: int
-    resize_size: int
-    interpolation: str = "bilinear"
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    antialias: bool = True
-
-    def transform(self) -> "v2.Transform":
-        """A torchvision v2 transform of PIL images and of image tensors, (C, H, W) or batches.
-
-        Both ways give the same pixels within 1/255. Float tensors are taken to be in [0, 1].
-        Grey images are repeated for a network of colours, and colours made grey for one of grey.
-
-        Raises:
-            ValueError: `interpolation` is not one that torchvision has.
-
-        >>> import torch
-        >>> preprocessing = Preprocessing(224, 256)
-        >>> preprocessing.transform()(torch.zeros(3, 300, 400, dtype=torch.uint8)).shape
-        torch.Size([3, 224, 224])
-        """
-        from cnnarch.weights.transforms import make_transform
-
-        return make_transform(self)
-
-    def crop(self) -> "v2.Transform":
-        """The first part of `transform`: the pixels that the network sees, in 8 bits."""
-        from cnnarch.weights.transforms import make_crop
-
-        return make_crop(self)
-
-    def scale(self, pixels: "Tensor") -> "Tensor":
-        """The second part of `transform`, also for batches: what the network reads.
-
-        Args:
-            pixels: on the CPU, as `crop` gives them.
-
-        Shape:
-            (..., C, H, W), uint8 -> the same, float32
-        """
-        from cnnarch.weights.transforms import scale_pixels
-
-        return scale_pixels(self, pixels)
 
 
 @dataclass(frozen=True)
@@ -168,14 +107,6 @@ def _entry(network: str, tag: str, facts: dict[str, Any]) -> Weights:
         preprocessing=preprocessing_from(preprocessing),
         **facts,
     )
-
-
-def preprocessing_from(facts: Mapping[str, Any] | None) -> Preprocessing | None:
-    """A `Preprocessing` from its fields as JSON has them."""
-    if facts is None:
-        return None
-    lists = {key: tuple(facts[key]) for key in ("mean", "std") if key in facts}
-    return Preprocessing(**{**facts, **lists})
 
 
 @cache

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from cnnarch._version import __version__
+from cnnarch.preprocessing import Preprocessing
 from cnnarch.weights.config import CONFIG, METADATA_KEY, TENSORS, Config
-from cnnarch.weights.entry import Preprocessing
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.files import replacing
 
@@ -93,8 +94,6 @@ def push_to_hub(
 
 
 def _config(model: Any) -> Config:
-    import cnnarch
-
     if getattr(model, "builder", None) is None:
         raise WeightsError(
             f"only networks made by a builder can be rebuilt; {type(model).__name__} was not"
@@ -104,7 +103,7 @@ def _config(model: Any) -> Config:
         options=model.options,
         preprocessing=getattr(model, "preprocessing", None),
         categories=getattr(model, "categories", None),
-        version=cnnarch.__version__,
+        version=__version__,
         layout="cnnarch",
     )
 

@@ -9,11 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
+from cnnarch.preprocessing import Preprocessing
 from cnnarch.weights.config import CONFIG, METADATA_KEY, Config, parse_config, read_config
-from cnnarch.weights.entry import Preprocessing, Weights, find_by_url, find_weights, get_weights
+from cnnarch.weights.entry import Weights, find_by_url, find_weights, get_weights
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.fetching import ON_HUB, fetch
 from cnnarch.weights.files import hash_matches, sha256
+from cnnarch.weights.foreign import from_torchvision
 from cnnarch.weights.hub import fetch_from_hub, parse_hub_name
 from cnnarch.weights.options import FREE
 from cnnarch.weights.reading import SUFFIXES, is_plain, read_tensors, tensors_in
@@ -146,8 +148,6 @@ def _config_inside(metadata: Mapping[str, str], label: str) -> Config:
 
 def _from_torchvision(member: Any) -> Weights:
     """The catalog's entry of the same address, or a new one."""
-    from cnnarch.weights.metadata import from_torchvision
-
     entry = from_torchvision(member)
     return find_by_url(entry.url) or entry
 

@@ -30,8 +30,8 @@ from cnnarch.models.mlp_mixer import MLPMixer
 from cnnarch.models.resnet import ResNet
 from cnnarch.models.se_resnet import SEResNet
 from cnnarch.models.vgg import VGG
+from cnnarch.preprocessing import Preprocessing
 from cnnarch.testing import assert_close, calibrate, example_images
-from cnnarch.weights.entry import Preprocessing
 
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}
 

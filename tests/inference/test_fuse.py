@@ -16,9 +16,9 @@ import cnnarch
 from cnnarch.blocks.normalization import BatchNorm
 from cnnarch.finetuning import convert_norm
 from cnnarch.inference.fuse import PixelConv, fuse
+from cnnarch.preprocessing import Preprocessing
 from cnnarch.testing import assert_close, calibrate, example_images
 from cnnarch.weights import WeightsError
-from cnnarch.weights.entry import Preprocessing
 
 IMAGENET = Preprocessing(224, 256)
 

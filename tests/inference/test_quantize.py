@@ -17,9 +17,9 @@ from cnnarch.inference.export import to_openvino
 from cnnarch.inference.fuse import fuse
 from cnnarch.inference.quantize import quantize
 from cnnarch.models.mlp_mixer import MLPMixer
+from cnnarch.preprocessing import Preprocessing
 from cnnarch.testing import calibrate
 from cnnarch.training import load_data
-from cnnarch.weights.entry import Preprocessing
 
 module = sys.modules[quantize.__module__]  # the package has the function by this name
 FASHION = Path("/usr/share/datasets/fashion-mnist")

@@ -1,10 +1,8 @@
-"""The catalog says what torchvision and timm say, and nothing else."""
+"""The catalog says what torchvision and timm say of the checkpoints that they have."""
 
 import json
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import PIL.Image
 import pytest
 import timm
@@ -14,9 +12,9 @@ from torchvision.models import get_model_weights
 
 import cnnarch
 from cnnarch.facts.sheets import twins
-from cnnarch.weights import Preprocessing, Weights, get_weights
+from cnnarch.weights import Weights, get_weights
 from cnnarch.weights.entry import NOT_STATED
-from cnnarch.weights.metadata import _as_json, collect
+from tests.oracles.catalog import CATALOG, as_json, collect, facts_of
 
 ENTRIES = [e for name in cnnarch.list_models(weights=True) for e in get_weights(name).values()]
 TORCHVISION = [
@@ -25,12 +23,27 @@ TORCHVISION = [
     for member in get_model_weights(twin.name)
 ]
 FEATURES = torchvision.models.VGG16_Weights.IMAGENET1K_FEATURES  # has no classes
-CATALOG = Path(cnnarch.weights.__file__).with_name("catalog.json")
 
 
-def test_the_file_is_what_the_libraries_say_today() -> None:
-    """Run `python -m cnnarch.weights.metadata` after adding rows to porting/twins.py."""
-    assert json.loads(CATALOG.read_text()) == json.loads(_as_json(collect()))
+def test_what_the_installed_libraries_know_is_what_they_say() -> None:
+    """After adding twins, run `python -m tests.oracles.catalog`.
+
+    Versions of timm add, drop and rename checkpoints, so it is not asserted that the catalog has
+    all of timm's, that timm still has all of the catalog's, nor what their tags are called here.
+    """
+    said = {(e.network, e.url): e for entries in collect().values() for e in entries.values()}
+    known = [e for e in ENTRIES if (e.network, e.url) in said]
+    for entry in known:
+        theirs = facts_of(said[entry.network, entry.url])
+        assert facts_of(entry) == theirs, f"{entry.network} {entry.tag}"
+    assert {e.layout for e in known} == {e.layout for e in ENTRIES}
+    have = {(e.network, e.url) for e in ENTRIES}
+    assert {key for key, e in said.items() if e.layout != "timm"} <= have
+
+
+def test_the_file_is_written_by_its_tool() -> None:
+    names = json.loads(CATALOG.read_text())
+    assert CATALOG.read_text() == as_json({name: get_weights(name) for name in names})
 
 
 @pytest.mark.parametrize(("builder", "member"), TORCHVISION, ids=lambda v: str(v))
@@ -111,7 +124,10 @@ TIMM = [e for e in ENTRIES if e.layout == "timm"]
 def test_timms_facts_are_copied(entry: Weights) -> None:
     names = {f"{t.name}.*" for t in twins(entry.network, "timm")}
     configs = [timm.models.get_pretrained_cfg(n) for p in names for n in timm.list_pretrained(p)]
-    (config,) = [c for c in configs if entry.url in (f"hf-hub:{c.hf_hub_id}", c.url)]
+    found = [c for c in configs if entry.url in (f"hf-hub:{c.hf_hub_id}", c.url)]
+    if not found:
+        pytest.skip(f"timm {timm.__version__} does not list it")
+    (config,) = found
     assert entry.architecture == config.architecture
     assert entry.num_classes == config.num_classes
     assert (config.license or NOT_STATED) == entry.license
@@ -142,7 +158,7 @@ def test_every_entry_has_an_address_a_check_and_options_that_build(entry: Weight
 
 def test_all_torchvision_networks_that_are_here_have_their_checkpoints() -> None:
     with_weights = set(cnnarch.list_models(weights=True))
-    assert {t.builder for t in twins() if t.library == "torchvision"} <= with_weights
+    assert {t.builder for t in twins(library="torchvision")} <= with_weights
     assert "plain18" not in with_weights
     assert cnnarch.get_card("resnet50").weights[:2] == ("IMAGENET1K_V2", "IMAGENET1K_V1")
 
@@ -158,24 +174,6 @@ def photograph() -> PIL.Image.Image:
     return PIL.Image.fromarray(load_sample_image("china.jpg"))
 
 
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("size", [(224, 256), (96, 97), (500, 500)])
-def test_images_and_tensors_become_the_same_input(
-    interpolation: str, size: tuple[int, int]
-) -> None:
-    """Far within one step of 8 bits, 1/255: from PIL images, bytes and floats."""
-    preprocessing = Preprocessing(*size, interpolation, mean=(0.0,) * 3, std=(1.0,) * 3)
-    transform, image = preprocessing.transform(), photograph()
-    expected = transform(image)
-    assert expected.shape == (3, size[0], size[0])
-    assert (expected.min(), expected.max()) >= (0, 0.5)
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    for tensor in (pixels, pixels / 255, pixels[None].expand(2, -1, -1, -1)):
-        found = transform(tensor)
-        found = found if found.dim() == 3 else found[1]
-        assert torch.equal(found, expected)
-
-
 @pytest.mark.parametrize("name", ["resnet50", "efficientnet_b0"])
 def test_the_transform_is_torchvisions_preset(name: str) -> None:
     """Within one step of 8 bits, by which PIL's own resizing differs from torch's."""
@@ -185,32 +183,3 @@ def test_the_transform_is_torchvisions_preset(name: str) -> None:
     image = photograph()
     difference = (preprocessing.transform()(image) - member.transforms()(image)).abs()
     assert (difference * torch.tensor(preprocessing.std)[:, None, None]).max() <= 1.001 / 255
-
-
-def test_palettes_transparency_and_grey_are_made_colours() -> None:
-    transform = Preprocessing(32, 32, mean=(0.0,) * 3, std=(1.0,) * 3).transform()
-    red = PIL.Image.new("RGB", (40, 40), (255, 0, 0))
-    for image in (red, red.convert("RGBA"), red.convert("P")):
-        assert transform(image).mean((1, 2)).tolist() == [1, 0, 0]
-    assert transform(PIL.Image.new("L", (40, 40), 255)).shape == (3, 32, 32)
-    assert transform(torch.ones(1, 40, 40)).shape == (3, 32, 32)
-    with pytest.raises(ValueError, match=r"expected 3 channels, got \(4, 40, 40\)"):
-        transform(torch.ones(4, 40, 40))
-
-
-def test_a_network_of_grey_images_gets_grey_images() -> None:
-    transform = Preprocessing(32, 32, mean=(0.0,), std=(1.0,)).transform()
-    red = PIL.Image.new("RGB", (40, 40), (255, 0, 0))
-    pixels = torch.zeros(3, 40, 40)
-    pixels[0] = 1
-    for image in (red, pixels):
-        assert transform(image).shape == (1, 32, 32)
-        assert abs(transform(image).mean().item() - 0.299) < 2 / 255
-
-
-def test_a_transform_goes_to_worker_processes() -> None:
-    import pickle
-
-    transform = Preprocessing(32, 32).transform()
-    again = pickle.loads(pickle.dumps(transform))
-    assert torch.equal(again(photograph()), transform(photograph()))

@@ -5,7 +5,7 @@ import pytest
 import cnnarch
 from cnnarch.training import datasets, evaluate, load_data
 from cnnarch.weights import get_weights
-from cnnarch.weights.metadata import SHIPPED
+from tests.oracles.catalog import SHIPPED
 
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from cnnarch.inference._tracing import trace
+from cnnarch.inference.fuse import fuse
 
 __all__ = ["BySize", "Engine", "Runner", "Source"]
 
@@ -101,8 +102,6 @@ class Source:
 
     def fused(self) -> nn.Module:
         """The network with its norms folded, or as it is where it cannot be traced."""
-        from cnnarch.inference.fuse import fuse
-
         if self._fused is None:
             try:
                 self._fused = fuse(self.model)

@@ -12,6 +12,7 @@ from torch import Tensor
 from cnnarch.inference._offline import import_openvino
 from cnnarch.inference._tracing import converting
 from cnnarch.inference.engines._engine import BySize, Engine, Runner, Source
+from cnnarch.inference.quantize import quantize
 
 __all__ = ["OpenVINO"]
 
@@ -56,8 +57,6 @@ class OpenVINO(Engine):
     def build(self, source: Source, precision: str) -> Runner:
         """Convert, or quantise, and compile for the example's shape."""
         if precision == "int8":
-            from cnnarch.inference.quantize import quantize
-
             with converting():
                 graph = quantize(source.model, source.calibration)
         else:

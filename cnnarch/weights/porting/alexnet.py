@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cnnarch.blocks.normalization import LRN
-from cnnarch.weights.porting import Layout, Pair
+from cnnarch.weights.porting._layout import Layout, Pair
 
 __all__ = ["LAYOUTS"]
 

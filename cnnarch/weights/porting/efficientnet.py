@@ -7,7 +7,7 @@ the same names: the authors' checkpoints need eps 1e-3 and TensorFlow's padding.
 from collections.abc import Iterator
 from typing import Any
 
-from cnnarch.weights.porting import Layout, Pair, blocks, conv_bn, conv_norm
+from cnnarch.weights.porting._layout import Layout, Pair, blocks, conv_bn, conv_norm
 
 __all__ = ["LAYOUTS", "efficientnet_pytorch", "pytorch", "tensorflow", "timm"]
 

@@ -1,6 +1,6 @@
 """EfficientNet-Lite in timm and in efficientnet_lite_pytorch, a copy of efficientnet_pytorch."""
 
-from cnnarch.weights.porting import Layout
+from cnnarch.weights.porting._layout import Layout
 from cnnarch.weights.porting.efficientnet import efficientnet_pytorch, pytorch, tensorflow, timm
 
 __all__ = ["LAYOUTS"]

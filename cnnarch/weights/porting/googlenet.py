@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from cnnarch.weights.porting import Layout, Pair, blocks, conv_bn
+from cnnarch.weights.porting._layout import Layout, Pair, blocks, conv_bn
 
 __all__ = ["LAYOUTS"]
 

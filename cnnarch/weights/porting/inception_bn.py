@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cnnarch.weights.porting import Layout, Pair, blocks, conv_bn, conv_norm
+from cnnarch.weights.porting._layout import Layout, Pair, blocks, conv_bn, conv_norm
 
 __all__ = ["LAYOUTS"]
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from cnnarch.weights.porting import Layout, Pair
+from cnnarch.weights.porting._layout import Layout, Pair
 
 __all__ = ["LAYOUTS"]
 

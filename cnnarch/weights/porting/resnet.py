@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cnnarch.blocks.conv import ConvNormAct
-from cnnarch.weights.porting import Layout, Pair, blocks, conv_bn, conv_norm
+from cnnarch.weights.porting._layout import Layout, Pair, blocks, conv_bn, conv_norm
 
 __all__ = ["LAYOUTS", "layers", "pytorchcv", "torchvision", "units"]
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from cnnarch.weights.porting import Layout, Pair, blocks, conv_norm, resnet
+from cnnarch.weights.porting import resnet
+from cnnarch.weights.porting._layout import Layout, Pair, blocks, conv_norm
 
 __all__ = ["LAYOUTS", "caffe_pool", "padded_pool", "squeezes"]
 

