@@ -22,7 +22,7 @@ ALLOWED = {
     "blocks": set(),
     "contract": {"_cards", "blocks"},
     "models": {"_cards", "blocks", "contract"},
-    "weights": {"blocks"},
+    "weights": {"_cards", "blocks"},
     "registry": {"_cards", "contract"},
     "analysis": {"_cards", "contract"},
     "testing": {"analysis", "contract"},
