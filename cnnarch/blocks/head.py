@@ -52,6 +52,21 @@ class ClassifierHead(nn.Sequential):
             self.hidden = hidden
         self.reset_classifier(num_classes)
 
+    @property
+    def num_classes(self) -> int:
+        """Width of the logits, that of the classifier's last layer; 0 where there is none.
+
+        A classifier that does not say its width counts as the one that it takes the place of.
+        """
+        classifier = self._modules.get("classifier")
+        if classifier is None or isinstance(classifier, nn.Identity):
+            return 0
+        for layer in (classifier, *reversed(list(classifier.modules()))):
+            width = getattr(layer, "out_features", getattr(layer, "out_channels", None))
+            if isinstance(width, int):
+                return width
+        return self._num_classes
+
     def pre_logits(self, x: Tensor) -> Tensor:
         """What the classifier reads, before dropout: (N, C, H, W) -> (N, num_features)."""
         for name, module in self.named_children():
@@ -63,7 +78,7 @@ class ClassifierHead(nn.Sequential):
     def reset_classifier(self, num_classes: int) -> None:
         """Put a fresh classifier of `num_classes` in place; 0 takes it away."""
         check_integer("num_classes", num_classes, 0)
-        self.num_classes = num_classes
+        self._num_classes = num_classes
         for name in ("dropout", "classifier"):
             self._modules.pop(name, None)
         if num_classes:

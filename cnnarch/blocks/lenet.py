@@ -120,6 +120,7 @@ class RBF(nn.Module):
 
     def __init__(self, in_features: int, num_classes: int) -> None:
         super().__init__()
+        self.in_features, self.out_features = in_features, num_classes
         generator = torch.Generator().manual_seed(SEED)
         size = (num_classes, in_features)
         codes = 2 * torch.randint(2, size, generator=generator, device="cpu") - 1

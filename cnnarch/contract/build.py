@@ -32,7 +32,7 @@ def build(
     """Construct `network(*args, **options)`, with weights if there are any.
 
     Args:
-        name: the builder, recorded with `options` so that the network can be rebuilt.
+        name: the builder, recorded with every option so that the network can be rebuilt.
         weights: where to load from; None initialises by the paper's rule.
         network: a class of this package; its keyword-only arguments are the options.
         *args: what defines the network: the variant's blocks and table row.
@@ -41,10 +41,12 @@ def build(
     Raises:
         TypeError: an option that the network does not have, with the nearest that it has.
     """
-    _check_options(name, options, list(option_parameters(network)))
+    known = option_parameters(network)
+    _check_options(name, options, list(known))
     if weights is None:
         model = network(*args, **options)
-        model.builder, model.options = name, dict(options)
+        model.builder = name
+        model.options = {option: model.options[option] for option in known}
         return model
     from cnnarch.weights import build_with_weights
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.head import ClassifierHead
+from cnnarch.contract.recording import recording
 from cnnarch.contract.trunk import FeatureInfo, Trunk
 
 if TYPE_CHECKING:
@@ -43,10 +44,12 @@ class ImageClassifier(Trunk):
     """
 
     builder: str | None = None
-    """Name of the function that built it; `options` are what it was given."""
+    """Name of the function that built it, which `options` rebuild it with; None if none did."""
     preprocessing: "Preprocessing | None" = None
     """How a photograph becomes its input, if the weights say so; `categories` name the logits."""
     categories: Sequence[str] | None = None
+
+    _options: dict[str, Any]
 
     def __init__(
         self,
@@ -67,7 +70,13 @@ class ImageClassifier(Trunk):
         )
         self.head = head
         self.cam_layer = f"stages.{len(stages) - 1}"
-        self.options: dict[str, Any] = {}
+        self.__dict__.setdefault("_options", {})  # of classes that take no options
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Let each class of networks note the options that they are built with."""
+        super().__init_subclass__(**keywords)
+        if "__init__" in cls.__dict__:
+            setattr(cls, "__init__", recording(cls.__init__))  # noqa: B010 - mypy forbids the plain
 
     if TYPE_CHECKING:  # nn.Module says Any
 
@@ -87,6 +96,20 @@ class ImageClassifier(Trunk):
         """Logits from `forward_features`' map, or what the classifier reads: (N, num_features)."""
         result: Tensor = self.head.pre_logits(x) if pre_logits else self.head(x)
         return result
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every option with its effective value, defaults included; a copy.
+
+        They say how the network was built. `num_classes` and `in_channels` follow the layers; no
+        other change of layers shows here, and `save_pretrained` refuses it.
+        """
+        sizes = {"num_classes": self.num_classes, "in_channels": self.in_channels}
+        return {**self._options, **sizes}
+
+    @options.setter
+    def options(self, options: Mapping[str, Any]) -> None:
+        self._options = dict(options)
 
     @property
     def num_classes(self) -> int:
@@ -109,7 +132,6 @@ class ImageClassifier(Trunk):
             with like.device:
                 head.reset_classifier(num_classes)
             head.to(like.dtype).train(self.training)
-        self.options["num_classes"] = num_classes
 
     def save_pretrained(self, directory: str | PathLike[str]) -> None:
         """Write weights and config; `cnnarch.from_pretrained(directory)` rebuilds the network."""

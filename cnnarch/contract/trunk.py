@@ -46,11 +46,16 @@ class Trunk(nn.Module):
         super().__init__()
         self.stem = stem
         self.stages = nn.ModuleList(stages)
-        self.in_channels = next(m for m in stem.modules() if isinstance(m, nn.Conv2d)).in_channels
         self.stage_names = tuple(names)
         self.min_input_size = min_input_size
         self.fixed_input_size = fixed_input_size
         self.frozen: set[str] = set()
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images, those that the first convolution reads."""
+        convolutions = (m for m in self.stem.modules() if isinstance(m, nn.Conv2d))
+        return next(convolutions).in_channels
 
     def forward_stages(self, x: Tensor, stages: Sequence[int | str] | None = None) -> list[Tensor]:
         """The maps of the rows of `feature_info` asked for, in that order.

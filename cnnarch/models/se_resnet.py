@@ -106,7 +106,7 @@ class SEResNet(ImageClassifier):
         if stride_in_1x1 and not issubclass(block, Bottleneck):
             raise ValueError(f"stride_in_1x1 needs Bottleneck blocks, got {block.__name__}")
         if stride_in_1x1 is None:
-            stride_in_1x1 = groups == 1
+            stride_in_1x1 = groups == 1 and issubclass(block, Bottleneck)
         attention = partial(squeeze_excite, reduction=reduction)
 
         def make(in_channels: int, channels: int, stride: int) -> Residual | Bottleneck:
@@ -130,6 +130,7 @@ class SEResNet(ImageClassifier):
         head = ClassifierHead(channels, num_classes, dropout=dropout)
         least = 3 if ceil_pool and not small_images else 1  # the pool needs two pixels
         super().__init__(stem, stages, head, names=resnet.NAMES, min_input_size=least)
+        self.options |= {"stride_in_1x1": stride_in_1x1}  # what None stands for
 
 
 @builder

@@ -30,6 +30,7 @@ from cnnarch.training.machine import Machine, first_of_group, is_first_process
 from cnnarch.training.recipe import Recipe
 from cnnarch.training.report import TITLES, draw_pictures, write_report
 from cnnarch.training.stage import check_freezing
+from cnnarch.weights.rebuilding import check_rebuilds, chosen_options
 
 __all__ = ["build_model", "read_results", "train"]
 
@@ -98,10 +99,12 @@ def train(
 
     Raises:
         ValueError: the folder holds another run or other files, the network does not fit the
-            data, or the machine is not as `machine` says. The folder is then as it was.
+            data or could not be saved after training, or the machine is not as `machine` says.
+            The folder is then as it was.
         NonFiniteLossError: the loss became infinite or not a number.
     """
     check_fits(model, data.train)  # before there is a folder
+    check_rebuilds(model)
     check_freezing(model, recipe)
     machine.check()
     place = Path(folder)
@@ -157,7 +160,8 @@ def read_results(folder: str | PathLike[str]) -> dict[str, Any]:
 
 def _description(model: ImageClassifier, data: ImageData, recipe: Recipe) -> dict[str, Any]:
     """What recipe.yaml holds: network, data, and every key of the recipe."""
-    options = {k: v for k, v in model.options.items() if k not in SET_BY_DATA}
+    chosen = chosen_options(str(model.builder), model.options)
+    options = {k: v for k, v in chosen.items() if k not in SET_BY_DATA}
     return {
         "model": model.builder,
         "data": data.name,

@@ -13,7 +13,7 @@ from cnnarch.weights.channels import first_convolution
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.loading import fit, put, recognise, remember, warn_of_rivals
 from cnnarch.weights.names import Match
-from cnnarch.weights.options import contradicted, present
+from cnnarch.weights.options import contradicted
 from cnnarch.weights.source import Checkpoint, Source, read_checkpoint
 
 __all__ = ["build_with_weights"]
@@ -49,7 +49,8 @@ def build_with_weights(
     def build(given: Mapping[str, Any]) -> tuple[Any, Match]:
         with torch.device("meta"):
             model: Any = network(*args, **given)
-        model.builder, model.options = name, dict(given)
+        model.builder = name
+        model.options = {k: v for k, v in model.options.items() if k in known}
         return model, recognise(checkpoint, model, given)
 
     _refuse(checkpoint, checkpoint.needs, options)
@@ -115,11 +116,10 @@ def _refuse(checkpoint: Checkpoint, needs: Mapping[str, Any], given: Mapping[str
             )
 
 
-def _refuse_present(checkpoint: Checkpoint, model: nn.Module, needs: Mapping[str, Any]) -> None:
+def _refuse_present(checkpoint: Checkpoint, model: Any, needs: Mapping[str, Any]) -> None:
     for name, value in contradicted(model, needs).items():
-        raise WeightsError(
-            f"{checkpoint.label} needs {name}={value!r}, the network has {present(model, name)!r}"
-        )
+        has = repr(model.options[name]) if name in model.options else "no such option"
+        raise WeightsError(f"{checkpoint.label} needs {name}={value!r}, the network has {has}")
 
 
 def _any_in(names: tuple[str, ...], module: str) -> bool:

@@ -171,7 +171,8 @@ def remember(model: Any, checkpoint: Checkpoint, fitted: Fit, changed: Mapping[s
     """Note on a network what its weights bring: options, preprocessing, names of the classes."""
     if not hasattr(model, "builder"):
         return
-    model.options.update(changed)
+    if changed:
+        model.options = {**model.options, **changed}
     model.preprocessing = checkpoint.preprocessing
     named = checkpoint.categories is not None and model.num_classes == len(checkpoint.categories)
     kept = not any(name.startswith(tuple(classifier_names(model))) for name in fitted.fresh)

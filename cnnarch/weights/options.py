@@ -1,23 +1,24 @@
-"""Options that a checkpoint depends on and that its tensors do not show."""
+"""Whether what a checkpoint depends on and the options of a network contradict each other."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from cnnarch.blocks.conv import SamePad2d
+__all__ = ["FREE", "contradicted", "norms"]
 
-__all__ = ["FREE", "contradicted", "norms", "present"]
+FREE = (
+    *("num_classes", "in_channels", "dropout", "drop_path", "aux_logits"),
+    *("small_images", "image_size"),
+)
+"""Options that a checkpoint has a value of but does not depend on.
 
-FREE = ("num_classes", "in_channels", "dropout", "drop_path", "aux_logits")
-"""Options that a checkpoint has a value of but does not depend on."""
+Another value gives another form of the network, for which the tensors are as good or which their
+shapes do not fit.
+"""
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
-
-
-UNKNOWN = object()
-"""Stands for the option of a network that does not show it and remembers none."""
+_ABSENT = object()
 
 
 def norms(model: nn.Module) -> list[Any]:
@@ -25,35 +26,18 @@ def norms(model: nn.Module) -> list[Any]:
     return [m for m in model.modules() if isinstance(m, _NORMS)]
 
 
-def present(model: Any, option: str) -> Any:
-    """The value of an option that a network has, read off its layers where that can be.
-
-    A network made through its class remembers no options, so layers are asked first.
-    """
-    if option == "norm_eps":
-        eps = {norm.eps for norm in norms(model)}
-        return eps.pop() if len(eps) == 1 else tuple(eps)
-    if option == "padding":
-        same = any(isinstance(m, SamePad2d) for m in model.modules())
-        return "same" if same else "symmetric"
-    if option == "stride_in_1x1":
-        return any(_strides(m) for name, m in model.named_modules() if name.endswith("reduce"))
-    if option == "ceil_pool":
-        return any(isinstance(m, nn.MaxPool2d) and m.ceil_mode for m in model.modules())
-    if option == "activation":
-        return "relu6" if any(isinstance(m, nn.ReLU6) for m in model.modules()) else "relu"
-    if getattr(model, "builder", None) is None:
-        return UNKNOWN
-    parameter = inspect.signature(type(model)).parameters.get(option)
-    return model.options.get(option, parameter.default if parameter else None)
-
-
 def contradicted(model: nn.Module, needs: Mapping[str, Any]) -> dict[str, Any]:
-    """The needs that a network is seen not to meet."""
-    values = {name: present(model, name) for name in needs}
-    return {name: needs[name] for name, v in values.items() if v not in (UNKNOWN, needs[name])}
+    """The needs that a network does not meet.
 
-
-def _strides(module: nn.Module) -> bool:
-    """Whether a bottleneck's first convolution takes the stride."""
-    return any(isinstance(m, nn.Conv2d) and m.stride != (1, 1) for m in module.modules())
+    The network's options decide; an option that it does not have is not met. `norm_eps` can be
+    changed after building, so every norm has to agree too. Of a module that has no options
+    nothing else is known.
+    """
+    options = getattr(model, "options", None)
+    wrong = {}
+    if isinstance(options, Mapping):
+        wrong = {k: v for k, v in needs.items() if options.get(k, _ABSENT) != v}
+    eps = needs.get("norm_eps")
+    if eps is not None and any(norm.eps != eps for norm in norms(model)):
+        wrong["norm_eps"] = eps
+    return wrong

@@ -13,6 +13,7 @@ from cnnarch.preprocessing import Preprocessing
 from cnnarch.weights.config import CONFIG, METADATA_KEY, TENSORS, Config
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.files import replacing
+from cnnarch.weights.rebuilding import check_rebuilds, chosen_options
 
 __all__ = ["push_to_hub", "save_pretrained"]
 
@@ -50,7 +51,8 @@ def save_pretrained(model: Any, directory: str | os.PathLike[str]) -> None:
         directory: made if it is not there.
 
     Raises:
-        WeightsError: the network was made through its class, or has no values.
+        WeightsError: no builder made the network, its layers were changed since, or they have no
+            values.
     """
     config = _config(model)
     _write(model, Path(directory), config, str(directory))
@@ -94,10 +96,7 @@ def push_to_hub(
 
 
 def _config(model: Any) -> Config:
-    if getattr(model, "builder", None) is None:
-        raise WeightsError(
-            f"only networks made by a builder can be rebuilt; {type(model).__name__} was not"
-        )
+    check_rebuilds(model)
     return Config(
         builder=model.builder,
         options=model.options,
@@ -125,7 +124,8 @@ def _write(model: nn.Module, folder: Path, config: Config, source: str) -> None:
 
 
 def _card(config: Config, source: str) -> str:
-    options = ", ".join(f"`{k}={v!r}`" for k, v in config.options.items()) or "none"
+    chosen = chosen_options(str(config.builder), config.options)
+    options = ", ".join(f"`{k}={v!r}`" for k, v in chosen.items()) or "as by default"
     images = _images(config.preprocessing)
     return _CARD.format(builder=config.builder, options=options, source=source, images=images)
 

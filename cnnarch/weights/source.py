@@ -60,8 +60,8 @@ class Checkpoint:
 
     @property
     def needs(self) -> dict[str, Any]:
-        """The options that the tensors depend on and do not show."""
-        return {name: value for name, value in self.options.items() if name not in FREE}
+        """The options that the tensors depend on."""
+        return {k: v for k, v in self.options.items() if k not in FREE and v is not None}
 
 
 def read_checkpoint(source: Source, builder: str | None = None) -> Checkpoint:

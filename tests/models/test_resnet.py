@@ -45,7 +45,7 @@ def test_stride_in_1x1_moves_it_to_the_first_1x1() -> None:
     model = cnnarch.resnet50(stride_in_1x1=True)
     for stage in list(model.stages)[1:]:
         assert [c.conv.stride for c in stage[0].branch] == [(2, 2), (1, 1), (1, 1)]
-    assert model.options == {"stride_in_1x1": True}
+    assert model.options["stride_in_1x1"] is True
 
 
 def test_basic_blocks_stride_in_their_first_convolution() -> None:

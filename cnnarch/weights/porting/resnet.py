@@ -50,12 +50,12 @@ def _convolutions(block: Any) -> list[str]:
 
 
 def _stride_in_3x3(_model: Any) -> dict[str, Any]:
-    return {"norm_eps": 1e-5, "stride_in_1x1": False}
+    return {"stride_in_1x1": False}
 
 
 def _stride_in_1x1(model: Any) -> dict[str, Any]:
     bottlenecks = "reduce" in _convolutions(model.stages[0][-1])
-    return {"norm_eps": 1e-5, "stride_in_1x1": bottlenecks}  # basic blocks have no 1x1
+    return {"stride_in_1x1": bottlenecks}  # basic blocks have no 1x1
 
 
 LAYOUTS = (

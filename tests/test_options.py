@@ -1,0 +1,145 @@
+"""Options: what a network says of how it was built, and what follows its layers."""
+
+import copy
+import inspect
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import cnnarch
+from cnnarch.blocks import Residual
+from cnnarch.facts.builders import option_parameters
+from cnnarch.models.efficientnet_lite import EfficientNetLite
+
+DEPTHS = (1, 1, 1, 1)
+
+
+def on_meta(name: str, **options: Any) -> cnnarch.ImageClassifier:
+    with torch.device("meta"):
+        return cnnarch.get_model(name, **options)
+
+
+@pytest.mark.parametrize("name", cnnarch.list_models())
+def test_every_builder_records_every_option_with_its_effective_value(name: str) -> None:
+    model = on_meta(name)
+    parameters = option_parameters(type(model))
+    assert list(model.options) == list(parameters)
+    assert None not in model.options.values()
+    defaults = {k: p.default for k, p in parameters.items() if p.default is not None}
+    assert model.options.items() >= defaults.items()
+
+
+def test_given_options_are_recorded_beside_the_defaults() -> None:
+    assert on_meta("resnet50").options == {
+        "num_classes": 1000,
+        "in_channels": 3,
+        "dropout": 0.0,
+        "small_images": False,
+        "stride_in_1x1": False,
+    }
+    options = on_meta("resnet50", stride_in_1x1=True, num_classes=7).options
+    assert (options["stride_in_1x1"], options["num_classes"]) == (True, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("alexnet", "groups", 2),
+        ("alexnet_owt", "groups", 1),
+        ("efficientnet_b0", "dropout", 0.2),
+        ("efficientnet_b7", "dropout", 0.5),
+        ("se_resnet50", "stride_in_1x1", True),
+        ("se_resnet18", "stride_in_1x1", False),  # its blocks have no 1x1 to stride in
+        ("se_resnext50_32x4d", "stride_in_1x1", False),
+    ],
+)
+def test_a_default_of_none_is_recorded_as_what_it_stands_for(
+    name: str, option: str, value: object
+) -> None:
+    assert on_meta(name).options[option] == value
+    assert on_meta(name, **{option: None}).options[option] == value
+    assert on_meta(name, **{option: value}).options[option] == value
+
+
+def test_a_class_records_its_options_and_names_no_builder() -> None:
+    model = cnnarch.ResNet(Residual, DEPTHS, small_images=True)
+    assert model.builder is None
+    assert model.options["small_images"] is True
+    assert model.options["stride_in_1x1"] is False
+
+
+class Own(cnnarch.ResNet):
+    """A user's class with options of its own, which sets some of its base's."""
+
+    def __init__(self, width: int = 2, *, deep: bool = False, dropout: float = 0.1) -> None:
+        depths = (2, 2, 2, 2) if deep else DEPTHS
+        super().__init__(Residual, depths, num_classes=width, small_images=True, dropout=dropout)
+
+
+class Same(cnnarch.ResNet):
+    """A user's class that takes what its base takes."""
+
+
+def test_a_subclass_records_its_own_options_and_those_it_passes_on() -> None:
+    options = Own().options
+    assert options.pop("deep") is False
+    assert options == {
+        "num_classes": 2,
+        "in_channels": 3,
+        "dropout": 0.1,
+        "small_images": True,
+        "stride_in_1x1": False,
+    }
+    same = Same(Residual, DEPTHS, dropout=0.5)
+    assert same.options == cnnarch.ResNet(Residual, DEPTHS, dropout=0.5).options
+
+
+def test_signatures_stay_those_of_the_classes() -> None:
+    assert list(inspect.signature(Same).parameters) == list(
+        inspect.signature(cnnarch.ResNet).parameters
+    )
+    assert "padding" in inspect.signature(EfficientNetLite).parameters
+
+
+@pytest.mark.parametrize("twin_of", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_keep_their_options_to_themselves(twin_of: Any) -> None:
+    model = cnnarch.lenet5(activation="relu")
+    twin = twin_of(model)
+    assert (twin.builder, twin.options) == ("lenet5", model.options)
+    twin.reset_classifier(3)
+    assert (twin.options["num_classes"], model.options["num_classes"]) == (3, 10)
+
+
+def test_the_number_of_classes_follows_the_classifier() -> None:
+    model = cnnarch.resnet18()
+    model.reset_classifier(5)
+    assert model.options["num_classes"] == model.num_classes == 5
+    model.head.classifier = nn.Linear(512, 7)
+    assert model.options["num_classes"] == model.num_classes == 7
+    model.head.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(512, 3))
+    assert model.num_classes == 3
+    model.head.classifier = nn.Identity()
+    assert model.options["num_classes"] == model.num_classes == 0
+
+
+@pytest.mark.parametrize("name", ["lenet5_1998", "nin_cifar", "vgg11", "mixer_s32"])
+def test_every_kind_of_classifier_says_its_width(name: str) -> None:
+    model = on_meta(name, num_classes=6)
+    assert model.num_classes == 6
+    assert on_meta(name, num_classes=0).num_classes == 0
+
+
+def test_the_number_of_channels_follows_the_first_convolution() -> None:
+    model = cnnarch.resnet18(num_classes=2)
+    model.stem.conv = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    assert model.options["in_channels"] == model.in_channels == 1
+    assert model.eval()(torch.zeros(1, 1, 64, 64)).shape == (1, 2)
+
+
+def test_changing_the_dictionary_changes_no_network() -> None:
+    model = cnnarch.lenet5()
+    model.options["activation"] = "relu"
+    assert model.options["activation"] == "tanh"

@@ -1,0 +1,287 @@
+"""Options in checkpoints: which are needs, which are free, and what cannot be saved."""
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import cnnarch
+from cnnarch.blocks import Residual
+from cnnarch.facts.builders import option_parameters
+from cnnarch.testing import assert_close, calibrate
+from cnnarch.weights import WeightsError, load
+from cnnarch.weights.config import METADATA_KEY
+from cnnarch.weights.rebuilding import check_rebuilds
+
+X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+def saved(folder: Path, model: cnnarch.ImageClassifier) -> Path:
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_a_config_holds_every_option_and_the_card_those_that_were_chosen(tmp_path: Path) -> None:
+    cnnarch.lenet5(activation="relu").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["options"] == {
+        "num_classes": 10,
+        "in_channels": 1,
+        "activation": "relu",
+        "pool": "avg",
+        "image_size": 32,
+    }
+    assert "Options: `activation='relu'`." in (tmp_path / "README.md").read_text()
+
+
+# Free options
+
+
+def test_saved_weights_load_into_another_form_of_the_network(tmp_path: Path) -> None:
+    folder = saved(tmp_path, cnnarch.resnet18(num_classes=4))
+    with pytest.warns(UserWarning, match=r"stem.conv.weight starts fresh: small_images=True"):
+        model = cnnarch.resnet18(weights=folder, small_images=True, dropout=0.2)
+    assert (model.num_classes, model.options["dropout"]) == (4, 0.2)
+    assert model.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 4)
+
+
+def test_saved_weights_of_a_small_form_load_into_it(tmp_path: Path) -> None:
+    small = cnnarch.resnet18(num_classes=4, small_images=True)
+    folder = saved(tmp_path, small)
+    for options in ({}, {"small_images": True}):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model = cnnarch.resnet18(weights=folder, **options)  # type: ignore[arg-type]
+        assert torch.equal(model.stem.conv.weight, small.stem.conv.weight)
+    with pytest.raises(WeightsError, match=r"stem.conv.weight \(64, 3, 3, 3\)"):
+        cnnarch.resnet18(weights=folder, small_images=False)
+
+
+def test_saved_weights_load_into_lenet_for_images_of_another_size(tmp_path: Path) -> None:
+    folder = saved(tmp_path, cnnarch.lenet5())
+    assert cnnarch.lenet5(weights=folder, image_size=28).min_input_size == 28
+    assert load(cnnarch.lenet5(image_size=28), folder).fresh == ()
+
+
+def test_saved_weights_load_with_other_drop_rates(tmp_path: Path) -> None:
+    folder = saved(tmp_path, cnnarch.efficientnet_lite0(num_classes=2))
+    model = cnnarch.efficientnet_lite0(weights=folder, dropout=0.0, drop_path=0.0)
+    assert (model.options["dropout"], model.options["drop_path"]) == (0.0, 0.0)
+    load(cnnarch.efficientnet_lite0(num_classes=2, dropout=0.5), folder)
+
+
+# Needs
+
+
+def test_a_default_that_the_tensors_depend_on_is_a_need(tmp_path: Path) -> None:
+    folder = saved(tmp_path, cnnarch.lenet5())
+    with pytest.raises(WeightsError, match="needs activation='tanh', got activation='relu'"):
+        cnnarch.lenet5(weights=folder, activation="relu")
+    with pytest.raises(WeightsError, match="needs a network built with pool='avg'"):
+        load(cnnarch.lenet5(pool="max"), folder)
+
+
+def test_an_option_that_the_network_does_not_have_is_refused(tmp_path: Path) -> None:
+    config = {"builder": "resnet18", "options": {"swish": True}}
+    tensors = cnnarch.resnet18().state_dict()
+    save_file(tensors, tmp_path / "w.safetensors", {METADATA_KEY: json.dumps(config)})
+    with pytest.raises(WeightsError, match="needs swish=True, the network has no such option"):
+        cnnarch.resnet18(weights=tmp_path / "w.safetensors")
+
+
+def test_loading_sets_an_eps_that_was_changed_by_hand(tmp_path: Path) -> None:
+    folder = saved(tmp_path, cnnarch.efficientnet_lite0(num_classes=2))
+    model = cnnarch.efficientnet_lite0(num_classes=2)
+    model.stem.norm.eps = 0.1
+    assert dict(load(model, folder).changed_options) == {"norm_eps": 1e-3}
+    assert model.stem.norm.eps == model.options["norm_eps"] == 1e-3
+
+
+def test_options_follow_an_eps_that_loading_set(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "one", cnnarch.efficientnet_lite0(num_classes=2))
+    model = cnnarch.efficientnet_lite0(num_classes=2, norm_eps=1e-5)
+    load(model, folder)
+    again = cnnarch.from_pretrained(saved(tmp_path / "two", model))
+    assert again.options == model.options
+    assert again.options["norm_eps"] == again.stem.norm.eps == 1e-3
+
+
+def test_a_network_made_through_its_class_knows_what_contradicts_it() -> None:
+    from cnnarch.blocks import Bottleneck
+
+    model = cnnarch.ResNet(Bottleneck, (3, 4, 6, 3), stride_in_1x1=True)
+    theirs = cnnarch.weights.export(cnnarch.resnet50())
+    with pytest.raises(WeightsError, match="built with stride_in_1x1=False"):
+        load(model, theirs)
+
+
+# Configs of before
+
+
+@pytest.mark.parametrize("options", [{}, {"num_classes": 10, "in_channels": 1}])
+def test_a_config_that_holds_given_options_alone_still_loads(
+    tmp_path: Path, options: dict[str, int]
+) -> None:
+    model = cnnarch.lenet5()
+    config = json.dumps({"builder": "lenet5", "options": options, "version": "0.1"})
+    save_file(model.state_dict(), tmp_path / "model.safetensors", {METADATA_KEY: config})
+    (tmp_path / "config.json").write_text(config)
+    again = cnnarch.from_pretrained(tmp_path)
+    assert again.options == model.options
+    assert again.state_dict().keys() == model.state_dict().keys()
+
+
+def test_an_option_that_was_saved_as_none_still_loads(tmp_path: Path) -> None:
+    config = json.dumps({"builder": "se_resnet18", "options": {"stride_in_1x1": None}})
+    model = cnnarch.se_resnet18(num_classes=2)
+    save_file(model.state_dict(), tmp_path / "model.safetensors", {METADATA_KEY: config})
+    again = cnnarch.from_pretrained(tmp_path / "model.safetensors")
+    assert again.options == model.options
+
+
+# What is saved is what is rebuilt
+
+
+@pytest.mark.parametrize("name", cnnarch.list_models())
+def test_a_builder_makes_the_same_layers_of_the_options_it_recorded(name: str) -> None:
+    with torch.device("meta"):
+        check_rebuilds(cnnarch.get_model(name))
+        if "small_images" in option_parameters(cnnarch.get_model_builder(name)):
+            options = {"small_images": True, "in_channels": 1, "num_classes": 0}
+            check_rebuilds(cnnarch.get_model(name, **options))
+
+
+def replaced_classifier(model: Any) -> None:
+    model.head.classifier = nn.Linear(512, 7)
+
+
+def replaced_first_convolution(model: Any) -> None:
+    model.stem.conv = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+
+
+def no_classifier(model: Any) -> None:
+    model.head.classifier = nn.Identity()
+
+
+def reset(model: Any) -> None:
+    model.reset_classifier(4)
+
+
+def synchronised(model: Any) -> None:
+    cnnarch.finetuning.convert_norm(model, "sync")
+
+
+def in_place(model: Any) -> None:
+    cnnarch.finetuning.set_inplace(model)
+
+
+def trained_otherwise(model: Any) -> None:
+    model.stem.norm.momentum, model.head.dropout.p = 0.01, 0.5
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        *(replaced_classifier, replaced_first_convolution, no_classifier, reset),
+        *(synchronised, in_place, trained_otherwise),
+    ],
+)
+def test_what_follows_the_layers_or_trains_them_comes_back(
+    edit: Callable[[Any], None], tmp_path: Path
+) -> None:
+    model = cnnarch.resnet18()
+    edit(model)
+    x = X[:, : model.in_channels]
+    if edit is not synchronised:  # in training mode it needs an accelerator
+        calibrate(model, x)
+    again = cnnarch.from_pretrained(saved(tmp_path, model.eval())).eval()
+    assert (again.num_classes, again.in_channels) == (model.num_classes, model.in_channels)
+    with torch.no_grad():
+        assert_close(again(x), model(x), 0.0)
+
+
+def own_head(model: Any) -> None:
+    model.head.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(512, 3))
+
+
+def another_pool(model: Any) -> None:
+    model.head.pool = nn.AdaptiveMaxPool2d(1)
+
+
+def dilated(model: Any) -> None:
+    cnnarch.dilation.dilate(model, 8)
+
+
+def another_eps(model: Any) -> None:
+    model.stages[0][1].branch.conv1.norm.eps = 1e-3
+
+
+def another_stride(model: Any) -> None:
+    model.stem.conv.stride = (1, 1)
+
+
+def group_norm(model: Any) -> None:
+    cnnarch.finetuning.convert_norm(model, "group")
+
+
+def no_bias(model: Any) -> None:
+    model.head.classifier = nn.Linear(512, 1000, bias=False)
+
+
+def one_layer_more(model: Any) -> None:
+    model.stages[3].append(nn.Conv2d(512, 512, 1))
+
+
+def one_block_less(model: Any) -> None:
+    del model.stages[3][-1]
+
+
+def compiled(model: Any) -> None:
+    model.stages[0] = torch.compile(model.stages[0], backend="eager")
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (own_head, r"head.classifier is Sequential\(\), not Linear\("),
+        (another_pool, r"head.pool is AdaptiveMaxPool2d\(.*\), not AdaptiveAvgPool2d\("),
+        (dilated, r"stages.1.0.*dilation|stages.2.0.*stride"),
+        (another_eps, r"stages.0.*norm is BatchNorm2d\(.*eps=0.001.*\), not .*eps=1e-05"),
+        (another_stride, r"stem.conv is Conv2d\(.*stride=\(1, 1\).*\), not .*stride=\(2, 2\)"),
+        (group_norm, r"stem.norm is GroupNorm\(.*and \d+ more"),
+        (no_bias, r"head.classifier is Linear\(.*bias=False\), not .*bias=True"),
+        (one_layer_more, r"stages.3.2 was added"),
+        (one_block_less, r"stages.3.1 is missing"),
+        (compiled, r"stages.0 is OptimizedModule"),
+    ],
+)
+def test_layers_changed_otherwise_are_refused_by_name(
+    edit: Callable[[Any], None], message: str, tmp_path: Path
+) -> None:
+    model = cnnarch.resnet18()
+    edit(model)
+    with pytest.raises(WeightsError, match=rf"(?s)cannot be saved.*{message}"):
+        model.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_no_builder_made_cannot_be_saved(tmp_path: Path) -> None:
+    model = cnnarch.ResNet(Residual, (2, 2, 2, 2))
+    with pytest.raises(WeightsError, match=r"made by a builder.*none made this ResNet"):
+        model.save_pretrained(tmp_path)
+    model.builder = "my_resnet"
+    with pytest.raises(WeightsError, match="my_resnet, which cnnarch does not have"):
+        model.save_pretrained(tmp_path)
+
+
+def test_saving_draws_no_random_number(tmp_path: Path) -> None:
+    model = cnnarch.lenet5_1998()
+    before = torch.get_rng_state()
+    model.save_pretrained(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
