@@ -32,7 +32,7 @@ ALLOWED = {
     "finetuning": {"blocks", "contract", "registry"},
     "embedding": {"blocks", "contract", "images", "registry"},
     "inference": {
-        *("_cards", "analysis", "blocks", "contract", "images", "models", "registry", "weights"),
+        *("_cards", "analysis", "blocks", "contract", "images", "registry", "weights"),
     },
     "viz": {"_cards", "analysis", "blocks", "contract", "images", "registry"},
     "training": {
