@@ -11,6 +11,7 @@ from torch import nn
 from cnnarch.blocks._checks import check_choice, check_positive
 from cnnarch.blocks.initialization import init_weights
 from cnnarch.contract.freezing import freeze, paths_of, trunk_of, unfreeze
+from cnnarch.contract.inplace import set_inplace
 from cnnarch.contract.trunk import Trunk
 
 __all__ = ["convert_norm", "freeze", "init_weights", "param_groups", "set_inplace", "unfreeze"]
@@ -122,21 +123,3 @@ def _with_values(layer: nn.Module, norm: nn.BatchNorm2d) -> nn.Module:
     frozen = not all(p.requires_grad for p in norm.parameters())
     layer.requires_grad_(not frozen)  # in a frozen stage, they stay frozen
     return layer.train(norm.training)
-
-
-def set_inplace(model: nn.Module, inplace: bool = True) -> None:
-    """Let all activations overwrite their input: one map less at a time, the same values.
-
-    Those of cnnarch's blocks that follow a convolution, a norm or a residual sum do so already
-    where no hook looks on. The others do not, nor any under a hook, unless asked to: backward
-    hooks and attribution methods need the input. The peak of a training step hardly falls, as
-    PyTorch keeps for the backward pass what an activation gave or took either way;
-    `set_grad_checkpointing` is what lowers it.
-
-    Args:
-        model: any module; changed in place.
-        inplace: whether activations overwrite their input.
-    """
-    for module in model.modules():
-        if hasattr(module, "inplace") and not isinstance(module, nn.modules.dropout._DropoutNd):
-            setattr(module, "inplace", inplace)  # noqa: B010 - any module's own

@@ -36,7 +36,7 @@ ALLOWED = {
     "finetuning": {"blocks", "contract", "registry"},
     "embedding": {"blocks", "contract", "images", "registry"},
     "inference": {
-        *("facts", "_version", "analysis", "blocks", "contract", "images", "models"),
+        *("facts", "_version", "analysis", "blocks", "contract", "images"),
         *("preprocessing", "registry", "weights"),
     },
     "viz": {"facts", "analysis", "blocks", "contract", "images", "registry"},

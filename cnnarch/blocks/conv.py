@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_choice, check_integer
-from cnnarch.blocks._overwriting import Chain
 from cnnarch.blocks.initialization import he_normal_
 
 __all__ = ["ConvNormAct", "Padding", "SamePad2d"]
@@ -15,7 +14,7 @@ __all__ = ["ConvNormAct", "Padding", "SamePad2d"]
 Padding = Literal["symmetric", "same"]
 
 
-class ConvNormAct(Chain):
+class ConvNormAct(nn.Sequential):
     r"""$y = \phi(\mathrm{BN}(W * x))$: children `conv`, `norm` and `act`.
 
     The convolution has no bias where a norm follows, whose shift makes it redundant.

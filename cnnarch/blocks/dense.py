@@ -7,14 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_integer, check_probability
-from cnnarch.blocks._overwriting import Chain
 from cnnarch.blocks.checkpointing import checkpointed, is_worthwhile
 from cnnarch.blocks.initialization import he_normal_
 
 __all__ = ["Dense", "DenseLayer", "Transition"]
 
 
-class _NormActConv(Chain):
+class _NormActConv(nn.Sequential):
     """BN, ReLU, convolution, dropout, in this order: the paper's unit."""
 
     def __init__(
@@ -63,7 +62,7 @@ class DenseLayer(nn.Sequential):
 
     def forward(self, *maps: Tensor) -> Tensor:
         """Concatenate the maps and convolve."""
-        x = torch.cat(maps, 1) if len(maps) > 1 else maps[0]
+        x = torch.cat(maps, 1)
         for unit in self:
             x = unit(x)
         return x
@@ -116,19 +115,10 @@ class Dense(nn.ModuleList):
     def forward(self, x: Tensor) -> Tensor:
         """Let each layer read all maps before it, and concatenate them all."""
         save_memory = is_worthwhile(self.grad_checkpointing)
-        maps = [_in_fast_order(x)]
+        maps = [x]
         for layer in self:
             maps.append(checkpointed(layer, layer, *maps) if save_memory else layer(*maps))
         return torch.cat(maps, 1)
-
-
-def _in_fast_order(x: Tensor) -> Tensor:
-    """On CPUs concatenation and 1x1 convolutions take less time with channels last."""
-    exporting = torch.compiler.is_exporting()  # strides in a program would shut sizes out
-    return x.contiguous(memory_format=torch.channels_last) if x.is_cpu and not exporting else x
-
-
-torch.fx.wrap("_in_fast_order")  # asks for the device, which symbolic tracing does not have
 
 
 class Transition(_NormActConv):

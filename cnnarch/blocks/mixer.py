@@ -7,7 +7,7 @@ sec. 2.
 from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_integer
-from cnnarch.blocks._pointwise import Pointwise
+from cnnarch.blocks.initialization import lecun_normal_
 from cnnarch.blocks.stochastic_depth import StochasticDepth
 
 __all__ = ["LayerNorm2d", "MixerLayer"]
@@ -80,26 +80,20 @@ class MixerLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Mix tokens, then channels."""
         size = x.shape[2:]
-        # (N, 1, S, C): a row of tokens, whose channels are contiguous in memory.
-        x = x.flatten(2).unsqueeze(1).mT.contiguous()
-        x = x + self.token_mlp(self.token_norm(x).mT.contiguous()).mT
-        x = x + self.channel_mlp(self.channel_norm(x))
-        return x.mT.squeeze(1).unflatten(2, size)  # type: ignore[no-untyped-call]
+        x = x.flatten(2).mT.unsqueeze(2)  # (N, S, 1, C): the paper's table of tokens by channels
+        x = x + self.token_mlp(self.token_norm(x))
+        x = x + self.channel_mlp(self.channel_norm(x).transpose(1, 3)).transpose(1, 3)
+        return x.squeeze(2).mT.unflatten(2, size)  # type: ignore[no-untyped-call]
 
 
-class _MLP(nn.Module):
-    """Two 1x1 convolutions and a GELU over the last axis of (N, H, W, C)."""
+class _MLP(nn.Sequential):
+    """W_2 GELU(W_1 x) over the second axis, as 1x1 convolutions."""
 
     def __init__(self, width: int, hidden: int, drop_path: float) -> None:
         super().__init__()
-        self.conv1 = Pointwise(width, hidden, 1)
+        self.conv1 = nn.Conv2d(width, hidden, 1)
         self.act = nn.GELU()
-        self.conv2 = Pointwise(hidden, width, 1)
+        self.conv2 = nn.Conv2d(hidden, width, 1)
         self.drop_path = StochasticDepth(drop_path)
-
-    def forward(self, x: Tensor) -> Tensor:
-        # Each permutation stands beside its inverse, so that engines see none of them.
-        x = self.act(self.conv1(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
-        x = self.conv2(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        y: Tensor = self.drop_path(x)
-        return y
+        lecun_normal_(self.conv1)
+        lecun_normal_(self.conv2)

@@ -90,6 +90,7 @@ class BatchNorm(nn.Module):
     Source: Ioffe and Szegedy, "Batch Normalization", arXiv 1502.03167, algorithms 1 and 2.
     """
 
+    computes_batch_norm = True  # as nn.BatchNorm2d does, so that inference may fold it
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_integer
-from cnnarch.blocks._overwriting import activate, add
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.shortcut import MakeShortcut, projection
 
@@ -18,7 +17,7 @@ MakeAttention = Callable[[int], nn.Module]
 
 
 class ResidualSum(nn.Module):
-    """y = ReLU(branch(x) + shortcut(x)); there is no `shortcut` where the shape stays.
+    """y = ReLU(branch(x) + shortcut(x)); the shortcut is x itself where the shape stays.
 
     Args:
         branch: the paper's F, any module.
@@ -44,16 +43,14 @@ class ResidualSum(nn.Module):
         super().__init__()
         self.out_channels = out_channels
         self.branch = branch
-        self.shortcut: nn.Module | None = None
+        self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
             self.shortcut = make_shortcut(in_channels, out_channels, stride)
         self.act = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         """Add what the branch computes to its input."""
-        shortcut = x if self.shortcut is None else self.shortcut(x)
-        # act(branch(x) + shortcut), in place where nobody can tell
-        return activate(self.act, add(self.branch(x), shortcut, self.branch))
+        return self.act(self.branch(x) + self.shortcut(x))
 
 
 class Residual(ResidualSum):

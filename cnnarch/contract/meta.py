@@ -1,20 +1,51 @@
 """A network without its values, to see shapes flow through it."""
 
 import copy
-from typing import TypeVar
+from collections import OrderedDict
+from typing import Any, TypeVar
 
 from torch import nn
 
-__all__ = ["without_memory"]
+__all__ = ["has_replaced_forward", "without_hooks", "without_memory"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
 
 def without_memory(model: Module) -> Module:
-    """A copy on the meta device, in eval mode: shapes flow through it, values do not."""
+    """A copy on the meta device, in eval mode: shapes flow through it, values do not.
+
+    Hooks stay behind, and so does a `forward` that was put in the place of the module's own: they
+    are the user's, and this is no run of the network.
+    """
     # Tensors are swapped while copying, so that no second copy of the weights is made.
-    tensors = {id(t): t.detach().to("meta") for t in (*model.parameters(), *model.buffers())}
+    memo: dict[int, Any] = without_hooks(model)
+    memo |= {id(t): t.detach().to("meta") for t in (*model.parameters(), *model.buffers())}
     for parameter in model.parameters():
-        twin = tensors[id(parameter)]
-        tensors[id(parameter)] = nn.Parameter(twin, parameter.requires_grad)
-    return copy.deepcopy(model, tensors).eval().float()  # as the images that pass through it
+        twin = memo[id(parameter)]
+        memo[id(parameter)] = nn.Parameter(twin, parameter.requires_grad)
+    copied = copy.deepcopy(model, memo)
+    for module in copied.modules():
+        if has_replaced_forward(module):
+            del module.forward
+    return copied.eval().float()  # as the images that pass through it
+
+
+def has_replaced_forward(module: nn.Module) -> bool:
+    """Whether a function stands in the place of the `forward` that its class has."""
+    return "forward" in vars(module) and type(module).forward is not nn.Module.forward
+
+
+def without_hooks(model: nn.Module) -> dict[int, Any]:
+    """A memo by which `copy.deepcopy` leaves the hooks of all modules behind."""
+    # deepcopy takes what stands in its memo in the place of what it would copy.
+    return {id(vars(m)[hooks]): OrderedDict() for m in model.modules() for hooks in _HOOKS}

@@ -1,24 +1,15 @@
 """A copy of a network to compute with: eval mode, no gradients, no hooks."""
 
 import copy
-from collections import OrderedDict
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch import nn
+
+from cnnarch.contract.meta import has_replaced_forward, without_hooks
 
 __all__ = ["inference_copy"]
 
 Module = TypeVar("Module", bound=nn.Module)
-
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-)
 
 
 def inference_copy(model: Module, *, share: bool = False) -> Module:
@@ -31,13 +22,13 @@ def inference_copy(model: Module, *, share: bool = False) -> Module:
 
     Raises:
         ValueError: a layer computes its weight in a hook (`torch.nn.utils.weight_norm` and the
-            like), so that without hooks it would be another layer.
+            like), so that without hooks it would be another layer; or its `forward` was replaced
+            by a function, which a copy would share with the layer itself.
     """
-    memo: dict[int, Any] = {}
     for name, module in model.named_modules():
         _refuse_weights_in_hooks(name, module)
-        # deepcopy takes what stands in its memo in the place of what it would copy.
-        memo |= {id(vars(module)[hooks]): OrderedDict() for hooks in _HOOKS}
+        _refuse_replaced_forward(name, module)
+    memo = without_hooks(model)
     for parameter in model.parameters():
         tensor = parameter.detach()
         memo[id(parameter)] = nn.Parameter(tensor if share else tensor.clone(), requires_grad=False)
@@ -54,3 +45,11 @@ def _refuse_weights_in_hooks(name: str, module: nn.Module) -> None:
                 "are not copied: make the weight permanent first (torch.nn.utils has a remove "
                 "function for each)"
             )
+
+
+def _refuse_replaced_forward(name: str, module: nn.Module) -> None:
+    if has_replaced_forward(module):
+        raise ValueError(
+            f"the forward of layer {name!r} was replaced by a function, and a copy would still "
+            "call the layer itself: delete the module's attribute `forward` first"
+        )

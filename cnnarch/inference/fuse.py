@@ -20,13 +20,12 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils import parametrize
 
 from cnnarch.blocks.conv import SamePad2d
-from cnnarch.blocks.normalization import BatchNorm
 from cnnarch.contract.checks import check_images
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.inference._copies import inference_copy
 from cnnarch.preprocessing import Preprocessing
 
-__all__ = ["PixelConv", "fuse"]
+__all__ = ["PixelConv", "fuse", "is_idle", "is_plain", "trace_layers"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -37,11 +36,10 @@ _FORWARDS = (
     nn.Linear.forward,
     _BatchNorm.forward,
     nn.SyncBatchNorm.forward,
-    BatchNorm.forward,
 )
 _CONV_FORWARDS = (nn.Conv1d._conv_forward, nn.Conv2d._conv_forward, nn.Conv3d._conv_forward)
 _PADS = (SamePad2d, nn.ZeroPad2d)
-_LAYERS = (_ConvNd, nn.Linear, _BatchNorm, BatchNorm, *_PADS)
+_LAYERS = (_ConvNd, nn.Linear, _BatchNorm, *_PADS)
 _SHAPE_STAYS = (
     nn.BatchNorm1d,
     nn.GELU,
@@ -146,7 +144,8 @@ class _Tracer(fx.Tracer):
     """Sees each layer as one call, also those of a user's own subclass."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        is_layer = isinstance(m, _LAYERS) or _is_plain(m)
+        is_norm = getattr(type(m), "computes_batch_norm", False)  # or derived from one
+        is_layer = isinstance(m, _LAYERS) or is_norm or is_plain(m)
         return is_layer or super().is_leaf_module(m, module_qualified_name)
 
 
@@ -155,7 +154,7 @@ class _Calls:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.graph = _trace(model)
+        self.graph = trace_layers(model)
         self.replaced: dict[nn.Module, nn.Module] = {}
         modules = dict(model.named_modules(remove_duplicate=False))
         self.module: dict[fx.Node, nn.Module] = {}
@@ -164,7 +163,7 @@ class _Calls:
             if node.op == "get_attr":  # a tensor that is read beside the layer's own call
                 self.times[modules[str(node.target).rpartition(".")[0]]] += 2
             module = modules[str(node.target)] if node.op == "call_module" else None
-            if node.target is check_images or _is_idle(module):
+            if node.target is check_images or is_idle(module):
                 self._leave_out(node)
             elif module is not None:
                 self.module[node] = module
@@ -179,7 +178,7 @@ class _Calls:
         if not isinstance(node, fx.Node) or node not in self.module or len(node.args) != 1:
             return None
         module = self.module[node]
-        return module if self.times[module] == 1 and _is_plain(module) else None
+        return module if self.times[module] == 1 and is_plain(module) else None
 
     def fold_norms(self) -> None:
         """Fold each BatchNorm that can be."""
@@ -268,10 +267,17 @@ class _Calls:
                 if child in self.replaced:
                     parent._modules[name] = self.replaced[child]
         if self.replaced:
-            _trace(self.model)  # fails if the model calls a layer by another way than its name
+            trace_layers(
+                self.model
+            )  # fails if the model calls a layer by another way than its name
 
 
-def _trace(model: nn.Module) -> fx.Graph:
+def trace_layers(model: nn.Module) -> fx.Graph:
+    """The graph of a network whose nodes are its layers.
+
+    Raises:
+        ValueError: torch.fx cannot trace it.
+    """
     parameters = inspect.signature(model.forward).parameters.values()
     empty = inspect.Parameter.empty
     defaults = {p.name: p.default for p in parameters if p.default is not empty}
@@ -284,13 +290,23 @@ def _trace(model: nn.Module) -> fx.Graph:
         ) from error
 
 
-def _is_plain(module: nn.Module) -> bool:
+def is_plain(module: nn.Module) -> bool:
     """Whether it computes what PyTorch's convolution, linear layer or BatchNorm computes."""
-    if type(module).forward not in (*_FORWARDS, *_frozen_forwards()):
+    known = type(module).forward in (*_FORWARDS, *_frozen_forwards())
+    if "forward" in vars(module) or not (known or _says_batch_norm(module)):
         return False
     if isinstance(module, _ConvNd) and type(module)._conv_forward not in _CONV_FORWARDS:
         return False
     return not parametrize.is_parametrized(module)
+
+
+def _says_batch_norm(module: nn.Module) -> bool:
+    """Whether the class that wrote its `forward` says that this computes BatchNorm.
+
+    A subclass with a `forward` of its own has to say so again.
+    """
+    author = next(kind for kind in type(module).__mro__ if "forward" in vars(kind))
+    return vars(author).get("computes_batch_norm") is True
 
 
 def _frozen_forwards() -> tuple[object, ...]:
@@ -299,16 +315,14 @@ def _frozen_forwards() -> tuple[object, ...]:
     return (ops.FrozenBatchNorm2d.forward,) if ops else ()
 
 
-def _is_idle(module: nn.Module | None) -> bool:
+def is_idle(module: nn.Module | None) -> bool:
     """Whether it hands its input on."""
     return type(module) is nn.Identity or (isinstance(module, _DropoutNd) and not module.training)
 
 
 def _is_fixed_norm(module: nn.Module) -> TypeGuard[_BatchNorm]:
     """Whether it is a BatchNorm, of PyTorch or like it, that uses running statistics."""
-    if isinstance(module, _BatchNorm | BatchNorm) and module.training:
-        return False
-    return isinstance(getattr(module, "running_mean", None), Tensor)
+    return not module.training and isinstance(getattr(module, "running_mean", None), Tensor)
 
 
 def _affine(norm: _BatchNorm) -> _Affine:

@@ -15,7 +15,6 @@ from cnnarch.inference._measure import has_vnni
 from cnnarch.inference._offline import import_nncf
 from cnnarch.inference._tracing import quiet
 from cnnarch.inference.export import to_openvino
-from cnnarch.models.mlp_mixer import MLPMixer
 
 __all__ = ["quantize"]
 
@@ -61,15 +60,15 @@ def quantize(
 
     graph = to_openvino(model, images[:2], dynamic_size)
     dataset = nncf.Dataset([image.numpy()[None] for image in images])
-    # The Mixer's matrix products and layer norms lose less by the rules for transformers.
-    is_mixer = isinstance(model, MLPMixer)
+    # Layer norms, and the matrix products beside them, lose less by the rules for transformers.
+    has_layer_norms = any(isinstance(module, nn.LayerNorm) for module in model.modules())
     with quiet(), _silent(), _same_random_numbers():
         return nncf.quantize(
             graph,
             dataset,
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(images),
-            model_type=nncf.ModelType.TRANSFORMER if is_mixer else None,
+            model_type=nncf.ModelType.TRANSFORMER if has_layer_norms else None,
             # NNCF's quicker correction of biases costs LeNet-5 half a point on Fashion-MNIST; in
             # ResNet-20 and DenseNet-BC-40-12 the two came out within 0.05 points.
             fast_bias_correction=_correction_bytes(graph, images) > _CORRECTION_LIMIT,

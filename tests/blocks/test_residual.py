@@ -38,7 +38,7 @@ def test_bottleneck_is_the_equation_of_fig_5_right(stride_in_1x1: bool) -> None:
 
 def test_the_input_itself_is_added_where_the_shape_stays() -> None:
     for block in (Residual(8, 8), Bottleneck(8, 2)):
-        assert block.shortcut is None
+        assert type(block.shortcut) is nn.Identity
         last = [*block.branch][-1].norm
         nn.init.zeros_(last.weight)
         x = torch.randn(1, 8, 4, 4)
@@ -52,7 +52,7 @@ def test_a_shortcut_stands_wherever_the_shape_changes(
     in_channels: int, channels: int, stride: int
 ) -> None:
     block = Residual(in_channels, channels, stride)
-    assert block.shortcut is not None
+    assert type(block.shortcut) is not nn.Identity
     assert block(torch.randn(2, in_channels, 7, 5)).shape == (2, channels, *map_of(7, 5, stride))
 
 

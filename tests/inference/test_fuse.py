@@ -232,6 +232,11 @@ class Changed(nn.BatchNorm2d):
         return nn.functional.relu(super().forward(x))
 
 
+class ChangedTeaching(BatchNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.relu(super().forward(x))
+
+
 class ChangedConv(nn.Conv2d):
     def _conv_forward(self, *args: Any) -> Tensor:
         return super()._conv_forward(*args).exp()
@@ -245,6 +250,7 @@ class ChangedConv(nn.Conv2d):
         (nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8)),
         (nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8, affine=True, track_running_stats=True)),
         (nn.Conv2d(3, 8, 3), Changed(8)),
+        (nn.Conv2d(3, 8, 3), ChangedTeaching(8)),
         (ChangedConv(3, 8, 3), nn.BatchNorm2d(8)),
         (nn.ConvTranspose2d(3, 8, 3), nn.BatchNorm2d(8)),
     ],
@@ -326,6 +332,40 @@ def test_bfloat16_stays_bfloat16() -> None:
 def test_channels_last_stays() -> None:
     fused = fuse(cnnarch.resnet20_cifar().to(memory_format=torch.channels_last))
     assert fused.stem.conv.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+class WrittenOut(nn.Module):
+    """Somebody's own BatchNorm, which says what it computes."""
+
+    computes_batch_norm = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.rand(8)), nn.Parameter(torch.randn(8))
+        self.eps = 1e-3
+        self.register_buffer("running_mean", torch.randn(8))
+        self.register_buffer("running_var", torch.rand(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, variance = self.running_mean.view(-1, 1, 1), self.running_var.view(-1, 1, 1)
+        scaled = (x - mean) / (variance + self.eps).sqrt() * self.weight.view(-1, 1, 1)
+        return scaled + self.bias.view(-1, 1, 1)
+
+
+def test_a_norm_that_says_so_is_folded_whatever_its_class() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), WrittenOut())
+    assert type(fuse(model)[1]) is nn.Identity
+    assert difference(model, torch.randn(2, 3, 8, 8)) < 1e-12
+
+
+def test_a_replaced_forward_is_refused() -> None:
+    model = cnnarch.resnet20_cifar()
+    norm = model.stem.norm
+    norm.forward = norm.forward
+    with pytest.raises(ValueError, match=r"the forward of layer 'stem.norm' was replaced"):
+        fuse(model)
+    del norm.forward
+    fuse(model)
 
 
 def test_what_cannot_be_traced_is_named() -> None:

@@ -94,7 +94,7 @@ def test_every_norm_has_the_usual_constants_and_no_convolution_a_bias() -> None:
 def test_the_last_norm_of_a_branch_is_not_activated_before_the_sum() -> None:
     for block in cnnarch.resnet50().stages[1]:
         assert [hasattr(layer, "act") for layer in block.branch] == [True, True, False]
-        assert block.shortcut is None or not hasattr(block.shortcut, "act")
+        assert not hasattr(block.shortcut, "act")
         assert isinstance(block.act, nn.ReLU)
 
 

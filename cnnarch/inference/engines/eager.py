@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cnnarch.inference._copies import inference_copy
+from cnnarch.inference._overwriting import overwrite_where_safe
 from cnnarch.inference.engines._engine import Engine, Runner, Source
 from cnnarch.inference.engines._pt2e import quantized
 from cnnarch.inference.fuse import PixelConv
@@ -25,7 +26,7 @@ class Plain(Engine):
 
 
 class Eager(Engine):
-    """PyTorch's own kernels, norms folded, channels last.
+    """PyTorch's own kernels, norms folded, activations in place, channels last.
 
     A processor without bfloat16 is slow in it, which the times will say.
     """
@@ -34,8 +35,9 @@ class Eager(Engine):
     precisions = ("float32", "bfloat16")
 
     def build(self, source: Source, precision: str) -> Runner:
-        """Fold norms, lay the weights out and cast them."""
+        """Fold norms, let activations overwrite their input, lay the weights out and cast them."""
         model = inference_copy(source.fused())
+        overwrite_where_safe(model)
         model = model.to(memory_format=torch.channels_last)
         dtype = getattr(torch, precision)
         cast_for_inference(model, dtype)

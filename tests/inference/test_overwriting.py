@@ -1,0 +1,155 @@
+"""Activations overwrite their input in an engine's copy where nothing else reads it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import cnnarch
+from cnnarch.contract.inplace import is_overwriter
+from cnnarch.inference._copies import inference_copy
+from cnnarch.inference._overwriting import overwrite_where_safe
+from cnnarch.inference.engines._engine import Source
+from cnnarch.inference.engines.eager import Eager
+from cnnarch.inference.fuse import fuse
+from cnnarch.testing import assert_close, example_images
+
+
+class Calls(nn.Module):
+    """Layers that are called as a test says."""
+
+    def __init__(self, call: Callable[..., Any], **layers: nn.Module) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.act = nn.ReLU()
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+        self.call = call
+
+    def forward(self, x: Tensor) -> Any:
+        return self.call(self, x)
+
+
+def after_a_convolution(net: Any, x: Tensor) -> Tensor:
+    return net.act(net.conv(x))
+
+
+def after_a_sum(net: Any, x: Tensor) -> Tensor:
+    return net.act(net.conv(x) + x)
+
+
+def of_a_concatenation(net: Any, x: Tensor) -> Tensor:
+    return net.act(torch.cat([x, x], 1))
+
+
+def used_twice_and_safe_in_each(net: Any, x: Tensor) -> Tensor:
+    return net.act(net.conv(net.act(net.conv(x))))
+
+
+@pytest.mark.parametrize(
+    "call", [after_a_convolution, after_a_sum, of_a_concatenation, used_twice_and_safe_in_each]
+)
+def test_what_an_activation_alone_reads_is_overwritten(call: Callable[..., Any]) -> None:
+    check(Calls(call), overwrites=True)
+
+
+def test_what_a_folded_norm_passed_on_is_overwritten() -> None:
+    model = Calls(lambda net, x: net.act(net.norm(net.conv(x))), norm=nn.BatchNorm2d(3))
+    check(fuse(model), overwrites=True)
+
+
+def of_the_input(net: Any, x: Tensor) -> Tensor:
+    return net.act(x)
+
+
+def of_the_input_passed_on(net: Any, x: Tensor) -> Tensor:
+    return net.act(net.identity(x))
+
+
+def of_a_view(net: Any, x: Tensor) -> Tensor:
+    y = net.conv(x)
+    return net.act(y.flatten(1)) + y.flatten(1)
+
+
+def of_a_flattened_map(net: Any, x: Tensor) -> Tensor:
+    return net.act(net.flatten(x))
+
+
+def read_by_a_sum(net: Any, x: Tensor) -> Tensor:
+    y = net.conv(x)
+    return net.act(y) + y
+
+
+def read_by_the_caller(net: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    y = net.conv(x)
+    return y, net.act(y)
+
+
+def used_twice_and_once_of_the_input(net: Any, x: Tensor) -> Tensor:
+    return net.act(net.conv(net.act(x)))
+
+
+def of_a_weight(net: Any, x: Tensor) -> Tensor:
+    return x * net.act(net.conv.weight).sum()
+
+
+def cannot_be_traced(net: Any, x: Tensor) -> Tensor:
+    return net.act(net.conv(x)) if x.sum() > 1e6 else net.act(x)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        of_the_input,
+        of_the_input_passed_on,
+        of_a_view,
+        of_a_flattened_map,
+        read_by_a_sum,
+        read_by_the_caller,
+        used_twice_and_once_of_the_input,
+        of_a_weight,
+        cannot_be_traced,
+    ],
+)
+def test_what_something_else_reads_stays(call: Callable[..., Any]) -> None:
+    check(Calls(call, identity=nn.Identity(), flatten=nn.Flatten()), overwrites=False)
+
+
+@torch.no_grad()
+def check(model: nn.Module, *, overwrites: bool) -> None:
+    twin, x = inference_copy(model), torch.randn(2, 3, 6, 6)
+    kept = x.clone()
+    expected = model(x)
+    overwrite_where_safe(twin)
+    assert twin.act.inplace is overwrites
+    for _ in range(2):  # a weight that is overwritten shows in the second call
+        torch.testing.assert_close(twin(x), expected, rtol=0, atol=0)
+    assert torch.equal(x, kept)
+    assert not model.act.inplace
+
+
+def test_dropout_is_no_activation() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Dropout()).eval()
+    overwrite_where_safe(model)
+    assert not model[1].inplace
+
+
+@torch.no_grad()
+def test_the_eager_engine_overwrites_in_every_network_and_gives_the_same(
+    model: cnnarch.ImageClassifier,
+) -> None:
+    images = example_images(model)
+    kept = images.clone()
+    fused = fuse(model)
+    twin = inference_copy(fused)
+    overwrite_where_safe(twin)
+    assert torch.equal(twin(images), fused(images))
+    assert torch.equal(images, kept)
+    overwriters = [module for module in twin.modules() if is_overwriter(module)]
+    assert all(module.inplace for module in overwriters)
+    assert not any(getattr(module, "inplace", False) for module in fused.modules())
+    runner = Eager().build(Source(model, images, 1), "float32")
+    assert_close(runner(images), model(images), 1e-4)
+    assert torch.equal(images, kept)
