@@ -12,7 +12,7 @@ from cnnarch.weights.errors import WeightsError
 
 __all__ = ["check_rebuilds", "chosen_options"]
 
-_MOST_LISTED = 5
+_MOST_LISTED = 3
 _NOTHING = (nn.Identity, nn.modules.dropout._DropoutNd)  # in eval mode
 # What a module says of itself that changes nothing in eval mode, and memory at most.
 _IN_TRAINING_ALONE = re.compile(r"(, )?\b(momentum|inplace|p|rate)=[^,]*")

@@ -42,6 +42,25 @@ def test_an_option_that_a_network_does_not_have_is_told(data: ImageData) -> None
         build_model("nin_cifar", data, Recipe(model_options={"tanh": True}))
 
 
+def test_a_network_that_could_not_be_saved_is_refused_before_training(
+    data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
+) -> None:
+    lenet.head.pool = torch.nn.AdaptiveMaxPool2d(1)
+    with pytest.raises(ValueError, match=r"head\.pool is AdaptiveMaxPool2d"):
+        train(lenet, data, QUICK, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_names_the_options_that_are_not_the_defaults(
+    data: ImageData, tmp_path: Path
+) -> None:
+    options = {"activation": "relu", "pool": "avg"}
+    model = build_model("lenet5", data, Recipe(model_options=options))
+    train(model, data, replace(QUICK, num_epochs=1), tmp_path / "run")
+    recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    assert recipe["model_options"] == {"activation": "relu"}
+
+
 def test_a_folder_keeps_all_of_a_run(finished: Path) -> None:
     assert {p.name for p in finished.iterdir()} >= {
         "README.md",
