@@ -180,9 +180,11 @@ class Network:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_and_functions_stay_short(path: Path) -> None:
     room = room_of(path)
-    lines = path.read_text().splitlines()
-    limit = {"blocks": 150, "models": 250, "contract": 200}.get(room, 400)
-    assert len(lines) <= limit
+    text = path.read_text()
+    if room == "models":  # builders are as many as the family has networks
+        text = text.partition("\n@builder\n")[0]
+    limit = {"blocks": 150, "models": 200, "contract": 200}.get(room, 400)
+    assert len(text.splitlines()) <= limit
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             start = node.body[0]

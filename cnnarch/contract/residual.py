@@ -7,38 +7,61 @@ from torch import nn
 
 from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.checkpointing import Stage
+from cnnarch.blocks.head import ClassifierHead
+from cnnarch.contract.classifier import ImageClassifier
 
-__all__ = ["residual_stages"]
+__all__ = ["MakeBlock", "ResidualNetwork"]
+
+MakeBlock = Callable[[int, int, int], Any]
+"""Makes a module with `out_channels` from input channels, width and stride."""
 
 
-def residual_stages(
-    block: Callable[[int, int, int], Any],
-    widths: Sequence[int],
-    depths: Sequence[int],
-    in_channels: int,
-    pool: nn.Module | None = None,
-) -> tuple[list[Stage], int]:
-    """Make the stages, and say how many channels the last one gives.
+class ResidualNetwork(ImageClassifier):
+    """A stem, stages of residual blocks and a pooled linear head.
 
     Args:
-        block: makes a module with `out_channels` from input channels, width and stride.
+        stem: owns the first convolution and ends before the first pool.
+        block: makes a block from input channels, width and stride.
         widths: width of the blocks in each stage.
         depths: number of blocks in each stage.
-        in_channels: channels of the stem's map.
+        names: the paper's name of the stem and of each stage.
         pool: opens the first stage, as the max-pool does in Table 1 of the ResNet paper.
+        num_classes: width of the logits; 0 returns the pooled features.
+        dropout: probability of zeroing a pooled feature, in [0, 1).
+        min_input_size: the smallest side in pixels that every layer accepts.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, num_classes)
 
     Raises:
         ValueError: `depths` does not name as many stages as `widths`, or an empty one.
     """
-    if len(depths) != len(widths):
-        raise ValueError(f"depths must name {len(widths)} stages, got {len(depths)}")
-    stages: list[Stage] = []
-    for width, depth in zip(widths, depths, strict=True):
-        check_integer("depth of a stage", depth, 1)
-        stage = Stage() if stages or pool is None else Stage(pool=pool)
-        for i in range(depth):
-            unit = block(in_channels, width, 2 if stages and i == 0 else 1)
-            stage.append(unit)
-            in_channels = unit.out_channels
-        stages.append(stage)
-    return stages, in_channels
+
+    def __init__(
+        self,
+        stem: nn.Module,
+        block: MakeBlock,
+        widths: Sequence[int],
+        depths: Sequence[int],
+        *,
+        names: Sequence[str],
+        pool: nn.Module | None = None,
+        num_classes: int,
+        dropout: float = 0.0,
+        min_input_size: int = 1,
+    ) -> None:
+        if len(depths) != len(widths):
+            raise ValueError(f"depths must name {len(widths)} stages, got {len(depths)}")
+        *_, last = (m for m in stem.modules() if isinstance(m, nn.Conv2d))
+        channels = last.out_channels
+        stages: list[Stage] = []
+        for width, depth in zip(widths, depths, strict=True):
+            check_integer("depth of a stage", depth, 1)
+            stage = Stage() if stages or pool is None else Stage(pool=pool)
+            for i in range(depth):
+                unit = block(channels, width, 2 if stages and i == 0 else 1)
+                stage.append(unit)
+                channels = unit.out_channels
+            stages.append(stage)
+        head = ClassifierHead(channels, num_classes, dropout=dropout)
+        super().__init__(stem, stages, head, names=names, min_input_size=min_input_size)

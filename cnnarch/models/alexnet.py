@@ -20,7 +20,7 @@ from cnnarch.facts.builders import builder
 __all__ = ["AlexNet", "alexnet", "alexnet_owt"]
 
 NAMES = ("conv1", "pool1", "pool2", "pool5")
-FC = 4096  # units of each hidden fully connected layer
+HIDDEN = 4096  # units of each hidden fully connected layer
 
 
 class Form(NamedTuple):
@@ -63,6 +63,7 @@ class AlexNet(ImageClassifier):
 
     Args:
         form: widths and the rest that the two papers' networks differ in.
+        hidden: units of each hidden fully connected layer.
         num_classes: width of the logits; 0 returns fc7's output.
         in_channels: channels of the input image.
         groups: towers of conv2, conv4 and conv5; None means the form's, 1 connects all maps.
@@ -78,6 +79,7 @@ class AlexNet(ImageClassifier):
     def __init__(
         self,
         form: Form,
+        hidden: int = HIDDEN,
         *,
         num_classes: int = 1000,
         in_channels: int = 3,
@@ -105,7 +107,7 @@ class AlexNet(ImageClassifier):
                 pool(),
             ),
         ]
-        head = _head(form.conv5, num_classes, dropout)
+        head = _head(form.conv5, hidden, num_classes, dropout)
         # Three pools of 3 pixels and stride 2 need 15 rows: 14 steps of 4 and a kernel of 11.
         super().__init__(stem, stages, head, names=NAMES, min_input_size=67 - 2 * form.padding)
         self.options |= {"groups": towers}  # what None stands for
@@ -134,16 +136,16 @@ def _conv(
     return layer
 
 
-def _head(channels: int, num_classes: int, dropout: float) -> ClassifierHead:
+def _head(channels: int, units: int, num_classes: int, dropout: float) -> ClassifierHead:
     hidden = nn.Sequential()
-    hidden.fc6 = _linear(channels * 6 * 6, FC, 1.0)
+    hidden.fc6 = _linear(channels * 6 * 6, units, 1.0)
     hidden.act6 = nn.ReLU()
     hidden.dropout = nn.Dropout(dropout)
-    hidden.fc7 = _linear(FC, FC, 1.0)
+    hidden.fc7 = _linear(units, units, 1.0)
     hidden.act7 = nn.ReLU()
     pool = AdaptiveAvgPool2d(6)
     return ClassifierHead(
-        FC, num_classes, pool=pool, hidden=hidden, dropout=dropout, make_classifier=_linear
+        units, num_classes, pool=pool, hidden=hidden, dropout=dropout, make_classifier=_linear
     )
 
 

@@ -23,7 +23,7 @@ __all__ = [
 
 
 class Depths(NamedTuple):
-    """Layers of each dense block: the rows of Table 1, whose columns are the networks."""
+    """Layers of each dense block: the rows of Table 1."""
 
     dense_block_1: int
     dense_block_2: int
@@ -31,11 +31,18 @@ class Depths(NamedTuple):
     dense_block_4: int
 
 
-DEPTHS_121 = Depths(6, 12, 24, 16)
-DEPTHS_169 = Depths(6, 12, 32, 32)
-DEPTHS_201 = Depths(6, 12, 48, 32)
-DEPTHS_161 = Depths(6, 12, 36, 24)
-DEPTHS_264 = Depths(6, 12, 64, 48)
+class Network(NamedTuple):
+    """A column of Table 1: the growth rate k, and the layers of each dense block."""
+
+    k: int
+    depths: Depths
+
+
+DENSENET_121 = Network(32, Depths(6, 12, 24, 16))
+DENSENET_169 = Network(32, Depths(6, 12, 32, 32))
+DENSENET_201 = Network(32, Depths(6, 12, 48, 32))
+DENSENET_161 = Network(48, Depths(6, 12, 36, 24))
+DENSENET_264 = Network(32, Depths(6, 12, 64, 48))
 
 
 class DenseNetOptions(ModelOptions, total=False):
@@ -108,19 +115,19 @@ class DenseNet(ImageClassifier):
 @builder
 def densenet121(*, weights: WeightsSource = None, **options: Unpack[DenseNetOptions]) -> DenseNet:
     """DenseNet-121: growth rate 32, depths (6, 12, 24, 16)."""
-    return build("densenet121", weights, DenseNet, 32, DEPTHS_121, **options)
+    return build("densenet121", weights, DenseNet, *DENSENET_121, **options)
 
 
 @builder
 def densenet169(*, weights: WeightsSource = None, **options: Unpack[DenseNetOptions]) -> DenseNet:
     """DenseNet-169: growth rate 32, depths (6, 12, 32, 32)."""
-    return build("densenet169", weights, DenseNet, 32, DEPTHS_169, **options)
+    return build("densenet169", weights, DenseNet, *DENSENET_169, **options)
 
 
 @builder
 def densenet201(*, weights: WeightsSource = None, **options: Unpack[DenseNetOptions]) -> DenseNet:
     """DenseNet-201: growth rate 32, depths (6, 12, 48, 32)."""
-    return build("densenet201", weights, DenseNet, 32, DEPTHS_201, **options)
+    return build("densenet201", weights, DenseNet, *DENSENET_201, **options)
 
 
 @builder
@@ -129,10 +136,10 @@ def densenet161(*, weights: WeightsSource = None, **options: Unpack[DenseNetOpti
 
     The first version of the paper has it, the published one does not.
     """
-    return build("densenet161", weights, DenseNet, 48, DEPTHS_161, **options)
+    return build("densenet161", weights, DenseNet, *DENSENET_161, **options)
 
 
 @builder
 def densenet264(*, weights: WeightsSource = None, **options: Unpack[DenseNetOptions]) -> DenseNet:
     """DenseNet-264: growth rate 32, depths (6, 12, 64, 48), which make 265 layers."""
-    return build("densenet264", weights, DenseNet, 32, DEPTHS_264, **options)
+    return build("densenet264", weights, DenseNet, *DENSENET_264, **options)

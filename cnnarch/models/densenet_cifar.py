@@ -1,6 +1,6 @@
 """The DenseNets for 32x32 images: three dense blocks, plain or BC (Huang et al., 2016)."""
 
-from typing import Unpack
+from typing import NamedTuple, Unpack
 
 from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.conv import ConvNormAct
@@ -23,6 +23,23 @@ __all__ = [
 
 BLOCKS = 3
 PLAIN_STEM = 16  # channels; DenseNet-BC has twice the growth rate
+
+
+class Network(NamedTuple):
+    """A row of Table 2: the depth L, the growth rate k, and whether it is DenseNet-BC."""
+
+    depth: int
+    k: int
+    bc: bool = False
+
+
+DENSENET_40_12 = Network(40, 12)
+DENSENET_100_12 = Network(100, 12)
+DENSENET_100_24 = Network(100, 24)
+DENSENET_BC_40_12 = Network(40, 12, bc=True)
+DENSENET_BC_100_12 = Network(100, 12, bc=True)
+DENSENET_BC_250_24 = Network(250, 24, bc=True)
+DENSENET_BC_190_40 = Network(190, 40, bc=True)
 
 
 class CifarDenseNetOptions(ModelOptions, total=False):
@@ -99,7 +116,7 @@ def densenet_40_12_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
 ) -> CifarDenseNet:
     """DenseNet with L = 40, k = 12 for 32x32 images."""
-    return build("densenet_40_12_cifar", weights, CifarDenseNet, 40, 12, **options)
+    return build("densenet_40_12_cifar", weights, CifarDenseNet, *DENSENET_40_12, **options)
 
 
 @builder
@@ -107,7 +124,7 @@ def densenet_100_12_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
 ) -> CifarDenseNet:
     """DenseNet with L = 100, k = 12 for 32x32 images."""
-    return build("densenet_100_12_cifar", weights, CifarDenseNet, 100, 12, **options)
+    return build("densenet_100_12_cifar", weights, CifarDenseNet, *DENSENET_100_12, **options)
 
 
 @builder
@@ -115,7 +132,7 @@ def densenet_100_24_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
 ) -> CifarDenseNet:
     """DenseNet with L = 100, k = 24 for 32x32 images."""
-    return build("densenet_100_24_cifar", weights, CifarDenseNet, 100, 24, **options)
+    return build("densenet_100_24_cifar", weights, CifarDenseNet, *DENSENET_100_24, **options)
 
 
 @builder
@@ -123,7 +140,7 @@ def densenet_bc_40_12_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
 ) -> CifarDenseNet:
     """DenseNet-BC with L = 40, k = 12 for 32x32 images: sec. 3's rule at a depth of Table 2."""
-    return build("densenet_bc_40_12_cifar", weights, CifarDenseNet, 40, 12, True, **options)
+    return build("densenet_bc_40_12_cifar", weights, CifarDenseNet, *DENSENET_BC_40_12, **options)
 
 
 @builder
@@ -131,7 +148,7 @@ def densenet_bc_100_12_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
 ) -> CifarDenseNet:
     """DenseNet-BC with L = 100, k = 12 for 32x32 images."""
-    return build("densenet_bc_100_12_cifar", weights, CifarDenseNet, 100, 12, True, **options)
+    return build("densenet_bc_100_12_cifar", weights, CifarDenseNet, *DENSENET_BC_100_12, **options)
 
 
 @builder
@@ -139,7 +156,7 @@ def densenet_bc_250_24_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
 ) -> CifarDenseNet:
     """DenseNet-BC with L = 250, k = 24 for 32x32 images."""
-    return build("densenet_bc_250_24_cifar", weights, CifarDenseNet, 250, 24, True, **options)
+    return build("densenet_bc_250_24_cifar", weights, CifarDenseNet, *DENSENET_BC_250_24, **options)
 
 
 @builder
@@ -147,4 +164,4 @@ def densenet_bc_190_40_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
 ) -> CifarDenseNet:
     """DenseNet-BC with L = 190, k = 40 for 32x32 images."""
-    return build("densenet_bc_190_40_cifar", weights, CifarDenseNet, 190, 40, True, **options)
+    return build("densenet_bc_190_40_cifar", weights, CifarDenseNet, *DENSENET_BC_190_40, **options)

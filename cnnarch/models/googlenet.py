@@ -29,6 +29,11 @@ class Row(NamedTuple):
     c5: tuple[int, int]
     pool: int
 
+    @property
+    def out_channels(self) -> int:
+        """Channels of the block's output, the column "output size"."""
+        return self.c1 + self.c3[1] + self.c5[1] + self.pool
+
 
 INCEPTION_3 = (
     Row(64, (96, 128), (16, 32), 32),
@@ -45,6 +50,7 @@ INCEPTION_5 = (
     Row(256, (160, 320), (32, 128), 128),
     Row(384, (192, 384), (48, 128), 128),
 )
+TABLE_1 = (INCEPTION_3, INCEPTION_4, INCEPTION_5)
 
 
 class Form(NamedTuple):
@@ -90,6 +96,7 @@ class GoogLeNet(ImageClassifier):
 
     Args:
         form: the paper's network, or what is different.
+        stages: rows of the Inception blocks of each stage.
         num_classes: width of the logits; 0 returns the pooled features.
         in_channels: channels of the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
@@ -104,6 +111,7 @@ class GoogLeNet(ImageClassifier):
     def __init__(
         self,
         form: Form = PUBLISHED,
+        stages: tuple[tuple[Row, ...], ...] = TABLE_1,
         *,
         num_classes: int = 1000,
         in_channels: int = 3,
@@ -113,22 +121,24 @@ class GoogLeNet(ImageClassifier):
     ) -> None:
         kernel_size, stride = (3, 1) if small_images else (7, 2)
         stem = inception_conv(in_channels, 64, kernel_size, stride, norm=form.norm)
-        stages = [
+        third, fourth, fifth = stages
+        parts = [
             _conv2(form, pool=not small_images),
-            _inceptions(form, 3, 192, INCEPTION_3),
-            _inceptions(form, 3, 480, INCEPTION_4),
-            _inceptions(form, form.last_pool, 832, INCEPTION_5),
+            _inceptions(form, 3, 192, third),
+            _inceptions(form, 3, third[-1].out_channels, fourth),
+            _inceptions(form, form.last_pool, fourth[-1].out_channels, fifth),
         ]
-        head = ClassifierHead(1024, num_classes, dropout=dropout)
+        head = ClassifierHead(fifth[-1].out_channels, num_classes, dropout=dropout)
         # The last pool needs two pixels if it is a 3x3, one if a 2x2; each before it halves.
         pixels = 4 * (form.last_pool - 1)
         if not small_images:
             pixels = 2 * (2 * pixels) - 1  # the first pool, then the stem, which rounds up
-        super().__init__(stem, stages, head, names=NAMES, min_input_size=pixels)
+        super().__init__(stem, parts, head, names=NAMES, min_input_size=pixels)
         self.aux_logits = aux_logits
         if aux_logits:
-            self.aux1 = _auxiliary(form, 512, num_classes)
-            self.aux2 = _auxiliary(form, 528, num_classes)
+            row_4a, _4b, _4c, row_4d, _4e = fourth
+            self.aux1 = _auxiliary(form, row_4a.out_channels, num_classes)
+            self.aux2 = _auxiliary(form, row_4d.out_channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor | AuxLogits:  # type: ignore[override]
         """Logits, never softmax; with those of the auxiliary heads where there are any."""

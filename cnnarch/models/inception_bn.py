@@ -42,7 +42,7 @@ ROW_4D = Row(1, 96, (128, 192), (160, 192), "avg", 128)
 ROW_4E = Row(2, 0, (128, 192), (192, 256), "max", 0)
 ROW_5A = Row(1, 352, (192, 320), (160, 224), "avg", 128)
 ROW_5B = Row(1, 352, (192, 320), (192, 224), "max", 128)
-STAGES = ((ROW_3A, ROW_3B), (ROW_3C, ROW_4A, ROW_4B, ROW_4C, ROW_4D), (ROW_4E, ROW_5A, ROW_5B))
+FIG_5 = ((ROW_3A, ROW_3B), (ROW_3C, ROW_4A, ROW_4B, ROW_4C, ROW_4D), (ROW_4E, ROW_5A, ROW_5B))
 
 
 class BNInceptionOptions(ModelOptions, total=False):
@@ -98,6 +98,7 @@ class BNInception(ImageClassifier):
     Args:
         se_reduction: if given, each block's output goes through `SE` with channels /
             se_reduction squeezed channels, 16 in SE-BN-Inception.
+        stages: rows of the Inception blocks of each stage.
         num_classes: width of the logits; 0 returns the pooled features.
         in_channels: channels of the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
@@ -113,6 +114,7 @@ class BNInception(ImageClassifier):
     def __init__(
         self,
         se_reduction: int | None = None,
+        stages: tuple[tuple[Row, ...], ...] = FIG_5,
         *,
         num_classes: int = 1000,
         in_channels: int = 3,
@@ -124,19 +126,19 @@ class BNInception(ImageClassifier):
         kernel_size, stride = (3, 1) if small_images else (7, 2)
         stem = ConvNormAct(in_channels, 64, kernel_size, stride)
         convs = (ConvNormAct(64, 64, 1), ConvNormAct(64, 192, 3))
-        stages = [Stage(*convs) if small_images else Stage(*convs, pool=_max_pool())]
+        parts = [Stage(*convs) if small_images else Stage(*convs, pool=_max_pool())]
         channels = 192
-        for rows in STAGES:  # the later ones begin with a block of stride 2
-            stage = Stage() if len(stages) > 1 else Stage(pool=_max_pool())
+        for rows in stages:  # the later ones begin with a block of stride 2
+            stage = Stage() if len(parts) > 1 else Stage(pool=_max_pool())
             for row in rows:
                 block = DoubleInception(channels, row)
                 channels = block.out_channels
                 stage.append(_with_se(block, se_reduction) if se_reduction else block)
-            stages.append(stage)
+            parts.append(stage)
         head = ClassifierHead(channels, num_classes, dropout=dropout)
         # Each pool needs two pixels, and the stem rounds up.
         smallest = 2 if small_images else 2 * 4 - 1
-        super().__init__(stem, stages, head, names=NAMES, min_input_size=smallest)
+        super().__init__(stem, parts, head, names=NAMES, min_input_size=smallest)
 
 
 def _max_pool() -> nn.MaxPool2d:

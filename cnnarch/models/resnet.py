@@ -6,11 +6,10 @@ from typing import NamedTuple, Unpack
 from torch import nn
 
 from cnnarch.blocks.conv import ConvNormAct
-from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.residual import Bottleneck, Residual
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.classifier import ImageClassifier, ModelOptions
-from cnnarch.contract.residual import residual_stages
+from cnnarch.contract.classifier import ModelOptions
+from cnnarch.contract.residual import ResidualNetwork
 from cnnarch.facts.builders import builder
 
 __all__ = [
@@ -24,12 +23,12 @@ __all__ = [
     "resnet152",
 ]
 
-NAMES = ("conv1", "conv2_x", "conv3_x", "conv4_x", "conv5_x")
+ROWS = ("conv1", "conv2_x", "conv3_x", "conv4_x", "conv5_x")
 WIDTHS = (64, 128, 256, 512)  # conv2_x to conv5_x of Table 1
 
 
 class Depths(NamedTuple):
-    """Blocks of each stage: the columns of Table 1, whose rows are the stages."""
+    """A column of Table 1: the number of blocks in each row."""
 
     conv2_x: int
     conv3_x: int
@@ -65,12 +64,24 @@ class Plain(nn.Sequential):
         self.conv2 = ConvNormAct(channels, channels, 3)
 
 
-class ResNet(ImageClassifier):
+def stem_7x7(in_channels: int, channels: int, small_images: bool) -> ConvNormAct:
+    """conv1 of Table 1; 3x3 with stride 1 for small images."""
+    kernel_size, stride = (3, 1) if small_images else (7, 2)
+    return ConvNormAct(in_channels, channels, kernel_size, stride)
+
+
+def max_pool(small_images: bool) -> nn.MaxPool2d | None:
+    """The pool that opens conv2_x in Table 1; small images have none."""
+    return None if small_images else nn.MaxPool2d(3, 2, 1)
+
+
+class ResNet(ResidualNetwork):
     """Residual network: 7x7 stem, four stages of blocks, pooled linear head.
 
     Args:
         block: `Residual` (two 3x3), `Bottleneck` (1x1, 3x3, 1x1) or `Plain` (no shortcut).
         depths: number of blocks in each of the four stages.
+        widths: width of the blocks in each stage; the stem is as wide as the first.
         num_classes: width of the logits; 0 returns the pooled features.
         in_channels: channels of the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
@@ -89,6 +100,7 @@ class ResNet(ImageClassifier):
         self,
         block: type[Residual | Bottleneck | Plain],
         depths: tuple[int, ...],
+        widths: tuple[int, ...] = WIDTHS,
         *,
         num_classes: int = 1000,
         in_channels: int = 3,
@@ -101,12 +113,16 @@ class ResNet(ImageClassifier):
             if not issubclass(block, Bottleneck):
                 raise ValueError(f"stride_in_1x1 needs Bottleneck blocks, got {block.__name__}")
             make = partial(block, stride_in_1x1=True)
-        kernel_size, stride = (3, 1) if small_images else (7, 2)
-        stem = ConvNormAct(in_channels, WIDTHS[0], kernel_size, stride)
-        pool = None if small_images else nn.MaxPool2d(3, 2, 1)  # opens conv2_x, as in Table 1
-        stages, channels = residual_stages(make, WIDTHS, depths, WIDTHS[0], pool)
-        head = ClassifierHead(channels, num_classes, dropout=dropout)
-        super().__init__(stem, stages, head, names=NAMES)
+        super().__init__(
+            stem_7x7(in_channels, widths[0], small_images),
+            make,
+            widths,
+            depths,
+            names=ROWS,
+            pool=max_pool(small_images),
+            num_classes=num_classes,
+            dropout=dropout,
+        )
 
 
 @builder

@@ -1,16 +1,15 @@
 """The ResNets for 32x32 images: 6n + 2 layers, shortcuts without parameters (He et al., 2015)."""
 
 from functools import partial
-from typing import Literal, Unpack
+from typing import Literal, NamedTuple, Unpack
 
 from cnnarch.blocks._checks import check_choice, check_integer
 from cnnarch.blocks.conv import ConvNormAct
-from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.residual import MakeAttention, Residual
 from cnnarch.blocks.shortcut import ZeroPadShortcut, projection
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.classifier import ImageClassifier, ModelOptions
-from cnnarch.contract.residual import residual_stages
+from cnnarch.contract.classifier import ModelOptions
+from cnnarch.contract.residual import ResidualNetwork
 from cnnarch.facts.builders import builder
 
 __all__ = [
@@ -23,10 +22,23 @@ __all__ = [
     "resnet1202_cifar",
 ]
 
-NAMES = ("conv1", "32x32", "16x16", "8x8")  # the table of sec. 4.2 has the map sizes as heads
+ROWS = ("conv1", "32x32", "16x16", "8x8")  # the table of sec. 4.2 has the map sizes as heads
 WIDTHS = (16, 32, 64)
-INPUT_SIZE = (3, 32, 32)
 SHORTCUTS = {"A": ZeroPadShortcut, "B": projection}
+
+
+class Network(NamedTuple):
+    """A row of Table 6, by the n of the text: 6n + 2 layers."""
+
+    n: int
+
+
+RESNET_20 = Network(3)
+RESNET_32 = Network(5)
+RESNET_44 = Network(7)
+RESNET_56 = Network(9)
+RESNET_110 = Network(18)
+RESNET_1202 = Network(200)
 
 
 class CifarResNetOptions(ModelOptions, total=False):
@@ -36,7 +48,7 @@ class CifarResNetOptions(ModelOptions, total=False):
     shortcut: Literal["A", "B"]
 
 
-class CifarResNet(ImageClassifier):
+class CifarResNet(ResidualNetwork):
     """Residual network for 32x32 images: a 3x3 stem and three stages of n basic blocks.
 
     Args:
@@ -68,10 +80,15 @@ class CifarResNet(ImageClassifier):
         check_integer("n", n, 1)
         check_choice("shortcut", shortcut, SHORTCUTS)
         block = partial(Residual, make_shortcut=SHORTCUTS[shortcut], attention=attention)
-        stem = ConvNormAct(in_channels, WIDTHS[0], 3)
-        stages, channels = residual_stages(block, WIDTHS, (n, n, n), WIDTHS[0])
-        head = ClassifierHead(channels, num_classes, dropout=dropout)
-        super().__init__(stem, stages, head, names=NAMES)
+        super().__init__(
+            ConvNormAct(in_channels, WIDTHS[0], 3),
+            block,
+            WIDTHS,
+            (n, n, n),
+            names=ROWS,
+            num_classes=num_classes,
+            dropout=dropout,
+        )
 
 
 @builder
@@ -79,7 +96,7 @@ def resnet20_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
 ) -> CifarResNet:
     """ResNet-20 for 32x32 images: n = 3."""
-    return build("resnet20_cifar", weights, CifarResNet, 3, **options)
+    return build("resnet20_cifar", weights, CifarResNet, *RESNET_20, **options)
 
 
 @builder
@@ -87,7 +104,7 @@ def resnet32_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
 ) -> CifarResNet:
     """ResNet-32 for 32x32 images: n = 5."""
-    return build("resnet32_cifar", weights, CifarResNet, 5, **options)
+    return build("resnet32_cifar", weights, CifarResNet, *RESNET_32, **options)
 
 
 @builder
@@ -95,7 +112,7 @@ def resnet44_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
 ) -> CifarResNet:
     """ResNet-44 for 32x32 images: n = 7."""
-    return build("resnet44_cifar", weights, CifarResNet, 7, **options)
+    return build("resnet44_cifar", weights, CifarResNet, *RESNET_44, **options)
 
 
 @builder
@@ -103,7 +120,7 @@ def resnet56_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
 ) -> CifarResNet:
     """ResNet-56 for 32x32 images: n = 9."""
-    return build("resnet56_cifar", weights, CifarResNet, 9, **options)
+    return build("resnet56_cifar", weights, CifarResNet, *RESNET_56, **options)
 
 
 @builder
@@ -111,7 +128,7 @@ def resnet110_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
 ) -> CifarResNet:
     """ResNet-110 for 32x32 images: n = 18."""
-    return build("resnet110_cifar", weights, CifarResNet, 18, **options)
+    return build("resnet110_cifar", weights, CifarResNet, *RESNET_110, **options)
 
 
 @builder
@@ -119,4 +136,4 @@ def resnet1202_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
 ) -> CifarResNet:
     """ResNet-1202 for 32x32 images: n = 200."""
-    return build("resnet1202_cifar", weights, CifarResNet, 200, **options)
+    return build("resnet1202_cifar", weights, CifarResNet, *RESNET_1202, **options)

@@ -5,21 +5,19 @@ others in their repository hujie-frank/SENet).
 """
 
 from functools import partial
-from typing import Unpack
+from typing import NamedTuple, Unpack
 
 from torch import nn
 
 from cnnarch.blocks._checks import check_integer
-from cnnarch.blocks.conv import ConvNormAct
-from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.residual import Bottleneck, Residual
 from cnnarch.blocks.squeeze_excite import SE
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.classifier import ImageClassifier, ModelOptions
-from cnnarch.contract.residual import residual_stages
+from cnnarch.contract.classifier import ModelOptions
+from cnnarch.contract.residual import ResidualNetwork
 from cnnarch.facts.builders import builder
 from cnnarch.models import resnet
-from cnnarch.models.resnet_cifar import CifarResNet, CifarResNetOptions
+from cnnarch.models.resnet_cifar import RESNET_110, CifarResNet, CifarResNetOptions
 
 __all__ = [
     "SEResNet",
@@ -44,6 +42,16 @@ class SEResNetOptions(ModelOptions, total=False):
     reduction: int
 
 
+class Template(NamedTuple):
+    """ResNeXt's "32x4d": groups of a 3x3 convolution, and channels of each in conv2_x."""
+
+    cardinality: int
+    group_width: int
+
+
+TEMPLATE_32X4D = Template(32, 4)
+
+
 def squeeze_excite(channels: int, reduction: int = 16) -> SE:
     """The paper's block: the squeeze is `reduction` times narrower than the map."""
     check_integer("reduction", reduction, 1)
@@ -56,12 +64,12 @@ def first_pool(small_images: bool, ceil_pool: bool) -> nn.Module | None:
     Caffe's has no padding and rounds sizes up. Both give 112 / 2 = 56 pixels, from windows that
     begin one pixel apart.
     """
-    if small_images:
-        return None
-    return nn.MaxPool2d(3, 2, ceil_mode=True) if ceil_pool else nn.MaxPool2d(3, 2, padding=1)
+    if small_images or not ceil_pool:
+        return resnet.max_pool(small_images)
+    return nn.MaxPool2d(3, 2, ceil_mode=True)
 
 
-class SEResNet(ImageClassifier):
+class SEResNet(ResidualNetwork):
     """ResNet or ResNeXt with squeeze-and-excitation after the last norm of each branch.
 
     Args:
@@ -70,6 +78,7 @@ class SEResNet(ImageClassifier):
         groups: groups of the bottlenecks' 3x3 convolutions, ResNeXt's cardinality.
         group_width: channels of a group in conv2_x, doubled at each later stage; None means
             what makes the 3x3 convolution as wide as ResNet's.
+        widths: width of the blocks in each stage; the stem is as wide as the first.
         num_classes: width of the logits; 0 returns the pooled features.
         in_channels: channels of the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
@@ -94,6 +103,7 @@ class SEResNet(ImageClassifier):
         depths: tuple[int, ...],
         groups: int = 1,
         group_width: int | None = None,
+        widths: tuple[int, ...] = resnet.WIDTHS,
         *,
         num_classes: int = 1000,
         in_channels: int = 3,
@@ -112,7 +122,7 @@ class SEResNet(ImageClassifier):
         def make(in_channels: int, channels: int, stride: int) -> Residual | Bottleneck:
             if issubclass(block, Residual):
                 return block(in_channels, channels, stride, attention=attention)
-            doubled = channels // resnet.WIDTHS[0]  # 1, 2, 4 and 8 times conv2_x
+            doubled = channels // widths[0]  # 1, 2, 4 and 8 times conv2_x
             return block(
                 in_channels,
                 channels,
@@ -123,13 +133,17 @@ class SEResNet(ImageClassifier):
                 attention=attention,
             )
 
-        kernel_size, stride = (3, 1) if small_images else (7, 2)
-        stem = ConvNormAct(in_channels, resnet.WIDTHS[0], kernel_size, stride)
-        pool = first_pool(small_images, ceil_pool)
-        stages, channels = residual_stages(make, resnet.WIDTHS, depths, resnet.WIDTHS[0], pool)
-        head = ClassifierHead(channels, num_classes, dropout=dropout)
-        least = 3 if ceil_pool and not small_images else 1  # the pool needs two pixels
-        super().__init__(stem, stages, head, names=resnet.NAMES, min_input_size=least)
+        super().__init__(
+            resnet.stem_7x7(in_channels, widths[0], small_images),
+            make,
+            widths,
+            depths,
+            names=resnet.ROWS,
+            pool=first_pool(small_images, ceil_pool),
+            num_classes=num_classes,
+            dropout=dropout,
+            min_input_size=3 if ceil_pool and not small_images else 1,  # the pool needs two pixels
+        )
         self.options |= {"stride_in_1x1": stride_in_1x1}  # what None stands for
 
 
@@ -169,7 +183,13 @@ def se_resnext50_32x4d(
 ) -> SEResNet:
     """SE-ResNeXt-50: bottlenecks of 32 groups, depths (3, 4, 6, 3)."""
     return build(
-        "se_resnext50_32x4d", weights, SEResNet, Bottleneck, resnet.DEPTHS_50, 32, 4, **options
+        "se_resnext50_32x4d",
+        weights,
+        SEResNet,
+        Bottleneck,
+        resnet.DEPTHS_50,
+        *TEMPLATE_32X4D,
+        **options,
     )
 
 
@@ -179,7 +199,13 @@ def se_resnext101_32x4d(
 ) -> SEResNet:
     """SE-ResNeXt-101: bottlenecks of 32 groups, depths (3, 4, 23, 3)."""
     return build(
-        "se_resnext101_32x4d", weights, SEResNet, Bottleneck, resnet.DEPTHS_101, 32, 4, **options
+        "se_resnext101_32x4d",
+        weights,
+        SEResNet,
+        Bottleneck,
+        resnet.DEPTHS_101,
+        *TEMPLATE_32X4D,
+        **options,
     )
 
 
@@ -188,4 +214,4 @@ def se_resnet110_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
 ) -> CifarResNet:
     """SE-ResNet-110 for 32x32 images: n = 18, the squeeze of 16 channels is 1 wide."""
-    return build("se_resnet110_cifar", weights, CifarResNet, 18, squeeze_excite, **options)
+    return build("se_resnet110_cifar", weights, CifarResNet, *RESNET_110, squeeze_excite, **options)

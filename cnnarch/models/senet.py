@@ -10,19 +10,17 @@ from typing import Unpack
 from torch import nn
 
 from cnnarch.blocks.conv import ConvNormAct
-from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.residual import ResidualSum
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.classifier import ImageClassifier, ModelOptions
-from cnnarch.contract.residual import residual_stages
+from cnnarch.contract.classifier import ModelOptions
+from cnnarch.contract.residual import ResidualNetwork
 from cnnarch.facts.builders import builder
 from cnnarch.models import resnet
 from cnnarch.models.se_resnet import first_pool, squeeze_excite
 
 __all__ = ["SENet", "senet154"]
 
-STEM_WIDTHS = (64, 64, 128)  # of the three 3x3 convolutions that replace ResNet's 7x7
-GROUPS, GROUP_WIDTH = 64, 4  # "64x4d"; a group's width doubles at each later stage
+GROUPS = 64  # "64x4d": of 4 channels in conv2_x, which double at each later stage
 
 
 class SENetOptions(ModelOptions, total=False):
@@ -42,29 +40,46 @@ def downsampling(in_channels: int, out_channels: int, stride: int) -> nn.Module:
 class HalvedBottleneck(ResidualSum):
     """ResNeXt's bottleneck with half as many channels in its first 1x1 as in its 3x3.
 
-    The 3x3 takes the stride; squeeze-and-excitation ends the branch.
+    The 3x3 is four times as wide as ResNet's and takes the stride; squeeze-and-excitation ends
+    the branch.
+
+    Args:
+        in_channels: channels of the input.
+        channels: width of ResNet's bottleneck; the output has 4 * channels.
+        stride: step of the block.
+        groups: groups of the 3x3 convolution.
+        reduction: by how much the squeeze is narrower than the map.
 
     Shape:
         (N, in_channels, H, W) -> (N, 4 * channels, H / stride, W / stride)
     """
 
     def __init__(
-        self, in_channels: int, channels: int, stride: int = 1, *, reduction: int = 16
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int = 1,
+        *,
+        groups: int = GROUPS,
+        reduction: int = 16,
     ) -> None:
-        width = GROUPS * GROUP_WIDTH * channels // resnet.WIDTHS[0]
+        width = 4 * channels
         branch = nn.Sequential()
         branch.reduce = ConvNormAct(in_channels, width // 2, 1)
-        branch.conv = ConvNormAct(width // 2, width, 3, stride, groups=GROUPS)
+        branch.conv = ConvNormAct(width // 2, width, 3, stride, groups=groups)
         branch.expand = ConvNormAct(width, 4 * channels, 1, act=None)
         branch.attention = squeeze_excite(4 * channels, reduction)
         super().__init__(branch, in_channels, 4 * channels, stride, make_shortcut=downsampling)
 
 
-class SENet(ImageClassifier):
+class SENet(ResidualNetwork):
     """Three 3x3 convolutions, four stages of halved SE-ResNeXt bottlenecks, dropout.
 
     Args:
         depths: number of blocks in each of the four stages.
+        groups: groups of the 3x3 convolutions.
+        widths: width of ResNet's bottleneck in each stage; the stem is as wide as the first,
+            twice as wide in its last convolution.
         num_classes: width of the logits; 0 returns the pooled features.
         in_channels: channels of the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
@@ -83,6 +98,8 @@ class SENet(ImageClassifier):
     def __init__(
         self,
         depths: tuple[int, ...],
+        groups: int = GROUPS,
+        widths: tuple[int, ...] = resnet.WIDTHS,
         *,
         num_classes: int = 1000,
         in_channels: int = 3,
@@ -91,18 +108,23 @@ class SENet(ImageClassifier):
         ceil_pool: bool = True,
         reduction: int = 16,
     ) -> None:
-        first, second, third = STEM_WIDTHS
+        width = widths[0]
         stem = nn.Sequential(
-            ConvNormAct(in_channels, first, 3, 1 if small_images else 2),
-            ConvNormAct(first, second, 3),
-            ConvNormAct(second, third, 3),
+            ConvNormAct(in_channels, width, 3, 1 if small_images else 2),
+            ConvNormAct(width, width, 3),
+            ConvNormAct(width, 2 * width, 3),
         )
-        block = partial(HalvedBottleneck, reduction=reduction)
-        pool = first_pool(small_images, ceil_pool)
-        stages, channels = residual_stages(block, resnet.WIDTHS, depths, third, pool)
-        head = ClassifierHead(channels, num_classes, dropout=dropout)
-        least = 3 if ceil_pool and not small_images else 1  # the pool needs two pixels
-        super().__init__(stem, stages, head, names=resnet.NAMES, min_input_size=least)
+        super().__init__(
+            stem,
+            partial(HalvedBottleneck, groups=groups, reduction=reduction),
+            widths,
+            depths,
+            names=resnet.ROWS,
+            pool=first_pool(small_images, ceil_pool),
+            num_classes=num_classes,
+            dropout=dropout,
+            min_input_size=3 if ceil_pool and not small_images else 1,  # the pool needs two pixels
+        )
 
 
 @builder

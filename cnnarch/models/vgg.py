@@ -47,12 +47,22 @@ class Row(NamedTuple):
     last_kernel: int = 3
 
 
-A = (Row(1, 64), Row(1, 128), Row(2, 256), Row(2, 512), Row(2, 512))
-B = (Row(2, 64), Row(2, 128), Row(2, 256), Row(2, 512), Row(2, 512))
-C = (Row(2, 64), Row(2, 128), Row(3, 256, 1), Row(3, 512, 1), Row(3, 512, 1))
-D = (Row(2, 64), Row(2, 128), Row(3, 256), Row(3, 512), Row(3, 512))
-E = (Row(2, 64), Row(2, 128), Row(4, 256), Row(4, 512), Row(4, 512))
-FC = 4096  # units of each of the two hidden fully connected layers
+class Configuration(NamedTuple):
+    """A column of Table 1, and whether BatchNorm follows each convolution, as in later ports."""
+
+    rows: tuple[Row, ...]
+    norm: MakeNorm | None = None
+    lrn: bool = False
+
+
+A = Configuration((Row(1, 64), Row(1, 128), Row(2, 256), Row(2, 512), Row(2, 512)))
+A_LRN = A._replace(lrn=True)
+B = Configuration((Row(2, 64), Row(2, 128), Row(2, 256), Row(2, 512), Row(2, 512)))
+C = Configuration((Row(2, 64), Row(2, 128), Row(3, 256, 1), Row(3, 512, 1), Row(3, 512, 1)))
+D = Configuration((Row(2, 64), Row(2, 128), Row(3, 256), Row(3, 512), Row(3, 512)))
+E = Configuration((Row(2, 64), Row(2, 128), Row(4, 256), Row(4, 512), Row(4, 512)))
+A_BN, B_BN, D_BN, E_BN = (column._replace(norm=nn.BatchNorm2d) for column in (A, B, D, E))
+HIDDEN = 4096  # units of each of the two hidden fully connected layers
 
 
 class VGGOptions(ModelOptions, total=False):
@@ -76,10 +86,11 @@ class VGG(ImageClassifier):
         norm: makes a normalisation after each convolution from its channels.
         lrn: whether local response normalisation follows the first convolution, with the
             constants of the AlexNet paper (Table 1's column A-LRN).
+        hidden: units of each of the two hidden fully connected layers.
         num_classes: width of the logits; 0 returns the second fully connected layer's output.
         in_channels: channels of the input image.
         width: factor on the channels of every convolution, above 0; fractions are cut off, and
-            a layer keeps one channel at least. The fully connected layers stay at 4096.
+            a layer keeps one channel at least. The fully connected layers keep theirs.
         dropout: probability of zeroing an output of either hidden layer, in [0, 1).
         small_images: pools only after the last three blocks, so that 32 pixels leave a 4x4 map.
 
@@ -96,6 +107,7 @@ class VGG(ImageClassifier):
         rows: Rows,
         norm: MakeNorm | None = None,
         lrn: bool = False,
+        hidden: int = HIDDEN,
         *,
         num_classes: int = 1000,
         in_channels: int = 3,
@@ -110,7 +122,7 @@ class VGG(ImageClassifier):
         stem = stages[0].pop(0)  # the first convolution, which a network's stem owns
         if lrn:
             stages[0].insert(0, LRN())
-        head = _head(stages[-1].out_channels, num_classes, dropout)
+        head = _head(stages[-1].out_channels, hidden, num_classes, dropout)
         names = ("conv1_1", *(f"stage{i + 1}" for i in range(len(stages))))
         super().__init__(stem, stages, head, names=names, min_input_size=2**pools)
 
@@ -135,16 +147,16 @@ def _blocks(
     return blocks
 
 
-def _head(channels: int, num_classes: int, dropout: float) -> ClassifierHead:
+def _head(channels: int, units: int, num_classes: int, dropout: float) -> ClassifierHead:
     hidden = nn.Sequential()
-    hidden.fc6 = _linear(channels * 7 * 7, FC)
+    hidden.fc6 = _linear(channels * 7 * 7, units)
     hidden.act6 = nn.ReLU()
     hidden.dropout = nn.Dropout(dropout)
-    hidden.fc7 = _linear(FC, FC)
+    hidden.fc7 = _linear(units, units)
     hidden.act7 = nn.ReLU()
     pool = AdaptiveAvgPool2d(7)
     return ClassifierHead(
-        FC, num_classes, pool=pool, hidden=hidden, dropout=dropout, make_classifier=_linear
+        units, num_classes, pool=pool, hidden=hidden, dropout=dropout, make_classifier=_linear
     )
 
 
@@ -157,58 +169,58 @@ def _linear(in_features: int, out_features: int) -> nn.Linear:
 @builder
 def vgg11(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
     """VGG-11: configuration A."""
-    return build("vgg11", weights, VGG, A, **options)
+    return build("vgg11", weights, VGG, *A, **options)
 
 
 @builder
 def vgg11_lrn(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
     """VGG-11 with local response normalisation after its first convolution: A-LRN."""
-    return build("vgg11_lrn", weights, VGG, A, None, True, **options)
+    return build("vgg11_lrn", weights, VGG, *A_LRN, **options)
 
 
 @builder
 def vgg11_bn(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
     """VGG-11 with BatchNorm."""
-    return build("vgg11_bn", weights, VGG, A, nn.BatchNorm2d, **options)
+    return build("vgg11_bn", weights, VGG, *A_BN, **options)
 
 
 @builder
 def vgg13(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
     """VGG-13: configuration B."""
-    return build("vgg13", weights, VGG, B, **options)
+    return build("vgg13", weights, VGG, *B, **options)
 
 
 @builder
 def vgg13_bn(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
     """VGG-13 with BatchNorm."""
-    return build("vgg13_bn", weights, VGG, B, nn.BatchNorm2d, **options)
+    return build("vgg13_bn", weights, VGG, *B_BN, **options)
 
 
 @builder
 def vgg16_c(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
     """VGG-16 with 1x1 convolutions at the end of its last three blocks: configuration C."""
-    return build("vgg16_c", weights, VGG, C, **options)
+    return build("vgg16_c", weights, VGG, *C, **options)
 
 
 @builder
 def vgg16(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
     """VGG-16: configuration D."""
-    return build("vgg16", weights, VGG, D, **options)
+    return build("vgg16", weights, VGG, *D, **options)
 
 
 @builder
 def vgg16_bn(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
     """VGG-16 with BatchNorm."""
-    return build("vgg16_bn", weights, VGG, D, nn.BatchNorm2d, **options)
+    return build("vgg16_bn", weights, VGG, *D_BN, **options)
 
 
 @builder
 def vgg19(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
     """VGG-19: configuration E."""
-    return build("vgg19", weights, VGG, E, **options)
+    return build("vgg19", weights, VGG, *E, **options)
 
 
 @builder
 def vgg19_bn(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
     """VGG-19 with BatchNorm."""
-    return build("vgg19_bn", weights, VGG, E, nn.BatchNorm2d, **options)
+    return build("vgg19_bn", weights, VGG, *E_BN, **options)
