@@ -14,25 +14,9 @@ from torch import nn
 
 import cnnarch
 from benchmarks.measure import alternate, keep, ratio_of_medians
+from benchmarks.pairs import PAIRS
 
-TWINS = {
-    "alexnet_owt": "alexnet",
-    "googlenet_bn": "googlenet",
-    **{
-        name: name
-        for name in (
-            "vgg11",
-            "vgg16_bn",
-            "resnet18",
-            "resnet50",
-            "resnet152",
-            "densenet121",
-            "densenet201",
-            "efficientnet_b0",
-            "efficientnet_b4",
-        )
-    },
-}
+TWINS = {pair.network: pair.twin for pair in PAIRS if pair.library == "torchvision"}
 
 
 def on_meta(name: str) -> dict[str, float | int]:

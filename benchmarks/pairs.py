@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 import cnnarch
-from cnnarch.facts.sheets import twins
+from cnnarch.facts.builders import families
+from cnnarch.facts.sheets import read_sheet, twins
 
 INPUT_SIZE = (3, 224, 224)
 
@@ -50,19 +51,15 @@ class Pair(NamedTuple):
         return model
 
 
-PAIRS = (
-    Pair("alexnet_owt", "torchvision", "alexnet"),
-    Pair("vgg16", "torchvision", "vgg16"),
-    Pair("googlenet_bn", "torchvision", "googlenet"),
-    Pair("resnet18", "torchvision", "resnet18"),
-    Pair("resnet50", "torchvision", "resnet50"),
-    Pair("densenet121", "torchvision", "densenet121"),
-    Pair("se_resnet50", "timm", "legacy_seresnet50"),
-    Pair("mobilenet_v1", "timm", "mobilenetv1_100"),
-    Pair("efficientnet_b0", "torchvision", "efficientnet_b0"),
-    Pair("efficientnet_lite0", "timm", "efficientnet_lite0"),
-    Pair("mixer_b16", "timm", "mixer_b16_224"),
-)
+def pairs() -> tuple[Pair, ...]:
+    """The networks that the sheets name for benchmarks, oldest first, with a twin."""
+    names = [name for family in families() for name in read_sheet(family).benchmarked]
+    names.sort(key=lambda name: cnnarch.get_card(name).year or 0)
+    rows = [next(t for t in twins(name) if t.library in ("torchvision", "timm")) for name in names]
+    return tuple(Pair(t.builder, t.library, t.name) for t in rows)
+
+
+PAIRS = pairs()
 
 
 def images(count: int) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """What residual networks share: stages of blocks, each but the first opened by a stride of 2."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -10,10 +10,22 @@ from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.contract.classifier import ImageClassifier
 
-__all__ = ["MakeBlock", "ResidualNetwork"]
+__all__ = ["MakeBlock", "ResidualNetwork", "Template"]
 
 MakeBlock = Callable[[int, int, int], Any]
 """Makes a module with `out_channels` from input channels, width and stride."""
+
+
+class Template(NamedTuple):
+    """Groups of ResNeXt's 3x3 convolutions, as in its "32x4d" (arXiv 1611.05431, Table 2).
+
+    Args:
+        cardinality: number of groups.
+        group_width: channels of a group in the first stage, doubled at each later one.
+    """
+
+    cardinality: int
+    group_width: int
 
 
 class ResidualNetwork(ImageClassifier):

@@ -28,8 +28,14 @@ _NETWORK = {
 }
 FAMILY_KEYS = {
     **{"idea": str, "usual": str, "aliases": list, "input_size": list, "min_input_size": int},
-    **{"one_size": list, "paper": (dict, bool), "recipe": dict, "departures": dict},
-    **{"notes": dict, "rows": dict, "stages": dict},
+    **{
+        "benchmarked": list,
+        "one_size": list,
+        "paper": (dict, bool),
+        "recipe": dict,
+        "departures": dict,
+    },
+    **{"departures": dict, "notes": dict, "rows": dict, "stages": dict},
 }
 """Keys of a sheet that are about the family; all others are its networks."""
 _PRINTED = {**dict.fromkeys(FIGURES, str), "source": str, "differs": str, "confirmed": bool}
@@ -89,6 +95,9 @@ class _Check:
         yield from _paper_faults("paper", sheet.get("paper"))
         if "usual" in sheet and sheet["usual"] not in networks:
             yield f"usual: {sheet['usual']!r} is no network of this family"
+        for name in sheet.get("benchmarked", ()):
+            if name not in networks:
+                yield f"benchmarked: {name!r} is no network of this family"
         if "aliases" in sheet and "usual" not in sheet:
             yield "aliases: usual is missing, the network that they stand for"
         if bad := set(sheet.get("one_size", ())) - set(LIBRARIES):

@@ -61,6 +61,7 @@ class Sheet(NamedTuple):
         recipe: how the family is trained by default, as keys of a recipe; those under "on" are
             for one data set.
         usual: the network that the family's aliases stand for.
+        benchmarked: networks that stand for the family in benchmarks against other libraries.
         aliases: names that the command takes for `usual`.
         networks: facts by builder.
     """
@@ -68,6 +69,7 @@ class Sheet(NamedTuple):
     idea: str
     recipe: Mapping[str, Any]
     usual: str | None
+    benchmarked: tuple[str, ...]
     aliases: tuple[str, ...]
     networks: Mapping[str, Facts]
 
@@ -147,6 +149,7 @@ def parse_sheet(sheet: Mapping[str, Any]) -> Sheet:
         idea=sheet["idea"],
         recipe=sheet.get("recipe", {}),
         usual=sheet.get("usual"),
+        benchmarked=tuple(sheet.get("benchmarked", ())),
         aliases=tuple(sheet.get("aliases", ())),
         networks={name: _facts(name, sheet[name], sheet) for name in names},
     )

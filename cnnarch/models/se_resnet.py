@@ -5,7 +5,7 @@ others in their repository hujie-frank/SENet).
 """
 
 from functools import partial
-from typing import NamedTuple, Unpack
+from typing import Unpack
 
 from torch import nn
 
@@ -14,7 +14,7 @@ from cnnarch.blocks.residual import Bottleneck, Residual
 from cnnarch.blocks.squeeze_excite import SE
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.classifier import ModelOptions
-from cnnarch.contract.residual import ResidualNetwork
+from cnnarch.contract.residual import ResidualNetwork, Template
 from cnnarch.facts.builders import builder
 from cnnarch.models import resnet
 from cnnarch.models.resnet_cifar import RESNET_110, CifarResNet, CifarResNetOptions
@@ -40,13 +40,6 @@ class SEResNetOptions(ModelOptions, total=False):
     stride_in_1x1: bool | None
     ceil_pool: bool
     reduction: int
-
-
-class Template(NamedTuple):
-    """ResNeXt's "32x4d": groups of a 3x3 convolution, and channels of each in conv2_x."""
-
-    cardinality: int
-    group_width: int
 
 
 TEMPLATE_32X4D = Template(32, 4)

@@ -134,6 +134,7 @@ def test_a_sheet_is_read_as_it_is_written() -> None:
         ("options = { width = 2 }\n", "", "net.forms[0]: needs options or input_size"),
         ("min_input_size = 1\n", "", "net: min_input_size is missing"),
         ('usual = "net"', 'usual = "nett"', "usual: 'nett' is no network of this family"),
+        ('aliases = ["n"]', 'benchmarked = ["m"]', "benchmarked: 'm' is no network of this"),
         ('["timm"]', '["tim"]', "one_size: unknown library 'tim'"),
         ("year = 2020\n", "", "paper: year is missing"),
     ],
