@@ -108,7 +108,7 @@ def table() -> str:
             times = f"| {before:.3g} | {after:.3g} | {ratios[-1]:.2f}"
         told = f"| {name} | {row['input_size'][1]} | {row['budget_s']:.0f} s"
         lines.append(f"{told} {times} | {row['chosen']} | {row['difference']:.0e} |")
-    words = f"{len(kept)} of {len(cnnarch.list_models())} networks are measured"
+    words = f"{len(kept)} networks are measured"
     if ratios:
         mean = statistics.geometric_mean(ratios)
         words += f"; the geometric mean of the {len(ratios)} ratios is {mean:.2f}"
