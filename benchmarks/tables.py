@@ -151,12 +151,9 @@ def _eager(kept: dict[str, Any], machine: str) -> list[Answer]:
     if 2 * len(float32) > len(rows):  # of a few rows a mean says nothing
         worst, ratio = _worst({name: kept[name] for name in float32}, "ratio")
         mean = kept["geometric mean"]
+        over = f"geometric mean over twins of {len(float32)} rows"
         found = [
-            Answer(
-                f"plain eager forward over their twins, geometric mean of {len(float32)} rows, {machine}",
-                1.0,
-                mean,
-            ),
+            Answer(f"plain eager forward, {over}, {machine}", 1.0, mean),
             Answer(
                 f"plain eager forward, the worst ({worst}), {machine}",
                 1.05,

@@ -3,7 +3,7 @@
     >>> import cnnarch
     >>> model = cnnarch.resnet50(num_classes=10)
 
-Importing it loads torch alone. The rooms below load when they are first touched.
+Importing it loads torch alone. Submodules load when they are first used.
 """
 
 from importlib import import_module
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from cnnarch.finetuning import set_inplace as set_inplace
     from cnnarch.finetuning import unfreeze as unfreeze
 
-_ROOMS = (
+_MODULES = (
     "analysis",
     "backbones",
     "blocks",
@@ -72,8 +72,8 @@ _ROOMS = (
     "testing",
     "weights",
 )
-_EXTRA_ROOMS = ("training", "viz")  # need cnnarch[train], so a star import leaves them out
-_LATER = {  # public name: the room it stands in
+_EXTRA_MODULES = ("training", "viz")  # need cnnarch[train], so a star import leaves them out
+_LATER = {  # public name: its module
     "Backbone": "backbones",
     "Embeddings": "embedding",
     "convert_norm": "finetuning",
@@ -94,14 +94,14 @@ __all__ = [
     "get_model",
     "get_model_builder",
     "list_models",
-    *_ROOMS,
+    *_MODULES,
     *_LATER,
     *BUILDERS,
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in (*_ROOMS, *_EXTRA_ROOMS):
+    if name in (*_MODULES, *_EXTRA_MODULES):
         return import_module(f"cnnarch.{name}")
     if name in _LATER:
         return getattr(import_module(f"cnnarch.{_LATER[name]}"), name)
@@ -109,4 +109,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_EXTRA_ROOMS})
+    return sorted({*globals(), *__all__, *_EXTRA_MODULES})

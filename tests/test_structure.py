@@ -1,4 +1,4 @@
-"""The rooms of the package: what may import what, what is public, how large a file may be."""
+"""The parts of the package: what may import what, what is public, how large a file may be."""
 
 import ast
 import importlib
@@ -18,7 +18,7 @@ import cnnarch
 ROOT = Path(cnnarch.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-# A room may import the rooms named here, and itself.
+# A part may import the parts named here, and itself.
 ALLOWED = {
     "facts": set(),
     "_version": set(),
@@ -49,7 +49,7 @@ ALLOWED = {
 DEFERRED = {("contract", "weights")}
 
 
-def room_of(path: Path) -> str:
+def part_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
@@ -101,7 +101,7 @@ def imports_of(text: str) -> set[Import]:
 IMPORTS = {module: imports_of(path.read_text()) for module, path in MODULES.items()}
 
 
-def imported_rooms(path: Path) -> set[tuple[str, bool]]:
+def imported_parts(path: Path) -> set[tuple[str, bool]]:
     """Rooms that a file imports, and whether it does so only inside functions."""
     found = IMPORTS[module_of(path)]
     return {(m.split(".")[1], deferred) for m, deferred in found if m != "cnnarch"}
@@ -109,12 +109,12 @@ def imported_rooms(path: Path) -> set[tuple[str, bool]]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_go_one_way(path: Path) -> None:
-    room = room_of(path)
-    if room in ("__init__", "__main__", "cli"):  # the front doors see every room
+    part = part_of(path)
+    if part in ("__init__", "__main__", "cli"):  # the front doors see every part
         return
-    for other, deferred in imported_rooms(path):
-        allowed = other == room or other in ALLOWED[room]
-        assert allowed or (deferred and (room, other) in DEFERRED), f"{room} imports {other}"
+    for other, deferred in imported_parts(path):
+        allowed = other == part or other in ALLOWED[part]
+        assert allowed or (deferred and (part, other) in DEFERRED), f"{part} imports {other}"
 
 
 def test_no_file_imports_itself_by_way_of_others() -> None:
@@ -179,11 +179,11 @@ class Network:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_and_functions_stay_short(path: Path) -> None:
-    room = room_of(path)
+    part = part_of(path)
     text = path.read_text()
-    if room == "models":  # builders are as many as the family has networks
+    if part == "models":  # builders are as many as the family has networks
         text = text.partition("\n@builder\n")[0]
-    limit = {"blocks": 150, "models": 200, "contract": 200}.get(room, 400)
+    limit = {"blocks": 150, "models": 200, "contract": 200}.get(part, 400)
     assert len(text.splitlines()) <= limit
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -212,7 +212,7 @@ def test_what_is_public_exists_is_documented_and_typed() -> None:
                 assert hints.return_annotation is not inspect.Signature.empty, name
 
 
-def test_the_package_exports_what_the_rooms_call_public() -> None:
+def test_the_package_exports_what_the_parts_call_public() -> None:
     assert len(cnnarch.__all__) == len(set(cnnarch.__all__))
     for name in cnnarch.__all__:
         assert getattr(cnnarch, name) is not None
