@@ -95,3 +95,9 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def builder(model_name: str) -> Callable[..., cnnarch.ImageClassifier]:
     return cnnarch.get_model_builder(model_name)
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs end without their ten pictures, which take longer than a short training does."""
+    monkeypatch.setattr("cnnarch.training.run.draw_pictures", lambda *_: [])

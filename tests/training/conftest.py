@@ -1,5 +1,7 @@
 """A data set that a network learns in a second, and networks of that speed."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,6 +9,7 @@ from torch import Tensor, nn
 import cnnarch
 from cnnarch.training import ImageData, ImageSet
 from cnnarch.weights import Preprocessing
+from tests.training.forks import Forks
 
 CLASSES = ("left", "right", "top", "bottom")
 
@@ -53,3 +56,11 @@ def data() -> ImageData:
 @pytest.fixture
 def lenet() -> cnnarch.ImageClassifier:
     return cnnarch.lenet5(num_classes=len(CLASSES))
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """A process in whose forks code runs; each needs a fraction of a second to start."""
+    forks = Forks(tmp_path_factory.mktemp("forks"))
+    yield forks
+    forks.close()
