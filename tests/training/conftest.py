@@ -43,14 +43,19 @@ class Peaks(nn.Module):
         return self.scale * brightness * (1 if self.steps == 8 else -1)
 
 
-@pytest.fixture
-def data() -> ImageData:
+def sides() -> ImageData:
+    """Images to train and to test with, of the four classes."""
     preprocessing = Preprocessing(32, 32, mean=(0.4,), std=(0.3,))
     train, test = (
         ImageSet(*bright_sides(count, seed), CLASSES, preprocessing)
         for count, seed in ((96, 0), (40, 1))
     )
     return ImageData("sides", train, test)
+
+
+@pytest.fixture
+def data() -> ImageData:
+    return sides()
 
 
 @pytest.fixture
