@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import cnnarch
 from cnnarch.training import ImageData, ImageSet
 from cnnarch.weights import Preprocessing
-from tests.training.forks import Forks
+from tests.forks import Forks
 
 CLASSES = ("left", "right", "top", "bottom")
 
@@ -63,9 +63,17 @@ def lenet() -> cnnarch.ImageClassifier:
     return cnnarch.lenet5(num_classes=len(CLASSES))
 
 
+BEFORE_TRAINING = """
+import sklearn.datasets, torchmetrics, jsonargparse, rich.progress
+import cnnarch.cli.training, cnnarch.training.run
+
+cnnarch.training.run.draw_pictures = lambda *_: []  # they take longer than the training
+"""
+
+
 @pytest.fixture(scope="session")
 def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    """A process in whose forks code runs; each needs a fraction of a second to start."""
-    forks = Forks(tmp_path_factory.mktemp("forks"))
+    """A process that can train; its forks need a fraction of a second to start."""
+    forks = Forks(tmp_path_factory.mktemp("forks"), BEFORE_TRAINING)
     yield forks
     forks.close()

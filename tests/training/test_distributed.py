@@ -15,7 +15,7 @@ import torch
 
 import cnnarch
 from cnnarch.training import History
-from tests.training.forks import Ended, Forks
+from tests.forks import Ended, Forks
 
 ROOT = Path(cnnarch.__file__).parents[1]
 EPOCHS = 3
@@ -121,19 +121,20 @@ def test_the_command_trains_on_two_devices_and_tells_it_once(tmp_path: Path) -> 
     folder.mkdir()
     (folder / "recipe.yaml").write_text("model: lenet5\n")
     (folder / "results.json").write_text("{}")
-    done = run("-m", "cnnarch", *COMMAND, "2", "--output", folder, "--overwrite")
+    done = run("-m", "cnnarch", *COMMAND, "1", "--output", folder, "--overwrite")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("learns digits") == 1
     assert done.stdout.count("accuracy, all classes") == 1
     results = json.loads((folder / "results.json").read_text())
     assert sum(map(sum, results["test"]["confusion"])) == 360  # each test image once
-    assert results["epochs"] == 2
+    assert results["epochs"] == 1
     names = {path.name for path in folder.iterdir()}
     assert {"recipe.yaml", "model.safetensors", "report.html", "results.json"} <= names
 
 
 TERM_IN_A_STEP = """
 import os, signal, sys
+from cnnarch.cli import main
 from cnnarch.training.task import TrainingTask
 step = TrainingTask.training_step
 def training_step(self, batch, index):
@@ -189,7 +190,7 @@ def assert_one_run(printed: str, folder: Path) -> None:
 def test_processes_that_find_torchruns_variables_are_of_one_run(
     forks: Forks, tmp_path: Path
 ) -> None:
-    code = f"import sys\nsys.exit(main({[*COMMAND, '1']}))"
+    code = f"import sys\nfrom cnnarch.cli import main\nsys.exit(main({[*COMMAND, '1']}))"
     ended = forks.run(code, *of_one_group(2), cwd=tmp_path)
     assert [process.status for process in ended] == [0, 0], ended
     assert_one_run("".join(process.out for process in ended), tmp_path)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.training.forks import Ended, Forks
+from tests.forks import Ended, Forks
 
 WORDS = ["train", "lenet5", "--num_epochs", "3", "--batch_size", "256"]
 
@@ -54,7 +54,9 @@ def run(forks: Forks) -> Run:
 
     def run(folder: Path, *more: str, prelude: str = "") -> Ended:
         words = [*WORDS, "--output", str(folder), *more]
-        (ended,) = forks.run(f"import sys\n{prelude}\nsys.exit(main({words}))")
+        (ended,) = forks.run(
+            f"import sys\n{prelude}\nfrom cnnarch.cli import main\nsys.exit(main({words}))"
+        )
         return ended
 
     return run
@@ -90,7 +92,7 @@ def test_a_killed_run_loses_one_epoch_at_most(
     assert_resumes_to(whole, folder, run)
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", [pytest.param("SIGINT", marks=pytest.mark.slow), "SIGTERM"])
 def test_a_stopped_run_says_so_in_one_line_and_goes_on(
     whole: Path, run: Run, tmp_path: Path, name: str
 ) -> None:

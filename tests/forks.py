@@ -1,7 +1,7 @@
-"""A process that imports the library once and runs each order in a fork of itself.
+"""A process that imports libraries once and runs code in forks of itself.
 
-Runs that are killed, told to stop, or shared out need processes of their own; what takes most
-of their time is to import torch and Lightning, and that a fork does not do again.
+What is killed, told to stop, or shared out needs processes of its own; most of the time of those
+goes into importing torch and Lightning, which a fork does not do again.
 """
 
 import json
@@ -17,12 +17,7 @@ ROOT = Path(cnnarch.__file__).parents[1]
 
 SERVER = """
 import json, os, sys
-import sklearn.datasets, torchmetrics, jsonargparse, rich.progress
-import cnnarch.cli.training, cnnarch.training.run
-from cnnarch.cli import main
-
-cnnarch.training.run.draw_pictures = lambda *_: []  # they take longer than the training
-
+exec(sys.argv[1])
 for line in sys.stdin:
     children = []
     for order in json.loads(line):
@@ -33,7 +28,7 @@ for line in sys.stdin:
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
         os.chdir(order["folder"])
         os.environ.update(order["environment"])
-        exec(order["code"], {"main": main})
+        exec(order["code"], {"__name__": "__main__"})
         sys.exit(0)
     statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     print(json.dumps(statuses), flush=True)
@@ -49,16 +44,17 @@ class Ended(NamedTuple):
 
 
 class Forks:
-    """Runs code in forks; it may call `main`, the command.
+    """Runs code in forks of a process.
 
     Args:
         folder: for what the forks print.
+        before: code that the process runs first, of which the forks have what it imported.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, before: str) -> None:
         self.folder, self.count = folder, 0
         self.server = subprocess.Popen(
-            [sys.executable, "-c", SERVER],
+            [sys.executable, "-c", SERVER, before],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
