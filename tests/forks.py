@@ -16,7 +16,8 @@ import cnnarch
 ROOT = Path(cnnarch.__file__).parents[1]
 
 SERVER = """
-import json, os, sys
+import json, os, sys, traceback
+leave = os._exit  # at once: to take apart what was imported would take a second
 exec(sys.argv[1])
 for line in sys.stdin:
     children = []
@@ -28,10 +29,19 @@ for line in sys.stdin:
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
         os.chdir(order["folder"])
         os.environ.update(order["environment"])
-        exec(order["code"], {"__name__": "__main__"})
-        sys.exit(0)
+        status = 0
+        try:
+            exec(order["code"], {"__name__": "__main__"})
+        except SystemExit as stop:
+            status = stop.code
+        except BaseException:
+            traceback.print_exc()
+            status = 1
+        sys.stdout.flush()
+        leave(status)
     statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     print(json.dumps(statuses), flush=True)
+leave(0)
 """
 
 

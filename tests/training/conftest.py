@@ -64,7 +64,8 @@ def lenet() -> cnnarch.ImageClassifier:
 
 
 BEFORE_TRAINING = """
-import sklearn.datasets, torchmetrics, jsonargparse, rich.progress
+import docstring_parser, jsonargparse, rich.progress, safetensors.torch
+import sklearn.datasets, sklearn.metrics, torchmetrics
 import cnnarch.cli.training, cnnarch.training.run
 
 cnnarch.training.run.draw_pictures = lambda *_: []  # they take longer than the training
