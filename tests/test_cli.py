@@ -23,6 +23,7 @@ from cnnarch.cli.training import _options, _usual_folder
 from cnnarch.facts.sheets import aliases
 from cnnarch.training import evaluate, load_data
 from cnnarch.weights import Preprocessing
+from tests.forks import Ended, Forks
 
 QUICK = ["--num_epochs", "1", "--image_resolution", "32"]
 
@@ -589,12 +590,15 @@ def without(*modules: str) -> str:
     return f"import sys\nfor name in {modules}: sys.modules[name] = None\n"
 
 
-def run_without(modules: tuple[str, ...], *commands: list[str]) -> subprocess.CompletedProcess[str]:
+def run_without(forks: Forks, modules: tuple[str, ...], *commands: list[str]) -> Ended:
     """Run commands one after another; the exit status is the largest of theirs."""
-    code = without(*modules) + (
+    code = (
+        f"{without(*modules)}"
+        "for name in [n for n in sys.modules if n.startswith('cnnarch')]: del sys.modules[name]\n"
         f"from cnnarch.cli import main\nsys.exit(max(main(words) for words in {list(commands)}))"
     )
-    return in_new_process([sys.executable, "-c", code])
+    (ended,) = forks.run(code)
+    return ended
 
 
 EXTRA = (
@@ -609,10 +613,10 @@ EXTRA = (
 )
 
 
-def test_cards_need_no_extra() -> None:
-    done = run_without((*EXTRA, "torchvision"), ["list", "resnet1*"], ["info", "resnet18"])
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0].split() == [
+def test_cards_need_no_extra(forks: Forks) -> None:
+    done = run_without(forks, (*EXTRA, "torchvision"), ["list", "resnet1*"], ["info", "resnet18"])
+    assert done.status == 0, done.err
+    assert done.out.splitlines()[0].split() == [
         "network",
         "family",
         "year",
@@ -620,13 +624,13 @@ def test_cards_need_no_extra() -> None:
         "multiply-adds",
         "input",
     ]
-    assert "1,814,073,344" in done.stdout.partition("Deep Residual Learning")[2]
+    assert "1,814,073,344" in done.out.partition("Deep Residual Learning")[2]
 
 
-def test_a_missing_extra_is_named_with_what_brings_it() -> None:
-    done = run_without(EXTRA, ["train", "lenet5"], ["compare", "lenet5", "nin"])
-    assert done.returncode == 2
-    assert done.stderr.splitlines() == 2 * [
+def test_a_missing_extra_is_named_with_what_brings_it(forks: Forks) -> None:
+    done = run_without(forks, EXTRA, ["train", "lenet5"], ["compare", "lenet5", "nin"])
+    assert done.status == 2
+    assert done.err.splitlines() == 2 * [
         "cnnarch: training needs more packages: pip install 'cnnarch[train]'"
     ]
 

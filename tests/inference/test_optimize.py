@@ -26,6 +26,8 @@ SMALL: dict[str, Callable[[], cnnarch.ImageClassifier]] = {
     "mixer": lambda: MLPMixer(2, 8, 32, 64, 16, num_classes=10, image_size=32),
 }
 
+LONG = ("mobilenet_v1", "onnxruntime")  # to convert; its layers are in the exporter's tests
+
 
 @cache
 def network(name: str) -> cnnarch.ImageClassifier:
@@ -123,8 +125,14 @@ def add_of_scale(share: float) -> Callable[[Tensor], Tensor]:
     return lambda logits: logits + share * logits.abs().max()
 
 
-@pytest.mark.parametrize("backend", ["eager", "openvino", "onnxruntime"])
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        pytest.param(name, backend, marks=pytest.mark.slow if (name, backend) == LONG else ())
+        for name in SMALL
+        for backend in ("eager", "openvino", "onnxruntime")
+    ],
+)
 def test_the_logits_are_the_networks_for_any_batch(name: str, backend: str) -> None:
     model = network(name)
     with optimize(model, images(name, 2), backend=backend, budget_s=2) as optimized:
