@@ -4,7 +4,7 @@ import gc
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 import cnnarch
 from cnnarch.facts.cards import ModelCard
 from cnnarch.testing import calibrate, example_images
+from tests.forks import Forks
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import onnxruntime themselves
 
@@ -95,3 +96,17 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def builder(model_name: str) -> Callable[..., cnnarch.ImageClassifier]:
     return cnnarch.get_model_builder(model_name)
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs end without their ten pictures, which take longer than a short training does."""
+    monkeypatch.setattr("cnnarch.training.run.draw_pictures", lambda *_: [])
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """A process that has imported torch and cnnarch alone; its forks start at once."""
+    forks = Forks(tmp_path_factory.mktemp("forks"), "import torch, cnnarch")
+    yield forks
+    forks.close()

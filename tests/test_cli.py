@@ -23,6 +23,7 @@ from cnnarch.cli.training import _options, _usual_folder
 from cnnarch.facts.sheets import aliases
 from cnnarch.training import evaluate, load_data
 from cnnarch.weights import Preprocessing
+from tests.forks import Ended, Forks
 
 QUICK = ["--num_epochs", "1", "--image_resolution", "32"]
 
@@ -159,6 +160,7 @@ def measured(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().out.partition("images")[0].strip()
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_of_the_folder_trained_on_what_was_held_out_is_measured_and_of_others_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -212,6 +214,7 @@ def test_a_run_that_is_not_finished_is_not_used(capsys: pytest.CaptureFixture[st
         assert "the run in run is not finished; train goes on with" in failure(capsys, *words)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_train_resumes_overwrites_or_refuses(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "lenet5", *QUICK]
     assert main(words) == 0
@@ -280,6 +283,7 @@ def test_flags_win_over_a_file_wherever_they_stand() -> None:
     assert _options(["lenet5", *flags, *steps], "train", card).num_steps == 7
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_folders_images_are_read_at_the_side_that_the_network_is_used_at(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -298,6 +302,7 @@ def test_a_folders_images_are_read_at_the_side_that_the_network_is_used_at(
     assert f"{found:.4f}" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_folders_images_are_read_at_the_side_that_the_network_was_made_for() -> None:
     """They have none of their own; at 224 pixels a network for CIFAR-10 takes 49 times as long."""
     photographs("photos", 4)
@@ -325,6 +330,7 @@ def size_of(picture: str) -> tuple[int, int]:
         return image.size
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_draw_makes_each_picture_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "lenet5", *QUICK, "--output", "run"]) == 0
     for picture in PICTURES:
@@ -379,6 +385,7 @@ def test_ctrl_c_is_no_crash(
     assert capsys.readouterr().err == "cnnarch: stopped\n"
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_the_command_line_wins_over_the_file_and_the_file_over_the_recipe() -> None:
     Path("mine.yaml").write_text("learning_rate: 1e-3\nnum_epochs: 1\nbatch_size: 64\n")
     words = ["train", "lenet5", "--config", "mine.yaml", "--batch_size", "48", "--output", "run"]
@@ -389,6 +396,7 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_recipe() -> N
     assert written["optimizer"] == "adam"  # of the recipe lenet-digits
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_runs_own_recipe_repeats_it() -> None:
     assert main(["train", "lenet5", *QUICK, "--seed", "3", "--output", "a"]) == 0
     assert main(["train", "--config", "a/recipe.yaml", "--output", "b"]) == 0
@@ -407,17 +415,20 @@ def test_print_config_shows_every_key(capsys: pytest.CaptureFixture[str]) -> Non
     assert (printed["momentum"], printed["optimizer"]) == (0.7, "adam")
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_options_of_the_network_are_passed_on() -> None:
     words = ["train", "lenet5", *QUICK, "--model_options", "{activation: relu, pool: max}"]
     assert main([*words, "--output", "run"]) == 0
     assert cnnarch.from_pretrained("run").options["activation"] == "relu"
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_images_are_shown_in_gray_or_colour_as_asked() -> None:
     assert main(["train", "lenet5", *QUICK, "--grayscale", "false", "--output", "run"]) == 0
     assert cnnarch.from_pretrained("run").in_channels == 3
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_weights_are_drawn_by_the_rule_asked_for() -> None:
     words = ["train", "lenet5", *QUICK, "--init", "orthogonal", "--learning_rate", "0"]
     assert main([*words, "--output", "run"]) == 0
@@ -425,6 +436,7 @@ def test_weights_are_drawn_by_the_rule_asked_for() -> None:
     torch.testing.assert_close(weight @ weight.T, torch.eye(10), atol=1e-5, rtol=0)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_lightning_logger_named_by_a_flag_gets_the_figures_of_each_epoch() -> None:
     words = ["--logger", "CSVLogger", "--logger.save_dir", "logs", "--num_epochs", "2"]
     assert main(["train", "lenet5", *QUICK, *words, "--output", "run"]) == 0
@@ -439,6 +451,7 @@ def test_a_lightning_logger_named_by_a_flag_gets_the_figures_of_each_epoch() -> 
         assert columns[0] == pytest.approx(columns[1])
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize(
     ("more", "last"),
     [
@@ -475,6 +488,7 @@ def test_after_a_loss_that_is_not_finite_training_goes_on_from_what_was_good(
     assert all(torch.equal(result[name], value) for name, value in good.items())
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_the_head_alone_is_trained_on_weights_of_before() -> None:
     assert main(["train", "lenet5_bn", *QUICK, "--output", "first"]) == 0
     words = ["train", "lenet5_bn", *QUICK, "--weights", "./first", "--freeze", "true"]
@@ -484,6 +498,7 @@ def test_the_head_alone_is_trained_on_weights_of_before() -> None:
     assert differ == {"head"}
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_compare_trains_each_and_draws_them_together(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "lenet5", "lenet5_bn", *QUICK, "--output", "both"]) == 0
     out = capsys.readouterr().out
@@ -575,9 +590,15 @@ def without(*modules: str) -> str:
     return f"import sys\nfor name in {modules}: sys.modules[name] = None\n"
 
 
-def run_without(modules: tuple[str, ...], *words: str) -> subprocess.CompletedProcess[str]:
-    code = without(*modules) + f"from cnnarch.cli import main\nsys.exit(main({list(words)}))"
-    return in_new_process([sys.executable, "-c", code])
+def run_without(forks: Forks, modules: tuple[str, ...], *commands: list[str]) -> Ended:
+    """Run commands one after another; the exit status is the largest of theirs."""
+    code = (
+        f"{without(*modules)}"
+        "for name in [n for n in sys.modules if n.startswith('cnnarch')]: del sys.modules[name]\n"
+        f"from cnnarch.cli import main\nsys.exit(max(main(words) for words in {list(commands)}))"
+    )
+    (ended,) = forks.run(code)
+    return ended
 
 
 EXTRA = (
@@ -592,12 +613,10 @@ EXTRA = (
 )
 
 
-def test_cards_need_no_extra() -> None:
-    done = run_without((*EXTRA, "torchvision"), "info", "resnet18")
-    assert done.returncode == 0, done.stderr
-    assert "1,814,073,344" in done.stdout
-    listed = run_without(EXTRA, "list", "resnet1*")
-    assert listed.stdout.splitlines()[0].split() == [
+def test_cards_need_no_extra(forks: Forks) -> None:
+    done = run_without(forks, (*EXTRA, "torchvision"), ["list", "resnet1*"], ["info", "resnet18"])
+    assert done.status == 0, done.err
+    assert done.out.splitlines()[0].split() == [
         "network",
         "family",
         "year",
@@ -605,13 +624,13 @@ def test_cards_need_no_extra() -> None:
         "multiply-adds",
         "input",
     ]
+    assert "1,814,073,344" in done.out.partition("Deep Residual Learning")[2]
 
 
-@pytest.mark.parametrize("words", [["train", "lenet5"], ["compare", "lenet5", "nin"]])
-def test_a_missing_extra_is_named_with_what_brings_it(words: list[str]) -> None:
-    done = run_without(EXTRA, *words)
-    assert done.returncode == 2
-    assert done.stderr.splitlines() == [
+def test_a_missing_extra_is_named_with_what_brings_it(forks: Forks) -> None:
+    done = run_without(forks, EXTRA, ["train", "lenet5"], ["compare", "lenet5", "nin"])
+    assert done.status == 2
+    assert done.err.splitlines() == 2 * [
         "cnnarch: training needs more packages: pip install 'cnnarch[train]'"
     ]
 

@@ -6,8 +6,9 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,10 @@ from cnnarch.inference import Optimized, load_optimized, optimize
 from cnnarch.inference._tracing import trace
 from cnnarch.inference.engines import ENGINES, Source
 from cnnarch.inference.engines._pt2e import calibrated_ranges, quantized
+from cnnarch.models.densenet import DenseNet
+from cnnarch.models.resnet_cifar import CifarResNet
 from cnnarch.testing import assert_close, calibrate
+from tests.forks import Forks
 from tests.inference.engines import COMPILER, INDUCTOR
 
 pytest.importorskip("openvino")
@@ -60,9 +64,27 @@ print("done", [name for name in os.environ if name.endswith("_CACHE_DIR")])
 @pytest.fixture(scope="module")
 def model() -> cnnarch.ImageClassifier:
     torch.manual_seed(0)
-    model = cnnarch.resnet20_cifar()
+    model = cnnarch.lenet5_bn(in_channels=3)
     calibrate(model, images(8))
     return model
+
+
+Engine = Callable[[str], Optimized]
+
+
+@pytest.fixture(scope="module")
+def engine(model: cnnarch.ImageClassifier) -> Iterator[Engine]:
+    """The network by an engine's name, made ready for `images(2)` once for all tests."""
+    ready: dict[str, Optimized] = {}
+
+    def find(backend: str) -> Optimized:
+        if backend not in ready:
+            ready[backend] = optimize(model, images(2), backend=backend, budget_s=1)
+        return ready[backend]
+
+    yield find
+    for optimized in ready.values():
+        optimized.close()
 
 
 def images(batch: int, side: int = 32) -> Tensor:
@@ -108,7 +130,7 @@ def test_inductor_leaves_no_file_either(tmp_path: Path) -> None:
     assert left_behind(tmp_path) == []
 
 
-def test_telemetry_is_off_even_where_the_libraries_were_imported_before() -> None:
+def test_telemetry_is_off_even_where_the_libraries_were_imported_before(forks: Forks) -> None:
     code = """
 import openvino, onnxruntime, nncf
 from openvino.tools.ovc import convert_impl, telemetry_stub
@@ -120,20 +142,18 @@ assert import_onnxruntime() is onnxruntime
 assert import_nncf() is nncf
 print(convert_impl.tm is telemetry_stub, getattr(telemetry, "_impl", None))
 """
-    environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", "CI": "1"}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.stdout.split() == ["True", "None"], done.stderr
+    (done,) = forks.run(code, {"ORT_DISABLE_TELEMETRY": "1", "CI": "1"})
+    assert done.out.split() == ["True", "None"], done.err
 
 
-def test_importing_the_room_imports_no_engine() -> None:
+def test_importing_the_room_imports_no_engine(forks: Forks) -> None:
     engines = ["openvino", "onnxruntime", "nncf", "onnx", "onnxscript", "PIL", "torch._inductor"]
     code = f"import sys, cnnarch.inference; print([m for m in {engines} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+    (done,) = forks.run(code)
+    assert (done.out.strip(), done.err) == ("[]", "")
 
 
-def test_an_engine_that_is_not_installed_says_what_to_install() -> None:
+def test_an_engine_that_is_not_installed_says_what_to_install(forks: Forks) -> None:
     code = """
 import sys
 sys.modules.update(dict.fromkeys(["openvino", "onnxruntime", "nncf", "torchao"]))
@@ -148,9 +168,9 @@ print([row.verdict for row in optimize(model, x, budget_s=1).report.candidates][
 try: optimize(model, x, backend="inductor", precision="int8", calibration=x)
 except ValueError as error: print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    lines = done.stdout.splitlines()
-    assert len(lines) == 4, done.stderr
+    (done,) = forks.run(code)
+    lines = done.out.splitlines()
+    assert len(lines) == 4, done.err
     assert lines[3].startswith("backend 'inductor' cannot be used: torchao is not installed")
     assert lines[0].startswith("backend 'openvino' cannot be used:")
     assert lines[1].startswith("backend 'onnxruntime' cannot be used:")
@@ -177,51 +197,46 @@ def test_on_a_gpu_only_pytorch_is_tried() -> None:
 
 
 @pytest.mark.parametrize("backend", [*QUICK, INDUCTOR])
-def test_threads_share_it(model: cnnarch.ImageClassifier, backend: str) -> None:
-    with optimize(model, images(2), backend=backend, budget_s=1) as optimized:
-        batches = [images(1 + i % 5) for i in range(40)]
-        for _ in range(2):  # inductor compiles a size at its third call
-            alone = [optimized(x) for x in batches]
-        start = threading.Barrier(8)
+def test_threads_share_it(engine: Engine, backend: str) -> None:
+    optimized = engine(backend)
+    batches = [images(1 + i % 5) for i in range(40)]
+    for _ in range(2):  # inductor compiles a size at its third call
+        alone = [optimized(x) for x in batches]
+    start = threading.Barrier(8)
 
-        def work(x: Tensor) -> Tensor:
-            start.wait(30)  # eight at a time
-            return optimized(x)
+    def work(x: Tensor) -> Tensor:
+        start.wait(30)  # eight at a time
+        return optimized(x)
 
-        with ThreadPoolExecutor(8) as pool:
-            together = list(pool.map(work, batches))
-        assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
-
-
-@pytest.mark.parametrize("backend", QUICK)
-def test_logits_are_not_overwritten_by_the_next_call(
-    model: cnnarch.ImageClassifier, backend: str
-) -> None:
-    with optimize(model, images(2), backend=backend, budget_s=1) as optimized:
-        first = optimized(images(2))
-        kept = first.clone()
-        optimized(-images(2))
-        assert torch.equal(first, kept)
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(work, batches))
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
 @pytest.mark.parametrize("backend", QUICK)
-def test_images_may_lie_in_memory_as_they_like(
-    model: cnnarch.ImageClassifier, backend: str
-) -> None:
-    with optimize(model, images(2), backend=backend, budget_s=1) as optimized:
-        x = images(2)
-        expected = optimized(x)
-        flipped = x.flip(-1).contiguous().flip(-1).requires_grad_()
-        for same in (x.to(memory_format=torch.channels_last), x.mT.contiguous().mT, flipped):
-            assert torch.equal(optimized(same), expected)
+def test_logits_are_not_overwritten_by_the_next_call(engine: Engine, backend: str) -> None:
+    optimized = engine(backend)
+    first = optimized(images(2))
+    kept = first.clone()
+    optimized(-images(2))
+    assert torch.equal(first, kept)
+
+
+@pytest.mark.parametrize("backend", QUICK)
+def test_images_may_lie_in_memory_as_they_like(engine: Engine, backend: str) -> None:
+    optimized, x = engine(backend), images(2)
+    expected = optimized(x)
+    flipped = x.flip(-1).contiguous().flip(-1).requires_grad_()
+    for same in (x.to(memory_format=torch.channels_last), x.mT.contiguous().mT, flipped):
+        assert torch.equal(optimized(same), expected)
 
 
 @pytest.mark.parametrize("backend", [*QUICK, INDUCTOR])
-def test_the_callers_autocast_changes_nothing(model: cnnarch.ImageClassifier, backend: str) -> None:
-    with optimize(model, images(2), backend=backend, budget_s=1) as optimized:
-        expected = optimized(images(2))
-        with torch.autocast("cpu", torch.bfloat16):
-            assert torch.equal(optimized(images(2)), expected)
+def test_the_callers_autocast_changes_nothing(engine: Engine, backend: str) -> None:
+    optimized = engine(backend)
+    expected = optimized(images(2))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(optimized(images(2)), expected)
 
 
 @pytest.mark.parametrize("backend", QUICK)
@@ -235,13 +250,13 @@ def test_another_image_size_is_made_ready_on_its_first_use(
 
 
 @pytest.mark.parametrize("backend", QUICK)
-def test_a_pickle_is_the_same_network(model: cnnarch.ImageClassifier, backend: str) -> None:
-    with optimize(model, images(2), backend=backend, budget_s=1) as optimized:
-        twin: Optimized = pickle.loads(pickle.dumps(optimized))
-        assert torch.equal(twin(images(2)), optimized(images(2)))
-        assert torch.equal(twin(images(3)), optimized(images(3)))
-        assert twin.report == optimized.report
-        assert twin.backend == backend
+def test_a_pickle_is_the_same_network(engine: Engine, backend: str) -> None:
+    optimized = engine(backend)
+    twin: Optimized = pickle.loads(pickle.dumps(optimized))
+    assert torch.equal(twin(images(2)), optimized(images(2)))
+    assert torch.equal(twin(images(3)), optimized(images(3)))
+    assert twin.report == optimized.report
+    assert twin.backend == backend
 
 
 def _answer(optimized: Optimized, x: Tensor, put: Callable[[bytes], None]) -> None:
@@ -249,15 +264,19 @@ def _answer(optimized: Optimized, x: Tensor, put: Callable[[bytes], None]) -> No
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-@pytest.mark.parametrize("backend", QUICK)
+@pytest.mark.parametrize(
+    ("backend", "method"),
+    [
+        *((backend, "fork") for backend in QUICK),
+        ("openvino", "spawn"),
+        pytest.param("onnxruntime", "spawn", marks=pytest.mark.slow),
+    ],
+)
 def test_workers_compute_the_same(
     model: cnnarch.ImageClassifier, backend: str, method: str
 ) -> None:
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"this system does not {method}")
-    if backend == "eager" and method == "spawn":
-        pytest.skip("a pickle like the others")
     context = multiprocessing.get_context(method)
     with optimize(model, images(4), backend=backend, budget_s=1) as optimized:
         expected = optimized(images(4))
@@ -364,13 +383,17 @@ def blurred(batch: int) -> Tensor:
 
 
 @pytest.mark.skipif(NO_TORCHAO, reason="torchao is not installed")
-@pytest.mark.parametrize("name", ["resnet20_cifar", "densenet_bc_40_12_cifar"])
+@pytest.mark.parametrize(
+    "build",
+    [partial(CifarResNet, 1), partial(DenseNet, 8, (2, 2), small_images=True)],
+    ids=["resnet", "densenet"],
+)
 def test_torchao_quantises_for_the_compiler_and_its_ranges_are_enough_to_do_it_again(
-    name: str,
+    build: Callable[[], cnnarch.ImageClassifier],
 ) -> None:
     """Norms that cannot be folded stay: others read the first convolution of a DenseNet."""
     torch.manual_seed(0)
-    model = cnnarch.get_model(name)
+    model = build()
     calibrate(model, blurred(8))
     source = Source(model, blurred(2), 1, blurred(64).split(16))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -43,7 +43,7 @@ SMALL: dict[str, Callable[[], cnnarch.ImageClassifier]] = {
     "vgg": lambda: VGG(((1, 8), (2, 8), (1, 8)), nn.BatchNorm2d),
     "nin": cnnarch.nin_cifar,
     "resnet": lambda: ResNet(Residual, (1, 1, 1, 1)),
-    "densenet": lambda: DenseNet(8, (2, 2, 2, 2)),
+    "densenet": lambda: DenseNet(8, (2, 2)),
     "se_resnet": lambda: SEResNet(Residual, (1, 1, 1, 1)),
     "mobilenet": lambda: cnnarch.mobilenet_v1(width=0.25),
     "efficientnet": lambda: EfficientNet(Scaling(0.25, 0.3, 64, 0.0)),
@@ -51,18 +51,50 @@ SMALL: dict[str, Callable[[], cnnarch.ImageClassifier]] = {
 }
 
 
-def run(path: Path, images: Tensor) -> Tensor:
+# Each network in one format or more, and most kinds of layers in each; the rest are slow tests.
+QUICK = {
+    "lenet": ["onnx"],
+    "lenet1998": ["onnx", "openvino", "pt2"],
+    "alexnet": ["onnx", "openvino"],
+    "vgg": ["openvino"],
+    "nin": ["onnx"],
+    "resnet": ["openvino"],
+    "densenet": ["openvino", "pt2"],
+    "se_resnet": ["onnx"],
+    "mobilenet": ["openvino"],
+    "efficientnet": ["onnx"],
+    "mixer": ["onnx", "openvino", "pt2"],
+}
+
+
+def loaded(path: Path) -> Callable[[Tensor], Tensor]:
     """What a file makes of images, by the engine that such files are for."""
     if path.suffix == ".pt2":
-        with torch.no_grad():
-            return torch.export.load(path).module()(images)
+        return torch.no_grad()(torch.export.load(path).module())
     if path.suffix == ".onnx":
         session = onnxruntime.InferenceSession(path)
-        (logits,) = session.run(["logits"], {"images": images.numpy()})
-        return torch.from_numpy(np.asarray(logits))
+        return lambda x: torch.from_numpy(
+            np.asarray(session.run(["logits"], {"images": x.numpy()})[0])
+        )
     config = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = import_openvino().Core().compile_model(path, "CPU", config)
-    return torch.from_numpy(compiled({"images": images.numpy()})["logits"])
+    return lambda x: torch.from_numpy(compiled({"images": x.numpy()})["logits"])
+
+
+def run(path: Path, images: Tensor) -> Tensor:
+    return loaded(path)(images)
+
+
+def traced_once(trace: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that keeps the first graph it makes and gives it again."""
+    graphs: list[Any] = []
+
+    def first(*arguments: Any) -> Any:
+        if not graphs:
+            graphs.append(trace(*arguments))
+        return graphs[0]
+
+    return first
 
 
 def calibrated(model: cnnarch.ImageClassifier) -> cnnarch.ImageClassifier:
@@ -77,6 +109,7 @@ def lenet() -> cnnarch.ImageClassifier:
 
 def check_file(model: cnnarch.ImageClassifier, path: Path, tolerance: float) -> None:
     """The file gives the network's logits at several sizes, odd ones too, and any batch."""
+    program = loaded(path)
     sides = [(model.min_input_size, model.min_input_size)]
     if not model.fixed_input_size:
         least = model.min_input_size + 32  # the very smallest need not pass every engine
@@ -84,17 +117,34 @@ def check_file(model: cnnarch.ImageClassifier, path: Path, tolerance: float) -> 
     for n, (height, width) in enumerate(sides, start=3):
         images = 5 * torch.randn(n, model.in_channels, height, width)
         with torch.no_grad():
-            assert_close(run(path, images), model(images), tolerance)
+            assert_close(program(images), model(images), tolerance)
 
 
-@pytest.mark.parametrize("format", SUFFIXES)
-@pytest.mark.parametrize("name", SMALL)
-def test_small_networks_run_elsewhere(name: str, format: str, tmp_path: Path) -> None:
+def check_exports(name: str, formats: list[str], folder: Path) -> None:
+    """Their graph, which all formats are made from, is traced once."""
     model = calibrated(SMALL[name]())
-    path = export(model, tmp_path / f"net{SUFFIXES[format]}", format)
-    expected = {"net.xml", "net.bin"} if format == "openvino" else {path.name}
-    assert {p.name for p in tmp_path.iterdir()} == expected
-    check_file(model, path, 1e-4)
+    room = import_module("cnnarch.inference.export")  # the package's name for it is the function
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "trace", traced_once(room.trace))
+        for format in formats:
+            place = folder / format
+            place.mkdir()
+            path = export(model, place / f"net{SUFFIXES[format]}", format)
+            expected = {"net.xml", "net.bin"} if format == "openvino" else {path.name}
+            assert {p.name for p in place.iterdir()} == expected
+            torch.manual_seed(0)  # the same images for each
+            check_file(model, path, 1e-4)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_networks_run_elsewhere(name: str, tmp_path: Path) -> None:
+    check_exports(name, QUICK[name], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in SMALL if len(QUICK[name]) < len(SUFFIXES)])
+def test_small_networks_run_in_the_other_formats_too(name: str, tmp_path: Path) -> None:
+    check_exports(name, [format for format in SUFFIXES if format not in QUICK[name]], tmp_path)
 
 
 @pytest.mark.slow
@@ -114,7 +164,7 @@ def test_the_format_goes_by_the_suffix(lenet: cnnarch.ImageClassifier, tmp_path:
 
 
 def test_a_fused_network_takes_uint8_images(tmp_path: Path) -> None:
-    model = calibrated(cnnarch.resnet20_cifar())
+    model = calibrated(cnnarch.lenet5_bn(in_channels=3))
     fused = fuse(model, Preprocessing(32, 32))
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     for suffix in SUFFIXES.values():
@@ -160,7 +210,7 @@ def test_others_networks_need_an_example(tmp_path: Path) -> None:
 
 
 def test_the_network_stays_as_it_is(tmp_path: Path) -> None:
-    model = cnnarch.resnet20_cifar().train()
+    model = cnnarch.lenet5_bn().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     seen: list[Any] = []

@@ -9,6 +9,7 @@ pytest.importorskip("openvino")
 
 CODE = """
 import gc, tempfile, warnings
+import torch
 import cnnarch
 from cnnarch.inference import load_optimized, optimize
 from cnnarch.testing import calibrate, example_images
@@ -26,6 +27,7 @@ with tempfile.TemporaryDirectory() as folder:
     del fast, again
 gc.collect()
 data = load_data("digits")
+data = data._replace(train=data.train.subset(torch.arange(64)))
 network = cnnarch.lenet5()
 fit(network, data.suited(network), Recipe(num_epochs=1), machine=Machine(num_workers=1))
 print("trained")

@@ -62,7 +62,7 @@ def test_hidden_widths_are_half_and_four_times_the_channels() -> None:
         assert layer.channel_mlp.conv1.out_channels == 4 * channels
 
 
-@pytest.mark.parametrize("name", ["mixer_s32", "mixer_b16"])
+@pytest.mark.parametrize("name", ["mixer_s32", pytest.param("mixer_b16", marks=pytest.mark.slow)])
 def test_outputs_equal_timms(name: str) -> None:
     ours, theirs = cnnarch.get_model(name), timm.create_model(f"{name}_224")
     same_weights(ours, theirs)

@@ -128,7 +128,9 @@ def test_any_size_passes_down_to_one_pixel() -> None:
         assert model(torch.randn(1, 3, *size)).isfinite().all()
 
 
-@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+@pytest.mark.parametrize(
+    "depth", [18, 34, 50, *(pytest.param(d, marks=pytest.mark.slow) for d in (101, 152))]
+)
 def test_outputs_equal_torchvisions(depth: int) -> None:
     theirs = torchvision.models.get_model(f"resnet{depth}")
     assert_same_outputs(cnnarch.get_model(f"resnet{depth}"), theirs, (64, 64), (75, 53))

@@ -14,7 +14,7 @@ from torch import nn
 import cnnarch
 from cnnarch.blocks import SE, Bottleneck, Residual
 from cnnarch.models.se_resnet import SEResNet
-from cnnarch.models.senet import HalvedBottleneck
+from cnnarch.models.senet import HalvedBottleneck, SENet
 from cnnarch.testing import assert_close, assert_parameters
 from tests.oracles.in_order import assert_same_outputs
 
@@ -126,10 +126,11 @@ def test_norms_have_the_usual_constants() -> None:
 @pytest.mark.parametrize(
     ("name", "timms", "sizes"),
     [
-        ("se_resnet50", "legacy_seresnet50", [(64, 64), (75, 53), (224, 224), (3, 3)]),
-        ("se_resnet101", "legacy_seresnet101", [(64, 64)]),
+        ("se_resnet50", "legacy_seresnet50", [(64, 64), (75, 53), (3, 3)]),
         ("se_resnext50_32x4d", "legacy_seresnext50_32x4d", [(64, 64), (75, 53)]),
-        ("senet154", "legacy_senet154", [(64, 64), (39, 53)]),
+        pytest.param("se_resnet50", "legacy_seresnet50", [(224, 224)], marks=pytest.mark.slow),
+        pytest.param("se_resnet101", "legacy_seresnet101", [(64, 64)], marks=pytest.mark.slow),
+        pytest.param("senet154", "legacy_senet154", [(64, 64), (39, 53)], marks=pytest.mark.slow),
     ],
 )
 def test_outputs_equal_timms_ports_of_the_released_models(
@@ -138,7 +139,21 @@ def test_outputs_equal_timms_ports_of_the_released_models(
     assert_same_outputs(cnnarch.get_model(name), timm.create_model(timms), *sizes)
 
 
-@pytest.mark.parametrize("depth", [18, 34])
+def test_a_short_senet_equals_timms_with_the_options_of_its_154_layers() -> None:
+    theirs = timm.models.senet.SENet(
+        timm.models.senet.SEBottleneck,
+        (1, 2, 1, 1),
+        groups=64,
+        reduction=16,
+        downsample_kernel_size=3,
+        downsample_padding=1,
+        inplanes=128,
+        input_3x3=True,
+    )
+    assert_same_outputs(SENet((1, 2, 1, 1)), theirs, (64, 64), (39, 53))
+
+
+@pytest.mark.parametrize("depth", [18, pytest.param(34, marks=pytest.mark.slow)])
 def test_timms_basic_block_has_a_relu_before_the_gate_that_no_paper_has(depth: int) -> None:
     """With it put in, the outputs are equal: that and nothing else is different there."""
     ours = cnnarch.get_model(f"se_resnet{depth}")
@@ -149,7 +164,12 @@ def test_timms_basic_block_has_a_relu_before_the_gate_that_no_paper_has(depth: i
 
 
 @pytest.mark.parametrize(
-    "name", ["se_resnet18", "se_resnet34", "se_resnet50", "se_resnext50_32x4d"]
+    "name",
+    [
+        "se_resnet18",
+        "se_resnext50_32x4d",
+        *(pytest.param(f"se_resnet{depth}", marks=pytest.mark.slow) for depth in (34, 50)),
+    ],
 )
 def test_outputs_with_a_padded_pool_equal_pytorchcvs(name: str) -> None:
     theirs = pytorchcv_model(name.replace("_", "", 1))

@@ -113,7 +113,7 @@ def test_no_network_of_theirs_stands_twice() -> None:
         ("pytorchcv", "seresnet18", "ceil_pool=False"),
         ("timm", "seresnet50", "(ceil_pool|stride_in_1x1)=False"),
         ("timm", "seresnext50_32x4d", "ceil_pool=False"),
-        ("timm", "senet154", "ceil_pool=False"),
+        pytest.param("timm", "senet154", "ceil_pool=False", marks=pytest.mark.slow),
         ("timm", "mobilenetv1_100", "activation='relu6'"),
     ],
 )

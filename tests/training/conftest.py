@@ -1,5 +1,7 @@
 """A data set that a network learns in a second, and networks of that speed."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,6 +9,7 @@ from torch import Tensor, nn
 import cnnarch
 from cnnarch.training import ImageData, ImageSet
 from cnnarch.weights import Preprocessing
+from tests.forks import Forks
 
 CLASSES = ("left", "right", "top", "bottom")
 
@@ -40,8 +43,8 @@ class Peaks(nn.Module):
         return self.scale * brightness * (1 if self.steps == 8 else -1)
 
 
-@pytest.fixture
-def data() -> ImageData:
+def sides() -> ImageData:
+    """Images to train and to test with, of the four classes."""
     preprocessing = Preprocessing(32, 32, mean=(0.4,), std=(0.3,))
     train, test = (
         ImageSet(*bright_sides(count, seed), CLASSES, preprocessing)
@@ -51,5 +54,27 @@ def data() -> ImageData:
 
 
 @pytest.fixture
+def data() -> ImageData:
+    return sides()
+
+
+@pytest.fixture
 def lenet() -> cnnarch.ImageClassifier:
     return cnnarch.lenet5(num_classes=len(CLASSES))
+
+
+BEFORE_TRAINING = """
+import docstring_parser, jsonargparse, rich.progress, safetensors.torch
+import sklearn.datasets, sklearn.metrics, torchmetrics
+import cnnarch.cli.training, cnnarch.training.run
+
+cnnarch.training.run.draw_pictures = lambda *_: []  # they take longer than the training
+"""
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """A process that can train; its forks need a fraction of a second to start."""
+    forks = Forks(tmp_path_factory.mktemp("forks"), BEFORE_TRAINING)
+    yield forks
+    forks.close()

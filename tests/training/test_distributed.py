@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,9 @@ import torch
 
 import cnnarch
 from cnnarch.training import History
+from tests.forks import Ended, Forks
 
 ROOT = Path(cnnarch.__file__).parents[1]
-SCRIPT = Path(__file__).with_name("two_processes.py")
 EPOCHS = 3
 
 Results = list[dict[str, Any]]  # of the processes
@@ -39,18 +40,40 @@ def run(*command: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     )
 
 
-def trained(folder: Path, network: str, processes: int) -> Results:
+def of_one_group(processes: int) -> list[dict[str, str]]:
+    """The variables that torchrun gives to each process of one run."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    if processes == 1:
+        return [{}]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none"}
+    count = str(processes)
+    return [
+        {**place, **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), count), "GROUP_RANK": "0"}
+        | dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
+        for rank in range(processes)
+    ]
+
+
+def fitted(forks: Forks, folder: Path, network: str, processes: int, step: int = 0) -> list[Ended]:
+    words = (network, processes, str(folder), step)
+    code = f"from tests.training.two_processes import fit_and_save\nfit_and_save{words}"
+    return forks.run(code, *of_one_group(processes))
+
+
+def trained(forks: Forks, folder: Path, network: str, processes: int) -> Results:
     folder.mkdir(exist_ok=True)
-    done = run(SCRIPT, network, processes, folder)
-    assert done.returncode == 0, done.stderr
+    for ended in fitted(forks, folder, network, processes):
+        assert ended.status == 0, ended.err
     files = [folder / f"rank-{rank}.pt" for rank in range(processes)]
     return [torch.load(file, weights_only=True) for file in files]
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Results:
+def two(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """What comes of LeNet-5 in two processes that nothing disturbs."""
-    return trained(tmp_path_factory.mktemp("two"), "lenet5", 2)
+    return trained(forks, tmp_path_factory.mktemp("two"), "lenet5", 2)
 
 
 def assert_learned_as_one_does(two: Results, alone: dict[str, Any]) -> None:
@@ -65,48 +88,83 @@ def assert_learned_as_one_does(two: Results, alone: dict[str, Any]) -> None:
             assert row[figure] == pytest.approx(expected[figure], abs=1e-6)
 
 
-def test_two_processes_learn_what_one_does(two: Results, tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_does(forks: Forks, two: Results, tmp_path: Path) -> None:
     """The network has neither BatchNorm nor dropout, which each process does on its own share."""
-    (alone,) = trained(tmp_path / "one", "lenet5", 1)
+    (alone,) = trained(forks, tmp_path / "one", "lenet5", 1)
     assert_learned_as_one_does(two, alone)
 
 
 @pytest.mark.slow
-def test_two_processes_learn_a_deep_network_as_one_does(tmp_path: Path) -> None:
-    (alone,) = trained(tmp_path / "one", "vgg11", 1)
-    assert_learned_as_one_does(trained(tmp_path / "two", "vgg11", 2), alone)
+def test_two_processes_learn_a_deep_network_as_one_does(forks: Forks, tmp_path: Path) -> None:
+    (alone,) = trained(forks, tmp_path / "one", "vgg11", 1)
+    assert_learned_as_one_does(trained(forks, tmp_path / "two", "vgg11", 2), alone)
 
 
 def test_two_processes_stop_when_one_is_told_to_and_go_on_to_the_same_weights(
-    two: Results, tmp_path: Path
+    forks: Forks, two: Results, tmp_path: Path
 ) -> None:
-    done = run(SCRIPT, "lenet5", 2, tmp_path, 8)  # an epoch has five steps
-    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    first, second = fitted(forks, tmp_path, "lenet5", 2, 8)  # an epoch has five steps
+    assert (first.status, second.status) == (128 + signal.SIGTERM, 0), first.err
     assert len(History.load(tmp_path / "metrics.csv").rows) == 1
-    for process, whole in zip(trained(tmp_path, "lenet5", 2), two, strict=True):
+    for process, whole in zip(trained(forks, tmp_path, "lenet5", 2), two, strict=True):
         for name, weight in whole["weights"].items():
             assert torch.equal(process["weights"][name], weight), name
         assert History(process["rows"])["val_loss"] == History(whole["rows"])["val_loss"]
 
 
+COMMAND = ["train", "lenet5", "--devices", "2", "--accelerator", "cpu", "--num_epochs"]
+
+
 def test_the_command_trains_on_two_devices_and_tells_it_once(tmp_path: Path) -> None:
-    words = ["train", "lenet5", "--num_epochs", "2", "--devices", "2", "--accelerator", "cpu"]
-    done = run("-m", "cnnarch", *words, "--output", tmp_path / "run")
+    """In the place of an earlier run, which one process alone removes."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text("model: lenet5\n")
+    (folder / "results.json").write_text("{}")
+    done = run("-m", "cnnarch", *COMMAND, "1", "--output", folder, "--overwrite")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("learns digits") == 1
     assert done.stdout.count("accuracy, all classes") == 1
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text())
     assert sum(map(sum, results["test"]["confusion"])) == 360  # each test image once
-    assert results["epochs"] == 2
-    again = run("-m", "cnnarch", *words, "--output", tmp_path / "run", "--overwrite")
-    assert again.returncode == 0, again.stderr
-    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert results["epochs"] == 1
+    names = {path.name for path in folder.iterdir()}
     assert {"recipe.yaml", "model.safetensors", "report.html", "results.json"} <= names
 
 
+TERM_IN_A_STEP = """
+import os, signal, sys
+from cnnarch.cli import main
+from cnnarch.training.task import TrainingTask
+step = TrainingTask.training_step
+def training_step(self, batch, index):
+    if (self.current_epoch, index) == (1, 0) and os.environ["RANK"] == "0":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return step(self, batch, index)
+TrainingTask.training_step = training_step
+"""
+
+
+def assert_stopped(status: int, told: str, folder: Path) -> None:
+    assert status == 128 + signal.SIGTERM, told
+    assert told.count("cnnarch: stopped by SIGTERM in epoch") == 1
+    assert (folder / "checkpoints/stage-1-last.ckpt").exists()
+
+
+def test_the_command_in_two_processes_stops_at_a_signal_and_says_so_once(
+    forks: Forks, tmp_path: Path
+) -> None:
+    words = [*COMMAND, "500", "--output", str(tmp_path / "run")]
+    code = f"{TERM_IN_A_STEP}\nsys.exit(main({words}))"
+    first, second = forks.run(code, *of_one_group(2))
+    assert_stopped(first.status, first.err + second.err, tmp_path / "run")
+    assert second.status == 0
+
+
+@pytest.mark.slow
 def test_the_command_on_two_devices_stops_at_a_signal_and_says_so_once(tmp_path: Path) -> None:
-    words = ["train", "lenet5", "--num_epochs", "500", "--devices", "2", "--accelerator", "cpu"]
-    command = [sys.executable, "-u", "-m", "cnnarch", *words, "--output", tmp_path / "run"]
+    words = [*COMMAND, "500", "--output", tmp_path / "run"]
+    command = [sys.executable, "-u", "-m", "cnnarch", *words]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment(), text=True, stdout=PIPE, stderr=PIPE
     ) as process:
@@ -116,20 +174,31 @@ def test_the_command_on_two_devices_stops_at_a_signal_and_says_so_once(tmp_path:
                 process.send_signal(signal.SIGTERM)
                 break
         _, told = process.communicate(timeout=120)  # waits for both processes
-    assert process.returncode == 128 + signal.SIGTERM, told
-    assert told.count("cnnarch: stopped by SIGTERM in epoch") == 1
-    assert (tmp_path / "run/checkpoints/stage-1-last.ckpt").exists()
+    assert_stopped(process.returncode, told, tmp_path / "run")
 
 
+def assert_one_run(printed: str, folder: Path) -> None:
+    assert printed.count("learns digits") == 1
+    assert printed.count("epoch   1") == 1
+    assert printed.count("accuracy, all classes") == 1
+    assert [path.name for path in folder.iterdir()] == ["runs"]
+    assert [path.name for path in (folder / "runs").iterdir()] == ["lenet5-digits"]
+    results = json.loads((folder / "runs/lenet5-digits/results.json").read_text())
+    assert sum(map(sum, results["test"]["confusion"])) == 360
+
+
+def test_processes_that_find_torchruns_variables_are_of_one_run(
+    forks: Forks, tmp_path: Path
+) -> None:
+    code = f"import sys\nfrom cnnarch.cli import main\nsys.exit(main({[*COMMAND, '1']}))"
+    ended = forks.run(code, *of_one_group(2), cwd=tmp_path)
+    assert [process.status for process in ended] == [0, 0], ended
+    assert_one_run("".join(process.out for process in ended), tmp_path)
+
+
+@pytest.mark.slow
 def test_torchrun_starts_the_processes_of_one_run(tmp_path: Path) -> None:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    words = ["train", "lenet5", "--num_epochs", "1", "--devices", "2", "--accelerator", "cpu"]
-    done = run(*torchrun, "-m", "cnnarch", *words, cwd=tmp_path)
+    done = run(*torchrun, "-m", "cnnarch", *COMMAND, "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("learns digits") == 1
-    assert done.stdout.count("epoch   1") == 1
-    assert done.stdout.count("accuracy, all classes") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
-    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["lenet5-digits"]
-    results = json.loads((tmp_path / "runs/lenet5-digits/results.json").read_text())
-    assert sum(map(sum, results["test"]["confusion"])) == 360
+    assert_one_run(done.stdout, tmp_path)

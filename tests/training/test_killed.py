@@ -1,17 +1,14 @@
-"""Runs that end badly, as processes of their own: killed, out of disk, told to stop."""
+"""Runs that end badly, in processes of their own: killed, out of disk, told to stop."""
 
-import os
 import signal
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-import cnnarch
+from tests.forks import Ended, Forks
 
-ROOT = Path(cnnarch.__file__).parents[1]
 WORDS = ["train", "lenet5", "--num_epochs", "3", "--batch_size", "256"]
 
 IN_A_STEP = """
@@ -48,32 +45,35 @@ callbacks.AtomicCheckpointIO.save_checkpoint = save_checkpoint
 """
 
 
-def run(folder: Path, *more: str, prelude: str = "") -> subprocess.CompletedProcess[str]:
-    words = [*WORDS, "--output", str(folder), *more]
-    code = f"import sys\n{prelude}\nfrom cnnarch.cli import main\nsys.exit(main({words}))"
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+Run = Callable[..., Ended]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(forks: Forks) -> Run:
+    """The command, in a process of its own, after some code that is to disturb it."""
+
+    def run(folder: Path, *more: str, prelude: str = "") -> Ended:
+        words = [*WORDS, "--output", str(folder), *more]
+        (ended,) = forks.run(
+            f"import sys\n{prelude}\nfrom cnnarch.cli import main\nsys.exit(main({words}))"
+        )
+        return ended
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     done = run(folder)
-    assert done.returncode == 0, done.stderr
+    assert done.status == 0, done.err
     return folder
 
 
-def assert_resumes_to(whole: Path, folder: Path) -> None:
+def assert_resumes_to(whole: Path, folder: Path, run: Run) -> None:
     done = run(folder, "--resume")
-    assert done.returncode == 0, done.stderr
+    assert done.status == 0, done.err
     expected, got = (load_file(f / "model.safetensors") for f in (whole, folder))
     assert all((expected[name] == got[name]).all() for name in expected)
     assert (folder / "results.json").exists()
@@ -83,32 +83,34 @@ def assert_resumes_to(whole: Path, folder: Path) -> None:
 @pytest.mark.parametrize(
     "prelude", [IN_A_STEP.format(signal="SIGKILL"), IN_A_CHECKPOINT], ids=["step", "checkpoint"]
 )
-def test_a_killed_run_loses_one_epoch_at_most(whole: Path, tmp_path: Path, prelude: str) -> None:
+def test_a_killed_run_loses_one_epoch_at_most(
+    whole: Path, run: Run, tmp_path: Path, prelude: str
+) -> None:
     folder = tmp_path / "run"
-    assert run(folder, prelude=prelude).returncode == -signal.SIGKILL
+    assert run(folder, prelude=prelude).status == -signal.SIGKILL
     assert (folder / "checkpoints" / "stage-1-last.ckpt").exists()  # of the first epoch
-    assert_resumes_to(whole, folder)
+    assert_resumes_to(whole, folder, run)
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", [pytest.param("SIGINT", marks=pytest.mark.slow), "SIGTERM"])
 def test_a_stopped_run_says_so_in_one_line_and_goes_on(
-    whole: Path, tmp_path: Path, name: str
+    whole: Path, run: Run, tmp_path: Path, name: str
 ) -> None:
     folder = tmp_path / "run"
     done = run(folder, prelude=IN_A_STEP.format(signal=name))
-    assert done.returncode == 128 + signal.Signals[name]
-    (line,) = done.stderr.splitlines()
+    assert done.status == 128 + signal.Signals[name]
+    (line,) = done.err.splitlines()
     assert line == f"cnnarch: stopped by {name} in epoch 2 after step 3; resume to go on"
-    assert_resumes_to(whole, folder)
+    assert_resumes_to(whole, folder, run)
 
 
 def test_a_full_disk_is_told_in_one_line_and_earlier_epochs_stay(
-    whole: Path, tmp_path: Path
+    whole: Path, run: Run, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
     done = run(folder, prelude=FULL_DISK)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    assert done.status == 2
+    (line,) = done.err.splitlines()
     assert "stage-1-last.ckpt" in line
     assert "File too large" in line
-    assert_resumes_to(whole, folder)
+    assert_resumes_to(whole, folder, run)

@@ -1,8 +1,10 @@
 """The folder of a run."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -10,14 +12,32 @@ import yaml
 
 import cnnarch
 from cnnarch.training import ImageData, Recipe, build_model, evaluate, read_results, train
+from tests.training.conftest import CLASSES, sides
 
 QUICK = Recipe(num_epochs=2, batch_size=16, optimizer="adam", learning_rate=3e-3)
 
 
+class Trained(NamedTuple):
+    """A run that has ended; shared, so leave its network and its folder as they are."""
+
+    model: cnnarch.ImageClassifier
+    data: ImageData
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    torch.manual_seed(0)
+    model, data = cnnarch.lenet5(num_classes=len(CLASSES)), sides()
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    train(model, data, QUICK, folder)
+    return Trained(model, data, folder)
+
+
 @pytest.fixture
-def finished(data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path) -> Path:
-    train(lenet, data, QUICK, tmp_path / "run")
-    return tmp_path / "run"
+def finished(trained: Trained, tmp_path: Path) -> Path:
+    """A copy of the folder of a run, to do with as a test likes."""
+    return shutil.copytree(trained.folder, tmp_path / "run")
 
 
 def test_a_network_is_drawn_by_the_recipes_rule_and_seed(data: ImageData) -> None:
@@ -76,10 +96,9 @@ def test_a_folder_keeps_all_of_a_run(finished: Path) -> None:
     assert not (finished / "checkpoints").exists()
 
 
-def test_the_network_comes_back_with_its_classes_and_preprocessing(
-    finished: Path, lenet: cnnarch.ImageClassifier, data: ImageData
-) -> None:
-    again = cnnarch.from_pretrained(finished)
+def test_the_network_comes_back_with_its_classes_and_preprocessing(trained: Trained) -> None:
+    lenet, data = trained.model, trained.data
+    again = cnnarch.from_pretrained(trained.folder)
     assert again.categories == data.classes
     assert again.preprocessing == data.preprocessing
     x = data.test.inputs(torch.arange(8))
@@ -87,12 +106,10 @@ def test_the_network_comes_back_with_its_classes_and_preprocessing(
     torch.testing.assert_close(again.eval()(x), lenet(x))
 
 
-def test_results_hold_what_a_table_needs(
-    finished: Path, lenet: cnnarch.ImageClassifier, data: ImageData
-) -> None:
-    results = read_results(finished)
-    assert results == json.loads((finished / "results.json").read_text())
-    figures = evaluate(lenet, data.test)
+def test_results_hold_what_a_table_needs(trained: Trained) -> None:
+    results = read_results(trained.folder)
+    assert results == json.loads((trained.folder / "results.json").read_text())
+    figures = evaluate(trained.model, trained.data.test)
     assert results["test"]["top1"] == pytest.approx(figures.top1)
     assert results["test"]["confusion"] == figures.confusion.tolist()
     assert (results["model"], results["data"], results["epochs"]) == ("lenet5", "sides", 2)
@@ -164,6 +181,7 @@ def test_a_folder_without_results_has_none(tmp_path: Path) -> None:
     assert read_results(tmp_path) == {}
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_half_a_recipe_of_a_killed_process_is_no_obstacle(
     data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:

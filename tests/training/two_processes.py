@@ -1,7 +1,4 @@
-"""Run by test_distributed.py, once in each process: trains and writes what came of it.
-
-Arguments: network, number of processes, folder, and a step to stop in, if there is one.
-"""
+"""What test_distributed.py runs in each process: trains and writes what came of it."""
 
 import os
 import signal
@@ -33,7 +30,16 @@ def tell_in_step(model: nn.Module, step: int) -> None:
     model.register_forward_pre_hook(count)
 
 
-def main(name: str, processes: int, folder: Path, step: int) -> int:
+def fit_and_save(name: str, processes: int, folder: str, step: int) -> None:
+    """Train, write weights and figures to the folder, and end the process if it was stopped.
+
+    Args:
+        name: a key of `NETWORKS`.
+        processes: of the group.
+        folder: of the run.
+        step: to send SIGTERM in; 0 means none.
+    """
+    place = Path(folder)
     torch.manual_seed(0)
     data = load_data("synthetic")
     data = data._replace(
@@ -54,15 +60,10 @@ def main(name: str, processes: int, folder: Path, step: int) -> int:
     if step:
         tell_in_step(model, step)
     try:
-        history = fit(model, data, recipe, output=folder, resume=True, machine=machine)
+        history = fit(model, data, recipe, output=place, resume=True, machine=machine)
     except TrainingStopped as stopped:
-        return stopped.status if first_of_group() else 0  # else Lightning might kill the first
+        # Were it not for 0, Lightning might kill the first.
+        sys.exit(stopped.status if first_of_group() else 0)
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-    torch.save({"weights": model.state_dict(), "rows": history.rows}, folder / f"rank-{rank}.pt")
+    torch.save({"weights": model.state_dict(), "rows": history.rows}, place / f"rank-{rank}.pt")
     first_of_group()
-    return 0
-
-
-if __name__ == "__main__":
-    network, processes, folder, *step = sys.argv[1:]
-    sys.exit(main(network, int(processes), Path(folder), int(*step)))

@@ -1,6 +1,7 @@
 """Embeddings of the features before the classifier."""
 
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def test_exactly_so_many_images_are_shown(read: list[Any], asked: int, given: in
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # umap-learn's
-@pytest.mark.parametrize("method", ["tsne", "pca", "umap"])
+@pytest.mark.parametrize("method", ["tsne", "pca", pytest.param("umap", marks=pytest.mark.slow)])
 def test_points_of_each_class_have_a_colour_and_a_name(method: Any) -> None:
     if method == "umap":
         pytest.importorskip("umap")
@@ -55,6 +56,28 @@ def test_points_of_each_class_have_a_colour_and_a_name(method: Any) -> None:
     assert [len(points.get_offsets()) for points in axes.collections] == [4, 4, 4]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["cat", "dog", "eel"]
     assert all(np.isfinite(points.get_offsets()).all() for points in axes.collections)
+
+
+def test_umap_places_the_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its compiler takes twenty seconds; here the two first features are what it finds."""
+    asked: list[dict[str, Any]] = []
+
+    class FirstTwo:
+        def __init__(self, **options: Any) -> None:
+            asked.append(options)
+
+        def fit_transform(self, values: Any) -> Any:
+            return values[:, :2]
+
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=FirstTwo))
+    model, x = cnnarch.lenet5(), torch.randn(12, 1, 32, 32)
+    (axes,) = viz.embeddings(model, x, method="umap").axes
+    with torch.no_grad():
+        features = model.eval().forward_head(model.forward_features(x), pre_logits=True)
+    (points,) = axes.collections
+    np.testing.assert_allclose(points.get_offsets(), features[:, :2], rtol=1e-5)
+    assert asked[0]["n_neighbors"] == 11  # of 12 points
+    assert asked[0]["random_state"] is not None
 
 
 def test_the_same_images_give_the_same_picture() -> None:

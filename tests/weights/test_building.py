@@ -1,8 +1,6 @@
 """`weights=` of a builder: built on the meta device, tensors taken from the file's own pages."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,16 @@ from torch import nn
 import cnnarch
 from cnnarch.testing import assert_close, calibrate
 from cnnarch.weights import Weights, WeightsError, export
+from tests.forks import Forks
 
 X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+def printed(forks: Forks, code: str) -> str:
+    """What code prints in a process that has imported torch and cnnarch alone."""
+    (ended,) = forks.run(code)
+    assert ended.status == 0, ended.err
+    return ended.out.strip()
 
 
 def save_torchvision(folder: Path, model: nn.Module, **extra: Any) -> Path:
@@ -169,7 +175,9 @@ def test_tensors_are_pages_of_the_file_and_private(saved: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux")
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_loading_spends_no_memory_of_its_own(saved: Path, tmp_path: Path, suffix: str) -> None:
+def test_loading_spends_no_memory_of_its_own(
+    saved: Path, tmp_path: Path, suffix: str, forks: Forks
+) -> None:
     """Anonymous memory grows by less than a quarter of the file's 45 MiB."""
     path = saved / "model.safetensors"
     if suffix == ".pth":
@@ -185,8 +193,7 @@ before = anonymous()
 models = [cnnarch.resnet18(weights={str(path)!r}) for _ in range(3)]
 print((anonymous() - before) / 3 / 1024)
 """
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(out.stdout) < 11
+    assert float(printed(forks, code)) < 11
 
 
 def test_each_tensor_has_a_storage_of_its_own(saved: Path) -> None:
@@ -231,16 +238,16 @@ def test_a_torchvision_enum_member_stands_for_its_file(
     assert model.preprocessing.resize_size == 256  # type: ignore[attr-defined]
 
 
-def test_the_first_call_of_weights_is_what_imports_the_room() -> None:
+def test_the_first_call_of_weights_is_what_imports_the_room(forks: Forks) -> None:
     code = "import sys, cnnarch; cnnarch.resnet18(); print('cnnarch.weights' in sys.modules)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "False"
+    assert printed(forks, code) == "False"
 
 
-def test_loading_our_own_file_imports_neither_torchvision_nor_the_hub(saved: Path) -> None:
+def test_loading_our_own_file_imports_neither_torchvision_nor_the_hub(
+    saved: Path, forks: Forks
+) -> None:
     code = (
         f"import sys, cnnarch; cnnarch.resnet18(weights={str(saved)!r})\n"
         "print([m for m in ('torchvision', 'huggingface_hub', 'timm') if m in sys.modules])"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"
+    assert printed(forks, code) == "[]"

@@ -1,8 +1,7 @@
 """Plain addresses: fetched once for all processes, checked, in place in one step."""
 
 import hashlib
-import subprocess
-import sys
+import os
 import warnings
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 import cnnarch
 from cnnarch.weights import Weights, WeightsError, download, load
 from cnnarch.weights.urls import fetch_url, hash_in_name
+from tests.forks import Forks
 from tests.weights.server import Fault, Server
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -184,17 +184,15 @@ def test_offline_nothing_is_asked_for(
     assert server.asked == []
 
 
-def test_eight_processes_make_one_download(url: str, server: Server) -> None:
+def test_eight_processes_make_one_download(
+    url: str, server: Server, cache: Path, forks: Forks
+) -> None:
     server.faults[f"/net-{SHA256[:8]}.pth"] = [Fault(pause=0.3)]
     code = f"from cnnarch.weights.urls import fetch_url; print(fetch_url({url!r}))"
-    command = [sys.executable, "-c", code]
-    processes = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(8)
-    ]
-    outs = [p.communicate(timeout=200) for p in processes]
-    assert [p.returncode for p in processes] == [0] * 8, outs
-    assert len({out for out, _ in outs}) == 1
+    place = {"CNNARCH_CACHE": str(cache), "TORCH_HOME": os.environ["TORCH_HOME"]}
+    ended = forks.run(code, *[place] * 8)
+    assert [process.status for process in ended] == [0] * 8, ended
+    assert len({process.out for process in ended}) == 1
     assert server.count("GET") == 1
 
 

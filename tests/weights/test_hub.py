@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ import cnnarch
 from cnnarch.testing import assert_close
 from cnnarch.weights import WeightsError, export
 from cnnarch.weights.hub import HubName, parse_hub_name
+from tests.forks import Forks
 from tests.weights.server import COMMIT, Fault, Server
 
 X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -167,22 +165,14 @@ def test_a_revision_is_what_is_asked_for(repository: Server) -> None:
     assert all("/resolve/v1.0/" in p for _, p, _ in repository.asked if "resolve" in p)
 
 
-def run(code: str, server: Server, home: Path, **extra: str) -> subprocess.Popen[str]:
-    environment = os.environ | {
+def errors(forks: Forks, code: str, server: Server, home: Path, *more: dict[str, str]) -> list[str]:
+    """What each of some processes wrote to standard error, of which each has variables more."""
+    environment = {
         "HF_ENDPOINT": server.url,
         "HF_HOME": str(home),
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        **extra,
     }
-    command = [sys.executable, "-c", code]
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def errors(processes: list[subprocess.Popen[str]]) -> list[str]:
-    """What each process wrote to standard error."""
-    return [process.communicate(timeout=250)[1] for process in processes]
+    return [ended.err for ended in forks.run(code, *({**environment, **own} for own in more))]
 
 
 LOAD = "import cnnarch; cnnarch.resnet18(weights='hf-hub:owner/net')\n"
@@ -195,23 +185,23 @@ socket.socket = Refused
 """
 
 
-def test_eight_processes_make_one_download(repository: Server, tmp_path: Path) -> None:
+def test_eight_processes_make_one_download(
+    repository: Server, tmp_path: Path, forks: Forks
+) -> None:
     repository.faults[blob(repository)] = [Fault(pause=0.2)]
-    assert errors([run(LOAD, repository, tmp_path) for _ in range(8)]) == [""] * 8
+    assert errors(forks, LOAD, repository, tmp_path, *[{}] * 8) == [""] * 8
     assert repository.gets()[blob(repository)] == 1
 
 
 def test_offline_and_local_files_open_no_socket(
-    repository: Server, saved: Path, tmp_path: Path
+    repository: Server, saved: Path, tmp_path: Path, forks: Forks
 ) -> None:
-    assert errors([run(LOAD, repository, tmp_path)]) == [""]
-    code = f"import cnnarch; cnnarch.resnet18(weights={str(saved)!r})"
-    offline = run(NO_SOCKETS + LOAD, repository, tmp_path, HF_HUB_OFFLINE="1")
-    local = run(NO_SOCKETS + code, repository, tmp_path)
-    empty = run(NO_SOCKETS + LOAD, repository, tmp_path / "empty", HF_HUB_OFFLINE="1")
-    online = run(NO_SOCKETS + LOAD, repository, tmp_path / "empty")
-    *loaded, missing, refused = errors([offline, local, empty, online])
-    assert loaded == ["", ""]
+    code, offline = NO_SOCKETS + LOAD, {"HF_HUB_OFFLINE": "1"}
+    local = f"{NO_SOCKETS}import cnnarch; cnnarch.resnet18(weights={str(saved)!r})"
+    assert errors(forks, LOAD, repository, tmp_path, {}) == [""]
+    assert errors(forks, code, repository, tmp_path, offline) == [""]
+    assert errors(forks, local, repository, tmp_path, {}) == [""]
+    missing, refused = errors(forks, code, repository, tmp_path / "empty", offline, {})
     assert "WeightsError: config.json of hf-hub:owner/net cannot be had" in missing
     assert "a socket was opened" not in missing
     assert "a socket was opened" in refused  # the guard works
