@@ -18,7 +18,7 @@ _PAPER = {"title": str, "authors": str, "year": int, "arxiv": str, "url": str}
 _COUNTS = {"params": int, "macs": int}
 _FORM = {
     **_COUNTS,
-    **{"input_size": list, "printed": list, "stages": (str, dict), "counted_from": str},
+    **{"input_size": list, "printed": list, "stages": (str, list), "counted_from": str},
     **{"options": dict, "fused": dict},
 }
 _NETWORK = {

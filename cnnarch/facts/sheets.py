@@ -182,7 +182,7 @@ def _facts(name: str, facts: Mapping[str, Any], sheet: Mapping[str, Any]) -> Fac
 
 
 def _form(form: Mapping[str, Any], sheet: Mapping[str, Any]) -> Form:
-    stages = form.get("stages", {})
+    stages = form.get("stages", ())
     shapes = sheet["stages"][stages] if isinstance(stages, str) else stages
     return Form(
         options=form.get("options", {}),
@@ -190,7 +190,7 @@ def _form(form: Mapping[str, Any], sheet: Mapping[str, Any]) -> Form:
         macs=form["macs"],
         input_size=tuple(form["input_size"]),
         stated=tuple(_stated(form.get("printed", ()), sheet.get("notes", {}))),
-        stages={row: tuple(shape) for row, shape in shapes.items()},
+        stages={row: tuple(shape) for row, *shape in shapes},
         counted_from=form["counted_from"],
         fused=Counts(**form["fused"]) if "fused" in form else None,
     )

@@ -42,8 +42,8 @@ rounded = "Rounded."
 [rows]
 pool = "stages.0.pool"
 
-[stages.all]
-conv1 = [8, 32, 32]
+[stages]
+all = [["conv1", 8, 32, 32]]
 
 [net]
 params = 1_000
