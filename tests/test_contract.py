@@ -20,6 +20,7 @@ from cnnarch.testing import (
     check_compiles_to_one_graph,
     check_exports_with_a_dynamic_batch,
     check_meta_device,
+    check_traces,
     example_images,
 )
 from cnnarch.testing._steps import small_side, train_step
@@ -27,7 +28,7 @@ from tests.small_forms import Build
 
 Check = Callable[[ImageClassifier], None]
 
-COMPILERS = (check_compiles_to_one_graph, check_exports_with_a_dynamic_batch)
+COMPILERS = (check_traces, check_compiles_to_one_graph, check_exports_with_a_dynamic_batch)
 """Checks that need seconds, and depend on the kinds of layers alone."""
 QUICK = [check for check in CHECKS if check not in COMPILERS]
 

@@ -18,12 +18,12 @@ from cnnarch.testing import assert_close, assert_parameters
 from tests.oracles.in_order import assert_same_outputs, copy_in_order, with_a_spread
 
 SMALL_FORMS = {
-    "bc": partial(DenseNet, 4, (1, 2, 1, 1)),
-    "bc-small_images": partial(DenseNet, 4, (1, 2, 1, 1), small_images=True),
-    "bc-dropout": partial(DenseNet, 4, (1, 2), dropout=0.2),
-    "plain": partial(DenseNet, 4, (2, 1), None, 1.0),
-    "cifar": partial(CifarDenseNet, 10, 4),
-    "cifar-bc": partial(CifarDenseNet, 16, 4, bc=True),
+    "bc": partial(DenseNet, 8, (1, 2, 1, 1)),
+    "bc-small_images": partial(DenseNet, 8, (1, 2, 1, 1), small_images=True),
+    "bc-dropout": partial(DenseNet, 8, (1, 2), dropout=0.2),
+    "plain": partial(DenseNet, 8, (2, 1), None, 1.0),
+    "cifar": partial(CifarDenseNet, 10, 8),
+    "cifar-bc": partial(CifarDenseNet, 16, 8, bc=True),
 }
 
 CIFAR = cnnarch.list_models(family="densenet_cifar")

@@ -20,7 +20,7 @@ from cnnarch.models.googlenet import PUBLISHED, TORCHVISION, Form, GoogLeNet, Ro
 from cnnarch.testing import assert_close, assert_parameters
 from tests.oracles.in_order import assert_same_outputs, with_a_spread
 
-ROW = Row(4, (4, 8), (2, 4), 4)
+ROW = Row(8, (8, 16), (4, 8), 8)
 ROWS = ((ROW,), (ROW, ROW), (ROW,))
 WITH_AUXILIARY_HEADS = ((ROW,), (ROW,) * 5, (ROW,))
 SMALL_FORMS = {

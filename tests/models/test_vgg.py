@@ -22,8 +22,8 @@ SMALL_FORMS = {
     "vgg": partial(VGG, ROWS, hidden=16),
     "small_images": partial(VGG, ROWS, hidden=16, small_images=True),
     "batch_norm": partial(VGG, ROWS, nn.BatchNorm2d, hidden=16),
-    "lrn": partial(VGG, TINY, lrn=True, hidden=16),
-    "last_kernel_1x1": partial(VGG, ((1, 4), (2, 8, 1)), hidden=16),
+    "lrn": partial(VGG, ROWS, lrn=True, hidden=16),
+    "last_kernel_1x1": partial(VGG, (*ROWS[:4], (2, 12, 1)), hidden=16),
 }
 
 
