@@ -1,11 +1,9 @@
 """What all tests share: which networks to run on, seeded randomness, no network."""
 
-import gc
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,17 +11,20 @@ import torch
 
 import cnnarch
 from cnnarch.facts.cards import ModelCard
-from cnnarch.testing import calibrate, example_images
 from tests.forks import Forks
+from tests.small_forms import Build, calibrated, distinct_forms, small_forms
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import onnxruntime themselves
+
+
+FORMS = {"small_form": small_forms, "distinct_form": distinct_forms}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all",
         action="store_true",
-        help="every network instead of each family's smallest; slow tests",
+        help="every network beside the small forms; slow tests",
     )
 
 
@@ -35,42 +36,54 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="slow: runs in make test-all"))
 
 
-def smallest_of_each_family() -> list[str]:
-    """The cheapest network of each family, and of each kind that a family names (plain, resnet).
-
-    A kind of which the cheapest costs 5 G multiply-adds waits for `--all`.
-    """
-    smallest: dict[tuple[str, str], ModelCard] = {}
+def one_of_each_kind() -> list[str]:
+    """The cheapest network of each family, and of each kind that a family names (plain, resnet)."""
+    cheapest: dict[tuple[str, str], ModelCard] = {}
     for card in map(cnnarch.get_card, cnnarch.list_models()):
         kind = re.match("[a-z]+", card.name)
         key = (card.family, kind[0] if kind else "")
-        if key not in smallest or card.macs < smallest[key].macs:
-            smallest[key] = card
-    return sorted(card.name for card in smallest.values() if card.macs < 5e9)
+        if key not in cheapest or card.macs < cheapest[key].macs:
+            cheapest[key] = card
+    return sorted(card.name for card in cheapest.values())
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that takes `model_name` runs on every network, or on each family's smallest."""
-    if "model_name" in metafunc.fixturenames:
-        every = metafunc.config.getoption("--all")
-        names = cnnarch.list_models() if every else smallest_of_each_family()
-        # The scope lets pytest run all tests of one network before those of the next.
+    """Run what takes a form on small forms, and what takes `model_name` on networks by name.
+
+    With `--all`, either runs on every network of the registry too. What takes both, such as a
+    test of saving, needs a builder: its form is the network of that name.
+    """
+    every = metafunc.config.getoption("--all")
+    names = cnnarch.list_models() if every else one_of_each_kind()
+    networks = {name: cnnarch.get_model_builder(name) for name in names}
+    wanted = set(metafunc.fixturenames)
+    # The scope lets pytest run all tests of one network before those of the next.
+    if {"model_name", "small_form"} <= wanted:
+        cases = networks.items()
+        metafunc.parametrize(("model_name", "small_form"), cases, ids=names, scope="session")
+    elif "model_name" in wanted:
         metafunc.parametrize("model_name", names, scope="session")
-
-
-@lru_cache(maxsize=2)  # the networks of the registry together take 20 GB
-def _calibrated(name: str) -> cnnarch.ImageClassifier:
-    gc.collect()  # optimizers refer to themselves, and so keep copies of the network before
-    torch.manual_seed(0)
-    model = cnnarch.get_model(name)
-    calibrate(model, example_images(model, batch=8))
-    return model
+    elif forms := wanted & FORMS.keys():
+        (fixture,) = forms
+        builders = FORMS[fixture]() | (networks if every else {})
+        metafunc.parametrize(fixture, builders.values(), ids=[*builders], scope="session")
 
 
 @pytest.fixture
-def model(model_name: str) -> cnnarch.ImageClassifier:
-    """The network in eval mode with a spread in its logits; shared, so leave it as it is."""
-    return _calibrated(model_name)
+def model(small_form: Build) -> cnnarch.ImageClassifier:
+    """A small form in eval mode with a spread in its logits; shared, so leave it as it is."""
+    return calibrated(small_form)
+
+
+@pytest.fixture
+def distinct_model(distinct_form: Build) -> cnnarch.ImageClassifier:
+    """As `model`, one for each kind of layer: for checks that need seconds on any network."""
+    return calibrated(distinct_form)
+
+
+@pytest.fixture
+def builder(model_name: str) -> Build:
+    return cnnarch.get_model_builder(model_name)
 
 
 @pytest.fixture(autouse=True)
@@ -91,11 +104,6 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", only_loopback)
-
-
-@pytest.fixture
-def builder(model_name: str) -> Callable[..., cnnarch.ImageClassifier]:
-    return cnnarch.get_model_builder(model_name)
 
 
 @pytest.fixture

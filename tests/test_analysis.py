@@ -39,8 +39,9 @@ def test_macs_are_half_of_torchs_flops(model: ImageClassifier) -> None:
 def test_counting_leaves_the_network_as_it_is(model: ImageClassifier) -> None:
     twin = copy.deepcopy(model).train()
     before = {k: v.clone() for k, v in twin.state_dict().items()}
-    count_macs(twin)
-    stage_shapes(twin)
+    images = example_images(twin, 1)
+    count_macs(twin, tuple(images.shape[1:]))
+    stage_shapes(twin, tuple(images.shape[1:]))
     assert twin.training
     assert all(torch.equal(before[k], v) for k, v in twin.state_dict().items())
     assert not any(m._forward_hooks for m in twin.modules())

@@ -1,9 +1,8 @@
-"""Every network as a backbone."""
+"""Every network as a backbone: its maps on small forms, its strides on published networks."""
 
 import copy
 import pickle
 import re
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ import cnnarch
 from cnnarch import ImageClassifier
 from cnnarch.backbones import Backbone, get_backbone
 from cnnarch.testing import assert_close, example_images
+from tests.small_forms import Build
 
 
 def test_it_gives_the_last_map_of_each_stride(model: ImageClassifier) -> None:
@@ -54,11 +54,9 @@ def test_rows_are_asked_for_by_name_and_by_index_from_either_end(model: ImageCla
             Backbone(model, [wrong])  # type: ignore[list-item]
 
 
-def test_strides_and_channels_are_those_of_the_maps(
-    builder: Callable[..., ImageClassifier],
-) -> None:
+def test_strides_and_channels_are_those_of_the_maps(small_form: Build) -> None:
     with torch.device("meta"):
-        backbone = Backbone(builder())
+        backbone = Backbone(small_form())
         if backbone.fixed_input_size:
             side = backbone.min_input_size
             maps = backbone(torch.empty(1, backbone.in_channels, side, side))
@@ -96,10 +94,10 @@ def test_copies_pickles_and_averages_agree(model: ImageClassifier) -> None:
             assert all(torch.equal(maps[name], expected[name]) for name in expected)
 
 
-def test_it_compiles_exports_and_checkpoints(model: ImageClassifier) -> None:
+def test_it_compiles_and_exports(distinct_model: ImageClassifier) -> None:
     torch.compiler.reset()
-    backbone = Backbone(copy.deepcopy(model)).eval()
-    images = example_images(model)
+    backbone = Backbone(copy.deepcopy(distinct_model)).eval()
+    images = example_images(distinct_model)
     with torch.no_grad():
         expected = backbone(images)
         compiled = torch.compile(backbone, fullgraph=True, backend="eager")(images)
@@ -107,12 +105,16 @@ def test_it_compiles_exports_and_checkpoints(model: ImageClassifier) -> None:
         program = torch.export.export(backbone, (images,), dynamic_shapes=(batch,))
         exported = program.module()(images)
     for name, usual in expected.items():
-        scale = usual.abs().max()  # thousandths in an untrained VGG-19
+        scale = usual.abs().max()  # thousandths in an untrained VGG
         assert_close(compiled[name] / scale, usual / scale)
         # DenseNet's program leaves the memory order alone, so other kernels round otherwise.
         assert_close(exported[name] / scale, usual / scale, 5e-5)
+
+
+def test_it_checkpoints(model: ImageClassifier) -> None:
+    backbone = Backbone(copy.deepcopy(model)).train()
     backbone.set_grad_checkpointing(True)
-    maps = backbone.train()(images)
+    maps = backbone(example_images(model))
     torch.stack([m.square().mean() for m in maps.values()]).sum().backward()
     assert all(p.grad is not None for p in backbone.parameters())
 

@@ -2,41 +2,33 @@
 
 import copy
 import re
-from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
 
 import cnnarch
+from cnnarch.backbones import Backbone
 from cnnarch.blocks import SE
 from cnnarch.dilation import DilatedPool2d, dilate
 from cnnarch.testing import assert_close, calibrate
+from tests.small_forms import Build, small_forms
 
-# One network of each block and pool that the families with an output stride are made of.
-NETWORKS = [
-    ("resnet18", {}),
-    ("resnet50", {}),
-    ("resnet50", {"stride_in_1x1": True}),
-    ("se_resnet18", {}),
-    ("se_resnext50_32x4d", {}),
-    ("densenet121", {}),
-    ("mobilenet_v1", {"width": 0.25}),
-    ("efficientnet_b0", {}),
-    ("efficientnet_b0", {"padding": "same"}),
-    ("vgg11_bn", {"width": 0.25}),
-    ("googlenet_bn", {}),
-    ("bn_inception", {}),
-]
+FAMILIES = (
+    *("resnet", "se_resnet", "densenet", "mobilenet_v1"),
+    *("efficientnet", "vgg", "googlenet", "inception_bn"),
+)
+"""Those whose maps shrink by their strides alone: every convolution pads its map."""
+FORMS = {name: build for name, build in small_forms().items() if name.partition("-")[0] in FAMILIES}
+POOLS = ("densenet-bc", "vgg-batch_norm", "googlenet-torchvision", "efficientnet-same")
+"""One form of each pool, and of each way to pad, that a dilated network replaces."""
 
 
 @pytest.mark.parametrize("output_stride", [8, 16])
-@pytest.mark.parametrize(("name", "options"), NETWORKS, ids=str)
-def test_every_kth_pixel_is_the_networks_own(
-    name: str, options: dict[str, object], output_stride: int
-) -> None:
+@pytest.mark.parametrize("name", FORMS)
+def test_every_kth_pixel_is_the_networks_own(name: str, output_stride: int) -> None:
     """The definition of the algorithm, and proof that the weights mean what they did."""
-    model = cnnarch.get_model(name, **options)
+    model = FORMS[name]()
     for module in list(model.modules()):
         for child_name, child in module.named_children():
             if isinstance(child, SE):  # its average is over the new pixels too
@@ -62,9 +54,10 @@ def test_every_kth_pixel_is_the_networks_own(
     assert [row.stride for row in dilated.feature_info] == [min(s, output_stride) for s in strides]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "densenet121", "vgg11_bn", "efficientnet_b0"])
+@pytest.mark.parametrize("name", ["resnet-residual", *POOLS])
 def test_a_dilated_backbone_trains(name: str) -> None:
-    backbone = cnnarch.get_backbone(name, output_stride=8)
+    backbone = Backbone(FORMS[name]())
+    dilate(backbone, 8)
     maps = backbone(torch.randn(2, 3, 64, 64))
     last = maps[backbone.names[-1]]
     assert last.shape[-2:] == (8, 8)
@@ -74,10 +67,10 @@ def test_a_dilated_backbone_trains(name: str) -> None:
 
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
 def test_every_network_has_the_stride_or_says_why_not(
-    builder: Callable[..., cnnarch.ImageClassifier], output_stride: int
+    small_form: Build, output_stride: int
 ) -> None:
     with torch.device("meta"):
-        model = builder()
+        model = small_form()
         stem, last = model.feature_info[0].stride, model.feature_info[-1].stride
         weights = {name: tensor.shape for name, tensor in model.state_dict().items()}
         if stem > output_stride:
@@ -102,18 +95,9 @@ def test_a_backbone_that_is_dilated_later_says_so() -> None:
     assert backbone(torch.zeros(1, 3, 64, 64))["conv5_x"].shape == (1, 512, 4, 4)
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("densenet121", {}),
-        ("vgg11_bn", {"width": 0.25}),
-        ("googlenet_bn", {}),
-        ("efficientnet_b0", {"padding": "same"}),
-    ],
-    ids=str,
-)
-def test_strides_may_be_given_up_one_after_another(name: str, options: dict[str, object]) -> None:
-    once = cnnarch.get_model(name, **options)
+@pytest.mark.parametrize("name", POOLS)
+def test_strides_may_be_given_up_one_after_another(name: str) -> None:
+    once = FORMS[name]()
     calibrate(once, torch.randn(2, 3, 64, 64))
     twice = copy.deepcopy(once)
     dilate(once, 8)
@@ -152,22 +136,3 @@ def test_a_dilated_pool_reads_the_pixels_that_the_pool_read(pool: nn.Module) -> 
     dense = torch.randn(1, 2, 16, 24)  # the same pixels, with others in between
     dense[..., ::2, ::2] = x
     assert_close(DilatedPool2d.of(pool, 2)(dense)[..., ::4, ::4], pool(x))
-
-
-def test_families_with_an_output_stride_reach_it() -> None:
-    for family in (
-        "resnet",
-        "se_resnet",
-        "senet",
-        "densenet",
-        "mobilenet_v1",
-        "efficientnet",
-        "vgg",
-    ):
-        cards = [cnnarch.get_card(name) for name in cnnarch.list_models(family=family)]
-        card = min(cards, key=lambda c: c.macs)
-        if card.input_size[-1] < 224:
-            continue
-        with torch.device("meta"):
-            backbone = cnnarch.get_backbone(card.name, output_stride=8)
-        assert max(backbone.strides) == 8

@@ -1,18 +1,16 @@
-"""Hooks, torch.func, tracing and attribution see networks that compute in plain lines."""
+"""Attribution sees networks that compute in plain lines; `cnnarch.testing` checks hooks."""
 
 import copy
 import warnings
-from collections.abc import Callable
 
 import pytest
 import torch
 from captum.attr import DeepLift
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
 
 import cnnarch
 from cnnarch.blocks import LRN, RBF, SE
-from cnnarch.testing import assert_close, example_images
+from cnnarch.testing import example_images
 
 NO_RULE = (LRN, SE, RBF, nn.LayerNorm, nn.GELU, nn.SiLU, nn.ReLU6)
 """Layers for which DeepLift has no rule: it knows activations such as ReLU, Sigmoid and Tanh,
@@ -35,97 +33,10 @@ def average_max_pools(model: nn.Module) -> None:
                 child.value = 0.0
 
 
-def smaller(model: cnnarch.ImageClassifier) -> int:
-    return model.min_input_size if model.fixed_input_size else max(model.min_input_size, 32)
-
-
 @pytest.fixture
 def twin(model: cnnarch.ImageClassifier) -> cnnarch.ImageClassifier:
     """The network in eval mode, for the test alone."""
     return copy.deepcopy(model)
-
-
-def as_it_was(kept: dict[str, tuple[Tensor, Tensor]]) -> list[str]:
-    """Names of the maps that a later layer has written over."""
-    return [name for name, (seen, copied) in kept.items() if not torch.equal(seen, copied)]
-
-
-@pytest.mark.parametrize("gradients", [False, True])
-def test_what_a_hook_keeps_is_not_written_over(
-    twin: cnnarch.ImageClassifier, gradients: bool
-) -> None:
-    kept: dict[str, tuple[Tensor, Tensor]] = {}
-
-    def keep(name: str) -> Callable[..., None]:
-        return lambda _, __, y: kept.update({name: (y.detach(), y.detach().clone())})
-
-    for name, module in twin.named_modules():
-        if not isinstance(module, nn.ModuleList):
-            module.register_forward_hook(keep(name))
-    with torch.set_grad_enabled(gradients):
-        twin(example_images(twin, 1, smaller(twin)))
-    assert kept
-    assert as_it_was(kept) == []
-
-
-@pytest.mark.parametrize("gradients", [False, True])
-def test_what_a_replaced_forward_keeps_is_not_written_over(
-    twin: cnnarch.ImageClassifier, gradients: bool
-) -> None:
-    kept: dict[str, tuple[Tensor, Tensor]] = {}
-
-    def keeping(name: str, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def replaced(*inputs: Tensor) -> Tensor:
-            y = forward(*inputs)
-            kept[name] = y.detach(), y.detach().clone()
-            return y
-
-        return replaced
-
-    images = example_images(twin, 1, smaller(twin))
-    with torch.set_grad_enabled(gradients):
-        expected = twin(images)
-        for name, module in twin.named_modules():
-            if name and not isinstance(module, nn.ModuleList):
-                module.forward = keeping(name, module.forward)  # type: ignore[method-assign]
-        found = twin(images)
-    assert torch.equal(found, expected)
-    assert kept
-    assert as_it_was(kept) == []
-
-
-# Averages of a map that has channels last in memory, as the Mixer's, are correct all the same.
-@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
-def test_gradients_of_samples_by_vmap_are_those_one_by_one(
-    twin: cnnarch.ImageClassifier,
-) -> None:
-    twin = twin.double()  # deep networks add up the rounding of single precision
-    images = example_images(twin, 2, smaller(twin)).double()
-    weights = {name: p.detach() for name, p in twin.named_parameters()}
-
-    def loss(weights: dict[str, Tensor], image: Tensor) -> Tensor:
-        logits: Tensor = functional_call(twin, weights, (image[None],))
-        return logits.square().mean()
-
-    together = vmap(grad(loss), in_dims=(None, 0))(weights, images)
-    for i, image in enumerate(images):
-        twin.zero_grad()
-        twin(image[None]).square().mean().backward()
-        alone = {name: p.grad for name, p in twin.named_parameters() if p.grad is not None}
-        assert alone.keys() == together.keys()
-        rounding = 1e-12 * max(g.abs().max() for g in alone.values())  # where it should be 0
-        for name, expected in alone.items():
-            difference = (together[name][i] - expected).abs().max()
-            assert difference <= 1e-5 * expected.abs().max() + rounding, name
-
-
-def test_a_trace_with_gradients_gives_the_same_logits(twin: cnnarch.ImageClassifier) -> None:
-    images = example_images(twin, 2, smaller(twin))
-    with warnings.catch_warnings():  # sizes become constants, and the tracer is deprecated
-        warnings.simplefilter("ignore")
-        traced = torch.jit.trace(twin, images)
-    other = torch.randn_like(images)
-    assert_close(traced(other), twin(other), 1e-6)
 
 
 def deeplift(model: nn.Module, images: Tensor, baseline: Tensor) -> tuple[Tensor, Tensor]:

@@ -38,9 +38,9 @@ class ResidualNetwork(ImageClassifier):
         depths: number of blocks in each stage.
         names: the paper's name of the stem and of each stage.
         pool: opens the first stage, as the max-pool does in Table 1 of the ResNet paper.
+        min_input_size: the smallest side in pixels that every layer accepts.
         num_classes: width of the logits; 0 returns the pooled features.
         dropout: probability of zeroing a pooled feature, in [0, 1).
-        min_input_size: the smallest side in pixels that every layer accepts.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes)
@@ -55,12 +55,12 @@ class ResidualNetwork(ImageClassifier):
         block: MakeBlock,
         widths: Sequence[int],
         depths: Sequence[int],
-        *,
         names: Sequence[str],
         pool: nn.Module | None = None,
+        min_input_size: int = 1,
+        *,  # what follows are options of every network made of these
         num_classes: int,
         dropout: float = 0.0,
-        min_input_size: int = 1,
     ) -> None:
         if len(depths) != len(widths):
             raise ValueError(f"depths must name {len(widths)} stages, got {len(depths)}")

@@ -1,6 +1,7 @@
 """AlexNet against its papers (Krizhevsky et al., 2012 and 2014), torchvision's and pytorchcv's."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -11,9 +12,17 @@ from torch.nn.functional import conv2d, linear, max_pool2d
 
 import cnnarch
 from cnnarch.blocks import LRN, AdaptiveAvgPool2d
-from cnnarch.models.alexnet import AlexNet
+from cnnarch.models.alexnet import AlexNet, Form
 from cnnarch.testing import assert_close
 from tests.oracles.in_order import assert_same_outputs
+
+TWO_TOWERS = Form(8, 16, 24, 24, 16, groups=2, lrn=True, padding=0)
+ONE_TOWER = Form(8, 12, 16, 16, 12, groups=1, lrn=False, padding=2)
+SMALL_FORMS = {
+    "two_towers": partial(AlexNet, TWO_TOWERS, 16),
+    "two_towers-all_connected": partial(AlexNet, TWO_TOWERS, 16, groups=1),
+    "one_tower": partial(AlexNet, ONE_TOWER, 16),
+}
 
 SIZES = [(227, 227), (224, 224), (67, 95)]
 

@@ -6,8 +6,11 @@ from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d, batch_norm, conv2d, linear, max_pool2d
 
 import cnnarch
+from cnnarch.models.convnet import ConvNet
 from cnnarch.testing import assert_close, assert_parameters
 from tests.oracles.in_order import with_a_spread
+
+SMALL_FORMS = {"convnet": ConvNet}
 
 
 def test_parameters_by_hand() -> None:

@@ -1,6 +1,7 @@
 """DenseNet against its paper (Huang et al., 2016), torchvision's and pytorchcv's."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -15,6 +16,15 @@ from cnnarch.models.densenet import DenseNet
 from cnnarch.models.densenet_cifar import CifarDenseNet
 from cnnarch.testing import assert_close, assert_parameters
 from tests.oracles.in_order import assert_same_outputs, copy_in_order, with_a_spread
+
+SMALL_FORMS = {
+    "bc": partial(DenseNet, 8, (1, 2, 1, 1)),
+    "bc-small_images": partial(DenseNet, 8, (1, 2, 1, 1), small_images=True),
+    "bc-dropout": partial(DenseNet, 8, (1, 2), dropout=0.2),
+    "plain": partial(DenseNet, 8, (2, 1), None, 1.0),
+    "cifar": partial(CifarDenseNet, 10, 8),
+    "cifar-bc": partial(CifarDenseNet, 16, 8, bc=True),
+}
 
 CIFAR = cnnarch.list_models(family="densenet_cifar")
 

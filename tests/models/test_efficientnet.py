@@ -1,6 +1,7 @@
 """EfficientNet and EfficientNet-Lite against the paper, the authors' code and other libraries."""
 
 import math
+from functools import partial
 
 import pytest
 import timm
@@ -14,8 +15,18 @@ from torch import nn
 import cnnarch
 from cnnarch.blocks import SE, MBConv, StochasticDepth
 from cnnarch.models.efficientnet import EfficientNet, Scaling
+from cnnarch.models.efficientnet_lite import EfficientNetLite
 from cnnarch.testing import assert_close, assert_parameters, assert_stage_shapes
 from tests.oracles.in_order import assert_same_outputs
+
+SCALING = Scaling(0.1, 0.5, 64, 0.2)  # less depth would leave no block with a shortcut
+SMALL_FORMS = {
+    "efficientnet": partial(EfficientNet, SCALING),
+    "same": partial(EfficientNet, SCALING, padding="same"),
+    "small_images": partial(EfficientNet, SCALING, small_images=True),
+    "lite": partial(EfficientNetLite, SCALING, num_classes=10),
+    "lite-same": partial(EfficientNetLite, SCALING, num_classes=10, padding="same"),
+}
 
 PAPERS = [f"efficientnet_b{i}" for i in range(8)]
 LITES = [f"efficientnet_lite{i}" for i in range(5)]

@@ -4,6 +4,7 @@ import copy
 import io
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -15,9 +16,25 @@ from torch.nn import functional
 import cnnarch
 from cnnarch import AuxLogits
 from cnnarch.blocks import LRN, AuxiliaryHead, Inception
-from cnnarch.models.googlenet import Form, GoogLeNet
+from cnnarch.models.googlenet import PUBLISHED, TORCHVISION, Form, GoogLeNet, Row
 from cnnarch.testing import assert_close, assert_parameters
 from tests.oracles.in_order import assert_same_outputs, with_a_spread
+
+ROW = Row(8, (8, 16), (4, 8), 8)
+ROWS = ((ROW,), (ROW, ROW), (ROW,))
+WITH_AUXILIARY_HEADS = ((ROW,), (ROW,) * 5, (ROW,))
+SMALL_FORMS = {
+    "published": partial(GoogLeNet, PUBLISHED, ROWS),
+    "published-small_images": partial(GoogLeNet, PUBLISHED, ROWS, small_images=True),
+    "published-aux_logits": partial(
+        GoogLeNet, PUBLISHED, WITH_AUXILIARY_HEADS, num_classes=10, aux_logits=True
+    ),
+    "batch_norm": partial(GoogLeNet, Form(norm=nn.BatchNorm2d), ROWS),
+    "torchvision": partial(GoogLeNet, TORCHVISION, ROWS),
+    "torchvision-aux_logits": partial(
+        GoogLeNet, TORCHVISION, WITH_AUXILIARY_HEADS, num_classes=10, aux_logits=True
+    ),
+}
 
 BLOCKS = {  # row of Table 1: module
     **{f"inception_3{row}": f"stages.1.{i}" for i, row in enumerate("ab")},

@@ -1,5 +1,7 @@
 """BN-Inception against its paper (Ioffe and Szegedy, 2015), SE's and pytorchcv's network."""
 
+from functools import partial
+
 import pytest
 import torch
 from pytorchcv.model_provider import get_model as pytorchcv_model
@@ -7,9 +9,19 @@ from torch import nn
 
 import cnnarch
 from cnnarch.blocks import SE, AlignedMaxPool2d
-from cnnarch.models.inception_bn import BNInception, DoubleInception
+from cnnarch.models.inception_bn import BNInception, DoubleInception, Row
 from cnnarch.testing import assert_close
 from tests.oracles.in_order import with_a_spread
+
+AVERAGE = Row(1, 4, (4, 8), (4, 8), "avg", 4)
+STRIDED = Row(2, 0, (4, 8), (4, 8), "max", 0)
+LARGEST = Row(1, 4, (4, 8), (4, 8), "max", 4)
+ROWS = ((AVERAGE, AVERAGE), (STRIDED, AVERAGE), (STRIDED, LARGEST))
+SMALL_FORMS = {
+    "plain": partial(BNInception, stages=ROWS),
+    "small_images": partial(BNInception, stages=ROWS, small_images=True),
+    "squeeze_excite": partial(BNInception, 4, ROWS),
+}
 
 BLOCKS = {  # row of Fig. 5: module
     "inception_3a": "stages.1.0",

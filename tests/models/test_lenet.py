@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -10,8 +11,16 @@ from torch.nn.functional import avg_pool2d, conv2d, linear, max_pool2d
 
 import cnnarch
 from cnnarch.blocks import BatchNorm
-from cnnarch.models.lenet import TABLE_I, LeNet, LeNet1998
+from cnnarch.models.lenet import TABLE_I, LeNet, LeNet1998, LeNetBN
 from cnnarch.testing import assert_close, assert_parameters, assert_stage_shapes, calibrate
+
+SMALL_FORMS = {
+    "tanh-avg": LeNet,
+    "relu-max-28": partial(LeNet, activation="relu", pool="max", image_size=28),
+    "sigmoid": partial(LeNet, activation="sigmoid"),
+    "1998": LeNet1998,
+    "batch_norm": LeNetBN,
+}
 
 MODULES = {
     "C1": "stem",

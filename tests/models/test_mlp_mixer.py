@@ -1,5 +1,7 @@
 """MLP-Mixer against its paper (Tolstikhin et al., 2021) and timm's."""
 
+from functools import partial
+
 import pytest
 import timm
 import torch
@@ -12,6 +14,10 @@ from cnnarch.testing import assert_close, assert_parameters
 
 NAMES = cnnarch.list_models(family="mlp_mixer")
 TINY = (3, 4, 16, 64, 8)  # layers, patch, C, D_C, D_S
+SMALL_FORMS = {
+    "mlp_mixer": partial(MLPMixer, 2, 8, 16, 32, 8, image_size=16),
+    "drop_path": partial(MLPMixer, *TINY, image_size=16, drop_path=0.5),
+}
 
 
 def on_meta(name: str, **options: object) -> cnnarch.ImageClassifier:

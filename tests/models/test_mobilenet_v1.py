@@ -1,5 +1,7 @@
 """MobileNet V1 against its paper (Howard et al., 2017), pytorchcv's and timm's."""
 
+from functools import partial
+
 import pytest
 import timm
 import torch
@@ -9,8 +11,15 @@ from torch import nn
 import cnnarch
 from cnnarch.analysis import count_macs, summary
 from cnnarch.blocks import DepthwiseSeparable
+from cnnarch.models.mobilenet_v1 import MobileNetV1
 from cnnarch.testing import assert_stage_shapes
 from tests.oracles.in_order import assert_same_outputs
+
+SMALL_FORMS = {
+    "relu": partial(MobileNetV1, width=0.1),
+    "relu-small_images": partial(MobileNetV1, width=0.1, small_images=True),
+    "relu6-same": partial(MobileNetV1, width=0.1, padding="same", activation="relu6"),
+}
 
 
 def on_meta(**options: object) -> cnnarch.MobileNetV1:

@@ -1,5 +1,7 @@
 """ResNet against its paper (He et al., 2015) and torchvision's."""
 
+from functools import partial
+
 import pytest
 import torch
 import torchvision
@@ -10,6 +12,17 @@ from cnnarch.blocks import Bottleneck, ConvNormAct, Residual
 from cnnarch.models.resnet import Plain, ResNet
 from cnnarch.testing import assert_close, assert_parameters
 from tests.oracles.in_order import assert_same_outputs, copy_in_order
+
+DEPTHS = (1, 2, 1, 1)
+SMALL_FORMS = {
+    "residual": partial(ResNet, Residual, DEPTHS, (8, 12, 16, 24)),
+    "residual-small_images": partial(ResNet, Residual, DEPTHS, (8, 12, 16, 24), small_images=True),
+    "bottleneck": partial(ResNet, Bottleneck, DEPTHS, (4, 6, 8, 12)),
+    "bottleneck-stride_in_1x1": partial(
+        ResNet, Bottleneck, DEPTHS, (4, 6, 8, 12), stride_in_1x1=True
+    ),
+    "plain": partial(ResNet, Plain, DEPTHS, (8, 12, 16, 24)),
+}
 
 
 def shortcut_convs(model: nn.Module) -> list[nn.Conv2d]:

@@ -1,5 +1,7 @@
 """The CIFAR ResNets against their paper (He et al., 2015, sec. 4.2) and pytorchcv's."""
 
+from functools import partial
+
 import pytest
 import torch
 from pytorchcv.model_provider import get_model as pytorchcv_model
@@ -8,8 +10,14 @@ from torch.nn.functional import batch_norm, conv2d, linear, relu
 
 import cnnarch
 from cnnarch.blocks import ZeroPadShortcut
+from cnnarch.models.resnet_cifar import CifarResNet
 from cnnarch.testing import assert_close, assert_parameters
 from tests.oracles.in_order import assert_same_outputs, with_a_spread
+
+SMALL_FORMS = {
+    "zero_padding": partial(CifarResNet, 2),
+    "projection": partial(CifarResNet, 1, shortcut="B"),
+}
 
 OPTION_B = {  # parameters, by depth, of networks whose shortcuts project
     **{20: 272_474, 32: 466_906, 44: 661_338, 56: 855_770, 110: 1_730_714, 1202: 19_424_026}

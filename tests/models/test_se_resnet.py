@@ -1,6 +1,7 @@
 """SE-ResNet, SE-ResNeXt and SENet-154 against the paper (Hu et al., 2017) and timm's."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,26 @@ from torch import nn
 
 import cnnarch
 from cnnarch.blocks import SE, Bottleneck, Residual
-from cnnarch.models.se_resnet import SEResNet
+from cnnarch.models.resnet_cifar import CifarResNet
+from cnnarch.models.se_resnet import SEResNet, squeeze_excite
 from cnnarch.models.senet import HalvedBottleneck, SENet
 from cnnarch.testing import assert_close, assert_parameters
 from tests.oracles.in_order import assert_same_outputs
+
+DEPTHS, WIDTHS = (1, 2, 1, 1), (4, 8, 16, 32)
+SE_RESNET = partial(SEResNet, depths=DEPTHS, widths=WIDTHS, reduction=4)
+SENET = partial(SENet, DEPTHS, 4, (4, 8, 12, 16))
+SMALL_FORMS = {
+    "residual": partial(SE_RESNET, Residual),
+    "residual-small_images": partial(SE_RESNET, Residual, small_images=True),
+    "bottleneck": partial(SE_RESNET, Bottleneck),
+    "bottleneck-padded_pool": partial(SE_RESNET, Bottleneck, stride_in_1x1=False, ceil_pool=False),
+    "grouped": partial(SE_RESNET, Bottleneck, groups=2, group_width=2),
+    "cifar": partial(CifarResNet, 1, squeeze_excite),
+    "senet": SENET,
+    "senet-small_images": partial(SENET, small_images=True),
+    "senet-padded_pool": partial(SENET, ceil_pool=False),
+}
 
 NAMES = [*cnnarch.list_models(family="se_resnet"), *cnnarch.list_models(family="senet")]
 BLOCKS = (Residual, Bottleneck, HalvedBottleneck)

@@ -1,6 +1,7 @@
 """VGG against its paper (Simonyan and Zisserman, 2014) and torchvision's."""
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -16,6 +17,14 @@ from tests.oracles.in_order import assert_same_outputs, copy_in_order
 
 NAMES = [f"vgg{depth}{form}" for depth in (11, 13, 16, 19) for form in ("", "_bn")]
 TINY = ((1, 4), (2, 8))
+ROWS = ((1, 4), (2, 8), (1, 8), (1, 8), (1, 12))
+SMALL_FORMS = {
+    "vgg": partial(VGG, ROWS, hidden=16),
+    "small_images": partial(VGG, ROWS, hidden=16, small_images=True),
+    "batch_norm": partial(VGG, ROWS, nn.BatchNorm2d, hidden=16),
+    "lrn": partial(VGG, ROWS, lrn=True, hidden=16),
+    "last_kernel_1x1": partial(VGG, (*ROWS[:4], (2, 12, 1)), hidden=16),
+}
 
 
 def on_meta(name: str, **options: object) -> VGG:

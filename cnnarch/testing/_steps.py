@@ -1,0 +1,72 @@
+"""What the checks share: copies of the network, a step of training, exceptions as failures."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnarch.contract.classifier import ImageClassifier
+from cnnarch.testing.examples import calibrate, example_images
+
+__all__ = [
+    "calibrated_copy",
+    "evaluation_copy",
+    "failing_as",
+    "refusal",
+    "small_side",
+    "train_step",
+]
+
+
+def evaluation_copy(model: ImageClassifier) -> ImageClassifier:
+    """A copy in eval mode that has no gradients yet."""
+    twin = copy.deepcopy(model).eval()
+    twin.zero_grad()
+    return twin
+
+
+def calibrated_copy(model: ImageClassifier) -> ImageClassifier:
+    """A copy in eval mode whose logits depend on the images, so that comparing them says much."""
+    twin = evaluation_copy(model)
+    calibrate(twin, example_images(twin, 8))
+    return twin
+
+
+def small_side(model: ImageClassifier, side: int = 48) -> int:
+    """`side`, or the nearest that the network accepts: quick, and enough pixels for BatchNorm."""
+    return model.min_input_size if model.fixed_input_size else max(model.min_input_size, side)
+
+
+def train_step(model: ImageClassifier, images: Tensor) -> Tensor:
+    """One backward pass in training mode, auxiliary heads included; returns the loss."""
+    model.train()
+    output: Tensor | tuple[Tensor | None, ...] = model(images)
+    outputs = [output] if isinstance(output, Tensor) else [o for o in output if o is not None]
+    labels = torch.arange(len(images)) % model.num_classes
+    loss = torch.stack([nn.functional.cross_entropy(o, labels) for o in outputs]).sum()
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.detach()
+
+
+@contextmanager
+def failing_as(claim: str) -> Iterator[None]:
+    """Raise whatever the body raises as an AssertionError that says which claim does not hold."""
+    try:
+        yield
+    except AssertionError:
+        raise
+    except Exception as error:
+        raise AssertionError(f"{claim}: {type(error).__name__}: {error}") from error
+
+
+def refusal(what: str, kind: type[Exception], call: Callable[..., Any], *args: Any) -> str:
+    """The message of the exception of this kind with which a call refuses what it is given."""
+    with failing_as(f"{what} is refused without {kind.__name__}"):
+        try:
+            call(*args)
+        except kind as error:
+            return str(error)
+    raise AssertionError(f"{what} is not refused")
