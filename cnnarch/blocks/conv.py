@@ -105,8 +105,8 @@ class SamePad2d(nn.Module):
 def _pad_same(x: Tensor, kernel_size: int, stride: int) -> Tensor:
     sides: list[int] = []
     for size in (x.shape[-1], x.shape[-2]):  # nn.functional.pad begins with the last dimension
-        if torch.jit.is_tracing():
-            size = int(size)  # a tensor there, which sym_max does not take
+        if isinstance(size, Tensor):  # in torch.jit.trace; sym_max takes numbers
+            size = int(size)
         missing = (-(-size // stride) - 1) * stride + kernel_size - size
         total = torch.sym_max(missing, 0)  # plain max() would fix a dynamic size
         sides += [total // 2, total - total // 2]  # type: ignore[list-item] # may be symbolic
