@@ -12,12 +12,16 @@ import torch
 import cnnarch
 from cnnarch.facts.cards import ModelCard
 from tests.forks import Forks
-from tests.small_forms import Build, calibrated, distinct_forms, small_forms
+from tests.small_forms import Build, calibrated, distinct_forms, distinct_stages, small_forms
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import onnxruntime themselves
 
 
-FORMS = {"small_form": small_forms, "distinct_form": distinct_forms}
+FORMS = {
+    "small_form": small_forms,
+    "distinct_form": distinct_forms,
+    "distinct_stages_form": distinct_stages,
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -79,6 +83,12 @@ def model(small_form: Build) -> cnnarch.ImageClassifier:
 def distinct_model(distinct_form: Build) -> cnnarch.ImageClassifier:
     """As `model`, one for each kind of layer: for checks that need seconds on any network."""
     return calibrated(distinct_form)
+
+
+@pytest.fixture
+def distinct_stages_model(distinct_stages_form: Build) -> cnnarch.ImageClassifier:
+    """As `model`, one for each type of layer that ends a stage."""
+    return calibrated(distinct_stages_form)
 
 
 @pytest.fixture

@@ -37,20 +37,21 @@ def small_forms() -> dict[str, Build]:
 
 @cache
 def distinct_forms() -> dict[str, Build]:
-    """The small forms that have a kind of layer which no form before them has.
+    """The small forms that have a kind of layer which no form of fewer layers has.
 
-    Exporters and compilers read each kind of layer by its own rules, so that one form of each
-    kind is enough for them. Classes of networks are kinds too: each has a form here.
+    Exporters and compilers read each kind of layer by its own rules, and need seconds on any
+    network: one form of each kind is enough for them.
     """
-    seen: set[str] = set()
-    distinct = {}
-    for name, build in small_forms().items():
-        with torch.device("meta"):
-            kinds = set(map(kind_of, build().modules()))
-        if kinds - seen:
-            distinct[name] = build
-            seen |= kinds
-    return distinct
+    return _first_of_each(lambda model: {kind_of(m) for m in model.modules() if m is not model})
+
+
+@cache
+def distinct_stages() -> dict[str, Build]:
+    """The small forms with a stage that ends in another type of layer than those of fewer layers.
+
+    For what needs seconds and is a claim about the maps of stages.
+    """
+    return _first_of_each(lambda model: {type([*s.modules()][-1]).__name__ for s in model.stages})
 
 
 def kind_of(layer: nn.Module) -> str:
@@ -58,11 +59,27 @@ def kind_of(layer: nn.Module) -> str:
     return f"{type(layer).__qualname__} {re.sub(r'[0-9.]+', '', layer.extra_repr())}"
 
 
+def _first_of_each(kinds_of: Callable[[ImageClassifier], set[str]]) -> dict[str, Build]:
+    """The forms that have a kind which none with fewer layers has, in their order."""
+    with torch.device("meta"):
+        models = {name: build() for name, build in small_forms().items()}
+    seen: set[str] = set()
+    first = set()
+    for name, model in sorted(models.items(), key=lambda item: len([*item[1].modules()])):
+        kinds = kinds_of(model)
+        if kinds - seen:
+            first.add(name)
+            seen |= kinds
+    return {name: build for name, build in small_forms().items() if name in first}
+
+
 @lru_cache(maxsize=2)  # the networks of the registry together take 20 GB
 def calibrated(build: Build) -> ImageClassifier:
     """What `build` gives, in eval mode with a spread in its logits."""
-    gc.collect()  # optimizers refer to themselves, and so keep copies of the network before
     torch.manual_seed(0)
     model = build()
+    if sum(p.numel() for p in model.parameters()) > 1e7:
+        gc.collect()  # optimizers refer to themselves, and so keep copies of the network before
     calibrate(model, example_images(model, batch=8))
+    assert model.feature_info  # computed once, for all copies
     return model

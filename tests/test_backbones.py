@@ -94,10 +94,10 @@ def test_copies_pickles_and_averages_agree(model: ImageClassifier) -> None:
             assert all(torch.equal(maps[name], expected[name]) for name in expected)
 
 
-def test_it_compiles_and_exports(distinct_model: ImageClassifier) -> None:
+def test_it_compiles_and_exports(distinct_stages_model: ImageClassifier) -> None:
     torch.compiler.reset()
-    backbone = Backbone(copy.deepcopy(distinct_model)).eval()
-    images = example_images(distinct_model)
+    backbone = Backbone(copy.deepcopy(distinct_stages_model)).eval()
+    images = example_images(distinct_stages_model)
     with torch.no_grad():
         expected = backbone(images)
         compiled = torch.compile(backbone, fullgraph=True, backend="eager")(images)

@@ -67,10 +67,10 @@ def test_a_dilated_backbone_trains(name: str) -> None:
 
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
 def test_every_network_has_the_stride_or_says_why_not(
-    small_form: Build, output_stride: int
+    distinct_form: Build, output_stride: int
 ) -> None:
     with torch.device("meta"):
-        model = small_form()
+        model = distinct_form()
         stem, last = model.feature_info[0].stride, model.feature_info[-1].stride
         weights = {name: tensor.shape for name, tensor in model.state_dict().items()}
         if stem > output_stride:

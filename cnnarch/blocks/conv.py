@@ -105,7 +105,7 @@ class SamePad2d(nn.Module):
 def _pad_same(x: Tensor, kernel_size: int, stride: int) -> Tensor:
     sides: list[int] = []
     for size in (x.shape[-1], x.shape[-2]):  # nn.functional.pad begins with the last dimension
-        if isinstance(size, Tensor):  # while torch.jit traces
+        if isinstance(size, Tensor):  # in torch.jit.trace; sym_max takes numbers
             size = int(size)
         missing = (-(-size // stride) - 1) * stride + kernel_size - size
         total = torch.sym_max(missing, 0)  # plain max() would fix a dynamic size

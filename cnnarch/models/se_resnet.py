@@ -32,6 +32,9 @@ __all__ = [
 ]
 
 
+TEMPLATE_32X4D = Template(32, 4)
+
+
 class SEResNetOptions(ModelOptions, total=False):
     """Options of the residual networks with squeeze-and-excitation."""
 
@@ -40,9 +43,6 @@ class SEResNetOptions(ModelOptions, total=False):
     stride_in_1x1: bool | None
     ceil_pool: bool
     reduction: int
-
-
-TEMPLATE_32X4D = Template(32, 4)
 
 
 def squeeze_excite(channels: int, reduction: int = 16) -> SE:

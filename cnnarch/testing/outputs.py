@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from cnnarch.contract.classifier import ImageClassifier
-from cnnarch.testing._steps import calibrated_copy, evaluation_copy, refusal
+from cnnarch.testing._steps import calibrated_copy, evaluation_copy, failing_as, refusal
 from cnnarch.testing.assertions import assert_close
 from cnnarch.testing.examples import example_images
 
@@ -69,7 +69,8 @@ def check_odd_and_oblong_images(model: ImageClassifier) -> None:
     if twin.fixed_input_size:
         _check_is_refused(twin, images, f"expected images of {side}x{side}")
         return
-    shape = tuple(twin(images).shape)
+    with failing_as(f"an image of {height}x{height + 34} pixels does not pass"):
+        shape = tuple(twin(images).shape)
     assert shape == (1, twin.num_classes), f"logits have shape {shape}"
 
 
@@ -78,7 +79,9 @@ def check_min_input_size_is_tight(model: ImageClassifier) -> None:
     """`min_input_size` passes; one pixel less is refused in words, and its layers need it."""
     twin = calibrated_copy(model)
     side = twin.min_input_size
-    assert twin(example_images(twin, 1, side)).isfinite().all(), f"{side} pixels give no logits"
+    with failing_as(f"min_input_size is {side}, but an image of {side} pixels"):
+        finite = twin(example_images(twin, 1, side)).isfinite().all()
+    assert finite, f"an image of {side} pixels gives no finite logits"
     if side == 1:
         return
     sizes = ((side - 1, side), (side, side - 1))

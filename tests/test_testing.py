@@ -1,0 +1,296 @@
+"""The checks of `cnnarch.testing` pass a sound network, and say what is wrong with others."""
+
+import copy
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cnnarch import ImageClassifier, testing
+from cnnarch.blocks import ClassifierHead, ConvNormAct, Stage
+from cnnarch.contract.trunk import FeatureInfo
+from cnnarch.testing import CHECKS
+
+
+class Sound(ImageClassifier):
+    """A user's network, which keeps the contract."""
+
+    def __init__(self, *blocks: nn.Module, min_input_size: int = 2, stem_act: Any = nn.ReLU):
+        stage = Stage(*blocks, ConvNormAct(8, 12, 3), pool=nn.MaxPool2d(2))
+        super().__init__(
+            ConvNormAct(3, 8, 3, act=stem_act),
+            [stage],
+            ClassifierHead(12, 4),
+            names=("conv1", "stage1"),
+            min_input_size=min_input_size,
+        )
+
+
+class EndsInSoftmax(Sound):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).softmax(1)
+
+
+class EndsInLogSoftmax(Sound):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).log_softmax(1)
+
+
+class Wider(Sound):
+    num_classes = 7
+
+
+class Doubled(Sound):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+class Drift(nn.Module):
+    """A mean that follows the images in eval mode too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.mean += x.detach().mean()
+        return x
+
+
+class Noise(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.dropout(x, 0.5, training=True)
+
+
+class MinusBatchMean(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(0)
+
+
+class Square(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ x / 100
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.Tanh()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.act(x))
+
+
+class Peeking(nn.Module):
+    """Control flow that depends on values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else x + 1
+
+
+class Pairs(nn.Module):
+    """Treats a batch of two in its own way."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1 if len(x) == 2 else x
+
+
+class ChannelsFirst(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.contiguous()
+
+
+class Shifted(nn.Module):
+    """Keeps a tensor that is neither a parameter nor a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = torch.rand(8, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.shift
+
+
+class Unchecked(Sound):
+    def forward_stages(self, x: Tensor, stages: Sequence[int | str] | None = None) -> list[Tensor]:
+        maps = [self.stem(x)]
+        maps += [self.stages[0](maps[0])]
+        return maps if stages is None else [maps[i] for i in self.stage_indices(stages)]
+
+
+class Unordered(Sound):
+    def forward_stages(self, x: Tensor, stages: Sequence[int | str] | None = None) -> list[Tensor]:
+        maps = super().forward_stages(x)
+        return maps if stages is None else [maps[i] for i in sorted(self.stage_indices(stages))]
+
+
+class OtherWidth(Sound):
+    feature_info = (FeatureInfo("conv1", 8, 1), FeatureInfo("stage1", 99, 2))
+
+
+class OtherStride(Sound):
+    feature_info = (FeatureInfo("conv1", 8, 1), FeatureInfo("stage1", 12, 4))
+
+
+class KeepsItsClassifier(Sound):
+    def reset_classifier(self, num_classes: int) -> None:
+        pass
+
+
+class AlwaysTrains(Sound):
+    def train(self, mode: bool = True) -> "AlwaysTrains":
+        return nn.Module.train(self, mode)
+
+
+class TakesAnyKeys(Sound):
+    def load_state_dict(self, state_dict: Any, *_: bool) -> Any:
+        return nn.Module.load_state_dict(self, state_dict, strict=False)
+
+
+class NotSaved(Sound):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(1), persistent=False)
+
+
+class NotCalled(Sound):
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare = nn.ReLU()
+
+
+class NotTrained(Sound):
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare = nn.Parameter(torch.ones(1))
+
+
+class NotPickled(Sound):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = lambda x: x
+
+
+class WithoutCheckpoints(Sound):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages[0] = nn.Sequential(*self.stages[0])
+
+
+class DriftsInBranch(Sound):
+    def __init__(self) -> None:
+        super().__init__(nn.Sequential(Drift(), nn.Tanh()))
+
+
+class CamOfAVector(Sound):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cam_layer = "head.flatten"
+
+
+def clipping() -> Sound:
+    """Its stage overwrites the stem's map."""
+    model = Sound(stem_act=None)
+    model.stages[0].pool = nn.Hardtanh(-0.1, 0.1, inplace=True)
+    return model
+
+
+def ends_channels_first() -> Sound:
+    model = Sound()
+    model.stages[0].append(ChannelsFirst())
+    return model
+
+
+def with_block(block: type[nn.Module]) -> Callable[[], Sound]:
+    return lambda: Sound(block())
+
+
+WRONG = [
+    ("logits", Wider, "logits have shape (2, 4), expected (2, 7)"),
+    ("logits_are_not_probabilities", EndsInSoftmax, "the network ends in softmax"),
+    ("logits_are_not_probabilities", EndsInLogSoftmax, "the network ends in log_softmax"),
+    ("eval_mode_changes_nothing", with_block(Drift), "eval mode changes stages.0.0.mean"),
+    ("eval_mode_changes_nothing", with_block(Noise), "give other logits the second time"),
+    ("one_image_equals_its_batch", with_block(MinusBatchMean), "off by"),
+    ("odd_and_oblong_images", with_block(Square), "an image of 97x131 pixels does not pass"),
+    ("min_input_size_is_tight", lambda: Sound(min_input_size=5), "5; 4x5 pixels is not refused"),
+    ("min_input_size_is_tight", lambda: Sound(min_input_size=1), "1 pixels: RuntimeError"),
+    ("wrong_input_is_named", Unchecked, "is refused with 'expected 4D"),
+    ("head_reads_the_last_map", Doubled, "the head of the features does not give the logits"),
+    ("stages_come_in_the_order_asked", Unordered, "row -1 is not the last map"),
+    ("feature_info", OtherWidth, "maps have [8, 12] channels, feature_info says [8, 99]"),
+    ("feature_info", OtherStride, "maps grow by [4, 2] pixels, strides say [4, 1]"),
+    ("cam_layer", CamOfAVector, "head.flatten gives no map, but (1, 12)"),
+    ("reset_classifier", KeepsItsClassifier, "5 classes give logits of (2, 4)"),
+    ("every_parameter_gets_a_gradient", NotTrained, "no gradient for spare"),
+    ("every_module_is_called", NotCalled, "never called, or without a gradient: spare"),
+    ("modules_are_used_once", with_block(Twice), "used more than once: stages.0.0.act (2 times)"),
+    ("checkpointing_changes_nothing", DriftsInBranch, "checkpointing changes stages.0.0.0.mean"),
+    ("checkpointing_recomputes", WithoutCheckpoints, "runs 1 times, expected 2"),
+    ("frozen_parts_stay_in_eval_mode", AlwaysTrains, "train() trains a frozen stem"),
+    ("hooks_keep_what_they_see", clipping, "writes over what these gave: stem.norm, stem"),
+    ("replaced_forwards_keep_what_they_give", clipping, "writes over what these gave: stem.norm"),
+    ("gradients_of_samples", with_block(Peeking), "torch.func cannot take gradients"),
+    ("state_dict_has_everything", NotSaved, "not in the state dict: scale"),
+    ("state_dict_has_everything", with_block(Shifted), "not in the state dict: stages.0.0.shift"),
+    ("foreign_keys_get_a_hint", TakesAnyKeys, "another library's state dict is not refused"),
+    ("copies_and_pickles_agree", NotPickled, "cannot be copied or pickled"),
+    ("meta_device", with_block(Shifted), "does not run on the meta device"),
+    ("channels_last", ends_channels_first, "channels are not last"),
+    ("traces_symbolically", with_block(Peeking), "cannot be traced symbolically"),
+    ("compiles_to_one_graph", with_block(Peeking), "does not compile to one graph"),
+    ("exports_with_a_dynamic_batch", with_block(Pairs), "exported with a dynamic batch"),
+]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_a_sound_network_of_a_user_passes(check: Callable[[ImageClassifier], None]) -> None:
+    check(Sound())
+
+
+@pytest.mark.parametrize(("check", "network", "message"), WRONG)
+def test_a_wrong_network_fails_with_what_was_found(
+    check: str, network: Callable[[], Sound], message: str
+) -> None:
+    with pytest.raises(AssertionError, match=re.escape(message)):
+        getattr(testing, f"check_{check}")(network())
+
+
+def test_a_network_without_a_classifier_is_not_checked() -> None:
+    model = Sound()
+    model.reset_classifier(0)
+    with pytest.raises(AssertionError, match="check a network that has a classifier"):
+        testing.check_classifier(model)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_a_check_leaves_the_network_as_it_is(check: Callable[[ImageClassifier], None]) -> None:
+    model = Sound().train()
+    model.stem.eval()
+    model(torch.randn(2, 3, 8, 8)).sum().backward()
+    before, modes = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
+    gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    check(model)
+    after = model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert [m.training for m in model.modules()] == modes
+    assert not any(m._forward_hooks or m._backward_hooks for m in model.modules())
+    assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), gradients, strict=True))
+
+
+def test_every_check_is_in_the_list_once() -> None:
+    found = set()
+    for module in pkgutil.iter_modules(testing.__path__, "cnnarch.testing."):
+        members = inspect.getmembers(importlib.import_module(module.name), inspect.isfunction)
+        found |= {function for name, function in members if name.startswith("check_")}
+    assert len(CHECKS) == len(set(CHECKS))
+    assert set(CHECKS) == {f for f in found if f.__module__.startswith("cnnarch.testing.")}
