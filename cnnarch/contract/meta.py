@@ -24,8 +24,8 @@ _HOOKS = (
 def without_memory(model: Module) -> Module:
     """A copy on the meta device, in eval mode: shapes flow through it, values do not.
 
-    Hooks stay behind, and so does a `forward` that was put in the place of the module's own: they
-    are the user's, and this is no run of the network.
+    Hooks are not copied, nor is a `forward` that replaces the one of the module's class: they are
+    the user's, and shapes alone are asked for here.
     """
     # Tensors are swapped while copying, so that no second copy of the weights is made.
     memo: dict[int, Any] = without_hooks(model)
@@ -41,11 +41,11 @@ def without_memory(model: Module) -> Module:
 
 
 def has_replaced_forward(module: nn.Module) -> bool:
-    """Whether a function stands in the place of the `forward` that its class has."""
+    """Whether an attribute of the module replaces the `forward` of its class."""
     return "forward" in vars(module) and type(module).forward is not nn.Module.forward
 
 
 def without_hooks(model: nn.Module) -> dict[int, Any]:
     """A memo by which `copy.deepcopy` leaves the hooks of all modules behind."""
-    # deepcopy takes what stands in its memo in the place of what it would copy.
+    # deepcopy uses what its memo holds in place of what it would copy.
     return {id(vars(m)[hooks]): OrderedDict() for m in model.modules() for hooks in _HOOKS}

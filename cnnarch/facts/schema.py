@@ -1,8 +1,9 @@
 """The schema of fact sheets: `sheet_faults` says what is wrong with one, by file and key."""
 
 import difflib
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, NamedTuple
 
 __all__ = ["FAMILY_KEYS", "FIGURES", "LIBRARIES", "alias_faults", "sheet_faults"]
 
@@ -13,41 +14,104 @@ LIBRARIES = ("torchvision", "timm", "pytorchcv", "cadene", "efficientnet_pytorch
 FIGURES = ("params", "macs", "top1_err", "top5_err")
 """What a paper prints of a network."""
 
-# What each table may hold: key -> type. A tuple of types allows each of them.
-_PAPER = {"title": str, "authors": str, "year": int, "arxiv": str, "url": str}
-_COUNTS = {"params": int, "macs": int}
-_FORM = {
-    **_COUNTS,
-    **{"input_size": list, "printed": list, "stages": (str, list), "counted_from": str},
-    **{"options": dict, "fused": dict},
+
+class Kind(NamedTuple):
+    """What a key may hold: in words, and as a test of the value."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value.strip() != ""
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0  # a bool is an int for isinstance
+
+
+def _is_list_of(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(test, value))
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_row(value: Any) -> bool:
+    sized = isinstance(value, list) and len(value) in (2, 4)
+    return sized and _is_text(value[0]) and all(map(_is_count, value[1:]))
+
+
+def _is_size(value: Any) -> bool:
+    return _is_list_of(_is_count)(value) and len(value) == 3
+
+
+def _is_printed(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[\d,]*\d(\.\d+)?[KMGB]?", value) is not None
+
+
+TEXT = Kind("a string that is not empty", _is_text)
+SENTENCE = Kind("a sentence with a full stop", lambda v: _is_text(v) and v.endswith("."))
+COUNT = Kind("a whole number above 0", _is_count)
+TOLERANCE = Kind("a number such as 1e-5", lambda v: isinstance(v, float) and 0 <= v < 1)
+FLAG = Kind("true or false", lambda v: isinstance(v, bool))
+SIZE = Kind("three whole numbers above 0", _is_size)
+NAMES = Kind("an array of strings", _is_list_of(_is_text))
+TABLE = Kind("a table", _is_table)
+TABLES = Kind("an array of tables", _is_list_of(_is_table))
+PAPER = Kind("a table, or false where there is none", lambda v: v is False or _is_table(v))
+PRINTED = Kind('a number as printed, such as "3.8B"', _is_printed)
+ROWS = Kind('an array of rows such as ["conv1", 64, 112, 112]', _is_list_of(_is_row))
+SHAPES = Kind(f"{ROWS.words}, or the name of one in stages", lambda v: _is_text(v) or ROWS.holds(v))
+
+COUNTS = {"params": COUNT, "macs": COUNT}
+FORM = {
+    **COUNTS,
+    "options": TABLE,
+    "input_size": SIZE,
+    "counted_from": TEXT,
+    "stages": SHAPES,
+    "printed": TABLES,
+    "fused": TABLE,
 }
-_NETWORK = {
-    **{key: kind for key, kind in _FORM.items() if key != "options"},
-    **{"departs": list, "min_input_size": int, "twins": list, "near_twins": list},
-    **{"forms": list, "recipe": dict, "paper": (dict, bool), "rows": dict},
+NETWORK = {
+    **{key: kind for key, kind in FORM.items() if key != "options"},
+    "min_input_size": COUNT,
+    "paper": PAPER,
+    "departs": NAMES,
+    "twins": TABLES,
+    "near_twins": TABLES,
+    "rows": TABLE,
+    "recipe": TABLE,
+    "forms": TABLES,
 }
 FAMILY_KEYS = {
-    **{"idea": str, "usual": str, "aliases": list, "input_size": list, "min_input_size": int},
-    **{
-        "benchmarked": list,
-        "one_size": list,
-        "paper": (dict, bool),
-        "recipe": dict,
-        "departures": dict,
-    },
-    **{"departures": dict, "notes": dict, "rows": dict, "stages": dict},
+    "idea": TEXT,
+    "usual": TEXT,
+    "aliases": NAMES,
+    "benchmarked": NAMES,
+    "input_size": SIZE,
+    "min_input_size": COUNT,
+    "one_size": NAMES,
+    "paper": PAPER,
+    "recipe": TABLE,
+    "departures": TABLE,
+    "notes": TABLE,
+    "rows": TABLE,
+    "stages": TABLE,
 }
 """Keys of a sheet that are about the family; all others are its networks."""
-_PRINTED = {**dict.fromkeys(FIGURES, str), "source": str, "differs": str, "confirmed": bool}
-_ELSEWHERE = {**dict.fromkeys(LIBRARIES, str), "options": dict}
-_TWIN = {**_ELSEWHERE, "arguments": dict, "tolerance": float, "note": str}
-_NEAR_TWIN = {**_ELSEWHERE, "reason": str, "hidden": bool}
-_SENTENCES = ("departures", "notes")
-
-_WORDS = {
-    **{str: "a string", int: "a whole number", float: "a number such as 1e-5"},
-    **{bool: "true or false", list: "an array", dict: "a table"},
+PAPER_KEYS = {"title": TEXT, "authors": TEXT, "year": COUNT, "arxiv": TEXT, "url": TEXT}
+PRINTED_KEYS = {
+    **dict.fromkeys(FIGURES, PRINTED),
+    "source": TEXT,
+    "differs": TEXT,
+    "confirmed": FLAG,
 }
+ELSEWHERE = {**dict.fromkeys(LIBRARIES, TEXT), "options": TABLE}
+TWIN = {**ELSEWHERE, "arguments": TABLE, "tolerance": TOLERANCE, "note": TEXT}
+NEAR_TWIN = {**ELSEWHERE, "reason": TEXT, "hidden": FLAG}
 
 
 def sheet_faults(file: str, sheet: Table, builders: Mapping[str, Collection[str]]) -> list[str]:
@@ -58,14 +122,16 @@ def sheet_faults(file: str, sheet: Table, builders: Mapping[str, Collection[str]
         sheet: what tomllib gives.
         builders: the networks that the model file beside it defines, with their options.
     """
-    return [f"{file}: {fault}" for fault in _Check(sheet, builders).faults()]
+    check = _Check(builders)
+    check.family(sheet)
+    return [f"{file}: {fault}" for fault in check.faults]
 
 
 def alias_faults(sheets: Mapping[str, Table], builders: Iterable[str]) -> list[str]:
     """Aliases that two sheets claim, or that are the name of another network.
 
     Args:
-        sheets: parsed sheets by file name.
+        sheets: sheets that keep the schema, by file name.
         builders: the names of all networks.
     """
     taken: dict[str, str] = {}
@@ -81,117 +147,119 @@ def alias_faults(sheets: Mapping[str, Table], builders: Iterable[str]) -> list[s
 
 
 class _Check:
-    """One pass over a sheet, which collects the sentences and shapes that are used."""
+    """One pass over a sheet: the faults, and the sentences and shapes that are used."""
 
-    def __init__(self, sheet: Table, builders: Mapping[str, Collection[str]]) -> None:
-        self.sheet = sheet
+    def __init__(self, builders: Mapping[str, Collection[str]]) -> None:
         self.builders = builders
+        self.faults: list[str] = []
         self.used: set[tuple[str, str]] = set()
+        self.shared: dict[str, Table] = {}
 
-    def faults(self) -> Iterator[str]:
-        sheet, networks = self.sheet, tuple(self.builders)
-        known = {**FAMILY_KEYS, **dict.fromkeys(networks, dict)}
-        yield from _key_faults("", sheet, known, needs=("idea", "input_size", "paper", *networks))
-        yield from _paper_faults("paper", sheet.get("paper"))
-        if "usual" in sheet and sheet["usual"] not in networks:
-            yield f"usual: {sheet['usual']!r} is no network of this family"
-        for name in sheet.get("benchmarked", ()):
-            if name not in networks:
-                yield f"benchmarked: {name!r} is no network of this family"
+    def keys(
+        self, at: str, table: Table, known: Mapping[str, Kind], needs: Iterable[str] = ()
+    ) -> Table:
+        """The keys that hold what they may; the others, and those that are missing, are faults."""
+        where = f"{at}: " if at else ""
+        good = {}
+        for key, value in table.items():
+            if key not in known:
+                self.faults.append(f"{where}unknown key {key!r}{_nearest(key, known)}")
+            elif not known[key].holds(value):
+                self.faults.append(f"{where}{key} must be {known[key].words}, got {value!r}")
+            else:
+                good[key] = value
+        self.faults += [f"{where}{key} is missing" for key in needs if key not in table]
+        return good
+
+    def family(self, sheet: Table) -> None:
+        networks = tuple(self.builders)
+        known = {**FAMILY_KEYS, **dict.fromkeys(networks, TABLE)}
+        sheet = self.keys("", sheet, known, ("idea", "input_size", "paper", *networks))
+        for table, kind in (("departures", SENTENCE), ("notes", SENTENCE), ("stages", ROWS)):
+            values = sheet.get(table, {})
+            self.shared[table] = values
+            self.keys(table, values, dict.fromkeys(values, kind))
+        self.texts("rows", sheet.get("rows", {}))
+        self.paper("paper", sheet.get("paper"))
+        usual = [sheet["usual"]] if "usual" in sheet else []
+        for key, names in (("usual", usual), ("benchmarked", sheet.get("benchmarked", []))):
+            for name in names:
+                if name not in networks:
+                    self.faults.append(f"{key}: {name!r} is not a network of this family")
         if "aliases" in sheet and "usual" not in sheet:
-            yield "aliases: usual is missing, the network that they stand for"
-        if bad := set(sheet.get("one_size", ())) - set(LIBRARIES):
-            yield f"one_size: unknown library {min(bad)!r}"
+            self.faults.append("aliases: usual is missing, the network that they stand for")
+        for library in sheet.get("one_size", ()):
+            if library not in LIBRARIES:
+                self.faults.append(f"one_size: unknown library {library!r}")
         for name in networks:
-            if isinstance(sheet.get(name), dict):
-                yield from self.network_faults(name, sheet[name])
-        yield from self.unused()
+            if name in sheet:
+                self.network(name, sheet[name], "min_input_size" in sheet)
+        self.unused()
 
-    def network_faults(self, name: str, facts: Table) -> Iterator[str]:
-        yield from _key_faults(name, facts, _NETWORK, needs=("params", "macs", "counted_from"))
-        if "min_input_size" not in facts and "min_input_size" not in self.sheet:
-            yield f"{name}: min_input_size is missing"
-        yield from _paper_faults(f"{name}.paper", facts.get("paper"))
-        yield from self.form_faults(name, facts)
+    def network(self, name: str, facts: Table, has_size: bool) -> None:
+        needs = ("params", "macs", "counted_from", *(() if has_size else ("min_input_size",)))
+        facts = self.keys(name, facts, NETWORK, needs)
+        self.paper(f"{name}.paper", facts.get("paper"))
+        self.texts(f"{name}.rows", facts.get("rows", {}))
+        self.form(name, name, facts)
         for i, form in enumerate(facts.get("forms", ())):
             at = f"{name}.forms[{i}]"
-            yield from _key_faults(at, form, _FORM, needs=("params", "macs", "counted_from"))
+            form = self.keys(at, form, FORM, ("params", "macs", "counted_from"))
             if not form.keys() & {"options", "input_size"}:
-                yield f"{at}: needs options or input_size, which make it another form"
-            yield from self.form_faults(at, form)
-            yield from self.option_faults(at, name, form.get("options", {}))
+                self.faults.append(f"{at}: needs options or input_size, which make it another form")
+            self.form(at, name, form)
         for key in facts.get("departs", ()):
-            yield from self.reference_faults(f"{name}.departs", "departures", key)
-        for key, known, note in (("twins", _TWIN, "note"), ("near_twins", _NEAR_TWIN, "reason")):
+            self.refer(f"{name}.departs", "departures", key)
+        for key, known, note in (("twins", TWIN, "note"), ("near_twins", NEAR_TWIN, "reason")):
             for i, row in enumerate(facts.get(key, ())):
                 at = f"{name}.{key}[{i}]"
-                yield from _key_faults(at, row, known, ("reason",) if note == "reason" else ())
+                row = self.keys(at, row, known, ("reason",) if note == "reason" else ())
                 if len(row.keys() & set(LIBRARIES)) != 1:
-                    yield f"{at}: needs exactly one of {', '.join(LIBRARIES)}"
+                    self.faults.append(f"{at}: needs exactly one of {', '.join(LIBRARIES)}")
                 if note in row:
-                    yield from self.reference_faults(at, "notes", row[note])
-                yield from self.option_faults(at, name, row.get("options", {}))
+                    self.refer(at, "notes", row[note])
+                self.options(at, name, row)
 
-    def form_faults(self, at: str, form: Table) -> Iterator[str]:
+    def form(self, at: str, name: str, form: Table) -> None:
         """What the default form and the others have in common."""
+        self.options(at, name, form)
         if isinstance(form.get("stages"), str):
-            yield from self.reference_faults(f"{at}.stages", "stages", form["stages"])
-        if isinstance(form.get("fused"), dict):
-            yield from _key_faults(f"{at}.fused", form["fused"], _COUNTS, needs=tuple(_COUNTS))
+            self.refer(f"{at}.stages", "stages", form["stages"])
+        if "fused" in form:
+            self.keys(f"{at}.fused", form["fused"], COUNTS, COUNTS)
         for i, row in enumerate(form.get("printed", ())):
             where = f"{at}.printed[{i}]"
-            yield from _key_faults(where, row, _PRINTED, needs=("source",))
+            row = self.keys(where, row, PRINTED_KEYS, ("source",))
             if not row.keys() & set(FIGURES):
-                yield f"{where}: needs one of {', '.join(FIGURES)}"
+                self.faults.append(f"{where}: needs one of {', '.join(FIGURES)}")
             if "differs" in row:
-                yield from self.reference_faults(where, "notes", row["differs"])
+                self.refer(where, "notes", row["differs"])
 
-    def option_faults(self, at: str, name: str, options: Table) -> Iterator[str]:
-        for option in options:
-            if option not in self.builders[name]:
-                yield f"{at}.options: {name} has no option {option!r}" + _nearest(
-                    option, self.builders[name]
-                )
+    def options(self, at: str, name: str, row: Table) -> None:
+        known = self.builders[name]
+        for option in row.get("options", {}):
+            if option not in known:
+                hint = _nearest(option, known)
+                self.faults.append(f"{at}.options: {name} has no option {option!r}{hint}")
 
-    def reference_faults(self, at: str, table: str, key: str) -> Iterator[str]:
+    def paper(self, at: str, paper: Any) -> None:
+        if paper:
+            self.keys(at, paper, PAPER_KEYS, ("title", "authors", "year"))
+
+    def texts(self, at: str, table: Table) -> None:
+        self.keys(at, table, dict.fromkeys(table, TEXT))
+
+    def refer(self, at: str, table: str, key: str) -> None:
         self.used.add((table, key))
-        known = self.sheet.get(table, {})
-        if key not in known:
-            yield f"{at}: there is no {table}.{key}{_nearest(key, known)}"
+        if key not in self.shared[table]:
+            hint = _nearest(key, self.shared[table])
+            self.faults.append(f"{at}: there is no {table}.{key}{hint}")
 
-    def unused(self) -> Iterator[str]:
-        for table in (*_SENTENCES, "stages"):
-            for key, value in self.sheet.get(table, {}).items():
+    def unused(self) -> None:
+        for table, values in self.shared.items():
+            for key in values:
                 if (table, key) not in self.used:
-                    yield f"{table}.{key} is used by no network"
-                if table in _SENTENCES and not str(value).endswith("."):
-                    yield f"{table}.{key} must end with a full stop"
-
-
-def _paper_faults(at: str, paper: Any) -> Iterator[str]:
-    if isinstance(paper, dict):
-        yield from _key_faults(at, paper, _PAPER, needs=("title", "authors", "year"))
-    elif paper is True:
-        yield f"{at}: must be a table, or false where there is no paper"
-
-
-def _key_faults(at: str, table: Any, known: Table, needs: Iterable[str] = ()) -> Iterator[str]:
-    """Keys that are unknown, missing or of another type."""
-    where = f"{at}: " if at else ""
-    if not isinstance(table, dict):
-        yield f"{where}must be a table, got {table!r}"
-        return
-    for key, value in table.items():
-        if key not in known:
-            yield f"{where}unknown key {key!r}{_nearest(key, known)}"
-            continue
-        kinds = known[key] if isinstance(known[key], tuple) else (known[key],)
-        if type(value) not in kinds:  # a bool is an int for isinstance
-            wanted = " or ".join(_WORDS[kind] for kind in kinds)
-            yield f"{where}{key} must be {wanted}, got {value!r}"
-    for key in needs:
-        if key not in table:
-            yield f"{where}{key} is missing"
+                    self.faults.append(f"{table}.{key} is used by no network")
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

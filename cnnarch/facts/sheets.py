@@ -84,7 +84,10 @@ def read_sheet(family: str) -> Sheet:
     import tomllib  # takes a tenth of the time of importing cnnarch
 
     path = FOLDER / f"{family}.toml"
-    sheet = tomllib.loads(path.read_text("utf-8"))
+    try:
+        sheet = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise SheetError(f"{path.name}: {error}") from error
     builders = {
         name: option_parameters(build.__annotations__["return"])
         for name, build in BUILDERS.items()

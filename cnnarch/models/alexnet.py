@@ -110,7 +110,7 @@ class AlexNet(ImageClassifier):
         head = _head(form.conv5, hidden, num_classes, dropout)
         # Three pools of 3 pixels and stride 2 need 15 rows: 14 steps of 4 and a kernel of 11.
         super().__init__(stem, stages, head, names=NAMES, min_input_size=67 - 2 * form.padding)
-        self.options |= {"groups": towers}  # what None stands for
+        self.options |= {"groups": towers}  # the value that None selects
 
 
 def _conv(

@@ -130,7 +130,7 @@ class EfficientNet(ImageClassifier):
             make_classifier=_classifier,
         )
         super().__init__(stem, stages, head, names=("stage1", *rows))
-        self.options |= {"dropout": head.dropout_rate}  # what None stands for
+        self.options |= {"dropout": head.dropout_rate}  # the value that None selects
 
 
 def _classifier(in_features: int, out_features: int) -> nn.Linear:

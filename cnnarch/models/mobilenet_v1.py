@@ -57,7 +57,7 @@ class MobileNetV1(ImageClassifier):
         num_classes: width of the logits; 0 returns the pooled features.
         in_channels: channels of the input image.
         width: factor on the channels of every layer, above 0; fractions are cut off, and a
-            layer keeps one channel at least.
+            layer has at least one channel.
         dropout: probability of zeroing a pooled feature, in [0, 1).
         small_images: stem and `ds2` of stride 1, so that 32 pixels leave a 4x4 map.
         norm_eps: what BatchNorm adds to the variance.

@@ -137,7 +137,7 @@ class SEResNet(ResidualNetwork):
             dropout=dropout,
             min_input_size=3 if ceil_pool and not small_images else 1,  # the pool needs two pixels
         )
-        self.options |= {"stride_in_1x1": stride_in_1x1}  # what None stands for
+        self.options |= {"stride_in_1x1": stride_in_1x1}  # the value that None selects
 
 
 @builder

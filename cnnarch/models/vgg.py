@@ -90,7 +90,7 @@ class VGG(ImageClassifier):
         num_classes: width of the logits; 0 returns the second fully connected layer's output.
         in_channels: channels of the input image.
         width: factor on the channels of every convolution, above 0; fractions are cut off, and
-            a layer keeps one channel at least. The fully connected layers keep theirs.
+            a layer has at least one channel. The fully connected layers keep theirs.
         dropout: probability of zeroing an output of either hidden layer, in [0, 1).
         small_images: pools only after the last three blocks, so that 32 pixels leave a 4x4 map.
 

@@ -22,7 +22,14 @@ __all__ = [
 
 
 def evaluation_copy(model: ImageClassifier) -> ImageClassifier:
-    """A copy in eval mode that has no gradients yet."""
+    """A copy in eval mode that has no gradients yet.
+
+    Raises:
+        AssertionError: it is not a network of cnnarch.
+    """
+    if not isinstance(model, ImageClassifier):
+        kind = type(model).__name__
+        raise AssertionError(f"the checks are of cnnarch.ImageClassifier, got {kind}")
     twin = copy.deepcopy(model).eval()
     twin.zero_grad()
     return twin

@@ -74,7 +74,7 @@ def find_recipe(*names: str) -> Recipe:
 
 
 def default_recipe(network: str, data: str) -> Recipe:
-    """How a network is trained on a data set: its sheet's recipe with the data set's defaults.
+    """How a network is trained on a data set: the data set's defaults under its sheet's recipe.
 
     Args:
         network: a builder's name.

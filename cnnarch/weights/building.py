@@ -1,6 +1,5 @@
 """Build a network for a checkpoint: on the meta device, then the tensors take their places."""
 
-import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
@@ -9,6 +8,7 @@ import torch
 from torch import nn
 
 from cnnarch.blocks.head import ClassifierHead
+from cnnarch.facts.builders import option_parameters
 from cnnarch.weights.channels import first_convolution
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.loading import fit, put, recognise, remember, warn_of_rivals
@@ -39,18 +39,17 @@ def build_with_weights(
         **options: for the class, as the caller gave them.
 
     Raises:
-        WeightsError: the checkpoint cannot be had, does not fit, or needs another option than
+        WeightsError: the checkpoint cannot be read, does not fit, or needs another option than
             was given.
     """
     checkpoint = read_checkpoint(weights, name)
-    parameters = inspect.signature(network).parameters.values()
-    known = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    known = option_parameters(network)
 
     def build(given: Mapping[str, Any]) -> tuple[Any, Match]:
         with torch.device("meta"):
             model: Any = network(*args, **given)
         model.builder = name
-        model.options = {k: v for k, v in model.options.items() if k in known}
+        model.options = {option: model.options[option] for option in known}
         return model, recognise(checkpoint, model, given)
 
     _refuse(checkpoint, checkpoint.needs, options)

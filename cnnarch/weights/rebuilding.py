@@ -70,8 +70,7 @@ def _other_modules(model: nn.Module, twin: nn.Module) -> Iterator[str]:
         elif was is None:
             difference = "" if isinstance(now, _NOTHING) else f"{path} was added"
         else:
-            other = not isinstance(now, _kind(was)) or _settings(now) != _settings(was)
-            difference = f"{path} is {_described(now)}, not {_described(was)}" if other else ""
+            difference = _difference(path, now, was)
         if difference:
             reported.append(path)
             yield difference
@@ -88,6 +87,15 @@ def _other_tensors(model: nn.Module, twin: nn.Module) -> Iterator[str]:
             yield f"{name} is missing"
         elif own[name] != built[name]:
             yield f"{name} has shape {own[name]}, not {built[name]}"
+
+
+def _difference(path: str, now: nn.Module, was: nn.Module) -> str:
+    """What is different of a module that both networks have; empty if nothing is."""
+    if "forward" in vars(now):
+        return f"{path or 'the network'} has a forward that is not its class's"
+    if _kind(now) is not _kind(was) or _settings(now) != _settings(was):
+        return f"{path} is {_described(now)}, not {_described(was)}"
+    return ""
 
 
 def _kind(module: nn.Module) -> type[nn.Module]:

@@ -109,8 +109,12 @@ def test_a_sheet_is_read_as_it_is_written() -> None:
     [
         ("usual =", "usul =", "unknown key 'usul'; did you mean 'usual'?"),
         ("params = 1_000\n", "", "net: params is missing"),
-        ("params = 1_000\n", 'params = "1K"\n', "net: params must be a whole number, got '1K'"),
-        ("macs = 2_000", "macs = true", "net: macs must be a whole number, got True"),
+        (
+            "params = 1_000\n",
+            'params = "1K"\n',
+            "net: params must be a whole number above",
+        ),
+        ("macs = 2_000", "macs = true", "net: macs must be a whole number above 0, got True"),
         (
             'counted_from = "hand arithmetic"',
             'counted_frm = "x"',
@@ -127,14 +131,18 @@ def test_a_sheet_is_read_as_it_is_written() -> None:
         ('reason = "other"', 'reason = "othr"', "net.near_twins[0]: there is no notes.othr; did"),
         (', reason = "other"', "", "net.near_twins[0]: reason is missing"),
         ('departs = ["wider"]', "", "departures.wider is used by no network"),
-        ('"It is wider."', '"It is wider"', "departures.wider must end with a full stop"),
+        (
+            '"It is wider."',
+            '"It is wider"',
+            "departures: wider must be a sentence with",
+        ),
         ('stages = "all"', 'stages = "al"', "net.stages: there is no stages.al; did you mean"),
         (', source = "Table 1"', "", "net.printed[0]: source is missing"),
         ("fused = { params = 3_900,", "fused = {", "net.forms[0].fused: params is missing"),
         ("options = { width = 2 }\n", "", "net.forms[0]: needs options or input_size"),
         ("min_input_size = 1\n", "", "net: min_input_size is missing"),
-        ('usual = "net"', 'usual = "nett"', "usual: 'nett' is no network of this family"),
-        ('aliases = ["n"]', 'benchmarked = ["m"]', "benchmarked: 'm' is no network of this"),
+        ('usual = "net"', 'usual = "nett"', "usual: 'nett' is not a network of this family"),
+        ('aliases = ["n"]', 'benchmarked = ["m"]', "benchmarked: 'm' is not a network of this"),
         ('["timm"]', '["tim"]', "one_size: unknown library 'tim'"),
         ("year = 2020\n", "", "paper: year is missing"),
     ],
@@ -142,6 +150,66 @@ def test_a_sheet_is_read_as_it_is_written() -> None:
 def test_what_is_wrong_is_named_by_file_and_key(old: str, new: str, fault: str) -> None:
     assert old in GOOD
     found = faults(parsed(GOOD.replace(old, new, 1)))
+    assert any(line.startswith(f"net.toml: {fault}") for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "fault"),
+    [
+        ("idea", "", "idea must be a string that is not empty, got ''"),
+        ("aliases", 3, "aliases must be an array of strings, got 3"),
+        ("aliases", [["n"]], "aliases must be an array of strings, got [['n']]"),
+        ("one_size", [1], "one_size must be an array of strings, got [1]"),
+        ("benchmarked", 3, "benchmarked must be an array of strings, got 3"),
+        ("input_size", [3, 32], "input_size must be three whole numbers above 0, got [3, 32]"),
+        ("input_size", [3, 0, 32], "input_size must be three whole numbers above 0"),
+        ("min_input_size", -1, "min_input_size must be a whole number above 0, got -1"),
+        ("paper", True, "paper must be a table, or false where there is none, got True"),
+        ("departures", 3, "departures must be a table, got 3"),
+        ("notes", {"same": 3}, "notes: same must be a sentence with a full stop, got 3"),
+        ("rows", {"pool": 3}, "rows: pool must be a string that is not empty, got 3"),
+        ("stages", {"all": 3}, "stages: all must be an array of rows such as"),
+        ("stages", {"all": [["conv1"]]}, "stages: all must be an array of rows such as"),
+        ("stages", {"all": [["conv1", "8", 32, 32]]}, "stages: all must be an array of rows"),
+        ("net", 3, "net must be a table, got 3"),
+    ],
+)
+def test_a_wrong_value_is_named_by_file_and_key(key: str, value: object, fault: str) -> None:
+    found = faults(parsed(**{key: value}))
+    assert any(line.startswith(f"net.toml: {fault}") for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "fault"),
+    [
+        ("params", 0, "net: params must be a whole number above 0, got 0"),
+        ("departs", "wider", "net: departs must be an array of strings, got 'wider'"),
+        ("departs", [1], "net: departs must be an array of strings, got [1]"),
+        ("printed", "x", "net: printed must be an array of tables, got 'x'"),
+        ("printed", [3], "net: printed must be an array of tables, got [3]"),
+        (
+            "printed",
+            [{"params": "about 1K", "source": "Table 1"}],
+            "net.printed[0]: params must be a number as printed, such as \"3.8B\", got 'about 1K'",
+        ),
+        ("twins", 3, "net: twins must be an array of tables, got 3"),
+        ("twins", [3], "net: twins must be an array of tables, got [3]"),
+        ("twins", [{"timm": "a", "note": ["x"]}], "net.twins[0]: note must be a string"),
+        ("twins", [{"timm": "a", "options": [1]}], "net.twins[0]: options must be a table"),
+        ("twins", [{"timm": "a", "tolerance": -1.0}], "net.twins[0]: tolerance must be a number"),
+        ("twins", [{"timm": ""}], "net.twins[0]: timm must be a string that is not empty"),
+        ("near_twins", [{"timm": "a", "reason": 3}], "net.near_twins[0]: reason must be a string"),
+        ("forms", {"a": 1}, "net: forms must be an array of tables"),
+        ("stages", [3], "net: stages must be an array of rows such as"),
+        ("fused", 3, "net: fused must be a table, got 3"),
+        ("recipe", 3, "net: recipe must be a table, got 3"),
+    ],
+)
+def test_a_wrong_value_of_a_network_is_named_by_file_and_key(
+    key: str, value: object, fault: str
+) -> None:
+    sheet = parsed()
+    found = faults({**sheet, "net": {**sheet["net"], key: value}})
     assert any(line.startswith(f"net.toml: {fault}") for line in found), found
 
 
@@ -164,7 +232,21 @@ def test_reading_a_sheet_with_a_fault_raises(
     (tmp_path / "resnet.toml").write_text("idea = 3\n")
     monkeypatch.setattr(sheets, "FOLDER", tmp_path)
     read_sheet.cache_clear()
-    with pytest.raises(SheetError, match=r"resnet\.toml: idea must be a string, got 3"):
+    with pytest.raises(SheetError, match=r"resnet\.toml: idea must be a string .*got 3"):
+        read_sheet("resnet")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"), [("idea = ", r"resnet\.toml: Invalid value"), (None, r"resnet\.toml: ")]
+)
+def test_a_sheet_that_cannot_be_read_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, text: str | None, fault: str
+) -> None:
+    if text is not None:
+        (tmp_path / "resnet.toml").write_text(text)
+    monkeypatch.setattr(sheets, "FOLDER", tmp_path)
+    read_sheet.cache_clear()
+    with pytest.raises(SheetError, match=fault):
         read_sheet("resnet")
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import cnnarch
-from cnnarch.facts.builders import families
+from cnnarch.facts.builders import families, family_of
+from cnnarch.facts.sheets import facts_of
 from cnnarch.training import (
     Recipe,
     build_model,
@@ -160,6 +161,29 @@ def test_a_sheet_may_override_its_recipe_for_one_network_and_one_data_set() -> N
     assert find_recipe("lenet-fashion_mnist").crop_padding == 0
     assert find_recipe("nin_cifar-fashion_mnist").optimizer == "adamw"
     assert find_recipe("nin_cifar-mnist").optimizer == "sgd"
+
+
+@pytest.mark.parametrize("name", cnnarch.list_models())
+def test_sheets_have_recipe_keys_alone(name: str) -> None:
+    """A misspelt key, or a data set that no recipe is for, is named with its file."""
+    known = {field.name for field in fields(Recipe)}
+    recipe = facts_of(name).recipe
+    tables = {"recipe": {k: v for k, v in recipe.items() if k != "on"}}
+    tables |= {f"recipe.on.{data}": table for data, table in recipe.get("on", {}).items()}
+    faults = [
+        f"{family_of(name)}.toml: {name}: {at}: unknown key {key!r}"
+        for at, table in tables.items()
+        for key in table
+        if key not in known
+    ]
+    faults += [
+        f"{family_of(name)}.toml: {name}: recipe.on: unknown data set {data!r}"
+        for data in recipe.get("on", {})
+        if data not in SMALL_SETS
+    ]
+    assert faults == []
+    for table in tables.values():
+        Recipe.from_dict(table)  # values of the wrong type are refused
 
 
 def test_a_network_on_other_data_has_the_default_recipe() -> None:

@@ -285,3 +285,34 @@ def test_saving_draws_no_random_number(tmp_path: Path) -> None:
     before = torch.get_rng_state()
     model.save_pretrained(tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class Standardised(nn.Conv2d):
+    """A convolution that computes something else from the same tensors."""
+
+
+def replace_a_class(model: cnnarch.ImageClassifier) -> None:
+    conv = model.stem.conv
+    other = Standardised(conv.in_channels, conv.out_channels, 3, 1, 1, bias=False)
+    other.load_state_dict(conv.state_dict())
+    model.stem.conv = other
+
+
+def replace_a_forward(model: cnnarch.ImageClassifier) -> None:
+    model.stages[0].forward = lambda x: x
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (replace_a_class, "stem.conv is Standardised"),
+        (replace_a_forward, "stages.0 has a forward that is not its class's"),
+    ],
+)
+def test_layers_of_the_same_tensors_that_compute_otherwise_are_not_saved(
+    tmp_path: Path, edit: Callable[[cnnarch.ImageClassifier], None], message: str
+) -> None:
+    model = cnnarch.resnet20_cifar()
+    edit(model)
+    with pytest.raises(WeightsError, match=message):
+        model.save_pretrained(tmp_path)

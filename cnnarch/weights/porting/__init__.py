@@ -1,19 +1,7 @@
 """What other libraries call the tensors of our networks: one short rule file a family.
 
-How to add a family: write `porting/<family>.py`, named as the model file, with a generator for
-each library that has the network and a tuple `LAYOUTS`, of what `_layout.py` has::
-
-    def torchvision(model: Any) -> Iterator[Pair]:
-        yield from conv_norm("stem", "conv1", "bn1")
-        for i, stage in enumerate(model.stages):
-            for j, block in enumerate(stage):
-                yield from conv_norm(f"stages.{i}.{j}", f"layer{i + 1}.{j}.conv", ...)
-        yield Pair("head.classifier", "fc")
-
-    LAYOUTS = (Layout("torchvision", torchvision),)
-
-A generator says which module of ours is which of theirs, by walking the network it is given, so
-indices are plain arithmetic and one rule serves every depth. Because it gives pairs and not
+docs/adding_a_family.md says how to write one. A generator says which module of ours is which of
+theirs, by walking the network it is given, so indices are plain arithmetic and one rule serves every depth. Because it gives pairs and not
 rewriting steps, it reads both ways: `port` renames theirs to ours, `export` ours to theirs.
 
 - A pair names a module (all its tensors keep their own names: weight, running_mean, ...) or a
@@ -27,8 +15,6 @@ rewriting steps, it reads both ways: `port` renames theirs to ours, `export` our
 - `needs` holds what tensors do not show: eps, the place of a stride, the padding. They are
   builder options; loading applies them or refuses. State them all, defaults too, wherever two
   forms of the network exist.
-
-`resnet.py` is the worked example.
 """
 
 import importlib
