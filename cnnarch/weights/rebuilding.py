@@ -91,10 +91,10 @@ def _other_tensors(model: nn.Module, twin: nn.Module) -> Iterator[str]:
 
 def _difference(path: str, now: nn.Module, was: nn.Module) -> str:
     """What is different of a module that both networks have; empty if nothing is."""
-    if "forward" in vars(now):
-        return f"{path or 'the network'} has a forward that is not its class's"
     if _kind(now) is not _kind(was) or _settings(now) != _settings(was):
         return f"{path} is {_described(now)}, not {_described(was)}"
+    if "forward" in vars(now):
+        return f"{path or 'the network'} has a forward that is not its class's"
     return ""
 
 
