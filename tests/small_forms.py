@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from cnnarch import ImageClassifier
+from cnnarch.analysis import stage_shapes
 from cnnarch.testing import calibrate, example_images
 
 Build = Callable[..., ImageClassifier]
@@ -37,21 +38,26 @@ def small_forms() -> dict[str, Build]:
 
 @cache
 def distinct_forms() -> dict[str, Build]:
-    """The small forms that have a kind of layer which no form of fewer layers has.
+    """Forms that together have every kind of layer that runs in eval mode.
 
     Exporters and compilers read each kind of layer by its own rules, and need seconds on any
     network: one form of each kind is enough for them.
     """
-    return _first_of_each(lambda model: {kind_of(m) for m in model.modules() if m is not model})
+
+    def kinds_of(model: ImageClassifier) -> set[str]:
+        run = stage_shapes(model.eval(), tuple(example_images(model, 1).shape[1:]))
+        return {kind_of(model.get_submodule(path)) for path in run if path}
+
+    return _enough_for(kinds_of)
 
 
 @cache
 def distinct_stages() -> dict[str, Build]:
-    """The small forms with a stage that ends in another type of layer than those of fewer layers.
+    """Forms whose stages together end in every type of layer that a stage ends in.
 
     For what needs seconds and is a claim about the maps of stages.
     """
-    return _first_of_each(lambda model: {type([*s.modules()][-1]).__name__ for s in model.stages})
+    return _enough_for(lambda model: {type([*s.modules()][-1]).__name__ for s in model.stages})
 
 
 def kind_of(layer: nn.Module) -> str:
@@ -59,18 +65,15 @@ def kind_of(layer: nn.Module) -> str:
     return f"{type(layer).__qualname__} {re.sub(r'[0-9.]+', '', layer.extra_repr())}"
 
 
-def _first_of_each(kinds_of: Callable[[ImageClassifier], set[str]]) -> dict[str, Build]:
-    """The forms that have a kind which none with fewer layers has, in their order."""
+def _enough_for(kinds_of: Callable[[ImageClassifier], set[str]]) -> dict[str, Build]:
+    """The forms that are left when each whose kinds others have is left out, the largest first."""
     with torch.device("meta"):
         models = {name: build() for name, build in small_forms().items()}
-    seen: set[str] = set()
-    first = set()
-    for name, model in sorted(models.items(), key=lambda item: len([*item[1].modules()])):
-        kinds = kinds_of(model)
-        if kinds - seen:
-            first.add(name)
-            seen |= kinds
-    return {name: build for name, build in small_forms().items() if name in first}
+    left = {name: kinds_of(model) for name, model in models.items()}
+    for name in sorted(models, key=lambda name: -len([*models[name].modules()])):
+        if left[name] <= set().union(*(left[other] for other in left if other != name)):
+            del left[name]
+    return {name: small_forms()[name] for name in left}
 
 
 @lru_cache(maxsize=2)  # the networks of the registry together take 20 GB

@@ -9,6 +9,7 @@ from torch import nn
 
 import cnnarch
 from cnnarch.testing import assert_close, example_images
+from cnnarch.testing._steps import train_step
 
 
 def test_xavier_has_the_variance_of_its_paper() -> None:
@@ -55,8 +56,7 @@ def test_an_unknown_rule_lists_those_there_are() -> None:
 def train_once(model: cnnarch.ImageClassifier) -> None:
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=0.1, weight_decay=0.1)
-    model.train()
-    model(example_images(model)).square().mean().backward()
+    train_step(model, example_images(model))
     optimizer.step()
 
 
@@ -207,9 +207,9 @@ def has_norms(model: nn.Module) -> bool:
 def test_group_norm_takes_the_place_of_every_batch_norm(model: cnnarch.ImageClassifier) -> None:
     if not has_norms(model):
         return
-    twin = cnnarch.convert_norm(copy.deepcopy(model), "group").train()
+    twin = cnnarch.convert_norm(copy.deepcopy(model), "group")
     assert not has_norms(twin)
-    assert twin(example_images(twin)).isfinite().all()
+    assert train_step(twin, example_images(twin)).isfinite()
 
 
 def test_frozen_norms_give_what_batch_norm_gave_in_eval(model: cnnarch.ImageClassifier) -> None:

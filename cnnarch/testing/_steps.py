@@ -36,9 +36,14 @@ def evaluation_copy(model: ImageClassifier) -> ImageClassifier:
 
 
 def calibrated_copy(model: ImageClassifier) -> ImageClassifier:
-    """A copy in eval mode whose logits depend on the images, so that comparing them says much."""
+    """A copy in eval mode whose logits depend on the images, so that comparing them says much.
+
+    Statistics of a network that has seen images stay as they are.
+    """
     twin = evaluation_copy(model)
-    calibrate(twin, example_images(twin, 8))
+    counts = [getattr(module, "num_batches_tracked", None) for module in twin.modules()]
+    if any(count is not None and count == 0 for count in counts):
+        calibrate(twin, example_images(twin, 8))
     return twin
 
 
