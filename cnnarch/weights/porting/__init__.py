@@ -2,7 +2,8 @@
 
 docs/adding_a_family.md says how to write one. A generator says which module of ours is which of
 theirs, by walking the network it is given, so indices are plain arithmetic and one rule serves
-every depth. Because it gives pairs and not rewriting steps, it reads both ways: `port` renames theirs to ours, `export` ours to theirs.
+every depth. Because it gives pairs and not rewriting steps, it reads both ways: `port` renames
+theirs to ours, `export` ours to theirs.
 
 - A pair names a module (all its tensors keep their own names: weight, running_mean, ...) or a
   single tensor. The longest match wins. Pairs for modules that a network does not have are
