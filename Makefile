@@ -10,7 +10,7 @@ WORKERS ?= 2
 help:
 	@echo "make demo      train lenet5 on handwritten digits, classify with it, show a card"
 	@echo "make test      lint, types and the test suite"
-	@echo "make test-all  every check on every network, slow tests too"
+	@echo "make test-all  every check on every full network, slow tests too"
 	@echo "make lint      style and types"
 	@echo "make docs      the documentation site in docs/_build/html"
 	@echo "make bench     every benchmark; results in benchmarks/results"

@@ -293,4 +293,5 @@ def test_every_check_is_in_the_list_once() -> None:
         members = inspect.getmembers(importlib.import_module(module.name), inspect.isfunction)
         found |= {function for name, function in members if name.startswith("check_")}
     assert len(CHECKS) == len(set(CHECKS))
+    assert {check.__name__ for check in CHECKS} <= set(testing.__all__)
     assert set(CHECKS) == {f for f in found if f.__module__.startswith("cnnarch.testing.")}
