@@ -11,8 +11,8 @@ Table = Mapping[str, Any]
 
 LIBRARIES = ("torchvision", "timm", "pytorchcv", "cadene", "efficientnet_pytorch")
 """Libraries that may have twins; "cadene" is pretrainedmodels."""
-FIGURES = ("params", "macs", "top1_err", "top5_err")
-"""What a paper prints of a network."""
+FIGURES = {"params": "params", "macs": "macs", "top1_err": "errors", "top5_err": "errors"}
+"""What a paper prints of a network, each with the key of `sources` that says where."""
 
 
 class Kind(NamedTuple):
@@ -60,6 +60,11 @@ SIZE = Kind("three whole numbers above 0", _is_size)
 NAMES = Kind("an array of strings", _is_list_of(_is_text))
 TABLE = Kind("a table", _is_table)
 TABLES = Kind("an array of tables", _is_list_of(_is_table))
+TWINS = Kind(
+    "an array of tables and of libraries", _is_list_of(lambda v: _is_text(v) or _is_table(v))
+)
+THEIRS = Kind("a name or an array of names", lambda v: _is_text(v) or (v != [] and NAMES.holds(v)))
+OPTIONS = Kind("a table, or the name of one in options", lambda v: _is_text(v) or _is_table(v))
 PAPER = Kind("a table, or false where there is none", lambda v: v is False or _is_table(v))
 PRINTED = Kind('a number as printed, such as "3.8B"', _is_printed)
 ROWS = Kind('an array of rows such as ["conv1", 64, 112, 112]', _is_list_of(_is_row))
@@ -67,7 +72,7 @@ SHAPES = Kind(f"{ROWS.words}, or the name of one in stages", lambda v: _is_text(
 
 COUNTS = {"params": COUNT, "macs": COUNT}
 FORM = {
-    **COUNTS,
+    "counts": TABLE,
     "options": TABLE,
     "input_size": SIZE,
     "counted_from": TEXT,
@@ -80,7 +85,7 @@ NETWORK = {
     "min_input_size": COUNT,
     "paper": PAPER,
     "departs": NAMES,
-    "twins": TABLES,
+    "twins": TWINS,
     "near_twins": TABLES,
     "rows": TABLE,
     "recipe": TABLE,
@@ -93,13 +98,17 @@ FAMILY_KEYS = {
     "benchmarked": NAMES,
     "input_size": SIZE,
     "min_input_size": COUNT,
-    "one_size": NAMES,
+    "counted_from": TEXT,
+    "departs": NAMES,
     "paper": PAPER,
     "recipe": TABLE,
     "departures": TABLE,
     "notes": TABLE,
     "rows": TABLE,
     "stages": TABLE,
+    "options": TABLE,
+    "sources": TABLE,
+    "libraries": TABLE,
 }
 """Keys of a sheet that are about the family; all others are its networks."""
 PAPER_KEYS = {"title": TEXT, "authors": TEXT, "year": COUNT, "arxiv": TEXT, "url": TEXT}
@@ -109,9 +118,19 @@ PRINTED_KEYS = {
     "differs": TEXT,
     "confirmed": FLAG,
 }
-ELSEWHERE = {**dict.fromkeys(LIBRARIES, TEXT), "options": TABLE}
-TWIN = {**ELSEWHERE, "arguments": TABLE, "tolerance": TOLERANCE, "note": TEXT}
+LIBRARY = {"options": OPTIONS, "tolerance": TOLERANCE, "note": TEXT, "one_size": FLAG}
+ELSEWHERE = {**dict.fromkeys(LIBRARIES, THEIRS), "options": OPTIONS}
+TWIN = {**ELSEWHERE, **LIBRARY, "arguments": TABLE}
 NEAR_TWIN = {**ELSEWHERE, "reason": TEXT, "hidden": FLAG}
+NAMED: dict[str, Kind | dict[str, Kind]] = {
+    "departures": SENTENCE,
+    "notes": SENTENCE,
+    "stages": ROWS,
+    "options": TABLE,
+    "sources": dict.fromkeys(FIGURES.values(), TEXT),
+    "libraries": dict.fromkeys(LIBRARIES, TABLE),
+}
+"""Tables of what several networks share: what any name may hold, or each of the known ones."""
 
 
 def sheet_faults(file: str, sheet: Table, builders: Mapping[str, Collection[str]]) -> list[str]:
@@ -147,13 +166,13 @@ def alias_faults(sheets: Mapping[str, Table], builders: Iterable[str]) -> list[s
 
 
 class _Check:
-    """One pass over a sheet: the faults, and the sentences and shapes that are used."""
+    """One pass over a sheet: the faults, and what has a name and is used."""
 
     def __init__(self, builders: Mapping[str, Collection[str]]) -> None:
         self.builders = builders
         self.faults: list[str] = []
         self.used: set[tuple[str, str]] = set()
-        self.shared: dict[str, Table] = {}
+        self.named: dict[str, Table] = {}
 
     def keys(
         self, at: str, table: Table, known: Mapping[str, Kind], needs: Iterable[str] = ()
@@ -175,10 +194,13 @@ class _Check:
         networks = tuple(self.builders)
         known = {**FAMILY_KEYS, **dict.fromkeys(networks, TABLE)}
         sheet = self.keys("", sheet, known, ("idea", "input_size", "paper", *networks))
-        for table, kind in (("departures", SENTENCE), ("notes", SENTENCE), ("stages", ROWS)):
+        for table, kind in NAMED.items():
             values = sheet.get(table, {})
-            self.shared[table] = values
-            self.keys(table, values, dict.fromkeys(values, kind))
+            kinds = dict.fromkeys(values, kind) if isinstance(kind, Kind) else kind
+            self.named[table] = self.keys(table, values, kinds)
+        for library, facts in self.named["libraries"].items():
+            at = f"libraries.{library}"
+            self.references(at, self.keys(at, facts, LIBRARY))
         self.texts("rows", sheet.get("rows", {}))
         self.paper("paper", sheet.get("paper"))
         usual = [sheet["usual"]] if "usual" in sheet else []
@@ -188,56 +210,76 @@ class _Check:
                     self.faults.append(f"{key}: {name!r} is not a network of this family")
         if "aliases" in sheet and "usual" not in sheet:
             self.faults.append("aliases: usual is missing, the network that they stand for")
-        for library in sheet.get("one_size", ()):
-            if library not in LIBRARIES:
-                self.faults.append(f"one_size: unknown library {library!r}")
         for name in networks:
             if name in sheet:
-                self.network(name, sheet[name], "min_input_size" in sheet)
+                self.network(name, sheet[name], sheet)
         self.unused()
 
-    def network(self, name: str, facts: Table, has_size: bool) -> None:
-        needs = ("params", "macs", "counted_from", *(() if has_size else ("min_input_size",)))
-        facts = self.keys(name, facts, NETWORK, needs)
+    def network(self, name: str, facts: Table, sheet: Table) -> None:
+        needs = ("counts", "counted_from", "min_input_size")
+        facts = self.keys(name, facts, NETWORK, (key for key in needs if key not in sheet))
         self.paper(f"{name}.paper", facts.get("paper"))
         self.texts(f"{name}.rows", facts.get("rows", {}))
         self.form(name, name, facts)
         for i, form in enumerate(facts.get("forms", ())):
             at = f"{name}.forms[{i}]"
-            form = self.keys(at, form, FORM, ("params", "macs", "counted_from"))
+            form = self.keys(at, form, FORM, (key for key in needs[:2] if key not in sheet))
             if not form.keys() & {"options", "input_size"}:
                 self.faults.append(f"{at}: needs options or input_size, which make it another form")
             self.form(at, name, form)
-        for key in facts.get("departs", ()):
-            self.refer(f"{name}.departs", "departures", key)
-        for key, known, note in (("twins", TWIN, "note"), ("near_twins", NEAR_TWIN, "reason")):
-            for i, row in enumerate(facts.get(key, ())):
-                at = f"{name}.{key}[{i}]"
-                row = self.keys(at, row, known, ("reason",) if note == "reason" else ())
-                if len(row.keys() & set(LIBRARIES)) != 1:
-                    self.faults.append(f"{at}: needs exactly one of {', '.join(LIBRARIES)}")
-                if note in row:
-                    self.refer(at, "notes", row[note])
-                self.options(at, name, row)
+        at = f"{name}.departs" if "departs" in facts else "departs"
+        for key in facts.get("departs", sheet.get("departs", ())):
+            self.refer(at, "departures", key)
+        for i, row in enumerate(facts.get("twins", ())):
+            at, row = f"{name}.twins[{i}]", {row: name} if isinstance(row, str) else row
+            self.elsewhere(at, name, self.keys(at, row, TWIN), self.named["libraries"])
+        for i, row in enumerate(facts.get("near_twins", ())):
+            at = f"{name}.near_twins[{i}]"
+            self.elsewhere(at, name, self.keys(at, row, NEAR_TWIN, ("reason",)), {})
+
+    def elsewhere(self, at: str, name: str, row: Table, shared: Table) -> None:
+        """A twin or a near twin; `shared` is what the rows of a library have in common."""
+        libraries = row.keys() & set(LIBRARIES)
+        if len(libraries) != 1:
+            self.faults.append(f"{at}: needs exactly one of {', '.join(LIBRARIES)}")
+        self.references(at, row)
+        for library in libraries & shared.keys():
+            self.used.add(("libraries", library))
+            row = {**shared[library], **row}
+        self.options(at, name, row)
 
     def form(self, at: str, name: str, form: Table) -> None:
         """What the default form and the others have in common."""
         self.options(at, name, form)
         if isinstance(form.get("stages"), str):
             self.refer(f"{at}.stages", "stages", form["stages"])
-        if "fused" in form:
-            self.keys(f"{at}.fused", form["fused"], COUNTS, COUNTS)
+        resized = "input_size" in form and "options" not in form and at != name
+        for key, needs in (("counts", ("macs",) if resized else COUNTS), ("fused", COUNTS)):
+            if key in form:
+                self.keys(f"{at}.{key}", form[key], COUNTS, needs)
         for i, row in enumerate(form.get("printed", ())):
             where = f"{at}.printed[{i}]"
-            row = self.keys(where, row, PRINTED_KEYS, ("source",))
-            if not row.keys() & set(FIGURES):
+            figures = row.keys() & set(FIGURES)
+            shared = set() if "source" in row else {FIGURES[figure] for figure in figures}
+            self.used |= {("sources", key) for key in shared}
+            known = shared <= self.named["sources"].keys()
+            row = self.keys(where, row, PRINTED_KEYS, () if known else ("source",))
+            if not figures:
                 self.faults.append(f"{where}: needs one of {', '.join(FIGURES)}")
-            if "differs" in row:
-                self.refer(where, "notes", row["differs"])
+            self.references(where, row)
+
+    def references(self, at: str, row: Table) -> None:
+        """What a row gives by name."""
+        for key in row.keys() & {"note", "reason", "differs"}:
+            self.refer(at, "notes", row[key])
+        if isinstance(row.get("options"), str):
+            self.refer(at, "options", row["options"])
 
     def options(self, at: str, name: str, row: Table) -> None:
-        known = self.builders[name]
-        for option in row.get("options", {}):
+        known, options = self.builders[name], row.get("options", {})
+        if isinstance(options, str):
+            options = self.named["options"].get(options, {})
+        for option in options:
             if option not in known:
                 hint = _nearest(option, known)
                 self.faults.append(f"{at}.options: {name} has no option {option!r}{hint}")
@@ -251,12 +293,12 @@ class _Check:
 
     def refer(self, at: str, table: str, key: str) -> None:
         self.used.add((table, key))
-        if key not in self.shared[table]:
-            hint = _nearest(key, self.shared[table])
+        if key not in self.named[table]:
+            hint = _nearest(key, self.named[table])
             self.faults.append(f"{at}: there is no {table}.{key}{hint}")
 
     def unused(self) -> None:
-        for table, values in self.shared.items():
+        for table, values in self.named.items():
             for key in values:
                 if (table, key) not in self.used:
                     self.faults.append(f"{table}.{key} is used by no network")

@@ -23,6 +23,8 @@ __all__ = [
 ]
 
 FOLDER = Path(__file__).parent.parent / "models"
+DEFAULTS = ("paper", "input_size", "min_input_size", "departs", "counted_from")
+"""What a sheet says of all its networks that do not say it themselves."""
 
 
 class SheetError(ValueError):
@@ -158,27 +160,25 @@ def parse_sheet(sheet: Mapping[str, Any]) -> Sheet:
     )
 
 
-def _facts(name: str, facts: Mapping[str, Any], sheet: Mapping[str, Any]) -> Facts:
-    notes, one_size = sheet.get("notes", {}), sheet.get("one_size", ())
-    size = facts.get("input_size", sheet["input_size"])
-    forms = [{key: v for key, v in facts.items() if key != "options"}, *facts.get("forms", ())]
-    paper = facts.get("paper", sheet["paper"])
-    found = [_elsewhere(row) for row in facts.get("twins", ())]
-    alike = [_elsewhere(row) for row in facts.get("near_twins", ())]
+def _facts(name: str, own: Mapping[str, Any], sheet: Mapping[str, Any]) -> Facts:
+    facts = {**{key: sheet[key] for key in DEFAULTS if key in sheet}, **own}
+    forms = (
+        {
+            "counted_from": sheet.get("counted_from"),  # never that of the default form
+            **{"input_size": facts["input_size"], **form},
+            "counts": {**facts["counts"], **form["counts"]},
+        }
+        for form in (facts, *facts.get("forms", ()))
+    )
+    twins = _elsewhere(name, facts.get("twins", ()), sheet, sheet.get("libraries", {}))
+    near_twins = _elsewhere(name, facts.get("near_twins", ()), sheet, {})
     return Facts(
-        paper=Paper(**paper) if paper else None,
+        paper=Paper(**facts["paper"]) if facts["paper"] else None,
         departs=tuple(sheet["departures"][key] for key in facts.get("departs", ())),
-        min_input_size=facts.get("min_input_size", sheet.get("min_input_size")),
-        forms=tuple(_form({"input_size": size, **form}, sheet) for form in forms),
-        twins=tuple(
-            Twin(name, **{**row, "note": notes.get(row.get("note"), "")})._replace(
-                one_size=row["library"] in one_size
-            )
-            for row in found
-        ),
-        near_twins=tuple(
-            NearTwin(name, **{**row, "reason": notes[row["reason"]]}) for row in alike
-        ),
+        min_input_size=facts["min_input_size"],
+        forms=tuple(_form(form, sheet) for form in forms),
+        twins=tuple(Twin(**row) for row in twins),
+        near_twins=tuple(NearTwin(**row) for row in near_twins),
         rows={**sheet.get("rows", {}), **facts.get("rows", {})},
         recipe={**sheet.get("recipe", {}), **facts.get("recipe", {})},
     )
@@ -189,25 +189,34 @@ def _form(form: Mapping[str, Any], sheet: Mapping[str, Any]) -> Form:
     shapes = sheet["stages"][stages] if isinstance(stages, str) else stages
     return Form(
         options=form.get("options", {}),
-        params=form["params"],
-        macs=form["macs"],
+        **form["counts"],
         input_size=tuple(form["input_size"]),
-        stated=tuple(_stated(form.get("printed", ()), sheet.get("notes", {}))),
+        stated=tuple(_stated(form.get("printed", ()), sheet)),
         stages={row: tuple(shape) for row, *shape in shapes},
         counted_from=form["counted_from"],
         fused=Counts(**form["fused"]) if "fused" in form else None,
     )
 
 
-def _stated(printed: Any, notes: Mapping[str, str]) -> Iterator[Stated]:
+def _stated(printed: Any, sheet: Mapping[str, Any]) -> Iterator[Stated]:
     for row in printed:
-        why = notes[row["differs"]] if "differs" in row else ""
+        why = sheet["notes"][row["differs"]] if "differs" in row else ""
         for figure in (key for key in row if key in FIGURES):
-            yield Stated(figure, row[figure], row["source"], why, row.get("confirmed", True))
+            source = row["source"] if "source" in row else sheet["sources"][FIGURES[figure]]
+            yield Stated(figure, row[figure], source, why, row.get("confirmed", True))
 
 
-def _elsewhere(row: Mapping[str, Any]) -> dict[str, Any]:
-    """`{timm = "resnet50"}` as library and name."""
-    (library,) = row.keys() & set(LIBRARIES)
-    rest = {key: value for key, value in row.items() if key != library}
-    return {"library": library, "name": row[library], **rest}
+def _elsewhere(
+    name: str, rows: Any, sheet: Mapping[str, Any], libraries: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """`{timm = ["a", "b"]}` as a row each, with what its library's rows share."""
+    for row in rows:
+        given = {row: name} if isinstance(row, str) else row
+        (library,) = given.keys() & set(LIBRARIES)
+        rest = {**libraries.get(library, {}), **given}
+        theirs = rest.pop(library)
+        rest |= {key: sheet["notes"][rest[key]] for key in rest.keys() & {"note", "reason"}}
+        if isinstance(rest.get("options"), str):
+            rest["options"] = sheet["options"][rest["options"]]
+        for one in [theirs] if isinstance(theirs, str) else theirs:
+            yield {"builder": name, "library": library, "name": one, **rest}

@@ -10,6 +10,7 @@ import torch
 import cnnarch
 from cnnarch.facts import sheets
 from cnnarch.facts.builders import BUILDERS, families, family_of, option_parameters
+from cnnarch.facts.cards import Stated, Twin
 from cnnarch.facts.schema import alias_faults, sheet_faults
 from cnnarch.facts.sheets import SheetError, aliases, facts_of, parse_sheet, read_sheet
 
@@ -19,7 +20,11 @@ usual = "net"
 aliases = ["n"]
 input_size = [3, 32, 32]
 min_input_size = 1
-one_size = ["timm"]
+counted_from = "hand arithmetic"
+departs = ["wider"]
+libraries.timm = { options = "wide", tolerance = 1e-5, note = "same", one_size = true }
+sources.params = "Table 1"
+options.wide = { width = 2 }
 
 [paper]
 title = "On nets"
@@ -46,24 +51,24 @@ pool = "stages.0.pool"
 all = [["conv1", 8, 32, 32]]
 
 [net]
-params = 1_000
-macs = 2_000
-departs = ["wider"]
+counts = { params = 1_000, macs = 2_000 }
 stages = "all"
-counted_from = "hand arithmetic"
 printed = [
-  { params = "1.1K", source = "Table 1", differs = "rounded" },
+  { params = "1.1K", differs = "rounded" },
   { top1_err = "20.1", top5_err = "5.0", source = "Table 2", confirmed = false },
 ]
-twins = [{ timm = "their_net", options = { width = 2 }, tolerance = 1e-5, note = "same" }]
+twins = ["torchvision", { timm = ["a", "b"] }, { timm = "c", options = {}, tolerance = 1e-4 }]
 near_twins = [{ torchvision = "net", reason = "other", hidden = true }]
 
 [[net.forms]]
 options = { width = 2 }
-params = 4_000
-macs = 8_000
-counted_from = "timm their_net"
+counts = { params = 4_000, macs = 8_000 }
+counted_from = "timm a"
 fused = { params = 3_900, macs = 8_000 }
+
+[[net.forms]]
+input_size = [3, 64, 64]
+counts = { macs = 16_000 }
 """
 OPTIONS = {"net": ("width", "num_classes")}
 
@@ -80,22 +85,30 @@ def test_a_sheet_is_read_as_it_is_written() -> None:
     assert faults(parsed()) == []
     sheet = parse_sheet(parsed())
     facts = sheet.networks["net"]
-    default, wide = facts.forms
+    default, wide, large = facts.forms
     assert (sheet.usual, sheet.aliases, sheet.idea) == ("net", ("n",), "A network.")
     assert facts.paper is not None
     assert facts.paper.link == "https://arxiv.org/abs/2001.00001"
     assert facts.departs == ("It is wider.",)
     assert (default.params, default.macs, default.input_size) == (1000, 2000, (3, 32, 32))
     assert default.stages == {"conv1": (8, 32, 32)}
-    assert [(s.figure, s.printed, s.departs, s.confirmed) for s in default.stated] == [
-        ("params", "1.1K", "Rounded.", True),
-        ("top1_err", "20.1", "", False),
-        ("top5_err", "5.0", "", False),
-    ]
+    assert default.stated == (
+        Stated("params", "1.1K", "Table 1", "Rounded."),
+        Stated("top1_err", "20.1", "Table 2", confirmed=False),
+        Stated("top5_err", "5.0", "Table 2", confirmed=False),
+    )
     assert (wide.options, wide.params, wide.fused) == ({"width": 2}, 4000, (3900, 8000))
-    (twin,), (near,) = facts.twins, facts.near_twins
-    assert (twin.library, twin.name, twin.options) == ("timm", "their_net", {"width": 2})
-    assert (twin.tolerance, twin.note, twin.one_size) == (1e-5, "Nothing to know.", True)
+    assert (large.params, large.macs, large.input_size) == (1000, 16000, (3, 64, 64))
+    assert [form.counted_from for form in facts.forms] == [
+        *("hand arithmetic", "timm a", "hand arithmetic"),
+    ]
+    assert facts.twins == (
+        Twin("net", "torchvision", "net"),
+        Twin("net", "timm", "a", {"width": 2}, {}, 1e-5, "Nothing to know.", one_size=True),
+        Twin("net", "timm", "b", {"width": 2}, {}, 1e-5, "Nothing to know.", one_size=True),
+        Twin("net", "timm", "c", {}, {}, 1e-4, "Nothing to know.", one_size=True),
+    )
+    (near,) = facts.near_twins
     assert (near.library, near.name, near.reason, near.hidden) == (
         *("torchvision", "net", "Another head."),
         True,
@@ -108,42 +121,45 @@ def test_a_sheet_is_read_as_it_is_written() -> None:
     ("old", "new", "fault"),
     [
         ("usual =", "usul =", "unknown key 'usul'; did you mean 'usual'?"),
-        ("params = 1_000\n", "", "net: params is missing"),
-        (
-            "params = 1_000\n",
-            'params = "1K"\n',
-            "net: params must be a whole number above",
-        ),
-        ("macs = 2_000", "macs = true", "net: macs must be a whole number above 0, got True"),
-        (
-            'counted_from = "hand arithmetic"',
-            'counted_frm = "x"',
-            "net: unknown key 'counted_frm'; did you mean 'counted_from'?",
-        ),
-        ("{ timm =", "{ tim =", "net.twins[0]: unknown key 'tim'; did you mean 'timm'?"),
-        ("{ timm =", "{ torchvision = 'a', timm =", "net.twins[0]: needs exactly one of"),
-        ("tolerance = 1e-5", "tolerance = 1", "net.twins[0]: tolerance must be a number"),
-        (
-            "{ width = 2 }, tol",
-            "{ widht = 2 }, tol",
-            "net.twins[0].options: net has no option 'widht'; did you mean 'width'?",
-        ),
+        ("counts = { params = 1_000, macs = 2_000 }\n", "", "net: counts is missing"),
+        ("params = 1_000, ", "", "net.counts: params is missing"),
+        ("params = 1_000", 'params = "1K"', "net.counts: params must be a whole number above"),
+        ("macs = 2_000", "macs = true", "net.counts: macs must be a whole number above 0, got"),
+        ('counted_from = "hand arithmetic"\n', "", "net: counted_from is missing"),
+        ('counted_from = "hand arithmetic"\n', "", "net.forms[1]: counted_from is missing"),
+        ("stages = ", "stage = ", "net: unknown key 'stage'; did you mean 'stages'?"),
+        ("params = 4_000, ", "", "net.forms[0].counts: params is missing"),
+        ("macs = 16_000", "", "net.forms[1].counts: macs is missing"),
+        ("libraries.timm", "libraries.tim", "libraries: unknown key 'tim'; did you mean 'timm'?"),
+        ("libraries.timm", "libraries.cadene", "libraries.cadene is used by no network"),
+        ("one_size", "onesize", "libraries.timm: unknown key 'onesize'; did you mean 'one_size'?"),
+        ("tolerance = 1e-5", "tolerance = 1", "libraries.timm: tolerance must be a number"),
+        ('note = "same"', 'note = "sam"', "libraries.timm: there is no notes.sam; did you mean"),
+        ('options = "wide"', 'options = "wid"', "libraries.timm: there is no options.wid; did you"),
+        ("{ width = 2 }", "{ widht = 2 }", "net.twins[1].options: net has no option 'widht'; did"),
+        ("options.wide", "options.narrow", "options.narrow is used by no network"),
+        ("sources.params", "sources.macs", "sources.macs is used by no network"),
+        ("sources.params", "sources.macs", "net.printed[0]: source is missing"),
+        ("sources.params", "sources.param", "sources: unknown key 'param'; did you mean 'params'"),
+        ('"torchvision"', '"torchvison"', "net.twins[0]: unknown key 'torchvison'; did you mean"),
+        ("{ timm =", "{ tim =", "net.twins[1]: unknown key 'tim'; did you mean 'timm'?"),
+        ("{ timm =", "{ torchvision = 'a', timm =", "net.twins[1]: needs exactly one of"),
         ('reason = "other"', 'reason = "othr"', "net.near_twins[0]: there is no notes.othr; did"),
         (', reason = "other"', "", "net.near_twins[0]: reason is missing"),
         ('departs = ["wider"]', "", "departures.wider is used by no network"),
+        ('departs = ["wider"]', 'departs = ["w"]', "departs: there is no departures.w"),
         (
             '"It is wider."',
             '"It is wider"',
             "departures: wider must be a sentence with",
         ),
         ('stages = "all"', 'stages = "al"', "net.stages: there is no stages.al; did you mean"),
-        (', source = "Table 1"', "", "net.printed[0]: source is missing"),
+        (', source = "Table 2"', "", "net.printed[1]: source is missing"),
         ("fused = { params = 3_900,", "fused = {", "net.forms[0].fused: params is missing"),
         ("options = { width = 2 }\n", "", "net.forms[0]: needs options or input_size"),
         ("min_input_size = 1\n", "", "net: min_input_size is missing"),
         ('usual = "net"', 'usual = "nett"', "usual: 'nett' is not a network of this family"),
         ('aliases = ["n"]', 'benchmarked = ["m"]', "benchmarked: 'm' is not a network of this"),
-        ('["timm"]', '["tim"]', "one_size: unknown library 'tim'"),
         ("year = 2020\n", "", "paper: year is missing"),
     ],
 )
@@ -159,7 +175,11 @@ def test_what_is_wrong_is_named_by_file_and_key(old: str, new: str, fault: str) 
         ("idea", "", "idea must be a string that is not empty, got ''"),
         ("aliases", 3, "aliases must be an array of strings, got 3"),
         ("aliases", [["n"]], "aliases must be an array of strings, got [['n']]"),
-        ("one_size", [1], "one_size must be an array of strings, got [1]"),
+        ("departs", "wider", "departs must be an array of strings, got 'wider'"),
+        ("counted_from", 3, "counted_from must be a string that is not empty, got 3"),
+        ("libraries", {"timm": 3}, "libraries: timm must be a table, got 3"),
+        ("sources", {"params": 3}, "sources: params must be a string that is not empty, got 3"),
+        ("options", {"wide": 3}, "options: wide must be a table, got 3"),
         ("benchmarked", 3, "benchmarked must be an array of strings, got 3"),
         ("input_size", [3, 32], "input_size must be three whole numbers above 0, got [3, 32]"),
         ("input_size", [3, 0, 32], "input_size must be three whole numbers above 0"),
@@ -182,7 +202,7 @@ def test_a_wrong_value_is_named_by_file_and_key(key: str, value: object, fault: 
 @pytest.mark.parametrize(
     ("key", "value", "fault"),
     [
-        ("params", 0, "net: params must be a whole number above 0, got 0"),
+        ("counts", 0, "net: counts must be a table, got 0"),
         ("departs", "wider", "net: departs must be an array of strings, got 'wider'"),
         ("departs", [1], "net: departs must be an array of strings, got [1]"),
         ("printed", "x", "net: printed must be an array of tables, got 'x'"),
@@ -192,12 +212,13 @@ def test_a_wrong_value_is_named_by_file_and_key(key: str, value: object, fault: 
             [{"params": "about 1K", "source": "Table 1"}],
             "net.printed[0]: params must be a number as printed, such as \"3.8B\", got 'about 1K'",
         ),
-        ("twins", 3, "net: twins must be an array of tables, got 3"),
-        ("twins", [3], "net: twins must be an array of tables, got [3]"),
+        ("twins", 3, "net: twins must be an array of tables and of libraries, got 3"),
+        ("twins", [3], "net: twins must be an array of tables and of libraries"),
         ("twins", [{"timm": "a", "note": ["x"]}], "net.twins[0]: note must be a string"),
-        ("twins", [{"timm": "a", "options": [1]}], "net.twins[0]: options must be a table"),
+        ("twins", [{"timm": "a", "options": [1]}], "net.twins[0]: options must be a table, or"),
         ("twins", [{"timm": "a", "tolerance": -1.0}], "net.twins[0]: tolerance must be a number"),
-        ("twins", [{"timm": ""}], "net.twins[0]: timm must be a string that is not empty"),
+        ("twins", [{"timm": []}], "net.twins[0]: timm must be a name or an array of names"),
+        ("twins", [{"timm": ""}], "net.twins[0]: timm must be a name or an array of names"),
         ("near_twins", [{"timm": "a", "reason": 3}], "net.near_twins[0]: reason must be a string"),
         ("forms", {"a": 1}, "net: forms must be an array of tables"),
         ("stages", [3], "net: stages must be an array of rows such as"),
