@@ -1,11 +1,13 @@
 """Files that other programs run compute what the network computes, or are not there."""
 
 import copy
+import itertools
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,53 +20,18 @@ import torch
 from torch import Tensor, nn
 
 import cnnarch
-from cnnarch.blocks.compound_scaling import Scaling
-from cnnarch.blocks.residual import Residual
 from cnnarch.inference._offline import import_openvino
+from cnnarch.inference._tracing import has_free_size
 from cnnarch.inference.export import ExportError, export
 from cnnarch.inference.fuse import fuse
-from cnnarch.models.alexnet import AlexNet, Form
-from cnnarch.models.densenet import DenseNet
-from cnnarch.models.efficientnet import EfficientNet
-from cnnarch.models.mlp_mixer import MLPMixer
-from cnnarch.models.resnet import ResNet
-from cnnarch.models.se_resnet import SEResNet
-from cnnarch.models.vgg import VGG
 from cnnarch.preprocessing import Preprocessing
-from cnnarch.testing import assert_close, calibrate, example_images
+from cnnarch.testing import assert_close, example_images
+from tests.small_forms import calibrated, distinct_forms
 
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}
 
-# A small one of each founding family. Their builders' networks are in the slow test.
-SMALL: dict[str, Callable[[], cnnarch.ImageClassifier]] = {
-    "lenet": cnnarch.lenet5,
-    "lenet1998": cnnarch.lenet5_1998,
-    "alexnet": lambda: AlexNet(Form(8, 16, 8, 8, 8, groups=2, lrn=True, padding=2)),
-    "vgg": lambda: VGG(((1, 8), (2, 8), (1, 8)), nn.BatchNorm2d),
-    "nin": cnnarch.nin_cifar,
-    "resnet": lambda: ResNet(Residual, (1, 1, 1, 1)),
-    "densenet": lambda: DenseNet(8, (2, 2)),
-    "se_resnet": lambda: SEResNet(Residual, (1, 1, 1, 1)),
-    "mobilenet": lambda: cnnarch.mobilenet_v1(width=0.25),
-    "efficientnet": lambda: EfficientNet(Scaling(0.25, 0.3, 64, 0.0)),
-    "mixer": lambda: MLPMixer(2, 8, 32, 64, 16, image_size=32),
-}
-
-
-# Each network in one format or more, and most kinds of layers in each; the rest are slow tests.
-QUICK = {
-    "lenet": ["onnx"],
-    "lenet1998": ["onnx", "openvino", "pt2"],
-    "alexnet": ["onnx", "openvino"],
-    "vgg": ["openvino"],
-    "nin": ["onnx"],
-    "resnet": ["openvino"],
-    "densenet": ["openvino", "pt2"],
-    "se_resnet": ["onnx"],
-    "mobilenet": ["openvino"],
-    "efficientnet": ["onnx"],
-    "mixer": ["onnx", "openvino", "pt2"],
-}
+# Every kind of layer goes to disk in one format or more; the rest are slow tests.
+FORMATS = dict(zip(distinct_forms(), itertools.cycle(("onnx", "openvino"))))
 
 
 def loaded(path: Path) -> Callable[[Tensor], Tensor]:
@@ -85,66 +52,51 @@ def run(path: Path, images: Tensor) -> Tensor:
     return loaded(path)(images)
 
 
-def traced_once(trace: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that keeps the first graph it makes and gives it again."""
-    graphs: list[Any] = []
-
-    def first(*arguments: Any) -> Any:
-        if not graphs:
-            graphs.append(trace(*arguments))
-        return graphs[0]
-
-    return first
-
-
-def calibrated(model: cnnarch.ImageClassifier) -> cnnarch.ImageClassifier:
-    calibrate(model, example_images(model, 2 if model.fixed_input_size else 8))
-    return model
-
-
 @pytest.fixture
 def lenet() -> cnnarch.ImageClassifier:
-    return calibrated(cnnarch.lenet5())
+    return copy.deepcopy(calibrated(cnnarch.lenet5))
 
 
 def check_file(model: cnnarch.ImageClassifier, path: Path, tolerance: float) -> None:
     """The file gives the network's logits at several sizes, odd ones too, and any batch."""
+    sizes = [example_of(model).shape[2:]]
+    if has_free_size(model):
+        side = model.min_input_size + 32  # the very smallest need not pass every engine
+        sizes = [(side, side), (side + 33, side + 42)]
     program = loaded(path)
-    sides = [(model.min_input_size, model.min_input_size)]
-    if not model.fixed_input_size:
-        least = model.min_input_size + 32  # the very smallest need not pass every engine
-        sides = [(least, least), (least + 33, least + 42)]
-    for n, (height, width) in enumerate(sides, start=3):
-        images = 5 * torch.randn(n, model.in_channels, height, width)
+    for n, size in enumerate(sizes, start=3):
+        images = 5 * torch.randn(n, model.in_channels, *size)
         with torch.no_grad():
             assert_close(program(images), model(images), tolerance)
 
 
-def check_exports(name: str, formats: list[str], folder: Path) -> None:
-    """Their graph, which all formats are made from, is traced once."""
-    model = calibrated(SMALL[name]())
-    room = import_module("cnnarch.inference.export")  # the package's name for it is the function
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "trace", traced_once(room.trace))
-        for format in formats:
-            place = folder / format
-            place.mkdir()
-            path = export(model, place / f"net{SUFFIXES[format]}", format)
-            expected = {"net.xml", "net.bin"} if format == "openvino" else {path.name}
-            assert {p.name for p in place.iterdir()} == expected
-            torch.manual_seed(0)  # the same images for each
-            check_file(model, path, 1e-4)
+def example_of(model: cnnarch.ImageClassifier) -> Tensor:
+    """Oblong images, unless the network takes squares alone."""
+    return nn.functional.pad(example_images(model), (0, 0 if model.fixed_input_size else 11))
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_small_networks_run_elsewhere(name: str, tmp_path: Path) -> None:
-    check_exports(name, QUICK[name], tmp_path)
+def check_exports(form: str, format: str, folder: Path) -> None:
+    model = calibrated(distinct_forms()[form])
+    example = None if has_free_size(model) else example_of(model)
+    path = export(model, folder / f"net{SUFFIXES[format]}", format, example=example)
+    expected = {"net.xml", "net.bin"} if format == "openvino" else {path.name}
+    assert {p.name for p in folder.iterdir()} == expected
+    check_file(model, path, 1e-4)
+
+
+@pytest.mark.parametrize(("form", "format"), FORMATS.items())
+def test_small_networks_run_elsewhere(form: str, format: str, tmp_path: Path) -> None:
+    check_exports(form, format, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in SMALL if len(QUICK[name]) < len(SUFFIXES)])
-def test_small_networks_run_in_the_other_formats_too(name: str, tmp_path: Path) -> None:
-    check_exports(name, [format for format in SUFFIXES if format not in QUICK[name]], tmp_path)
+@pytest.mark.parametrize(
+    ("form", "format"), [(o, f) for o in FORMATS for f in SUFFIXES if f != FORMATS[o]]
+)
+def test_small_networks_run_in_the_other_formats_too(
+    form: str, format: str, tmp_path: Path
+) -> None:
+    check_exports(form, format, tmp_path)
 
 
 @pytest.mark.slow
@@ -164,7 +116,7 @@ def test_the_format_goes_by_the_suffix(lenet: cnnarch.ImageClassifier, tmp_path:
 
 
 def test_a_fused_network_takes_uint8_images(tmp_path: Path) -> None:
-    model = calibrated(cnnarch.lenet5_bn(in_channels=3))
+    model = calibrated(partial(cnnarch.lenet5_bn, in_channels=3))
     fused = fuse(model, Preprocessing(32, 32))
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     for suffix in SUFFIXES.values():
@@ -173,7 +125,7 @@ def test_a_fused_network_takes_uint8_images(tmp_path: Path) -> None:
 
 
 def test_the_mixer_has_one_image_size_and_any_batch(tmp_path: Path) -> None:
-    model = SMALL["mixer"]()
+    model = calibrated(distinct_forms()["mlp_mixer"])
     path = export(model, tmp_path / "net.onnx")
     shape = onnx.load(path).graph.input[0].type.tensor_type.shape.dim
     assert [bool(d.dim_param) for d in shape] == [True, False, False, False]
@@ -189,14 +141,10 @@ def test_heights_and_widths_can_be_fixed(lenet: cnnarch.ImageClassifier, tmp_pat
     assert [d.dim_value for d in shape] == [0, 1, 40, 48]
 
 
-def test_tensorflows_padding_takes_images_of_the_examples_size(tmp_path: Path) -> None:
-    model = calibrated(EfficientNet(Scaling(0.25, 0.3, 64, 0.0), padding="same"))
+def test_tensorflows_padding_needs_an_example(tmp_path: Path) -> None:
+    model = cnnarch.mobilenet_v1(width=0.25, padding="same").eval()
     with pytest.raises(TypeError, match="height and width are not free here: pass example"):
         export(model, tmp_path / "net.onnx")
-    path = export(model, tmp_path / "net.onnx", example=torch.zeros(1, 3, 64, 75))
-    images = torch.randn(3, 3, 64, 75)
-    with torch.no_grad():
-        assert_close(run(path, images), model(images), 1e-4)
 
 
 def test_others_networks_need_an_example(tmp_path: Path) -> None:
