@@ -1,9 +1,10 @@
 """The schema of fact sheets: `sheet_faults` says what is wrong with one, by file and key."""
 
-import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
+
+from cnnarch.facts.suggestions import suggest
 
 __all__ = ["FAMILY_KEYS", "FIGURES", "LIBRARIES", "alias_faults", "sheet_faults"]
 
@@ -163,7 +164,7 @@ class _Check:
         good = {}
         for key, value in table.items():
             if key not in known:
-                self.faults.append(f"{where}unknown key {key!r}{_nearest(key, known)}")
+                self.faults.append(f"{where}unknown key {key!r}; {suggest(key, list(known))}")
             elif not known[key].holds(value):
                 self.faults.append(f"{where}{key} must be {known[key].words}, got {value!r}")
             else:
@@ -239,8 +240,8 @@ class _Check:
         known = self.builders[name]
         for option in row.get("options", {}):
             if option not in known:
-                hint = _nearest(option, known)
-                self.faults.append(f"{at}.options: {name} has no option {option!r}{hint}")
+                hint = suggest(option, list(known))
+                self.faults.append(f"{at}.options: {name} has no option {option!r}; {hint}")
 
     def paper(self, at: str, paper: Any) -> None:
         if paper:
@@ -252,16 +253,11 @@ class _Check:
     def refer(self, at: str, table: str, key: str) -> None:
         self.used.add((table, key))
         if key not in self.shared[table]:
-            hint = _nearest(key, self.shared[table])
-            self.faults.append(f"{at}: there is no {table}.{key}{hint}")
+            hint = suggest(key, list(self.shared[table]))
+            self.faults.append(f"{at}: there is no {table}.{key}; {hint}")
 
     def unused(self) -> None:
         for table, values in self.shared.items():
             for key in values:
                 if (table, key) not in self.used:
                     self.faults.append(f"{table}.{key} is used by no network")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {nearest[0]!r}?" if nearest else f"; there are {', '.join(known)}"

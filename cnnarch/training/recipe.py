@@ -1,6 +1,5 @@
 """Recipes: everything that a training run is told besides the network and the data."""
 
-import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
@@ -12,8 +11,9 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from cnnarch.blocks._checks import check_choice
 from cnnarch.blocks.initialization import RULES
+from cnnarch.facts.suggestions import suggest
 
-__all__ = ["Recipe", "unknown_key"]
+__all__ = ["Recipe"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +183,9 @@ class Recipe:
         """
         unknown = values.keys() - cls.__dataclass_fields__.keys()
         if unknown:
-            raise ValueError(unknown_key(min(unknown), cls.__dataclass_fields__))
+            wrong = min(unknown)
+            hint = suggest(wrong, list(cls.__dataclass_fields__))
+            raise ValueError(f"unknown key {wrong!r}; {hint}")
         try:
             return cls(**cls.parser().parse_object(values).as_dict())
         except ArgumentError as error:
@@ -231,14 +233,6 @@ def _allowed(number: float, low: float, high: float) -> str:
     if high < _MANY:
         return f"from {low} to {high}"
     return f"at most {high:,}" if number > high else f"at least {low}"
-
-
-def unknown_key(key: str, known: Iterable[str]) -> str:
-    """What to say of a key that is not among `known`."""
-    names = list(known)
-    nearest = difflib.get_close_matches(key, names, n=1)
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    return f"unknown key {key!r}; {hint}the keys are {', '.join(names)}"
 
 
 def _listed(names: Iterable[str]) -> str:
