@@ -51,7 +51,7 @@ def get_model(name: str, **options: Any) -> ImageClassifier:
         options: what the builder takes, `weights` among them.
 
     Raises:
-        TypeError: the name is no string, or the builder has no such option.
+        TypeError: the name is not a string, or the builder has no such option.
         ValueError: there is no such network.
     """
     model: ImageClassifier = get_model_builder(name)(**options)

@@ -109,7 +109,7 @@ def _options(words: Sequence[str], command: str, card: ModelCard | None = None) 
     from cnnarch.training import default_recipe, find_recipe
 
     files, flags = _apart([_underscored(word) for word in words])
-    words = [*files, *flags]  # flags win wherever they stand
+    words = [*files, *flags]  # flags win wherever they are
     without_recipe = _training_parser(command)
     # Nothing would come after --print_config, and this parser does not know the recipe yet.
     unprinted = [word for word in words if not word.startswith("--print")]
@@ -177,7 +177,7 @@ def _underscored(word: str) -> str:
 
 
 def _usual_folder(networks: str, data: str) -> str:
-    """Where a run goes if nobody says where; data may be folder:PATH."""
+    """Where a run goes by default; data may be folder:PATH."""
     words = re.sub(r"\W+", "-", data).strip("-")
     return f"runs/{networks}-{words}"
 

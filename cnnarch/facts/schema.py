@@ -188,7 +188,7 @@ class _Check:
                 if name not in networks:
                     self.faults.append(f"{key}: {name!r} is not a network of this family")
         if "aliases" in sheet and "usual" not in sheet:
-            self.faults.append("aliases: usual is missing, the network that they stand for")
+            self.faults.append("aliases: usual is missing, the network that they mean")
         for library in sheet.get("one_size", ()):
             if library not in LIBRARIES:
                 self.faults.append(f"one_size: unknown library {library!r}")

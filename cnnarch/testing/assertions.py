@@ -29,7 +29,7 @@ def assert_stage_shapes(
     Args:
         model: any module of images.
         expected: output shape without the batch, by path ("stages.0.1"). A shape (C, 1, 1)
-            also stands for the flattened (C,).
+            also means the flattened (C,).
         input_size: `(C, H, W)` in pixels; None means the size on the network's card.
     """
     found = stage_shapes(model, input_size)

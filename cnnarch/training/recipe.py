@@ -29,12 +29,12 @@ class Recipe:
         freeze: what stays as it is, running statistics too: true for all but the head, the name
             of a stage, such as conv4_x, for all up to it, false for nothing.
         image_resolution: side of the input in pixels; None takes the images' own, or the
-            least that the network accepts if that is more. Of a folder's images the command
+            smallest that the network accepts if that is more. Of a folder's images the command
             takes the side that the network was made for.
         grayscale: true for one channel, false for three, None for the images' own, which in
             folders is three.
         num_epochs: passes over the training images.
-        num_steps: length in optimizer steps instead, rounded to whole epochs.
+        num_steps: length in optimizer steps instead, rounded to whole epochs, at least one.
         batch_size: images a step, over all processes together.
         optimizer: what moves the weights.
         learning_rate: the highest of the schedule.
@@ -57,7 +57,7 @@ class Recipe:
             In step n, counted from 0, it is (1 + n) / (10 + n) where that is less, as in
             TensorFlow, so that what a short run began with is forgotten.
         crop_padding: shift by up to so many pixels, at the images' own size.
-        resized_crop: least share of the area that random crops keep; 0 does not crop.
+        resized_crop: smallest share of the area that random crops keep; 0 does not crop.
         flip: whether half of the images are mirrored.
         randaugment: magnitude, up to 30, of RandAugment's two operations; 0 for none.
         erasing: probability of blanking a rectangle.
@@ -196,7 +196,7 @@ class Recipe:
         """Read a YAML file.
 
         Raises:
-            ValueError: it is no YAML, or holds a wrong key or value; the message names it.
+            ValueError: it is not YAML, or holds a wrong key or value; the message names it.
         """
         try:
             values = yaml.safe_load(Path(path).read_text())
