@@ -34,7 +34,7 @@ class Backbone(Trunk):
         (N, in_channels, H, W) -> an OrderedDict from row name to (N, C, h, w)
 
     Raises:
-        TypeError: `network` is no network of cnnarch, or `stages` is not a list.
+        TypeError: `network` is not a network of cnnarch, or `stages` is not a list.
         ValueError: there is no such row, one is asked for twice, or none is.
     """
 

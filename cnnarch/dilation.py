@@ -117,7 +117,7 @@ class DilatedPool2d(nn.Module):
 
     Args:
         kernel_size: pixels on a side of the window.
-        before: pixels above and left of where a window stands that it begins at.
+        before: how many pixels above and left of its place a window begins.
         dilation: distance of the pixels that it takes.
         average: whether to average; else the largest is taken.
 

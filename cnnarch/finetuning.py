@@ -35,7 +35,7 @@ def param_groups(
 
     Returns:
         Groups with "params", "lr", "weight_decay" and "name", such as "stages.0" for its weights
-        and "stages.0, no decay" for the rest; each parameter stands in one.
+        and "stages.0, no decay" for the rest; each parameter is in one.
 
     Raises:
         TypeError: it is neither a network nor a backbone.

@@ -82,7 +82,7 @@ def read_image(path: str | PathLike[str], channels: int = 3) -> Tensor:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a number of channels that files do not have, or a file that is no image or
+        ValueError: a number of channels that files do not have, or a file that is not an image or
             is damaged; the message names it.
     """
     return decode_image(path, channels).contiguous()
@@ -158,7 +158,7 @@ def read_ahead(
         items: taken one by one, never more than `ahead` before they are asked for.
         read: called in the threads; what it raises is raised where its item would come.
         num_threads: that read.
-        ahead: the most items that are being read or wait.
+        ahead: how many items may be read ahead or wait.
     """
     waiting: deque[Future[R]] = deque()
     pool = ThreadPoolExecutor(num_threads, "cnnarch-read")
@@ -180,8 +180,8 @@ def progress_bar(
     """A function to call with each number of images done, which moves a bar.
 
     Args:
-        what: stands before the bar.
-        total: images there are; None if nobody knows.
+        what: text before the bar.
+        total: images there are; None if that is not known.
         shown: None shows the bar where someone looks on, in a terminal. Without rich there is none.
     """
     if not (sys.stderr.isatty() if shown is None else shown) or not find_spec("rich"):

@@ -39,11 +39,13 @@ class Preprocessing:
         """A torchvision v2 transform of PIL images and of image tensors, (C, H, W) or batches.
 
         PIL images are read as files are: turned upright as their EXIF data says, 16 bits become
-        8, transparency is left out. Float tensors are taken to be in [0, 1]. Grey images are
+        8, transparency is left out. Tensors are uint8, or floats in [0, 1]. Grey images are
         repeated for a network of colours, and colours made grey for one of grey.
 
         Raises:
             ValueError: `interpolation` is not one that torchvision has.
+
+        The transform raises TypeError for tensors of other integers, whose white is not known.
 
         >>> import torch
         >>> preprocessing = Preprocessing(224, 256)
@@ -79,7 +81,12 @@ class Preprocessing:
 
         Shape:
             (..., C, H, W), uint8 -> the same, float32
+
+        Raises:
+            TypeError: pixels are not uint8.
         """
+        if pixels.dtype != torch.uint8:
+            raise TypeError(f"pixels must be uint8, got {pixels.dtype}")
         numbers = torch.tensor([self.mean, self.std]).numpy()
         mean, std = numbers[..., None, None]
         values = pixels.numpy().astype("float32")
@@ -128,6 +135,8 @@ class _Pixels(nn.Module):
             raise TypeError(f"expected a PIL image or a tensor, got {type(image).__name__}")
         if image.is_floating_point():
             image = functional.to_dtype(image.clamp(0, 1), torch.uint8, scale=True)
+        if image.dtype != torch.uint8:
+            raise TypeError(f"images must be floats or uint8, got {image.dtype}")
         if image.shape[-3] == self.channels:
             return image
         if image.shape[-3] == 1:

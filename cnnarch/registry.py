@@ -1,6 +1,5 @@
 """Find networks by name."""
 
-import difflib
 import fnmatch
 from collections.abc import Callable
 from functools import cache
@@ -10,7 +9,8 @@ from typing import Any
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.facts.builders import BUILDERS, families, family_of
 from cnnarch.facts.cards import ModelCard
-from cnnarch.facts.sheets import make_card
+from cnnarch.facts.sheets import aliases, make_card
+from cnnarch.facts.suggestions import suggest
 
 __all__ = ["from_pretrained", "get_card", "get_model", "get_model_builder", "list_models"]
 
@@ -32,7 +32,7 @@ def list_models(
     ['resnet50']
     """
     if family is not None and family not in families():
-        raise ValueError(f"there is no family {family!r}; {_suggest(family, families())}")
+        raise ValueError(f"there is no family {family!r}; {suggest(family, families())}")
     names = [name for name in BUILDERS if family in (None, family_of(name))]
     if pattern is not None:
         names = fnmatch.filter(names, pattern)
@@ -51,7 +51,7 @@ def get_model(name: str, **options: Any) -> ImageClassifier:
         options: what the builder takes, `weights` among them.
 
     Raises:
-        TypeError: the name is no string, or the builder has no such option.
+        TypeError: the name is not a string, or the builder has no such option.
         ValueError: there is no such network.
     """
     model: ImageClassifier = get_model_builder(name)(**options)
@@ -84,7 +84,8 @@ def get_model_builder(name: str) -> Callable[..., ImageClassifier]:
     if not isinstance(name, str):
         raise TypeError(f"a network's name must be a string, got {name!r}")
     if name not in BUILDERS:
-        raise ValueError(f"there is no network {name!r}; {_suggest(name, list(BUILDERS))}")
+        known = {other: other for other in sorted(BUILDERS)} | aliases()
+        raise ValueError(f"there is no network {name!r}; {suggest(name, known, list_models())}")
     return BUILDERS[name]
 
 
@@ -102,12 +103,3 @@ def get_card(name: str) -> ModelCard:
 
     get_model_builder(name)  # says which names there are
     return make_card(name, tuple(get_weights(name)))
-
-
-def _suggest(name: str, known: list[str]) -> str:
-    longer = sorted((other for other in known if name and other.startswith(name)), key=len)
-    alike = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    nearest = [*dict.fromkeys(longer + alike)][:3]
-    if nearest:
-        return f"did you mean {' or '.join(map(repr, nearest))}?"
-    return f"there are {', '.join(sorted(known))}"

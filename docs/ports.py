@@ -18,7 +18,8 @@ LIBRARIES = {
 INTRODUCTION = """# Networks of other libraries
 
 Their tensors load into ours, and `cnnarch.weights.export` writes them back. Every row is tested
-with random weights: the logits of both differ by at most the tolerance, over the largest logit."""
+with random weights: the logits of both differ by at most the tolerance, relative to the
+largest logit."""
 NOT_THE_SAME = """## Look alike and are not the same
 
 The loader refuses their checkpoints. Where the tensors do not show the difference, it can only
@@ -48,7 +49,7 @@ def twins_table(library: str) -> str:
 
 
 def notes(library: str) -> list[str]:
-    """What stands beside the rows of a library, once each, with the builders it is about."""
+    """What is beside the rows of a library, once each, with the builders it is about."""
     about: dict[str, dict[str, None]] = {}
     for twin in twins(library=library):
         if twin.note:

@@ -343,7 +343,7 @@ def test_draw_makes_each_picture_of_a_run(capsys: pytest.CaptureFixture[str]) ->
     assert main([*words, "stem", "stages.1"]) == 0
     words[-1:] = []
     line = failure(capsys, *words, "--layers", "stem", "stages.7")
-    assert "there is no layer 'stages.7'; near it are stages." in line
+    assert "there is no layer 'stages.7'; did you mean 'stages." in line
     line = failure(capsys, "draw", "diagram", "--model", "run", "--rows", "2")
     assert line == "cnnarch: diagram does not take --rows; it takes no options"
     line = failure(capsys, "draw", "embeddings", "--model", "run", "--layer", "stem")
@@ -553,13 +553,12 @@ def test_mistakes_are_told_in_one_line(
     assert not any(Path().iterdir())  # nothing was trained before it was found
 
 
-def test_an_unknown_key_in_a_file_names_the_keys_there_are(
+def test_an_unknown_key_in_a_file_names_the_nearest(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     Path("mine.yaml").write_text("learning_rats: 1\n")
     line = failure(capsys, "train", "lenet5", "--config", "mine.yaml")
     assert "unknown key 'learning_rats'; did you mean 'learning_rate'?" in line
-    assert "weight_decay" in line
     Path("mine.yaml").write_text("learning-rate: 1\n")
     line = failure(capsys, "train", "lenet5", "--config", "mine.yaml")
     assert "unknown key 'learning-rate'; did you mean 'learning_rate'?" in line

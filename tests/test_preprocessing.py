@@ -90,6 +90,17 @@ def test_palettes_transparency_and_grey_are_made_colours() -> None:
         transform(torch.ones(4, 40, 40))
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.int16, torch.uint16, torch.int64])
+def test_integers_of_another_range_are_refused(dtype: torch.dtype) -> None:
+    """By torchvision they are divided by the maximum of their type: 255 is almost black."""
+    preprocessing, pixels = Preprocessing(8, 8), torch.ones(3, 8, 8, dtype=dtype)
+    for call in (preprocessing.transform(), preprocessing.crop(), preprocessing.scale):
+        with pytest.raises(TypeError, match=f"uint8, got {dtype}"):
+            call(pixels)
+    with pytest.raises(TypeError, match=r"uint8, got torch\.float32"):
+        preprocessing.scale(pixels.float())
+
+
 def test_a_network_of_grey_images_gets_grey_images() -> None:
     transform = Preprocessing(32, 32, mean=(0.0,), std=(1.0,)).transform()
     red = PIL.Image.new("RGB", (40, 40), (255, 0, 0))

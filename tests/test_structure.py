@@ -255,9 +255,14 @@ def test_a_star_import_works_without_any_extra() -> None:
     ]
 
 
-def test_an_unknown_model_names_the_nearest() -> None:
-    with pytest.raises(ValueError, match="did you mean 'resnet50'"):
-        cnnarch.get_model("resnet5O")
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("resnet5O", "resnet50"), ("resnt", "resnet18"), ("cnn", "convnet"), ("mixr", "mixer_s16")],
+)
+def test_an_unknown_model_names_the_nearest(name: str, nearest: str) -> None:
+    """For an alias of a family, its usual network."""
+    with pytest.raises(ValueError, match=f"no network '{name}'; did you mean '{nearest}'"):
+        cnnarch.get_model(name)
 
 
 def test_the_package_speaks_of_the_project_alone() -> None:

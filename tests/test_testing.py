@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cnnarch import ImageClassifier, testing
+from cnnarch import ImageClassifier, freeze, set_inplace, testing
 from cnnarch.blocks import ClassifierHead, ConvNormAct, Stage
 from cnnarch.contract.trunk import FeatureInfo
 from cnnarch.testing import CHECKS
@@ -209,11 +209,26 @@ def ends_channels_first() -> Sound:
     return model
 
 
+def overwriting() -> Sound:
+    model = Sound()
+    set_inplace(model)
+    return model
+
+
+def with_classes(num_classes: int) -> Sound:
+    model = Sound()
+    model.reset_classifier(num_classes)
+    return model
+
+
 def with_block(block: type[nn.Module]) -> Callable[[], Sound]:
     return lambda: Sound(block())
 
 
 WRONG = [
+    ("feature_info", lambda: Sound().half(), "check a network in float32, got torch.float16"),
+    ("odd_and_oblong_images", lambda: with_classes(0), "check a network that has a classifier"),
+    ("every_module_is_called", lambda: with_classes(0), "check a network that has a classifier"),
     ("logits", Wider, "logits have shape (2, 4), expected (2, 7)"),
     ("logits_are_not_probabilities", EndsInSoftmax, "the network ends in softmax"),
     ("logits_are_not_probabilities", EndsInLogSoftmax, "the network ends in log_softmax"),
@@ -232,8 +247,9 @@ WRONG = [
     ("reset_classifier", KeepsItsClassifier, "5 classes give logits of (2, 4)"),
     ("every_parameter_gets_a_gradient", NotTrained, "no gradient for spare"),
     ("every_module_is_called", NotCalled, "never called, or without a gradient: spare"),
+    ("every_module_is_called", overwriting, "overwrites its input, as ReLU(inplace=True) does"),
     ("modules_are_used_once", with_block(Twice), "used more than once: stages.0.0.act (2 times)"),
-    ("checkpointing_changes_nothing", DriftsInBranch, "checkpointing changes stages.0.0.0.mean"),
+    ("checkpointing_changes_nothing", DriftsInBranch, "changes stages.0.0.0.mean by "),
     ("checkpointing_recomputes", WithoutCheckpoints, "runs 1 times, expected 2"),
     ("frozen_parts_stay_in_eval_mode", AlwaysTrains, "train() trains a frozen stem"),
     ("hooks_keep_what_they_see", clipping, "writes over what these gave: stem.norm, stem"),
@@ -264,11 +280,22 @@ def test_a_wrong_network_fails_with_what_was_found(
         getattr(testing, f"check_{check}")(network())
 
 
-def test_a_network_without_a_classifier_is_not_checked() -> None:
+def test_a_network_of_one_class_passes() -> None:
+    testing.check_classifier(with_classes(1))
+
+
+@pytest.mark.parametrize("frozen", [freeze, lambda model: model.requires_grad_(False)])
+def test_a_frozen_network_passes(frozen: Callable[[Sound], object]) -> None:
     model = Sound()
-    model.reset_classifier(0)
-    with pytest.raises(AssertionError, match="check a network that has a classifier"):
-        testing.check_classifier(model)
+    frozen(model)
+    testing.check_classifier(model)
+
+
+def test_outputs_that_a_constant_would_match_are_not_compared() -> None:
+    logits = torch.tensor([1.0, 1.0 + 5e-6])
+    with pytest.raises(AssertionError, match="nothing is compared"):
+        testing.assert_close(logits, logits, 1e-5)
+    testing.assert_close(logits, logits, 1e-7)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

@@ -1,12 +1,13 @@
 """Checks of what users pass: each error says what came and what is allowed."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 
 __all__ = [
     "check_choice",
     "check_integer",
+    "check_length",
     "check_positive",
     "check_probability",
 ]
@@ -24,6 +25,12 @@ def check_integer(name: str, value: object, minimum: int) -> None:
     """Raise ValueError unless `value` is an integer of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < minimum:
         raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
+
+
+def check_length(name: str, value: object, length: int) -> None:
+    """Raise ValueError unless `value` is a sequence of `length` entries."""
+    if not isinstance(value, Sequence) or len(value) != length:
+        raise ValueError(f"{name} must have {length} entries, got {value!r}")
 
 
 def check_positive(name: str, value: object) -> None:

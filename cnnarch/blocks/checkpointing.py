@@ -42,7 +42,7 @@ class Stage(nn.Sequential):
     A block that has a `grad_checkpointing` of its own decides for itself.
 
     Args:
-        *blocks: called "0", "1", ... whatever stands before them, so that a checkpoint fits a
+        *blocks: called "0", "1", ... whatever is before them, so that a checkpoint fits a
             network whose stage begins without a pool.
         **opening: modules that run before the blocks, by name: `pool=nn.MaxPool2d(3, 2)`.
 

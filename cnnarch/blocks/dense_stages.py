@@ -21,7 +21,7 @@ def dense_stages(
 ) -> tuple[list[Stage], int]:
     """Make the stages, and say how many channels the last one gives.
 
-    The last stage ends with the BN and ReLU that stand before the classifier.
+    The last stage ends with the BN and ReLU that are before the classifier.
 
     Args:
         channels: channels of the stem's map.

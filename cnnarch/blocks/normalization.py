@@ -18,7 +18,7 @@ class LRN(nn.Module):
     with alpha = 1e-4 and n = 5 is `LRN(5, alpha=1e-4 / 5)`.
 
     Args:
-        n: number of channels in the sum, odd, so that as many stand on either side.
+        n: number of channels in the sum, odd, so that as many are on either side.
         alpha: factor on the sum of squares.
         beta: exponent.
         k: what is added to the sum.

@@ -11,6 +11,7 @@ from cnnarch.cli.models import show_figures
 from cnnarch.cli.tables import show_table
 from cnnarch.facts.cards import ModelCard
 from cnnarch.facts.sheets import aliases
+from cnnarch.facts.suggestions import suggest
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -108,7 +109,7 @@ def _options(words: Sequence[str], command: str, card: ModelCard | None = None) 
     from cnnarch.training import default_recipe, find_recipe
 
     files, flags = _apart([_underscored(word) for word in words])
-    words = [*files, *flags]  # flags win wherever they stand
+    words = [*files, *flags]  # flags win wherever they are
     without_recipe = _training_parser(command)
     # Nothing would come after --print_config, and this parser does not know the recipe yet.
     unprinted = [word for word in words if not word.startswith("--print")]
@@ -176,7 +177,7 @@ def _underscored(word: str) -> str:
 
 
 def _usual_folder(networks: str, data: str) -> str:
-    """Where a run goes if nobody says where; data may be folder:PATH."""
+    """Where a run goes by default; data may be folder:PATH."""
     words = re.sub(r"\W+", "-", data).strip("-")
     return f"runs/{networks}-{words}"
 
@@ -186,15 +187,14 @@ def _parsed(
 ) -> "Namespace":
     from jsonargparse import ArgumentError
 
-    from cnnarch.training.recipe import unknown_key
-
     try:
         return parser.parse_args(words, defaults=defaults)
     except ArgumentError as error:
         found = re.search(r"unrecognized arguments: --([\w.]+)|Option '(.+?)'", str(error))
         if found:
-            known = parser.get_defaults().keys()
-            raise ValueError(unknown_key(found[1] or found[2], known)) from error
+            key = found[1] or found[2]
+            hint = suggest(key, parser.get_defaults().keys())
+            raise ValueError(f"unknown key {key!r}; {hint}") from error
         if "Unexpected config" in str(error):
             message = "the file named with --config must hold keys and values, as in num_epochs: 5"
             raise ValueError(message) from error

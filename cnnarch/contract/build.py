@@ -1,6 +1,5 @@
 """How a builder makes its network: check the options, construct, load, remember."""
 
-import difflib
 from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Union
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.facts.builders import option_parameters
+from cnnarch.facts.suggestions import suggest
 
 if TYPE_CHECKING:
     from cnnarch.weights import Weights
@@ -56,6 +56,4 @@ def build(
 def _check_options(name: str, given: Mapping[str, Any], known: list[str]) -> None:
     for option in given:
         if option not in known:
-            nearest = difflib.get_close_matches(option, known, n=1, cutoff=0.4)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"it has {', '.join(known)}"
-            raise TypeError(f"{name}() has no option {option!r}; {hint}")
+            raise TypeError(f"{name}() has no option {option!r}; {suggest(option, known)}")

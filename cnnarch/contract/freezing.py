@@ -91,5 +91,5 @@ def trunk_of(model: nn.Module) -> Trunk:
 
 
 def paths_of(model: Trunk) -> list[str]:
-    """Where the stem and the stages stand in a network."""
+    """Module paths of the stem and the stages of a network."""
     return ["stem", *(f"stages.{i}" for i in range(len(model.stages)))]

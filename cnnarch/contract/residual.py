@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from cnnarch.blocks._checks import check_integer
+from cnnarch.blocks._checks import check_integer, check_length
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.contract.classifier import ImageClassifier
 
-__all__ = ["MakeBlock", "ResidualNetwork", "Template"]
+__all__ = ["MakeBlock", "ResidualNetwork", "Template", "group_width_at"]
 
 MakeBlock = Callable[[int, int, int], Any]
 """Makes a module with `out_channels` from input channels, width and stride."""
@@ -26,6 +26,30 @@ class Template(NamedTuple):
 
     cardinality: int
     group_width: int
+
+
+def group_width_at(channels: int, first: int, group_width: int | None) -> int | None:
+    """Channels of a group in blocks of width `channels`: as many times more as the blocks'.
+
+    Args:
+        channels: width of ResNet's bottleneck in the stage.
+        first: width of ResNet's bottleneck in the first stage.
+        group_width: channels of a group there; None leaves them to the block.
+
+    Raises:
+        ValueError: they are not a whole number.
+    """
+    if group_width is None:
+        return None
+    check_integer("group_width", group_width, 1)
+    width, rest = divmod(group_width * channels, first)
+    if rest:
+        exact = group_width * channels / first
+        raise ValueError(
+            f"group_width {group_width} at width {first}, scaled to width {channels}, "
+            f"must be whole, got {exact:g}"
+        )
+    return width
 
 
 class ResidualNetwork(ImageClassifier):
@@ -46,7 +70,7 @@ class ResidualNetwork(ImageClassifier):
         (N, in_channels, H, W) -> (N, num_classes)
 
     Raises:
-        ValueError: `depths` does not name as many stages as `widths`, or an empty one.
+        ValueError: `widths` or `depths` has not one entry a stage, or a stage is empty.
     """
 
     def __init__(
@@ -62,8 +86,8 @@ class ResidualNetwork(ImageClassifier):
         num_classes: int,
         dropout: float = 0.0,
     ) -> None:
-        if len(depths) != len(widths):
-            raise ValueError(f"depths must name {len(widths)} stages, got {len(depths)}")
+        check_length("widths", widths, len(names) - 1)
+        check_length("depths", depths, len(names) - 1)
         *_, last = (m for m in stem.modules() if isinstance(m, nn.Conv2d))
         channels = last.out_channels
         stages: list[Stage] = []

@@ -59,7 +59,7 @@ def embed(
         ValueError: no images, a file that cannot be read, images of several sizes, a network
             that does not say how images are prepared, or an `output` that holds the features
             of other images or of another network.
-        TypeError: something that is no image, or a network that cannot be cut before its
+        TypeError: something that is not an image, or a network that cannot be cut before its
             classifier.
         FileNotFoundError: there is no such file or folder.
 

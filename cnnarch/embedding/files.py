@@ -158,7 +158,7 @@ class FileRows(Rows):
                 "unreadable": self.unreadable,
             }
             part.close()
-            self.output.unlink(missing_ok=True)  # its rows must not stand beside other facts
+            self.output.unlink(missing_ok=True)  # its rows must not be beside other facts
             self.facts.write_text(json.dumps(facts) + "\n")
             self.part.replace(self.output)
             self.journal.unlink()

@@ -36,7 +36,7 @@ class Batch(NamedTuple):
 
 
 class Source(Protocol):
-    """Images to be had once, in an order; `total` is their number if it is known."""
+    """Images that can be read once, in an order; `total` is their number if it is known."""
 
     total: int | None
 

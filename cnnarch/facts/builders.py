@@ -16,7 +16,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {}
 def builder(function: Builder) -> Builder:
     """Register a function as the builder of a network.
 
-    Its family is the file it stands in, whose fact sheet is the TOML file beside it. Its
+    Its family is the file it is in, whose fact sheet is the TOML file beside it. Its
     signature becomes that of the class it returns, whose keyword-only arguments are the options,
     so `help` and editors show them.
 

@@ -1,9 +1,10 @@
 """The schema of fact sheets: `sheet_faults` says what is wrong with one, by file and key."""
 
-import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
+
+from cnnarch.facts.suggestions import suggest
 
 __all__ = ["FAMILY_KEYS", "FIGURES", "LIBRARIES", "alias_faults", "sheet_faults"]
 
@@ -182,7 +183,7 @@ class _Check:
         good = {}
         for key, value in table.items():
             if key not in known:
-                self.faults.append(f"{where}unknown key {key!r}{_nearest(key, known)}")
+                self.faults.append(f"{where}unknown key {key!r}; {suggest(key, list(known))}")
             elif not known[key].holds(value):
                 self.faults.append(f"{where}{key} must be {known[key].words}, got {value!r}")
             else:
@@ -209,7 +210,7 @@ class _Check:
                 if name not in networks:
                     self.faults.append(f"{key}: {name!r} is not a network of this family")
         if "aliases" in sheet and "usual" not in sheet:
-            self.faults.append("aliases: usual is missing, the network that they stand for")
+            self.faults.append("aliases: usual is missing, the network that they mean")
         for name in networks:
             if name in sheet:
                 self.network(name, sheet[name], sheet)
@@ -281,8 +282,8 @@ class _Check:
             options = self.named["options"].get(options, {})
         for option in options:
             if option not in known:
-                hint = _nearest(option, known)
-                self.faults.append(f"{at}.options: {name} has no option {option!r}{hint}")
+                hint = suggest(option, list(known))
+                self.faults.append(f"{at}.options: {name} has no option {option!r}; {hint}")
 
     def paper(self, at: str, paper: Any) -> None:
         if paper:
@@ -294,16 +295,11 @@ class _Check:
     def refer(self, at: str, table: str, key: str) -> None:
         self.used.add((table, key))
         if key not in self.named[table]:
-            hint = _nearest(key, self.named[table])
-            self.faults.append(f"{at}: there is no {table}.{key}{hint}")
+            hint = suggest(key, list(self.named[table]))
+            self.faults.append(f"{at}: there is no {table}.{key}; {hint}")
 
     def unused(self) -> None:
         for table, values in self.named.items():
             for key in values:
                 if (table, key) not in self.used:
                     self.faults.append(f"{table}.{key} is used by no network")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {nearest[0]!r}?" if nearest else f"; there are {', '.join(known)}"

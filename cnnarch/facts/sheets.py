@@ -62,8 +62,8 @@ class Sheet(NamedTuple):
         idea: a few sentences that a student can follow.
         recipe: how the family is trained by default, as keys of a recipe; those under "on" are
             for one data set.
-        usual: the network that the family's aliases stand for.
-        benchmarked: networks that stand for the family in benchmarks against other libraries.
+        usual: the network that the family's aliases mean.
+        benchmarked: networks that represent the family in benchmarks against other libraries.
         aliases: names that the command takes for `usual`.
         networks: facts by builder.
     """
@@ -129,7 +129,7 @@ def make_card(name: str, weights: tuple[str, ...] = ()) -> ModelCard:
 
 @cache
 def aliases() -> dict[str, str]:
-    """The network that each alias of a family stands for."""
+    """The network that each alias of a family means."""
     sheets = [read_sheet(family) for family in families()]
     return {alias: str(sheet.usual) for sheet in sheets for alias in sheet.aliases}
 

@@ -114,7 +114,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def difference(actual: Tensor, expected: Tensor) -> float:
-    """The largest, of the largest value expected; infinite where it says nothing.
+    """The largest, relative to the largest value expected; infinite where it says nothing.
 
     Where nothing but 0 was expected, every difference is infinite.
     """
@@ -126,7 +126,7 @@ def difference(actual: Tensor, expected: Tensor) -> float:
 
 
 def spread(logits: Tensor) -> float:
-    """How much the logits vary from image to image, of the largest."""
+    """How much the logits vary from image to image, relative to the largest."""
     scale = logits.abs().max().item()
     return (logits - logits[:1]).abs().max().item() / scale if scale else 0.0
 

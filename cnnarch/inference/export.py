@@ -44,7 +44,7 @@ def export(
     """Write a network to a file, in eval mode, and check it against the network.
 
     The batch is always free. The file is run on other batches than it was traced with, and on
-    other image sizes where they are free, before the call returns; it stands at `path` only if all
+    other image sizes where they are free, before the call returns; it is at `path` only if all
     outputs agree. Name, categories and pre-processing of the network are stored in it.
 
     - "onnx" (.onnx): one file, for ONNX Runtime and many others. Needs `cnnarch[export]`.
@@ -64,7 +64,7 @@ def export(
             and width are not free, which then are the example's.
         dynamic_size: whether height and width are free; None means all of cnnarch's networks but
             the Mixers and those with TensorFlow's padding ("same").
-        tolerance: largest difference allowed, of the largest output.
+        tolerance: largest difference allowed, relative to the largest output.
 
     Returns:
         The path.
@@ -72,7 +72,7 @@ def export(
     Raises:
         ValueError: no such format, another suffix, a network that is not in float32 or cannot be
             traced.
-        TypeError: an example is needed, or is no batch of images.
+        TypeError: an example is needed, or is not a batch of images.
         FileNotFoundError: the folder is not there.
         ImportError: a package is missing.
         ExportError: the outputs differ; nothing is left behind.

@@ -56,7 +56,7 @@ def fuse(model: Module, preprocessing: Preprocessing | None = None) -> Module:
 
     A BatchNorm goes into the convolution before it, the linear layer before it, or the
     convolution after it, where the result is the same: the layer is used once, nothing else reads
-    what stands between them, and a convolution after it does not pad with zeros (unless the shift
+    what is between them, and a convolution after it does not pad with zeros (unless the shift
     is zero). Folded norms become `nn.Identity`, so that every layer keeps its name, and the copy
     is of the model's own class. Weights are computed in float64.
 
@@ -74,7 +74,7 @@ def fuse(model: Module, preprocessing: Preprocessing | None = None) -> Module:
 
     Raises:
         TypeError: `preprocessing` is not a `Preprocessing`.
-        ValueError: the model cannot be traced, or its first layer is no convolution of as many
+        ValueError: the model cannot be traced, or its first layer is not a convolution of as many
             channels as `preprocessing` has.
 
     >>> import cnnarch
@@ -150,7 +150,7 @@ class _Tracer(fx.Tracer):
 
 
 class _Calls:
-    """Which layer of a network reads what, and what is to stand in the place of some."""
+    """Which layer of a network reads what, and what replaces some of them."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model

@@ -59,15 +59,16 @@ def optimize(
             plain network, which is among the candidates always.
         calibration: for int8: images, or batches of images (or of images and labels), prepared
             as for the network; some hundreds.
-        tolerance: the largest difference allowed, of the largest logit: 1e-4 in float32, 3e-2 in
-            bfloat16. For int8 the share of the calibration images whose top class may change, 0.05.
+        tolerance: the largest difference allowed, relative to the largest logit: 1e-4 in float32,
+            3e-2 in bfloat16. For int8 the share of the calibration images whose top class may
+            change, 0.05.
         budget_s: seconds; a candidate that would probably not fit in what is left is not tried.
 
     Returns:
         What is called like the network: `Optimized`.
 
     Raises:
-        TypeError: the model is no module or does not give a Tensor, or the example is no Tensor.
+        TypeError: the model is not a module or gives no Tensor, or the example is not a Tensor.
         ValueError: another argument is not as above, the engine asked for is not here, or the
             network gives NaN for the example.
         RuntimeError: the engine asked for failed, or its output was not right.
@@ -233,7 +234,7 @@ class _Trial:
         assert first is not None
         assert second is not None
         seconds = min(2.0, self.request.budget_s / 20)
-        spare = (self.end - time.perf_counter()) / 4  # the others shall have their try
+        spare = (self.end - time.perf_counter()) / 4  # the others are to have their try
         times = alternate(_call(first, example), _call(second, example), seconds, spare)
         best.times += times[0]
         entry.times += times[1]

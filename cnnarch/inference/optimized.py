@@ -27,7 +27,7 @@ _adopting = threading.Lock()
 def _count_fork() -> None:
     global _forks, _adopting
     _forks += 1
-    _adopting = threading.Lock()  # nobody is left to open the parent's
+    _adopting = threading.Lock()  # no thread is left to open the parent's
     _abandoned.extend(each._runner for each in _living)
 
 
@@ -88,7 +88,7 @@ class Optimized:
     def close(self) -> None:
         """Give back the engine's memory once the calls of other threads have ended.
 
-        Further calls raise. Closing twice is no mistake.
+        Further calls raise. It may be closed twice.
         """
         if self._forks != _forks:  # before its first call in a fork: the engine is the parent's
             self._closed = True

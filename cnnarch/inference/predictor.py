@@ -74,9 +74,9 @@ class Predictor:
         num_threads: that decode; None takes one for each processor.
 
     Raises:
-        ValueError: nobody says how images are prepared, the number of names is not that of
+        ValueError: it is not known how images are prepared, the number of names is not that of
             the classes, or an option is out of range.
-        TypeError: `model` cannot be called, or `preprocessing` is no `Preprocessing`.
+        TypeError: `model` cannot be called, or `preprocessing` is not a `Preprocessing`.
 
     >>> import cnnarch, torch
     >>> preprocessing = cnnarch.weights.Preprocessing(32, 32, mean=(0.5,), std=(0.25,))
@@ -144,8 +144,8 @@ class Predictor:
             progress: show a bar; None shows it in a terminal.
 
         Raises:
-            ValueError: no images, or an array that is no image for this network.
-            TypeError: something that is no image.
+            ValueError: no images, or an array that is not an image for this network.
+            TypeError: something that is not an image.
             FileNotFoundError: a path that is given alone is not there.
         """
         if isinstance(images, dict):

@@ -97,7 +97,7 @@ def load_optimized(
     if not (rebuild and kept) or precision == "int8":
         raise ValueError(f"{folder} cannot be used here: {changed}; optimize the network again")
     wanted, allowed = report.precision, report.tolerance
-    if wanted == "int8":  # which was not to be had then, and cannot be now
+    if wanted == "int8":  # which did not work then, and cannot now
         wanted, allowed = precision, PRECISIONS[precision]
     new = optimize(model, example, precision=wanted, tolerance=allowed, budget_s=budget_s)
     new.report = replace(new.report, notes=(*new.report.notes, f"Optimized anew: {changed}."))

@@ -6,6 +6,7 @@ from typing import NamedTuple, Unpack
 
 from torch import Tensor, nn
 
+from cnnarch.blocks._checks import check_integer, check_length
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.inception import AuxiliaryHead, Inception, inception_conv
@@ -106,6 +107,10 @@ class GoogLeNet(ImageClassifier):
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.
+
+    Raises:
+        ValueError: `stages` are not three of a block or more, the second of five if it has
+            auxiliary heads.
     """
 
     def __init__(
@@ -121,6 +126,7 @@ class GoogLeNet(ImageClassifier):
     ) -> None:
         kernel_size, stride = (3, 1) if small_images else (7, 2)
         stem = inception_conv(in_channels, 64, kernel_size, stride, norm=form.norm)
+        check_length("stages", stages, 3)
         third, fourth, fifth = stages
         parts = [
             _conv2(form, pool=not small_images),
@@ -136,6 +142,7 @@ class GoogLeNet(ImageClassifier):
         super().__init__(stem, parts, head, names=NAMES, min_input_size=pixels)
         self.aux_logits = aux_logits
         if aux_logits:
+            check_length("rows of inception_4 with auxiliary heads", fourth, 5)
             row_4a, _4b, _4c, row_4d, _4e = fourth
             self.aux1 = _auxiliary(form, row_4a.out_channels, num_classes)
             self.aux2 = _auxiliary(form, row_4d.out_channels, num_classes)
@@ -172,6 +179,7 @@ def _lrn() -> LRN:
 
 
 def _inceptions(form: Form, pool: int, in_channels: int, rows: tuple[Row, ...]) -> Stage:
+    check_integer("depth of a stage", len(rows), 1)
     stage = Stage(pool=_max_pool(pool))
     for row in rows:
         block = Inception(in_channels, *row, norm=form.norm, kernel_size5=form.kernel_size5)

@@ -29,7 +29,7 @@ class Row(NamedTuple):
     c3: tuple[int, int]  # "#3x3 reduce", "#3x3"
     double: tuple[int, int]  # "double #3x3 reduce", "double #3x3"
     pool: Literal["avg", "max"]
-    proj: int  # 0 stands for "pass through"
+    proj: int  # 0 means "pass through"
 
 
 ROW_3A = Row(1, 64, (64, 64), (64, 96), "avg", 32)

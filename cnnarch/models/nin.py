@@ -25,7 +25,7 @@ class Mlpconv(NamedTuple):
         stride: step of the convolution.
         padding: of the convolution, in pixels.
         pool: 3x3 pool of stride 2 before it; None in the first row.
-        dropout: whether dropout stands between the two.
+        dropout: whether dropout is between the two.
     """
 
     widths: tuple[int, ...]

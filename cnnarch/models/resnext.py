@@ -5,7 +5,7 @@ from typing import Unpack
 from cnnarch.blocks.residual import Bottleneck
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.classifier import ModelOptions
-from cnnarch.contract.residual import ResidualNetwork, Template
+from cnnarch.contract.residual import ResidualNetwork, Template, group_width_at
 from cnnarch.facts.builders import builder
 from cnnarch.models import resnet
 
@@ -46,7 +46,8 @@ class ResNeXt(ResidualNetwork):
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.
 
     Raises:
-        ValueError: `depths` does not name four stages of a block or more.
+        ValueError: `depths` does not name four stages of a block or more, or a group has not a
+            whole number of channels.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class ResNeXt(ResidualNetwork):
         small_images: bool = False,
     ) -> None:
         def block(in_channels: int, channels: int, stride: int) -> Bottleneck:
-            width = group_width * channels // widths[0]
+            width = group_width_at(channels, widths[0], group_width)
             return Bottleneck(in_channels, channels, stride, groups=cardinality, group_width=width)
 
         super().__init__(

@@ -14,7 +14,7 @@ from cnnarch.blocks.residual import Bottleneck, Residual
 from cnnarch.blocks.squeeze_excite import SE
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.classifier import ModelOptions
-from cnnarch.contract.residual import ResidualNetwork, Template
+from cnnarch.contract.residual import ResidualNetwork, Template, group_width_at
 from cnnarch.facts.builders import builder
 from cnnarch.models import resnet
 from cnnarch.models.resnet_cifar import RESNET_110, CifarResNet, CifarResNetOptions
@@ -86,8 +86,8 @@ class SEResNet(ResidualNetwork):
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.
 
     Raises:
-        ValueError: `depths` does not name four stages of a block or more, or the block has no
-            1x1 to stride in.
+        ValueError: `depths` does not name four stages of a block or more, a group has not a
+            whole number of channels, or the block has no 1x1 to stride in.
     """
 
     def __init__(
@@ -115,13 +115,12 @@ class SEResNet(ResidualNetwork):
         def make(in_channels: int, channels: int, stride: int) -> Residual | Bottleneck:
             if issubclass(block, Residual):
                 return block(in_channels, channels, stride, attention=attention)
-            doubled = channels // widths[0]  # 1, 2, 4 and 8 times conv2_x
             return block(
                 in_channels,
                 channels,
                 stride,
                 groups=groups,
-                group_width=None if group_width is None else group_width * doubled,
+                group_width=group_width_at(channels, widths[0], group_width),
                 stride_in_1x1=stride_in_1x1,
                 attention=attention,
             )

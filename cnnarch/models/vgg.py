@@ -34,7 +34,7 @@ MakeNorm = Callable[[int], nn.Module]
 
 
 class Row(NamedTuple):
-    """What stands between two pools in Table 1.
+    """What is between two pools in Table 1.
 
     Args:
         depth: number of convolutions.

@@ -29,7 +29,7 @@ def assert_stage_shapes(
     Args:
         model: any module of images.
         expected: output shape without the batch, by path ("stages.0.1"). A shape (C, 1, 1)
-            also stands for the flattened (C,).
+            also means the flattened (C,).
         input_size: `(C, H, W)` in pixels; None means the size on the network's card.
     """
     found = stage_shapes(model, input_size)
@@ -42,13 +42,14 @@ def assert_stage_shapes(
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
     """Fail unless outputs agree to `tolerance` of scale and have a spread worth comparing.
 
-    Scale is the largest absolute value expected. Outputs that hardly vary would agree whatever
-    the network did; `calibrate` gives an untrained network a spread.
+    Scale is the largest absolute value expected. Outputs that vary by no more than is allowed
+    would agree with a constant; `calibrate` gives an untrained network a spread.
     """
     assert actual.shape == expected.shape, (
         f"shape {tuple(actual.shape)}, not {tuple(expected.shape)}"
     )
     assert expected.isfinite().all(), "expected values are not finite"
-    assert expected.std() > 1e-3, f"the spread is {expected.std():.1e}: nothing is compared"
-    difference = ((actual - expected).abs().max() / expected.abs().max()).item()
+    scale, spread = expected.abs().max(), expected.std(correction=0)
+    assert spread > tolerance * scale, f"the spread is {spread:.1e}: nothing is compared"
+    difference = ((actual - expected).abs().max() / scale).item()
     assert difference <= tolerance, f"off by {difference:.1e} of scale, allowed {tolerance:.1e}"

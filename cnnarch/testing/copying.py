@@ -80,7 +80,7 @@ def check_meta_device(model: ImageClassifier) -> None:
         twin = evaluation_copy(model).to("meta")
         kinds = {tensor.device.type for tensor in twin.state_dict().values()}
         shape = tuple(twin(example_images(twin, 2, small_side(twin)).to("meta")).shape)
-    assert kinds == {"meta"}, f"tensors stand on {', '.join(sorted(kinds))}"
+    assert kinds == {"meta"}, f"tensors are on {', '.join(sorted(kinds))}"
     assert shape == (2, twin.num_classes), f"logits have shape {shape}"
 
 

@@ -93,15 +93,15 @@ def random_shift_and_flip(
     return padded[which, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
-def random_resized_crop(images: Tensor, least: float, draw: Callable[[], Tensor]) -> Tensor:
-    """Cut out rectangles of `least` to all of the area and scale them to the images' size.
+def random_resized_crop(images: Tensor, min_area: float, draw: Callable[[], Tensor]) -> Tensor:
+    """Cut out rectangles of `min_area` to all of the area and scale them to the images' size.
 
     Args:
         images: (N, C, H, W) of uint8.
-        least: smallest share of the area.
+        min_area: smallest share of the area.
         draw: gives N numbers in [0, 1).
     """
-    area = least + (1 - least) * draw()
+    area = min_area + (1 - min_area) * draw()
     low, high = (torch.tensor(r).log() for r in RATIO)
     ratio = (low + (high - low) * draw()).exp()
     wide, tall = ((area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1))

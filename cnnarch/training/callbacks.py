@@ -81,7 +81,7 @@ class Bar(RichProgressBar):
     """A progress bar with the time left, and loss and accuracy of the last step."""
 
     def get_metrics(self, _trainer: Trainer, task: LightningModule) -> dict[str, Any]:
-        """Figures that stand beside the bar."""
+        """Figures shown beside the bar."""
         assert isinstance(task, TrainingTask)
         figures = {name: float(value) for name, value in task.latest.items()}
         # A loss that grows without end would take the bar's room.

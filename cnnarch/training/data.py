@@ -236,7 +236,7 @@ class ImageData(NamedTuple):
             model: its pretrained weights decide how images are scaled, if it has any, and its
                 `min_input_size` how large they must be.
             image_resolution: side in pixels; None takes that of the weights, or the images'
-                own, or the least that the network accepts if that is more.
+                own, or the smallest that the network accepts if that is more.
         """
         least = getattr(model, "min_input_size", 1)
         own = getattr(model, "preprocessing", None) or self.preprocessing

@@ -256,7 +256,7 @@ def read_folder(folder: Path, size: int, channels: int, hold_out: bool = True) -
     """A folder of images for each class, in `folder` or in its train and test.
 
     The latter may be called val, valid or validation. Without a test folder a fifth of
-    each class is held out, drawn by the files' names, or all images stand in both splits.
+    each class is held out, drawn by the files' names, or all images are in both splits.
 
     Raises:
         ValueError: the folder is missing, has fewer than two classes or one with too few
@@ -302,7 +302,7 @@ def _draw(folder: Path, file: Path) -> bytes:
 
 
 def _number(name: str) -> bytes:
-    """By chance, but for a file always the same, whatever stands beside it."""
+    """By chance, but for a file always the same, whatever is beside it."""
     return hashlib.sha256(name.encode()).digest()
 
 
@@ -317,7 +317,7 @@ def _labelled_files(
     files: FilesByClass, classes: Sequence[str], size: int, channels: int
 ) -> tuple[Pixels, Tensor]:
     found = [(path, i) for i, name in enumerate(classes) for path in files.get(name, [])]
-    # By chance, so that whoever looks at the first few sees all classes.
+    # By chance, so that the first few show all classes.
     found.sort(key=lambda each: _number(f"{classes[each[1]]}/{each[0].name}"))
     paths, labels = [path for path, _ in found], [label for _, label in found]
     return FilePixels.read(paths, channels, Preprocessing(size, size)), torch.tensor(labels)

@@ -1,6 +1,5 @@
 """Recipes: everything that a training run is told besides the network and the data."""
 
-import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
@@ -12,8 +11,9 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from cnnarch.blocks._checks import check_choice
 from cnnarch.blocks.initialization import RULES
+from cnnarch.facts.suggestions import suggest
 
-__all__ = ["Recipe", "unknown_key"]
+__all__ = ["Recipe"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +29,12 @@ class Recipe:
         freeze: what stays as it is, running statistics too: true for all but the head, the name
             of a stage, such as conv4_x, for all up to it, false for nothing.
         image_resolution: side of the input in pixels; None takes the images' own, or the
-            least that the network accepts if that is more. Of a folder's images the command
+            smallest that the network accepts if that is more. Of a folder's images the command
             takes the side that the network was made for.
         grayscale: true for one channel, false for three, None for the images' own, which in
             folders is three.
         num_epochs: passes over the training images.
-        num_steps: length in optimizer steps instead, rounded to whole epochs.
+        num_steps: length in optimizer steps instead, rounded to whole epochs, at least one.
         batch_size: images a step, over all processes together.
         optimizer: what moves the weights.
         learning_rate: the highest of the schedule.
@@ -57,7 +57,7 @@ class Recipe:
             In step n, counted from 0, it is (1 + n) / (10 + n) where that is less, as in
             TensorFlow, so that what a short run began with is forgotten.
         crop_padding: shift by up to so many pixels, at the images' own size.
-        resized_crop: least share of the area that random crops keep; 0 does not crop.
+        resized_crop: smallest share of the area that random crops keep; 0 does not crop.
         flip: whether half of the images are mirrored.
         randaugment: magnitude, up to 30, of RandAugment's two operations; 0 for none.
         erasing: probability of blanking a rectangle.
@@ -183,7 +183,9 @@ class Recipe:
         """
         unknown = values.keys() - cls.__dataclass_fields__.keys()
         if unknown:
-            raise ValueError(unknown_key(min(unknown), cls.__dataclass_fields__))
+            wrong = min(unknown)
+            hint = suggest(wrong, list(cls.__dataclass_fields__))
+            raise ValueError(f"unknown key {wrong!r}; {hint}")
         try:
             return cls(**cls.parser().parse_object(values).as_dict())
         except ArgumentError as error:
@@ -194,7 +196,7 @@ class Recipe:
         """Read a YAML file.
 
         Raises:
-            ValueError: it is no YAML, or holds a wrong key or value; the message names it.
+            ValueError: it is not YAML, or holds a wrong key or value; the message names it.
         """
         try:
             values = yaml.safe_load(Path(path).read_text())
@@ -231,14 +233,6 @@ def _allowed(number: float, low: float, high: float) -> str:
     if high < _MANY:
         return f"from {low} to {high}"
     return f"at most {high:,}" if number > high else f"at least {low}"
-
-
-def unknown_key(key: str, known: Iterable[str]) -> str:
-    """What to say of a key that is not among `known`."""
-    names = list(known)
-    nearest = difflib.get_close_matches(key, names, n=1)
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    return f"unknown key {key!r}; {hint}the keys are {', '.join(names)}"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from cnnarch.facts.builders import BUILDERS, families
 from cnnarch.facts.sheets import facts_of, read_sheet
+from cnnarch.facts.suggestions import suggest
 from cnnarch.training.recipe import Recipe
 
 __all__ = ["DATA_DEFAULTS", "default_recipe", "find_recipe", "list_recipes"]
@@ -66,11 +67,10 @@ def find_recipe(*names: str) -> Recipe:
             return default_recipe(owner, data)
         if data in DATA_DEFAULTS and owner in families():
             return _combined(read_sheet(owner).recipe, data)
-    listed = " or ".join(map(repr, sorted(names)))
-    raise ValueError(
-        f"there is no recipe {listed}; there are {', '.join(known)}, and every network and "
-        f"family with {', '.join(DATA_DEFAULTS)}, as in lenet-digits"
-    )
+    made = [f"{owner}-{data}" for owner in (*families(), *BUILDERS) for data in DATA_DEFAULTS]
+    every = f"and every network and family with {', '.join(DATA_DEFAULTS)}, as in lenet-digits"
+    hint = suggest(names[0], [*known, *made], [*known, every])
+    raise ValueError(f"there is no recipe {' or '.join(map(repr, names))}; {hint}")
 
 
 def default_recipe(network: str, data: str) -> Recipe:

@@ -32,7 +32,7 @@ TITLES = {
     "data": "What it learned from",
     "diagram": "How it is built",
 }
-"""Pictures of a run, in the order of the report, and what stands over them."""
+"""Pictures of a run, in the order of the report, and their headings."""
 INCH = 96  # pixels of a page
 
 STYLE = """

@@ -202,7 +202,7 @@ def _has_begun(folder: Path) -> bool:
 
 
 def _forget_unbegun(folder: Path, is_new: bool) -> None:
-    """Remove a run that saved nothing: whoever mends the mistake shall find none."""
+    """Remove a run that saved nothing, so that it can be started again."""
     if is_first_process() and not _has_begun(folder) and not _others(folder):
         _remove(folder)
         if is_new:

@@ -132,7 +132,7 @@ def shown(
             torch.tensor(v)[:, None, None] for v in (preprocessing.mean, preprocessing.std)
         )
         pixels = images * std + mean
-    elif images.min() < 0 or images.max() > 1:  # normalised nobody knows how: use the range
+    elif images.min() < 0 or images.max() > 1:  # normalised, it is not known how: use the range
         pixels = (images - images.min()) / (images.max() - images.min())
     # Of images with other than 3 channels the first is shown, in gray.
     pixels = pixels.clamp(0, 1)[:, : 3 if pixels.shape[1] == 3 else 1].permute(0, 2, 3, 1)

@@ -27,7 +27,7 @@ def confusion_matrix(
         classes: names of the classes.
 
     Raises:
-        ValueError: it is no square, or has not as many classes as names.
+        ValueError: it is not a square, or has not as many classes as names.
     """
     table = torch.as_tensor(counts).double()
     if table.dim() != 2 or table.shape[0] != table.shape[1]:

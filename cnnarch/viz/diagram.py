@@ -33,7 +33,7 @@ def diagram(model: ImageClassifier, input_size: tuple[int, int, int] | None = No
     """Stages from top to bottom, with what is in them, what they give and what they cost.
 
     Bars show each stage's share of all parameters and of all multiply-adds. Auxiliary heads,
-    which only training asks, stand below the head.
+    which only training uses, are below the head.
 
     Args:
         model: a network of this package, on any device.
@@ -56,7 +56,7 @@ def diagram(model: ImageClassifier, input_size: tuple[int, int, int] | None = No
     params, macs = (max(1, sum(getattr(r, name) for r in rows)) for name in ("params", "macs"))
     head = len(model.stages) + 2
     for y, row in enumerate(rows, 1):
-        if y <= head:  # auxiliary heads stand below it, where nothing leads
+        if y <= head:  # auxiliary heads are below it, where nothing leads
             _arrow(axes, y)
         _box(axes, y, row.name, row.contents, "#EAF2F8" if y < head else "#FDF3DF")
         axes.text(SHAPE, y, _sized(row.shape), fontsize=8, va="center")

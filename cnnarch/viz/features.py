@@ -1,6 +1,5 @@
 """What layers do: the maps that they give, and the filters that they have learned."""
 
-import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnarch.contract.modes import evaluating
+from cnnarch.facts.suggestions import suggest
 from cnnarch.viz._figure import (
     LabelledImages,
     Normalisation,
@@ -124,11 +124,8 @@ def layer_of(model: nn.Module, name: str) -> nn.Module:
     """A layer by its name; ValueError with the nearest names if there is none."""
     known = dict(model.named_modules())
     if not name or name not in known:
-        nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
         parts = [part for part, _ in model.named_children()]
-        hint = "near it are" if nearest else "the network's parts are"
-        listed = ", ".join(nearest or parts)
-        raise ValueError(f"there is no layer {name!r}; {hint} {listed}")
+        raise ValueError(f"there is no layer {name!r}; {suggest(name, list(known), parts)}")
     return known[name]
 
 

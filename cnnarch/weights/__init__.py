@@ -1,6 +1,6 @@
 """Anyone's weights in any network: exactly, safely, fast.
 
-`weights=` of every builder, `load` for a network that stands, `port` and `export` between
+`weights=` of every builder, `load` for a network that is built, `port` and `export` between
 libraries, a catalog of checkpoints, saving and sharing.
 
 Files are mapped into memory, so loading costs next to nothing and networks share their pages.

@@ -66,13 +66,13 @@ def parse_config(text: str | bytes, label: str) -> Config:
     """A config from JSON; `label` names it in errors.
 
     Raises:
-        WeightsError: it is no JSON or not a config.
+        WeightsError: it is not JSON or not a config.
     """
     try:
         facts = dict(json.loads(text))
         return _from_cnnarch(facts) if "builder" in facts else _from_timm(facts)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"{label} is no config of cnnarch or timm: {error}") from error
+        raise WeightsError(f"{label} is not a config of cnnarch or timm: {error}") from error
 
 
 def _from_cnnarch(facts: dict[str, Any]) -> Config:

@@ -4,7 +4,7 @@ __all__ = ["WeightsError"]
 
 
 class WeightsError(ValueError):
-    """Weights that cannot be had, cannot be read or do not fit the network.
+    """Weights that cannot be downloaded or read, or do not fit the network.
 
     The message says which file or address, what was expected and what came. The network that
     they were for is as it was.

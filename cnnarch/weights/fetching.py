@@ -33,7 +33,7 @@ def download(name: str, directory: str | os.PathLike[str], *, weights: str = "DE
         The folder.
 
     Raises:
-        WeightsError: there is no such checkpoint, or it cannot be had.
+        WeightsError: there is no such checkpoint, or it cannot be downloaded.
     """
     entry = find_weights(name, weights)
     if entry is None:
@@ -63,7 +63,7 @@ def fetch(entry: Weights) -> Path:
     """The file of an entry, fetched if it must be and compared with the known hash.
 
     Raises:
-        WeightsError: it cannot be had, or is not what it should be.
+        WeightsError: it cannot be downloaded, or is not what it should be.
     """
     scheme, _, rest = entry.url.partition(":")
     if scheme in ("https", "http"):

@@ -127,6 +127,7 @@ def _fault(path: Path, expected: str | None) -> str | None:
 def _unreachable(name: HubName, filename: str, error: Exception) -> str:
     reason = " ".join(str(error).split())
     return (
-        f"{filename} of {name} cannot be had ({type(error).__name__}: {reason:.400}). Without a "
-        "network, fetch it elsewhere with `cnnarch download` and pass the folder as weights"
+        f"{filename} of {name} cannot be downloaded ({type(error).__name__}: {reason:.400}). "
+        "Without a network, fetch it elsewhere with `cnnarch download` and pass the folder as "
+        "weights"
     )

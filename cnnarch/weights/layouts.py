@@ -132,7 +132,7 @@ def _rank(
 ) -> tuple[bool, int, int]:
     """How ill a layout of the right names suits.
 
-    First by what the library calls the network, then by the needs that a standing network
+    First by what the library calls the network, then by the needs that a built network
     cannot meet, then by all that are not met.
     """
     stranger = architecture is not None and not fnmatch.fnmatchcase(architecture, layout.builders)

@@ -50,7 +50,7 @@ class Fit:
 
 
 def load(model: nn.Module, source: Source, *, adapt: Adapt = "mean") -> LoadReport:
-    """Load a checkpoint, anyone's, into a network that stands.
+    """Load a checkpoint, anyone's, into a network that is built.
 
     Everything is read and checked before the first value changes. Parameters stay the same
     objects, so an optimizer goes on with them; device and dtype stay the network's.
@@ -62,7 +62,7 @@ def load(model: nn.Module, source: Source, *, adapt: Adapt = "mean") -> LoadRepo
             "repeat", or "random", which leaves it as it is.
 
     Raises:
-        WeightsError: the checkpoint cannot be had or does not fit, or needs an option that only
+        WeightsError: the checkpoint cannot be found or does not fit, or needs an option that only
             building can set; the network is then as it was.
 
     >>> import cnnarch
@@ -213,7 +213,7 @@ def _of_larger_kernel(tensor: Tensor, own: Tensor, model: nn.Module) -> bool:
 def _take(
     tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], ours: bool
 ) -> dict[str, Tensor]:
-    """Tensors as the network can hold them: its dtype, device and memory format, nobody else's."""
+    """Tensors as the network can hold them: its dtype, device and memory format, not shared."""
     taken, seen = {}, set()
     for name, tensor in tensors.items():
         old, storage = own[name], tensor.untyped_storage().data_ptr()

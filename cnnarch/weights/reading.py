@@ -44,11 +44,11 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     try:
         places = dict(json.loads(text)["weight_map"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise WeightsError(f"{index} is no index of shards: {error}") from error
+        raise WeightsError(f"{index} is not an index of shards: {error}") from error
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(map(str, places.values()))):
         if not is_plain(name) or not name.endswith(".safetensors"):
-            raise WeightsError(f"{index} names {name!r}, which is no file beside it")
+            raise WeightsError(f"{index} names {name!r}, which is not a file beside it")
         tensors |= read_safetensors(index.parent / name)[0]
     if tensors.keys() != places.keys():
         raise WeightsError(f"{index} and its shards do not hold the same tensors")

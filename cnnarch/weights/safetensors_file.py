@@ -40,7 +40,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     The tensors are private views of the file: pages are read when they are first used, and a
     change to one changes no other and not the file. The file must be replaced by renaming a new
-    one over it; whoever rewrites it in place changes every network that has it mapped.
+    one over it; rewriting it in place changes every network that has it mapped.
 
     Raises:
         WeightsError: the file breaks the format in any way.
@@ -70,7 +70,7 @@ def read_header(
             read(header_size), object_pairs_hook=_once_each, parse_constant=_no_constant
         )
     except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} is no safetensors file: its header: {error}") from error
+        raise WeightsError(f"{path} is not a safetensors file: its header: {error}") from error
     if not isinstance(header, dict):
         _refuse(path, "its header is not an object")
     metadata = header.pop("__metadata__", {})
@@ -119,13 +119,13 @@ def _tensor(data: memoryview, dtype: torch.dtype, shape: list[int], begin: int, 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name stands in it twice")
+        raise ValueError("a name is in it twice")
     return found
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _refuse(path: Path, why: str) -> NoReturn:
-    raise WeightsError(f"{path} is no safetensors file: {why}")
+    raise WeightsError(f"{path} is not a safetensors file: {why}")

@@ -41,7 +41,7 @@ class Checkpoint:
     Args:
         label: where they come from, for messages.
         tensors: by their names there.
-        ours: whether nobody else holds them, so that a network may take them over.
+        ours: whether nothing else holds them, so that a network may take them over.
         options: of the builder, as the catalog or the config says.
         layout: whose names they are, "auto" if that is to be found out.
         architecture: what the library of the layout calls the network.

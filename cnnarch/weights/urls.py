@@ -97,8 +97,8 @@ def _download_checked(url: str, path: Path, expected: str | None) -> None:
         except (OSError, HTTPException, ValueError) as error:
             fault = error
     raise WeightsError(
-        f"{url} cannot be had ({type(fault).__name__}: {fault}). It was to be kept as {path}; a "
-        "file fetched by other means can be passed as weights by its path"
+        f"{url} cannot be downloaded ({type(fault).__name__}: {fault}). It was to be kept as "
+        f"{path}; a file fetched by other means can be passed as weights by its path"
     ) from fault
 
 

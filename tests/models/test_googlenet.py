@@ -368,6 +368,22 @@ def test_dropout_is_40_percent_before_the_classifier() -> None:
         cnnarch.googlenet(dropout=1)
 
 
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        (ROWS[:2], r"stages must have 3 entries, got \(\(Row"),
+        (ROWS * 2, "stages must have 3 entries"),
+        (((ROW,), (), (ROW,)), "depth of a stage must be an integer of at least 1, got 0"),
+        (ROWS, "rows of inception_4 with auxiliary heads must have 5 entries"),
+    ],
+)
+def test_stages_that_do_not_fit_are_refused(
+    stages: tuple[tuple[Row, ...], ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        GoogLeNet(PUBLISHED, stages, aux_logits=True)
+
+
 def test_a_tiny_batch_of_digits_is_learned() -> None:
     """Without BatchNorm much hangs on how weights begin."""
     digits = load_digits()

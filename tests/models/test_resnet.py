@@ -189,8 +189,11 @@ def test_ones_own_depths_and_blocks_go_through_the_class() -> None:
 
 
 def test_depths_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="depths must name 4 stages, got 3"):
-        ResNet(Residual, (2, 2, 2))
+    for depths, said in (((2, 2, 2), r"\(2, 2, 2\)"), (2, "2")):
+        with pytest.raises(ValueError, match=f"depths must have 4 entries, got {said}"):
+            ResNet(Residual, depths)
+    with pytest.raises(ValueError, match=r"widths must have 4 entries, got \(8, 16\)"):
+        ResNet(Residual, (2, 2), (8, 16))
     with pytest.raises(ValueError, match="depth of a stage must be an integer of at least 1"):
         ResNet(Residual, (2, 0, 2, 2))
 

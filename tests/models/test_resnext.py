@@ -1,5 +1,6 @@
 """ResNeXt against its paper (Xie et al., 2016)."""
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 from torch import nn
 
 import cnnarch
+from cnnarch import ImageClassifier
 from cnnarch.blocks import Bottleneck
 from cnnarch.models.resnext import ResNeXt
+from cnnarch.models.se_resnet import SEResNet
 from cnnarch.testing import assert_parameters
 
 SMALL_FORMS = {
@@ -68,6 +71,13 @@ def test_one_group_as_wide_as_resnets_is_resnet() -> None:
     with torch.device("meta"):
         model = ResNeXt((3, 4, 6, 3), 1, 64)
         assert_parameters(model, 25_557_032)  # ResNet-50's
+
+
+@pytest.mark.parametrize("network", [ResNeXt, partial(SEResNet, Bottleneck)])
+def test_a_group_of_half_a_channel_is_refused(network: Callable[..., ImageClassifier]) -> None:
+    """3 channels in blocks of width 64 are 4.5 in those of width 96."""
+    with pytest.raises(ValueError, match=r"width 96, must be whole, got 4\.5"):
+        network((1, 1, 1, 1), 32, 3, (64, 96, 128, 256))
 
 
 def test_small_images_leave_a_map_of_4x4() -> None:

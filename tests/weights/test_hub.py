@@ -137,7 +137,7 @@ def test_a_file_that_was_tampered_with_in_the_cache_is_fetched_anew(
 
 
 def test_what_is_not_there_is_one_error_that_says_so(repository: Server) -> None:
-    with pytest.raises(WeightsError, match=r"hf-hub:owner/none cannot be had \(RepositoryNot"):
+    with pytest.raises(WeightsError, match=r"owner/none cannot be downloaded \(RepositoryNot"):
         cnnarch.resnet18(weights="hf-hub:owner/none")
     repository.repositories["owner/empty"] = {"README.md": b"x"}
     with pytest.raises(WeightsError, match=r"has none of model\.safetensors, pytorch_model\.bin"):
@@ -147,7 +147,7 @@ def test_what_is_not_there_is_one_error_that_says_so(repository: Server) -> None
 @pytest.mark.parametrize("status", [401, 403, 500])
 def test_a_hub_that_refuses_is_one_error(repository: Server, status: int) -> None:
     repository.statuses["owner/net"] = status
-    with pytest.raises(WeightsError, match="of hf-hub:owner/net cannot be had"):
+    with pytest.raises(WeightsError, match="of hf-hub:owner/net cannot be downloaded"):
         cnnarch.resnet18(weights="hf-hub:owner/net")
 
 
@@ -202,7 +202,7 @@ def test_offline_and_local_files_open_no_socket(
     assert errors(forks, code, repository, tmp_path, offline) == [""]
     assert errors(forks, local, repository, tmp_path, {}) == [""]
     missing, refused = errors(forks, code, repository, tmp_path / "empty", offline, {})
-    assert "WeightsError: config.json of hf-hub:owner/net cannot be had" in missing
+    assert "WeightsError: config.json of hf-hub:owner/net cannot be downloaded" in missing
     assert "a socket was opened" not in missing
     assert "a socket was opened" in refused  # the guard works
 

@@ -1,4 +1,4 @@
-"""Loading into a network that stands: all of it, exactly, or nothing."""
+"""Loading into a network that is built: all of it, exactly, or nothing."""
 
 import copy
 from pathlib import Path

@@ -74,7 +74,7 @@ class Source:
     """A network, and what several engines make of it on the way.
 
     Args:
-        model: in eval mode, and nobody else's.
+        model: in eval mode, used by nothing else.
         example: images like those that it is made ready for, on the model's device.
         threads: how many each engine may use.
         calibration: batches of images, for int8.
