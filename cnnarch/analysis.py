@@ -151,10 +151,9 @@ def _recorded(model: nn.Module, rows: list[SummaryRow]) -> Iterator[None]:
 
     def record(module: nn.Module, _: Any, output: Any) -> None:
         if isinstance(output, Tensor):
-            params = sum(p.numel() for p in module.parameters() if p.requires_grad)
-            shape = tuple(output.shape[1:])
-            row = SummaryRow(paths[module], type(module).__name__, shape, params, 0)
-            rows.append(row._replace(macs=_macs(module, output)))
+            own = [p.numel() for p in module.parameters(recurse=False) if p.requires_grad]
+            shape, macs = tuple(output.shape[1:]), _macs(module, output)
+            rows.append(SummaryRow(paths[module], type(module).__name__, shape, sum(own), macs))
 
     hooks = [module.register_forward_hook(record) for module in paths]
     try:

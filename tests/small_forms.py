@@ -12,11 +12,12 @@ import re
 from collections.abc import Callable
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from cnnarch import ImageClassifier
+from cnnarch import ImageClassifier, get_model
 from cnnarch.analysis import stage_shapes
 from cnnarch.testing import calibrate, example_images
 
@@ -74,6 +75,13 @@ def _enough_for(kinds_of: Callable[[ImageClassifier], set[str]]) -> dict[str, Bu
         if left[name] <= set().union(*(left[other] for other in left if other != name)):
             del left[name]
     return {name: small_forms()[name] for name in left}
+
+
+@lru_cache(maxsize=8)
+def without_memory(name: str, **options: Any) -> ImageClassifier:
+    """A network of the registry on the meta device; shared, so leave it as it is."""
+    with torch.device("meta"):
+        return get_model(name, **options)
 
 
 @lru_cache(maxsize=2)  # the networks of the registry together take 20 GB

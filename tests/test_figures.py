@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import pytest
-import torch
 
 import cnnarch
 from cnnarch.analysis import count_macs, count_parameters
@@ -12,6 +11,7 @@ from cnnarch.facts.cards import Form
 from cnnarch.facts.sheets import facts_of
 from cnnarch.inference import fuse
 from cnnarch.testing import assert_stage_shapes
+from tests.small_forms import without_memory
 
 
 class NamedForm(NamedTuple):
@@ -25,8 +25,7 @@ class NamedForm(NamedTuple):
         return "-".join([self.name, *options, str(self.form.input_size[-1])])
 
     def build(self) -> cnnarch.ImageClassifier:
-        with torch.device("meta"):
-            return cnnarch.get_model(self.name, **self.form.options)
+        return without_memory(self.name, **self.form.options)
 
 
 FORMS = [NamedForm(name, f) for name in cnnarch.list_models() for f in facts_of(name).forms]
@@ -55,8 +54,7 @@ def test_rows_of_the_paper_are_modules(family: str) -> None:
     names = cnnarch.list_models(family=family)
     modules: set[str] = set()
     for name in names:
-        with torch.device("meta"):
-            modules |= dict(cnnarch.get_model(name).named_modules()).keys()
+        modules |= dict(without_memory(name).named_modules()).keys()
     assert {path for name in names for path in facts_of(name).rows.values()} <= modules
 
 

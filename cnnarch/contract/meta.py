@@ -4,7 +4,7 @@ import copy
 from collections import OrderedDict
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = ["has_replaced_forward", "without_hooks", "without_memory"]
 
@@ -19,6 +19,8 @@ _HOOKS = (
     "_backward_hooks",
     "_backward_pre_hooks",
 )
+_KEEP_THE_SHAPE = (nn.modules.batchnorm._BatchNorm, nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU)
+"""Layers that take longer on the meta device than all others together, and change no shape."""
 
 
 def without_memory(model: Module) -> Module:
@@ -37,7 +39,13 @@ def without_memory(model: Module) -> Module:
     for module in copied.modules():
         if has_replaced_forward(module):
             del module.forward
+        if isinstance(module, _KEEP_THE_SHAPE):
+            vars(module)["forward"] = _as_it_is
     return copied.eval().float()  # as the images that pass through it
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
 
 
 def has_replaced_forward(module: nn.Module) -> bool:

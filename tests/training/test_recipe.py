@@ -21,6 +21,7 @@ from cnnarch.training import (
     list_recipes,
     load_data,
 )
+from tests.small_forms import without_memory
 
 
 def test_every_key_is_explained() -> None:
@@ -198,8 +199,7 @@ def test_a_networks_recipes_give_it_images_and_options_that_it_accepts(name: str
     """Of every network: its recipe's options exist and its images are large enough."""
     for data, own in SMALL_SETS.items():
         recipe = default_recipe(name, data)
-        with torch.device("meta"):
-            model = cnnarch.get_model(name, **recipe.model_options)
+        model = without_memory(name, **recipe.model_options)
         side = recipe.image_resolution or max(own, model.min_input_size)
         assert side >= model.min_input_size, f"{data}: {side}"
         if model.fixed_input_size:

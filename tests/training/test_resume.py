@@ -3,6 +3,7 @@
 import os
 import signal
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from cnnarch.training import History, ImageData, Machine, Recipe, TrainingStopped, fit
 from cnnarch.training.stage import StageRun
-from tests.training.conftest import Peaks
+from tests.training.conftest import Peaks, sides
 
 BASIC = Recipe(
     num_epochs=4,
@@ -55,6 +56,14 @@ def state(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
+@cache
+def uninterrupted(name: str) -> tuple[dict[str, Tensor], History]:
+    """Tensors and history of a whole run, which several tests compare with."""
+    model = small()
+    history = fit(model, sides(), RECIPES[name])
+    return state(model), history
+
+
 def stop_after(epochs: int) -> Any:
     def tell(row: dict[str, float]) -> None:
         if row["epoch"] == epochs + 1:
@@ -69,19 +78,18 @@ def test_a_resumed_run_ends_with_the_same_bits(
     data: ImageData, tmp_path: Path, name: str, epochs: int
 ) -> None:
     recipe = RECIPES[name]
-    whole = small()
-    expected = fit(whole, data, recipe, output=tmp_path / "whole")
+    a, expected = uninterrupted(name)
     with pytest.raises(KilledError):
-        fit(small(), data, recipe, output=tmp_path / "cut", tell=stop_after(epochs))
+        fit(small(), data, recipe, output=tmp_path, tell=stop_after(epochs))
     torch.manual_seed(99)
     resumed = small()
-    history = fit(resumed, data, recipe, output=tmp_path / "cut", resume=True)
-    a, b = state(whole), state(resumed)
+    history = fit(resumed, data, recipe, output=tmp_path, resume=True)
+    b = state(resumed)
     assert all(torch.equal(a[key], b[key]) for key in a)
     for key in expected:
         if key != "seconds":
             assert history[key] == expected[key], key
-    assert History.load(tmp_path / "cut" / "metrics.csv").rows == history.rows
+    assert History.load(tmp_path / "metrics.csv").rows == history.rows
 
 
 def test_the_best_epoch_is_known_in_a_folder_that_was_renamed(
@@ -137,10 +145,9 @@ def test_a_checkpoint_cut_short_does_not_replace_the_last_one(
         fit(small(), data, BASIC, output=tmp_path)
     (left,) = (tmp_path / "checkpoints").iterdir()
     assert torch.load(left, weights_only=True)["epoch"] == 0
-    whole, resumed = small(), small()
-    fit(whole, data, BASIC)
+    resumed = small()
     fit(resumed, data, BASIC, output=tmp_path, resume=True)
-    a, b = state(whole), state(resumed)
+    (a, _), b = uninterrupted("one-cycle with adam"), state(resumed)
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
@@ -190,10 +197,9 @@ def test_a_signal_in_a_stages_last_step_is_not_lost(data: ImageData, tmp_path: P
 
     with pytest.raises(TrainingStopped, match="SIGTERM in epoch 2"):
         fit(small(), data, recipe, output=tmp_path, tell=stop)
-    whole, resumed = small(), small()
-    fit(whole, data, recipe)
+    resumed = small()
     assert len(fit(resumed, data, recipe, output=tmp_path, resume=True).rows) == 4
-    a, b = state(whole), state(resumed)
+    (a, _), b = uninterrupted("two stages"), state(resumed)
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
@@ -205,8 +211,7 @@ def test_a_signal_saves_after_the_step_and_the_run_goes_on_to_the_same_bits(
 ) -> None:
     """An epoch has four steps: in the first epoch, at its end, in the second, at its end."""
     recipe = RECIPES[name]
-    whole, cut, resumed = small(), small(), small()
-    fit(whole, data, recipe)
+    cut, resumed = small(), small()
     steps = []
 
     def interrupt(module: nn.Module, *_: Any) -> None:
@@ -224,5 +229,5 @@ def test_a_signal_saves_after_the_step_and_the_run_goes_on_to_the_same_bits(
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
     history = fit(resumed, data, recipe, output=tmp_path, resume=True)
     assert history["epoch"] == [1, 2, 3, 4]
-    a, b = state(whole), state(resumed)
+    (a, _), b = uninterrupted(name), state(resumed)
     assert all(torch.equal(a[key], b[key]) for key in a)

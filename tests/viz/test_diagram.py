@@ -64,7 +64,7 @@ def test_every_network_fits_the_width_of_a_page(builder: Build) -> None:
     with torch.device("meta"):
         figure = viz.diagram(builder())
     assert figure.get_figwidth() <= 7
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     page = figure.bbox
     for text in figure.axes[0].texts:
         box = text.get_window_extent()

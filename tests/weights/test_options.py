@@ -148,13 +148,12 @@ def test_an_option_that_was_saved_as_none_still_loads(tmp_path: Path) -> None:
 # What is saved is what is rebuilt
 
 
-@pytest.mark.parametrize("name", cnnarch.list_models())
-def test_a_builder_makes_the_same_layers_of_the_options_it_recorded(name: str) -> None:
+def test_a_builder_makes_the_same_layers_of_the_options_it_recorded(model_name: str) -> None:
     with torch.device("meta"):
-        check_rebuilds(cnnarch.get_model(name))
-        if "small_images" in option_parameters(cnnarch.get_model_builder(name)):
+        check_rebuilds(cnnarch.get_model(model_name))
+        if "small_images" in option_parameters(cnnarch.get_model_builder(model_name)):
             options = {"small_images": True, "in_channels": 1, "num_classes": 0}
-            check_rebuilds(cnnarch.get_model(name, **options))
+            check_rebuilds(cnnarch.get_model(model_name, **options))
 
 
 def replaced_classifier(model: Any) -> None:

@@ -61,6 +61,12 @@ def test_every_network_comes_back_with_its_logits(
         # From the mapped file, whose numbers lie otherwise in memory, some processors round anew.
         assert_close(again(x), logits, 1e-4)
         assert_close(copy.deepcopy(again)(x), logits, 0.0)
+    other = cnnarch.from_pretrained(tmp_path, num_classes=7)
+    assert other.num_classes == 7
+    assert not any(tensor.is_meta for tensor in other.state_dict().values())
+    for name, tensor in other.state_dict().items():
+        if not name.startswith("head.classifier"):
+            assert torch.equal(tensor, model.state_dict()[name]), name
 
 
 def test_options_given_anew_go_before_those_saved(saved: Path) -> None:
