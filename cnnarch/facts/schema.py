@@ -110,7 +110,7 @@ PRINTED_KEYS = {
     "confirmed": FLAG,
 }
 ELSEWHERE = {**dict.fromkeys(LIBRARIES, TEXT), "options": TABLE}
-TWIN = {**ELSEWHERE, "arguments": TABLE, "tolerance": TOLERANCE, "note": TEXT}
+TWIN = {**ELSEWHERE, "arguments": TABLE, "params": COUNT, "tolerance": TOLERANCE, "note": TEXT}
 NEAR_TWIN = {**ELSEWHERE, "reason": TEXT, "hidden": FLAG}
 
 
