@@ -14,9 +14,9 @@ from torch import nn
 
 import cnnarch
 from benchmarks.measure import alternate, keep, ratio_of_medians
-from benchmarks.pairs import PAIRS
+from benchmarks.pairs import PAIRS, Pair
 
-TWINS = {pair.network: pair.twin for pair in PAIRS if pair.library == "torchvision"}
+TWINS = [pair for pair in PAIRS if pair.library == "torchvision"]
 
 
 def on_meta(name: str) -> dict[str, float | int]:
@@ -30,14 +30,13 @@ def on_meta(name: str) -> dict[str, float | int]:
     return {"seconds": statistics.median(seconds), "layers": layers}
 
 
-def against_torchvision(ours: str, theirs: str) -> float:
+def against_torchvision(pair: Pair) -> float:
     def build_theirs() -> nn.Module:
-        options = {"aux_logits": False} if theirs == "googlenet" else {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torchvision's GoogLeNet warns that it will change
-            return torchvision.models.get_model(theirs, **options)
+            return torchvision.models.get_model(pair.twin.name, **pair.without)
 
-    candidates = {"cnnarch": lambda: cnnarch.get_model(ours), "torchvision": build_theirs}
+    candidates = {"cnnarch": lambda: cnnarch.get_model(pair.network), "torchvision": build_theirs}
     gc.collect()
     return ratio_of_medians(alternate(candidates, 7, 1), "cnnarch", "torchvision")
 
@@ -49,7 +48,7 @@ def main() -> None:
         for name, row in meta.items()
         if row["seconds"] > (1.0 if row["layers"] > 500 else 0.3)
     }
-    real = {ours: against_torchvision(ours, theirs) for ours, theirs in TWINS.items()}
+    real = {pair.network: against_torchvision(pair) for pair in TWINS}
     results = {"meta": meta, "meta_over_the_bar": missed, "time_over_torchvision": real}
     keep("building", "meta 0.3 s (1 s above 500 layers); real 1.1x torchvision", results)
 

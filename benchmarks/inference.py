@@ -124,7 +124,7 @@ def measure(pair: Pair, batch: int) -> dict[str, Any]:
         seconds = alternate(calls, runs, 1, settle=True)
     result: dict[str, Any] = {
         "network": pair.network,
-        "twin": f"{pair.library} {pair.twin}",
+        "twin": f"{pair.library} {pair.twin.name}",
         "batch": batch,
         "milliseconds": {k: 1000 * statistics.median(v) for k, v in seconds.items()},
         "over eager": {k: ratio_of_medians(seconds, k, "eager") for k in reports},

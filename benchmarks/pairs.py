@@ -7,6 +7,7 @@ from torch import nn
 
 import cnnarch
 from cnnarch.facts.builders import families
+from cnnarch.facts.cards import Twin
 from cnnarch.facts.sheets import read_sheet, twins
 
 INPUT_SIZE = (3, 224, 224)
@@ -15,39 +16,46 @@ INPUT_SIZE = (3, 224, 224)
 class Pair(NamedTuple):
     """A network and the same one of another library.
 
+    Auxiliary classifiers are left out of both.
+
     Args:
-        network: our builder.
-        library: "torchvision" or "timm".
-        twin: what that library calls it.
+        twin: the sheet's row that names both.
     """
 
-    network: str
-    library: str
-    twin: str
+    twin: Twin
+
+    @property
+    def network(self) -> str:
+        """Our builder."""
+        return self.twin.builder
+
+    @property
+    def library(self) -> str:
+        """Theirs: "torchvision" or "timm"."""
+        return self.twin.library
+
+    @property
+    def without(self) -> dict[str, bool]:
+        """What leaves auxiliary classifiers out of both, where there are any."""
+        return {"aux_logits": False} if "aux_logits" in self.twin.options else {}
 
     def ours(self) -> nn.Module:
-        """Our network in the twin's form, with random weights; auxiliary classifiers rest."""
-        (twin,) = [t for t in twins(self.network, self.library) if t.name == self.twin]
+        """Our network in the twin's form, with random weights."""
         torch.manual_seed(0)
-        model = cnnarch.get_model(self.network, **twin.options)
-        if hasattr(model, "aux_logits"):
-            model.aux_logits = False
-        return model
+        return cnnarch.get_model(self.network, **{**self.twin.options, **self.without})
 
     def theirs(self) -> nn.Module:
-        """Their network with the same weights, without auxiliary classifiers."""
+        """Their network with the same weights."""
+        arguments = {**self.twin.arguments, **self.without}
         if self.library == "timm":
             import timm
 
-            model: nn.Module = timm.create_model(self.twin)
+            model: nn.Module = timm.create_model(self.twin.name, **arguments)
         else:
             from torchvision.models import get_model
 
-            few = {"aux_logits": False, "init_weights": False} if self.twin == "googlenet" else {}
-            model = get_model(self.twin, weights=None, **few)
-        weights = cnnarch.weights.export(self.ours(), layout=self.library)
-        own = model.state_dict()  # without the auxiliary classifiers, which ours may have
-        model.load_state_dict({name: weights[name] for name in own})
+            model = get_model(self.twin.name, weights=None, **arguments)
+        model.load_state_dict(cnnarch.weights.export(self.ours(), layout=self.library))
         return model
 
 
@@ -55,8 +63,8 @@ def pairs() -> tuple[Pair, ...]:
     """The networks that the sheets name for benchmarks, oldest first, with a twin."""
     names = [name for family in families() for name in read_sheet(family).benchmarked]
     names.sort(key=lambda name: cnnarch.get_card(name).year or 0)
-    rows = [next(t for t in twins(name) if t.library in ("torchvision", "timm")) for name in names]
-    return tuple(Pair(t.builder, t.library, t.name) for t in rows)
+    rows = (next(t for t in twins(name) if t.library in ("torchvision", "timm")) for name in names)
+    return tuple(map(Pair, rows))
 
 
 PAIRS = pairs()

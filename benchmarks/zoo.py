@@ -1,6 +1,7 @@
 """What do the networks reach on Fashion-MNIST, on a laptop's processor? One command a row.
 
-    python -m benchmarks.zoo lenet5      train that row; run again, it goes on where it stopped
+    python -m benchmarks.zoo lenet5      train that row; run again, it goes on where it stopped;
+                                         a network without a row takes its family's recipe
     python -m benchmarks.zoo             the table of the rows that are done
     python -m benchmarks.zoo --ship      put the small ones into the package, 8 MB at most
 
@@ -26,7 +27,8 @@ DATA = "fashion_mnist"
 RUNS = Path("runs/zoo")
 FOLDER = RESULTS / "zoo"
 PACKAGE = Path(cnnarch.__file__).parent / "weights" / DATA
-SHIPPED = ("lenet5", "convnet", "resnet20_cifar", "densenet_bc_40_12_cifar", "nin_cifar")
+SHIPPED = sorted(path.stem for path in PACKAGE.glob("*.safetensors"))
+SMALL = 1_000_000  # parameters, of what comes with the package
 
 
 class Row(NamedTuple):
@@ -70,6 +72,11 @@ ROWS = {
         Row("mixer_s32", {"num_epochs": 4}),
     )
 }
+
+
+def row_of(network: str) -> Row:
+    """The row of a network; one without changes where there is none."""
+    return ROWS.get(network) or Row(cnnarch.get_model_builder(network).__name__, {})
 
 
 def recipe_of(row: Row) -> Recipe:
@@ -146,7 +153,8 @@ def table() -> str:
         "| published |",
         "|---|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
-    for name in ROWS:
+    others = sorted({path.stem for path in FOLDER.glob("*.json")} - ROWS.keys())
+    for name in (*ROWS, *others):
         path = FOLDER / f"{name}.json"
         if path.exists():
             row = json.loads(path.read_text())
@@ -163,22 +171,19 @@ def table() -> str:
 def ship() -> None:
     """Copy the weights and records of the small rows that are done into the package."""
     PACKAGE.mkdir(exist_ok=True)
-    for name in SHIPPED:
-        weights = RUNS / name / "model.safetensors"
-        if weights.exists() and (FOLDER / f"{name}.json").exists():
-            shutil.copyfile(weights, PACKAGE / f"{name}.safetensors")
-            shutil.copyfile(FOLDER / f"{name}.json", PACKAGE / f"{name}.json")
+    for record in FOLDER.glob("*.json"):
+        weights = RUNS / record.stem / "model.safetensors"
+        if weights.exists() and json.loads(record.read_text())["parameters"] < SMALL:
+            shutil.copyfile(weights, PACKAGE / f"{record.stem}.safetensors")
+            shutil.copyfile(record, PACKAGE / record.name)
 
 
 def main(names: list[str]) -> None:
     if names == ["--ship"]:
         ship()
         return
-    unknown = [name for name in names if name not in ROWS]
-    if unknown:
-        sys.exit(f"no row {', '.join(unknown)}; the rows are {', '.join(ROWS)}")
     for name in names:
-        print(json.dumps(train_row(ROWS[name]), indent=2))
+        print(json.dumps(train_row(row_of(name)), indent=2))
     print(table())
 
 

@@ -14,44 +14,41 @@ from cnnarch.dilation import DilatedPool2d, dilate
 from cnnarch.testing import assert_close, calibrate
 from tests.small_forms import Build, small_forms
 
-FAMILIES = (
-    *("resnet", "se_resnet", "densenet", "mobilenet_v1"),
-    *("efficientnet", "vgg", "googlenet", "inception_bn"),
-)
-"""Those whose maps shrink by their strides alone: every convolution pads its map."""
-FORMS = {name: build for name, build in small_forms().items() if name.partition("-")[0] in FAMILIES}
+FORMS = small_forms()
 POOLS = ("densenet-bc", "vgg-batch_norm", "googlenet-torchvision", "efficientnet-same")
 """One form of each pool, and of each way to pad, that a dilated network replaces."""
 
 
-@pytest.mark.parametrize("output_stride", [8, 16])
 @pytest.mark.parametrize("name", FORMS)
-def test_every_kth_pixel_is_the_networks_own(name: str, output_stride: int) -> None:
+@torch.no_grad()
+def test_every_kth_pixel_is_the_networks_own(name: str) -> None:
     """The definition of the algorithm, and proof that the weights mean what they did."""
     model = FORMS[name]()
     for module in list(model.modules()):
         for child_name, child in module.named_children():
             if isinstance(child, SE):  # its average is over the new pixels too
                 setattr(module, child_name, nn.Identity())
-    model.double()  # deep networks add up the rounding of single precision
-    images = torch.randn(1, 3, 96, 64).double()
-    calibrate(model, torch.randn(4, 3, 64, 64).double())
     strides = [row.stride for row in model.feature_info]
-    dilated = copy.deepcopy(model)
-    dilate(dilated, output_stride)
-    dilated.load_state_dict(model.state_dict())
-    with torch.no_grad():
-        pairs = list(
-            zip(strides, model.forward_stages(images), dilated.forward_stages(images), strict=True)
-        )
-    for stride, usual, dense in pairs:
-        k = max(1, stride // output_stride)
-        assert dense.shape[-2:] == (
-            96 // min(stride, output_stride),
-            64 // min(stride, output_stride),
-        )
-        torch.testing.assert_close(dense[..., ::k, ::k], usual, rtol=1e-8, atol=1e-8)
-    assert [row.stride for row in dilated.feature_info] == [min(s, output_stride) for s in strides]
+    if model.fixed_input_size or model.min_input_size > 64:
+        return
+    model.double()  # deep networks add up the rounding of single precision
+    calibrate(model, torch.randn(4, model.in_channels, 64, 64).double())
+    images = torch.randn(1, model.in_channels, 96, 64).double()
+    maps = model.forward_stages(images)
+    if [m.shape[-2:] for m in maps] != [(96 // s, 64 // s) for s in strides]:
+        return  # maps also lose their borders: other pixels are in the middle
+    for output_stride in (8, 16):
+        dilated = copy.deepcopy(model)
+        dilate(dilated, output_stride)
+        dilated.load_state_dict(model.state_dict())
+        kept = [min(stride, output_stride) for stride in strides]
+        for old, new, usual, dense in zip(
+            strides, kept, maps, dilated.forward_stages(images), strict=True
+        ):
+            k = old // new
+            assert dense.shape[-2:] == (96 // new, 64 // new)
+            torch.testing.assert_close(dense[..., ::k, ::k], usual, rtol=1e-8, atol=1e-8)
+        assert [row.stride for row in dilated.feature_info] == kept
 
 
 @pytest.mark.parametrize("name", ["resnet-residual", *POOLS])

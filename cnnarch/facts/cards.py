@@ -118,6 +118,7 @@ class Twin(NamedTuple):
         name: theirs, as their factory takes it.
         options: what our builder is given to be the same network.
         arguments: what their factory is given to be the same network.
+        params: of theirs, where it has more than ours for the same network.
         tolerance: largest difference between the logits that the same tensors give, over the
             largest logit: 0.0 where the operations are the same.
         note: what to know before taking one for the other.
@@ -129,6 +130,7 @@ class Twin(NamedTuple):
     name: str
     options: Mapping[str, Any] = {}
     arguments: Mapping[str, Any] = {}
+    params: int | None = None
     tolerance: float = 0.0
     note: str = ""
     one_size: bool = False

@@ -121,7 +121,7 @@ PRINTED_KEYS = {
 }
 LIBRARY = {"options": OPTIONS, "tolerance": TOLERANCE, "note": TEXT, "one_size": FLAG}
 ELSEWHERE = {**dict.fromkeys(LIBRARIES, THEIRS), "options": OPTIONS}
-TWIN = {**ELSEWHERE, **LIBRARY, "arguments": TABLE}
+TWIN = {**ELSEWHERE, **LIBRARY, "arguments": TABLE, "params": COUNT}
 NEAR_TWIN = {**ELSEWHERE, "reason": TEXT, "hidden": FLAG}
 NAMED: dict[str, Kind | dict[str, Kind]] = {
     "departures": SENTENCE,

@@ -1,7 +1,11 @@
 """What torchvision and timm say of their checkpoints, in our words."""
 
+import inspect
 import math
+import sys
 from typing import Any
+
+from torch import nn
 
 from cnnarch.preprocessing import Preprocessing
 from cnnarch.weights.entry import NOT_STATED, Weights
@@ -10,8 +14,6 @@ from cnnarch.weights.urls import hash_in_name
 __all__ = ["from_torchvision", "timm_preprocessing"]
 
 _IMAGENET_CLASSES = 1000
-_TRANSFORMS_INPUT = ("googlenet", "inception_v3")
-"""torchvision's networks that turn (0.485, ...) into (0.5, 0.5, 0.5) themselves."""
 
 
 def from_torchvision(member: Any, network: str | None = None) -> Weights:
@@ -26,7 +28,7 @@ def from_torchvision(member: Any, network: str | None = None) -> Weights:
     categories = meta.get("categories")
     architecture = type(member).__name__.removesuffix("_Weights").lower()
     mean, std = tuple(preset.mean), tuple(preset.std)
-    if architecture in _TRANSFORMS_INPUT:
+    if _transforms_input(member):
         mean, std = (0.5,) * 3, (0.5,) * 3
     return Weights(
         url=member.url,
@@ -51,6 +53,16 @@ def from_torchvision(member: Any, network: str | None = None) -> Weights:
         license=meta.get("license", NOT_STATED),
         source=meta.get("recipe"),
     )
+
+
+def _transforms_input(member: Any) -> bool:
+    """Whether torchvision's network turns (0.485, ...) into (0.5, 0.5, 0.5) itself.
+
+    Those with the option do so whenever they are built with weights.
+    """
+    classes = inspect.getmembers(sys.modules[type(member).__module__], inspect.isclass)
+    bases = {base for _, c in classes for base in c.__mro__ if issubclass(base, nn.Module)}
+    return any("transform_input" in inspect.signature(base).parameters for base in bases)
 
 
 def timm_preprocessing(facts: dict[str, Any]) -> Preprocessing | None:

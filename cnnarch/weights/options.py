@@ -13,8 +13,9 @@ FREE = (
 )
 """Options that a checkpoint has a value of but does not depend on.
 
-Another value gives another form of the network, for which the tensors are as good or which their
-shapes do not fit.
+These are words that mean the same in every family. Another value gives another form of the
+network, for which the tensors are as good or which their shapes do not fit. Each other option
+that a family has is one that its checkpoints need.
 """
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)

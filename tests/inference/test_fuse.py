@@ -3,7 +3,6 @@
 import copy
 import pickle
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +13,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import cnnarch
-from cnnarch.blocks import Bottleneck
-from cnnarch.blocks.compound_scaling import Scaling
 from cnnarch.blocks.normalization import BatchNorm
 from cnnarch.finetuning import convert_norm
 from cnnarch.inference.fuse import PixelConv, fuse
-from cnnarch.models.alexnet import AlexNet, Form
-from cnnarch.models.densenet import DenseNet
-from cnnarch.models.efficientnet import EfficientNet
-from cnnarch.models.mlp_mixer import MLPMixer
-from cnnarch.models.resnet import Plain, ResNet
-from cnnarch.models.resnet_cifar import CifarResNet
-from cnnarch.models.se_resnet import SEResNet
-from cnnarch.models.vgg import VGG
 from cnnarch.preprocessing import Preprocessing
 from cnnarch.testing import assert_close, calibrate, example_images
 from cnnarch.weights import WeightsError
+from tests.small_forms import Build
 
 IMAGENET = Preprocessing(224, 256)
 
@@ -81,45 +71,12 @@ def normalised(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     return (images.double() / 255 - mean) / std
 
 
-SCALING = Scaling(0.25, 0.3, 64, 0.0)  # a quarter of the channels, a third of the layers
-# A small one of each kind of structure; full networks are in the slow test.
-SMALL: dict[str, Callable[[], cnnarch.ImageClassifier]] = {
-    "lenet5_bn": cnnarch.lenet5_bn,
-    "convnet": cnnarch.convnet,
-    "alexnet": lambda: AlexNet(Form(8, 16, 8, 8, 8, groups=2, lrn=True, padding=2)),
-    "vgg": lambda: VGG(((1, 8), (2, 8), (1, 8)), nn.BatchNorm2d),
-    "nin_cifar": cnnarch.nin_cifar,
-    "resnet8": lambda: CifarResNet(1),
-    "resnet": lambda: ResNet(Bottleneck, (1, 1, 1, 1)),
-    "plain": lambda: ResNet(Plain, (1, 1, 1, 1)),
-    "densenet": lambda: DenseNet(8, (2, 2)),
-    "se_resnet": lambda: SEResNet(Bottleneck, (1, 1, 1, 1)),
-    "googlenet_bn": lambda: cnnarch.googlenet_bn(small_images=True),
-    "se_bn_inception": lambda: cnnarch.se_bn_inception(small_images=True),
-    "mobilenet": lambda: cnnarch.mobilenet_v1(width=0.25),
-    "efficientnet": lambda: EfficientNet(SCALING),
-    "mixer": lambda: MLPMixer(2, 8, 32, 64, 16, image_size=32),
-}
-
-
-def assert_the_same_logits(model: cnnarch.ImageClassifier, images: Tensor) -> None:
+def test_folding_changes_no_logits(distinct_model: cnnarch.ImageClassifier) -> None:
+    model, images = distinct_model, example_images(distinct_model)
     assert difference(model, images) < 1e-10
     exact = copy.deepcopy(model).double()
     with torch.no_grad():
         assert_as_near(fuse(model)(images), model(images), exact(images.double()))
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_small_networks_give_the_same_logits(name: str) -> None:
-    model = SMALL[name]()
-    side = 32 if "small_images" in model.options else None
-    calibrate(model, example_images(model, 8, side))
-    assert_the_same_logits(model, example_images(model, 2, side))
-
-
-@pytest.mark.slow
-def test_every_network_gives_the_same_logits(model: cnnarch.ImageClassifier) -> None:
-    assert_the_same_logits(model, example_images(model))
 
 
 @pytest.mark.parametrize(
@@ -439,31 +396,11 @@ def test_a_layer_called_past_its_name_is_not_lost() -> None:
 # Pre-processing.
 
 
-PADS_LIKE_TENSORFLOW = partial(EfficientNet, SCALING, padding="same")
-"""The right and the bottom more than the left and the top, where a size asks for it."""
-READS_28_PIXELS = partial(cnnarch.lenet5, in_channels=3, image_size=28)
-
-
-@pytest.mark.parametrize(
-    ("build", "side"),
-    [
-        pytest.param(SMALL["resnet"], 64, id="resnet"),
-        pytest.param(SMALL["resnet8"], 32, id="resnet8"),
-        pytest.param(SMALL["alexnet"], 96, id="alexnet"),
-        pytest.param(SMALL["densenet"], 64, id="densenet"),
-        pytest.param(SMALL["efficientnet"], 65, id="efficientnet"),
-        pytest.param(PADS_LIKE_TENSORFLOW, 64, id="efficientnet-same-64"),
-        pytest.param(PADS_LIKE_TENSORFLOW, 75, id="efficientnet-same-75"),
-        pytest.param(SMALL["mixer"], 32, id="mixer"),
-        pytest.param(partial(cnnarch.lenet5, in_channels=3), 32, id="lenet5-32"),
-        pytest.param(READS_28_PIXELS, 28, id="lenet5-28"),
-    ],
-)
-def test_uint8_images_go_straight_in(
-    build: Callable[[], cnnarch.ImageClassifier], side: int
-) -> None:
-    model = build().double()
-    images = pixels(3, side)
+def test_uint8_images_go_straight_in(distinct_stages_form: Build) -> None:
+    """Of an even and an odd side, where the network takes both: some pad the even one unequally."""
+    model = distinct_stages_form(in_channels=3).double()
+    side = example_images(model).shape[-1]
+    images = pixels(3, side if model.fixed_input_size else side + 1)[..., :side, :]
     network_input = normalised(images, IMAGENET)
     calibrate(model, network_input)
     with torch.no_grad():

@@ -56,6 +56,13 @@ def test_a_row_writes_its_figures_as_it_ends_and_is_not_trained_twice(
     assert "train_loss" not in capsys.readouterr().out  # no epoch was trained
 
 
-def test_an_unknown_row_lists_those_there_are() -> None:
-    with pytest.raises(SystemExit, match="no row lenet6; the rows are lenet5, convnet"):
+def test_a_network_without_a_row_has_one_of_its_familys_recipe() -> None:
+    assert zoo.row_of("resnet18") == zoo.Row("resnet18", {})
+    with pytest.raises(ValueError, match="lenet6"):
         zoo.main(["lenet6"])
+
+
+def test_what_is_shipped_is_small() -> None:
+    records = (json.loads((zoo.FOLDER / f"{n}.json").read_text()) for n in zoo.ROWS)
+    small = {r["network"] for r in records if r["parameters"] < zoo.SMALL}
+    assert small == {*zoo.SHIPPED}

@@ -1,5 +1,6 @@
 """The catalog says what torchvision and timm say of the checkpoints that they have."""
 
+import inspect
 import json
 from typing import Any
 
@@ -8,20 +9,28 @@ import pytest
 import timm
 import torch
 import torchvision
-from torchvision.models import get_model_weights
+from torchvision.models import get_model, get_model_builder, get_model_weights
+from torchvision.transforms.functional import normalize
 
 import cnnarch
+from cnnarch.facts.cards import Twin
 from cnnarch.facts.sheets import twins
 from cnnarch.weights import Weights, get_weights
 from cnnarch.weights.entry import NOT_STATED
+from cnnarch.weights.foreign import from_torchvision
 from tests.oracles.catalog import CATALOG, as_json, collect, facts_of
 from tests.small_forms import without_memory
 
 ENTRIES = [e for name in cnnarch.list_models(weights=True) for e in get_weights(name).values()]
 TORCHVISION = [
-    (twin.builder, member)
+    (twin, member)
     for twin in twins(library="torchvision")
     for member in get_model_weights(twin.name)
+]
+TRANSFORMING = [
+    name
+    for name in torchvision.models.list_models()
+    if "transform_input" in inspect.getsource(get_model_builder(name))
 ]
 FEATURES = torchvision.models.VGG16_Weights.IMAGENET1K_FEATURES  # has no classes
 
@@ -47,9 +56,9 @@ def test_the_file_is_written_by_its_tool() -> None:
     assert CATALOG.read_text() == as_json({name: get_weights(name) for name in names})
 
 
-@pytest.mark.parametrize(("builder", "member"), TORCHVISION, ids=lambda v: str(v))
-def test_torchvisions_facts_are_copied(builder: str, member: Any) -> None:
-    entry = get_weights(builder)[member.name]
+@pytest.mark.parametrize(("twin", "member"), TORCHVISION, ids=lambda v: v.name)
+def test_torchvisions_facts_are_copied(twin: Twin, member: Any) -> None:
+    entry = get_weights(twin.builder)[member.name]
     preset = member.transforms()
     assert entry.url == member.url
     assert f"-{entry.sha256}.pth" in member.url
@@ -68,25 +77,23 @@ def test_torchvisions_facts_are_copied(builder: str, member: Any) -> None:
     assert [preprocessing.crop_size] == preset.crop_size
     assert [preprocessing.resize_size] == preset.resize_size
     assert preprocessing.interpolation == preset.interpolation.value
-    if "googlenet" not in builder:
+    if twin.name not in TRANSFORMING:
         assert list(preprocessing.mean) == preset.mean
         assert list(preprocessing.std) == preset.std
 
 
-def test_googlenets_input_transform_is_in_its_mean_and_std() -> None:
-    """Torchvision's network turns the usual normalisation into (x - 0.5) / 0.5 by itself."""
-    preprocessing = get_weights("googlenet_bn")["IMAGENET1K_V1"].preprocessing
+@pytest.mark.parametrize("name", TRANSFORMING)
+def test_an_input_transform_is_in_the_mean_and_std(name: str) -> None:
+    """These turn the usual normalisation into (x - 0.5) / 0.5 by themselves."""
+    member = get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+    preprocessing = from_torchvision(member).preprocessing
     assert preprocessing is not None
-    assert (preprocessing.mean, preprocessing.std) == ((0.5,) * 3, (0.5,) * 3)
-    member = torchvision.models.GoogLeNet_Weights.IMAGENET1K_V1
     with torch.device("meta"):
-        theirs = torchvision.models.googlenet(init_weights=False, transform_input=True)
+        theirs = get_model(name, weights=None, init_weights=False, transform_input=True)
     pixels = torch.rand(1, 3, 8, 8)
-    usual = torchvision.transforms.functional.normalize(
-        pixels, member.transforms().mean, member.transforms().std
-    )
-    ours = torchvision.transforms.functional.normalize(
-        pixels, list(preprocessing.mean), list(preprocessing.std)
+    usual, ours = (
+        normalize(pixels, list(said.mean), list(said.std))
+        for said in (member.transforms(), preprocessing)
     )
     assert torch.allclose(theirs._transform_input(usual), ours, atol=1e-6)
 

@@ -1,10 +1,12 @@
 """Options in checkpoints: which are needs, which are free, and what cannot be saved."""
 
+import inspect
 import json
 import warnings
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,10 +16,12 @@ from torch import nn
 import cnnarch
 from cnnarch.blocks import Residual
 from cnnarch.facts.builders import option_parameters
-from cnnarch.testing import assert_close, calibrate
+from cnnarch.testing import assert_close, calibrate, example_images
 from cnnarch.weights import WeightsError, load
 from cnnarch.weights.config import METADATA_KEY
+from cnnarch.weights.options import FREE
 from cnnarch.weights.rebuilding import check_rebuilds
+from tests.small_forms import Build, small_forms
 
 X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
@@ -77,6 +81,44 @@ def test_saved_weights_load_with_other_drop_rates(tmp_path: Path) -> None:
 
 
 # Needs
+
+
+def another(option: inspect.Parameter, value: Any) -> Any:
+    if isinstance(value, str):
+        return next(choice for choice in get_args(option.annotation) if choice != value)
+    return not value if isinstance(value, bool) else type(value)(value / 2)
+
+
+def tells_apart(build: Build, option: str) -> bool:
+    """Whether the tensors do not fit another value of the option, or give other logits with it."""
+    ours = build().eval()
+    try:
+        value = another(option_parameters(type(ours))[option], ours.options[option])
+        theirs = build(**{option: value}).eval()
+    except ValueError:  # this form has no other
+        return False
+    shapes, others = ({k: t.shape for k, t in m.state_dict().items()} for m in (ours, theirs))
+    if shapes != others:
+        return True
+    theirs.load_state_dict(ours.state_dict())
+    images = 100 * example_images(ours, 1)  # large enough for ReLU6 to cut off
+    return not torch.equal(ours(images), theirs(images))
+
+
+@torch.no_grad()
+def test_an_option_that_tensors_do_not_depend_on_is_free() -> None:
+    """Each other one matters in some small form of each class of networks that has it."""
+    forms = defaultdict(list)
+    with torch.device("meta"):
+        for build in small_forms().values():
+            forms[type(build())].append(build)
+    unread = [
+        (network.__name__, option)
+        for network, builds in forms.items()
+        for option in option_parameters(network)
+        if option not in FREE and not any(tells_apart(build, option) for build in builds)
+    ]
+    assert unread == []
 
 
 def test_a_default_that_the_tensors_depend_on_is_a_need(tmp_path: Path) -> None:
