@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnarch.inference._offline import import_openvino
+from cnnarch.inference._offline import import_openvino, openvino_core
 from cnnarch.inference._tracing import converting
 from cnnarch.inference.engines._engine import BySize, Engine, Runner, Source
 from cnnarch.inference.quantize import quantize
@@ -17,9 +17,6 @@ from cnnarch.inference.quantize import quantize
 __all__ = ["OpenVINO"]
 
 _IR = ("model.xml", "model.bin")
-_kept: list[Any] = []
-"""The first graph that was compiled is never given back. With the last one OpenVINO 2026.4 takes
-its threads down, and the process crashes at a later fork, as that of a DataLoader's worker."""
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 
 
@@ -41,7 +38,7 @@ class OpenVINO(Engine):
         if device.type != "cpu":
             return f"runs on the CPU, the example is on {device.type}"
         try:
-            able = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            able = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         except ImportError as error:
             return f"{error}: pip install 'cnnarch[export]'"
         if precision == "int8" and find_spec("nncf") is None:
@@ -66,7 +63,7 @@ class OpenVINO(Engine):
     def restore(self, source: Source, precision: str, parts: Mapping[str, bytes]) -> Runner:
         """Compile the graph that was kept."""
         xml, weights = (parts[name] for name in _IR)
-        graph = import_openvino().Core().read_model(xml, weights)
+        graph = openvino_core().read_model(xml, weights)
         return _Runner(source, precision, graph)
 
 
@@ -113,7 +110,7 @@ class _Runner:
             "INFERENCE_NUM_THREADS": self._source.threads,
             "ENABLE_CPU_PINNING": False,  # workers would all sit on the same cores
         }
-        return _Compiled(self._ov, self._ov.Core().compile_model(graph, "CPU", config))
+        return _Compiled(self._ov, openvino_core().compile_model(graph, "CPU", config))
 
 
 class _Compiled:
@@ -121,8 +118,6 @@ class _Compiled:
 
     def __init__(self, ov: Any, compiled: Any) -> None:
         self._ov, self._compiled = ov, compiled
-        if not _kept:
-            _kept.append(compiled)
         self._idle: list[Any] = []
 
     def __call__(self, images: Tensor) -> Tensor:
