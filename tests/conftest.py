@@ -1,5 +1,6 @@
 """What all tests share: which networks to run on, seeded randomness, no network."""
 
+import gc
 import os
 import re
 import socket
@@ -12,7 +13,14 @@ import torch
 import cnnarch
 from cnnarch.facts.cards import ModelCard
 from tests.forks import Forks
-from tests.small_forms import Build, calibrated, distinct_forms, distinct_stages, small_forms
+from tests.small_forms import (
+    MANY_PARAMETERS,
+    Build,
+    calibrated,
+    distinct_forms,
+    distinct_stages,
+    small_forms,
+)
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import onnxruntime themselves
 
@@ -40,7 +48,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="slow: runs in make test-all"))
 
 
-MANY_PARAMETERS = 100_000_000  # VGG's and SENet-154's: half a gigabyte that saving writes
+def pytest_collection_finish() -> None:
+    """What imports and collection have made stays: collectors of garbage need not look at it."""
+    gc.collect()
+    gc.freeze()
 
 
 def one_of_each_kind() -> list[str]:

@@ -22,6 +22,8 @@ from cnnarch.analysis import stage_shapes
 from cnnarch.testing import calibrate, example_images
 
 Build = Callable[..., ImageClassifier]
+MANY_PARAMETERS = 100_000_000
+"""VGG's and SENet-154's: half a gigabyte for each copy."""
 
 MODULES = sorted(path.stem for path in (Path(__file__).parent / "models").glob("test_*.py"))
 

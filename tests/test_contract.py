@@ -2,11 +2,8 @@
 
 import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, get_type_hints
 
-import numpy as np
-import onnxruntime
 import pytest
 import torch
 
@@ -15,7 +12,6 @@ from cnnarch.contract.classifier import ModelOptions
 from cnnarch.facts.builders import option_parameters
 from cnnarch.testing import (
     CHECKS,
-    assert_close,
     calibrate,
     check_compiles_to_one_graph,
     check_exports_with_a_dynamic_batch,
@@ -41,23 +37,6 @@ def test_keeps_the_contract(check: Check, model: ImageClassifier) -> None:
 @pytest.mark.parametrize("check", COMPILERS, ids=lambda check: check.__name__)
 def test_compilers_read_every_kind_of_layer(check: Check, distinct_model: ImageClassifier) -> None:
     check(distinct_model)
-
-
-def test_exports_to_onnx_with_a_dynamic_batch(
-    distinct_model: ImageClassifier, tmp_path: Path
-) -> None:
-    batch = {0: torch.export.Dim.DYNAMIC}
-    images = (example_images(distinct_model, 2),)
-    exported = torch.export.export(distinct_model, images, dynamic_shapes=(batch,))
-    path = tmp_path / "model.onnx"
-    torch.onnx.export(exported, f=path, dynamo=True, verbose=False)
-    session = onnxruntime.InferenceSession(path)
-    for size in (1, 3):
-        images = example_images(distinct_model, size)
-        (logits,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
-        with torch.no_grad():
-            expected = distinct_model(images)
-        assert_close(torch.from_numpy(np.asarray(logits)), expected, 1e-3)
 
 
 # What needs more than the network: a way to build it anew

@@ -104,9 +104,13 @@ def test_a_sheet_is_read_as_it_is_written() -> None:
     ]
     assert facts.twins == (
         Twin("net", "torchvision", "net"),
-        Twin("net", "timm", "a", {"width": 2}, {}, 1e-5, "Nothing to know.", one_size=True),
-        Twin("net", "timm", "b", {"width": 2}, {}, 1e-5, "Nothing to know.", one_size=True),
-        Twin("net", "timm", "c", {}, {}, 1e-4, "Nothing to know.", one_size=True),
+        Twin(
+            "net", "timm", "a", {"width": 2}, tolerance=1e-5, note="Nothing to know.", one_size=True
+        ),
+        Twin(
+            "net", "timm", "b", {"width": 2}, tolerance=1e-5, note="Nothing to know.", one_size=True
+        ),
+        Twin("net", "timm", "c", {}, tolerance=1e-4, note="Nothing to know.", one_size=True),
     )
     (near,) = facts.near_twins
     assert (near.library, near.name, near.reason, near.hidden) == (

@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-import torchvision
 from pytorchcv.models.alexnet import alexnet as pytorchcv_alexnet
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear, max_pool2d
@@ -92,12 +91,6 @@ def test_224_pixels_work_too(alexnet: AlexNet) -> None:
     with torch.no_grad():
         assert alexnet(torch.randn(1, 3, 224, 224)).shape == (1, 1000)
         assert alexnet.forward_features(torch.randn(1, 3, 224, 224)).shape == (1, 256, 5, 5)
-
-
-def test_the_one_tower_network_is_torchvisions() -> None:
-    theirs = torchvision.models.alexnet()
-    sizes = [(224, 224), (63, 63), (97, 131)]
-    assert_same_outputs(cnnarch.alexnet_owt(), theirs, *sizes)
 
 
 def test_without_groups_and_with_pytorchs_alpha_it_is_pytorchcvs() -> None:

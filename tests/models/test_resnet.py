@@ -141,14 +141,6 @@ def test_any_size_passes_down_to_one_pixel() -> None:
         assert model(torch.randn(1, 3, *size)).isfinite().all()
 
 
-@pytest.mark.parametrize(
-    "depth", [18, 34, 50, *(pytest.param(d, marks=pytest.mark.slow) for d in (101, 152))]
-)
-def test_outputs_equal_torchvisions(depth: int) -> None:
-    theirs = torchvision.models.get_model(f"resnet{depth}")
-    assert_same_outputs(cnnarch.get_model(f"resnet{depth}"), theirs, (64, 64), (75, 53))
-
-
 def test_the_papers_stride_equals_torchvisions_network_with_strides_moved() -> None:
     theirs = torchvision.models.resnet50()
     for stage in (theirs.layer2, theirs.layer3, theirs.layer4):
@@ -158,7 +150,7 @@ def test_the_papers_stride_equals_torchvisions_network_with_strides_moved() -> N
 
 def test_a_training_step_equals_torchvisions() -> None:
     """Loss, gradients and the running statistics that the step leaves."""
-    ours, theirs = cnnarch.resnet18(num_classes=5), torchvision.models.resnet18(num_classes=5)
+    ours, theirs = cnnarch.resnet50(num_classes=5), torchvision.models.resnet50(num_classes=5)
     copy_in_order(ours, theirs)
     images, labels = torch.randn(4, 3, 64, 64), torch.arange(4)
     losses: list[Tensor] = []

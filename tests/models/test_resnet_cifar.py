@@ -4,7 +4,6 @@ from functools import partial
 
 import pytest
 import torch
-from pytorchcv.model_provider import get_model as pytorchcv_model
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d, linear, relu
 
@@ -12,7 +11,7 @@ import cnnarch
 from cnnarch.blocks import ZeroPadShortcut
 from cnnarch.models.resnet_cifar import CifarResNet
 from cnnarch.testing import assert_close, assert_parameters
-from tests.oracles.in_order import assert_same_outputs, with_a_spread
+from tests.oracles.in_order import with_a_spread
 
 SMALL_FORMS = {
     "zero_padding": partial(CifarResNet, 2),
@@ -80,12 +79,6 @@ def test_outputs_equal_a_second_writing_of_the_paper() -> None:
     with torch.no_grad():
         for batch in (images, torch.randn(1, 3, 21, 30)):
             assert_close(model(batch), second_resnet20(model.state_dict(), batch))
-
-
-@pytest.mark.parametrize("depth", [20, 56])
-def test_outputs_with_option_b_equal_pytorchcvs(depth: int) -> None:
-    ours = cnnarch.get_model(f"resnet{depth}_cifar", shortcut="B")
-    assert_same_outputs(ours, pytorchcv_model(f"resnet{depth}_cifar10"), (32, 32))
 
 
 def test_defaults_are_those_of_cifar_10() -> None:

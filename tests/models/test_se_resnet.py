@@ -9,7 +9,6 @@ import onnxruntime
 import pytest
 import timm
 import torch
-from pytorchcv.model_provider import get_model as pytorchcv_model
 from torch import nn
 
 import cnnarch
@@ -140,22 +139,6 @@ def test_norms_have_the_usual_constants() -> None:
         assert {(n.eps, n.momentum) for n in norms} == {(1e-5, 0.1)}
 
 
-@pytest.mark.parametrize(
-    ("name", "timms", "sizes"),
-    [
-        ("se_resnet50", "legacy_seresnet50", [(64, 64), (75, 53), (3, 3)]),
-        ("se_resnext50_32x4d", "legacy_seresnext50_32x4d", [(64, 64), (75, 53)]),
-        pytest.param("se_resnet50", "legacy_seresnet50", [(224, 224)], marks=pytest.mark.slow),
-        pytest.param("se_resnet101", "legacy_seresnet101", [(64, 64)], marks=pytest.mark.slow),
-        pytest.param("senet154", "legacy_senet154", [(64, 64), (39, 53)], marks=pytest.mark.slow),
-    ],
-)
-def test_outputs_equal_timms_ports_of_the_released_models(
-    name: str, timms: str, sizes: list[tuple[int, int]]
-) -> None:
-    assert_same_outputs(cnnarch.get_model(name), timm.create_model(timms), *sizes)
-
-
 def test_a_short_senet_equals_timms_with_the_options_of_its_154_layers() -> None:
     theirs = timm.models.senet.SENet(
         timm.models.senet.SEBottleneck,
@@ -178,27 +161,6 @@ def test_timms_basic_block_has_a_relu_before_the_gate_that_no_paper_has(depth: i
         block.branch.conv2.act = nn.ReLU()
     theirs = timm.create_model(f"legacy_seresnet{depth}")
     assert_same_outputs(ours, theirs, (64, 64), (75, 53), (3, 3))
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "se_resnet18",
-        "se_resnext50_32x4d",
-        *(pytest.param(f"se_resnet{depth}", marks=pytest.mark.slow) for depth in (34, 50)),
-    ],
-)
-def test_outputs_with_a_padded_pool_equal_pytorchcvs(name: str) -> None:
-    theirs = pytorchcv_model(name.replace("_", "", 1))
-    theirs.features.final_pool = nn.AdaptiveAvgPool2d(1)  # theirs takes 224 pixels alone
-    assert_same_outputs(cnnarch.get_model(name, ceil_pool=False), theirs, (64, 64), (75, 53))
-
-
-def test_padded_pool_and_stride_in_the_3x3_equal_timms_own_networks() -> None:
-    ours = cnnarch.se_resnet50(stride_in_1x1=False, ceil_pool=False)
-    assert_same_outputs(ours, timm.create_model("seresnet50"), (64, 64), (75, 53))
-    ours = cnnarch.se_resnext50_32x4d(ceil_pool=False)
-    assert_same_outputs(ours, timm.create_model("seresnext50_32x4d"), (64, 64))
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 37, 111, 112, 113])

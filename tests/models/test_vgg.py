@@ -136,13 +136,6 @@ def test_outputs_equal_torchvisions_with_the_fully_connected_layers() -> None:
     assert_same_outputs(ours, theirs, (64, 64), (75, 53), (33, 28))
 
 
-@pytest.mark.slow
-def test_outputs_of_vgg11_equal_torchvisions() -> None:
-    ours = cnnarch.vgg11(num_classes=50)
-    theirs = torchvision.models.vgg11(num_classes=50, init_weights=False)
-    assert_same_outputs(ours, theirs, (64, 64), (75, 53), (256, 224))
-
-
 def test_configuration_c_equals_its_column_written_out() -> None:
     with torch.device("meta"):
         ours = cnnarch.vgg16_c(width=0.25)

@@ -115,21 +115,34 @@ def test_two_processes_stop_when_one_is_told_to_and_go_on_to_the_same_weights(
 COMMAND = ["train", "lenet5", "--devices", "2", "--accelerator", "cpu", "--num_epochs"]
 
 
-def test_the_command_trains_on_two_devices_and_tells_it_once(tmp_path: Path) -> None:
-    """In the place of an earlier run, which one process alone removes."""
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "recipe.yaml").write_text("model: lenet5\n")
-    (folder / "results.json").write_text("{}")
-    done = run("-m", "cnnarch", *COMMAND, "1", "--output", folder, "--overwrite")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("learns digits") == 1
-    assert done.stdout.count("accuracy, all classes") == 1
-    results = json.loads((folder / "results.json").read_text())
+def assert_one_run(printed: str, folder: Path) -> None:
+    assert printed.count("learns digits") == 1
+    assert printed.count("epoch   1") == 1
+    assert printed.count("accuracy, all classes") == 1
+    assert [path.name for path in folder.iterdir()] == ["runs"]
+    (run,) = (folder / "runs").iterdir()
+    assert run.name == "lenet5-digits"
+    names = {path.name for path in run.iterdir()}
+    assert {"recipe.yaml", "model.safetensors", "report.html", "results.json"} <= names
+    results = json.loads((run / "results.json").read_text())
     assert sum(map(sum, results["test"]["confusion"])) == 360  # each test image once
     assert results["epochs"] == 1
-    names = {path.name for path in folder.iterdir()}
-    assert {"recipe.yaml", "model.safetensors", "report.html", "results.json"} <= names
+
+
+def leave_an_earlier_run(folder: Path) -> None:
+    """Which a command that overwrites it removes, in one of its processes alone."""
+    run = folder / "runs/lenet5-digits"
+    run.mkdir(parents=True)
+    (run / "recipe.yaml").write_text("model: lenet5\n")
+    (run / "results.json").write_text("{}")
+
+
+@pytest.mark.slow
+def test_the_command_trains_on_two_devices_and_tells_it_once(tmp_path: Path) -> None:
+    leave_an_earlier_run(tmp_path)
+    done = run("-m", "cnnarch", *COMMAND, "1", "--overwrite", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_one_run(done.stdout, tmp_path)
 
 
 TERM_IN_A_STEP = """
@@ -177,20 +190,12 @@ def test_the_command_on_two_devices_stops_at_a_signal_and_says_so_once(tmp_path:
     assert_stopped(process.returncode, told, tmp_path / "run")
 
 
-def assert_one_run(printed: str, folder: Path) -> None:
-    assert printed.count("learns digits") == 1
-    assert printed.count("epoch   1") == 1
-    assert printed.count("accuracy, all classes") == 1
-    assert [path.name for path in folder.iterdir()] == ["runs"]
-    assert [path.name for path in (folder / "runs").iterdir()] == ["lenet5-digits"]
-    results = json.loads((folder / "runs/lenet5-digits/results.json").read_text())
-    assert sum(map(sum, results["test"]["confusion"])) == 360
-
-
 def test_processes_that_find_torchruns_variables_are_of_one_run(
     forks: Forks, tmp_path: Path
 ) -> None:
-    code = f"import sys\nfrom cnnarch.cli import main\nsys.exit(main({[*COMMAND, '1']}))"
+    leave_an_earlier_run(tmp_path)
+    words = [*COMMAND, "1", "--overwrite"]
+    code = f"import sys\nfrom cnnarch.cli import main\nsys.exit(main({words}))"
     ended = forks.run(code, *of_one_group(2), cwd=tmp_path)
     assert [process.status for process in ended] == [0, 0], ended
     assert_one_run("".join(process.out for process in ended), tmp_path)

@@ -71,6 +71,7 @@ def test_a_network_that_could_not_be_saved_is_refused_before_training(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_recipe_names_the_options_that_are_not_the_defaults(
     data: ImageData, tmp_path: Path
 ) -> None:

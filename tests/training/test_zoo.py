@@ -30,6 +30,7 @@ def test_the_published_accuracies_are_shares() -> None:
         assert row.published is None or 0.8 < row.published < 1
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.skipif(not datasets.DEBIAN["fashion_mnist"].exists(), reason="needs Debian's files")
 def test_a_row_writes_its_figures_as_it_ends_and_is_not_trained_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import timm
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -24,25 +23,6 @@ def torchvision_resnet18() -> nn.Module:
     model = torchvision.models.resnet18()
     calibrate(model, X)
     return model.eval()
-
-
-@pytest.mark.parametrize("depth", [18, 50])
-@pytest.mark.parametrize("make", [torchvision.models.get_model, timm.create_model])
-def test_the_same_tensors_give_the_same_logits_both_ways(depth: int, make: Any) -> None:
-    theirs = make(f"resnet{depth}")
-    calibrate(theirs, X)
-    theirs.eval()
-    ours = cnnarch.get_model(f"resnet{depth}").eval()
-    ours.load_state_dict(port(theirs.state_dict(), ours))
-    with torch.no_grad():
-        assert_close(ours(X), theirs(X), 0.0)
-
-    calibrate(ours, X.flip(0))
-    library = "timm" if make is timm.create_model else "torchvision"
-    theirs.load_state_dict(export(ours, library), strict=True)
-    theirs.eval()
-    with torch.no_grad():
-        assert_close(theirs(X), ours.eval()(X), 0.0)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import cnnarch
-from cnnarch.testing import assert_close
+from cnnarch.testing import assert_close, calibrate, example_images
 from cnnarch.weights import Preprocessing, WeightsError, find_pretrained, push_to_hub
 from tests.weights.server import Server
 
@@ -47,15 +47,13 @@ def test_options_preprocessing_and_classes_come_back(tmp_path: Path) -> None:
     assert (tmp_path / "again" / "config.json").read_text() == config
 
 
-def test_every_network_comes_back_with_its_logits(
-    model_name: str, model: cnnarch.ImageClassifier, tmp_path: Path
-) -> None:
-    from cnnarch.testing import example_images
-
+def test_every_network_comes_back_with_its_logits(model_name: str, tmp_path: Path) -> None:
+    model = cnnarch.get_model(model_name)
+    x = example_images(model)
+    calibrate(model, x)
     model.save_pretrained(tmp_path)
     again = cnnarch.from_pretrained(tmp_path).eval()
     assert again.builder == model_name
-    x = example_images(model)
     with torch.no_grad():
         logits = model(x)
         # From the mapped file, whose numbers lie otherwise in memory, some processors round anew.
