@@ -2,11 +2,14 @@
 
 import os
 import sys
-from functools import cache
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["import_nncf", "import_onnxruntime", "import_openvino", "openvino_core"]
+__all__ = ["import_nncf", "import_onnxruntime", "import_openvino", "with_core"]
+
+Result = TypeVar("Result")
 
 # OpenVINO's converter keeps a reference to the telemetry package in each of these.
 _CONVERTER = "openvino.tools.ovc."
@@ -36,18 +39,21 @@ def import_openvino() -> Any:
     return openvino
 
 
-@cache
-def openvino_core() -> Any:
-    """The `openvino.Core` of this process, which is never taken down.
+def with_core(call: Callable[[Any], Result]) -> Result:
+    """What a call makes of a new `openvino.Core`, in a thread of its own.
 
-    A core gives its thread a stack for signal handlers, and frees it when it goes (OpenVINO
-    2026.4). Where several go in another order than they came, the stack of one that is gone is
-    put back, and the next signal ends the process: Ctrl-C, or the exit of a DataLoader's worker.
+    A core gives the thread that makes it a stack for signal handlers, and frees it when the last
+    of what it compiled goes (OpenVINO 2026.4). Where several go in another order than they came,
+    a stack that is gone is put back, and the next signal that the thread hears ends the process:
+    Ctrl-C, or the exit of a DataLoader's worker. This thread ends first. To keep one core for all
+    would be no way out: forked processes cannot compile beside it.
 
     Raises:
         ImportError: OpenVINO is not installed.
     """
-    return import_openvino().Core()
+    openvino = import_openvino()
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: call(openvino.Core())).result()
 
 
 def import_nncf() -> Any:

@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from cnnarch.blocks._checks import check_choice, check_positive
 from cnnarch.inference._copies import inference_copy
 from cnnarch.inference._measure import difference
-from cnnarch.inference._offline import import_onnxruntime, import_openvino, openvino_core
+from cnnarch.inference._offline import import_onnxruntime, import_openvino, with_core
 from cnnarch.inference._tracing import example_for, has_free_size, quiet, trace
 
 __all__ = ["ExportError", "export", "to_openvino"]
@@ -166,7 +166,8 @@ def _converted(program: ExportedProgram) -> Any:
 
 def _load_openvino(path: Path) -> Run:
     # Without the hint it computes in bfloat16 where the processor has it.
-    compiled = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    hint = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = with_core(lambda core: core.compile_model(path, "CPU", hint))
     return lambda x: torch.from_numpy(compiled(x.numpy())[0])
 
 

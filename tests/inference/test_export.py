@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import cnnarch
-from cnnarch.inference._offline import openvino_core
+from cnnarch.inference._offline import with_core
 from cnnarch.inference._tracing import has_free_size
 from cnnarch.inference.export import ExportError, export
 from cnnarch.inference.fuse import fuse
@@ -44,7 +44,7 @@ def loaded(path: Path) -> Callable[[Tensor], Tensor]:
             np.asarray(session.run(["logits"], {"images": x.numpy()})[0])
         )
     config = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino_core().compile_model(path, "CPU", config)
+    compiled = with_core(lambda core: core.compile_model(path, "CPU", config))
     return lambda x: torch.from_numpy(compiled({"images": x.numpy()})["logits"])
 
 
@@ -130,7 +130,7 @@ def test_the_mixer_has_one_image_size_and_any_batch(tmp_path: Path) -> None:
     shape = onnx.load(path).graph.input[0].type.tensor_type.shape.dim
     assert [bool(d.dim_param) for d in shape] == [True, False, False, False]
     xml = export(model, tmp_path / "net.xml")
-    shape = openvino_core().read_model(xml).input(0).partial_shape
+    shape = with_core(lambda core: core.read_model(xml)).input(0).partial_shape
     assert str(shape) == "[?,3,16,16]"
 
 
@@ -180,7 +180,7 @@ def test_the_file_says_what_it_is(lenet: cnnarch.ImageClassifier, tmp_path: Path
     assert stored["cnnarch.network"] == "lenet5"
     assert json.loads(stored["cnnarch.categories"]) == ["shirt", "shoe"]
     assert json.loads(stored["cnnarch.preprocessing"])["std"] == [0.25]
-    info = openvino_core().read_model(paths[".xml"]).get_rt_info(["cnnarch"])
+    info = with_core(lambda core: core.read_model(paths[".xml"])).get_rt_info(["cnnarch"])
     assert info["network"] == "lenet5"
     extra = {"cnnarch.json": ""}
     torch.export.load(paths[".pt2"], extra_files=extra)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import cnnarch
-from cnnarch.inference._offline import import_nncf, openvino_core
+from cnnarch.inference._offline import import_nncf, with_core
 from cnnarch.inference.export import to_openvino
 from cnnarch.inference.fuse import fuse
 from cnnarch.inference.quantize import quantize
@@ -27,7 +27,7 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
 def runner(graph: Any) -> Callable[[Tensor], Tensor]:
-    compiled = openvino_core().compile_model(graph, "CPU")
+    compiled = with_core(lambda core: core.compile_model(graph, "CPU"))
     return lambda images: torch.from_numpy(compiled(images.numpy())[0]).clone()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnarch.inference._offline import import_openvino, openvino_core
+from cnnarch.inference._offline import import_openvino, with_core
 from cnnarch.inference._tracing import converting
 from cnnarch.inference.engines._engine import BySize, Engine, Runner, Source
 from cnnarch.inference.quantize import quantize
@@ -38,7 +38,7 @@ class OpenVINO(Engine):
         if device.type != "cpu":
             return f"runs on the CPU, the example is on {device.type}"
         try:
-            able = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            able = with_core(lambda core: core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         except ImportError as error:
             return f"{error}: pip install 'cnnarch[export]'"
         if precision == "int8" and find_spec("nncf") is None:
@@ -63,7 +63,7 @@ class OpenVINO(Engine):
     def restore(self, source: Source, precision: str, parts: Mapping[str, bytes]) -> Runner:
         """Compile the graph that was kept."""
         xml, weights = (parts[name] for name in _IR)
-        graph = openvino_core().read_model(xml, weights)
+        graph = with_core(lambda core: core.read_model(xml, weights))
         return _Runner(source, precision, graph)
 
 
@@ -110,7 +110,8 @@ class _Runner:
             "INFERENCE_NUM_THREADS": self._source.threads,
             "ENABLE_CPU_PINNING": False,  # workers would all sit on the same cores
         }
-        return _Compiled(self._ov, openvino_core().compile_model(graph, "CPU", config))
+        compiled = with_core(lambda core: core.compile_model(graph, "CPU", config))
+        return _Compiled(self._ov, compiled)
 
 
 class _Compiled:
