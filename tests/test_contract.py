@@ -24,9 +24,9 @@ from tests.small_forms import Build
 
 Check = Callable[[ImageClassifier], None]
 
-COMPILERS = (check_traces, check_compiles_to_one_graph, check_exports_with_a_dynamic_batch)
+COMPILERS = (check_traces, check_compiles_to_one_graph)
 """Checks that need seconds, and depend on the kinds of layers alone."""
-QUICK = [check for check in CHECKS if check not in COMPILERS]
+QUICK = [check for check in CHECKS if check not in (*COMPILERS, check_exports_with_a_dynamic_batch)]
 
 
 @pytest.mark.parametrize("check", QUICK, ids=lambda check: check.__name__)
@@ -37,6 +37,12 @@ def test_keeps_the_contract(check: Check, model: ImageClassifier) -> None:
 @pytest.mark.parametrize("check", COMPILERS, ids=lambda check: check.__name__)
 def test_compilers_read_every_kind_of_layer(check: Check, distinct_model: ImageClassifier) -> None:
     check(distinct_model)
+
+
+@pytest.mark.slow
+def test_every_kind_of_layer_exports_with_a_dynamic_batch(distinct_model: ImageClassifier) -> None:
+    """Those of tests/inference/test_export.py leave height and width open too."""
+    check_exports_with_a_dynamic_batch(distinct_model)
 
 
 # What needs more than the network: a way to build it anew

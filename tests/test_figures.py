@@ -31,7 +31,8 @@ class NamedForm(NamedTuple):
 FORMS = [NamedForm(name, f) for name in cnnarch.list_models() for f in facts_of(name).forms]
 
 
-@pytest.mark.parametrize("named", FORMS, ids=str)
+# The scope lets all tests of a form run one after another, so that it is built once.
+@pytest.mark.parametrize("named", FORMS, ids=str, scope="module")
 def test_parameters_and_macs_are_those_of_the_sheet(named: NamedForm) -> None:
     model, form = named.build(), named.form
     assert model.in_channels == form.input_size[0]
@@ -39,7 +40,7 @@ def test_parameters_and_macs_are_those_of_the_sheet(named: NamedForm) -> None:
     assert count_macs(model, form.input_size) == form.macs
 
 
-@pytest.mark.parametrize("named", [f for f in FORMS if f.form.stages], ids=str)
+@pytest.mark.parametrize("named", [f for f in FORMS if f.form.stages], ids=str, scope="module")
 def test_maps_have_the_shapes_of_the_papers_table(named: NamedForm) -> None:
     model = named.build()
     paths = dict(zip(model.stage_names, ["stem", *stage_paths(model)], strict=True))

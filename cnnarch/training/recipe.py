@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
@@ -175,6 +176,11 @@ class Recipe:
         return parser
 
     @classmethod
+    @cache
+    def _reader(cls) -> ArgumentParser:
+        return cls.parser()  # takes longer to make than to use
+
+    @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
         """A recipe from its keys.
 
@@ -187,7 +193,7 @@ class Recipe:
             hint = suggest(wrong, list(cls.__dataclass_fields__))
             raise ValueError(f"unknown key {wrong!r}; {hint}")
         try:
-            return cls(**cls.parser().parse_object(values).as_dict())
+            return cls(**cls._reader().parse_object(values).as_dict())
         except ArgumentError as error:
             raise ValueError(str(error).replace("\n ", "")) from error
 

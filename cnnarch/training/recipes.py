@@ -1,6 +1,7 @@
 """Recipes by name: files for those of papers and collections, fact sheets for our own."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -92,4 +93,4 @@ def _combined(recipe: Mapping[str, Any], data: str) -> Recipe:
     found = Recipe.from_dict({**of_data, **own, **recipe.get("on", {}).get(data, {})})
     if found.optimizer != "sgd":
         return found
-    return found.changed({"learning_rate": found.learning_rate * factor})
+    return replace(found, learning_rate=found.learning_rate * factor)

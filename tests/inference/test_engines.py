@@ -47,13 +47,14 @@ import torch, cnnarch
 from cnnarch.testing import calibrate
 from cnnarch.inference import load_optimized, optimize
 
+torch.manual_seed(0)
 model = cnnarch.lenet5()
 images = torch.randn(8, 1, 32, 32)
 calibrate(model, images)
 for backend in sys.argv[1:]:
     int8 = find_spec({"inductor": "torchao", "openvino": "nncf"}.get(backend, "nobody"))
     for precision in ["float32", "int8"] if int8 else ["float32"]:
-        options = {"backend": backend, "precision": precision, "budget_s": 1, "tolerance": 1.0}
+        options = {"backend": backend, "precision": precision, "budget_s": 1, "tolerance": 0.5}
         optimized = optimize(model, images, calibration=images, **options)
         optimized(images[:3])
         optimized.close()

@@ -154,7 +154,16 @@ def test_torchvision_s_eps_is_set(name: str) -> None:
     assert {match(theirs.state_dict(), ours).layout.needs(ours)["norm_eps"]} == eps
 
 
-@pytest.mark.parametrize("near", [n for n in NEAR_TWINS if not n.hidden], ids=called)
+def near_cases(hidden: bool) -> list[object]:
+    many = {n for n in cnnarch.list_models() if cnnarch.get_card(n).params >= MANY_PARAMETERS}
+    return [
+        pytest.param(near, id=called(near), marks=pytest.mark.slow if near.builder in many else ())
+        for near in NEAR_TWINS
+        if near.hidden == hidden
+    ]
+
+
+@pytest.mark.parametrize("near", near_cases(hidden=False))
 def test_a_network_that_looks_alike_is_refused(near: NearTwin) -> None:
     ours = cnnarch.get_model(near.builder, **near.options)
     with pytest.raises(WeightsError) as caught:
@@ -166,7 +175,7 @@ def test_a_network_that_looks_alike_is_refused(near: NearTwin) -> None:
     assert lists_keys or "no tensor of the checkpoint belongs to" in lines[0]
 
 
-@pytest.mark.parametrize("near", [n for n in NEAR_TWINS if n.hidden], ids=called)
+@pytest.mark.parametrize("near", near_cases(hidden=True))
 @torch.no_grad()
 def test_a_network_whose_tensors_hide_that_it_is_another_is_refused_by_its_name(
     near: NearTwin,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import cnnarch
-from cnnarch.facts.builders import families, family_of
+from cnnarch.facts.builders import families, family_of, option_parameters
 from cnnarch.facts.sheets import facts_of
 from cnnarch.training import (
     Recipe,
@@ -183,10 +183,22 @@ def test_a_network_on_other_data_has_the_default_recipe() -> None:
 
 @pytest.mark.parametrize("name", cnnarch.list_models())
 def test_a_networks_recipes_give_it_images_and_options_that_it_accepts(name: str) -> None:
-    """Of every network: its recipe's options exist and its images are large enough."""
+    """Of every network: its recipe's options exist and its images are large enough.
+
+    What options make of the smallest image is asked of one network for all with its recipe.
+    """
+    known = option_parameters(cnnarch.get_model_builder(name))
+    facts = facts_of(name)
+    alike = next(
+        other
+        for other in cnnarch.list_models(family=family_of(name))
+        if facts_of(other).recipe == facts.recipe
+        and facts_of(other).min_input_size == facts.min_input_size
+    )
     for data, own in SMALL_SETS.items():
         recipe = default_recipe(name, data)
-        model = without_memory(name, **recipe.model_options)
+        assert recipe.model_options.keys() <= known.keys()
+        model = without_memory(alike, **recipe.model_options)
         side = recipe.image_resolution or max(own, model.min_input_size)
         assert side >= model.min_input_size, f"{data}: {side}"
         if model.fixed_input_size:

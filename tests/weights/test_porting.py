@@ -15,6 +15,7 @@ from cnnarch.testing import assert_close, calibrate
 from cnnarch.weights import WeightsError, export, port
 from cnnarch.weights.names import pair_names, see
 from cnnarch.weights.porting import Layout, Pair, layouts_of
+from tests.small_forms import without_memory
 
 X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
@@ -29,8 +30,7 @@ def torchvision_resnet18() -> nn.Module:
     "twin", [t for t in twins() if t.library != "timm"], ids=lambda t: f"{t.library}-{t.name}"
 )
 def test_every_twin_has_a_layout_that_names_each_tensor_once(twin: Any) -> None:
-    with torch.device("meta"):
-        ours = cnnarch.get_model(twin.builder, **twin.options)
+    ours = without_memory(twin.builder, **twin.options)
     layouts = [one for one in layouts_of(ours) if one.library == twin.library]
     names = next(filter(None, (pair_names(ours, one) for one in layouts)))
     theirs = [pair.theirs for pair in names.values()]
