@@ -78,3 +78,26 @@ def test_the_largest_resnet_takes_no_memory() -> None:
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     unit = 1 if sys.platform == "darwin" else 1024
     assert grown * unit < 20 * 2**20  # its weights alone are 230 MiB
+
+
+def test_layers_derived_from_those_that_keep_the_shape_are_run() -> None:
+    """CReLU (Shang et al., 2016) doubles the channels; a norm may halve the map."""
+
+    class CReLU(nn.ReLU):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(torch.cat([x, -x], 1))
+
+    class Halving(nn.BatchNorm2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x[..., ::2, ::2])
+
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), CReLU(), nn.Conv2d(16, 4, 1))
+    assert count_macs(net, (3, 10, 10)) == 64 * 8 * 27 + 64 * 4 * 16
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), Halving(8), nn.Conv2d(8, 4, 1))
+    assert count_macs(net, (3, 10, 10)) == 64 * 8 * 27 + 16 * 4 * 8
+
+
+def test_a_norm_of_other_channels_is_not_passed_over() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(16))
+    with pytest.raises(RuntimeError, match="BatchNorm2d of 16 channels"):
+        count_macs(net, (3, 10, 10))

@@ -90,7 +90,8 @@ def test_verify_finds_a_card_that_lies(
     from dataclasses import replace
 
     card = cnnarch.get_card("lenet5")
-    wrong = replace(card, **{figure: getattr(card, figure) + 1})
+    lying = card.form._replace(**{figure: getattr(card, figure) + 1})
+    wrong = replace(card, form=lying)
     monkeypatch.setattr(cnnarch, "get_card", lambda _name: wrong)
     assert main(["verify", "lenet5"]) == 1
     out = capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import copy
 from collections import OrderedDict
+from functools import partial
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -19,15 +20,18 @@ _HOOKS = (
     "_backward_hooks",
     "_backward_pre_hooks",
 )
-_KEEP_THE_SHAPE = (nn.modules.batchnorm._BatchNorm, nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU)
-"""Layers that take longer on the meta device than all others together, and change no shape."""
+_KEEP_THE_SHAPE = {nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU}
+"""Layers that take longer on the meta device than all others together, and change no shape.
+
+Exactly these: a class derived from one of them may do anything.
+"""
 
 
 def without_memory(model: Module) -> Module:
     """A copy on the meta device, in eval mode: shapes flow through it, values do not.
 
     Hooks are not copied, nor is a `forward` that replaces the one of the module's class: they are
-    the user's, and shapes alone are asked for here.
+    the user's, and shapes alone are asked for here. Layers that keep the shape pass images on.
     """
     # Tensors are swapped while copying, so that no second copy of the weights is made.
     memo: dict[int, Any] = without_hooks(model)
@@ -39,12 +43,14 @@ def without_memory(model: Module) -> Module:
     for module in copied.modules():
         if has_replaced_forward(module):
             del module.forward
-        if isinstance(module, _KEEP_THE_SHAPE):
-            vars(module)["forward"] = _as_it_is
+        if type(module) in _KEEP_THE_SHAPE:
+            vars(module)["forward"] = partial(_unchanged, getattr(module, "num_features", None))
     return copied.eval().float()  # as the images that pass through it
 
 
-def _as_it_is(x: Tensor) -> Tensor:
+def _unchanged(channels: int | None, x: Tensor) -> Tensor:
+    if channels not in (None, x.shape[1]):
+        raise RuntimeError(f"BatchNorm2d of {channels} channels was given {tuple(x.shape)}")
     return x
 
 

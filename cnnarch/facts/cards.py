@@ -161,19 +161,17 @@ class NearTwin(NamedTuple):
 class ModelCard:
     """A network's identity card; `cnnarch.get_card(name)` returns it.
 
-    `params` and `macs` are exact, at `num_classes` classes and one image of `input_size`;
-    `rows` are the forms under other options or sizes, `weights` the tags in the catalog.
+    `params` and `macs` are exact, at `num_classes` classes and one image of `input_size`; `form`
+    has the rest of what is counted, `rows` are the forms under other options or sizes, `weights`
+    the tags in the catalog.
     """
 
     name: str
     family: str
     paper: Paper | None
-    input_size: tuple[int, int, int]
     num_classes: int
-    params: int
-    macs: int
-    stated: tuple[Stated, ...]
     departs: tuple[str, ...]
+    form: Form
     rows: tuple[Form, ...]
     build: Callable[..., Any]
     min_input_size: int
@@ -184,9 +182,29 @@ class ModelCard:
         """Year of the paper, None if there is no paper."""
         return self.paper.year if self.paper else None
 
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        """Channels, height and width of the paper's images."""
+        return self.form.input_size
+
+    @property
+    def params(self) -> int:
+        """Trainable parameters."""
+        return self.form.params
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of one image."""
+        return self.form.macs
+
+    @property
+    def stated(self) -> tuple[Stated, ...]:
+        """Figures that the paper prints for it."""
+        return self.form.stated
+
     def all_rows(self) -> tuple[Form, ...]:
         """The network as built without options, then `rows`."""
-        return Form({}, self.params, self.macs, self.input_size, self.stated), *self.rows
+        return self.form, *self.rows
 
 
 def printed_number(printed: str) -> "tuple[Decimal, Decimal]":

@@ -49,19 +49,24 @@ def every_twin() -> list[object]:
 
 
 def images_for(twin: Twin) -> Tensor:
-    """An image of a side that their network takes.
+    """An image of a size that their network takes, oblong where it takes any.
 
     Halved again and again, 86 is even and odd by turns (43, 22, 11, 6), so that paddings and
-    poolings must agree: where all maps are odd, TensorFlow's padding is symmetric.
+    poolings must agree: where all maps are odd, TensorFlow's padding is symmetric. 75 is odd and
+    even where 86 is not (38, 19, 10, 5).
     """
-    side = cnnarch.get_card(twin.builder).input_size[-1] if twin.one_size else 86
-    noise = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1))
+    size = 86, 75
+    if twin.one_size:
+        size = cnnarch.get_card(twin.builder).input_size[1:]
+    elif twin.library == "pytorchcv":
+        size = 86, 86  # its TensorFlow padding takes the height's for the width's
+    noise = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
     return 10 * noise  # large enough for ReLU6 to cut off
 
 
 def theirs_for(twin: Twin, images: Tensor) -> nn.Module:
     if twin.library == "efficientnet_pytorch":  # it pads for the size that it is told
-        return build(twin, image_size=images.shape[-1])
+        return build(twin, image_size=tuple(images.shape[-2:]))
     return build(twin)
 
 
