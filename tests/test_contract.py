@@ -103,9 +103,9 @@ def test_plain_construction_follows_the_default_dtype(small_form: Build) -> None
         torch.set_default_dtype(torch.float32)
 
 
-def test_small_images_leave_a_map_of_4x4(small_form: Build) -> None:
+def test_small_images_leave_a_map_of_4x4_or_more(small_form: Build) -> None:
     if "small_images" not in inspect.signature(small_form).parameters:
-        return
+        pytest.skip("has no such option")
     usual, small = small_form(small_images=False), small_form(small_images=True).eval()
     images = torch.zeros(1, small.in_channels, 32, 32)
     assert small(images).shape == (1, small.num_classes)
@@ -149,7 +149,7 @@ def test_unknown_options_name_the_nearest(builder: Build) -> None:
 )
 def test_options_out_of_range_are_named(builder: Build, option: str, values: tuple[Any]) -> None:
     if option not in inspect.signature(builder).parameters:
-        return
+        pytest.skip("has no such option")
     for value in values:
         with (
             torch.device("meta"),

@@ -11,8 +11,9 @@ from torch import nn
 
 import cnnarch
 from cnnarch.blocks import Residual
-from cnnarch.facts.builders import option_parameters
+from cnnarch.facts.builders import BUILDERS, option_parameters
 from cnnarch.models.efficientnet_lite import EfficientNetLite
+from tests.small_forms import small_forms
 
 DEPTHS = (1, 1, 1, 1)
 
@@ -20,6 +21,13 @@ DEPTHS = (1, 1, 1, 1)
 def on_meta(name: str, **options: Any) -> cnnarch.ImageClassifier:
     with torch.device("meta"):
         return cnnarch.get_model(name, **options)
+
+
+def test_every_class_of_networks_has_a_small_form() -> None:
+    """Else the contract would be tested on none of its networks."""
+    with torch.device("meta"):
+        classes = {type(build()) for build in small_forms().values()}
+    assert classes == {build.__annotations__["return"] for build in BUILDERS.values()}
 
 
 @pytest.mark.parametrize("name", cnnarch.list_models())

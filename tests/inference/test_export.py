@@ -26,7 +26,7 @@ from cnnarch.inference.export import ExportError, export
 from cnnarch.inference.fuse import fuse
 from cnnarch.preprocessing import Preprocessing
 from cnnarch.testing import assert_close, example_images
-from tests.small_forms import calibrated, distinct_forms
+from tests.small_forms import calibrated, distinct_forms, small_forms
 
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}
 
@@ -125,7 +125,7 @@ def test_a_fused_network_takes_uint8_images(tmp_path: Path) -> None:
 
 
 def test_the_mixer_has_one_image_size_and_any_batch(tmp_path: Path) -> None:
-    model = calibrated(distinct_forms()["mlp_mixer"])
+    model = calibrated(small_forms()["mlp_mixer"])
     path = export(model, tmp_path / "net.onnx")
     shape = onnx.load(path).graph.input[0].type.tensor_type.shape.dim
     assert [bool(d.dim_param) for d in shape] == [True, False, False, False]

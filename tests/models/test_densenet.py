@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 import torchvision
+from pytorchcv.model_provider import get_model as pytorchcv_model
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, batch_norm, conv2d, linear
 
@@ -157,6 +158,12 @@ def test_a_training_step_equals_torchvisions() -> None:
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-5)
     for a, b in zip(ours.buffers(), theirs.buffers(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_bc_cifar_outputs_equal_pytorchcvs_at_other_sizes() -> None:
+    theirs = pytorchcv_model("densenet40_k12_bc_cifar10")
+    theirs.features.final_pool = nn.AdaptiveAvgPool2d(1)  # theirs has one size, 8x8
+    assert_same_outputs(cnnarch.densenet_bc_40_12_cifar(), theirs, (16, 16), (9, 12))
 
 
 def second_plain_densenet(state: dict[str, Tensor], layers: int, x: Tensor) -> Tensor:

@@ -10,22 +10,17 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, max_pool2d, pad
 
 import cnnarch
-from cnnarch.models.nin import CIFAR, IMAGENET, Mlpconv, NiN
+from cnnarch.models.nin import CIFAR, IMAGENET, CifarNiN, Mlpconv, NiN
 from cnnarch.testing import assert_close, assert_parameters, assert_stage_shapes
 from tests.oracles.in_order import assert_same_outputs
 
 FIRST = Mlpconv((8, 8, 8), 11, 4, pool=None)
 PADDED = Mlpconv((12, 12, 12), 5, padding=2)
 LAST = Mlpconv((16, 16), 3, padding=1, dropout=True)
-CIFAR_ROWS = (
-    Mlpconv((8, 8, 8), 5, padding=2, pool=None),
-    Mlpconv((12, 12), 5, padding=2, dropout=True),
-    Mlpconv((12, 12), 3, padding=1, pool=nn.AvgPool2d, dropout=True),
-)
 SMALL_FORMS = {
     "nin": partial(NiN, (FIRST, PADDED, LAST)),
     "small_images": partial(NiN, (FIRST, PADDED, LAST), small_images=True),
-    "cifar": partial(NiN, CIFAR_ROWS),
+    "cifar": CifarNiN,
 }
 
 MODULES = {
