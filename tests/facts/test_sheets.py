@@ -60,6 +60,7 @@ printed = [
 ]
 twins = ["torchvision", { timm = ["a", "b"] }, { timm = "c", options = {}, tolerance = 1e-4 }]
 near_twins = [{ torchvision = "net", reason = "other", hidden = true }]
+recipe.on = { mnist = { flip = true }, digits = { learning_rate = 0.3 } }
 
 [[net.forms]]
 options = { width = 2 }
@@ -118,7 +119,12 @@ def test_a_sheet_is_read_as_it_is_written() -> None:
         *("torchvision", "net", "Another head."),
         True,
     )
-    assert facts.recipe == {"learning_rate": 0.1, "on": {"mnist": {"learning_rate": 0.2}}}
+    on_mnist = {"learning_rate": 0.2}
+    assert sheet.recipe == {"learning_rate": 0.1, "on": {"mnist": on_mnist}}
+    assert facts.recipe == {
+        "learning_rate": 0.1,
+        "on": {"mnist": {**on_mnist, "flip": True}, "digits": {"learning_rate": 0.3}},
+    }
     assert facts.rows == {"pool": "stages.0.pool"}
 
 
