@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from cnnarch.facts.suggestions import suggest
 
-__all__ = ["FAMILY_KEYS", "FIGURES", "LIBRARIES", "alias_faults", "sheet_faults"]
+__all__ = ["FAMILY_KEYS", "FIGURES", "LIBRARIES", "TRAINED_ON", "alias_faults", "sheet_faults"]
 
 Table = Mapping[str, Any]
 
@@ -14,6 +14,8 @@ LIBRARIES = ("torchvision", "timm", "pytorchcv", "cadene", "efficientnet_pytorch
 """Libraries that may have twins; "cadene" is pretrainedmodels."""
 FIGURES = {"params": "params", "macs": "macs", "top1_err": "errors", "top5_err": "errors"}
 """What a paper prints of a network, each with the key of `sources` that says where."""
+TRAINED_ON = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
+"""Data sets that a recipe may say something of; those of `cnnarch.training`."""
 
 
 class Kind(NamedTuple):
@@ -174,6 +176,7 @@ class _Check:
         self.faults: list[str] = []
         self.used: set[tuple[str, str]] = set()
         self.named: dict[str, Table] = {}
+        self.twins: dict[tuple[str, str], str] = {}
 
     def keys(
         self, at: str, table: Table, known: Mapping[str, Kind], needs: Iterable[str] = ()
@@ -199,11 +202,16 @@ class _Check:
             values = sheet.get(table, {})
             kinds = dict.fromkeys(values, kind) if isinstance(kind, Kind) else kind
             self.named[table] = self.keys(table, values, kinds)
+        for name, rows in self.named["stages"].items():
+            self.stages(f"stages.{name}", rows)
         for library, facts in self.named["libraries"].items():
             at = f"libraries.{library}"
             self.references(at, self.keys(at, facts, LIBRARY))
         self.texts("rows", sheet.get("rows", {}))
         self.paper("paper", sheet.get("paper"))
+        self.recipe("recipe", sheet.get("recipe", {}))
+        if "departs" in sheet and all("departs" in sheet.get(name, ()) for name in networks):
+            self.faults.append("departs is used by no network: each has its own")
         usual = [sheet["usual"]] if "usual" in sheet else []
         for key, names in (("usual", usual), ("benchmarked", sheet.get("benchmarked", []))):
             for name in names:
@@ -221,11 +229,12 @@ class _Check:
         facts = self.keys(name, facts, NETWORK, (key for key in needs if key not in sheet))
         self.paper(f"{name}.paper", facts.get("paper"))
         self.texts(f"{name}.rows", facts.get("rows", {}))
+        self.recipe(f"{name}.recipe", facts.get("recipe", {}))
         self.form(name, name, facts)
         for i, form in enumerate(facts.get("forms", ())):
             at = f"{name}.forms[{i}]"
             form = self.keys(at, form, FORM, (key for key in needs[:2] if key not in sheet))
-            if not form.keys() & {"options", "input_size"}:
+            if not form.get("options") and "input_size" not in form:
                 self.faults.append(f"{at}: needs options or input_size, which make it another form")
             self.form(at, name, form)
         at = f"{name}.departs" if "departs" in facts else "departs"
@@ -233,7 +242,9 @@ class _Check:
             self.refer(at, "departures", key)
         for i, row in enumerate(facts.get("twins", ())):
             at, row = f"{name}.twins[{i}]", {row: name} if isinstance(row, str) else row
-            self.elsewhere(at, name, self.keys(at, row, TWIN), self.named["libraries"])
+            row = self.keys(at, row, TWIN)
+            self.elsewhere(at, name, row, self.named["libraries"])
+            self.twin(at, row)
         for i, row in enumerate(facts.get("near_twins", ())):
             at = f"{name}.near_twins[{i}]"
             self.elsewhere(at, name, self.keys(at, row, NEAR_TWIN, ("reason",)), {})
@@ -249,11 +260,24 @@ class _Check:
             row = {**shared[library], **row}
         self.options(at, name, row)
 
+    def twin(self, at: str, row: Table) -> None:
+        """A network of a library is the twin of one of ours, once."""
+        for library in row.keys() & set(LIBRARIES):
+            theirs = row[library]
+            for one in [theirs] if isinstance(theirs, str) else theirs:
+                if (library, one) in self.twins:
+                    taken = self.twins[library, one]
+                    self.faults.append(f"{at}: {library} {one!r} is taken by {taken}")
+                self.twins[library, one] = at
+
     def form(self, at: str, name: str, form: Table) -> None:
         """What the default form and the others have in common."""
         self.options(at, name, form)
-        if isinstance(form.get("stages"), str):
-            self.refer(f"{at}.stages", "stages", form["stages"])
+        stages = form.get("stages", [])
+        if isinstance(stages, str):
+            self.refer(f"{at}.stages", "stages", stages)
+        else:
+            self.stages(f"{at}.stages", stages)
         resized = "input_size" in form and "options" not in form and at != name
         for key, needs in (("counts", ("macs",) if resized else COUNTS), ("fused", COUNTS)):
             if key in form:
@@ -285,8 +309,18 @@ class _Check:
                 hint = suggest(option, list(known))
                 self.faults.append(f"{at}.options: {name} has no option {option!r}; {hint}")
 
+    def stages(self, at: str, rows: Iterable[Any]) -> None:
+        names = [name for name, *_ in rows]
+        for name in dict.fromkeys(names):
+            if names.count(name) > 1:
+                self.faults.append(f"{at}: the row {name!r} stands {names.count(name)} times")
+
+    def recipe(self, at: str, recipe: Table) -> None:
+        on = self.keys(at, {key: recipe[key] for key in recipe if key == "on"}, {"on": TABLE})
+        self.keys(f"{at}.on", on.get("on", {}), dict.fromkeys(TRAINED_ON, TABLE))
+
     def paper(self, at: str, paper: Any) -> None:
-        if paper:
+        if _is_table(paper):
             self.keys(at, paper, PAPER_KEYS, ("title", "authors", "year"))
 
     def texts(self, at: str, table: Table) -> None:

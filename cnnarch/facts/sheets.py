@@ -42,7 +42,7 @@ class Facts(NamedTuple):
         twins: the same networks in other libraries.
         near_twins: networks of other libraries that look the same and are not.
         rows: module paths of rows of the paper's table that are not stages.
-        recipe: as the family's, with what is different for this network.
+        recipe: as the family's, with what is different for this network, on one data set too.
     """
 
     paper: Paper | None
@@ -177,8 +177,15 @@ def _facts(name: str, own: Mapping[str, Any], sheet: Mapping[str, Any]) -> Facts
         twins=tuple(Twin(**row) for row in twins),
         near_twins=tuple(NearTwin(**row) for row in near_twins),
         rows={**sheet.get("rows", {}), **facts.get("rows", {})},
-        recipe={**sheet.get("recipe", {}), **facts.get("recipe", {})},
+        recipe=_recipe(sheet.get("recipe", {}), facts.get("recipe", {})),
     )
+
+
+def _recipe(family: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The family's keys under the network's own; so too for each data set."""
+    on, own_on = family.get("on", {}), own.get("on", {})
+    by_data = {data: {**on.get(data, {}), **own_on.get(data, {})} for data in {**on, **own_on}}
+    return {**family, **own, **({"on": by_data} if by_data else {})}
 
 
 def _form(form: Mapping[str, Any], sheet: Mapping[str, Any]) -> Form:

@@ -11,8 +11,9 @@ import cnnarch
 from cnnarch.facts import sheets
 from cnnarch.facts.builders import BUILDERS, families, family_of, option_parameters
 from cnnarch.facts.cards import Stated, Twin
-from cnnarch.facts.schema import alias_faults, sheet_faults
+from cnnarch.facts.schema import TRAINED_ON, alias_faults, sheet_faults
 from cnnarch.facts.sheets import SheetError, aliases, facts_of, parse_sheet, read_sheet
+from cnnarch.training.recipes import DATA_DEFAULTS
 
 GOOD = """
 idea = "A network."
@@ -59,6 +60,7 @@ printed = [
 ]
 twins = ["torchvision", { timm = ["a", "b"] }, { timm = "c", options = {}, tolerance = 1e-4 }]
 near_twins = [{ torchvision = "net", reason = "other", hidden = true }]
+recipe.on = { mnist = { flip = true }, digits = { learning_rate = 0.3 } }
 
 [[net.forms]]
 options = { width = 2 }
@@ -117,7 +119,12 @@ def test_a_sheet_is_read_as_it_is_written() -> None:
         *("torchvision", "net", "Another head."),
         True,
     )
-    assert facts.recipe == {"learning_rate": 0.1, "on": {"mnist": {"learning_rate": 0.2}}}
+    on_mnist = {"learning_rate": 0.2}
+    assert sheet.recipe == {"learning_rate": 0.1, "on": {"mnist": on_mnist}}
+    assert facts.recipe == {
+        "learning_rate": 0.1,
+        "on": {"mnist": {**on_mnist, "flip": True}, "digits": {"learning_rate": 0.3}},
+    }
     assert facts.rows == {"pool": "stages.0.pool"}
 
 
@@ -165,6 +172,13 @@ def test_a_sheet_is_read_as_it_is_written() -> None:
         ('usual = "net"', 'usual = "nett"', "usual: 'nett' is not a network of this family"),
         ('aliases = ["n"]', 'benchmarked = ["m"]', "benchmarked: 'm' is not a network of this"),
         ("year = 2020\n", "", "paper: year is missing"),
+        ('[["conv1", 8, 32, 32]]', '[["a", 8], ["a", 8]]', "stages.all: the row 'a' stands 2"),
+        ('stages = "all"', 'stages = [["a", 8], ["a", 4]]', "net.stages: the row 'a' stands 2"),
+        ("[recipe.on.mnist]", "[recipe.on.mnst]", "recipe.on: unknown key 'mnst'; did you mean"),
+        ("options = { width = 2 }\n", "options = {}\n", "net.forms[0]: needs options or input_"),
+        ('timm = "c"', 'timm = "b"', "net.twins[2]: timm 'b' is taken by net.twins[1]"),
+        ('["a", "b"]', '["a", "a"]', "net.twins[1]: timm 'a' is taken by net.twins[1]"),
+        ('{ timm = "c", ', '"torchvision", {', "net.twins[2]: torchvision 'net' is taken by"),
     ],
 )
 def test_what_is_wrong_is_named_by_file_and_key(old: str, new: str, fault: str) -> None:
@@ -188,6 +202,7 @@ def test_what_is_wrong_is_named_by_file_and_key(old: str, new: str, fault: str) 
         ("input_size", [3, 32], "input_size must be three whole numbers above 0, got [3, 32]"),
         ("input_size", [3, 0, 32], "input_size must be three whole numbers above 0"),
         ("min_input_size", -1, "min_input_size must be a whole number above 0, got -1"),
+        ("paper", {}, "paper: title is missing"),
         ("paper", True, "paper must be a table, or false where there is none, got True"),
         ("departures", 3, "departures must be a table, got 3"),
         ("notes", {"same": 3}, "notes: same must be a sentence with a full stop, got 3"),
@@ -195,6 +210,8 @@ def test_what_is_wrong_is_named_by_file_and_key(old: str, new: str, fault: str) 
         ("stages", {"all": 3}, "stages: all must be an array of rows such as"),
         ("stages", {"all": [["conv1"]]}, "stages: all must be an array of rows such as"),
         ("stages", {"all": [["conv1", "8", 32, 32]]}, "stages: all must be an array of rows"),
+        ("recipe", {"on": 4}, "recipe: on must be a table, got 4"),
+        ("recipe", {"on": {"mnist": 4}}, "recipe.on: mnist must be a table, got 4"),
         ("net", 3, "net must be a table, got 3"),
     ],
 )
@@ -228,6 +245,9 @@ def test_a_wrong_value_is_named_by_file_and_key(key: str, value: object, fault: 
         ("stages", [3], "net: stages must be an array of rows such as"),
         ("fused", 3, "net: fused must be a table, got 3"),
         ("recipe", 3, "net: recipe must be a table, got 3"),
+        ("recipe", {"on": 4}, "net.recipe: on must be a table, got 4"),
+        ("departs", ["wider"], "departs is used by no network: each has its own"),
+        ("paper", {}, "net.paper: title is missing"),
     ],
 )
 def test_a_wrong_value_of_a_network_is_named_by_file_and_key(
@@ -236,6 +256,21 @@ def test_a_wrong_value_of_a_network_is_named_by_file_and_key(
     sheet = parsed()
     found = faults({**sheet, "net": {**sheet["net"], key: value}})
     assert any(line.startswith(f"net.toml: {fault}") for line in found), found
+
+
+def test_two_networks_cannot_have_the_same_twin() -> None:
+    sheet = parsed()
+    other = {**sheet["net"], "twins": [{"timm": ["d", "b"]}]}
+    found = sheet_faults("net.toml", {**sheet, "too": other}, {**OPTIONS, "too": OPTIONS["net"]})
+    assert found == ["net.toml: too.twins[0]: timm 'b' is taken by net.twins[1]"]
+
+
+def test_a_family_of_no_paper_says_so() -> None:
+    assert faults(parsed(paper=False)) == []
+
+
+def test_recipes_know_the_data_sets_of_training() -> None:
+    assert set(TRAINED_ON) == set(DATA_DEFAULTS)
 
 
 def test_a_network_without_facts_is_missing() -> None:
