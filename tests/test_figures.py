@@ -6,7 +6,7 @@ import pytest
 
 import cnnarch
 from cnnarch.analysis import count_macs, count_parameters
-from cnnarch.facts.builders import families
+from cnnarch.facts.builders import families, family_of
 from cnnarch.facts.cards import Form
 from cnnarch.facts.sheets import facts_of
 from cnnarch.inference import fuse
@@ -45,6 +45,8 @@ def test_maps_have_the_shapes_of_the_papers_table(named: NamedForm) -> None:
     model = named.build()
     paths = dict(zip(model.stage_names, ["stem", *stage_paths(model)], strict=True))
     paths |= facts_of(named.name).rows
+    sheet = f"{family_of(named.name)}.toml: {named.name}.stages"
+    assert named.form.stages.keys() <= paths.keys(), f"{sheet}: rows are {', '.join(paths)}"
     expected = {paths[row]: shape for row, shape in named.form.stages.items()}
     assert_stage_shapes(model, expected, named.form.input_size)
 
@@ -56,7 +58,9 @@ def test_rows_of_the_paper_are_modules(family: str) -> None:
     modules: set[str] = set()
     for name in names:
         modules |= dict(without_memory(name).named_modules()).keys()
-    assert {path for name in names for path in facts_of(name).rows.values()} <= modules
+    rows = {(row, path) for name in names for row, path in facts_of(name).rows.items()}
+    wrong = [f"{family}.toml: rows.{row}: {path!r}" for row, path in rows if path not in modules]
+    assert wrong == []
 
 
 @pytest.mark.parametrize("named", FORMS, ids=str)
