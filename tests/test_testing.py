@@ -299,6 +299,23 @@ def test_a_wrong_network_fails_with_what_was_found(
         getattr(testing, f"check_{check}")(network())
 
 
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (3, "the checks are of cnnarch.ImageClassifier, got int"),
+        (nn.Flatten(), "the checks are of cnnarch.ImageClassifier, got Flatten"),
+        (Sound().to("meta"), "check a network on the CPU, got one on meta"),
+    ],
+    ids=["int", "Flatten", "meta"],
+)
+def test_a_check_refuses_what_it_cannot_check(
+    check: Callable[[Any], None], model: object, message: str
+) -> None:
+    with pytest.raises(AssertionError, match=re.escape(message)):
+        check(model)
+
+
 def test_a_network_of_one_class_passes() -> None:
     testing.check_classifier(with_classes(1))
 
