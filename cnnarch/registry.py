@@ -2,7 +2,6 @@
 
 import fnmatch
 from collections.abc import Callable
-from functools import cache
 from os import PathLike
 from typing import Any
 
@@ -26,11 +25,15 @@ def list_models(
         weights: only networks with a checkpoint in the catalog.
 
     Raises:
+        TypeError: the pattern or the family is not a string.
         ValueError: there is no such family.
 
     >>> list_models("resnet?0")
     ['resnet50']
     """
+    for what, value in (("pattern", pattern), ("family", family)):
+        if not isinstance(value, str | None):
+            raise TypeError(f"{what} must be a string or None, got {value!r}")
     if family is not None and family not in families():
         raise ValueError(f"there is no family {family!r}; {suggest(family, families())}")
     names = [name for name in BUILDERS if family in (None, family_of(name))]
@@ -67,10 +70,13 @@ def from_pretrained(source: str | PathLike[str], **options: Any) -> ImageClassif
         options: what the builder takes; those not given are as saved.
 
     Raises:
+        TypeError: the source is not a path, or the builder has no such option.
         WeightsError: it is not there, or is not what it should be; also a ValueError.
     """
     from cnnarch.weights import find_pretrained
 
+    if not isinstance(source, str | PathLike):
+        raise TypeError(f"the source must be a string or a path, got {source!r}")
     name, weights = find_pretrained(source)
     return get_model(name, weights=weights, **options)
 
@@ -79,6 +85,7 @@ def get_model_builder(name: str) -> Callable[..., ImageClassifier]:
     """The function that builds a network.
 
     Raises:
+        TypeError: the name is not a string.
         ValueError: there is no such network.
     """
     if not isinstance(name, str):
@@ -89,11 +96,11 @@ def get_model_builder(name: str) -> Callable[..., ImageClassifier]:
     return BUILDERS[name]
 
 
-@cache
 def get_card(name: str) -> ModelCard:
     """The network's card: paper, exact figures, departures, weights.
 
     Raises:
+        TypeError: the name is not a string.
         ValueError: there is no such network.
 
     >>> get_card("resnet50").params

@@ -196,6 +196,22 @@ class CamOfAVector(Sound):
         self.cam_layer = "head.flatten"
 
 
+class HeadDetaches(Sound):
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        return super().forward_head(x.detach(), pre_logits)
+
+
+class StagesDetach(Sound):
+    def forward_features(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return super().forward_features(x)
+
+
+class Detaches(Sound):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).detach()
+
+
 def clipping() -> Sound:
     """Its stage overwrites the stem's map."""
     model = Sound(stem_act=None)
@@ -244,6 +260,9 @@ WRONG = [
     ("feature_info", OtherWidth, "maps have [8, 12] channels, feature_info says [8, 99]"),
     ("feature_info", OtherStride, "maps grow by [4, 2] pixels, strides say [4, 1]"),
     ("cam_layer", CamOfAVector, "head.flatten gives no map, but (1, 12)"),
+    ("cam_layer", HeadDetaches, "no gradient of the logits reaches the map of stages.0"),
+    ("cam_layer", StagesDetach, "no gradient of the logits reaches the map of stages.0"),
+    ("cam_layer", Detaches, "the logits have no gradient: RuntimeError"),
     ("reset_classifier", KeepsItsClassifier, "5 classes give logits of (2, 4)"),
     ("every_parameter_gets_a_gradient", NotTrained, "no gradient for spare"),
     ("every_module_is_called", NotCalled, "never called, or without a gradient: spare"),
@@ -278,6 +297,23 @@ def test_a_wrong_network_fails_with_what_was_found(
 ) -> None:
     with pytest.raises(AssertionError, match=re.escape(message)):
         getattr(testing, f"check_{check}")(network())
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (3, "the checks are of cnnarch.ImageClassifier, got int"),
+        (nn.Flatten(), "the checks are of cnnarch.ImageClassifier, got Flatten"),
+        (Sound().to("meta"), "check a network on the CPU, got one on meta"),
+    ],
+    ids=["int", "Flatten", "meta"],
+)
+def test_a_check_refuses_what_it_cannot_check(
+    check: Callable[[Any], None], model: object, message: str
+) -> None:
+    with pytest.raises(AssertionError, match=re.escape(message)):
+        check(model)
 
 
 def test_a_network_of_one_class_passes() -> None:

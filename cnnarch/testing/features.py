@@ -1,10 +1,10 @@
 """Checks of feature maps, of the head that reads the last one, and of what describes them."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cnnarch.contract.classifier import ImageClassifier
-from cnnarch.testing._steps import calibrated_copy, evaluation_copy, refusal
+from cnnarch.testing._steps import calibrated_copy, evaluation_copy, failing_as, refusal
 from cnnarch.testing.examples import example_images
 
 __all__ = [
@@ -76,10 +76,20 @@ def check_cam_layer(model: ImageClassifier) -> None:
     twin = evaluation_copy(model)
     maps: list[Tensor] = []
     layer = twin.get_submodule(twin.cam_layer)
-    layer.register_forward_hook(lambda _, __, output: maps.append(output))
-    twin(example_images(twin, 1)).max().backward()  # type: ignore[no-untyped-call]
+
+    def keep(_: nn.Module, __: object, output: Tensor) -> None:
+        maps.append(output)
+        if output.requires_grad:
+            output.retain_grad()
+
+    layer.register_forward_hook(keep)
+    logits = twin(example_images(twin, 1))
+    with failing_as("the logits have no gradient"):
+        logits.max().backward()  # type: ignore[no-untyped-call]
     assert maps, f"{twin.cam_layer} is never called"
     assert maps[0].dim() == 4, f"{twin.cam_layer} gives no map, but {tuple(maps[0].shape)}"
+    reached = maps[0].requires_grad and maps[0].grad is not None
+    assert reached, f"no gradient of the logits reaches the map of {twin.cam_layer}"
 
 
 @torch.no_grad()

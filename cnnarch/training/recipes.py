@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from cnnarch.facts.builders import BUILDERS, families
 from cnnarch.facts.sheets import facts_of, read_sheet
 from cnnarch.facts.suggestions import suggest
+from cnnarch.registry import get_model_builder
 from cnnarch.training.recipe import Recipe
 
 __all__ = ["DATA_DEFAULTS", "default_recipe", "find_recipe", "list_recipes"]
@@ -57,8 +58,14 @@ def find_recipe(*names: str) -> Recipe:
         *names: of a recipe file, or a network or a family and a data set, as in "lenet-digits".
 
     Raises:
+        TypeError: no name is given, or one that is not a string.
         ValueError: there is none, with the names that there are.
     """
+    if not names:
+        raise TypeError("find_recipe needs one name or more, as in find_recipe('default'), got ()")
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"a recipe's name must be a string, got {name!r}")
     known = list_recipes()
     for name in names:
         if name in known:
@@ -80,7 +87,14 @@ def default_recipe(network: str, data: str) -> Recipe:
     Args:
         network: a builder's name.
         data: a key of `DATA_DEFAULTS`; other data has the default recipe of all networks.
+
+    Raises:
+        TypeError: a name is not a string.
+        ValueError: there is no such network.
     """
+    get_model_builder(network)  # says which names there are
+    if not isinstance(data, str):
+        raise TypeError(f"a data set's name must be a string, got {data!r}")
     if data not in DATA_DEFAULTS:
         return find_recipe(DEFAULT)
     return _combined(facts_of(network).recipe, data)

@@ -1,6 +1,9 @@
 """Cards: reading printed numbers, entering networks, telling what agrees."""
 
+import re
+from collections.abc import Callable
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -65,6 +68,21 @@ def test_families_are_the_files_they_stand_in() -> None:
         cnnarch.list_models(family="resnets")
 
 
+@pytest.mark.parametrize("value", [3, ["resnet50"], b"resnet50"])
+def test_what_is_not_a_string_is_refused_with_its_value(value: Any) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: cnnarch.get_card(value),
+        lambda: cnnarch.get_model_builder(value),
+        lambda: cnnarch.get_model(value),
+        lambda: cnnarch.list_models(value),
+        lambda: cnnarch.list_models(family=value),
+        lambda: cnnarch.from_pretrained(value),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=rf"must be a string.*, got {re.escape(repr(value))}"):
+            call()
+
+
 def test_patterns_are_shell_wildcards() -> None:
     assert cnnarch.list_models("resnet1?") == ["resnet18"]
     assert cnnarch.list_models("nothing*") == []
@@ -81,7 +99,6 @@ def test_neither_names_nor_cards_build_a_network(monkeypatch: pytest.MonkeyPatch
         raise AssertionError("a network was built")
 
     monkeypatch.setattr(cnnarch.ImageClassifier, "__init__", refuse)
-    cnnarch.get_card.cache_clear()
     assert len(cnnarch.list_models()) == len(set(cnnarch.list_models()))
     for name in cnnarch.list_models():
         cnnarch.get_card(name)

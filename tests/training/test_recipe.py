@@ -1,8 +1,11 @@
 """Recipes: files, ranges, stages."""
 
 import inspect
+import re
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -179,6 +182,27 @@ def test_sheets_have_recipe_keys_alone(name: str) -> None:
 
 def test_a_network_on_other_data_has_the_default_recipe() -> None:
     assert default_recipe("lenet5", "folder:photos") == find_recipe("default")
+
+
+@pytest.mark.parametrize("data", ["digits", "folder:photos"])
+def test_a_network_that_is_not_there_has_no_default_recipe(data: str) -> None:
+    with pytest.raises(ValueError, match="no network 'resnet5'; did you mean 'resnet50'"):
+        default_recipe("resnet5", data)
+
+
+@pytest.mark.parametrize("value", [None, 3, ["digits"]])
+def test_a_name_that_is_not_a_string_is_refused_with_its_value(value: Any) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: find_recipe(value),
+        lambda: find_recipe("default", value),
+        lambda: default_recipe(value, "digits"),
+        lambda: default_recipe("resnet50", value),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=rf"must be a string, got {re.escape(repr(value))}"):
+            call()
+    with pytest.raises(TypeError, match=r"needs one name or more.*, got \(\)"):
+        find_recipe()
 
 
 @pytest.mark.parametrize("name", cnnarch.list_models())
