@@ -23,9 +23,10 @@ __all__ = [
 
 def check_state_dict_has_everything(model: ImageClassifier) -> None:
     """Every parameter, buffer and other tensor of the network is in its state dict."""
-    saved = model.state_dict().keys()
-    names = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
-    for path, module in model.named_modules():
+    twin = evaluation_copy(model)
+    saved = twin.state_dict().keys()
+    names = {name for name, _ in (*twin.named_parameters(), *twin.named_buffers())}
+    for path, module in twin.named_modules():
         names |= {
             f"{path}.{name}".lstrip(".")
             for name, value in vars(module).items()
@@ -52,7 +53,7 @@ def check_state_dict_round_trip(model: ImageClassifier) -> None:
 
 def check_foreign_keys_get_a_hint(model: ImageClassifier) -> None:
     """Keys of another library raise with the function that loads such files."""
-    twin, foreign = copy.deepcopy(model), {"features.0.weight": torch.zeros(1)}
+    twin, foreign = evaluation_copy(model), {"features.0.weight": torch.zeros(1)}
     said = refusal("another library's state dict", RuntimeError, twin.load_state_dict, foreign)
     assert "cnnarch.weights.load" in said, f"it is refused without a hint: {said!r}"
 
@@ -77,7 +78,7 @@ def check_copies_and_pickles_agree(model: ImageClassifier) -> None:
 def check_meta_device(model: ImageClassifier) -> None:
     """On the meta device, shapes flow through the network without memory."""
     with failing_as("the network does not run on the meta device"):
-        twin = evaluation_copy(model).to("meta")
+        twin = evaluation_copy(model, ("cpu", "meta")).to("meta")
         kinds = {tensor.device.type for tensor in twin.state_dict().values()}
         shape = tuple(twin(example_images(twin, 2, small_side(twin)).to("meta")).shape)
     assert kinds == {"meta"}, f"tensors are on {', '.join(sorted(kinds))}"
