@@ -1,4 +1,7 @@
-"""The engines with their telemetry off: no network, nothing written to the home folder."""
+"""Import the engines with their telemetry off, and make OpenVINO's Cores.
+
+With telemetry off, an engine uses no network and writes nothing to the home folder.
+"""
 
 import os
 import sys
@@ -40,13 +43,13 @@ def import_openvino() -> Any:
 
 
 def with_core(call: Callable[[Any], Result]) -> Result:
-    """What a call makes of a new `openvino.Core`, in a thread of its own.
+    """Run `call` with a new `openvino.Core` in a thread that ends before the Core does.
 
-    A core gives the thread that makes it a stack for signal handlers, and frees it when the last
-    of what it compiled goes (OpenVINO 2026.4). Where several go in another order than they came,
-    a stack that is gone is put back, and the next signal that the thread hears ends the process:
-    Ctrl-C, or the exit of a DataLoader's worker. This thread ends first. To keep one core for all
-    would be no way out: forked processes cannot compile beside it.
+    A Core gives the thread that makes it an alternate stack for signal handlers, and frees that
+    stack when the last model compiled by it is deleted. Cores deleted in another order than made
+    leave a freed stack in place, and the next signal (Ctrl-C, the exit of a DataLoader worker)
+    crashes the process (OpenVINO 2026.4). One Core for the whole process is no alternative: a
+    forked process cannot compile while its parent's Core is alive.
 
     Raises:
         ImportError: OpenVINO is not installed.
