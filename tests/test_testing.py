@@ -300,20 +300,31 @@ def test_a_wrong_network_fails_with_what_was_found(
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        (3, "the checks are of cnnarch.ImageClassifier, got int"),
-        (nn.Flatten(), "the checks are of cnnarch.ImageClassifier, got Flatten"),
-        (Sound().to("meta"), "check a network on the CPU, got one on meta"),
-    ],
-    ids=["int", "Flatten", "meta"],
-)
-def test_a_check_refuses_what_it_cannot_check(
-    check: Callable[[Any], None], model: object, message: str
+@pytest.mark.parametrize("model", [3, nn.Flatten()], ids=["int", "Flatten"])
+def test_a_check_refuses_what_is_no_network_of_cnnarch(
+    check: Callable[[Any], None], model: object
 ) -> None:
+    message = f"the checks are of cnnarch.ImageClassifier, got {type(model).__name__}"
     with pytest.raises(AssertionError, match=re.escape(message)):
         check(model)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [check for check in CHECKS if check is not testing.check_meta_device],
+    ids=lambda check: check.__name__,
+)
+def test_a_check_refuses_a_network_that_is_not_on_the_cpu(
+    check: Callable[[ImageClassifier], None],
+) -> None:
+    with pytest.raises(AssertionError, match="check a network on the CPU, got one on meta"):
+        check(Sound().to("meta"))
+
+
+def test_a_network_built_on_the_meta_device_passes_the_check_of_that_device() -> None:
+    with torch.device("meta"):
+        model = Sound()
+    testing.check_meta_device(model)
 
 
 def test_a_network_of_one_class_passes() -> None:

@@ -23,12 +23,16 @@ __all__ = [
 ]
 
 
-def evaluation_copy(model: ImageClassifier) -> ImageClassifier:
+def evaluation_copy(model: ImageClassifier, devices: tuple[str, ...] = ("cpu",)) -> ImageClassifier:
     """A copy in eval mode that is trained in all its parts and has no gradients yet.
+
+    Args:
+        model: the network to copy.
+        devices: types of device that its tensors may be on.
 
     Raises:
         AssertionError: it is not a network of cnnarch, has no classifier, or is not in float32
-            or not on the CPU.
+            or not on one of the devices.
     """
     if not isinstance(model, ImageClassifier):
         kind = type(model).__name__
@@ -37,7 +41,7 @@ def evaluation_copy(model: ImageClassifier) -> ImageClassifier:
     for dtype in {parameter.dtype for parameter in model.parameters()}:
         assert dtype == torch.float32, f"check a network in float32, got {dtype}"
     for device in {tensor.device for tensor in chain(model.parameters(), model.buffers())}:
-        assert device.type == "cpu", f"check a network on the CPU, got one on {device}"
+        assert device.type in devices, f"check a network on the CPU, got one on {device}"
     parts = (vars(module).values() for module in model.modules())
     empty: dict[int, Any] = {
         id(part): OrderedDict()

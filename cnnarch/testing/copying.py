@@ -78,7 +78,7 @@ def check_copies_and_pickles_agree(model: ImageClassifier) -> None:
 def check_meta_device(model: ImageClassifier) -> None:
     """On the meta device, shapes flow through the network without memory."""
     with failing_as("the network does not run on the meta device"):
-        twin = evaluation_copy(model).to("meta")
+        twin = evaluation_copy(model, ("cpu", "meta")).to("meta")
         kinds = {tensor.device.type for tensor in twin.state_dict().values()}
         shape = tuple(twin(example_images(twin, 2, small_side(twin)).to("meta")).shape)
     assert kinds == {"meta"}, f"tensors are on {', '.join(sorted(kinds))}"
