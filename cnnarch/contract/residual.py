@@ -29,7 +29,7 @@ class Template(NamedTuple):
 
 
 def group_width_at(channels: int, first: int, group_width: int | None) -> int | None:
-    """Channels of a group in blocks of width `channels`: as many times more as the blocks'.
+    """Channels of a group in a stage, which grow from stage to stage as the bottlenecks do.
 
     Args:
         channels: width of ResNet's bottleneck in the stage.

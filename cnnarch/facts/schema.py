@@ -313,7 +313,7 @@ class _Check:
         names = [name for name, *_ in rows]
         for name in dict.fromkeys(names):
             if names.count(name) > 1:
-                self.faults.append(f"{at}: the row {name!r} stands {names.count(name)} times")
+                self.faults.append(f"{at}: has the row {name!r} {names.count(name)} times")
 
     def recipe(self, at: str, recipe: Table) -> None:
         on = self.keys(at, {key: recipe[key] for key in recipe if key == "on"}, {"on": TABLE})

@@ -234,7 +234,7 @@ class _Trial:
         assert first is not None
         assert second is not None
         seconds = min(2.0, self.request.budget_s / 20)
-        spare = (self.end - time.perf_counter()) / 4  # the others are to have their try
+        spare = (self.end - time.perf_counter()) / 4  # leave time for the other engines
         times = alternate(_call(first, example), _call(second, example), seconds, spare)
         best.times += times[0]
         entry.times += times[1]
