@@ -8,7 +8,7 @@ from pathlib import Path
 from cnnarch.weights.config import CONFIG, TENSORS, Config
 from cnnarch.weights.entry import Weights, find_weights, get_weights
 from cnnarch.weights.errors import WeightsError
-from cnnarch.weights.files import hash_matches, replacing, sha256
+from cnnarch.weights.files import atomic_write, hash_matches, sha256
 from cnnarch.weights.hub import fetch_from_hub, parse_hub_name
 from cnnarch.weights.urls import fetch_url
 
@@ -52,9 +52,9 @@ def download(name: str, directory: str | os.PathLike[str], *, weights: str = "DE
         layout=entry.layout,
         architecture=entry.architecture,
     )
-    with replacing(folder / found.name) as part:
+    with atomic_write(folder / found.name) as part:
         shutil.copyfile(found, part)
-    with replacing(folder / CONFIG) as part:
+    with atomic_write(folder / CONFIG) as part:
         part.write_text(config.to_json() + "\n", encoding="utf-8")
     return folder
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cnnarch.weights.errors import WeightsError
 
-__all__ = ["git_hash", "hash_matches", "open_regular", "replacing", "sha256"]
+__all__ = ["atomic_write", "git_hash", "hash_matches", "open_regular", "sha256"]
 
 _CHUNK = 2**20
 
@@ -58,7 +58,7 @@ def hash_matches(path: Path, expected: str) -> bool:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to, which takes its place in one step if all went well.
 
     Readers see the old file or the new one, and networks that have the old one mapped keep it.

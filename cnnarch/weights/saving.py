@@ -12,7 +12,7 @@ from cnnarch._version import __version__
 from cnnarch.preprocessing import Preprocessing
 from cnnarch.weights.config import CONFIG, METADATA_KEY, TENSORS, Config
 from cnnarch.weights.errors import WeightsError
-from cnnarch.weights.files import replacing
+from cnnarch.weights.files import atomic_write
 from cnnarch.weights.rebuilding import check_rebuilds, chosen_options
 
 __all__ = ["push_to_hub", "save_pretrained"]
@@ -116,10 +116,10 @@ def _write(model: nn.Module, folder: Path, config: Config, source: str) -> None:
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in state.items()}
     text = config.to_json()
     metadata = {"format": "pt", METADATA_KEY: json.dumps(json.loads(text))}
-    with replacing(folder / TENSORS) as part:
+    with atomic_write(folder / TENSORS) as part:
         save_file(tensors, part, metadata=metadata)
     for name, content in ((CONFIG, text), ("README.md", _card(config, source))):
-        with replacing(folder / name) as part:
+        with atomic_write(folder / name) as part:
             part.write_text(content + "\n", encoding="utf-8")
 
 

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import torch
 
 from cnnarch.weights.errors import WeightsError
-from cnnarch.weights.files import hash_matches, replacing
+from cnnarch.weights.files import atomic_write, hash_matches
 
 __all__ = ["cache_folder", "fetch_url", "hash_in_name"]
 
@@ -84,7 +84,7 @@ def _download_checked(url: str, path: Path, expected: str | None) -> None:
     fault: Exception | None = None
     for _ in range(2):
         try:
-            with replacing(path) as part:
+            with atomic_write(path) as part:
                 got = _download(url, part)
                 if expected is not None and not got.startswith(expected):
                     raise OSError(f"expected sha256 {expected}, got {got}")
