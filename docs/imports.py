@@ -30,7 +30,7 @@ def module_of(path: Path) -> str:
 
 def part_of(module: str) -> str:
     """Return the part that a module belongs to: the name below cnnarch, or "cnnarch" itself."""
-    return (module.split(".") + ["cnnarch"])[1] if "." in module else module
+    return module.split(".")[1] if "." in module else module
 
 
 MODULES = {module_of(path): path for path in FILES}
