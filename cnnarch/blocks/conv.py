@@ -1,4 +1,4 @@
-"""Convolution, normalization, activation: the building unit of most networks.
+"""Convolution, normalization, activation: the basic unit of most networks.
 
 Written here because `import cnnarch` must work without torchvision.
 """

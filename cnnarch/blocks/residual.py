@@ -99,8 +99,8 @@ class Bottleneck(ResidualSum):
         stride: stride of the block.
         groups: groups of the 3x3 convolution, ResNeXt's cardinality.
         group_width: channels per group; None means channels / groups.
-        stride_in_1x1: whether the first 1x1 convolution has the stride, as in the paper.
-            Otherwise the 3x3 has it, as in torchvision's and timm's checkpoints ("v1.5").
+        stride_in_1x1: whether the stride is in the first 1x1 convolution, as in the paper.
+            Otherwise it is in the 3x3, as in torchvision's and timm's checkpoints ("v1.5").
         attention: creates the last layer of the branch, such as `SE`, from its channels.
 
     Shape:

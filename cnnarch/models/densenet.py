@@ -51,7 +51,7 @@ class DenseNet(ImageClassifier):
         in_channels: channels of the input image.
         dropout: probability of zeroing a value after each convolution except the stem, in [0, 1).
             The paper uses 0.2 when it trains without augmentation.
-        small_images: use a 3x3 stem with stride 1 and no max-pool: 32 pixels give a 4x4 map.
+        small_images: use a 3x3 stem with stride 1 and no max-pool; 32x32 images give 4x4 maps.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.

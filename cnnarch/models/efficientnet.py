@@ -82,7 +82,7 @@ class EfficientNet(ImageClassifier):
             has the probability drop_path * i / n.
         norm_eps: constant that BatchNorm adds to the variance.
         padding: "symmetric", or "same" as in TensorFlow and the authors' checkpoints.
-        small_images: use stride 1 in the stem and `stage3`: 32 pixels give a 4x4 map.
+        small_images: use stride 1 in the stem and `stage3`; 32x32 images give 4x4 maps.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 2, 4, 8, 16, 16, 32, 32.

@@ -104,7 +104,7 @@ class GoogLeNet(ImageClassifier):
         dropout: probability of zeroing a pooled feature, in [0, 1).
         aux_logits: whether the network has auxiliary heads, after "inception (4a)" and "(4d)",
             and returns `AuxLogits` in training mode.
-        small_images: use a 3x3 stem with stride 1 and no first pool: 32 pixels give a 4x4 map.
+        small_images: use a 3x3 stem with stride 1 and no first pool; 32x32 images give 4x4 maps.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.

@@ -51,7 +51,7 @@ class DoubleInception(Branches):
 
     BatchNorm and ReLU follow each convolution. The children are `branch1x1`, `branch3x3`,
     `branch_double` and `branch_pool`, in the order of their output channels. In a block with
-    stride 2, the last convolution of each branch and the pool have the stride.
+    stride 2, the stride is in the last convolution of each branch and in the pool.
 
     Args:
         in_channels: channels of the input.
@@ -97,7 +97,7 @@ class BNInception(ImageClassifier):
         num_classes: width of the logits; 0 returns the pooled features.
         in_channels: channels of the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
-        small_images: use a 3x3 stem with stride 1 and no first pool: 32 pixels give a 4x4 map.
+        small_images: use a 3x3 stem with stride 1 and no first pool; 32x32 images give 4x4 maps.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.

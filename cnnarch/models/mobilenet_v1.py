@@ -58,7 +58,7 @@ class MobileNetV1(ImageClassifier):
         width: factor on the channels of each layer, greater than 0. The result is rounded down,
             and a layer has at least one channel.
         dropout: probability of zeroing a pooled feature, in [0, 1).
-        small_images: use stride 1 in the stem and `ds2`: 32 pixels give a 4x4 map.
+        small_images: use stride 1 in the stem and `ds2`; 32x32 images give 4x4 maps.
         norm_eps: constant that BatchNorm adds to the variance.
         padding: "symmetric", or "same" as in TensorFlow.
         activation: "relu" as in the paper, or "relu6" as in the released networks.

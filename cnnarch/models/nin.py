@@ -69,7 +69,7 @@ class NiN(ImageClassifier):
         num_classes: width of the logits; 0 returns the average of the last map.
         in_channels: channels of the input image.
         dropout: probability of zeroing a value in the dropout layers of `rows`, in [0, 1).
-        small_images: use a 3x3 first kernel with stride 1: 32 pixels give a 4x4 map.
+        small_images: use a 3x3 first kernel with stride 1; 32x32 images give 4x4 maps.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Rows of `nin` have stride 4, 8, 16 and 32.

@@ -66,8 +66,8 @@ class ResNet(ResidualNetwork):
         num_classes: width of the logits; 0 returns the pooled features.
         in_channels: channels of the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
-        small_images: use a 3x3 stem with stride 1 and no max-pool: 32 pixels give a 4x4 map.
-        stride_in_1x1: whether the first 1x1 of a bottleneck has the stride, as in the paper.
+        small_images: use a 3x3 stem with stride 1 and no max-pool; 32x32 images give 4x4 maps.
+        stride_in_1x1: whether the stride is in the first 1x1 of a bottleneck, as in the paper.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.

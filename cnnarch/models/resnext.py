@@ -24,7 +24,7 @@ T_64X4D = Template(64, 4)
 
 
 class ResNeXt(ResidualNetwork):
-    """ResNet whose bottlenecks have grouped 3x3 convolutions; these have the stride.
+    """ResNet with grouped 3x3 convolutions in its bottlenecks; the stride is in the 3x3.
 
     Args:
         depths: number of blocks in each of the four stages.
@@ -34,7 +34,7 @@ class ResNeXt(ResidualNetwork):
         num_classes: width of the logits; 0 returns the pooled features.
         in_channels: channels of the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
-        small_images: use a 3x3 stem with stride 1 and no max-pool: 32 pixels give a 4x4 map.
+        small_images: use a 3x3 stem with stride 1 and no max-pool; 32x32 images give 4x4 maps.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.

@@ -75,8 +75,8 @@ class SEResNet(ResidualNetwork):
         num_classes: width of the logits; 0 returns the pooled features.
         in_channels: channels of the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
-        small_images: use a 3x3 stem with stride 1 and no max-pool: 32 pixels give a 4x4 map.
-        stride_in_1x1: whether the first 1x1 of a bottleneck has the stride, rather than its 3x3.
+        small_images: use a 3x3 stem with stride 1 and no max-pool; 32x32 images give 4x4 maps.
+        stride_in_1x1: whether the stride is in the first 1x1 of a bottleneck, not in its 3x3.
             None follows the released models: True for SE-ResNet, False for SE-ResNeXt.
         ceil_pool: whether the max-pool is Caffe's, as in the released models: no padding, and
             sizes are rounded up. False pads each side by one pixel, as in torchvision's ResNets.

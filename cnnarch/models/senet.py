@@ -30,7 +30,7 @@ def senet_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Modul
 class HalvedBottleneck(ResidualSum):
     """ResNeXt's bottleneck with half as many channels in its first 1x1 as in its 3x3.
 
-    The 3x3 is four times as wide as ResNet's and has the stride. The branch ends with
+    The 3x3 is four times as wide as ResNet's, and the stride is in it. The branch ends with
     squeeze-and-excitation.
 
     Args:
@@ -73,7 +73,7 @@ class SENet(ResidualNetwork):
         num_classes: width of the logits; 0 returns the pooled features.
         in_channels: channels of the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
-        small_images: use a stem with stride 1 and no max-pool: 32 pixels give a 4x4 map.
+        small_images: use a stem with stride 1 and no max-pool; 32x32 images give 4x4 maps.
         ceil_pool: whether the max-pool is Caffe's, as in the released model: no padding, and sizes
             are rounded up. False pads each side by one pixel, as in torchvision's ResNets.
         reduction: channels of the map divided by those of the squeeze, the paper's r.

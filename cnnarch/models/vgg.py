@@ -93,7 +93,7 @@ class VGG(ImageClassifier):
         width: factor on the channels of each convolution, greater than 0. The result is rounded
             down, and a layer has at least one channel. Fully connected layers are not scaled.
         dropout: probability of zeroing an output of either hidden layer, in [0, 1).
-        small_images: pool only after the last three blocks: 32 pixels give a 4x4 map.
+        small_images: pool only after the last three blocks; 32x32 images give 4x4 maps.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 2, 4, 8, 16 and 32.

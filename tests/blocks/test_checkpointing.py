@@ -120,11 +120,11 @@ def test_fewer_values_are_saved_for_backward(pair: tuple[Stage, Stage]) -> None:
     """Count the values that autograd saves, without the parameters."""
     kept = []
     for model in pair:
-        own = {p.data_ptr() for p in model.parameters()}
+        parameters = {p.data_ptr() for p in model.parameters()}
         saved: list[int] = []
 
-        def pack(t: Tensor, own: set[int] = own, saved: list[int] = saved) -> Tensor:
-            if t.data_ptr() not in own:
+        def pack(t: Tensor, parameters: set[int] = parameters, saved: list[int] = saved) -> Tensor:
+            if t.data_ptr() not in parameters:
                 saved.append(t.numel())
             return t
 

@@ -106,9 +106,9 @@ def copy_to_pytorchcv(ours: nn.Module, theirs: nn.Module) -> None:
     """
     source, target = ours.state_dict(), theirs.state_dict()
     biases = {k: v.uniform_(-1, 1) for k, v in target.items() if k.endswith(".conv.bias")}
-    rest = [k for k in target if k not in biases]
-    assert [source[k].shape for k in source] == [target[k].shape for k in rest]
-    mapped = dict(zip(rest, source.values(), strict=True))
+    other_keys = [k for k in target if k not in biases]
+    assert [source[k].shape for k in source] == [target[k].shape for k in other_keys]
+    mapped = dict(zip(other_keys, source.values(), strict=True))
     for key, bias in biases.items():
         mean = key.replace(".conv.bias", ".bn.running_mean")
         mapped[mean] = mapped[mean] + bias

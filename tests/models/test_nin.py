@@ -150,10 +150,10 @@ def test_widths_equal_the_authors() -> None:
 
 def test_dropout_is_between_pool_and_convolution() -> None:
     """It follows both pools for CIFAR and the last pool for ImageNet; the head has none."""
-    for name, where in (("nin_cifar", ["0.dropout", "1.dropout"]), ("nin", ["2.dropout"])):
+    for name, paths in (("nin_cifar", ["0.dropout", "1.dropout"]), ("nin", ["2.dropout"])):
         model = on_meta(name, dropout=0.25)
         found = {path: m.p for path, m in model.stages.named_modules() if isinstance(m, nn.Dropout)}
-        assert found == dict.fromkeys(where, 0.25)
+        assert found == dict.fromkeys(paths, 0.25)
         assert model.head.dropout.p == 0.0
         assert {m.p for m in on_meta(name).stages.modules() if isinstance(m, nn.Dropout)} == {0.5}
 
