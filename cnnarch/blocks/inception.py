@@ -1,4 +1,4 @@
-"""Inception block: parallel convolutions of several sizes; and GoogLeNet's auxiliary head.
+"""Inception block, which has parallel convolutions of several sizes, and its auxiliary head.
 
 Source: Szegedy et al., "Going Deeper with Convolutions", arXiv 1409.4842, sec. 4 and 5.
 """

@@ -30,7 +30,7 @@ def senet_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Modul
 class HalvedBottleneck(ResidualSum):
     """ResNeXt's bottleneck with half as many channels in its first 1x1 as in its 3x3.
 
-    The 3x3 is four times as wide as ResNet's, and the stride is in it. The branch ends with
+    The 3x3 is four times as wide as ResNet's and applies the stride. The branch ends with
     squeeze-and-excitation.
 
     Args:
