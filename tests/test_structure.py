@@ -31,7 +31,7 @@ ALLOWED = {
     "registry": {"facts", "contract", "weights"},
     "analysis": {"facts", "contract"},
     "testing": {"analysis", "contract"},
-    "dilation": {"blocks", "contract"},
+    "dilation": {"analysis", "blocks", "contract"},
     "backbones": {"contract", "dilation", "registry"},
     "finetuning": {"blocks", "contract", "registry"},
     "embedding": {"blocks", "contract", "images", "registry"},

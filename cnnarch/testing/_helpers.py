@@ -1,102 +1,115 @@
-"""What the checks share: copies of the network, a step of training, exceptions as failures."""
+"""Helpers that the checks share: copies of the network, a training step, expected errors."""
 
 import copy
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cnnarch.contract.classifier import ImageClassifier
-from cnnarch.testing.examples import calibrate, example_images
+from cnnarch.testing.examples import NORMS, calibrate, example_images
 
-__all__ = [
-    "calibrated_copy",
-    "evaluation_copy",
-    "failing_as",
-    "refusal",
-    "small_side",
-    "train_step",
-]
+__all__ = ["expect_error", "failing_as", "hookable_modules", "on_a_copy", "train_step"]
+
+Check = TypeVar("Check", bound=Callable[[ImageClassifier], None])
 
 
-def evaluation_copy(model: ImageClassifier, devices: tuple[str, ...] = ("cpu",)) -> ImageClassifier:
-    """A copy in eval mode that is trained in all its parts and has no gradients yet.
+def on_a_copy(
+    *, calibrated: bool = False, devices: tuple[str, ...] = ("cpu",)
+) -> Callable[[Check], Check]:
+    """Return a decorator that runs a check on a copy of the network.
+
+    The copy is in eval mode, all its parameters are trainable, and none has a gradient.
 
     Args:
-        model: the network to copy.
-        devices: types of device that its tensors may be on.
+        calibrated: whether to calibrate BatchNorm layers that have seen no batch, so that the
+            logits depend on the images.
+        devices: device types that the network's tensors may be on.
 
     Raises:
-        AssertionError: it is not a network of cnnarch, has no classifier, or is not in float32
-            or not on one of the devices.
+        AssertionError: raised by the check for anything but an `ImageClassifier` with a
+            classifier, in float32 and on one of the devices.
     """
+
+    def decorate(check: Check) -> Check:
+        @functools.wraps(check)
+        def checked(model: ImageClassifier) -> None:
+            _check_supported(model, devices)
+            copied = _copy(model)
+            norms = [m for m in copied.modules() if isinstance(m, NORMS)]
+            if calibrated and any(norm.num_batches_tracked == 0 for norm in norms):
+                calibrate(copied, example_images(copied, 8))
+            check(copied)
+
+        return checked  # type: ignore[return-value] # functools.wraps keeps the signature
+
+    return decorate
+
+
+def _check_supported(model: ImageClassifier, devices: tuple[str, ...]) -> None:
     if not isinstance(model, ImageClassifier):
         kind = type(model).__name__
-        raise AssertionError(f"the checks are of cnnarch.ImageClassifier, got {kind}")
-    assert model.num_classes > 0, "check a network that has a classifier"
+        raise AssertionError(f"checks need a cnnarch.ImageClassifier, got {kind}")
+    assert model.num_classes > 0, "checks need a network with a classifier, got num_classes 0"
     for dtype in {parameter.dtype for parameter in model.parameters()}:
-        assert dtype == torch.float32, f"check a network in float32, got {dtype}"
+        assert dtype == torch.float32, f"checks need a network in float32, got {dtype}"
     for device in {tensor.device for tensor in chain(model.parameters(), model.buffers())}:
-        assert device.type in devices, f"check a network on the CPU, got one on {device}"
-    parts = (vars(module).values() for module in model.modules())
-    empty: dict[int, Any] = {
-        id(part): OrderedDict()
-        for part in chain(*parts)
-        if isinstance(part, OrderedDict) and not part
+        assert device.type in devices, f"checks need a network on the CPU, got one on {device}"
+
+
+def _copy(model: ImageClassifier) -> ImageClassifier:
+    # Empty hook tables take half of the time of a deep copy, so new ones replace them.
+    tables: dict[int, Any] = {
+        id(value): OrderedDict()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, OrderedDict) and not value
     }
-    # Half of what a module is made of are empty tables of hooks, slow to copy.
-    twin = copy.deepcopy(model, empty).eval().requires_grad_()
-    twin.zero_grad()
-    return twin
+    copied = copy.deepcopy(model, tables).eval().requires_grad_()
+    copied.zero_grad()
+    return copied
 
 
-def calibrated_copy(model: ImageClassifier) -> ImageClassifier:
-    """A copy in eval mode whose logits depend on the images, so that comparing them says much.
-
-    Statistics of a network that has seen images stay as they are.
-    """
-    twin = evaluation_copy(model)
-    counts = [getattr(module, "num_batches_tracked", None) for module in twin.modules()]
-    if any(count is not None and count == 0 for count in counts):
-        calibrate(twin, example_images(twin, 8))
-    return twin
-
-
-def small_side(model: ImageClassifier, side: int = 48) -> int:
-    """`side`, or the nearest that the network accepts: quick, and enough pixels for BatchNorm."""
-    return model.min_input_size if model.fixed_input_size else max(model.min_input_size, side)
+def hookable_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the modules that a forward pass can call, by path."""
+    containers = (nn.ModuleList, nn.ModuleDict)
+    return {name: m for name, m in model.named_modules() if not isinstance(m, containers)}
 
 
 def train_step(model: ImageClassifier, images: Tensor) -> Tensor:
-    """One backward pass in training mode, auxiliary heads included; returns the loss."""
+    """Run a backward pass in training mode, auxiliary heads included, and return the loss."""
     model.train()
     output: Tensor | tuple[Tensor | None, ...] = model(images)
     outputs = [output] if isinstance(output, Tensor) else [o for o in output if o is not None]
-    loss = torch.stack([o.square().mean() for o in outputs]).sum()  # not constant for one class
+    # Cross-entropy would be constant for a network of one class.
+    loss = torch.stack([o.square().mean() for o in outputs]).sum()
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.detach()
 
 
 @contextmanager
 def failing_as(claim: str) -> Iterator[None]:
-    """Raise whatever the body raises as an AssertionError that says which claim does not hold."""
+    """Turn an exception of the body into an AssertionError that starts with `claim`."""
     try:
         yield
-    except AssertionError:
-        raise
     except Exception as error:
         raise AssertionError(f"{claim}: {type(error).__name__}: {error}") from error
 
 
-def refusal(what: str, kind: type[Exception], call: Callable[..., Any], *args: Any) -> str:
-    """The message of the exception of this kind with which a call refuses what it is given."""
-    with failing_as(f"{what} is refused without {kind.__name__}"):
+def expect_error(
+    what: str, kind: type[Exception], message: str, call: Callable[..., Any], *args: Any
+) -> None:
+    """Check that `call(*args)` raises an exception of `kind` that contains `message`."""
+    raised = None
+    with failing_as(f"{what} does not raise {kind.__name__}"):
         try:
             call(*args)
         except kind as error:
-            return str(error)
-    raise AssertionError(f"{what} is not refused")
+            raised = str(error)
+    assert raised is not None, f"{what} is accepted, expected {kind.__name__}"
+    assert message in raised, f"{what} raises {raised!r}, expected {message!r}"
