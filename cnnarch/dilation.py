@@ -51,7 +51,7 @@ def dilate(model: Trunk, output_stride: int) -> None:
 
 
 def _output_strides(model: Trunk) -> dict[str, int]:
-    """Return the strides of the layers in stem and stages, from how maps grow with the image."""
+    """Return the output strides of the layers in stem and stages, from the growth of their maps."""
     sides = (model.min_input_size + 256, model.min_input_size + 512)
     small, large = (stage_shapes(model, (model.in_channels, side, side)) for side in sides)
     strides = {}
@@ -66,7 +66,7 @@ def _output_strides(model: Trunk) -> dict[str, int]:
 
 
 def _limit_stride(model: nn.Module, path: str, stride: int, output_stride: int) -> None:
-    """Dilate a layer of total stride `stride`, so that its map gets `output_stride`."""
+    """Dilate a layer whose output has `stride`, so that the output gets `output_stride`."""
     parent_path, _, name = path.rpartition(".")
     parent = model.get_submodule(parent_path)
     layer = parent.get_submodule(name)
@@ -90,7 +90,7 @@ def _dilate_convolution(
     parent: nn.Module, conv: nn.Conv2d, stride_factor: int, dilation: int
 ) -> None:
     pad = getattr(parent, "pad", None)
-    if isinstance(pad, SamePad2d):  # its padding where the stride divides the side of the map
+    if isinstance(pad, SamePad2d):  # equal if the stride divides the side of the map
         left = (pad.kernel_size - pad.stride) // 2
         pad = nn.ZeroPad2d(2 * (left, pad.kernel_size - 1 - left))
     if isinstance(pad, nn.ZeroPad2d):

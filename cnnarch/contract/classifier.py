@@ -29,7 +29,7 @@ class ImageClassifier(Trunk):
     """An image classifier that returns logits and intermediate feature maps.
 
     Args:
-        stem: the layers up to the first pool, with the first convolution.
+        stem: the layers before the first pool, including the first convolution.
         stages: each begins with its downsampling and ends after its last norm or pool.
         head: computes the logits from the last map.
         names: the paper's names of the stem and of each stage.
@@ -123,7 +123,7 @@ class ImageClassifier(Trunk):
         return self.head.num_features
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace every classifier, auxiliary ones included, by a new one of `num_classes`.
+        """Replace every classifier, including auxiliary ones, with a new one for `num_classes`.
 
         With `num_classes=0` the network returns the pre-logits.
 
@@ -145,7 +145,7 @@ class ImageClassifier(Trunk):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Load a state dict as in torch. The error for keys of another library has a hint."""
+        """Load a state dict as in torch, with a hint if the keys are those of another library."""
         try:
             return super().load_state_dict(state_dict, strict, assign)
         except RuntimeError as error:

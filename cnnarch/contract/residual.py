@@ -56,7 +56,7 @@ class ResidualNetwork(ImageClassifier):
     """A stem, stages of residual blocks and a pooled linear head.
 
     Args:
-        stem: the layers up to the first pool, with the first convolution.
+        stem: the layers before the first pool, including the first convolution.
         block: returns a block for given input channels, width and stride.
         widths: width of the blocks in each stage.
         depths: number of blocks in each stage.

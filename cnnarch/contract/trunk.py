@@ -14,7 +14,7 @@ __all__ = ["FeatureInfo", "Trunk", "as_trunk"]
 
 
 class FeatureInfo(NamedTuple):
-    """One row of a network: the paper's name, and the channels and stride in pixels of its map."""
+    """A row of a network: its name in the paper, its channels and its stride in pixels."""
 
     name: str
     channels: int
@@ -22,10 +22,10 @@ class FeatureInfo(NamedTuple):
 
 
 class Trunk(nn.Module):
-    """A stem and stages. Each of them is one row of `feature_info`.
+    """A stem and stages that return feature maps. Each of them is a row of `feature_info`.
 
     Args:
-        stem: the layers up to the first pool, with the first convolution.
+        stem: the layers before the first pool, including the first convolution.
         stages: each begins with its downsampling and ends after its last norm or pool.
         names: the paper's names of the stem and of each stage.
         min_input_size: smallest image side in pixels that every layer accepts.
@@ -90,7 +90,7 @@ class Trunk(nn.Module):
         return [self.stage_index(stage) for stage in stages]
 
     def stage_index(self, stage: int | str) -> int:
-        """Return the index of a row of `feature_info`, given by index or name. The stem has 0.
+        """Return the index of a row of `feature_info`, given by index or name. The stem is 0.
 
         Raises:
             ValueError: the row does not exist. The message lists all rows.
@@ -115,7 +115,7 @@ class Trunk(nn.Module):
         maps = copied.forward_stages(torch.empty(*shape, side, side, device="meta"))
         if self.fixed_input_size:
             strides = [side // m.shape[-1] for m in maps]
-        else:  # from the growth of the maps, because padding distorts the ratio at a single size
+        else:  # use two sizes, because padding affects the ratio at a single size
             larger = copied.forward_stages(
                 torch.empty(*shape, side + 256, side + 256, device="meta")
             )
@@ -143,7 +143,7 @@ class Trunk(nn.Module):
 
 
 def as_trunk(model: object) -> Trunk:
-    """Return a network or backbone without the wrapper of torch.compile.
+    """Return the network or backbone inside a torch.compile wrapper, or `model` itself.
 
     Raises:
         TypeError: `model` is neither a network nor a backbone.
@@ -155,4 +155,4 @@ def as_trunk(model: object) -> Trunk:
     return trunk
 
 
-torch.fx.wrap("check_images")  # reads the shape, which symbolic tracing does not have
+torch.fx.wrap("check_images")  # symbolic tracing cannot read shapes

@@ -23,14 +23,13 @@ def calibrate(model: nn.Module, images: Tensor) -> None:
     The initial statistics do not match the activations of an untrained network. In eval mode
     its logits can then be close to 0, and comparing them proves nothing.
     """
-    norms = [m for m in model.modules() if isinstance(m, NORMS)]
-    momenta = [norm.momentum for norm in norms]
+    norms = {m: m.momentum for m in model.modules() if isinstance(m, NORMS)}
     for norm in norms:
         norm.momentum = 1.0
     if norms:
         model.train()
         with torch.no_grad():
             model(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
+    for norm, momentum in norms.items():
         norm.momentum = momentum
     model.eval()

@@ -1,4 +1,4 @@
-"""Checks of training and hooks: gradients, checkpointing, bfloat16, frozen stages, outputs."""
+"""Checks of training and hooks: gradients, checkpointing, bfloat16, frozen stages."""
 
 import copy
 import warnings
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 Outputs = dict[str, tuple[Tensor, Tensor]]
-"""Output of each module by path, and a copy of the values that it had when it was returned."""
+"""Output of each module by path, and a copy of its values when it was returned."""
 
 
 @on_a_copy()
@@ -112,7 +112,7 @@ def check_bfloat16_autocast(model: ImageClassifier) -> None:
 
 @on_a_copy()
 def check_frozen_parts_stay_in_eval_mode(model: ImageClassifier) -> None:
-    """`train()` keeps parts frozen by `cnnarch.freeze` in eval mode and no others."""
+    """`train()` keeps the parts that `cnnarch.freeze` has frozen in eval mode, and only those."""
     model.frozen = {"stem"}
     model.train()
     assert model.training, "train() leaves the network in eval mode"
@@ -123,7 +123,7 @@ def check_frozen_parts_stay_in_eval_mode(model: ImageClassifier) -> None:
 @on_a_copy()
 def check_hooks_keep_what_they_see(model: ImageClassifier) -> None:
     """No later layer overwrites an output that a forward hook has stored."""
-    outputs: Outputs = {}
+    outputs = Outputs()
     for name, module in hookable_modules(model).items():
         module.register_forward_hook(lambda _m, _x, y, name=name: _record(outputs, name, y))
     for gradients in (False, True):
@@ -136,14 +136,14 @@ def check_hooks_keep_what_they_see(model: ImageClassifier) -> None:
 def check_replaced_forwards_keep_what_they_give(model: ImageClassifier) -> None:
     """A replaced `forward` of a module is called, and no later layer overwrites its output."""
     images = example_images(model, 1, 32)
-    expected = model(images)
-    outputs: Outputs = {}
-    for name, module in hookable_modules(model).items():
-        if name:
-            module.forward = _recording(outputs, name, module.forward)
     for gradients in (False, True):
+        copied, outputs = copy.deepcopy(model), Outputs()
         with torch.set_grad_enabled(gradients):
-            assert torch.equal(model(images), expected), "replaced forwards change the logits"
+            expected = copied(images)
+            for name, module in hookable_modules(copied).items():
+                if name:
+                    module.forward = _recording(outputs, name, module.forward)
+            assert torch.equal(copied(images), expected), "replaced forwards change the logits"
         _check_unchanged(outputs)
 
 
@@ -171,7 +171,9 @@ def check_gradients_of_samples(model: ImageClassifier) -> None:
         }
         found = {name: gradients[i] for name, gradients in batched.items()}
         rounding = 1e-12 * max(gradient.abs().max().item() for gradient in expected.values())
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=rounding)
+        torch.testing.assert_close(
+            *(found, expected), rtol=1e-5, atol=rounding, msg=lambda text: f"vmap differs: {text}"
+        )
 
 
 @on_a_copy()
