@@ -90,7 +90,7 @@ def get_backbone(
 
     Args:
         name: one of `cnnarch.list_models()`.
-        weights: accepted as by every builder.
+        weights: source of the weights, as in every builder.
         in_channels: channels of the input image. None uses the network's default.
         stages: rows by index or name, in the order of the output. None uses the last row of each
             stride.

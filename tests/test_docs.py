@@ -11,7 +11,7 @@ from benchmarks import tables
 ROOT = Path(__file__).parent.parent
 FOLDERS = (ROOT / "docs", ROOT / "docs/examples", ROOT / "docs/integrations")
 PAGES = sorted([ROOT / "README.md", *(page for folder in FOLDERS for page in folder.glob("*.md"))])
-NEEDS = {  # third-party packages, which may be missing and may warn
+NEEDS = {  # third-party packages that may be missing and may warn
     "deeplabv3plus.md": "segmentation_models_pytorch",
     "lightning.md": "lightning",
     "ray_data.md": "ray",

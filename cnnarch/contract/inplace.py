@@ -14,7 +14,7 @@ def set_inplace(model: nn.Module, inplace: bool = True) -> None:
     """Let all activations overwrite their input, which saves memory and keeps the values.
 
     In cnnarch's networks no other layer reads the input of an activation. Hooks, replaced
-    `forward`s and attribution methods do, and would see it overwritten. `torch.func.vmap` and
+    `forward`s and attribution methods do, and get overwritten values. `torch.func.vmap` and
     tracers still work. The peak memory of a training step hardly changes, because PyTorch keeps
     the input or output of an activation for the backward pass anyway. To reduce it, use
     `set_grad_checkpointing`.

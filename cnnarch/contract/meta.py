@@ -27,8 +27,8 @@ Subclasses are excluded because they may change the shape.
 def without_memory(model: Module) -> Module:
     """Return a copy on the meta device in eval mode, which computes shapes only.
 
-    Hooks and replaced `forward`s of modules are the user's and are not copied. Layers that keep
-    the shape return their input.
+    Hooks and replaced `forward`s of modules are not copied. Layers that keep the shape return
+    their input.
     """
     # deepcopy takes the tensors from the memo, so the weights are never copied.
     memo: dict[int, Any] = without_hooks(model)
@@ -42,7 +42,7 @@ def without_memory(model: Module) -> Module:
             del module.forward
         if type(module) in SHAPE_PRESERVING:
             vars(module)["forward"] = partial(_unchanged, getattr(module, "num_features", None))
-    return copied.eval().float()  # the dtype of the images that callers pass
+    return copied.eval().float()  # callers pass float32 images
 
 
 def _unchanged(channels: int | None, x: Tensor) -> Tensor:

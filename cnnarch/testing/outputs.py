@@ -71,7 +71,7 @@ def check_one_image_equals_its_batch(model: ImageClassifier) -> None:
 @on_a_copy()
 @torch.no_grad()
 def check_odd_and_oblong_images(model: ImageClassifier) -> None:
-    """Images of any height and width are accepted, or the fixed size is named in the error."""
+    """The network accepts any height and width, or raises with its fixed size."""
     side = model.min_input_size
     height = max(97, side | 1)
     images = torch.randn(1, model.in_channels, height, height + 34)
@@ -86,7 +86,7 @@ def check_odd_and_oblong_images(model: ImageClassifier) -> None:
 @on_a_copy(calibrated=True)
 @torch.no_grad()
 def check_min_input_size_is_tight(model: ImageClassifier) -> None:
-    """`min_input_size` is accepted, one pixel less raises ValueError, and the layers need it."""
+    """Images of `min_input_size` pass. One pixel less raises ValueError, and layers would fail."""
     side = model.min_input_size
     with failing_as(f"min_input_size is {side}, but an image of {side} pixels is refused"):
         finite = model(example_images(model, 1, side)).isfinite().all()
@@ -120,7 +120,7 @@ def _check_refuses(model: ImageClassifier, images: Tensor, message: str) -> None
 @on_a_copy(calibrated=True)
 @torch.no_grad()
 def check_head_reads_the_last_map(model: ImageClassifier) -> None:
-    """`forward` equals `forward_head(forward_features(x))`, which is the last stage's map."""
+    """`forward_features` returns the last stage's map, and `forward` applies the head to it."""
     images = example_images(model)
     features = model.forward_features(images)
     last = model.forward_stages(images)[-1]
@@ -135,7 +135,7 @@ def check_head_reads_the_last_map(model: ImageClassifier) -> None:
 @on_a_copy(calibrated=True)
 @torch.no_grad()
 def check_stages_come_in_the_order_asked(model: ImageClassifier) -> None:
-    """`forward_stages` accepts names and indices in any order and names an unknown row."""
+    """`forward_stages` accepts names and indices in any order and raises for unknown rows."""
     images = example_images(model)
     names = [row.name for row in model.feature_info]
     every = model.forward_stages(images)
@@ -194,7 +194,7 @@ def check_cam_layer(model: ImageClassifier) -> None:
 @on_a_copy(calibrated=True)
 @torch.no_grad()
 def check_reset_classifier(model: ImageClassifier) -> None:
-    """`reset_classifier` changes the number of logits and no map; 0 returns the pre-logits."""
+    """`reset_classifier` changes only the number of logits. With 0 it returns pre-logits."""
     other = copy.deepcopy(model)
     images = example_images(model)
     other.reset_classifier(5)
