@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -275,3 +276,51 @@ def test_the_package_has_no_paths_of_the_development_machine() -> None:
         text = path.read_text()
         for word in ("/work/", "../shared", "sandbox"):
             assert word not in text, f"{path.name} contains {word}"
+
+
+def test_class_names_are_unique() -> None:
+    places: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(module)
+    repeated = {name: modules for name, modules in places.items() if len(modules) > 1}
+    assert not repeated
+
+
+UNCLEAR_PHRASES = (
+    "How ill a layout",
+    "Mistakes are told in one line",
+    "Of each paper there is its own recipe",
+    "What it says of",
+    "a folder a class",
+    "cannot be had",
+    "for who looks on",
+    "freeze what shall stay",
+    "likeliest",
+    "on after a kill",
+    "shall",
+    "takes for which",
+    "the rooms",
+    "where nobody can tell",
+    "whoever",
+)
+"""Unidiomatic or outdated phrases that earlier texts used."""
+REPOSITORY = ROOT.parent
+TEXTS = sorted(
+    path
+    for folder in ("cnnarch", "docs", "tests", "benchmarks")
+    for pattern in ("*.py", "*.md", "*.toml")
+    for path in (REPOSITORY / folder).rglob(pattern)
+    if not {"_build", "_generated"} & set(path.parts) and path != Path(__file__)
+)
+
+
+def test_texts_use_no_unclear_phrase() -> None:
+    words = "|".join(re.escape(phrase) for phrase in UNCLEAR_PHRASES)
+    found = [
+        f"{path.relative_to(REPOSITORY)}: {match[0]}"
+        for path in (REPOSITORY / "README.md", *TEXTS)
+        for match in re.finditer(rf"\b({words})\b", " ".join(path.read_text().split()), re.I)
+    ]
+    assert not found
