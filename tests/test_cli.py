@@ -23,7 +23,7 @@ from cnnarch.cli.training import _options, _usual_folder
 from cnnarch.facts.sheets import aliases
 from cnnarch.training import evaluate, load_data
 from cnnarch.weights import Preprocessing
-from tests.forks import Ended, Forks
+from tests.forks import ForkResult, Forks
 
 QUICK = ["--num_epochs", "1", "--image_resolution", "32"]
 
@@ -590,7 +590,7 @@ def without(*modules: str) -> str:
     return f"import sys\nfor name in {modules}: sys.modules[name] = None\n"
 
 
-def run_without(forks: Forks, modules: tuple[str, ...], *commands: list[str]) -> Ended:
+def run_without(forks: Forks, modules: tuple[str, ...], *commands: list[str]) -> ForkResult:
     """Run commands one after another; the exit status is the largest of theirs."""
     code = (
         f"{without(*modules)}"

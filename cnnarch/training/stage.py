@@ -14,7 +14,8 @@ from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
-from cnnarch.contract.freezing import frozen, trunk_of
+from cnnarch.contract.freezing import temporarily_frozen
+from cnnarch.contract.trunk import as_trunk
 from cnnarch.training.callbacks import (
     AtomicCheckpointIO,
     Bar,
@@ -176,11 +177,11 @@ def check_freezing(model: nn.Module, recipe: Recipe) -> None:
     """
     for stage in recipe.stages():
         if stage.freeze:
-            trunk_of(model).stage_index(_last_frozen(stage))
+            as_trunk(model).stage_index(_last_frozen(stage))
 
 
 def _held(model: nn.Module, recipe: Recipe) -> AbstractContextManager[None]:
-    return frozen(model, _last_frozen(recipe)) if recipe.freeze else nullcontext()
+    return temporarily_frozen(model, _last_frozen(recipe)) if recipe.freeze else nullcontext()
 
 
 def _last_frozen(recipe: Recipe) -> int | str:

@@ -15,7 +15,7 @@ import torch
 
 import cnnarch
 from cnnarch.training import History
-from tests.forks import Ended, Forks
+from tests.forks import ForkResult, Forks
 
 ROOT = Path(cnnarch.__file__).parents[1]
 EPOCHS = 3
@@ -56,7 +56,9 @@ def of_one_group(processes: int) -> list[dict[str, str]]:
     ]
 
 
-def fitted(forks: Forks, folder: Path, network: str, processes: int, step: int = 0) -> list[Ended]:
+def fitted(
+    forks: Forks, folder: Path, network: str, processes: int, step: int = 0
+) -> list[ForkResult]:
     words = (network, processes, str(folder), step)
     code = f"from tests.training.two_processes import fit_and_save\nfit_and_save{words}"
     return forks.run(code, *of_one_group(processes))

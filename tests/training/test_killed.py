@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.forks import Ended, Forks
+from tests.forks import ForkResult, Forks
 
 WORDS = ["train", "lenet5", "--num_epochs", "3", "--batch_size", "256"]
 
@@ -45,14 +45,14 @@ callbacks.AtomicCheckpointIO.save_checkpoint = save_checkpoint
 """
 
 
-Run = Callable[..., Ended]
+Run = Callable[..., ForkResult]
 
 
 @pytest.fixture(scope="module")
 def run(forks: Forks) -> Run:
     """The command, in a process of its own, after some code that is to disturb it."""
 
-    def run(folder: Path, *more: str, prelude: str = "") -> Ended:
+    def run(folder: Path, *more: str, prelude: str = "") -> ForkResult:
         words = [*WORDS, "--output", str(folder), *more]
         (ended,) = forks.run(
             f"import sys\n{prelude}\nfrom cnnarch.cli import main\nsys.exit(main({words}))"
