@@ -58,11 +58,11 @@ def trained(name: str) -> tuple[cnnarch.ImageClassifier, ImageData]:
     """A network that has learnt something, and the images as it takes them."""
     if name in SHIPPED:
         model = cnnarch.get_model(name, weights="FASHION_MNIST").eval()
-        return model, load_data(DATA).suited(model)
+        return model, load_data(DATA).adapt_to(model)
     recipe = replace(recipe_of(ROWS.get(name, Row(name, {}))), num_steps=steps(name))
     data = load_data(DATA, image_resolution=recipe.image_resolution)
     model = build_model(name, data, recipe)
-    data = data.suited(model, recipe.image_resolution)
+    data = data.adapt_to(model, recipe.image_resolution)
     few = torch.arange(min(len(data.train), steps(name) * recipe.batch_size))
     fit(model, data._replace(train=data.train.subset(few)), recipe)
     return model, data

@@ -168,7 +168,7 @@ def by_probe(row: Row, data: ImageData) -> float:
     """Logistic regression on pooled maps of the network's backbone."""
     backbone = cnnarch.get_backbone(NETWORK, weights=WEIGHTS, stages=PROBE_STAGES).eval()
     backbone.to(memory_format=torch.channels_last)
-    data = data.suited(backbone, PROBE_RESOLUTION[row.data])
+    data = data.adapt_to(backbone, PROBE_RESOLUTION[row.data])
 
     def features(x: Tensor) -> Tensor:
         return torch.cat([m.mean((2, 3)) for m in backbone(x).values()], 1)
@@ -205,7 +205,7 @@ def by_training(row: Row, data: ImageData) -> float:
     weights = None if row.way == "scratch" else WEIGHTS
     options = {"num_classes": len(data.classes), "drop_path": DROP_PATH}
     model = cnnarch.get_model(NETWORK, weights=weights, **options)
-    data = data.suited(model, RESOLUTION[row.data])
+    data = data.adapt_to(model, RESOLUTION[row.data])
     model.to(memory_format=torch.channels_last)
     if row.way == "scratch":
         forget_sooner(model)

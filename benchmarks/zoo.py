@@ -115,19 +115,19 @@ def train_row(row: Row) -> dict[str, Any]:
     clock = Clock(RUNS / f"{row.network}.seconds.json")
     results = train(
         model,
-        data.suited(model, recipe.image_resolution),
+        data.adapt_to(model, recipe.image_resolution),
         recipe,
         RUNS / row.network,
         resume=True,
         progress=True,
-        tell=clock,
+        on_epoch_end=clock,
     )
     assert results is not None  # there is one process
     record = {
         "network": row.network,
         "options": results["options"],
         "recipe": asdict(recipe),
-        "image_resolution": data.suited(model, recipe.image_resolution).preprocessing.crop_size,
+        "image_resolution": data.adapt_to(model, recipe.image_resolution).preprocessing.crop_size,
         "parameters": results["parameters"],
         "accuracy": results["test"]["top1"],
         "published": row.published,
