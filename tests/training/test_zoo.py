@@ -58,7 +58,7 @@ def test_a_finished_row_is_saved_and_not_trained_again(
 
 
 def test_a_network_without_a_row_uses_the_recipe_of_its_family() -> None:
-    assert zoo.row_of("resnet18") == zoo.Row("resnet18", {})
+    assert zoo.row_of("resnet18") == zoo.ZooRow("resnet18", {})
     with pytest.raises(ValueError, match="lenet6"):
         zoo.main(["lenet6"])
 
