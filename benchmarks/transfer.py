@@ -263,7 +263,7 @@ WAYS = {"pixels": by_pixels, "probe": by_probe}
 
 
 def measure(row: TableRow) -> dict[str, Any]:
-    """Run a row and save its figures."""
+    """Run a row and save its metrics."""
     data = draw(row)
     start, work = time.perf_counter(), time.process_time()
     accuracy = WAYS.get(row.way, by_training)(row, data)

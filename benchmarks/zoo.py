@@ -87,7 +87,7 @@ def recipe_of(row: ZooRow) -> Recipe:
 
 
 class Clock:
-    """Prints the figures of each epoch and adds up the CPU time, also over restarts.
+    """Prints the metrics of each epoch and adds up the CPU time, also over restarts.
 
     On a busy machine, the elapsed time says little about the cost of a row.
 
@@ -100,16 +100,16 @@ class Clock:
         self.seconds: float = json.loads(path.read_text()) if path.exists() else 0.0
         self.last = time.process_time()
 
-    def __call__(self, figures: Mapping[str, float]) -> None:
+    def __call__(self, metrics: Mapping[str, float]) -> None:
         now = time.process_time()
         self.seconds, self.last = self.seconds + now - self.last, now
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(self.seconds))
-        print(json.dumps(figures), flush=True)
+        print(json.dumps(metrics), flush=True)
 
 
 def train_row(row: ZooRow) -> dict[str, Any]:
-    """Train or resume a row and save its figures."""
+    """Train or resume a row and save its metrics."""
     recipe = recipe_of(row)
     data = load_data(DATA, image_resolution=recipe.image_resolution)
     model = build_model(row.network, data, recipe)
@@ -170,7 +170,7 @@ def table() -> str:
 
 
 def ship() -> None:
-    """Copy the weights and figures of the small networks into the package."""
+    """Copy the weights and metrics of the small networks into the package."""
     PACKAGE.mkdir(exist_ok=True)
     for record in FOLDER.glob("*.json"):
         weights = RUNS / record.stem / "model.safetensors"

@@ -442,7 +442,7 @@ def test_init_sets_the_initialization_rule() -> None:
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_a_lightning_logger_receives_the_figures_of_each_epoch() -> None:
+def test_a_lightning_logger_receives_the_metrics_of_each_epoch() -> None:
     words = ["--logger", "CSVLogger", "--logger.save_dir", "logs", "--num_epochs", "2"]
     assert main(["train", "lenet5", *QUICK, *words, "--output", "run"]) == 0
     (logged,), kept = Path("logs").rglob("metrics.csv"), Path("run/metrics.csv")

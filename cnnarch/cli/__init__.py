@@ -30,13 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     line, and 128 plus the signal number that training was stopped by a signal. If the environment
     variable CNNARCH_TRACEBACK is set, errors are raised with their traceback.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    args = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if words[:1] == ["train"]:
-            return run_train(words[1:])
-        if words[:1] == ["compare"]:
-            return run_compare(words[1:])
-        parsed = _parser().parse_args(words or ["--help"])
+        if args[:1] == ["train"]:
+            return run_train(args[1:])
+        if args[:1] == ["compare"]:
+            return run_compare(args[1:])
+        parsed = _parser().parse_args(args or ["--help"])
         status: int = parsed.run(parsed)
         return status
     except BrokenPipeError:  # the reading program, such as `head`, has exited

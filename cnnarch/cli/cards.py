@@ -110,11 +110,11 @@ def _facts(card: ModelCard, row: Form) -> Iterator[Fact]:
         for s in stated:
             agrees = s.agrees(count)
             holds = correct and (not s.compared or agrees == (not s.departs))
-            words = verdict or ("agrees" if agrees else s.departs or "differs")
+            text = verdict or ("agrees" if agrees else s.departs or "differs")
             if correct and not holds and agrees:
-                words = f"agrees, although the card explains a difference: {s.departs}"
+                text = f"agrees, although the card explains a difference: {s.departs}"
             paper = f"{s.printed} ({s.source})" if s.confirmed else f"{s.printed} ({s.source})?"
-            yield Fact(form, FIGURES[figure], paper, measured, words, holds)
+            yield Fact(form, FIGURES[figure], paper, measured, text, holds)
     for s in row.stated:
         if s.figure not in counted:
             yield Fact(form, FIGURES[s.figure], f"{s.printed} ({s.source})", "", "", True)

@@ -104,7 +104,7 @@ def load_test_data(model: "ImageClassifier", parsed: argparse.Namespace) -> "Ima
         root=parsed.data_root,
         image_resolution=_preprocessing(model).resize_size,
         grayscale=model.in_channels == 1,
-        hold_out=same_folder or name == results.get("data"),  # trained on the other images
+        hold_out=same_folder or name == results.get("data"),  # exclude training images
     )
     categories = getattr(model, "categories", None)
     if categories and tuple(categories) != data.classes:
@@ -112,16 +112,16 @@ def load_test_data(model: "ImageClassifier", parsed: argparse.Namespace) -> "Ima
     return data.prepared(_preprocessing(model))
 
 
-def show_evaluation(figures: Mapping[str, Any]) -> None:
-    """Print a table of the figures of an evaluation."""
-    shares = figures["per_class"].items()
+def show_evaluation(metrics: Mapping[str, Any]) -> None:
+    """Print a table of the metrics of an evaluation."""
+    shares = metrics["per_class"].items()
     # The accuracy of a class without images is nan, or None in JSON.
     rows = [(f"accuracy, {k}", "" if v is None or v != v else f"{v:.2%}") for k, v in shares]
     rows += [
-        ("accuracy, all classes", f"{figures['top1']:.2%}"),
-        ("top-5 accuracy", f"{figures['top5']:.2%}"),
-        ("calibration error", f"{figures['calibration_error']:.2%}"),
-        ("loss", f"{figures['loss']:.4f}"),
+        ("accuracy, all classes", f"{metrics['top1']:.2%}"),
+        ("top-5 accuracy", f"{metrics['top5']:.2%}"),
+        ("calibration error", f"{metrics['calibration_error']:.2%}"),
+        ("loss", f"{metrics['loss']:.4f}"),
     ]
-    count = int(torch.as_tensor(figures["confusion"]).sum())
+    count = int(torch.as_tensor(metrics["confusion"]).sum())
     show_table((f"{count:,} test images", ""), rows)

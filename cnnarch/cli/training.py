@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["run_compare", "run_train"]
 
 
-def run_train(words: Sequence[str]) -> int:
+def run_train(args: Sequence[str]) -> int:
     """Train a network and save the results in a folder."""
-    command = TrainingCommand("train", words)
+    command = TrainingCommand("train", args)
     names = command.networks
     if len(names) != 1:
         raise ValueError(f"name one network, such as lenet5, or a family: {', '.join(aliases())}")
@@ -35,12 +35,12 @@ def run_train(words: Sequence[str]) -> int:
     return 0
 
 
-def run_compare(words: Sequence[str]) -> int:
+def run_compare(args: Sequence[str]) -> int:
     """Train several networks, each with its own recipe, and compare them in a plot and a table."""
     from cnnarch import viz
     from cnnarch.training import History
 
-    command = TrainingCommand("compare", words)
+    command = TrainingCommand("compare", args)
     names = [cnnarch.get_card(aliases().get(name, name)).name for name in command.networks]
     if len(names) < 2:
         raise ValueError("name two networks or more, such as resnet18 plain18")
@@ -97,9 +97,7 @@ def _train(
         folder,
         resume=options.resume,
         overwrite=options.overwrite,
-        machine=Machine(
-            options.devices, options.num_nodes, options.accelerator, options.num_workers
-        ),
+        machine=Machine(**{key: options[key] for key in Machine._fields}),
         loggers=[options.logger] if options.logger else [],
         progress=True,
         on_epoch_end=_print_epoch,
@@ -114,13 +112,13 @@ class TrainingCommand:
 
     Args:
         name: train or compare.
-        words: the arguments after the name.
+        args: the arguments after the name.
     """
 
-    def __init__(self, name: str, words: Sequence[str]) -> None:
+    def __init__(self, name: str, args: Sequence[str]) -> None:
         splitter = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         splitter.add_argument("--config", action="append", default=[], nargs="?", const="")
-        split, self.flags = splitter.parse_known_args([_underscored(word) for word in words])
+        split, self.flags = splitter.parse_known_args([_underscored(word) for word in args])
         self.files = [f"--config={file}" for file in split.config]
         self.parser = _training_parser(name)
         self.given = self._parse(printing=False, defaults=False)
@@ -143,13 +141,13 @@ class TrainingCommand:
     def _parse(self, *, printing: bool = True, defaults: bool = True) -> "Namespace":
         from jsonargparse import ArgumentError
 
-        words = [*self.files, *self.flags]  # later words override earlier ones
+        args = [*self.files, *self.flags]  # later arguments override earlier ones
         flags = {word.partition("=")[0] for word in self.flags}
         if "--num_epochs" in flags and "--num_steps" not in flags:
-            words.append("--num_steps=null")  # overrides num_steps in a file
+            args.append("--num_steps=null")  # overrides num_steps in a file
         try:
             return self.parser.parse_args(
-                [word for word in words if printing or not word.startswith("--print")],
+                [word for word in args if printing or not word.startswith("--print")],
                 defaults=defaults,
             )
         except ArgumentError as error:
@@ -165,7 +163,12 @@ class TrainingCommand:
 
 
 def _training_parser(command: str) -> "ArgumentParser":
-    from cnnarch.training import DATA_SETS, Recipe, list_recipes  # its error names the extra
+    from cnnarch.training import (  # its error names the extra
+        DATA_SETS,
+        Machine,
+        Recipe,
+        list_recipes,
+    )
 
     networks = f"network (see cnnarch list) or family: {', '.join(aliases())}"
 
@@ -174,6 +177,7 @@ def _training_parser(command: str) -> "ArgumentParser":
 
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, prog=f"cnnarch {command}")
     parser.add_class_arguments(Recipe)
+    parser.add_class_arguments(Machine)
     add = parser.add_argument
     add("networks", nargs="*", help=networks)
     add("--model", type=str | None, help="network, for use in a --config file")
@@ -183,10 +187,6 @@ def _training_parser(command: str) -> "ArgumentParser":
     add("--resume", action="store_true", help="resume the run in the folder, if there is one")
     add("--overwrite", action="store_true", help="delete an existing run in the folder first")
     add("--recipe", type=str | None, help=f"recipe, one of {', '.join(list_recipes())}")
-    add("--devices", type=int, default=1, help="devices on this machine, one process per device")
-    add("--num_nodes", type=int, default=1, help="machines; start the command on each of them")
-    add("--accelerator", default="auto", help="cpu, gpu or another Lightning accelerator")
-    add("--num_workers", type=int, default=0, help="worker processes that load images")
     add("--logger", type=Logger | None, help="a Lightning logger, in addition to metrics.csv")
     add("--config", action=ActionConfigFile, help="YAML file of options; flags override it")
     return parser
@@ -202,8 +202,8 @@ def _underscored(word: str) -> str:
 
 def default_folder(networks: str, data: str) -> Path:
     """Return the folder of a run without --output; `data` may be folder:PATH."""
-    words = re.sub(r"\W+", "-", data).strip("-")
-    return Path(f"runs/{networks}-{words}")
+    suffix = re.sub(r"\W+", "-", data).strip("-")
+    return Path(f"runs/{networks}-{suffix}")
 
 
 def _print_epoch(row: Mapping[str, float]) -> None:

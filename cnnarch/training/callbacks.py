@@ -1,4 +1,4 @@
-"""Lightning callbacks: record figures, show progress, write checkpoints and stop on signals.
+"""Lightning callbacks: record metrics, show progress, write checkpoints and stop on signals.
 
 Lightning also catches signals and writes checkpoints, but it does not finish the current step
 first, and it writes checkpoints in a way that can lose the old one.
@@ -85,11 +85,11 @@ class ProgressBar(RichProgressBar):
     """A progress bar with the remaining time and the loss and accuracy of the last step."""
 
     def get_metrics(self, _trainer: Trainer, task: LightningModule) -> dict[str, Any]:
-        """Return the figures shown next to the bar."""
+        """Return the metrics shown next to the bar."""
         assert isinstance(task, TrainingTask)
-        figures = {name: float(value) for name, value in task.latest.items()}
+        metrics = {name: float(value) for name, value in task.latest.items()}
         # A diverging loss would otherwise need more and more columns.
-        return {k: f"{v:.3f}" if abs(v) < 1000 else f"{v:.0e}" for k, v in figures.items()}
+        return {k: f"{v:.3f}" if abs(v) < 1000 else f"{v:.0e}" for k, v in metrics.items()}
 
     def configure_columns(self, trainer: Trainer) -> list[Any]:
         """Drop the last column, steps per second, so that a line fits into 80 columns."""

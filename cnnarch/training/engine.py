@@ -26,7 +26,7 @@ THIS_MACHINE = Machine()
 
 
 class Evaluation(NamedTuple):
-    """Figures of a network on a set of images; all but loss and confusion are in [0, 1].
+    """Metrics of a network on a set of images; all but loss and confusion are in [0, 1].
 
     Args:
         loss: mean cross-entropy.
@@ -100,7 +100,7 @@ def fit(
         machine: the devices to train on.
         loggers: Lightning loggers, in addition to metrics.csv.
         progress: whether to show a progress bar.
-        on_epoch_end: called with the figures of each epoch.
+        on_epoch_end: called with the metrics of each epoch.
 
     Returns:
         Loss and accuracy of each epoch.

@@ -1,4 +1,4 @@
-"""The figures that a training run records for each epoch."""
+"""The metrics that a training run records for each epoch."""
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +16,7 @@ class History(Mapping[str, list[float]]):
     `history["val_acc"]` has one value per epoch, nan for epochs without one.
 
     Args:
-        rows: one mapping per epoch, from names to figures.
+        rows: one mapping per epoch, from names to metrics.
 
     >>> history = History([{"epoch": 1, "train_loss": 2.3}, {"epoch": 2, "train_loss": 1.9}])
     >>> history["train_loss"]
@@ -27,13 +27,13 @@ class History(Mapping[str, list[float]]):
         self.rows: list[dict[str, float]] = [dict(row) for row in rows]
 
     def __getitem__(self, name: str) -> list[float]:
-        """Return one figure for all epochs; raise KeyError if no epoch has it."""
+        """Return one metric for all epochs; raise KeyError if no epoch has it."""
         if name not in iter(self):
             raise KeyError(name)
         return [row.get(name, float("nan")) for row in self.rows]
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the names of the figures, in order of first appearance."""
+        """Iterate over the names of the metrics, in order of first appearance."""
         return iter(dict.fromkeys(name for row in self.rows for name in row))
 
     def __len__(self) -> int:

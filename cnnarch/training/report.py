@@ -50,22 +50,22 @@ pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .85rem; 
 
 
 def draw_pictures(
-    model: ImageClassifier, data: ImageData, history: History, figures: Evaluation, folder: Path
+    model: ImageClassifier, data: ImageData, history: History, metrics: Evaluation, folder: Path
 ) -> list[str]:
     """Write a PNG file for each of `TITLES` and return their names.
 
     Args:
         model: the trained network.
         data: the data set that it was trained on.
-        history: figures of each epoch.
-        figures: evaluation on the test images.
+        history: metrics of each epoch.
+        metrics: evaluation on the test images.
         folder: folder for the files.
     """
     size = data.preprocessing.crop_size
     drawings: dict[str, Callable[[], Figure]] = {
         "curves": lambda: viz.curves(history),
         "predictions": lambda: viz.predictions(model, data.test),
-        "confusion": lambda: viz.confusion_matrix(figures.confusion, data.classes),
+        "confusion": lambda: viz.confusion_matrix(metrics.confusion, data.classes),
         "embeddings": lambda: viz.embeddings(model, data.test, num_samples=EMBEDDED_IMAGES),
         "gradcam": lambda: viz.gradcam(model, data.test),
         "integrated_gradients": lambda: viz.integrated_gradients(model, data.test),

@@ -95,7 +95,7 @@ def train(
         machine: the devices to train on.
         loggers: Lightning loggers, in addition to metrics.csv.
         progress: whether to show a progress bar.
-        on_epoch_end: called with the figures of each epoch.
+        on_epoch_end: called with the metrics of each epoch.
 
     Returns:
         The contents of results.json, or None in all processes except the first.
@@ -138,9 +138,9 @@ def train(
         return None
     model.preprocessing, model.categories = data.preprocessing, data.classes
     model.save_pretrained(place)
-    figures = evaluate(model, data.test, machine=machine._replace(devices=1, num_nodes=1))
-    results = _results(model, data, recipe, history, figures)
-    names = draw_pictures(model, data, history, figures, place)
+    metrics = evaluate(model, data.test, machine=machine._replace(devices=1, num_nodes=1))
+    results = _results(model, data, recipe, history, metrics)
+    names = draw_pictures(model, data, history, metrics, place)
     pictures = {name: place / f"{name}.png" for name in names}
     write_report(place / REPORT, results, (place / RECIPE).read_text(), pictures)
     _write(place / RESULTS, json.dumps(results, indent=2))  # last, as it marks the run as finished
@@ -238,12 +238,12 @@ def _results(
     data: ImageData,
     recipe: Recipe,
     history: History,
-    figures: Evaluation,
+    metrics: Evaluation,
 ) -> dict[str, Any]:
-    test = figures._asdict()
-    test["confusion"] = figures.confusion.tolist()
+    test = metrics._asdict()
+    test["confusion"] = metrics.confusion.tolist()
     # Classes without test images have no accuracy, and JSON cannot represent nan.
-    test["per_class"] = {k: None if v != v else v for k, v in figures.per_class.items()}
+    test["per_class"] = {k: None if v != v else v for k, v in metrics.per_class.items()}
     folder = folder_of(data.name)
     return {
         "model": model.builder,

@@ -42,7 +42,7 @@ class StageRun:
         number: number of the stage, from 1.
         recipe: recipe of the stage.
         folder: folder for checkpoints.
-        recorder: records the figures of each epoch.
+        recorder: records the metrics of each epoch.
         keep: whether to write a checkpoint after each epoch.
     """
 
@@ -112,7 +112,7 @@ class StageRun:
         return epochs == max_epochs or stopped
 
     def _restore(self, model: nn.Module, saved: dict[str, Any]) -> None:
-        """Load the weights and figures of a finished stage."""
+        """Load the weights and metrics of a finished stage."""
         model.load_state_dict(_weights(saved))
         self.recorder.load_state_dict(saved["callbacks"][self.recorder.state_key])
 
@@ -136,15 +136,15 @@ class StageRun:
         return callbacks
 
     def _save_result(self, model: nn.Module, trainer: Trainer) -> None:
-        """Replace the checkpoints by one file with the final weights and the figures."""
+        """Replace the checkpoints by one file with the final weights and the metrics."""
         if self.recipe.keep_best:
             # Only the first process is sure to have the file: scratch folders are not shared.
             best = _weights(_load(self._file("best"))) if trainer.is_global_zero else {}
             model.load_state_dict(trainer.strategy.broadcast(best))
         if self.keep and trainer.is_global_zero:
             weights = {f"{PREFIX}{name}": value for name, value in model.state_dict().items()}
-            figures = {self.recorder.state_key: self.recorder.state_dict()}
-            result = {"state_dict": weights, "callbacks": figures}
+            metrics = {self.recorder.state_key: self.recorder.state_dict()}
+            result = {"state_dict": weights, "callbacks": metrics}
             AtomicCheckpointIO().save_checkpoint(result, self._file("result"))
             for kind in ("best", "last"):
                 self._file(kind).unlink(missing_ok=True)

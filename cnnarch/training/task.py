@@ -1,4 +1,4 @@
-"""Lightning modules that compute the loss and the figures of a classifier for each batch."""
+"""Lightning modules that compute the loss and the metrics of a classifier for each batch."""
 
 from collections.abc import Iterable
 from typing import Any, NoReturn
@@ -32,7 +32,7 @@ class TrainingTask(LightningModule):
     Args:
         model: a classifier that returns logits, or a tuple of logits and auxiliary logits.
         recipe: optimizer, schedule, label smoothing and weight of the auxiliary losses.
-        splits: prefixes of the figures of each validation loader.
+        splits: prefixes of the metrics of each validation loader.
         steps_per_epoch: optimizer steps per epoch.
     """
 
@@ -65,7 +65,7 @@ class TrainingTask(LightningModule):
         loss = main + self.recipe.aux_weight * torch.stack(auxiliary).sum() if auxiliary else main
         self._check_finite(loss)
         labels = targets.argmax(1) if targets.dim() > 1 else targets
-        self.latest = self._log_figures("train", main, outputs[0], labels)
+        self.latest = self._log_metrics("train", main, outputs[0], labels)
         for i, auxiliary_loss in enumerate(auxiliary, 1):
             self._log(f"train_aux{i}_loss", auxiliary_loss.detach(), len(labels))
         return loss
@@ -77,7 +77,7 @@ class TrainingTask(LightningModule):
         inputs, labels = batch
         logits = self.model(inputs).float()
         loss = cross_entropy(logits, labels)
-        self._log_figures(self.splits[dataloader_idx], loss, logits, labels)
+        self._log_metrics(self.splits[dataloader_idx], loss, logits, labels)
 
     def on_train_epoch_end(self) -> None:
         """Check the weights before they are saved; no loss was computed after the last step."""
@@ -93,14 +93,14 @@ class TrainingTask(LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-    def _log_figures(
+    def _log_metrics(
         self, split: str, loss: Tensor, logits: Tensor, labels: Tensor
     ) -> dict[str, Tensor]:
         accuracy = (logits.argmax(1) == labels).float().mean()
-        figures = {"loss": loss.detach(), "acc": accuracy}
-        for name, value in figures.items():
+        metrics = {"loss": loss.detach(), "acc": accuracy}
+        for name, value in metrics.items():
             self._log(f"{split}_{name}", value, len(labels))
-        return figures
+        return metrics
 
     def _log(self, name: str, value: Tensor, images: int) -> None:
         """Log a batch mean that Lightning averages over the images of all processes.
@@ -135,7 +135,7 @@ class TrainingTask(LightningModule):
 
 
 class EvaluationTask(LightningModule):
-    """Computes all figures of a classifier in one call of `Trainer.test`.
+    """Computes all metrics of a classifier in one call of `Trainer.test`.
 
     Args:
         model: a classifier that returns logits.
@@ -163,17 +163,17 @@ class EvaluationTask(LightningModule):
         return self.images.prepare(pixels), labels
 
     def test_step(self, batch: tuple[Tensor, Tensor], _index: int) -> None:  # noqa: PT019
-        """Update the figures with a batch."""
+        """Update the metrics with a batch."""
         inputs, labels = batch
         logits = self.model(inputs).float()
         self.loss.update(cross_entropy(logits, labels), len(labels))
-        for figure in (self.top1, self.top5, self.confusion_matrix):
-            figure.update(logits, labels)
+        for metric in (self.top1, self.top5, self.confusion_matrix):
+            metric.update(logits, labels)
         # torchmetrics would treat logits between 0 and 1, which NiN can return, as probabilities.
         self.calibration_error.update(logits.softmax(1), labels)
 
     def on_test_epoch_end(self) -> None:
-        """Store the figures, because Lightning resets the metrics."""
+        """Store the values, because Lightning resets the metrics."""
         names = ("loss", "top1", "top5", "calibration_error")
         self.results = {name: float(getattr(self, name).compute()) for name in names}
         self.confusion = self.confusion_matrix.compute().cpu()

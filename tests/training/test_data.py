@@ -126,7 +126,7 @@ def test_files_are_resized_by_their_shorter_side_and_center_cropped(tmp_path: Pa
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_files_are_resized_once_for_the_network(tmp_path: Path, interpolation: str) -> None:
-    """As in inference, and not from squares of another size."""
+    """The result equals the inference transform of the original file."""
     noise = torch.randint(0, 256, (90, 60, 3), generator=torch.Generator().manual_seed(0))
     image = Image.fromarray(noise.to(torch.uint8).numpy())
     image.save(tmp_path / "1.png")

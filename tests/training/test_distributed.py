@@ -82,10 +82,10 @@ def assert_same_training(two: Results, alone: dict[str, Any]) -> None:
         assert torch.equal(weight, second["weights"][name]), name
     assert len(alone["rows"]) == len(first["rows"]) == EPOCHS
     for row, expected in zip(first["rows"], alone["rows"], strict=True):
-        for figure in ("train_loss", "val_loss"):
-            assert row[figure] == pytest.approx(expected[figure], abs=1e-4)
-        for figure in ("train_acc", "val_acc"):
-            assert row[figure] == pytest.approx(expected[figure], abs=1e-6)
+        for metric in ("train_loss", "val_loss"):
+            assert row[metric] == pytest.approx(expected[metric], abs=1e-4)
+        for metric in ("train_acc", "val_acc"):
+            assert row[metric] == pytest.approx(expected[metric], abs=1e-6)
 
 
 def test_two_processes_train_like_one(forks: Forks, two: Results, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Training and evaluation: figures, weights, checkpoints and side effects."""
+"""Training and evaluation: metrics, weights, checkpoints and side effects."""
 
 import csv
 import math
@@ -68,7 +68,7 @@ def test_history_has_one_row_per_epoch(data: ImageData, lenet: cnnarch.ImageClas
     history = fit(lenet, data, replace(QUICK, test_each_epoch=True), on_epoch_end=rows.append)
     assert history["epoch"] == [1, 2, 3, 4]
     names = [
-        f"{split}_{figure}" for split in ("train", "val", "test") for figure in ("loss", "acc")
+        f"{split}_{metric}" for split in ("train", "val", "test") for metric in ("loss", "acc")
     ]
     assert set(history) == {*names, "epoch", "learning_rate", "seconds"}
     assert rows == history.rows
@@ -88,7 +88,7 @@ def test_each_epoch_trains_in_train_mode_and_validates_in_eval_mode(data: ImageD
     assert model.calls == epoch * 3
 
 
-def test_recorded_figures_are_means_over_all_images(
+def test_recorded_metrics_are_means_over_all_images(
     data: ImageData, lenet: cnnarch.ImageClassifier
 ) -> None:
     """Batches have different sizes, so a mean of batch means would differ."""
@@ -106,18 +106,18 @@ def test_evaluation_agrees_with_direct_computation(
     data: ImageData, lenet: cnnarch.ImageClassifier
 ) -> None:
     fit(lenet, data, replace(QUICK, num_epochs=1))
-    figures = evaluate(lenet, data.test, batch_size=12)
+    metrics = evaluate(lenet, data.test, batch_size=12)
     with torch.no_grad():
         logits = lenet(data.test.inputs(torch.arange(40)))
     labels, predictions = data.test.labels, logits.argmax(1)
-    assert figures.loss == pytest.approx(float(cross_entropy(logits, labels)), rel=1e-5)
-    assert figures.top1 == pytest.approx(float((predictions == labels).float().mean()))
-    assert figures.top5 == 1  # of four classes
+    assert metrics.loss == pytest.approx(float(cross_entropy(logits, labels)), rel=1e-5)
+    assert metrics.top1 == pytest.approx(float((predictions == labels).float().mean()))
+    assert metrics.top5 == 1  # there are only four classes
     for i, name in enumerate(data.classes):
         of_class = predictions[labels == i]
-        assert figures.per_class[name] == pytest.approx(float((of_class == i).float().mean()))
-        assert figures.confusion[i].tolist() == [int((of_class == j).sum()) for j in range(4)]
-    assert 0 <= figures.calibration_error <= 1
+        assert metrics.per_class[name] == pytest.approx(float((of_class == i).float().mean()))
+        assert metrics.confusion[i].tolist() == [int((of_class == j).sum()) for j in range(4)]
+    assert 0 <= metrics.calibration_error <= 1
 
 
 def test_evaluation_keeps_the_mode_of_each_layer(
@@ -355,7 +355,7 @@ def test_metrics_are_a_csv_file(
     assert History.load(tmp_path / "metrics.csv").rows == history.rows
 
 
-def test_lightning_loggers_receive_the_figures(
+def test_lightning_loggers_receive_the_metrics(
     data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
     from lightning.pytorch.loggers import CSVLogger

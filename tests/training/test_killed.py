@@ -88,7 +88,7 @@ def test_a_killed_run_loses_at_most_one_epoch(
 ) -> None:
     folder = tmp_path / "run"
     assert run(folder, prelude=prelude).status == -signal.SIGKILL
-    assert (folder / "checkpoints" / "stage-1-last.ckpt").exists()  # of the first epoch
+    assert (folder / "checkpoints" / "stage-1-last.ckpt").exists()  # from the first epoch
     assert_resumes_to(whole, folder, run)
 
 

@@ -246,7 +246,7 @@ def test_networks_without_norms_learn_digits_by_their_own_recipes(name: str) -> 
 @pytest.mark.slow
 @pytest.mark.skipif(not datasets.DEBIAN["fashion_mnist"].exists(), reason="needs Debian's files")
 def test_lenet5_learns_fashion_mnist_in_ten_epochs() -> None:
-    """It reaches the expected accuracy of 0.88 on the test images, in some minutes."""
+    """The expected accuracy on the test images is 0.88. Training takes several minutes."""
     recipe = find_recipe("lenet-fashion_mnist")
     assert recipe.num_epochs == 10
     data = load_data("fashion_mnist", image_resolution=recipe.image_resolution)

@@ -118,7 +118,7 @@ def test_resuming_without_a_run_starts_one(data: ImageData, tmp_path: Path) -> N
 
 
 def test_worker_processes_do_not_change_the_result(data: ImageData) -> None:
-    """Nor the result of a second epoch, whose order the workers must receive."""
+    """The second epoch checks that the workers receive its order."""
     models = [small(), small()]
     recipe = replace(BASIC, num_epochs=2)
     for model, workers in zip(models, (0, 1), strict=True):

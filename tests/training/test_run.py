@@ -107,12 +107,12 @@ def test_the_saved_network_has_its_classes_and_preprocessing(trained: Trained) -
     torch.testing.assert_close(again.eval()(x), lenet(x))
 
 
-def test_results_contain_the_figures(trained: Trained) -> None:
+def test_results_contain_the_metrics(trained: Trained) -> None:
     results = read_results(trained.folder)
     assert results == json.loads((trained.folder / "results.json").read_text())
-    figures = evaluate(trained.model, trained.data.test)
-    assert results["test"]["top1"] == pytest.approx(figures.top1)
-    assert results["test"]["confusion"] == figures.confusion.tolist()
+    metrics = evaluate(trained.model, trained.data.test)
+    assert results["test"]["top1"] == pytest.approx(metrics.top1)
+    assert results["test"]["confusion"] == metrics.confusion.tolist()
     assert (results["model"], results["data"], results["epochs"]) == ("lenet5", "sides", 2)
     assert results["parameters"] == 61_706 - 6 * 85  # four classes instead of ten
     assert set(results["versions"]) == {"cnnarch", "torch", "python"}

@@ -31,7 +31,7 @@ def send_signal_in_step(model: nn.Module, step: int) -> None:
 
 
 def fit_and_save(name: str, processes: int, folder: str, step: int) -> None:
-    """Train, save weights and figures in the folder, and exit if training was stopped.
+    """Train, save weights and metrics in the folder, and exit if training was stopped.
 
     Args:
         name: a key of `NETWORKS`.
