@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cnnarch
-from cnnarch.cli.models import held_out, trained
+from cnnarch.cli.models import load_model, load_test_data
 from cnnarch.facts.builders import BUILDERS
 from cnnarch.facts.sheets import aliases
 
@@ -65,10 +65,10 @@ def _draw(
             raise ValueError("name a data set with --data, or the folder of a run with --model")
         data = load_data(parsed.data, root=parsed.data_root)
         return viz.data_grid(getattr(data, parsed.split), **options)
-    model = _untrained(parsed) if name == "diagram" else trained(parsed)
+    model = _untrained(parsed) if name == "diagram" else load_model(parsed)
     inputs: list[Any] = [model] if picture.model else []
     if picture.images:
-        inputs.append(getattr(held_out(model, parsed), parsed.split))
+        inputs.append(getattr(load_test_data(model, parsed), parsed.split))
     if name == "confusion_matrix":
         inputs = [evaluate(*inputs).confusion, inputs[1].classes]
     draw: Callable[..., Figure] = getattr(viz, name)
@@ -78,7 +78,7 @@ def _draw(
 def _untrained(parsed: argparse.Namespace) -> "cnnarch.ImageClassifier":
     """A network whose weights do not matter, so that none are fetched."""
     name = aliases().get(parsed.model, parsed.model)
-    return cnnarch.get_model(name) if name in BUILDERS else trained(parsed)
+    return cnnarch.get_model(name) if name in BUILDERS else load_model(parsed)
 
 
 def _dashed(option: str) -> str:
