@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import cnnarch
 from cnnarch.inference import Optimized, load_optimized, optimize
 from cnnarch.inference._tracing import trace
-from cnnarch.inference.engines import ENGINES, Source
+from cnnarch.inference.engines import ENGINES, Workload
 from cnnarch.inference.engines._pt2e import calibrated_ranges, quantized
 from cnnarch.models.densenet import DenseNet
 from cnnarch.models.resnet_cifar import CifarResNet
@@ -186,14 +186,14 @@ def test_without_a_compiler_inductor_is_not_there(monkeypatch: pytest.MonkeyPatc
         raise InvalidCxxCompiler
 
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
-    why = ENGINES["inductor"].missing("float32", torch.device("cpu"))
+    why = ENGINES["inductor"].why_unavailable("float32", torch.device("cpu"))
     assert why == "no C++ compiler is installed"
 
 
 def test_on_a_gpu_only_pytorch_is_tried() -> None:
     gpu = torch.device("cuda")
     for name in ("openvino", "onnxruntime"):
-        why = ENGINES[name].missing("float32", gpu)
+        why = ENGINES[name].why_unavailable("float32", gpu)
         assert why == "runs on the CPU, the example is on cuda"
 
 
@@ -301,7 +301,7 @@ def test_inductor_compiles_the_example_and_what_comes_often(
     model: cnnarch.ImageClassifier,
 ) -> None:
     with optimize(model, images(2), backend="inductor", budget_s=1) as optimized:
-        compiled = optimized._runner._compiled  # type: ignore[attr-defined]
+        compiled = optimized._engine._compiled  # type: ignore[attr-defined]
         assert set(compiled) == {(2, 3, 32, 32)}
         for _ in range(3):
             assert_close(optimized(images(3)), model(images(3)), 1e-4)
@@ -396,10 +396,10 @@ def test_torchao_quantises_for_the_compiler_and_its_ranges_are_enough_to_do_it_a
     torch.manual_seed(0)
     model = build()
     calibrate(model, blurred(8))
-    source = Source(model, blurred(2), 1, blurred(64).split(16))
+    workload = Workload(model, blurred(2), 1, blurred(64).split(16))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    parts = calibrated_ranges(source)
-    graph = quantized(source, parts)
+    parts = calibrated_ranges(workload)
+    graph = quantized(workload, parts)
     convolutions = sum(isinstance(layer, nn.Conv2d) for layer in model.modules())
     calls = [str(node.target) for node in graph.graph.nodes]
     weights = sum("dequantize_per_channel" in call for call in calls)
@@ -408,9 +408,9 @@ def test_torchao_quantises_for_the_compiler_and_its_ranges_are_enough_to_do_it_a
     expected = model(x)
     error = (graph(x) - expected).norm() / expected.norm()
     assert 0 < error < 0.2
-    source.calibration = ()
+    workload.calibration = ()
     with torch.no_grad():
-        assert torch.equal(quantized(source, parts)(x), graph(x))
+        assert torch.equal(quantized(workload, parts)(x), graph(x))
     after = model.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
@@ -422,9 +422,9 @@ def test_logits_are_not_rounded_to_8_bits() -> None:
     model = cnnarch.nin_cifar()
     x = blurred(40)
     calibrate(model, x[:8])
-    source = Source(model, x[:2], 1, x.split(20))
+    workload = Workload(model, x[:2], 1, x.split(20))
     with torch.no_grad():
-        logits = quantized(source, calibrated_ranges(source))(x)
+        logits = quantized(workload, calibrated_ranges(workload))(x)
     assert logits.unique().numel() > 256
 
 
@@ -435,20 +435,20 @@ def test_compiled_int8_that_is_not_its_graph_is_refused_or_left(
     """Refused for the example; a shape that comes later must not fail in the middle of work."""
     wrong: list[int] = []
 
-    def compile_wrongly(runner: Any, shape: torch.Size) -> None:
-        graph, right = runner._graph, shape[0] not in wrong
-        runner._compiled[shape] = graph if right else lambda images: 2 * graph(images)
+    def compile_wrongly(engine: Any, shape: torch.Size) -> Callable[[Tensor], Tensor]:
+        graph = engine._eager.model
+        return (lambda images: 2 * graph(images)) if shape[0] in wrong else graph
 
-    monkeypatch.setattr("cnnarch.inference.engines.inductor._Runner.compile", compile_wrongly)
+    monkeypatch.setattr("cnnarch.inference.engines.inductor.Inductor._compile", compile_wrongly)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 30 * 30, 5)).eval()
-    source = Source(model, blurred(2), 1, (blurred(16),))
-    runner = ENGINES["inductor"].build(source, "int8")
+    workload = Workload(model, blurred(2), 1, (blurred(16),))
+    engine = ENGINES["inductor"](workload, "int8")
     wrong += [2, 3]
     for _ in range(4):
-        assert_close(runner(blurred(3)), model(blurred(3)), 0.1)
+        assert_close(engine(blurred(3)), model(blurred(3)), 0.1)
     with pytest.raises(ValueError, match="off its own graph"):
-        ENGINES["inductor"].build(source, "int8")
+        ENGINES["inductor"](workload, "int8")
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

@@ -149,7 +149,7 @@ def test_tensorflows_padding_needs_an_example(tmp_path: Path) -> None:
 
 def test_others_networks_need_an_example(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    with pytest.raises(TypeError, match="Sequential does not say what images it takes"):
+    with pytest.raises(TypeError, match="Sequential does not define its input size"):
         export(model, tmp_path / "net.onnx")
     path = export(model, tmp_path / "net.onnx", example=torch.zeros(1, 3, 8, 8), dynamic_size=True)
     images = torch.randn(3, 3, 20, 11)
@@ -235,7 +235,7 @@ def test_a_wrong_path_or_format_is_named(
 
 
 def test_a_missing_folder_is_named(lenet: cnnarch.ImageClassifier, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"the folder .*nowhere does not exist"):
         export(lenet, tmp_path / "nowhere" / "net.onnx")
 
 
@@ -250,7 +250,7 @@ def test_a_missing_package_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    message = rf"{package} is missing: pip install 'cnnarch\[export\]'"
+    message = rf"{package} is not installed: pip install 'cnnarch\[export\]'"
     with pytest.raises(ImportError, match=message):
         export(lenet, tmp_path / f"net{suffix}")
 

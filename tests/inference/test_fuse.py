@@ -456,7 +456,7 @@ def read_twice(net: Any, x: Tensor) -> Tensor:
     ("model", "message"),
     [
         (nn.Sequential(nn.ReLU(), nn.Conv2d(3, 3, 1)), r"is 0 \(ReLU\)"),
-        (nn.Sequential(nn.Conv2d(4, 3, 1)), "reads 4 channels, but preprocessing is of 3"),
+        (nn.Sequential(nn.Conv2d(4, 3, 1)), "reads 4 channels, but preprocessing has 3"),
         (
             Chain(read_twice, conv=nn.Conv2d(3, 3, 1), conv2=nn.Conv2d(3, 3, 1)),
             r"needs one layer that reads the images, got conv \(Conv2d\), conv2 \(Conv2d\)",

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cnnarch.inference import _measure
-from cnnarch.inference._measure import agreement, alternate, difference, resident, spread
+from cnnarch.inference._measure import agreement, alternate, difference, resident_mib, spread
 
 
 def test_difference_is_of_the_largest_value_expected() -> None:
@@ -104,10 +104,10 @@ def test_long_calls_have_one_turn_or_two_where_it_is_open(
 
 
 def test_resident_memory_grows_with_what_is_held() -> None:
-    before = resident()
+    before = resident_mib()
     with mmap(-1, 64 * 2**20) as held:  # a tensor might get memory that was in use before
         held.write(bytes(len(held)))
-        assert resident() - before == pytest.approx(64, abs=16)
+        assert resident_mib() - before == pytest.approx(64, abs=16)
 
 
 @pytest.mark.parametrize(

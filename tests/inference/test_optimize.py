@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 import cnnarch
 from cnnarch.inference import Optimized, optimize
-from cnnarch.inference.engines import ENGINES, Engine, Runner, Source
+from cnnarch.inference.engines import ENGINES, Engine, Workload
 from cnnarch.models.mlp_mixer import MLPMixer
 from cnnarch.models.resnet_cifar import CifarResNet
 from cnnarch.testing import assert_close, calibrate, example_images
@@ -46,57 +47,59 @@ class Fake(Engine):
     """An engine that does what a test needs."""
 
     precisions = ("float32", "bfloat16", "int8")
+    pause: float = 0.0
+    why: str | None = None
+    closed = 0
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        seconds: float = 0.0,
-        change: Callable[[Tensor], Tensor] = lambda logits: logits,
-        needs: float = 0.0,
-        why: str | None = None,
-    ) -> None:
-        self.name, self.pause, self.change = name, seconds, change
-        self.needs, self.why = needs, why
-        self.closed = 0
+    @classmethod
+    def why_unavailable(cls, precision: str, device: torch.device) -> str | None:  # noqa: ARG003
+        return cls.why
 
-    def missing(self, precision: str, device: torch.device) -> str | None:  # noqa: ARG002
-        return self.why
-
-    def seconds(self, layers: int) -> float:  # noqa: ARG002
-        return self.needs
-
-    def build(self, source: Source, precision: str) -> Runner:  # noqa: ARG002
+    def __init__(self, workload: Workload, precision: str, parts: Any = None) -> None:
+        super().__init__(workload, precision, parts)
         if self.name == "raises":
-            raise RuntimeError("no such operator\nand a long tale")
-        return _FakeRunner(self, source.model)
-
-
-class _FakeRunner:
-    def __init__(self, engine: Fake, model: nn.Module) -> None:
-        self.engine, self.model = engine, model
+            raise RuntimeError("no such operator\nand a second line")
 
     def __call__(self, images: Tensor) -> Tensor:
-        time.sleep(self.engine.pause)
+        time.sleep(self.pause)
         with torch.no_grad():
-            return self.engine.change(self.model(images).clone())
+            return self.change(self.model()(images).clone())
 
-    def parts(self) -> dict[str, bytes]:
-        return {}
+    def model(self) -> nn.Module:
+        return self.workload.model
 
-    def trim(self) -> None:
-        pass
+    def change(self, logits: Tensor) -> Tensor:
+        return logits
 
     def close(self) -> None:
-        self.engine.closed += 1
+        type(self).closed += 1
+
+
+class WithoutPause(Fake):
+    """Skips the last layer of `slow_net`."""
+
+    def model(self) -> nn.Module:
+        return self.workload.model[:2]  # type: ignore[index]
+
+
+def fake(
+    name: str,
+    *,
+    seconds: float = 0.0,
+    change: Callable[[Tensor], Tensor] = lambda logits: logits,
+    needs: float = 0.0,
+    why: str | None = None,
+) -> type[Fake]:
+    facts = {"name": name, "pause": seconds, "build_seconds": (needs, 0.0), "why": why}
+    return type(name, (Fake,), {**facts, "change": staticmethod(change)})
 
 
 @pytest.fixture
 def fakes() -> Iterator[Callable[..., None]]:
-    """Put these engines in the place of the real ones."""
+    """A function that replaces the real engines."""
     real = dict(ENGINES)
 
-    def install(*engines: Fake) -> None:
+    def install(*engines: type[Fake]) -> None:
         ENGINES.clear()
         ENGINES.update({engine.name: engine for engine in engines})
 
@@ -147,7 +150,7 @@ def test_the_logits_are_the_networks_for_any_batch(name: str, backend: str) -> N
 
 @pytest.mark.parametrize("backend", ["eager", "openvino"])
 def test_bfloat16_logits_are_within_its_rounding(backend: str) -> None:
-    why = ENGINES[backend].missing("bfloat16", torch.device("cpu"))
+    why = ENGINES[backend].why_unavailable("bfloat16", torch.device("cpu"))
     if why:
         pytest.skip(f"{backend}: {why}")
     model, x = network("resnet8"), images("resnet8", 4)
@@ -178,13 +181,13 @@ def test_auto_shows_every_engine_and_keeps_one() -> None:
 
 
 def test_the_fastest_right_candidate_is_chosen(fakes: Callable[..., None]) -> None:
-    fast, slow = Fake("fast"), Fake("slow", seconds=0.01)
-    wrong = Fake("wrong", change=add_of_scale(1e-3))
-    nan = Fake("nan", change=lambda logits: logits * math.nan)
-    shape = Fake("shape", change=lambda logits: logits[:, 1:])
-    away = Fake("away", why="not installed")
-    long = Fake("long", needs=1e6)
-    engines = (slow, wrong, nan, shape, Fake("raises"), away, long, fast)
+    fast, slow = fake("fast"), fake("slow", seconds=0.01)
+    wrong = fake("wrong", change=add_of_scale(1e-3))
+    nan = fake("nan", change=lambda logits: logits * math.nan)
+    shape = fake("shape", change=lambda logits: logits[:, 1:])
+    away = fake("away", why="not installed")
+    long = fake("long", needs=1e6)
+    engines = (slow, wrong, nan, shape, fake("raises"), away, long, fast)
     fakes(*engines)
     optimized = optimize(network("lenet5"), images("lenet5", 2), budget_s=3)
     found = verdicts(optimized)
@@ -194,11 +197,11 @@ def test_the_fastest_right_candidate_is_chosen(fakes: Callable[..., None]) -> No
     assert kind == "slower"
     assert float(ratio.removesuffix("x")) > 2  # 10 ms against a LeNet's call
     assert found == {
-        "wrong": "out: differs by more than 1e-04",
-        "nan": "out: differs by more than 1e-04",
-        "shape": "out: differs by more than 1e-04",
+        "wrong": "rejected: differs by more than 1e-04",
+        "nan": "rejected: differs by more than 1e-04",
+        "shape": "rejected: differs by more than 1e-04",
         "raises": "failed: RuntimeError: no such operator",
-        "away": "not here: not installed",
+        "away": "unavailable: not installed",
         "long": found["long"],
     }
     assert found["long"].startswith("not tried: budget")
@@ -207,11 +210,8 @@ def test_the_fastest_right_candidate_is_chosen(fakes: Callable[..., None]) -> No
 
 
 def test_a_candidate_that_is_faster_than_plain_wins(fakes: Callable[..., None]) -> None:
-    class WithoutPause(Fake):
-        def build(self, source: Source, precision: str) -> Runner:  # noqa: ARG002
-            return _FakeRunner(self, source.model[:2])  # type: ignore[index]
-
-    fakes(WithoutPause("quick"))
+    WithoutPause.name = "quick"
+    fakes(WithoutPause)
     optimized = optimize(slow_net(), torch.randn(2, 3, 2, 2), budget_s=1)
     found = verdicts(optimized)
     assert found["quick"] == "chosen"
@@ -221,7 +221,7 @@ def test_a_candidate_that_is_faster_than_plain_wins(fakes: Callable[..., None]) 
 
 
 def test_the_budget_counts_the_networks_own_time(fakes: Callable[..., None]) -> None:
-    fakes(Fake("quick"))
+    fakes(fake("quick"))
     optimized = optimize(slow_net(), torch.randn(2, 3, 2, 2), budget_s=0.02)  # 4 ms a call
     assert verdicts(optimized)["quick"].startswith("not tried: budget")
     assert optimized.backend == "plain"
@@ -231,7 +231,7 @@ def test_the_budget_counts_the_networks_own_time(fakes: Callable[..., None]) -> 
 def test_the_budget_counts_calibration(
     fakes: Callable[..., None], images: int, tried: bool
 ) -> None:
-    fakes(Fake("quick"))
+    fakes(fake("quick"))
     batches = [torch.randn(2, 3, 2, 2)] * (images // 2)  # 4 ms each
     options = {"precision": "int8", "calibration": batches, "budget_s": 0.7}
     optimized = optimize(slow_net(), torch.randn(2, 3, 2, 2), tolerance=1.0, **options)
@@ -247,7 +247,7 @@ def test_a_long_call_is_made_three_times(fakes: Callable[..., None]) -> None:
         calls.append(len(logits))
         return logits
 
-    fakes(Fake("long", seconds=0.1, change=count))
+    fakes(fake("long", seconds=0.1, change=count))
     optimized = optimize(network("lenet5"), images("lenet5", 4), budget_s=1)  # 0.05 s to race
     assert verdicts(optimized)["long"].startswith("slower: ")
     assert calls == [4, 1, 4]
@@ -257,34 +257,35 @@ def test_a_long_call_is_made_three_times(fakes: Callable[..., None]) -> None:
 def test_tolerance_is_of_the_largest_logit(
     fakes: Callable[..., None], off: float, tolerance: float, right: bool
 ) -> None:
-    fakes(Fake("off", change=add_of_scale(off)))
+    fakes(fake("off", change=add_of_scale(off)))
     optimized = optimize(network("lenet5"), images("lenet5", 2), tolerance=tolerance, budget_s=1)
     row = optimized.report.candidates[1]
     assert row.difference == pytest.approx(off, rel=1e-3)
-    assert row.verdict.startswith("out") is not right
+    assert row.verdict.startswith("rejected") is not right
 
 
 def test_a_second_batch_size_is_judged_too(fakes: Callable[..., None]) -> None:
     def only_wrong_alone(logits: Tensor) -> Tensor:
         return logits * 2 if len(logits) == 1 else logits
 
-    fakes(Fake("batch", change=only_wrong_alone))
+    fakes(fake("batch", change=only_wrong_alone))
     optimized = optimize(network("lenet5"), images("lenet5", 4), budget_s=1)
-    assert verdicts(optimized)["batch"].startswith("out")
+    assert verdicts(optimized)["batch"].startswith("rejected")
 
 
 def test_without_a_right_candidate_in_bfloat16_float32_is_tried(fakes: Callable[..., None]) -> None:
     class Mixed(Fake):
-        def build(self, source: Source, precision: str) -> Runner:
-            self.change = add_of_scale(0.5 if precision == "bfloat16" else 0.0)
-            return super().build(source, precision)
+        name = "mixed"
 
-    fakes(Mixed("mixed"))
+        def change(self, logits: Tensor) -> Tensor:
+            return add_of_scale(0.5 if self.precision == "bfloat16" else 0.0)(logits)
+
+    fakes(Mixed)
     x = images("lenet5", 2)
     optimized = optimize(network("lenet5"), x, precision="bfloat16", budget_s=1)
     rows = [(row.engine, row.precision) for row in optimized.report.candidates]
     assert rows == [("plain", "float32"), ("mixed", "bfloat16"), ("mixed", "float32")]
-    assert optimized.report.candidates[1].verdict == "out: differs by more than 3e-02"
+    assert optimized.report.candidates[1].verdict == "rejected: differs by more than 3e-02"
     assert optimized.precision == "float32"
 
 
@@ -299,12 +300,14 @@ def test_without_a_right_candidate_in_bfloat16_float32_is_tried(fakes: Callable[
 def test_precisions_above_int8_are_tried_too(
     fakes: Callable[..., None], pauses: dict[str, float], tried: list[str] | None, chosen: str
 ) -> None:
-    class Paused(Fake):
-        def build(self, source: Source, precision: str) -> Runner:
-            quick = source.model[:2]  # type: ignore[index]
-            return _FakeRunner(Fake("", seconds=pauses[precision]), quick)
+    class Paused(WithoutPause):
+        name = "paused"
 
-    fakes(Paused("paused"))
+        def __call__(self, images: Tensor) -> Tensor:
+            time.sleep(pauses[self.precision])
+            return super().__call__(images)
+
+    fakes(Paused)
     x = torch.randn(2, 3, 2, 2)
     options = {"precision": "int8", "calibration": x, "budget_s": 2, "tolerance": 1.0}
     optimized = optimize(slow_net(), x, **options)
@@ -320,28 +323,28 @@ def test_int8_is_judged_by_the_top_class(fakes: Callable[..., None]) -> None:
         return logits
 
     x = images("lenet5", 20)
-    fakes(Fake("eight", change=first_wrong))
+    fakes(fake("eight", change=first_wrong))
     options = {"precision": "int8", "calibration": [(x, torch.zeros(20))], "budget_s": 1}
     row = optimize(network("lenet5"), x[:2], **options).report.candidates[1]
     assert row.agreement == pytest.approx(0.95)
-    assert not row.verdict.startswith("out")
+    assert not row.verdict.startswith("rejected")
     row = optimize(network("lenet5"), x[:2], tolerance=0.04, **options).report.candidates[1]
-    assert row.verdict == "out: top-1 agrees on less than 96.0%"
+    assert row.verdict == "rejected: top-1 agrees on less than 96.0%"
 
 
 def test_an_engine_asked_for_by_name_must_work(fakes: Callable[..., None]) -> None:
-    fakes(Fake("raises"), Fake("wrong", change=add_of_scale(0.5)), Fake("away", why="is not here"))
+    fakes(fake("raises"), fake("wrong", change=add_of_scale(0.5)), fake("away", why="is not here"))
     model, x = network("lenet5"), images("lenet5", 2)
     with pytest.raises(RuntimeError, match="raises failed: no such operator"):
         optimize(model, x, backend="raises")
-    with pytest.raises(RuntimeError, match="wrong in float32 is out: differs by more than 1e-04"):
+    with pytest.raises(RuntimeError, match="wrong in float32 was rejected: differs by"):
         optimize(model, x, backend="wrong")
     with pytest.raises(ValueError, match="'away' cannot be used: is not here"):
         optimize(model, x, backend="away")
 
 
 def test_an_engine_asked_for_by_name_is_taken_though_slower(fakes: Callable[..., None]) -> None:
-    fakes(Fake("slow", seconds=0.01), Fake("fast"))
+    fakes(fake("slow", seconds=0.01), fake("fast"))
     optimized = optimize(network("lenet5"), images("lenet5", 2), backend="slow", budget_s=1)
     assert verdicts(optimized) == {"plain": "for comparison", "slow": "chosen"}
 
@@ -427,13 +430,17 @@ def test_logits_that_ignore_the_images_are_not_passed_silently() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"backend": "tensorrt"}, ValueError, "auto, eager, openvino, .*got 'tensorrt'"),
-        ({"precision": "float16"}, ValueError, "float32, bfloat16, int8, got 'float16'"),
-        ({"backend": "onnxruntime", "precision": "bfloat16"}, ValueError, "has no bfloat16"),
+        ({"backend": "tensorrt"}, ValueError, "'auto', 'eager', 'openvino', .*got 'tensorrt'"),
+        ({"precision": "float16"}, ValueError, "'float32', 'bfloat16', 'int8', got 'float16'"),
+        (
+            {"backend": "onnxruntime", "precision": "bfloat16"},
+            ValueError,
+            "does not support bfloat16",
+        ),
         (
             {"backend": "eager", "precision": "int8"},
             ValueError,
-            "int8; it is in openvino, inductor",
+            "support int8; use openvino or inductor",
         ),
         ({"precision": "int8"}, ValueError, "int8 needs calibration="),
         ({"precision": "int8", "calibration": []}, ValueError, "has no images"),
@@ -444,7 +451,7 @@ def test_logits_that_ignore_the_images_are_not_passed_silently() -> None:
         ({"tolerance": math.nan}, ValueError, "got nan"),
         ({"tolerance": "1e-3"}, TypeError, "a number, got '1e-3'"),
         ({"budget_s": -1}, ValueError, "at least 0, got -1"),
-        ({"budget_s": None}, TypeError, "seconds, got None"),
+        ({"budget_s": None}, TypeError, "a number of seconds, got None"),
     ],
 )
 def test_a_wrong_argument_is_named(
@@ -484,7 +491,7 @@ def test_a_wrong_model_is_named() -> None:
         optimize(nn.ReLU(), x)
     broken = cnnarch.lenet5()
     torch.nn.init.constant_(next(broken.parameters()), math.nan)
-    with pytest.raises(ValueError, match="gives NaN"):
+    with pytest.raises(ValueError, match="returns NaN"):
         optimize(broken, x)
 
 

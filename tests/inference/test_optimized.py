@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import cnnarch
 from cnnarch.inference import Optimized, load_optimized, optimize
-from cnnarch.inference._tracing import quiet
-from cnnarch.inference.engines import Source
+from cnnarch.inference._tracing import suppress_messages
+from cnnarch.inference.engines import Engine, Workload
 from cnnarch.inference.report import Report
 from cnnarch.testing import assert_close, calibrate, example_images
 from tests.inference.engines import INDUCTOR
@@ -28,59 +28,54 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-class Waiting:
-    """A runner whose calls last until they may leave."""
+class Waiting(Engine):
+    """An engine whose calls last until `leave` is set."""
+
+    name = "eager"
+    closed = False
 
     def __init__(self) -> None:
+        super().__init__(Workload(nn.Flatten().eval(), IMAGES, 1), "float32")
         self.entered, self.leave = threading.Event(), threading.Event()
-        self.closed = False
 
     def __call__(self, images: Tensor) -> Tensor:
         self.entered.set()
         assert self.leave.wait(20)
-        assert not self.closed, "it was closed while it computed"
+        assert not self.closed, "it was closed during a call"
         return images.flatten(1)
-
-    def parts(self) -> dict[str, bytes]:
-        return {}
-
-    def trim(self) -> None:
-        pass
 
     def close(self) -> None:
         self.closed = True
 
 
 def waiting() -> tuple[Optimized, Waiting]:
-    runner = Waiting()
-    source = Source(nn.Flatten().eval(), IMAGES, 1)
-    report = Report((), tuple(IMAGES.shape), 1, 1e-4, "float32")
-    return Optimized(source, "eager", "float32", runner, report), runner
+    engine = Waiting()
+    return Optimized(engine, Report((), tuple(IMAGES.shape), 1, 1e-4, "float32")), engine
 
 
 def test_close_waits_for_the_calls_in_flight() -> None:
-    optimized, runner = waiting()
+    optimized, engine = waiting()
     with ThreadPoolExecutor(2) as pool:
         call = pool.submit(optimized, IMAGES)
-        assert runner.entered.wait(20)
+        assert engine.entered.wait(20)
         closing = pool.submit(optimized.close)
         with pytest.raises(TimeoutError):
             closing.result(0.1)
         with pytest.raises(RuntimeError, match="closed"):
             optimized(IMAGES)  # no further ones meanwhile
-        runner.leave.set()
+        engine.leave.set()
         assert torch.equal(call.result(20), IMAGES.flatten(1))
         closing.result(20)
-    assert runner.closed
+    assert engine.closed
     optimized.close()  # twice is no mistake
 
 
-def _close(optimized: Optimized, runner: Waiting) -> str:
+def _close(optimized: Optimized, engine: Waiting) -> str:
     optimized.close()
     try:
         optimized(IMAGES)
     except RuntimeError as error:
-        return f"{error}, {runner.closed}"
+        return f"{error}, {engine.closed}"
     return "it went on"
 
 
@@ -88,9 +83,9 @@ def _close(optimized: Optimized, runner: Waiting) -> str:
 def test_a_fork_that_closes_it_leaves_the_parents_engine_alone() -> None:
     """To take an engine down could wait for threads that are not there."""
     context = multiprocessing.get_context("fork")
-    optimized, runner = waiting()
+    optimized, engine = waiting()
     queue = context.SimpleQueue()
-    worker = context.Process(target=lambda: queue.put(_close(optimized, runner)))
+    worker = context.Process(target=lambda: queue.put(_close(optimized, engine)))
     worker.start()
     worker.join(60)
     assert worker.exitcode == 0
@@ -152,7 +147,7 @@ def test_two_threads_that_convert_leave_the_process_as_it_was() -> None:
     inside, tried, left = threading.Event(), threading.Event(), threading.Event()
 
     def first() -> None:
-        with quiet():
+        with suppress_messages():
             inside.set()
             assert tried.wait(20)
             left.wait(0.1)  # the second has time to come in
@@ -161,7 +156,7 @@ def test_two_threads_that_convert_leave_the_process_as_it_was() -> None:
     def second() -> None:
         assert inside.wait(20)
         tried.set()
-        with quiet():
+        with suppress_messages():
             assert left.wait(20)
 
     with ThreadPoolExecutor(2) as pool:

@@ -11,7 +11,7 @@ import cnnarch
 from cnnarch.contract.inplace import is_overwriter
 from cnnarch.inference._copies import inference_copy
 from cnnarch.inference._overwriting import overwrite_where_safe
-from cnnarch.inference.engines._engine import Source
+from cnnarch.inference.engines import Workload
 from cnnarch.inference.engines.eager import Eager
 from cnnarch.inference.fuse import fuse
 from cnnarch.testing import assert_close, example_images
@@ -159,6 +159,6 @@ def test_the_eager_engine_overwrites_in_every_network_and_gives_the_same(
     overwriters = [m for m in called(twin, images) if is_overwriter(m)]
     assert all(module.inplace for module in overwriters)
     assert not any(getattr(module, "inplace", False) for module in fused.modules())
-    runner = Eager().build(Source(model, images, 1), "float32")
-    assert_close(runner(images), model(images), 1e-4)
+    engine = Eager(Workload(model, images, 1), "float32")
+    assert_close(engine(images), model(images), 1e-4)
     assert torch.equal(images, kept)

@@ -128,9 +128,9 @@ def test_saving_again_replaces_the_folder(
 def test_no_other_folder_is_replaced(model: cnnarch.ImageClassifier, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     optimized = optimize(model, images(2), backend="eager", budget_s=1)
-    with pytest.raises(ValueError, match="is there and is not an optimized network"):
+    with pytest.raises(ValueError, match="exists and is not an optimized network"):
         optimized.save(tmp_path)
-    with pytest.raises(ValueError, match="is there and is not an optimized network"):
+    with pytest.raises(ValueError, match="exists and is not an optimized network"):
         optimized.save(tmp_path / "thesis.txt")
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
     optimized.save(tmp_path / "new" / "place")
@@ -283,7 +283,7 @@ def test_a_foreign_network_is_kept_as_its_graph_alone(tmp_path: Path) -> None:
     assert {p.name for p in (tmp_path / "foreign").iterdir()} == GRAPHS["openvino"] | ALWAYS
     loaded = load_optimized(tmp_path / "foreign")
     assert_close(loaded(images(3)), model(images(3)), 1e-4)
-    with pytest.raises(ValueError, match=r"for images \(1, 32, 32\) alone, got \(1, 1, 40, 40\)"):
+    with pytest.raises(ValueError, match=r"only for images \(1, 32, 32\), got \(1, 1, 40, 40\)"):
         loaded(torch.zeros(1, 1, 40, 40))
     edit(tmp_path / "foreign", lambda facts: facts["versions"].update(cnnarch="0.0.0"))
     with pytest.raises(ValueError, match=r"cnnarch 0\.0\.0"):
