@@ -22,7 +22,7 @@ from torch.testing import assert_close
 from benchmarks.measure import alternate, file_here, keep, ratio_of_medians
 from benchmarks.pairs import PAIRS, Pair, images
 
-BAR = "at most 1.05x the time of torchvision's or timm's twin each, 1.0x geometric mean"
+BAR = "at most 1.05x the time of torchvision's or timm's network each, 1.0x geometric mean"
 FILE = file_here("eager")
 RUNS = {1: 25, 16: 5}
 PROCESSES = 4

@@ -81,8 +81,8 @@ def measure(name: str) -> dict[str, Any]:
     for engine in ENGINES:
         options: dict[str, Any] = {"backend": engine, "precision": "int8", "tolerance": 1.0}
         try:
-            with optimize(model, example, calibration=calibration, **options) as quick:
-                accuracies[engine] = accuracy(quick, data)
+            with optimize(model, example, calibration=calibration, **options) as fast:
+                accuracies[engine] = accuracy(fast, data)
         except RuntimeError as error:  # the output was not correct
             refused[engine] = str(error)
     worst = min(accuracies[engine] for engine in ENGINES if engine in accuracies)

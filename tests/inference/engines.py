@@ -1,4 +1,4 @@
-"""Which engines the tests of this folder find here."""
+"""The engines that the tests in this folder can use on this machine."""
 
 import pytest
 import torch
