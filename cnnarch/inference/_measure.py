@@ -88,24 +88,13 @@ def alternate(
     """
     calls = (first, second)
     single = [_seconds(call) for call in calls]
-    if sum(single) > seconds / 2:
-        is_close = max(single) < _CLOSE * min(single)
-        if is_close and 4 * sum(single) <= spare:
-            return _rounds(calls, (1, 1), 2)
+    turns, min_rounds, end = [1, 1], 2, time.perf_counter()
+    if sum(single) <= seconds / 2:
+        turns, min_rounds = [max(1, min(20, int(0.02 / one))) for one in single], 3
+        end += seconds
+    elif max(single) >= _CLOSE * min(single) or 4 * sum(single) > spare:
         return [single[0]], [single[1]]
-    turns = tuple(max(1, min(20, int(0.02 / one))) for one in single)
-    return _rounds(calls, turns, 3, seconds)
-
-
-def _rounds(
-    calls: Sequence[Callable[[], object]],
-    turns: Sequence[int],
-    min_rounds: int,
-    seconds: float = 0.0,
-) -> tuple[list[float], list[float]]:
-    """Run rounds in which each function has one uncounted call and a turn of counted calls."""
     times: tuple[list[float], list[float]] = ([], [])
-    end = time.perf_counter() + seconds
     while len(times[0]) < min_rounds * turns[0] or time.perf_counter() < end:
         for call, found, turn in zip(calls, times, turns, strict=True):
             call()

@@ -23,7 +23,7 @@ __all__ = ["ExportError", "export", "to_openvino"]
 _MAX_ONNX_BYTES = 2**31 - 2**20  # protobuf's limit for a file, less the size of the graph
 _INPUT, _OUTPUT = "images", "logits"
 
-Network = Callable[[Tensor], Tensor]
+RunImages = Callable[[Tensor], Tensor]
 
 
 class ExportError(RuntimeError):
@@ -151,7 +151,7 @@ def _write_onnx(program: ExportedProgram, path: Path, metadata: dict[str, str]) 
     onnx.save(path, external_data=False)
 
 
-def _load_onnx(path: Path) -> Network:
+def _load_onnx(path: Path) -> RunImages:
     session = import_onnxruntime().InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda x: torch.from_numpy(session.run(None, {_INPUT: x.numpy()})[0])
 
@@ -173,7 +173,7 @@ def _convert_to_openvino(program: ExportedProgram) -> Any:
     return model
 
 
-def _load_openvino(path: Path) -> Network:
+def _load_openvino(path: Path) -> RunImages:
     # Without the hint it computes in bfloat16 on processors that support it.
     hint = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = with_core(lambda core: core.compile_model(path, "CPU", hint))
@@ -184,7 +184,7 @@ class _Format(NamedTuple):
     suffix: str
     packages: tuple[str, ...]
     write: Callable[[ExportedProgram, Path, dict[str, str]], None]
-    load: Callable[[Path], Network]
+    load: Callable[[Path], RunImages]
 
 
 _FORMATS = {
@@ -230,7 +230,7 @@ def _metadata(model: nn.Module) -> dict[str, str]:
     return {key: value for key, value in facts.items() if value}
 
 
-def _check_outputs(exported: Network, traced: _TracedNetwork, tolerance: float) -> None:
+def _check_outputs(exported: RunImages, traced: _TracedNetwork, tolerance: float) -> None:
     for images in _noise(traced):
         with torch.no_grad():
             expected = traced.network(images)

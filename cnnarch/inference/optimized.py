@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 from weakref import WeakSet
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cnnarch.inference._measure import usable_threads
 from cnnarch.inference._saving import save_optimized
-from cnnarch.inference.engines import Engine, PlainEager, Workload, find_engine
+from cnnarch.inference.engines import Engine, Parts, PlainEager, Workload, find_engine
 from cnnarch.inference.report import Report
 
 __all__ = ["Optimized", "restore"]
@@ -176,16 +176,14 @@ def restore(
     engine: str,
     precision: str,
     report: Report,
-    parts: Mapping[str, bytes],
+    parts: Parts,
 ) -> Optimized:
     """Prepare an optimized network from the files that its engine made."""
     workload = Workload(model, example, usable_threads())
     return Optimized(_restore_engine(workload, engine, precision, parts), report)
 
 
-def _restore_engine(
-    workload: Workload, name: str, precision: str, parts: Mapping[str, bytes]
-) -> Engine:
+def _restore_engine(workload: Workload, name: str, precision: str, parts: Parts) -> Engine:
     if _forks:
         torch.set_num_threads(1)
         name = "eager" if name == "inductor" else name

@@ -76,18 +76,10 @@ class Report:
         return "\n".join([title, *map(str.rstrip, lines), *self.notes])
 
 
-def _cells(candidate: Candidate) -> tuple[str, str, str, str, str, str]:
-    def show(value: float | None, form: str) -> str:
-        return "" if value is None else format(value, form)
-
-    difference = show(candidate.difference, ".1e")
-    if candidate.agreement is not None:
-        difference = f"top-1 {candidate.agreement:.1%}"
-    return (
-        candidate.engine,
-        candidate.precision,
-        show(candidate.milliseconds, ".3f"),
-        show(candidate.memory, ".0f"),
-        difference,
-        candidate.verdict,
-    )
+def _cells(c: Candidate) -> tuple[str, str, str, str, str, str]:
+    ms = "" if c.milliseconds is None else f"{c.milliseconds:.3f}"
+    mib = "" if c.memory is None else f"{c.memory:.0f}"
+    difference = "" if c.difference is None else f"{c.difference:.1e}"
+    if c.agreement is not None:
+        difference = f"top-1 {c.agreement:.1%}"
+    return c.engine, c.precision, ms, mib, difference, c.verdict

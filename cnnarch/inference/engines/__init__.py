@@ -1,12 +1,12 @@
 """The engines that can run a network, ordered by how cheap they are to try."""
 
-from cnnarch.inference.engines._engine import Engine, Workload
+from cnnarch.inference.engines._engine import Engine, Parts, Workload
 from cnnarch.inference.engines.eager import Eager, PlainEager
 from cnnarch.inference.engines.inductor import Inductor
 from cnnarch.inference.engines.onnxruntime import ONNXRuntime
 from cnnarch.inference.engines.openvino import OpenVINO
 
-__all__ = ["ENGINES", "Engine", "PlainEager", "Workload", "find_engine"]
+__all__ = ["ENGINES", "Engine", "Parts", "PlainEager", "Workload", "find_engine"]
 
 _ALL: tuple[type[Engine], ...] = (Eager, OpenVINO, ONNXRuntime, Inductor)
 ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in _ALL}

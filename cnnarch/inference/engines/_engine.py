@@ -4,7 +4,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,10 @@ from torch.export import ExportedProgram
 from cnnarch.inference._tracing import trace
 from cnnarch.inference.fuse import fuse
 
-__all__ = ["Engine", "EngineBySize", "Workload"]
+__all__ = ["Engine", "EngineBySize", "Parts", "Workload"]
+
+Parts: TypeAlias = Mapping[str, bytes]
+"""The contents of the files that an engine made, by name."""
 
 _OTHER_SIZES = 4  # image sizes that an engine keeps prepared in addition to the example's
 
@@ -39,7 +42,6 @@ class Workload:
         self.example = example
         self.threads = threads
         self.calibration = calibration
-        self.program = lru_cache(1)(self._trace)  # two engines need the example's
 
     @cached_property
     def fused(self) -> nn.Module:
@@ -49,8 +51,16 @@ class Workload:
         except ValueError:  # torch.fx cannot trace it, or hooks compute its weights
             return self.model
 
-    def _trace(self, size: torch.Size) -> ExportedProgram:
+    @cached_property
+    def _example_program(self) -> ExportedProgram:
+        return self._trace(self.example.shape[1:])
+
+    def program(self, size: torch.Size) -> ExportedProgram:
         """Return the fused network as a graph for images `(C, H, W)` in batches of any size."""
+        is_example_size = size == self.example.shape[1:]  # which two engines need
+        return self._example_program if is_example_size else self._trace(size)
+
+    def _trace(self, size: torch.Size) -> ExportedProgram:
         images = self.example.new_zeros(2, *size)
         if size != self.example.shape[1:]:
             with torch.no_grad():
@@ -60,8 +70,8 @@ class Workload:
     def free_intermediates(self) -> None:
         """Free the calibration images, and the fused network and graph, which can be made again."""
         self.calibration = ()
-        self.program.cache_clear()
-        vars(self).pop("fused", None)
+        for name in ("fused", "_example_program"):
+            vars(self).pop(name, None)
 
 
 class Engine(ABC):
@@ -87,9 +97,7 @@ class Engine(ABC):
     keeps_graph: ClassVar[bool] = False
     build_seconds: ClassVar[tuple[float, float]] = (0.0, 0.0)
 
-    def __init__(
-        self, workload: Workload, precision: str, parts: Mapping[str, bytes] | None = None
-    ) -> None:
+    def __init__(self, workload: Workload, precision: str, parts: Parts | None = None) -> None:
         self.workload, self.precision = workload, precision
         self._parts = dict(parts or {})
 
@@ -120,9 +128,7 @@ class EngineBySize(Engine):
     It keeps the sizes that were used most recently.
     """
 
-    def __init__(
-        self, workload: Workload, precision: str, parts: Mapping[str, bytes] | None = None
-    ) -> None:
+    def __init__(self, workload: Workload, precision: str, parts: Parts | None = None) -> None:
         super().__init__(workload, precision, parts)
         self._lock = threading.Lock()
         self._cached: Any = lru_cache(_OTHER_SIZES)(self._prepare)

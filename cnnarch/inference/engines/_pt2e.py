@@ -1,6 +1,5 @@
-"""int8 for PyTorch's compiler, by torchao: images give the ranges of maps, ranges give a graph."""
+"""int8 for PyTorch's compiler with torchao: calibrate the ranges of maps, then quantize."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from cnnarch.inference._copies import inference_copy
 from cnnarch.inference._measure import has_vnni
 from cnnarch.inference._tracing import isolate_conversion, trace
-from cnnarch.inference.engines._engine import Workload
+from cnnarch.inference.engines._engine import Parts, Workload
 from cnnarch.inference.fuse import scale_and_shift
 
 __all__ = ["RANGES", "calibrated_ranges", "quantized"]
@@ -34,7 +33,7 @@ def calibrated_ranges(workload: Workload) -> dict[str, bytes]:
     return {RANGES: save(observed)}
 
 
-def quantized(workload: Workload, parts: Mapping[str, bytes]) -> GraphModule:
+def quantized(workload: Workload, parts: Parts) -> GraphModule:
     """Return the network with quantized and dequantized maps, for batches of any size.
 
     It computes in float32; inductor turns that into 8-bit convolutions.

@@ -1,6 +1,6 @@
 """PyTorch without changes, and PyTorch with folded norms and the channels-last memory format."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cnnarch.inference._copies import inference_copy
 from cnnarch.inference._overwriting import overwrite_where_safe
-from cnnarch.inference.engines._engine import Engine, Workload
+from cnnarch.inference.engines._engine import Engine, Parts, Workload
 from cnnarch.inference.engines._pt2e import RANGES, quantized
 from cnnarch.inference.fuse import PixelConv
 
@@ -37,9 +37,7 @@ class Eager(Engine):
     precisions = ("float32", "bfloat16")
     files = (RANGES,)
 
-    def __init__(
-        self, workload: Workload, precision: str, parts: Mapping[str, bytes] | None = None
-    ) -> None:
+    def __init__(self, workload: Workload, precision: str, parts: Parts | None = None) -> None:
         super().__init__(workload, precision, parts)
         self.dtype, self._layout = torch.float32, torch.contiguous_format
         if precision == "int8":
@@ -83,8 +81,6 @@ def cast_for_inference(model: nn.Module, dtype: torch.dtype) -> None:
     for module in model.modules():
         if isinstance(module, _BatchNorm | PixelConv):
             continue
-        for parameter in module.parameters(recurse=False):
-            parameter.data = parameter.data.to(dtype)
-        for name, buffer in module.named_buffers(recurse=False):
-            if buffer.is_floating_point():
-                setattr(module, name, buffer.to(dtype))
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.to(dtype)

@@ -3,7 +3,7 @@
 import copy
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cnnarch.inference._copies import inference_copy
 from cnnarch.inference._offline import why_missing
 from cnnarch.inference._tracing import isolate_conversion, trace
-from cnnarch.inference.engines._engine import Engine, Workload
+from cnnarch.inference.engines._engine import Engine, Parts, Workload
 from cnnarch.inference.engines._pt2e import RANGES, calibrated_ranges
 from cnnarch.inference.engines.eager import Eager, cast_for_inference, compute_logits
 
@@ -42,9 +42,7 @@ class Inductor(Engine):
     files = (RANGES,)
     build_seconds = (8.0, 0.15)
 
-    def __init__(
-        self, workload: Workload, precision: str, parts: Mapping[str, bytes] | None = None
-    ) -> None:
+    def __init__(self, workload: Workload, precision: str, parts: Parts | None = None) -> None:
         if precision == "int8" and not parts:
             parts = calibrated_ranges(workload)
         super().__init__(workload, precision, parts)

@@ -1,6 +1,6 @@
 """ONNX Runtime: float32 on the CPU."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from io import StringIO
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cnnarch.inference._offline import import_onnxruntime, why_missing
 from cnnarch.inference._tracing import isolate_conversion
-from cnnarch.inference.engines._engine import EngineBySize, Workload
+from cnnarch.inference.engines._engine import EngineBySize, Parts, Workload
 
 __all__ = ["ONNXRuntime"]
 
@@ -27,9 +27,7 @@ class ONNXRuntime(EngineBySize):
     files = ("model.onnx",)
     keeps_graph = True
 
-    def __init__(
-        self, workload: Workload, precision: str, parts: Mapping[str, bytes] | None = None
-    ) -> None:
+    def __init__(self, workload: Workload, precision: str, parts: Parts | None = None) -> None:
         super().__init__(workload, precision, parts)
         self._size = workload.example.shape[1:]
         if not parts:

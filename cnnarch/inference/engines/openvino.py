@@ -1,7 +1,6 @@
 """OpenVINO: Intel's kernels for processors, in float32, bfloat16 and int8."""
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from cnnarch.inference._offline import import_openvino, why_missing, with_core
 from cnnarch.inference._tracing import isolate_conversion
-from cnnarch.inference.engines._engine import EngineBySize, Workload
+from cnnarch.inference.engines._engine import EngineBySize, Parts, Workload
 from cnnarch.inference.quantize import quantize
 
 __all__ = ["OpenVINO"]
@@ -33,9 +32,7 @@ class OpenVINO(EngineBySize):
     files = ("model.xml", "model.bin")
     keeps_graph = True
 
-    def __init__(
-        self, workload: Workload, precision: str, parts: Mapping[str, bytes] | None = None
-    ) -> None:
+    def __init__(self, workload: Workload, precision: str, parts: Parts | None = None) -> None:
         super().__init__(workload, precision)
         self._shape = workload.example.shape
         if parts:
