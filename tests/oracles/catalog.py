@@ -18,10 +18,9 @@ import cnnarch.weights
 from cnnarch.facts.cards import Twin
 from cnnarch.facts.sheets import twins
 from cnnarch.preprocessing import Preprocessing
-from cnnarch.weights.config import METADATA_KEY, parse_config
-from cnnarch.weights.entry import NOT_STATED, Weights
+from cnnarch.weights.catalog import NOT_STATED, Weights, entry_from_torchvision
+from cnnarch.weights.config import METADATA_KEY, parse_config, parse_timm_preprocessing
 from cnnarch.weights.files import sha256
-from cnnarch.weights.foreign import from_torchvision, timm_preprocessing
 from cnnarch.weights.safetensors_file import read_safetensors
 from cnnarch.weights.urls import hash_in_name
 
@@ -72,7 +71,7 @@ def from_timm(facts: dict[str, Any], twin: Twin) -> Weights | None:
         architecture=twin.name,
         num_classes=classes,
         in_channels=facts["input_size"][0],
-        preprocessing=timm_preprocessing(facts),
+        preprocessing=parse_timm_preprocessing(facts),
         labels="imagenet1k" if facts["tag"].endswith("in1k") else None,
         options=twin.options,
         license=facts.get("license") or NOT_STATED,
@@ -132,7 +131,7 @@ def _torchvision(twin: Twin) -> Iterator[Weights]:
 
     members: Any = get_model_weights(twin.name)
     for member in sorted(members, key=lambda m: m is not members.DEFAULT):
-        yield from_torchvision(member, twin.builder)
+        yield entry_from_torchvision(member, twin.builder)
 
 
 def _timm(twin: Twin) -> Iterator[Weights]:

@@ -9,9 +9,10 @@ from cnnarch.facts.cards import NearTwin, Twin
 from cnnarch.facts.sheets import near_twins, twins
 from cnnarch.testing import assert_close
 from cnnarch.weights import WeightsError, export, load, port
-from cnnarch.weights.layouts import match, problems
-from cnnarch.weights.loading import recognise
-from cnnarch.weights.source import Checkpoint
+from cnnarch.weights.checkpoint import Checkpoint
+from cnnarch.weights.config import Config
+from cnnarch.weights.layouts import find_match, find_mismatches
+from cnnarch.weights.loading import match_checkpoint
 from tests.oracles.libraries import build, randomise
 from tests.small_forms import MANY_PARAMETERS
 
@@ -104,11 +105,11 @@ def test_the_same_tensors_give_the_same_logits_both_ways(twin: Twin) -> None:
 @pytest.mark.parametrize("twin", every_twin())
 def test_whose_names_a_state_dict_has_is_found_out(twin: Twin) -> None:
     ours, tensors = ours_for(twin), build(twin).state_dict()
-    found, told = match(tensors, ours), match(tensors, ours, twin.library)
-    assert not any(problems(found, ours).values())
+    found, told = find_match(tensors, ours), find_match(tensors, ours, twin.library)
+    assert not any(find_mismatches(found, ours).values())
     # Two libraries may agree in everything: then either is right.
     assert list(found.layout.pairs(ours)) == list(told.layout.pairs(ours))
-    assert found.layout.needs(ours) == told.layout.needs(ours)
+    assert found.layout.required_options(ours) == told.layout.required_options(ours)
     assert found.layout.library == twin.library or twin.library in ("timm", "cadene")
 
 
@@ -156,7 +157,7 @@ def test_torchvision_s_eps_is_set(name: str) -> None:
     with torch.device("meta"):
         ours = cnnarch.get_model(name)
     eps = {m.eps for m in theirs.modules() if isinstance(m, nn.BatchNorm2d)}
-    assert {match(theirs.state_dict(), ours).layout.needs(ours)["norm_eps"]} == eps
+    assert {find_match(theirs.state_dict(), ours).layout.required_options(ours)["norm_eps"]} == eps
 
 
 def near_cases(hidden: bool) -> list[object]:
@@ -175,7 +176,7 @@ def test_a_network_that_looks_alike_is_refused(near: NearTwin) -> None:
         load(ours, random_tensors(near))
     lines = str(caught.value).splitlines()
     assert len(lines) <= 21
-    kinds = ("missing: ", "unexpected: ", "otherwise: ")
+    kinds = ("missing: ", "unexpected: ", "different: ")
     lists_keys = any(line.strip().startswith(kinds) for line in lines)
     assert lists_keys or "no tensor of the checkpoint belongs to" in lines[0]
 
@@ -190,7 +191,7 @@ def test_a_network_whose_tensors_hide_that_it_is_another_is_refused_by_its_name(
     tensors = theirs.state_dict()
     ours = cnnarch.get_model(near.builder).eval()
     with pytest.raises(WeightsError, match=near.name):
-        recognise(Checkpoint(near.name, tensors, architecture=near.name), ours)
+        match_checkpoint(Checkpoint(near.name, tensors, Config(architecture=near.name)), ours)
 
     load(ours, tensors)  # nothing shows it, and yet:
     images = 10 * torch.randn(1, 3, 96, 96)

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cnnarch.weights import WeightsError, load
-from cnnarch.weights.source import find_pretrained
+from cnnarch.weights.checkpoint import find_pretrained
 
 ROOM = 2**30  # bytes of address space beyond what importing took
 GROWTH = 200 * 2**20  # bytes of memory that may stay or pass; the files have 3 KiB

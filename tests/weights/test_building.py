@@ -217,7 +217,7 @@ def test_a_torchvision_enum_member_stands_for_its_file(
         asked.append(entry)
         return path
 
-    monkeypatch.setattr("cnnarch.weights.source.fetch", fetch)
+    monkeypatch.setattr("cnnarch.weights.checkpoint.fetch", fetch)
     for weights in (member, "IMAGENET1K_V1", "imagenet1k_v1", "DEFAULT"):
         model = cnnarch.resnet18(weights=weights).eval()
         assert asked.pop().url == member.url

@@ -16,8 +16,7 @@ import cnnarch
 from cnnarch.facts.cards import Twin
 from cnnarch.facts.sheets import twins
 from cnnarch.weights import Weights, get_weights
-from cnnarch.weights.entry import NOT_STATED
-from cnnarch.weights.foreign import from_torchvision
+from cnnarch.weights.catalog import NOT_STATED, entry_from_torchvision
 from tests.oracles.catalog import CATALOG, as_json, collect, facts_of
 from tests.small_forms import without_memory
 
@@ -86,7 +85,7 @@ def test_torchvisions_facts_are_copied(twin: Twin, member: Any) -> None:
 def test_an_input_transform_is_in_the_mean_and_std(name: str) -> None:
     """These turn the usual normalisation into (x - 0.5) / 0.5 by themselves."""
     member = get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
-    preprocessing = from_torchvision(member).preprocessing
+    preprocessing = entry_from_torchvision(member).preprocessing
     assert preprocessing is not None
     with torch.device("meta"):
         theirs = get_model(name, weights=None, init_weights=False, transform_input=True)

@@ -116,7 +116,7 @@ def test_bytes_changed_twice_are_an_error_and_leave_no_file(
     content = repository.repositories["owner/net"]["model.safetensors"]
     changed = content[:-1] + bytes([content[-1] ^ 1])
     repository.faults[blob(repository)] = [Fault(body=changed)] * 2
-    with pytest.raises(WeightsError, match=r"the hub says sha256 [0-9a-f]{64}, got") as caught:
+    with pytest.raises(WeightsError, match=r"the hub lists sha256 [0-9a-f]{64}, got") as caught:
         cnnarch.resnet18(weights="hf-hub:owner/net")
     assert str(tmp_path / "hub") in str(caught.value)
     assert not list((tmp_path / "hub").rglob("model.safetensors"))

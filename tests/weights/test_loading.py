@@ -162,7 +162,9 @@ def test_what_no_weights_can_be_is_a_type_error(source: Any) -> None:
 
 
 def test_an_unknown_tag_names_those_there_are() -> None:
-    with pytest.raises(WeightsError, match="resnet18 has no weights 'V9'; it has IMAGENET1K_V1"):
+    with pytest.raises(
+        WeightsError, match="resnet18 has no weights 'V9'; the catalog has IMAGENET1K_V1"
+    ):
         load(cnnarch.resnet18(), "V9")
     with pytest.raises(WeightsError, match="a network without a builder has no weights 'DEFAULT'"):
         load(nn.Linear(1, 1), "DEFAULT")

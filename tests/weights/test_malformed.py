@@ -18,7 +18,7 @@ import torch
 
 import cnnarch
 from cnnarch.weights import WeightsError, load
-from cnnarch.weights.reading import read_tensors, tensors_in
+from cnnarch.weights.reading import extract_state_dict, read_tensors
 from cnnarch.weights.safetensors_file import read_safetensors
 
 
@@ -83,8 +83,9 @@ MALFORMED = {
     "a deep nest": pack(b"[" * 100_000 + b"]" * 100_000),
     "a number of a million digits": pack(b'{"a": ' + b"9" * 1_000_000 + b"}"),
     "a name twice": pack(
-        b'{"a": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]},'
-        b' "a": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}}'
+        b'{"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},'
+        b' "a": {"dtype": "U8", "shape": [1], "data_offsets": [1, 2]}}',
+        b"12",
     ),
     "offsets out of range": pack({"a": entry(0, 400)}, FLOAT),
     "offsets backwards": pack({"a": entry(4, 0, [])}, FLOAT),
@@ -101,7 +102,6 @@ MALFORMED = {
     "unknown dtype": pack({"a": entry(0, 4, [1], "F7")}, FLOAT),
     "dtype of another size": pack({"a": entry(0, 4, [1], "F64")}, FLOAT),
     "no dtype": pack({"a": {"shape": [1], "data_offsets": [0, 4]}}, FLOAT),
-    "more keys": pack({"a": {**entry(0, 4), "x": 1}}, FLOAT),
     "an entry that is a string": pack({"a": "F32"}),
     "metadata that are numbers": pack({"__metadata__": {"a": 1}}),
     "metadata that are a list": pack({"__metadata__": []}),
@@ -195,7 +195,7 @@ def test_a_torchscript_archive_is_not_run(tmp_path: Path) -> None:
         for member in archive.infolist():
             other.writestr(member.filename, archive.read(member))
         other.writestr("archive/constants.pkl", b"")
-    with pytest.raises(WeightsError, match="is a TorchScript archive, which is a program"):
+    with pytest.raises(WeightsError, match="is a TorchScript archive, which contains a program"):
         load(torch.nn.Linear(1, 1), tmp_path / "w.pt")
 
 
@@ -284,10 +284,10 @@ def test_a_shard_index_reads_files_beside_it_alone(tmp_path: Path) -> None:
     outside = str(tmp_path / "outside.safetensors")
     for place in ("../outside.safetensors", outside, "..\\outside.safetensors", ".", "", 3):
         write(place)
-        with pytest.raises(WeightsError, match="which is not a file beside it"):
+        with pytest.raises(WeightsError, match=r"is not a \.safetensors file in the same folder"):
             load(torch.nn.Linear(1, 1), folder)
     write("one.safetensors")
-    with pytest.raises(WeightsError, match="do not hold the same tensors"):
+    with pytest.raises(WeightsError, match="does not list the same tensors"):
         load(torch.nn.Linear(1, 1), folder)
     for text in ("", "[]", "{}", '{"weight_map": 3}', "[" * 10**5):
         index.write_text(text)
@@ -299,7 +299,7 @@ def test_a_shard_index_reads_files_beside_it_alone(tmp_path: Path) -> None:
 def test_a_config_names_a_file_beside_it_alone(tmp_path: Path, name: str) -> None:
     config = {"builder": "resnet18", "weights": name}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(WeightsError, match="as its file of tensors"):
+    with pytest.raises(WeightsError, match="is not a file in the same folder"):
         cnnarch.from_pretrained(tmp_path)
 
 
@@ -332,8 +332,8 @@ def test_a_config_that_is_too_long_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [3, [], {}, {"a": 1}, {3: torch.ones(1)}, {"state_dict": {}}])
 def test_what_holds_no_tensors_by_name_is_an_error(content: Any) -> None:
-    with pytest.raises(WeightsError, match="x holds"):
-        tensors_in(content, "x")
+    with pytest.raises(WeightsError, match="x contains"):
+        extract_state_dict(content, "x")
 
 
 def test_two_threads_read_pickles_at_once(tmp_path: Path) -> None:

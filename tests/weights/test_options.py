@@ -314,7 +314,7 @@ def test_layers_changed_otherwise_are_refused_by_name(
 
 def test_what_no_builder_made_cannot_be_saved(tmp_path: Path) -> None:
     model = cnnarch.ResNet(Residual, (2, 2, 2, 2))
-    with pytest.raises(WeightsError, match=r"made by a builder.*none made this ResNet"):
+    with pytest.raises(WeightsError, match=r"created by a builder.*no builder created this ResNet"):
         model.save_pretrained(tmp_path)
     model.builder = "my_resnet"
     with pytest.raises(WeightsError, match="my_resnet, which cnnarch does not have"):

@@ -13,7 +13,7 @@ from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.facts.sheets import twins
 from cnnarch.testing import assert_close, calibrate
 from cnnarch.weights import WeightsError, export, port
-from cnnarch.weights.names import pair_names, see
+from cnnarch.weights.matching import match_layout, pair_names
 from cnnarch.weights.porting import Layout, Pair, layouts_of
 from tests.small_forms import without_memory
 
@@ -65,7 +65,7 @@ def test_a_wrong_network_is_an_error_that_lists_at_most_20_tensors() -> None:
     assert "unexpected, " in lines[0]
     assert 3 <= len(lines) - 1 <= 20
     assert any("unexpected: layer1.0.conv3.weight" in line for line in lines)
-    shapes = "otherwise: stages.1.0.branch.conv1.conv.weight (128, 256, 1, 1) float32"
+    shapes = "different: stages.1.0.branch.conv1.conv.weight (128, 256, 1, 1) float32"
     assert any(line.strip().startswith(shapes) for line in lines)
 
 
@@ -147,7 +147,7 @@ def test_a_pair_may_say_that_a_weight_is_another_view() -> None:
     for name in ("weight", "bias", "running_mean", "running_var"):
         theirs[f"bn.{name}"] = torch.rand(4)
     theirs |= {"fc.weight": torch.randn(5, 4, 2, 2), "fc.bias": torch.randn(5)}
-    found = see(theirs, model, layout)
+    found = match_layout(theirs, model, layout)
     assert found is not None
     assert (found.missing, found.unexpected) == ({}, ())
     x = torch.randn(1, 4, 2, 2)
@@ -167,8 +167,8 @@ def test_a_checkpoint_may_be_put_in_order_before_its_names_are_read() -> None:
     def newer(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name.replace("old_", ""): tensor for name, tensor in theirs.items()}
 
-    layout = Layout("toy", toy_pairs, before=newer, ignored=("aux",))
-    found = see({"old_fc.bias": torch.ones(5), "aux.weight": torch.ones(1)}, Toy(), layout)
+    layout = Layout("toy", toy_pairs, before_port=newer, ignored=("aux",))
+    found = match_layout({"old_fc.bias": torch.ones(5), "aux.weight": torch.ones(1)}, Toy(), layout)
     assert found is not None
     assert found.tensors["hidden.bias"].sum() == 5
     assert found.unexpected == ()

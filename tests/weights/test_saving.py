@@ -115,7 +115,9 @@ def test_a_loaded_network_copies_pickles_and_saves_like_any(saved: Path) -> None
 def test_a_network_made_through_its_class_cannot_be_rebuilt(tmp_path: Path) -> None:
     from cnnarch.blocks import Residual
 
-    with pytest.raises(WeightsError, match=r"made by a builder .* none made this ResNet"):
+    with pytest.raises(
+        WeightsError, match=r"created by a builder .* no builder created this ResNet"
+    ):
         cnnarch.ResNet(Residual, (1, 1, 1, 1)).save_pretrained(tmp_path)
 
 
@@ -128,7 +130,7 @@ def test_a_network_without_values_cannot_be_saved(tmp_path: Path) -> None:
 
 def test_a_folder_that_names_no_builder_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"architecture": "resnet18", "num_classes": 10}')
-    with pytest.raises(WeightsError, match="does not say which cnnarch builder"):
+    with pytest.raises(WeightsError, match="does not name the cnnarch builder"):
         cnnarch.from_pretrained(tmp_path)
 
 
@@ -138,7 +140,7 @@ def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(
     monkeypatch.chdir(tmp_path)
     Path("runs").mkdir()
     for name in ("nothing", "runs/nothing"):
-        with pytest.raises(WeightsError, match=f"no folder or file '{name}', nor is it hf-hub"):
+        with pytest.raises(WeightsError, match=f"'{name}' is neither a folder, a file nor hf-hub"):
             cnnarch.from_pretrained(name)
 
 
