@@ -11,7 +11,7 @@ import cnnarch
 from cnnarch.facts import sheets
 from cnnarch.facts.builders import BUILDERS, families, family_of, option_parameters
 from cnnarch.facts.cards import Stated, Twin
-from cnnarch.facts.schema import TRAINED_ON, alias_faults, sheet_faults
+from cnnarch.facts.schema import TRAINED_ON, sheet_faults
 from cnnarch.facts.sheets import SheetError, aliases, facts_of, parse_sheet, read_sheet
 from cnnarch.training.recipes import DATA_DEFAULTS
 
@@ -145,8 +145,16 @@ def test_a_sheet_is_read_as_it_is_written() -> None:
         ("libraries.timm", "libraries.cadene", "libraries.cadene is used by no network"),
         ("one_size", "onesize", "libraries.timm: unknown key 'onesize'; did you mean 'one_size'?"),
         ("tolerance = 1e-5", "tolerance = 1", "libraries.timm: tolerance must be a number"),
-        ('note = "same"', 'note = "sam"', "libraries.timm: there is no notes.sam; did you mean"),
-        ('options = "wide"', 'options = "wid"', "libraries.timm: there is no options.wid; did you"),
+        (
+            'note = "same"',
+            'note = "sam"',
+            "libraries.timm.note: there is no notes.sam; did you mean",
+        ),
+        (
+            'options = "wide"',
+            'options = "wid"',
+            "libraries.timm.options: there is no options.wid; did you",
+        ),
         ("{ width = 2 }", "{ widht = 2 }", "net.twins[1].options: net has no option 'widht'; did"),
         ("options.wide", "options.narrow", "options.narrow is used by no network"),
         ("sources.params", "sources.macs", "sources.macs is used by no network"),
@@ -155,7 +163,11 @@ def test_a_sheet_is_read_as_it_is_written() -> None:
         ('"torchvision"', '"torchvison"', "net.twins[0]: unknown key 'torchvison'; did you mean"),
         ("{ timm =", "{ tim =", "net.twins[1]: unknown key 'tim'; did you mean 'timm'?"),
         ("{ timm =", "{ torchvision = 'a', timm =", "net.twins[1]: needs exactly one of"),
-        ('reason = "other"', 'reason = "othr"', "net.near_twins[0]: there is no notes.othr; did"),
+        (
+            'reason = "other"',
+            'reason = "othr"',
+            "net.near_twins[0].reason: there is no notes.othr; did",
+        ),
         (', reason = "other"', "", "net.near_twins[0]: reason is missing"),
         ('departs = ["wider"]', "", "departures.wider is used by no network"),
         ('departs = ["wider"]', 'departs = ["w"]', "departs: there is no departures.w"),
@@ -203,7 +215,7 @@ def test_what_is_wrong_is_named_by_file_and_key(old: str, new: str, fault: str) 
         ("input_size", [3, 0, 32], "input_size must be three whole numbers above 0"),
         ("min_input_size", -1, "min_input_size must be a whole number above 0, got -1"),
         ("paper", {}, "paper: title is missing"),
-        ("paper", True, "paper must be a table, or false where there is none, got True"),
+        ("paper", True, "paper must be a table, or false if there is no paper, got True"),
         ("departures", 3, "departures must be a table, got 3"),
         ("notes", {"same": 3}, "notes: same must be a sentence with a full stop, got 3"),
         ("rows", {"pool": 3}, "rows: pool must be a string that is not empty, got 3"),
@@ -277,13 +289,10 @@ def test_a_network_without_facts_is_missing() -> None:
     assert "b.toml: net is missing" in sheet_faults("b.toml", {"idea": "x"}, OPTIONS)
 
 
-def test_an_alias_can_be_taken_once() -> None:
-    both = {"a.toml": parsed(), "b.toml": parsed()}
-    assert alias_faults(both, ["net"]) == ["b.toml: aliases: 'n' is taken by a.toml"]
-    named = {"a.toml": parsed(aliases=["other"])}
-    assert alias_faults(named, ["net", "other"]) == [
-        "a.toml: aliases: 'other' is the name of a network"
-    ]
+def test_an_alias_belongs_to_one_family_and_is_no_other_networks_name() -> None:
+    listed = [alias for family in families() for alias in read_sheet(family).aliases]
+    assert len(listed) == len(set(listed))
+    assert all(network == alias for alias, network in aliases().items() if alias in BUILDERS)
 
 
 def test_reading_a_sheet_with_a_fault_raises(
@@ -321,11 +330,9 @@ def test_every_sheet_keeps_the_schema(family: str) -> None:
     assert sheet_faults(path.name, tomllib.loads(path.read_text()), builders) == []
 
 
-def test_every_model_file_has_a_sheet_and_no_alias_stands_twice() -> None:
+def test_every_model_file_has_a_sheet() -> None:
     files = {path.stem for path in sheets.FOLDER.glob("*.toml")}
     assert files == set(families())
-    read = {f: tomllib.loads((sheets.FOLDER / f"{f}.toml").read_text()) for f in files}
-    assert alias_faults(read, BUILDERS) == []
 
 
 def test_aliases_are_the_names_that_people_type() -> None:
