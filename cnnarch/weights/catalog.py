@@ -169,15 +169,12 @@ def _has_transform_input(member: Any) -> bool:
 @cache
 def _read_catalog() -> dict[str, dict[str, Weights]]:
     text = resources.files(__package__).joinpath("catalog.json").read_text()
-    return {
-        network: {tag: _parse_entry(network, tag, facts) for tag, facts in entries.items()}
-        for network, entries in json.loads(text).items()
-    }
-
-
-def _parse_entry(network: str, tag: str, facts: dict[str, Any]) -> Weights:
-    preprocessing = preprocessing_from(facts.pop("preprocessing", None))
-    return Weights(network=network, tag=tag, preprocessing=preprocessing, **facts)
+    catalog: dict[str, dict[str, Weights]] = {}
+    for network, entries in json.loads(text).items():
+        for tag, facts in entries.items():
+            facts["preprocessing"] = preprocessing_from(facts.get("preprocessing"))
+            catalog.setdefault(network, {})[tag] = Weights(network=network, tag=tag, **facts)
+    return catalog
 
 
 @cache

@@ -22,8 +22,13 @@ from cnnarch.weights.fetching import HUB_FILES, fetch
 from cnnarch.weights.files import check_hash
 from cnnarch.weights.hub import fetch_from_hub, parse_hub_name
 from cnnarch.weights.options import FREE
-from cnnarch.weights.reading import SUFFIXES, extract_state_dict, is_file_name, read_tensors
-from cnnarch.weights.safetensors_file import read_safetensors
+from cnnarch.weights.reading import (
+    SUFFIXES,
+    extract_state_dict,
+    is_file_name,
+    read_safetensors,
+    read_tensors,
+)
 
 __all__ = ["Checkpoint", "CheckpointSource", "find_pretrained", "read_checkpoint"]
 

@@ -78,29 +78,24 @@ def fetch_from_hub(name: HubName, *filenames: str, expected: str | None = None) 
 
 
 def _fetch_checked(name: HubName, filename: str, expected: str | None) -> Path:
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
     for force in (False, True):
-        path = _fetch(name, filename, force)
+        try:
+            file = huggingface_hub.hf_hub_download(
+                name.repo, filename, revision=name.revision, force_download=force
+            )
+        except EntryNotFoundError:  # the caller may try another file name
+            raise
+        except Exception as error:  # the HTTP client may raise any type
+            raise WeightsError(_download_message(name, filename, error)) from error
+        path = Path(file)
         if (problem := _find_content_problem(path, expected)) is None:
             return path
     path.resolve().unlink(missing_ok=True)
     path.unlink(missing_ok=True)
     raise WeightsError(f"{name}, {filename}: {problem}; it was downloaded twice to {path}")
-
-
-def _fetch(name: HubName, filename: str, force: bool) -> Path:
-    import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError
-
-    try:
-        return Path(
-            huggingface_hub.hf_hub_download(
-                name.repo, filename, revision=name.revision, force_download=force
-            )
-        )
-    except EntryNotFoundError:  # the caller may try another file name
-        raise
-    except Exception as error:  # the HTTP client may raise any type
-        raise WeightsError(_download_message(name, filename, error)) from error
 
 
 def _find_content_problem(path: Path, expected: str | None) -> str | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnarch.weights.errors import WeightsError
-from cnnarch.weights.matching import CNNARCH, Match, match_layout, pair_names, reshape_for_export
+from cnnarch.weights.matching import CNNARCH, Match, match_layout, pair_names
 from cnnarch.weights.options import find_conflicts
 from cnnarch.weights.porting import Layout, layouts_of
 
@@ -78,10 +78,10 @@ def export(model: nn.Module, layout: str = "torchvision") -> dict[str, Tensor]:
         raise WeightsError(_conflict_message(layout, model, conflicts[0]))
     chosen = fitting[conflicts.index({})]
     state = model.state_dict()
-    theirs = {
-        pair.theirs: reshape_for_export(state[pair.ours], pair)
-        for pair in candidates[chosen].values()
-    }
+    theirs = {}
+    for name, pair in candidates[chosen].items():
+        tensor = state[name]
+        theirs[pair.theirs] = tensor if pair.shape is None else tensor.reshape(pair.shape)
     return chosen.after_export(theirs) if chosen.after_export else theirs
 
 

@@ -1,6 +1,6 @@
 """Match the tensor names of a checkpoint with those of a network."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,22 +9,11 @@ from torch import Tensor, nn
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.weights.porting import Layout, Pair
 
-__all__ = [
-    "CNNARCH",
-    "Match",
-    "classifier_names",
-    "match_layout",
-    "pair_names",
-    "reshape_for_export",
-]
+__all__ = ["CNNARCH", "Match", "classifier_names", "match_layout", "pair_names"]
 
-
-def _identity_pairs(model: nn.Module) -> Iterator[Pair]:
-    for name in model.state_dict():
-        yield Pair(name, name)
-
-
-CNNARCH = Layout("cnnarch", _identity_pairs, ignored=("aux1", "aux2"))
+CNNARCH = Layout(
+    "cnnarch", lambda model: (Pair(k, k) for k in model.state_dict()), ignored=("aux1", "aux2")
+)
 
 
 @dataclass(frozen=True)
@@ -112,8 +101,3 @@ def _reshape_for_port(tensor: Tensor, model: nn.Module, pair: Pair) -> Tensor:
     if tensor.shape[1:] != expected[1:]:
         return tensor
     return tensor.reshape(tensor.shape[:1] + shape[1:])
-
-
-def reshape_for_export(tensor: Tensor, pair: Pair) -> Tensor:
-    """Return our tensor in the other library's shape."""
-    return tensor if pair.shape is None else tensor.reshape(pair.shape)

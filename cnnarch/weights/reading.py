@@ -1,4 +1,4 @@
-"""Read a state dict from a file."""
+"""Read a state dict from a file. The safetensors library checks the header of its format."""
 
 import json
 import re
@@ -11,10 +11,9 @@ from torch import Tensor
 
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.files import open_regular
-from cnnarch.weights.safetensors_file import read_safetensors
 from cnnarch.weights.torch_file import read_torch
 
-__all__ = ["SUFFIXES", "extract_state_dict", "is_file_name", "read_tensors"]
+__all__ = ["SUFFIXES", "extract_state_dict", "is_file_name", "read_safetensors", "read_tensors"]
 
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 SUFFIXES = (".safetensors", *_PICKLES)
@@ -35,6 +34,32 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if path.suffix in _PICKLES:
         return extract_state_dict(read_torch(path), str(path)), {}
     raise WeightsError(f"{path}: weights end in {', '.join(SUFFIXES)}")
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a file.
+
+    The tensors are private memory maps of the file: pages are read on first use, and writing to a
+    tensor changes neither the file nor another tensor. Replace the file by renaming a new one
+    over it; rewriting it in place changes every network that maps it.
+
+    Raises:
+        WeightsError: the file is not a valid safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    with open_regular(path):  # raises for a pipe or a device, which safe_open would wait for
+        try:
+            with safe_open(path, "pt") as file:
+                names = file.keys()
+                tensors = {name: file.get_tensor(name) for name in names}
+                metadata = file.metadata() or {}
+        except (SafetensorError, OSError, TypeError, ValueError) as error:
+            raise WeightsError(f"{path} is not a safetensors file: {error!s:.400}") from error
+    for name, tensor in tensors.items():
+        if tensor.data_ptr() % tensor.element_size():  # kernels may assume aligned data
+            tensors[name] = tensor.clone()
+    return tensors, metadata
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:

@@ -48,6 +48,7 @@ def fetch_url(url: str, expected: str | None = None) -> Path:
         WeightsError: the address cannot be reached, or the content is wrong twice.
     """
     from filelock import FileLock
+    from huggingface_hub import constants
 
     expected = expected or hash_in_name(url)
     if expected is None:
@@ -61,7 +62,7 @@ def fetch_url(url: str, expected: str | None = None) -> Path:
         return path
     if expected is not None and _is_valid(from_torch_hub, expected):
         return from_torch_hub
-    if _is_offline():
+    if constants.HF_HUB_OFFLINE:
         raise WeightsError(f"{url} is not in {folder}, and HF_HUB_OFFLINE is set")
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
@@ -133,9 +134,3 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
         if urlsplit(target).scheme not in {"https", urlsplit(req.full_url).scheme}:
             raise ValueError(f"{req.full_url} redirects to {target}")
         return super().redirect_request(req, *rest)
-
-
-def _is_offline() -> bool:
-    from huggingface_hub import constants
-
-    return constants.HF_HUB_OFFLINE

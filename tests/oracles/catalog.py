@@ -21,7 +21,7 @@ from cnnarch.preprocessing import Preprocessing
 from cnnarch.weights.catalog import NOT_STATED, Weights, entry_from_torchvision
 from cnnarch.weights.config import METADATA_KEY, parse_config, parse_timm_preprocessing
 from cnnarch.weights.files import sha256
-from cnnarch.weights.safetensors_file import read_safetensors
+from cnnarch.weights.reading import read_safetensors
 from cnnarch.weights.urls import hash_in_name
 
 __all__ = ["CATALOG", "LITE0", "SHIPPED", "as_json", "collect", "facts_of"]

@@ -18,8 +18,7 @@ import torch
 
 import cnnarch
 from cnnarch.weights import WeightsError, load
-from cnnarch.weights.reading import extract_state_dict, read_tensors
-from cnnarch.weights.safetensors_file import read_safetensors
+from cnnarch.weights.reading import extract_state_dict, read_safetensors, read_tensors
 
 
 def pack(header: Any, data: bytes = b"") -> bytes:
