@@ -44,7 +44,7 @@ def test_errors_and_unconfirmed_figures_are_not_compared() -> None:
 
 
 def test_a_name_can_be_taken_once() -> None:
-    with pytest.raises(ValueError, match="'resnet18' is registered already"):
+    with pytest.raises(ValueError, match="'resnet18' is already registered"):
         builder(cnnarch.resnet18)
 
 
