@@ -1,4 +1,4 @@
-"""Fact sheets: each keeps the schema, and what does not is named by file and key."""
+"""Fact sheets: every fault is reported with its file and key, and all sheets are valid."""
 
 import tomllib
 from collections.abc import Mapping
@@ -83,7 +83,7 @@ def faults(sheet: Mapping[str, Any]) -> list[str]:
     return sheet_faults("net.toml", sheet, OPTIONS)
 
 
-def test_a_sheet_is_read_as_it_is_written() -> None:
+def test_a_valid_sheet_is_parsed() -> None:
     assert faults(parsed()) == []
     sheet = parse_sheet(parsed())
     facts = sheet.networks["net"]
@@ -193,7 +193,7 @@ def test_a_sheet_is_read_as_it_is_written() -> None:
         ('{ timm = "c", ', '"torchvision", {', "net.twins[2]: torchvision 'net' is taken by"),
     ],
 )
-def test_what_is_wrong_is_named_by_file_and_key(old: str, new: str, fault: str) -> None:
+def test_faults_are_reported_with_file_and_key(old: str, new: str, fault: str) -> None:
     assert old in GOOD
     found = faults(parsed(GOOD.replace(old, new, 1)))
     assert any(line.startswith(f"net.toml: {fault}") for line in found), found
@@ -227,7 +227,7 @@ def test_what_is_wrong_is_named_by_file_and_key(old: str, new: str, fault: str) 
         ("net", 3, "net must be a table, got 3"),
     ],
 )
-def test_a_wrong_value_is_named_by_file_and_key(key: str, value: object, fault: str) -> None:
+def test_wrong_values_are_reported_with_file_and_key(key: str, value: object, fault: str) -> None:
     found = faults(parsed(**{key: value}))
     assert any(line.startswith(f"net.toml: {fault}") for line in found), found
 
@@ -262,7 +262,7 @@ def test_a_wrong_value_is_named_by_file_and_key(key: str, value: object, fault: 
         ("paper", {}, "net.paper: title is missing"),
     ],
 )
-def test_a_wrong_value_of_a_network_is_named_by_file_and_key(
+def test_wrong_values_of_a_network_are_reported_with_file_and_key(
     key: str, value: object, fault: str
 ) -> None:
     sheet = parsed()
@@ -277,11 +277,11 @@ def test_two_networks_cannot_have_the_same_twin() -> None:
     assert found == ["net.toml: too.twins[0]: timm 'b' is taken by net.twins[1]"]
 
 
-def test_a_family_of_no_paper_says_so() -> None:
+def test_a_family_may_have_no_paper() -> None:
     assert faults(parsed(paper=False)) == []
 
 
-def test_recipes_know_the_data_sets_of_training() -> None:
+def test_recipes_support_the_data_sets_of_training() -> None:
     assert set(TRAINED_ON) == set(DATA_DEFAULTS)
 
 
@@ -289,15 +289,13 @@ def test_a_network_without_facts_is_missing() -> None:
     assert "b.toml: net is missing" in sheet_faults("b.toml", {"idea": "x"}, OPTIONS)
 
 
-def test_an_alias_belongs_to_one_family_and_is_no_other_networks_name() -> None:
+def test_aliases_are_unique() -> None:
     listed = [alias for family in families() for alias in read_sheet(family).aliases]
     assert len(listed) == len(set(listed))
     assert all(network == alias for alias, network in aliases().items() if alias in BUILDERS)
 
 
-def test_reading_a_sheet_with_a_fault_raises(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
+def test_reading_an_invalid_sheet_raises(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     (tmp_path / "resnet.toml").write_text("idea = 3\n")
     monkeypatch.setattr(sheets, "FOLDER", tmp_path)
     read_sheet.cache_clear()
@@ -308,7 +306,7 @@ def test_reading_a_sheet_with_a_fault_raises(
 @pytest.mark.parametrize(
     ("text", "fault"), [("idea = ", r"resnet\.toml: Invalid value"), (None, r"resnet\.toml: ")]
 )
-def test_a_sheet_that_cannot_be_read_is_named(
+def test_a_sheet_that_cannot_be_parsed_raises(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any, text: str | None, fault: str
 ) -> None:
     if text is not None:
@@ -320,7 +318,7 @@ def test_a_sheet_that_cannot_be_read_is_named(
 
 
 @pytest.mark.parametrize("family", families())
-def test_every_sheet_keeps_the_schema(family: str) -> None:
+def test_every_sheet_is_valid(family: str) -> None:
     builders = {
         name: option_parameters(build.__annotations__["return"])
         for name, build in BUILDERS.items()
@@ -335,13 +333,13 @@ def test_every_model_file_has_a_sheet() -> None:
     assert files == set(families())
 
 
-def test_aliases_are_the_names_that_people_type() -> None:
+def test_aliases_are_common_names() -> None:
     assert {"resnet": "resnet18", "cnn": "convnet", "senet": "se_resnet18"}.items() <= (
         aliases().items()
     )
 
 
 @pytest.mark.parametrize("name", cnnarch.list_models())
-def test_the_smallest_side_is_the_networks(name: str) -> None:
+def test_the_minimum_size_equals_the_networks(name: str) -> None:
     with torch.device("meta"):
         assert cnnarch.get_model(name).min_input_size == facts_of(name).min_input_size

@@ -18,7 +18,7 @@ from cnnarch import AuxLogits
 from cnnarch.blocks import LRN, AuxiliaryHead, Inception
 from cnnarch.models.googlenet import PUBLISHED, TORCHVISION, Form, GoogLeNet, Row
 from cnnarch.testing import assert_close, assert_parameters
-from tests.oracles.in_order import with_a_spread
+from tests.oracles.in_order import randomize_norms
 
 ROW = Row(8, (8, 16), (4, 8), 8)
 ROWS = ((ROW,), (ROW,), (ROW,))
@@ -399,9 +399,9 @@ def test_a_tiny_batch_of_digits_is_learned() -> None:
     assert losses[-1] < 0.1
 
 
-def test_with_a_spread_leaves_no_auxiliary_head_behind() -> None:
+def test_randomize_norms_leaves_no_auxiliary_head_behind() -> None:
     """Calibration in training mode runs the heads too, so their statistics are real."""
     model = cnnarch.googlenet_bn(num_classes=3, aux_logits=True)
-    with_a_spread(model, torch.randn(4, 3, 64, 64))
+    randomize_norms(model, torch.randn(4, 3, 64, 64))
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert all(n.num_batches_tracked == 1 for n in norms)
