@@ -223,28 +223,28 @@ class _Check:
         for name, rows in sheet.get("stages", {}).items():
             yield from _repeated_rows(f"stages.{name}", rows)
         if "departs" in sheet and all("departs" in sheet[name] for name in networks):
-            yield "departs is used by no network: each has its own"
+            yield "departs is not used, because every network has its own"
         usual = [sheet["usual"]] if "usual" in sheet else []
         for key, names in (("usual", usual), ("benchmarked", sheet.get("benchmarked", []))):
             for name in set(names) - self.builders.keys():
                 yield f"{key}: {name!r} is not a network of this family"
         if "aliases" in sheet and not usual:
-            yield "aliases: usual is missing, the network that they mean"
+            yield "aliases: usual is missing, which names the network of the aliases"
         for name in networks:
             facts = sheet[name]
             yield from self.form_faults(name, name, facts)
             for i, form in enumerate(facts.get("forms", ())):
                 at = f"{name}.forms[{i}]"
                 if not form.get("options") and "input_size" not in form:
-                    yield f"{at}: needs options or input_size, which make it another form"
+                    yield f"{at}: needs options or input_size to differ from the default form"
                 yield from self.form_faults(at, name, form)
             for key in ("twins", "near_twins"):
                 for i, row in enumerate(facts.get(key, ())):
-                    yield from self.library_faults(f"{name}.{key}[{i}]", name, row, key)
+                    yield from self.twin_faults(f"{name}.{key}[{i}]", name, row, key)
         for table in NAMED:
             for key in sheet.get(table, {}):
                 if (table, key) not in self.used:
-                    yield f"{table}.{key} is used by no network"
+                    yield f"{table}.{key} is not used by any network"
 
     def form_faults(self, at: str, name: str, form: Table) -> Iterator[str]:
         yield from self.option_faults(at, name, form)
@@ -263,7 +263,7 @@ class _Check:
                 if not shared <= self.sheet.get("sources", {}).keys():
                     yield f"{at}.printed[{i}]: source is missing"
 
-    def library_faults(self, at: str, name: str, row: Table, key: str) -> Iterator[str]:
+    def twin_faults(self, at: str, name: str, row: Table, key: str) -> Iterator[str]:
         libraries = [library for library in LIBRARIES if library in row]
         if len(libraries) != 1:
             yield f"{at}: needs exactly one of {', '.join(LIBRARIES)}"
@@ -272,7 +272,8 @@ class _Check:
             self.used.add(("libraries", library))
             for theirs in [row[library]] if isinstance(row[library], str) else row[library]:
                 if (library, theirs) in self.twins:
-                    yield f"{at}: {library} {theirs!r} is taken by {self.twins[library, theirs]}"
+                    other = self.twins[library, theirs]
+                    yield f"{at}: {library} {theirs!r} is already used by {other}"
                 self.twins[library, theirs] = at
         yield from self.option_faults(at, name, row)
 
@@ -290,4 +291,4 @@ def _repeated_rows(at: str, rows: Iterable[Any]) -> Iterator[str]:
     names = [name for name, *_ in rows]
     for name in dict.fromkeys(names):
         if names.count(name) > 1:
-            yield f"{at}: has the row {name!r} {names.count(name)} times"
+            yield f"{at}: contains the row {name!r} {names.count(name)} times"

@@ -21,7 +21,7 @@ def suggest(
     >>> suggest("cnns", {"cnn": "convnet"})
     "did you mean 'convnet'?"
     >>> suggest("xyz", ["vgg11", "resnet50"])
-    'there are vgg11, resnet50'
+    'available: vgg11, resnet50'
     """
     suggestions = known if isinstance(known, Mapping) else {right: right for right in known}
     longer = sorted((right for right in suggestions if name and right.startswith(name)), key=len)
@@ -29,4 +29,4 @@ def suggest(
     near = dict.fromkeys(suggestions[n] for n in longer + close)
     if near:
         return f"did you mean {' or '.join(map(repr, list(near)[:3]))}?"
-    return f"there are {', '.join(suggestions.values() if listed is None else listed)}"
+    return f"available: {', '.join(suggestions.values() if listed is None else listed)}"

@@ -115,7 +115,7 @@ def find_pretrained(source: str | os.PathLike[str]) -> tuple[str, str]:
     name = os.fspath(source)
     path = Path(name).expanduser()
     if path.is_dir():
-        name, config = str(path.absolute()), _read_folder_config(path)  # a bare name is no path
+        name, config = str(path.absolute()), _read_folder_config(path)  # "net" would be a tag
     elif path.exists():
         name, config = str(path.absolute()), _parse_metadata(read_safetensors(path)[1], name)
     elif _may_be_on_hub(name):

@@ -1,6 +1,7 @@
 """Open, hash and write files.
 
-Writing is our own because files must be replaced atomically and keep the user's umask.
+`atomic_write` is hand-written because no dependency replaces files atomically with the permissions
+of the user's umask.
 """
 
 import hashlib

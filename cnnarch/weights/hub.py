@@ -1,6 +1,6 @@
 """Download from the Hugging Face Hub with huggingface_hub, and check what it caches.
 
-The content check is our own because huggingface_hub trusts a file that is already in its cache.
+Hashes are checked here because huggingface_hub does not check files that are already cached.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Read a state dict from a file. The safetensors library checks the header of its format."""
+"""Read a state dict from a file."""
 
 import json
 import re

@@ -1,4 +1,7 @@
-"""Read files of torch.save without executing pickles."""
+"""Read files of torch.save without executing pickles.
+
+Zip archives are checked before torch.load because it does not limit the memory that they need.
+"""
 
 import argparse
 import mmap

@@ -1,7 +1,7 @@
 """Download files from plain http addresses into a cache.
 
-Hand-written although torch.hub downloads too: torch.hub has no lock, no timeout and no check of
-the size, trusts cached files without comparing their hash, and follows redirects to http.
+This is hand-written because torch.hub has no lock, no timeout and no check of the size, does not
+check files that are already cached, and follows redirects from https to http.
 """
 
 import hashlib

@@ -41,7 +41,7 @@ learning_rate = 0.2
 [departures]
 wider = "It is wider."
 [notes]
-same = "Nothing to know."
+same = "Same tensors."
 other = "Another head."
 rounded = "Rounded."
 
@@ -106,13 +106,9 @@ def test_a_valid_sheet_is_parsed() -> None:
     ]
     assert facts.twins == (
         Twin("net", "torchvision", "net"),
-        Twin(
-            "net", "timm", "a", {"width": 2}, tolerance=1e-5, note="Nothing to know.", one_size=True
-        ),
-        Twin(
-            "net", "timm", "b", {"width": 2}, tolerance=1e-5, note="Nothing to know.", one_size=True
-        ),
-        Twin("net", "timm", "c", {}, tolerance=1e-4, note="Nothing to know.", one_size=True),
+        Twin("net", "timm", "a", {"width": 2}, tolerance=1e-5, note="Same tensors.", one_size=True),
+        Twin("net", "timm", "b", {"width": 2}, tolerance=1e-5, note="Same tensors.", one_size=True),
+        Twin("net", "timm", "c", {}, tolerance=1e-4, note="Same tensors.", one_size=True),
     )
     (near,) = facts.near_twins
     assert (near.library, near.name, near.reason, near.hidden) == (
@@ -142,7 +138,7 @@ def test_a_valid_sheet_is_parsed() -> None:
         ("params = 4_000, ", "", "net.forms[0].counts: params is missing"),
         ("macs = 16_000", "", "net.forms[1].counts: macs is missing"),
         ("libraries.timm", "libraries.tim", "libraries: unknown key 'tim'; did you mean 'timm'?"),
-        ("libraries.timm", "libraries.cadene", "libraries.cadene is used by no network"),
+        ("libraries.timm", "libraries.cadene", "libraries.cadene is not used by any network"),
         ("one_size", "onesize", "libraries.timm: unknown key 'onesize'; did you mean 'one_size'?"),
         ("tolerance = 1e-5", "tolerance = 1", "libraries.timm: tolerance must be a number"),
         (
@@ -156,8 +152,8 @@ def test_a_valid_sheet_is_parsed() -> None:
             "libraries.timm.options: there is no options.wid; did you",
         ),
         ("{ width = 2 }", "{ widht = 2 }", "net.twins[1].options: net has no option 'widht'; did"),
-        ("options.wide", "options.narrow", "options.narrow is used by no network"),
-        ("sources.params", "sources.macs", "sources.macs is used by no network"),
+        ("options.wide", "options.narrow", "options.narrow is not used by any network"),
+        ("sources.params", "sources.macs", "sources.macs is not used by any network"),
         ("sources.params", "sources.macs", "net.printed[0]: source is missing"),
         ("sources.params", "sources.param", "sources: unknown key 'param'; did you mean 'params'"),
         ('"torchvision"', '"torchvison"', "net.twins[0]: unknown key 'torchvison'; did you mean"),
@@ -169,7 +165,7 @@ def test_a_valid_sheet_is_parsed() -> None:
             "net.near_twins[0].reason: there is no notes.othr; did",
         ),
         (', reason = "other"', "", "net.near_twins[0]: reason is missing"),
-        ('departs = ["wider"]', "", "departures.wider is used by no network"),
+        ('departs = ["wider"]', "", "departures.wider is not used by any network"),
         ('departs = ["wider"]', 'departs = ["w"]', "departs: there is no departures.w"),
         (
             '"It is wider."',
@@ -184,13 +180,25 @@ def test_a_valid_sheet_is_parsed() -> None:
         ('usual = "net"', 'usual = "nett"', "usual: 'nett' is not a network of this family"),
         ('aliases = ["n"]', 'benchmarked = ["m"]', "benchmarked: 'm' is not a network of this"),
         ("year = 2020\n", "", "paper: year is missing"),
-        ('[["conv1", 8, 32, 32]]', '[["a", 8], ["a", 8]]', "stages.all: has the row 'a' 2 times"),
-        ('stages = "all"', 'stages = [["a", 8], ["a", 4]]', "net.stages: has the row 'a' 2 times"),
+        (
+            '[["conv1", 8, 32, 32]]',
+            '[["a", 8], ["a", 8]]',
+            "stages.all: contains the row 'a' 2 times",
+        ),
+        (
+            'stages = "all"',
+            'stages = [["a", 8], ["a", 4]]',
+            "net.stages: contains the row 'a' 2 times",
+        ),
         ("[recipe.on.mnist]", "[recipe.on.mnst]", "recipe.on: unknown key 'mnst'; did you mean"),
         ("options = { width = 2 }\n", "options = {}\n", "net.forms[0]: needs options or input_"),
-        ('timm = "c"', 'timm = "b"', "net.twins[2]: timm 'b' is taken by net.twins[1]"),
-        ('["a", "b"]', '["a", "a"]', "net.twins[1]: timm 'a' is taken by net.twins[1]"),
-        ('{ timm = "c", ', '"torchvision", {', "net.twins[2]: torchvision 'net' is taken by"),
+        ('timm = "c"', 'timm = "b"', "net.twins[2]: timm 'b' is already used by net.twins[1]"),
+        ('["a", "b"]', '["a", "a"]', "net.twins[1]: timm 'a' is already used by net.twins[1]"),
+        (
+            '{ timm = "c", ',
+            '"torchvision", {',
+            "net.twins[2]: torchvision 'net' is already used by",
+        ),
     ],
 )
 def test_faults_are_reported_with_file_and_key(old: str, new: str, fault: str) -> None:
@@ -258,7 +266,7 @@ def test_wrong_values_are_reported_with_file_and_key(key: str, value: object, fa
         ("fused", 3, "net: fused must be a table, got 3"),
         ("recipe", 3, "net: recipe must be a table, got 3"),
         ("recipe", {"on": 4}, "net.recipe: on must be a table, got 4"),
-        ("departs", ["wider"], "departs is used by no network: each has its own"),
+        ("departs", ["wider"], "departs is not used, because every network has its own"),
         ("paper", {}, "net.paper: title is missing"),
     ],
 )
@@ -274,7 +282,7 @@ def test_two_networks_cannot_have_the_same_twin() -> None:
     sheet = parsed()
     other = {**sheet["net"], "twins": [{"timm": ["d", "b"]}]}
     found = sheet_faults("net.toml", {**sheet, "too": other}, {**OPTIONS, "too": OPTIONS["net"]})
-    assert found == ["net.toml: too.twins[0]: timm 'b' is taken by net.twins[1]"]
+    assert found == ["net.toml: too.twins[0]: timm 'b' is already used by net.twins[1]"]
 
 
 def test_a_family_may_have_no_paper() -> None:

@@ -158,14 +158,14 @@ SUFFIXES = ["pth", "pt", "bin", "ckpt"]
 
 @pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("position", ["alone", "next to tensors", "in a wrapper"])
+@pytest.mark.parametrize("position", ["only content", "next to tensors", "in a wrapper"])
 def test_a_malicious_pickle_is_not_executed(
     tmp_path: Path, write: Callable[[Path, Any], None], suffix: str, position: str
 ) -> None:
     trap, sentinel = Sentinel(tmp_path / "executed"), tmp_path / "executed"
     tensors = {"weight": torch.ones(2)}
     content: Any = {
-        "alone": trap,
+        "only content": trap,
         "next to tensors": {**tensors, "trap": trap},
         "in a wrapper": {"state_dict": tensors, "optimizer": [trap]},
     }[position]

@@ -329,7 +329,7 @@ def test_saving_does_not_change_the_random_state(tmp_path: Path) -> None:
 
 
 class StandardizedConv2d(nn.Conv2d):
-    """A convolution with the same tensors and, in principle, other outputs."""
+    """A subclass with the same tensors that could have another forward."""
 
 
 def replace_a_class(model: cnnarch.ImageClassifier) -> None:
