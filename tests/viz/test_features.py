@@ -67,7 +67,7 @@ def test_a_data_set_may_be_given() -> None:
 def test_an_unknown_layer_names_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"no layer 'stages\.9'; did you mean '.*stages"):
         viz.feature_maps(cnnarch.lenet5(), torch.randn(1, 32, 32), ["stages.9"])
-    with pytest.raises(ValueError, match="no layer 'zzz'; there are stem, stages, head"):
+    with pytest.raises(ValueError, match="no layer 'zzz'; available: stem, stages, head"):
         viz.feature_maps(cnnarch.lenet5(), torch.randn(1, 32, 32), ["zzz"])
 
 
