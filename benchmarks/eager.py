@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 import torch
 from torch.testing import assert_close
 
-from benchmarks.measure import alternate, file_here, keep, ratio_of_medians
+from benchmarks.measure import alternate, keep, machine_file, ratio_of_medians
 from benchmarks.pairs import PAIRS, Pair, images
 
 BAR = "at most 1.05x the time of torchvision's or timm's network each, 1.0x geometric mean"
-FILE = file_here("eager")
+FILE = machine_file("eager")
 RUNS = {1: 25, 16: 5}
 PROCESSES = 4
 
@@ -66,10 +66,10 @@ def measure(row: Row, ours_first: bool) -> dict[str, float]:
     return {**figures, "ratio": ratio_of_medians(seconds, "ours", "theirs")}
 
 
-def over_processes(row: Row) -> dict[str, Any]:
+def measure_in_processes(row: Row) -> dict[str, Any]:
     """Return the medians over several processes, and the ratio of each process."""
-    words = [row.pair.network, str(row.batch), row.precision]
-    command = [sys.executable, "-m", "benchmarks.eager", *words]
+    arguments = [row.pair.network, str(row.batch), row.precision]
+    command = [sys.executable, "-m", "benchmarks.eager", *arguments]
     found = []
     for process in range(PROCESSES):
         run = subprocess.run([*command, str(process % 2)], check=True, capture_output=True)
@@ -78,33 +78,33 @@ def over_processes(row: Row) -> dict[str, Any]:
     return {**medians, "ratios": [run["ratio"] for run in found]}
 
 
-def done() -> dict[str, Any]:
+def saved_rows() -> dict[str, Any]:
     """Return the measured rows in order."""
     kept = json.loads(FILE.read_text())["results"] if FILE.exists() else {}
     return {row.name: kept[row.name] for row in ROWS if row.name in kept}
 
 
-def one(row: Row) -> None:
+def measure_and_save(row: Row) -> None:
     """Measure a row and save it."""
-    rows: dict[str, Any] = {**done(), row.name: over_processes(row)}
+    rows: dict[str, Any] = {**saved_rows(), row.name: measure_in_processes(row)}
     float32 = [rows[row.name] for row in ROWS if row.name in rows and row.precision == "float32"]
     mean = statistics.geometric_mean(row["ratio"] for row in float32)
     keep("eager", BAR, {**rows, "geometric mean": mean}, FILE)
 
 
-def main(words: list[str]) -> None:
-    if not words:
+def main(arguments: list[str]) -> None:
+    if not arguments:
         for row in ROWS:
-            if row.name not in done():
-                one(row)
+            if row.name not in saved_rows():
+                measure_and_save(row)
         return
     row = next(
-        row for row in ROWS if [row.pair.network, str(row.batch), row.precision] == words[:3]
+        row for row in ROWS if [row.pair.network, str(row.batch), row.precision] == arguments[:3]
     )
-    if words[3:]:
-        print(json.dumps(measure(row, ours_first=words[3] == "1")))
+    if arguments[3:]:
+        print(json.dumps(measure(row, ours_first=arguments[3] == "1")))
     else:
-        one(row)
+        measure_and_save(row)
 
 
 if __name__ == "__main__":

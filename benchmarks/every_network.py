@@ -62,7 +62,7 @@ def rounding(model: nn.Module, x: torch.Tensor) -> float:
         return difference(model(x), copy.deepcopy(model).double()(x.double()))
 
 
-def done() -> dict[str, Any]:
+def saved_rows() -> dict[str, Any]:
     """Return the measured networks by name."""
     return json.loads(FILE.read_text())["networks"] if FILE.exists() else {}
 
@@ -73,14 +73,14 @@ def untried(row: dict[str, Any]) -> bool:
     return all(verdict.startswith("not tried") for verdict in engines)
 
 
-def one(name: str, budget_s: float = BUDGET_S) -> None:
+def measure_and_save(name: str, budget_s: float = BUDGET_S) -> None:
     """Measure a network and save its row.
 
     Raises:
         ValueError: the saved rows were measured on another machine.
     """
     check_machine(FILE)
-    networks = {**done(), name: measure(name, budget_s)}
+    networks = {**saved_rows(), name: measure(name, budget_s)}
     record = {
         "command": "python -m benchmarks.every_network",
         "threads": torch.get_num_threads(),
@@ -98,7 +98,7 @@ def table() -> str:
         "| network | pixels | budget | plain, ms | optimized, ms | ratio | engine | difference |",
         "|---|--:|--:|--:|--:|--:|---|--:|",
     ]
-    kept, ratios = done(), []
+    kept, ratios = saved_rows(), []
     for name in [n for n in cnnarch.list_models() if n in kept]:
         row = kept[name]
         before, after = row["plain_ms"], row["milliseconds"]
@@ -118,12 +118,12 @@ def table() -> str:
 
 def main(arguments: list[str]) -> None:
     if arguments:
-        one(arguments[0], *map(float, arguments[1:]))
+        measure_and_save(arguments[0], *map(float, arguments[1:]))
         return
     command = [sys.executable, "-m", "benchmarks.every_network"]
-    for name in [n for n in cnnarch.list_models() if n not in done()]:
+    for name in [n for n in cnnarch.list_models() if n not in saved_rows()]:
         subprocess.run([*command, name], check=True)
-    for name, row in done().items():
+    for name, row in saved_rows().items():
         if untried(row) and row["budget_s"] < LONGER_S:
             subprocess.run([*command, name, str(LONGER_S)], check=True)
     print(table())

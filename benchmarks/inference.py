@@ -24,9 +24,9 @@ from torch import nn
 from benchmarks.measure import (
     RESULTS,
     alternate,
-    file_here,
     keep,
     machine,
+    machine_file,
     machine_name,
     ratio_of_medians,
     versions,
@@ -141,10 +141,10 @@ def measure(pair: Pair, batch: int) -> dict[str, Any]:
 
 def row_file(name: str, batch: int) -> Path:
     """Return the path of a row measured on this machine."""
-    return file_here("inference").with_suffix("") / f"{name}-{batch}.json"
+    return machine_file("inference").with_suffix("") / f"{name}-{batch}.json"
 
 
-def one(name: str, batch: int) -> None:
+def measure_and_save(name: str, batch: int) -> None:
     """Measure a row and save it."""
     pair = next(p for p in PAIRS if p.network == name)
     record = {**measure(pair, batch), "machine": machine(), "versions": versions()}
@@ -153,7 +153,7 @@ def one(name: str, batch: int) -> None:
     print(json.dumps(record["milliseconds"]), record["over the better engine"], flush=True)
 
 
-def done() -> dict[str, list[dict[str, Any]]]:
+def saved_rows() -> dict[str, list[dict[str, Any]]]:
     """Return the rows measured on each machine, in the order of the pairs."""
     found: dict[str, list[dict[str, Any]]] = {}
     for folder in sorted(path for path in FOLDER.iterdir() if path.is_dir()):
@@ -176,7 +176,7 @@ def means(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 def tables(batch: int) -> str:
     """Return milliseconds per image as Markdown, one table per machine."""
-    kept = {name: [r for r in rows if r["batch"] == batch] for name, rows in done().items()}
+    kept = {name: [r for r in rows if r["batch"] == batch] for name, rows in saved_rows().items()}
     return "\n\n".join(
         f"{name}:\n\n{_table(rows)}\n\n{_summary(rows)}" for name, rows in kept.items() if rows
     )
@@ -201,7 +201,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 def main(arguments: list[str]) -> None:
     if len(arguments) == 2:
-        one(arguments[0], int(arguments[1]))
+        measure_and_save(arguments[0], int(arguments[1]))
         return
     if arguments != ["--table"]:
         for batch in BATCHES:
@@ -209,7 +209,7 @@ def main(arguments: list[str]) -> None:
                 if not row_file(pair.network, batch).exists():
                     command = [sys.executable, "-m", "benchmarks.inference", pair.network]
                     subprocess.run([*command, str(batch)], check=True)
-    keep("inference", BAR, {name: means(rows) for name, rows in done().items()})
+    keep("inference", BAR, {name: means(rows) for name, rows in saved_rows().items()})
     print("\n\n".join(tables(batch) for batch in BATCHES))
 
 

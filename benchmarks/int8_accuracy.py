@@ -103,15 +103,15 @@ def accuracy(run: Callable[[Tensor], Tensor], data: ImageData) -> float:
     return 100 * right / len(data.test)
 
 
-def done() -> dict[str, Any]:
+def saved_rows() -> dict[str, Any]:
     """Return the measured rows by network."""
     return json.loads(FILE.read_text())["results"]["networks"] if FILE.exists() else {}
 
 
 def main(names: list[str]) -> None:
-    for name in names or [name for name in (*SHIPPED, *TRAINED) if name not in done()]:
+    for name in names or [name for name in (*SHIPPED, *TRAINED) if name not in saved_rows()]:
         measured = measure(name)  # another process may add a row meanwhile
-        rows = {**done(), name: measured}
+        rows = {**saved_rows(), name: measured}
         missed = [network for network, row in rows.items() if row["points_lost"] > 0.5]
         results = {"images": 10_000, "calibration": CALIBRATION, "networks": rows, "missed": missed}
         keep("int8_accuracy", "at most 0.5 points below float32", results)

@@ -133,13 +133,13 @@ def machine_name(machine: Mapping[str, Any]) -> str:
     return f"{processor}, {machine['instructions']}"
 
 
-def file_here(question: str) -> Path:
+def machine_file(question: str) -> Path:
     """Return the path of this machine's results for a question."""
     here = re.sub(r"\W+", "-", machine_name(machine())).strip("-").lower()
     return RESULTS / question / f"{here}.json"
 
 
-def of_each_machine(question: str) -> dict[str, Any]:
+def results_by_machine(question: str) -> dict[str, Any]:
     """Return the results of a question by machine name."""
     records = [json.loads(path.read_text()) for path in sorted((RESULTS / question).glob("*.json"))]
     return {machine_name(record["machine"]): record["results"] for record in records}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import eager, every_network, inference, int8_accuracy, transfer, zoo
-from benchmarks.measure import RESULTS, of_each_machine
+from benchmarks.measure import RESULTS, results_by_machine
 
 DOCS = RESULTS.parent.parent / "docs"
 NOT_YET = "Not measured yet."
@@ -69,7 +69,7 @@ def answers() -> list[Answer]:
         if kept is not None:
             found += read(kept)
     for question, read_on in READERS_OF_MACHINES.items():
-        for machine, kept in of_each_machine(question).items():
+        for machine, kept in results_by_machine(question).items():
             found += read_on(kept, machine)
     return found
 
@@ -94,7 +94,7 @@ def _optimized(kept: dict[str, dict[str, float]]) -> list[Answer]:
 
 def _optimized_on(machine: str, figures: dict[str, float]) -> list[Answer]:
     bars = {"float32": 0.42, "bfloat16": 0.22, "int8": 0.17}
-    rows = inference.done()[machine]
+    rows = inference.saved_rows()[machine]
     found = [
         Answer(
             f"`optimize`, {p}, batch 1, over eager, geometric mean, {machine}",
@@ -249,7 +249,7 @@ READERS_OF_MACHINES: dict[str, Callable[[Any, str], list[Answer]]] = {
 
 def tables_of(question: str, table: Callable[[dict[str, Any]], str]) -> str:
     """Return one table for each machine."""
-    kept = of_each_machine(question)
+    kept = results_by_machine(question)
     return "\n\n".join(f"{machine}:\n\n{table(rows)}" for machine, rows in kept.items())
 
 
@@ -323,7 +323,7 @@ def draw(path: Path) -> None:
 
     kept = {
         f"{name}, batch {batch}": [row for row in rows if row["batch"] == batch]
-        for name, rows in inference.done().items()
+        for name, rows in inference.saved_rows().items()
         for batch in sorted({row["batch"] for row in rows})
     }
     ratios = (r for rows in kept.values() for row in rows for r in row["over eager"].values())

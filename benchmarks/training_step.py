@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.measure import alternate, file_here, keep, ratio_of_medians
+from benchmarks.measure import alternate, keep, machine_file, ratio_of_medians
 from benchmarks.pairs import PAIRS, Pair, images
 
 BAR = "at most 0.62x, geometric mean"
-FILE = file_here("training_step")
+FILE = machine_file("training_step")
 BATCH = 16
 RUNS = 3
 WARMUP = 1
@@ -95,7 +95,7 @@ def measure(pair: Pair) -> dict[str, object]:
     return {**figures, "chosen": chosen, "ratio": figures[f"ratio {chosen}"]}
 
 
-def done() -> dict[str, dict[str, Any]]:
+def saved_rows() -> dict[str, dict[str, Any]]:
     """Return the measured networks by name."""
     kept = json.loads(FILE.read_text())["results"] if FILE.exists() else {}
     return {p.network: kept[p.network] for p in PAIRS if p.network in kept}
@@ -103,8 +103,8 @@ def done() -> dict[str, dict[str, Any]]:
 
 def main(names: list[str]) -> None:
     for pair in PAIRS:
-        if pair.network in names or (not names and pair.network not in done()):
-            rows: dict[str, Any] = {**done(), pair.network: measure(pair)}
+        if pair.network in names or (not names and pair.network not in saved_rows()):
+            rows: dict[str, Any] = {**saved_rows(), pair.network: measure(pair)}
             gc.collect()
             means = {
                 f"geometric mean of {key}": statistics.geometric_mean(r[key] for r in rows.values())
