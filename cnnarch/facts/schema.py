@@ -226,7 +226,7 @@ class _Check:
             yield "departs is not used, because every network has its own"
         usual = [sheet["usual"]] if "usual" in sheet else []
         for key, names in (("usual", usual), ("benchmarked", sheet.get("benchmarked", []))):
-            for name in set(names) - self.builders.keys():
+            for name in (name for name in names if name not in self.builders):
                 yield f"{key}: {name!r} is not a network of this family"
         if "aliases" in sheet and not usual:
             yield "aliases: usual is missing, which names the network of the aliases"

@@ -105,7 +105,7 @@ def _load(checkpoint: Checkpoint, found: Match, model: nn.Module) -> tuple[str, 
 
 
 def _find_sizes(found: Match, model: nn.Module) -> dict[str, int]:
-    """Return the checkpoint's numbers of classes and channels if the network has others."""
+    """Return the checkpoint's numbers of classes and channels if they differ from the network's."""
     sizes: dict[str, int] = {}
     classifier = [t for k, t in found.tensors.items() if k.startswith("head.classifier.")]
     if classifier and classifier[0].dim():

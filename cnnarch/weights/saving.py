@@ -114,9 +114,8 @@ def _write(model: nn.Module, folder: Path, config: Config, source: str) -> None:
         raise WeightsError("a network on the meta device has no values to save")
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in state.items()}
     text = config.to_json()
-    metadata = {"format": "pt", METADATA_KEY: text}
     with atomic_write(folder / TENSORS) as part:
-        save_file(tensors, part, metadata=metadata)
+        save_file(tensors, part, metadata={"format": "pt", METADATA_KEY: text})
     for name, content in ((CONFIG, text), ("README.md", _card(config, source))):
         with atomic_write(folder / name) as part:
             part.write_text(content + "\n", encoding="utf-8")

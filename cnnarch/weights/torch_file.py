@@ -47,7 +47,7 @@ def read_torch(path: Path) -> Any:
             _private_mapping(),
         ):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except Exception as error:  # torch raises any type for damaged files
+    except Exception as error:  # torch may raise any type
         reason = str(error).strip().partition("\n")[0]
         raise WeightsError(
             f"{path} cannot be read as plain tensors ({type(error).__name__}: {reason:.300}). "

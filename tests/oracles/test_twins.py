@@ -19,7 +19,7 @@ from tests.small_forms import MANY_PARAMETERS
 TWINS, NEAR_TWINS = twins(), near_twins()
 
 
-def called(twin: Twin | NearTwin) -> str:
+def label(twin: Twin | NearTwin) -> str:
     return f"{twin.library}-{twin.name}"
 
 
@@ -37,13 +37,13 @@ def every_twin() -> list[object]:
     for twin in sorted(TWINS, key=lambda twin: cnnarch.get_card(twin.builder).params):
         card = cnnarch.get_card(twin.builder)
         if card.params < MANY_PARAMETERS or card.family not in families:
-            quick.setdefault(kind(twin), called(twin))
+            quick.setdefault(kind(twin), label(twin))
         families.add(card.family)
     return [
         pytest.param(
             twin,
-            id=called(twin),
-            marks=() if called(twin) in quick.values() else pytest.mark.slow,
+            id=label(twin),
+            marks=() if label(twin) in quick.values() else pytest.mark.slow,
         )
         for twin in TWINS
     ]
@@ -114,10 +114,10 @@ def test_the_library_of_a_state_dict_is_detected(twin: Twin) -> None:
 
 
 def test_no_network_is_listed_twice() -> None:
-    names = [called(twin) for twin in TWINS]
+    names = [label(twin) for twin in TWINS]
     assert len(names) == len(set(names))
-    same = {(called(twin), twin.builder) for twin in TWINS}
-    assert not same & {(called(near), near.builder) for near in NEAR_TWINS}
+    same = {(label(twin), twin.builder) for twin in TWINS}
+    assert not same & {(label(near), near.builder) for near in NEAR_TWINS}
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_torchvisions_eps_is_required(name: str) -> None:
 def near_cases(hidden: bool) -> list[object]:
     many = {n for n in cnnarch.list_models() if cnnarch.get_card(n).params >= MANY_PARAMETERS}
     return [
-        pytest.param(near, id=called(near), marks=pytest.mark.slow if near.builder in many else ())
+        pytest.param(near, id=label(near), marks=pytest.mark.slow if near.builder in many else ())
         for near in NEAR_TWINS
         if near.hidden == hidden
     ]

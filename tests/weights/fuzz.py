@@ -64,10 +64,10 @@ def overwrite(data: bytearray, at: int, rng: random.Random) -> None:
 
 def digits(data: bytearray, at: int, rng: random.Random) -> None:
     """Replace a nearby digit, which may be part of a size, offset or shape."""
-    for place in range(at, min(at + 200, len(data))):
-        if data[place : place + 1].isdigit():
+    for index in range(at, min(at + 200, len(data))):
+        if data[index : index + 1].isdigit():
             new = rng.choice([b"0", b"-1", b"9" * 20, b"1e9", b"NaN", b"4294967296", b"true"])
-            data[place : place + 1] = new
+            data[index : index + 1] = new
             return
 
 
@@ -115,18 +115,18 @@ def attempt(path: Path, model: nn.Module) -> bool:
 def main(folder: Path, count: int, seed: int) -> None:
     rng = random.Random(seed)
     torch.manual_seed(seed)
-    goods, model = samples(folder), network()
-    for name in goods:
+    originals, model = samples(folder), network()
+    for name in originals:
         assert not attempt(folder / name, model), f"{name} is refused without mutation"
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + EXTRA_ADDRESS_SPACE, used + EXTRA_ADDRESS_SPACE))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     refused = 0
     for number in range(count):
-        name = rng.choice(list(goods))
+        name = rng.choice(list(originals))
         path = folder / f"fuzzed{name[1:]}"
         path.unlink(missing_ok=True)  # the network still maps the previous file
-        path.write_bytes(mutated(goods[name], rng))
+        path.write_bytes(mutated(originals[name], rng))
         refused += attempt(path, model)
         if name.startswith("a"):
             with suppress(WeightsError):

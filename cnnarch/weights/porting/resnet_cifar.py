@@ -1,4 +1,4 @@
-"""ResNet and SE-ResNet for 32x32 images in pytorchcv, whose shortcuts are projections."""
+"""ResNet and SE-ResNet for 32x32 images in pytorchcv, with projection shortcuts."""
 
 from collections.abc import Iterator
 from typing import Any
