@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from cnnarch.weights.files import atomic_write
+
 PAUSE = 0.02  # seconds after which the threads of OpenMP and ONNX Runtime sleep
 SETTLE = 0.02  # seconds of uncounted calls
 RESULTS = Path(__file__).parent / "results"
@@ -106,21 +108,16 @@ def keep(question: str, bar: str, results: Any, path: Path | None = None) -> Non
 
 def write(path: Path, record: Any) -> None:
     """Write results as JSON atomically, so that a run that is stopped leaves no partial file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=2) + "\n")
-    part.replace(path)
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def machine() -> dict[str, Any]:
     """Return the properties of this machine that the results depend on."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        name = names[0].partition(":")[2].strip() if names else name
+    from cnnarch.training.machine import cpu_name  # here, because it loads Lightning
+
     return {
-        "processor": name,
+        "processor": cpu_name(),
         "instructions": instructions(),
         "cores": os.cpu_count(),
         "system": platform.system(),

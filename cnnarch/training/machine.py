@@ -2,9 +2,12 @@
 
 import logging
 import os
+import platform
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +20,7 @@ from cnnarch.contract.classifier import ImageClassifier
 
 __all__ = [
     "Machine",
+    "cpu_name",
     "is_first_process",
     "is_small",
     "leave_process_group",
@@ -191,3 +195,10 @@ def silence_lightning() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def cpu_name() -> str:
+    """Return the CPU's model name; `platform.processor` does not know it on Linux."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.+)", info.read_text(), re.M) if info.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()

@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import re
 import shlex
 import shutil
 import sys
@@ -27,7 +26,7 @@ from cnnarch.training.data import ImageData
 from cnnarch.training.datasets import folder_of
 from cnnarch.training.engine import THIS_MACHINE, Evaluation, check_fits, evaluate, fit
 from cnnarch.training.history import History
-from cnnarch.training.machine import Machine, is_first_process, leave_process_group
+from cnnarch.training.machine import Machine, cpu_name, is_first_process, leave_process_group
 from cnnarch.training.recipe import Recipe
 from cnnarch.training.report import TITLES, draw_pictures, write_report
 from cnnarch.training.stage import check_freezing
@@ -264,7 +263,7 @@ def _results(
             "python": platform.python_version(),
         },
         "machine": {
-            "cpu": _cpu_name(),
+            "cpu": cpu_name(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -275,10 +274,3 @@ def _results(
 def _write(path: Path, text: str) -> None:
     with atomic_write(path) as part:
         part.write_text(text)
-
-
-def _cpu_name() -> str:
-    """Return the CPU's model name; `platform.processor` does not know it on Linux."""
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*: (.+)", info.read_text(), re.M) if info.exists() else []
-    return names[0] if names else platform.processor() or platform.machine()
