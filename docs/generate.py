@@ -62,8 +62,8 @@ def family_page(family: str, cards: list[ModelCard]) -> str:
     if papers:
         lines = [f"- {p.authors}, {link_title(p)}, {p.year}" for p in papers]
         parts += ["\n".join(lines)]
-    parts += ["## Figures in the paper and measured figures", figures_table(cards)]
-    parts += ["## Differences from the paper", departures(cards)]
+        parts += ["## Figures in the paper and measured figures", figures_table(cards)]
+        parts += ["## Differences from the paper", departures(cards)]
     parts += [f"## {cards[0].name}, stage by stage", stage_table(cards[0])]
     parts += ["## Builders", "\n".join(api(module, card.name, "autofunction") for card in cards)]
     classes = [n for n in module.__all__ if inspect.isclass(getattr(module, n))]

@@ -1,6 +1,7 @@
 """The examples in the README and the docs run and print the documented output."""
 
 import doctest
+import re
 import warnings
 from pathlib import Path
 
@@ -38,3 +39,11 @@ def test_benchmark_tables_match_the_stored_results() -> None:
     """`python -m benchmarks.tables` generates the tables from the results."""
     for page, text in tables.pages().items():
         assert page.read_text() == text, f"{page.name} is out of date"
+
+
+@pytest.mark.parametrize("name", ["architecture", "adding_a_family", "contributing"])
+def test_files_named_in_pages_for_contributors_exist(name: str) -> None:
+    text = (ROOT / f"docs/{name}.md").read_text()
+    named = set(re.findall(r"`([\w./]+/[\w./]+\.(?:py|toml|json))`", text))
+    assert named
+    assert not [f for f in named if not ((ROOT / f).exists() or (ROOT / "cnnarch" / f).exists())]
