@@ -9,8 +9,9 @@ import torch
 
 import cnnarch
 from cnnarch.analysis import count_macs, count_parameters
-from cnnarch.cli.tables import show_table, sized
+from cnnarch.cli.tables import show_table
 from cnnarch.facts.cards import Form, ModelCard
+from cnnarch.facts.shapes import shape_text
 from cnnarch.facts.sheets import aliases
 
 __all__ = ["run_info", "run_list", "run_verify"]
@@ -39,7 +40,14 @@ def run_list(parsed: argparse.Namespace) -> int:
     names = cnnarch.list_models(parsed.pattern, family=parsed.family, weights=parsed.weights)
     cards = [cnnarch.get_card(name) for name in names]
     rows = [
-        (c.name, c.family, str(c.year or ""), f"{c.params:,}", f"{c.macs:,}", sized(c.input_size))
+        (
+            c.name,
+            c.family,
+            str(c.year or ""),
+            f"{c.params:,}",
+            f"{c.macs:,}",
+            shape_text(c.input_size),
+        )
         for c in cards
     ]
     show_table(("network", "family", "year", "parameters", "multiply-adds", "input"), rows)
@@ -54,7 +62,7 @@ def run_info(parsed: argparse.Namespace) -> int:
         print(f"{card.paper.title}, {card.paper.authors}, {card.paper.year}")
         print(card.paper.link or "")
     print(
-        f"input {sized(card.input_size)}, at least {card.min_input_size} pixels a side; "
+        f"input {shape_text(card.input_size)}, at least {card.min_input_size} pixels a side; "
         f"{card.num_classes} classes\n"
     )
     facts = [fact for row in card.all_rows() for fact in _facts(card, row)]
@@ -92,7 +100,7 @@ def _facts(card: ModelCard, row: Form) -> Iterator[Fact]:
     counted = {"params": count_parameters(model), "macs": count_macs(model, size)}
     form = ", ".join(f"{k}={v}" for k, v in row.options.items()) or "as built"
     if size != card.input_size:
-        form += f", {sized(size)}"
+        form += f", {shape_text(size)}"
     for figure, count in counted.items():
         measured, right = f"{count:,}", count == getattr(row, figure)
         verdict = "" if right else f"the card says {getattr(row, figure):,}"

@@ -1,9 +1,9 @@
 """Tables in a terminal."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-__all__ = ["show_table", "sized"]
+__all__ = ["show_table"]
 
 WIDTH = 120  # letters a line where no terminal says how many
 
@@ -32,8 +32,3 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def _is_number(cell: str) -> bool:
     return not cell or cell.replace(",", "").replace(".", "").rstrip("%").isdigit()
-
-
-def sized(size: Iterable[int]) -> str:
-    """A shape as people write it: 3x224x224."""
-    return "x".join(map(str, size))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from cnnarch.images import decode_image, read_ahead, reading_threads
+from cnnarch.images import decode_image, read_together
 from cnnarch.preprocessing import Preprocessing
 
 __all__ = ["Batch", "FilePixels", "ImageData", "ImageSet", "measured", "to_channels"]
@@ -96,9 +96,7 @@ class FilePixels:
         """Pixels of these files: (N, channels, side, side), uint8."""
         if self.kept is not None:
             return self.kept[indices]
-        paths, threads = [self.paths[i] for i in indices], reading_threads()
-        squares = read_ahead(paths, self._square, num_threads=threads, ahead=len(paths))
-        return torch.stack(list(squares))
+        return torch.stack(read_together([self.paths[i] for i in indices], self._square))
 
     def _square(self, path: Path) -> Tensor:
         pixels: Tensor = self._scaling(decode_image(path, self.channels))
