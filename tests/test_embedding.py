@@ -243,6 +243,15 @@ def test_a_safetensors_file_has_the_tensor_features(
     np.testing.assert_array_equal(found.features, expected)
 
 
+@pytest.mark.parametrize("suffix", [".npy", ".safetensors"])
+def test_an_output_file_has_the_default_permissions(
+    tmp_path: Path, lenet: cnnarch.ImageClassifier, suffix: str
+) -> None:
+    (tmp_path / "default").touch()
+    cnnarch.embed(lenet, torch.rand(2, 1, 32, 32), output=tmp_path / f"x{suffix}")
+    assert (tmp_path / f"x{suffix}").stat().st_mode == (tmp_path / "default").stat().st_mode
+
+
 def test_the_repr_has_no_names(tmp_path: Path, color: cnnarch.ImageClassifier) -> None:
     pictures(tmp_path / "photos")
     assert "0.png" not in repr(cnnarch.embed(color, tmp_path / "photos"))

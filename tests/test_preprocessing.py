@@ -90,7 +90,7 @@ def test_palettes_transparency_and_gray_are_converted_to_rgb() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.int16, torch.uint16, torch.int64])
 def test_other_integer_types_are_refused(dtype: torch.dtype) -> None:
-    """Transforms of torchvision divide them by the maximum of their type, so 255 becomes about 0."""
+    """The torchvision transforms divide them by the maximum of their type: 255 is nearly 0."""
     preprocessing, pixels = Preprocessing(8, 8), torch.ones(3, 8, 8, dtype=dtype)
     for call in (preprocessing.transform(), preprocessing.crop(), preprocessing.scale):
         with pytest.raises(TypeError, match=f"uint8, got {dtype}"):

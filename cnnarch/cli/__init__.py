@@ -108,8 +108,10 @@ def _add_draw(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command.add_argument("--output", help="file; PICTURE.png if not named")
     command.add_argument("--rows", type=_positive, help="of a grid")
     command.add_argument("--columns", type=_positive, help="of a grid")
-    command.add_argument("--layer", help="a layer by its name, for gradcam and filters")
-    command.add_argument("--layers", nargs="+", help="layers by name, for feature_maps")
+    command.add_argument(
+        "--layer", help="stage such as conv4_x, or module path, for gradcam and filters"
+    )
+    command.add_argument("--layers", nargs="+", help="stages or module paths, for feature_maps")
     command.add_argument("--method", help="of embeddings: tsne, pca or umap")
     command.add_argument("--num-samples", type=_positive, help="images in embeddings")
 

@@ -8,6 +8,7 @@ import sqlite3
 from contextlib import suppress
 from os import PathLike
 from pathlib import Path
+from shutil import copymode
 from typing import Any, Self
 
 import numpy as np
@@ -25,6 +26,7 @@ SUFFIXES = (".npy", ".safetensors")
 # With the write-ahead log, a committed batch survives the end of the process without a wait for
 # the disk, and a power failure loses whole batches at most.
 SETUP = """
+PRAGMA page_size = 65536;
 PRAGMA locking_mode = EXCLUSIVE;
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
@@ -129,7 +131,7 @@ class FeatureFile:
         for identity in batch.identities:
             self.digest.update(identity)
         record = self._record(batch.origin)
-        values = b"" if features is None else features.astype(np.float32).tobytes()
+        values = b"" if features is None else features.tobytes()
         self.database.execute("INSERT INTO batches VALUES (?, ?)", (record, values))
         self.origins.append(batch.origin)
 
@@ -164,6 +166,7 @@ class FeatureFile:
         if self.output.suffix == ".safetensors":
             path = path.with_suffix(".safetensors")
             save_file({"features": features}, path)  # safetensors before 0.8 copies to memory
+            copymode(path.with_suffix(".npy"), path)  # safetensors excludes other users
             os.unlink(path.with_suffix(".npy"))
         _sync(path)
         return path
