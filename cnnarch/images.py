@@ -206,16 +206,16 @@ def _shared_pool(_process: int) -> ThreadPoolExecutor:
 
 @contextmanager
 def progress_bar(
-    what: str, total: int | None, shown: bool | None
+    label: str, total: int | None, visible: bool | None
 ) -> Iterator[Callable[[int], object]]:
     """Show a progress bar, and yield a function that advances it by a number of images.
 
     Args:
-        what: text before the bar.
+        label: text before the bar.
         total: number of images, or None if it is unknown.
-        shown: whether to show the bar; None shows it in a terminal. It requires rich.
+        visible: whether to show the bar; None shows it in a terminal. It requires rich.
     """
-    if not (sys.stderr.isatty() if shown is None else shown) or not find_spec("rich"):
+    if not (sys.stderr.isatty() if visible is None else visible) or not find_spec("rich"):
         yield lambda _count: None
         return
     from rich.console import Console
@@ -223,5 +223,5 @@ def progress_bar(
 
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(what, total=total)
+        task = progress.add_task(label, total=total)
         yield lambda count: progress.advance(task, count)

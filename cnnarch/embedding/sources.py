@@ -65,8 +65,8 @@ def open_source(
     """Return a source for any input that `embed` accepts; raise the errors of `embed`."""
     prepare = None if preprocessing is None else _Preparation(preprocessing)
     if isinstance(images, Tensor | np.ndarray):
-        _check_array(images)
-        return _ArraySource(_split(images, batch_size), prepare, len(images))
+        batches = _split(_channels_first(images), batch_size)
+        return _ArraySource(batches, prepare, len(images))
     if isinstance(images, str | PathLike):
         images = [images]
     if isinstance(images, Sequence) and all(isinstance(i, str | PathLike) for i in images):
@@ -231,20 +231,20 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
-def _check_array(images: Tensor | np.ndarray) -> None:
+def _channels_first(images: Tensor | np.ndarray) -> Tensor | np.ndarray:
+    """Check an array, and return it as (N, C, H, W)."""
     if images.ndim != 4:
         raise ValueError(f"expected images of 4 dimensions, got shape {tuple(images.shape)}")
     if not len(images):
         raise ValueError(f"there are no images: the array has shape {tuple(images.shape)}")
-    if _is_channels_last(images) and images.shape[-1] not in (1, 3):
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+        return images
+    if images.shape[-1] not in (1, 3):
         raise ValueError(
             f"NumPy arrays of pixels must be (N, H, W, 1 or 3), got {images.shape}; pass pixels in "
             "another order as a tensor (N, C, H, W)"
         )
-
-
-def _is_channels_last(images: Tensor | np.ndarray) -> bool:
-    return isinstance(images, np.ndarray) and images.dtype == np.uint8
+    return images.transpose(0, 3, 1, 2)
 
 
 def _split(images: Tensor | np.ndarray, batch_size: int) -> Iterator[Tensor]:
@@ -252,16 +252,16 @@ def _split(images: Tensor | np.ndarray, batch_size: int) -> Iterator[Tensor]:
         batch = images[start : start + batch_size]
         if isinstance(batch, np.ndarray):  # copied, because it may be a read-only memory map
             batch = torch.from_numpy(np.array(batch))
-        yield batch.permute(0, 3, 1, 2) if _is_channels_last(images) else batch
+        yield batch
 
 
 def _read_batch(batch: Any) -> tuple[Tensor, Sequence[int]]:
     """Return the images and labels of a loader's batch."""
-    images, *rest = batch if isinstance(batch, tuple | list) else (batch,)
+    images, *targets = batch if isinstance(batch, tuple | list) else (batch,)
     if not isinstance(images, Tensor) or images.ndim != 4:
         found = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise TypeError(f"a batch must be, or begin with, a tensor (N, C, H, W), got {found}")
-    labels = rest[0] if rest else None
+    labels = targets[0] if targets else None
     if isinstance(labels, Tensor) and labels.shape == images.shape[:1]:
         return images, labels.tolist()
     return images, ()

@@ -277,15 +277,13 @@ def _named(images: Any) -> "tuple[Iterable[tuple[str, ImageLike]], int | None]":
 
     if isinstance(images, str | PathLike):
         images = find_images([images])
-    elif isinstance(images, np.ndarray | Tensor):
-        images = [images] if images.ndim < 4 else images
-    elif isinstance(images, bytes | Image):
+    if isinstance(images, bytes | Image) or getattr(images, "ndim", 4) < 4:
         images = [images]
     if not isinstance(images, Iterable):
         raise TypeError(f"expected images or paths, got {type(images).__name__}")
-    if isinstance(images, Sequence):
-        listed = list(_each_named(images))
-        return listed, len(listed)
+    if isinstance(images, Sequence):  # folders in it count as several images
+        images = list(_each_named(images))
+        return images, len(images)
     return _each_named(images), len(images) if isinstance(images, np.ndarray | Tensor) else None
 
 
