@@ -378,6 +378,14 @@ def test_a_log_damaged_by_a_power_failure_loses_whole_batches_only(
     np.testing.assert_allclose(found.features, by_hand(lenet, x), atol=1e-6)
 
 
+def test_a_file_in_place_of_the_database_is_reported(
+    tmp_path: Path, lenet: cnnarch.ImageClassifier
+) -> None:
+    (tmp_path / "x.npy.part").write_bytes(bytes(5000))
+    with pytest.raises(ValueError, match=r"delete .*x\.npy\.part, .*not a database"):
+        cnnarch.embed(lenet, torch.rand(1, 1, 32, 32), output=tmp_path / "x.npy")
+
+
 @pytest.mark.parametrize("finished", [False, True])
 @pytest.mark.parametrize(
     "other", ["weights", "network", "images", "order", "fewer", "more", "preprocessing"]
@@ -414,6 +422,19 @@ def test_features_of_another_network_or_other_images_are_refused(
     found = cnnarch.embed(model, x, output=output, overwrite=True, **options)
     np.testing.assert_allclose(found.features, by_hand(model, x), atol=1e-6)
     assert len(np.load(output)) == len(x)
+
+
+@pytest.mark.parametrize("metadata", [None, '{"digest": "a", "count": 2}'])
+def test_a_file_without_matching_metadata_is_refused(
+    tmp_path: Path, lenet: cnnarch.ImageClassifier, metadata: str | None
+) -> None:
+    x, output = torch.rand(2, 1, 32, 32), tmp_path / "x.npy"
+    cnnarch.embed(lenet, x, output=output)
+    (tmp_path / "x.npy.json").unlink()
+    if metadata is not None:
+        (tmp_path / "x.npy.json").write_text(metadata)
+    with pytest.raises(ValueError, match="of another network or other images"):
+        cnnarch.embed(lenet, x, output=output)
 
 
 def test_a_changed_file_is_refused(tmp_path: Path, color: cnnarch.ImageClassifier) -> None:

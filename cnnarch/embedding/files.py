@@ -5,7 +5,6 @@ import json
 import os
 import re
 import sqlite3
-from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from shutil import copymode
@@ -72,12 +71,11 @@ class FeatureFile:
         overwrite: whether to replace an existing file and an existing database.
 
     Raises:
-        ValueError: another process is writing the file.
+        ValueError: another process is writing the file, or the database is damaged.
     """
 
     def __init__(self, output: Path, network: bytes, overwrite: bool) -> None:
-        self.output, self.overwrite = output, overwrite
-        self.finished = output.exists() and not overwrite
+        self.output, self.overwrite, self.finished = output, overwrite, False
         self.part = output.with_name(output.name + ".part")
         self.json = output.with_name(output.name + ".json")
         self.digest = hashlib.sha256(network)
@@ -87,17 +85,18 @@ class FeatureFile:
         self.database = sqlite3.connect(self.part, timeout=0, isolation_level=None)
         try:
             self.database.executescript(SETUP)
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             self.database.close()
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
-                raise
-            raise ValueError(f"another process is writing {self.output}") from None
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                raise ValueError(f"another process is writing {self.output}") from None
+            raise ValueError(f"delete {self.part}, which is unusable: {error}") from error
+        self.finished = self.output.exists() and not self.overwrite
         return self
 
     def __exit__(self, *_: object) -> None:
         self.database.close()
         if self.finished:
-            self.part.unlink()
+            self.part.unlink(missing_ok=True)
 
     def resume(self, source: ImageSource) -> Origin:
         """Skip the images whose features are saved, and return their origin.
@@ -109,13 +108,13 @@ class FeatureFile:
             self.database.execute("DELETE FROM batches")
         texts = [text for (text,) in self.database.execute("SELECT record FROM batches")]
         if self.finished:
-            with suppress(FileNotFoundError):
-                texts = [self.json.read_text()]
+            texts = [self.json.read_text() if self.json.exists() else '{"digest": ""}']
         digest = self.digest.hexdigest()
         for text in texts:
             record = json.loads(text)
-            digest = record.pop("digest")
-            self.origins.append(Origin(**record))
+            digest = record["digest"]
+            values = {key: record[key] for key in Origin._fields if key in record}
+            self.origins.append(Origin(**values))
         origin = join(self.origins)
         for identity in source.skip(origin.size):
             self.digest.update(identity)

@@ -32,7 +32,7 @@ class Origin(NamedTuple):
         unreadable: files that cannot be read.
     """
 
-    size: int
+    size: int = 0
     names: Sequence[str] = ()
     labels: Sequence[int] = ()
     unreadable: Sequence[Unreadable] = ()
@@ -40,7 +40,7 @@ class Origin(NamedTuple):
 
 def join(origins: Iterable[Origin]) -> Origin:
     """Concatenate the origins of consecutive batches."""
-    sizes, *lists = zip(Origin(0), *origins, strict=True)
+    sizes, *lists = zip(Origin(), *origins, strict=True)
     names, labels, unreadable = map(list, map(chain.from_iterable, lists))
     return Origin(sum(sizes), names, labels, [Unreadable(*each) for each in unreadable])
 
