@@ -1,4 +1,4 @@
-"""Tests of counts and shapes by hand arithmetic and PyTorch's FLOP counter."""
+"""Tests for counts and shapes by hand arithmetic and PyTorch's FLOP counter."""
 
 import copy
 import sys

@@ -1,4 +1,4 @@
-"""Tests of cnnarch.embed."""
+"""Tests for cnnarch.embed."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Tests of reading image files."""
+"""Tests for reading image files."""
 
 import io
 import multiprocessing

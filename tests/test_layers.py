@@ -1,4 +1,4 @@
-"""Tests of the names of layers."""
+"""Tests for the names of layers."""
 
 import pytest
 from torch import nn

@@ -1,4 +1,4 @@
-"""Tests of Predictor."""
+"""Tests for Predictor."""
 
 import io
 import pickle

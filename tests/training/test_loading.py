@@ -1,4 +1,4 @@
-"""Tests of the batch sampler."""
+"""Tests for the batch sampler."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Grad-CAM and integrated gradients."""
+"""Tests for Grad-CAM and integrated gradients."""
 
 from typing import Any
 

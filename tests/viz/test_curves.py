@@ -1,4 +1,4 @@
-"""Curves of training."""
+"""Tests for curves of training."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The diagram of a network and the confusion matrix."""
+"""Tests for the network diagram and the confusion matrix."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Figures of embeddings."""
+"""Tests for figures of embeddings."""
 
 import sys
 from types import SimpleNamespace

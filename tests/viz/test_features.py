@@ -1,4 +1,4 @@
-"""Feature maps and filters."""
+"""Tests for feature maps and filters."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Grids of images."""
+"""Tests for grids of images."""
 
 from itertools import pairwise
 from typing import Any
