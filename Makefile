@@ -1,4 +1,4 @@
-# Each target sets up what it needs in $(VENV); a second run installs nothing.
+# Each target installs its dependencies into $(VENV) on the first run.
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -8,12 +8,12 @@ WORKERS ?= 2
 .PHONY: help demo test test-all lint types docs bench clean
 
 help:
-	@echo "make demo      train lenet5 on handwritten digits, classify with it, show a card"
-	@echo "make test      lint, types and the test suite"
-	@echo "make test-all  every check on every full network, slow tests too"
-	@echo "make lint      style and types"
-	@echo "make docs      the documentation site in docs/_build/html"
-	@echo "make bench     every benchmark; results in benchmarks/results"
+	@echo "make demo      train lenet5 on handwritten digits, predict, show a model card"
+	@echo "make test      lint, type check and tests"
+	@echo "make test-all  all tests on every full network, including slow tests"
+	@echo "make lint      lint and type check"
+	@echo "make docs      build the documentation in docs/_build/html"
+	@echo "make bench     run all benchmarks and write benchmarks/results"
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,11 +1,11 @@
-"""What does gradient checkpointing save on DenseNet-121, and what does it cost?
+"""How much memory does gradient checkpointing save on DenseNet-121, and how much time does it cost?
 
-A training step (forward, backward, SGD) at batch 16 and 224 pixels, in float32. Bars: at most half
-the peak memory of torchvision's plain DenseNet-121, at most 1.4 times its time. torchvision's own
-`memory_efficient=True` is measured beside it.
+A training step (forward, backward, SGD) with 16 images of 224 pixels in float32. Bars: at most half
+the peak memory of torchvision's DenseNet-121 and at most 1.4 times its time. torchvision's
+`memory_efficient=True` is measured as well.
 
-Memory is the growth of a process's peak resident size over what it held with the network built,
-each candidate in a process of its own; times are taken in one process, in turns.
+Memory is the increase of a process's peak resident size after the network was built, measured in a
+separate process for each candidate. Times are measured in one process, in turns.
 
     python -m benchmarks.checkpointing [--runs 5] [--batch 16]
 """
@@ -44,7 +44,7 @@ CANDIDATES: dict[str, Callable[[], nn.Module]] = {
 
 
 def training_step(name: str, batch: int) -> Callable[[], None]:
-    """One step of a candidate, to be called again and again."""
+    """Return a function that runs one step of a candidate."""
     torch.manual_seed(0)
     model = CANDIDATES[name]().train()
     images, labels = torch.randn(batch, 3, SIDE, SIDE), torch.arange(batch)
@@ -60,13 +60,13 @@ def training_step(name: str, batch: int) -> Callable[[], None]:
 
 
 def resident_peak() -> float:
-    """The most memory that this process ever held, in MiB; macOS counts in bytes, Linux in KiB."""
+    """Return the peak memory of this process in MiB; macOS reports bytes, Linux KiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def print_peak(name: str, batch: int) -> None:
-    """Print the growth that two steps bring; the second has gradients of the first in memory."""
+    """Print the increase after two steps; the second one starts with gradients in memory."""
     step = training_step(name, batch)
     before = resident_peak()
     for _ in range(2):
@@ -75,7 +75,7 @@ def print_peak(name: str, batch: int) -> None:
 
 
 def peak_of(name: str, batch: int) -> float:
-    """MiB that a process of its own grows by."""
+    """Return the increase in MiB, measured in a new process."""
     command = [sys.executable, "-m", "benchmarks.checkpointing", "--peak-of", name]
     command += ["--batch", str(batch)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -86,20 +86,20 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--peak-of", choices=CANDIDATES, help="measure one, in this process")
-    asked = parser.parse_args()
-    if asked.peak_of:
-        print_peak(asked.peak_of, asked.batch)
+    options = parser.parse_args()
+    if options.peak_of:
+        print_peak(options.peak_of, options.batch)
         return
-    peaks = {name: peak_of(name, asked.batch) for name in CANDIDATES}
-    steps = {name: training_step(name, asked.batch) for name in CANDIDATES}
-    seconds = alternate(steps, asked.runs, warmup=1)
+    peaks = {name: peak_of(name, options.batch) for name in CANDIDATES}
+    steps = {name: training_step(name, options.batch) for name in CANDIDATES}
+    seconds = alternate(steps, options.runs, warmup=1)
     results = {
         "peak_mib": peaks,
         "median_seconds": {name: statistics.median(s) for name, s in seconds.items()},
         "memory_ratio": peaks[OURS] / peaks[PLAIN],
         "time_ratio": ratio_of_medians(seconds, OURS, PLAIN),
         "threads": torch.get_num_threads(),
-        "batch": asked.batch,
+        "batch": options.batch,
         "seconds": seconds,
     }
     keep("checkpointing", "at most 0.5x the memory and 1.4x the time of torchvision's", results)

@@ -1,11 +1,11 @@
-"""How many photographs a second go from JPEG files to labels?
+"""How many images per second can be classified from JPEG files?
 
-A folder of 1,000 JPEG files of 500x375, crops of scikit-learn's and scikit-image's photographs.
-Ours: `cnnarch.inference.Predictor` with the network optimized in bfloat16, normalisation folded
-in. Theirs: what a script of torchvision does, with one file after the other opened, transformed
-by the weights' own transform and put into batches for the network in float32.
+The folder has 1,000 JPEG files of 500x375 pixels, crops of photographs from scikit-learn and
+scikit-image. cnnarch uses `Predictor` with a network optimized in bfloat16 that includes the
+normalization. torchvision opens one file after the other, applies the transform of the weights and
+runs batches through the network in float32.
 
-Bar: at least 2.5 times as many images a second.
+Bar: at least 2.5 times as many images per second.
 
     python -m benchmarks.folder [--images 1000] [--runs 3]
 """
@@ -33,7 +33,7 @@ from cnnarch.weights import get_weights
 
 SIZE = (500, 375)
 BATCH = 16
-NETWORKS: dict[str, dict[str, Any]] = {  # and what torchvision's twins are built with
+NETWORKS: dict[str, dict[str, Any]] = {  # with the options that match torchvision's networks
     "resnet50": {},
     "efficientnet_b0": {"norm_eps": 1e-5},
 }
@@ -44,7 +44,7 @@ THEIR_WEIGHTS = {
 
 
 def photographs() -> list[np.ndarray]:
-    """Those that are large enough to be cut from."""
+    """Return the photographs that are large enough."""
     found = [load_sample_image("china.jpg"), load_sample_image("flower.jpg")]
     found += [skimage.data.astronaut(), skimage.data.coffee(), skimage.data.rocket()]
     return [*found, skimage.data.hubble_deep_field(), skimage.data.retina()]
@@ -63,8 +63,8 @@ def write_crops(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def twins(name: str) -> tuple[cnnarch.ImageClassifier, nn.Module]:
-    """The network and torchvision's, with the same random weights."""
+def equal_networks(name: str) -> tuple[cnnarch.ImageClassifier, nn.Module]:
+    """Return our network and torchvision's, with the same random weights."""
     torch.manual_seed(0)
     weights = get_weights(name)["IMAGENET1K_V1"]
     ours = cnnarch.get_model(name, **NETWORKS[name])
@@ -75,7 +75,7 @@ def twins(name: str) -> tuple[cnnarch.ImageClassifier, nn.Module]:
 
 
 def with_torchvision(name: str, model: nn.Module, folder: Path) -> list[int]:
-    """The loop that people write."""
+    """Classify the files with the usual loop."""
     transform = THEIR_WEIGHTS[name].transforms()
     labels: list[int] = []
     batch: list[Tensor] = []
@@ -91,7 +91,7 @@ def with_torchvision(name: str, model: nn.Module, folder: Path) -> list[int]:
 
 def measured(name: str, folder: Path, runs: int) -> dict[str, Any]:
     paths = sorted(folder.glob("*.jpg"))
-    ours, theirs = twins(name)
+    ours, theirs = equal_networks(name)
     preprocessing = ours.preprocessing
     assert preprocessing is not None
     crop = preprocessing.crop()
@@ -105,7 +105,7 @@ def measured(name: str, folder: Path, runs: int) -> dict[str, Any]:
     }
     seconds = alternate(candidates, runs, warmup=1)
     return {
-        "images_a_second": {k: len(paths) / statistics.median(s) for k, s in seconds.items()},
+        "images_per_second": {k: len(paths) / statistics.median(s) for k, s in seconds.items()},
         "ratio": ratio_of_medians(seconds, "torchvision", "cnnarch"),
         "backend": fast.backend,
         "seconds": seconds,
@@ -116,11 +116,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--runs", type=int, default=3)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        write_crops(Path(folder), asked.images)
-        results = {name: measured(name, Path(folder), asked.runs) for name in NETWORKS}
-    keep("folder", "at least 2.5x the images a second of torchvision", results)
+        write_crops(Path(folder), options.images)
+        results = {name: measured(name, Path(folder), options.runs) for name in NETWORKS}
+    keep("folder", "at least 2.5x the images per second of torchvision", results)
 
 
 if __name__ == "__main__":

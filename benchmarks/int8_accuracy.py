@@ -23,13 +23,13 @@ from torch import Tensor
 import cnnarch
 from benchmarks import zoo
 from benchmarks.measure import RESULTS, keep
-from benchmarks.zoo import DATA, ENLARGED, SHIPPED, Row, recipe_of
+from benchmarks.zoo import DATA, ENLARGED, SHIPPED, ZooRow, recipe_of
 from cnnarch.inference import optimize
 from cnnarch.training import ImageData, build_model, fit, load_data
 
 CALIBRATION, BATCH, STEPS = 512, 250, 200
 MORE_STEPS = {"efficientnet_b0": 600}  # its running statistics take in a hundredth of each batch
-ROWS = zoo.ROWS | {"densenet121": Row("densenet121", ENLARGED)}
+ROWS = zoo.ROWS | {"densenet121": ZooRow("densenet121", ENLARGED)}
 LEARNT = 50  # percent; a tenth is right by chance
 FILE = RESULTS / "int8_accuracy.json"
 TRAINED = (
@@ -58,11 +58,11 @@ def trained(name: str) -> tuple[cnnarch.ImageClassifier, ImageData]:
     """A network that has learnt something, and the images as it takes them."""
     if name in SHIPPED:
         model = cnnarch.get_model(name, weights="FASHION_MNIST").eval()
-        return model, load_data(DATA).suited(model)
-    recipe = replace(recipe_of(ROWS.get(name, Row(name, {}))), num_steps=steps(name))
+        return model, load_data(DATA).adapt_to(model)
+    recipe = replace(recipe_of(ROWS.get(name, ZooRow(name, {}))), num_steps=steps(name))
     data = load_data(DATA, image_resolution=recipe.image_resolution)
     model = build_model(name, data, recipe)
-    data = data.suited(model, recipe.image_resolution)
+    data = data.adapt_to(model, recipe.image_resolution)
     few = torch.arange(min(len(data.train), steps(name) * recipe.batch_size))
     fit(model, data._replace(train=data.train.subset(few)), recipe)
     return model, data

@@ -1,9 +1,9 @@
-"""How long does an epoch of LeNet-5 on Fashion-MNIST take, crops and flips included?
+"""How long does an epoch of LeNet-5 on Fashion-MNIST take, with crops and flips?
 
-Bar: at most 0.6x of the usual loop, in which a DataLoader reads PIL images one by one. The bar is
-that loop as DataLoader comes, in one process like ours; with two worker processes beside it, which
-need cores of their own, it is measured too. All use the same network, batches, optimizer and one
-thread a process; they take turns.
+Bar: at most 0.6x the time of the usual loop, in which a DataLoader without workers loads PIL images
+one by one. The loop with two worker processes, which need additional cores, is measured as well.
+All candidates use the same network, batches and optimizer and one thread per process, and run in
+turns.
 """
 
 import statistics
@@ -37,7 +37,7 @@ RECIPE = Recipe(
 
 
 class PilImages(Dataset[tuple[Tensor, int]]):
-    """Fashion-MNIST as torchvision gives it: an image from its bytes, then the transforms."""
+    """Fashion-MNIST as in torchvision: each image is a PIL image that is then transformed."""
 
     def __init__(self, data: ImageData) -> None:
         pixels = data.train.pixels
@@ -112,7 +112,7 @@ def main() -> None:
         "ratio_to_two_workers": median["cnnarch"] / median["usual, 2 workers"],
         "seconds": seconds,
     }
-    keep("training_epoch", "at most 0.6x of the usual PIL DataLoader loop", results)
+    keep("training_epoch", "at most 0.6x the time of the usual PIL DataLoader loop", results)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,27 @@
-"""What do ImageNet weights bring where images are few? EfficientNet-Lite0 on real data, offline.
+"""How much do ImageNet weights help with few images? EfficientNet-Lite0 on real data, offline.
 
-    python -m benchmarks.transfer                             every row; run again, it goes on
-    python -m benchmarks.transfer fashion_mnist-1000-probe-0  that row
-    python -m benchmarks.transfer --table                     the table of the rows that are done
+    python -m benchmarks.transfer                             run or resume all rows
+    python -m benchmarks.transfer fashion_mnist-1000-probe-0  run one row
+    python -m benchmarks.transfer --table                     print the table of the finished rows
 
-Fashion-MNIST: 1,000 or 5,000 of its training images, and the first 5,000 of its test images.
-Digits: 1,000 of scikit-learn's 1,797, tested on the other 797. Each seed draws its own images to
-learn from, the same for every way:
+Fashion-MNIST: 1,000 or 5,000 of the training images, and the first 5,000 test images. Digits: 1,000
+of scikit-learn's 1,797 images, tested on the other 797. Each seed selects different training
+images, the same ones for all methods:
 
-    pixels   logistic regression on the pixels, without any network
+    pixels   logistic regression on the pixels, without a network
     probe    logistic regression on pooled features of the pretrained network
-    frozen   the pretrained stages up to the sixth stay as they are; the last two and the head are
-             trained
-    full     all of the pretrained network is trained
-    scratch  all of the network is trained, without the pretrained weights
+    frozen   the stages up to the sixth are frozen; the last two and the head are trained
+    full     the whole pretrained network is trained
+    scratch  the whole network is trained from random weights
 
-The new classifier of "frozen" and "full" begins as a linear probe of what it reads: a random one
-would pull the features away before it has learned anything (Kumar et al., "Fine-Tuning can Distort
+In "frozen" and "full", the new classifier is initialized by a linear probe of its input. A random
+classifier would distort the features in the first steps (Kumar et al., "Fine-Tuning can Distort
 Pretrained Features and Underperform Out-of-Distribution", arXiv 2202.10054).
 
-Test images are measured once, at the end of a row. Settings were tried on training images of
-Fashion-MNIST alone, and the strength of a regression is chosen on a fifth of the row's own
-training images. A row's JSON is written to results/transfer as it ends; `python -m
-benchmarks.tables` puts the table of them into docs/transfer.md.
+Each row is evaluated once on the test images, at its end. The settings were chosen on training
+images of Fashion-MNIST, and the strength of a regression on a fifth of the row's own training
+images. Each row writes a JSON file to results/transfer. `python -m benchmarks.tables` writes the
+table to docs/transfer.md.
 """
 
 import json
@@ -45,11 +44,11 @@ import cnnarch
 from benchmarks.measure import RESULTS, machine, versions, write
 from cnnarch.training import ImageData, ImageSet, Recipe, load_data
 from cnnarch.training.augmentation import Augmentation
-from cnnarch.training.memory import memory_kept
+from cnnarch.training.memory import keep_freed_memory
 
 FOLDER = RESULTS / "transfer"
 NETWORK, WEIGHTS = "efficientnet_lite0", "IMAGENET1K_V1"
-TEST_IMAGES = 5_000  # of Fashion-MNIST's test set, the first
+TEST_IMAGES = 5_000  # the first ones of Fashion-MNIST's test set
 TASKS = (("fashion_mnist", 1_000), ("fashion_mnist", 5_000), ("digits", 1_000))
 SEEDS = {"pixels": 3, "probe": 3, "frozen": 3, "full": 2, "scratch": 2}
 LABELS = {
@@ -67,17 +66,17 @@ STRENGTHS = (1e-3, 1e-2, 1e-1)  # C of the logistic regression
 RESOLUTION = {"fashion_mnist": 96, "digits": 64}
 BATCH = 32
 WEIGHT_DECAY = 0.05
-DROP_PATH = 0.0  # so few steps need no regularisation by dropped layers
+DROP_PATH = 0.0  # training is too short to need regularization
 FROZEN = "stage6"
 EPOCHS = {1_000: 15, 5_000: 6}
-CHANGES: dict[str, dict[str, Any]] = {  # that leave a class what it is
+CHANGES: dict[str, dict[str, Any]] = {  # augmentation that preserves the classes
     "fashion_mnist": {"crop_padding": 2, "flip": True},
     "digits": {"crop_padding": 1},
 }
 
 
 class Settings(NamedTuple):
-    """What differs between the ways of training."""
+    """Settings that differ between the methods."""
 
     learning_rate: float
     layer_decay: float = 1.0
@@ -90,8 +89,8 @@ SETTINGS = {
 }
 
 
-class Row(NamedTuple):
-    """One run of the table."""
+class TableRow(NamedTuple):
+    """A row of the table."""
 
     data: str
     images: int
@@ -110,7 +109,7 @@ class Row(NamedTuple):
 ROWS = {
     row.name: row
     for row in (
-        Row(data, images, way, seed)
+        TableRow(data, images, way, seed)
         for data, images in TASKS
         for way, seeds in SEEDS.items()
         for seed in range(seeds)
@@ -118,8 +117,8 @@ ROWS = {
 }
 
 
-def draw(row: Row) -> ImageData:
-    """The row's images to learn from and to test on; gray is shown as three equal channels."""
+def draw(row: TableRow) -> ImageData:
+    """Return the training and test images of a row; gray images get three equal channels."""
     data = load_data(row.data, grayscale=False)
     train, test = data.train, data.test
     generator = torch.Generator().manual_seed(row.seed)
@@ -138,12 +137,12 @@ def draw(row: Row) -> ImageData:
 
 
 def tensors(images: ImageSet) -> tuple[Tensor, Tensor]:
-    assert isinstance(images.pixels, Tensor)  # these data sets are read whole
+    assert isinstance(images.pixels, Tensor)  # these data sets are in memory
     return images.pixels, images.labels
 
 
 def batches(images: ImageSet, flip: bool = False) -> Iterator[Tensor]:
-    """The network's input, 50 images at a time."""
+    """Yield the network's input in batches of 50 images."""
     for part in torch.split(torch.arange(len(images)), 50):
         inputs = images.inputs(part)
         inputs = inputs.flip(-1) if flip else inputs
@@ -153,22 +152,22 @@ def batches(images: ImageSet, flip: bool = False) -> Iterator[Tensor]:
 def results_of(
     function: Callable[[Tensor], Tensor], images: ImageSet, flip: bool = False
 ) -> Tensor:
-    """What a function of the network's input gives for all images."""
+    """Apply a function of the network's input to all images."""
     with torch.inference_mode():
         return torch.cat([function(x) for x in batches(images, flip)])
 
 
-def by_pixels(row: Row, data: ImageData) -> float:
-    """Logistic regression on the pixels as they are."""
+def by_pixels(row: TableRow, data: ImageData) -> float:
+    """Return the accuracy of a logistic regression on the pixels."""
     train, test = (tensors(images)[0].flatten(1).numpy() / 255 for images in data[1:])
     return score(train, data.train.labels, test, data.test.labels, row.seed)
 
 
-def by_probe(row: Row, data: ImageData) -> float:
-    """Logistic regression on pooled maps of the network's backbone."""
+def by_probe(row: TableRow, data: ImageData) -> float:
+    """Return the accuracy of a logistic regression on pooled features."""
     backbone = cnnarch.get_backbone(NETWORK, weights=WEIGHTS, stages=PROBE_STAGES).eval()
     backbone.to(memory_format=torch.channels_last)
-    data = data.suited(backbone, PROBE_RESOLUTION[row.data])
+    data = data.adapt_to(backbone, PROBE_RESOLUTION[row.data])
 
     def features(x: Tensor) -> Tensor:
         return torch.cat([m.mean((2, 3)) for m in backbone(x).values()], 1)
@@ -184,12 +183,12 @@ def by_probe(row: Row, data: ImageData) -> float:
 def score(
     train: np.ndarray, labels: Tensor, test: np.ndarray, test_labels: Tensor, seed: int
 ) -> float:
-    """Accuracy of a logistic regression."""
+    """Return the test accuracy of a logistic regression."""
     return float(regression(train, labels, seed).score(test, test_labels.numpy()))
 
 
 def regression(train: np.ndarray, labels: Tensor, seed: int) -> Pipeline:
-    """A logistic regression, its strength chosen on a fifth of the training images."""
+    """Fit a logistic regression; its strength is chosen on a fifth of the training images."""
     steps = [("scale", StandardScaler()), ("regression", LogisticRegression(max_iter=500))]
     held_back = ShuffleSplit(1, test_size=0.2, random_state=seed)
     search = GridSearchCV(Pipeline(steps), {"regression__C": STRENGTHS}, cv=held_back)
@@ -198,31 +197,30 @@ def regression(train: np.ndarray, labels: Tensor, seed: int) -> Pipeline:
     return best
 
 
-def by_training(row: Row, data: ImageData) -> float:
-    """The network with a new classifier, trained in part or whole, on weights or without."""
+def by_training(row: TableRow, data: ImageData) -> float:
+    """Return the accuracy of the network after training with a new classifier."""
     torch.manual_seed(row.seed)
     settings = SETTINGS[row.way]
     weights = None if row.way == "scratch" else WEIGHTS
     options = {"num_classes": len(data.classes), "drop_path": DROP_PATH}
     model = cnnarch.get_model(NETWORK, weights=weights, **options)
-    data = data.suited(model, RESOLUTION[row.data])
+    data = data.adapt_to(model, RESOLUTION[row.data])
     model.to(memory_format=torch.channels_last)
     if row.way == "scratch":
-        forget_sooner(model)
-    else:  # too few steps for BatchNorm's statistics to follow
+        shorten_running_averages(model)
+    else:  # there are too few steps to update BatchNorm's statistics
         cnnarch.convert_norm(model, "frozen")
-        begin_as_probe(model.eval(), data.train, row.seed)
+        initialize_as_probe(model.eval(), data.train, row.seed)
     if row.way == "frozen":
         cnnarch.freeze(model, upto=FROZEN)
     groups = cnnarch.param_groups(model, settings.learning_rate, WEIGHT_DECAY, settings.layer_decay)
-    with memory_kept():
-        train(model.train(), groups, data, row)
+    train(model.train(), groups, data, row)
     right = results_of(model.eval(), data.test).argmax(1) == data.test.labels
     return right.float().mean().item()
 
 
-def begin_as_probe(model: cnnarch.ImageClassifier, images: ImageSet, seed: int) -> None:
-    """Let the classifier begin as a logistic regression on what it reads."""
+def initialize_as_probe(model: cnnarch.ImageClassifier, images: ImageSet, seed: int) -> None:
+    """Initialize the classifier by a logistic regression on its input."""
 
     def pre_logits(x: Tensor) -> Tensor:
         return model.forward_head(model.forward_features(x), pre_logits=True)
@@ -233,27 +231,27 @@ def begin_as_probe(model: cnnarch.ImageClassifier, images: ImageSet, seed: int) 
     model.head.classifier.load_state_dict({k: torch.tensor(v) for k, v in values.items()})
 
 
-def forget_sooner(model: nn.Module) -> None:
-    """Let running statistics follow in tens of steps; the authors' hundreds are for ImageNet."""
+def shorten_running_averages(model: nn.Module) -> None:
+    """Average running statistics over tens of steps instead of the authors' hundreds."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.1
 
 
-def train(model: nn.Module, groups: list[dict[str, Any]], data: ImageData, row: Row) -> None:
-    """AdamW on one cycle; images are shuffled for each epoch."""
+def train(model: nn.Module, groups: list[dict[str, Any]], data: ImageData, row: TableRow) -> None:
+    """Train with AdamW on one cycle; images are shuffled in each epoch."""
     pixels, labels = tensors(data.train)
     epochs, generator = EPOCHS[row.images], torch.Generator().manual_seed(row.seed)
     optimizer = torch.optim.AdamW(groups)
     steps = len(labels) // BATCH
     rates = [group["lr"] for group in groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, epochs * steps)
-    change = Augmentation(Recipe(**CHANGES[row.data]), len(data.classes))
+    augmentation = Augmentation(Recipe(**CHANGES[row.data]), len(data.classes))
     for step in range(epochs * steps):
         if step % steps == 0:
             order = torch.randperm(len(labels), generator=generator).split(BATCH)
         batch = order[step % steps]
-        images = data.train.prepare(change.pixels(pixels[batch], 10**6 * row.seed + step))
+        images = data.train.prepare(augmentation.pixels(pixels[batch], 10**6 * row.seed + step))
         logits = model(images.contiguous(memory_format=torch.channels_last))
         optimizer.zero_grad()
         nn.functional.cross_entropy(logits, labels[batch]).backward()
@@ -264,8 +262,8 @@ def train(model: nn.Module, groups: list[dict[str, Any]], data: ImageData, row: 
 WAYS = {"pixels": by_pixels, "probe": by_probe}
 
 
-def measure(row: Row) -> dict[str, Any]:
-    """Run a row and keep its figures."""
+def measure(row: TableRow) -> dict[str, Any]:
+    """Run a row and save its metrics."""
     data = draw(row)
     start, work = time.perf_counter(), time.process_time()
     accuracy = WAYS.get(row.way, by_training)(row, data)
@@ -274,7 +272,7 @@ def measure(row: Row) -> dict[str, Any]:
         "test_images": len(data.test),
         "accuracy": accuracy,
         "minutes": (time.perf_counter() - start) / 60,
-        "core_minutes": (time.process_time() - work) / 60,  # processor time of all threads
+        "core_minutes": (time.process_time() - work) / 60,  # CPU time of all threads
         "settings": settings(row),
         "command": f"python -m benchmarks.transfer {row.name}",
         "date": time.strftime("%Y-%m-%d"),
@@ -286,8 +284,8 @@ def measure(row: Row) -> dict[str, Any]:
     return record
 
 
-def settings(row: Row) -> dict[str, Any]:
-    """What a reader needs to do the row again."""
+def settings(row: TableRow) -> dict[str, Any]:
+    """Return the settings that are needed to repeat a row."""
     if row.way == "pixels":
         return {"C": STRENGTHS}
     if row.way == "probe":
@@ -306,7 +304,7 @@ def settings(row: Row) -> dict[str, Any]:
 
 
 def table() -> str:
-    """The rows that are done, as Markdown: the mean over the seeds, and each."""
+    """Return the finished rows as a Markdown table with the mean over the seeds."""
     lines = [
         "| data | images | way | accuracy | each seed | minutes | core minutes |",
         "|---|--:|---|--:|---|--:|--:|",
@@ -333,6 +331,7 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"no row {', '.join(unknown)}; the rows are {', '.join(ROWS)}")
     if not arguments:
         names = [name for name, row in ROWS.items() if not row.path.exists()]
+    keep_freed_memory()
     for name in names:
         record = measure(ROWS[name])
         print(f"{name}: {record['accuracy']:.4f}, {record['minutes']:.1f} minutes", flush=True)

@@ -1,13 +1,13 @@
-"""What do the networks reach on Fashion-MNIST, on a laptop's processor? One command a row.
+"""Which accuracy do the networks reach on Fashion-MNIST, on a laptop CPU?
 
-    python -m benchmarks.zoo lenet5      train that row; run again, it goes on where it stopped;
-                                         a network without a row takes its family's recipe
-    python -m benchmarks.zoo             the table of the rows that are done
-    python -m benchmarks.zoo --ship      put the small ones into the package, 8 MB at most
+    python -m benchmarks.zoo lenet5      train a row, or resume it; a network without a row uses
+                                         the recipe of its family
+    python -m benchmarks.zoo             print the table of the finished rows
+    python -m benchmarks.zoo --ship      copy the small networks into the package (at most 8 MB)
 
-All 60,000 training images are trained on, and none is held back: nothing is chosen by any
-accuracy. The 10,000 test images are measured once, after the last epoch. Each row's JSON is written
-to results/zoo as the row ends.
+The networks train on all 60,000 training images, without validation images, so that no accuracy
+influences training. They are evaluated once on the 10,000 test images, after the last epoch. Each
+row writes a JSON file to results/zoo when it is finished.
 """
 
 import json
@@ -22,23 +22,24 @@ from typing import Any, NamedTuple
 import cnnarch
 from benchmarks.measure import RESULTS, machine, versions, write
 from cnnarch.training import Recipe, build_model, default_recipe, load_data, train
+from cnnarch.training.memory import keep_freed_memory
 
 DATA = "fashion_mnist"
 RUNS = Path("runs/zoo")
 FOLDER = RESULTS / "zoo"
 PACKAGE = Path(cnnarch.__file__).parent / "weights" / DATA
 SHIPPED = sorted(path.stem for path in PACKAGE.glob("*.safetensors"))
-SMALL = 1_000_000  # parameters, of what comes with the package
+SMALL = 1_000_000  # parameters; smaller networks are shipped with the package
 
 
-class Row(NamedTuple):
+class ZooRow(NamedTuple):
     """A network of the zoo.
 
     Args:
-        network: its builder.
-        changes: keys that differ from the recipe of its family and Fashion-MNIST.
-        published: what others report for the architecture, in the data set's own list.
-        source: which entry of the list that is.
+        network: name of the builder.
+        changes: keys that differ from the recipe of the family for Fashion-MNIST.
+        published: accuracy of the architecture in the benchmark list of the data set.
+        source: the entry of that list.
     """
 
     network: str
@@ -48,50 +49,50 @@ class Row(NamedTuple):
 
 
 ENLARGED = {"model_options": {}, "image_resolution": 64}
-"""Images enlarged to 64 pixels: less than half the work of `small_images` at 32 pixels."""
+"""Images of 64 pixels need less than half the multiply-adds of `small_images` at 32 pixels."""
 
 ROWS = {
     row.network: row
     for row in (
-        Row("lenet5", {"num_epochs": 20}, 0.885, "LeNet of DL_image, 10 epochs"),
-        Row("convnet", {"num_epochs": 20}, 0.903, "3 conv + pooling + BN"),
-        Row("resnet20_cifar", {"num_epochs": 15}, 0.949, "ResNet-18, flips and more"),
-        Row("densenet_bc_40_12_cifar", {"num_epochs": 5}, 0.954, "DenseNet-BC, 768 K"),
-        Row(
-            "vgg11_bn",  # a quarter of the channels and no smaller first strides
+        ZooRow("lenet5", {"num_epochs": 20}, 0.885, "LeNet of DL_image, 10 epochs"),
+        ZooRow("convnet", {"num_epochs": 20}, 0.903, "3 conv + pooling + BN"),
+        ZooRow("resnet20_cifar", {"num_epochs": 15}, 0.949, "ResNet-18, flips and more"),
+        ZooRow("densenet_bc_40_12_cifar", {"num_epochs": 5}, 0.954, "DenseNet-BC, 768 K"),
+        ZooRow(
+            "vgg11_bn",  # a quarter of the channels, and the usual first strides
             {"num_epochs": 8, "learning_rate": 0.05, "model_options": {"width": 0.25}},
             0.935,
             "VGG16, 26 M",
         ),
-        Row("mobilenet_v1", {**ENLARGED, "num_epochs": 7}, 0.950, "MobileNet, flips"),
-        Row("googlenet_bn", {**ENLARGED, "num_epochs": 6}, 0.937, "GoogLeNet"),
-        Row("se_resnet18", {**ENLARGED, "num_epochs": 6}),
-        Row("nin_cifar", {"num_epochs": 5}),
-        Row("efficientnet_b0", {**ENLARGED, "num_epochs": 4, "precision": "32-true"}),
-        Row("alexnet_owt", {"num_epochs": 4}, 0.899, "AlexNet (triplet loss)"),
-        Row("mixer_s32", {"num_epochs": 4}),
+        ZooRow("mobilenet_v1", {**ENLARGED, "num_epochs": 7}, 0.950, "MobileNet, flips"),
+        ZooRow("googlenet_bn", {**ENLARGED, "num_epochs": 6}, 0.937, "GoogLeNet"),
+        ZooRow("se_resnet18", {**ENLARGED, "num_epochs": 6}),
+        ZooRow("nin_cifar", {"num_epochs": 5}),
+        ZooRow("efficientnet_b0", {**ENLARGED, "num_epochs": 4, "precision": "32-true"}),
+        ZooRow("alexnet_owt", {"num_epochs": 4}, 0.899, "AlexNet (triplet loss)"),
+        ZooRow("mixer_s32", {"num_epochs": 4}),
     )
 }
 
 
-def row_of(network: str) -> Row:
-    """The row of a network; one without changes where there is none."""
-    return ROWS.get(network) or Row(cnnarch.get_model_builder(network).__name__, {})
+def row_of(network: str) -> ZooRow:
+    """Return the row of a network, or a new row without changes."""
+    return ROWS.get(network) or ZooRow(cnnarch.get_model_builder(network).__name__, {})
 
 
-def recipe_of(row: Row) -> Recipe:
-    """The recipe of the row's family, with the row's changes and nothing held back."""
+def recipe_of(row: ZooRow) -> Recipe:
+    """Return the recipe of the family with the row's changes and without validation images."""
     recipe = default_recipe(row.network, DATA)
     return replace(recipe, **{"validation": 0.0, **row.changes})
 
 
 class Clock:
-    """Prints the figures of each epoch and adds up the processor time of all, over restarts.
+    """Prints the metrics of each epoch and adds up the CPU time, also over restarts.
 
-    Where other programs keep the machine busy, a row's minutes say little about its work.
+    On a busy machine, the elapsed time says little about the cost of a row.
 
     Args:
-        path: file that keeps the sum.
+        path: file that stores the sum.
     """
 
     def __init__(self, path: Path) -> None:
@@ -99,35 +100,35 @@ class Clock:
         self.seconds: float = json.loads(path.read_text()) if path.exists() else 0.0
         self.last = time.process_time()
 
-    def __call__(self, figures: Mapping[str, float]) -> None:
+    def __call__(self, metrics: Mapping[str, float]) -> None:
         now = time.process_time()
         self.seconds, self.last = self.seconds + now - self.last, now
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(self.seconds))
-        print(json.dumps(figures), flush=True)
+        print(json.dumps(metrics), flush=True)
 
 
-def train_row(row: Row) -> dict[str, Any]:
-    """Train the row, or what is left of it, and keep its figures."""
+def train_row(row: ZooRow) -> dict[str, Any]:
+    """Train or resume a row and save its metrics."""
     recipe = recipe_of(row)
     data = load_data(DATA, image_resolution=recipe.image_resolution)
     model = build_model(row.network, data, recipe)
     clock = Clock(RUNS / f"{row.network}.seconds.json")
     results = train(
         model,
-        data.suited(model, recipe.image_resolution),
+        data.adapt_to(model, recipe.image_resolution),
         recipe,
         RUNS / row.network,
         resume=True,
         progress=True,
-        tell=clock,
+        on_epoch_end=clock,
     )
     assert results is not None  # there is one process
     record = {
         "network": row.network,
         "options": results["options"],
         "recipe": asdict(recipe),
-        "image_resolution": data.suited(model, recipe.image_resolution).preprocessing.crop_size,
+        "image_resolution": data.adapt_to(model, recipe.image_resolution).preprocessing.crop_size,
         "parameters": results["parameters"],
         "accuracy": results["test"]["top1"],
         "published": row.published,
@@ -147,7 +148,7 @@ def train_row(row: Row) -> dict[str, Any]:
 
 
 def table() -> str:
-    """The rows that are done, as Markdown."""
+    """Return the finished rows as a Markdown table."""
     lines = [
         "| network | parameters | input | epochs | seed | minutes | core minutes | accuracy "
         "| published |",
@@ -158,8 +159,8 @@ def table() -> str:
         path = FOLDER / f"{name}.json"
         if path.exists():
             row = json.loads(path.read_text())
-            known = row["published"]
-            published = "" if known is None else f"{known:.3f} ({row['published_as']})"
+            accuracy = row["published"]
+            published = "" if accuracy is None else f"{accuracy:.3f} ({row['published_as']})"
             lines.append(
                 f"| {name} | {row['parameters']:,} | {row['image_resolution']} | {row['epochs']} "
                 f"| {row['seed']} | {row['minutes']:.1f} | {row['cpu_minutes']:.1f} "
@@ -169,7 +170,7 @@ def table() -> str:
 
 
 def ship() -> None:
-    """Copy the weights and records of the small rows that are done into the package."""
+    """Copy the weights and metrics of the small networks into the package."""
     PACKAGE.mkdir(exist_ok=True)
     for record in FOLDER.glob("*.json"):
         weights = RUNS / record.stem / "model.safetensors"
@@ -182,6 +183,7 @@ def main(names: list[str]) -> None:
     if names == ["--ship"]:
         ship()
         return
+    keep_freed_memory()  # as in `cnnarch train`
     for name in names:
         print(json.dumps(train_row(row_of(name)), indent=2))
     print(table())

@@ -1,4 +1,4 @@
-"""Every network as a backbone: feature maps for detection, segmentation and the like."""
+"""Backbones that return feature maps for detection, segmentation and other tasks."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from cnnarch.contract.classifier import ImageClassifier
-from cnnarch.contract.trunk import FeatureInfo, Trunk
+from cnnarch.contract.trunk import Trunk
 from cnnarch.dilation import dilate
 from cnnarch.registry import get_model
 
@@ -18,35 +18,36 @@ __all__ = ["Backbone", "get_backbone"]
 
 
 class Backbone(Trunk):
-    """The stem and stages of a network up to the last map asked for; its forward gives the maps.
+    """The stem and stages of a network up to the last requested map. It returns the maps.
 
-    It shares layers with the network that it is made from, and their names: a classifier's
-    "stages.2.0.conv.weight" is the backbone's too. What `cnnarch.freeze` holds in the network it
-    holds here. `names`, `channels` and `strides` describe the maps; `preprocessing` is the
-    network's.
+    A backbone shares its layers with the network and keeps their names, for example
+    "stages.2.0.conv.weight". Stages that `cnnarch.freeze` has frozen in the network are frozen in
+    the backbone. `names`, `channels` and `strides` describe the maps. `preprocessing` is that of
+    the network.
 
     Args:
-        network: what to take the stem and the stages from.
-        stages: rows of `network.feature_info` by index (negative ones count from the end) or
-            name, in the order wanted; None means the last row of each stride.
+        network: the network that provides the stem and the stages.
+        stages: rows of `network.feature_info` by index or name, in the order of the output.
+            Negative indices count from the end. None uses the last row of each stride.
 
     Shape:
         (N, in_channels, H, W) -> an OrderedDict from row name to (N, C, h, w)
 
     Raises:
         TypeError: `network` is not a network of cnnarch, or `stages` is not a list.
-        ValueError: there is no such row, one is asked for twice, or none is.
+        ValueError: a row does not exist or is named twice, or `stages` is empty.
     """
 
     def __init__(self, network: ImageClassifier, stages: Sequence[int | str] | None = None) -> None:
         if not isinstance(network, ImageClassifier):
             kind = type(network).__name__
-            raise TypeError(f"a backbone is made from a network of cnnarch, got {kind}")
+            raise TypeError(f"network must be a network of cnnarch, got {kind}")
         info = network.feature_info
-        wanted = _last_of_each_stride(info) if stages is None else stages
-        indices = network.stage_indices(wanted)
+        if stages is None:  # the last row of each stride
+            stages = list({row.stride: row.name for row in info}.values())
+        indices = network.stage_indices(stages)
         if not indices or len(set(indices)) < len(indices):
-            raise ValueError(f"stages must name at least one row, and each once, got {stages!r}")
+            raise ValueError(f"stages must name one or more rows, each once, got {stages!r}")
         last = max(indices)
         super().__init__(
             network.stem,
@@ -63,16 +64,16 @@ class Backbone(Trunk):
 
     @property
     def channels(self) -> tuple[int, ...]:
-        """Width of each map."""
+        """Channels of each map."""
         return tuple(self.feature_info[self.stage_index(name)].channels for name in self.names)
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Stride of each map, in pixels of the image."""
+        """Stride of each map in image pixels."""
         return tuple(self.feature_info[self.stage_index(name)].stride for name in self.names)
 
     def forward(self, x: Tensor) -> "OrderedDict[str, Tensor]":
-        """The maps by row name, in the order asked for."""
+        """Return the maps by row name, in the requested order."""
         return OrderedDict(zip(self.names, self.forward_stages(x, self.names), strict=True))
 
 
@@ -89,15 +90,16 @@ def get_backbone(
 
     Args:
         name: one of `cnnarch.list_models()`.
-        weights: as every builder takes them.
-        in_channels: channels of the input image; None means the network's own.
-        stages: rows by index or name, in the order wanted; None means the last of each stride.
-        output_stride: 8, 16 or 32: deeper stages keep this stride and dilate their kernels, with
-            the same weights; None leaves the network as it is.
+        weights: source of the weights, as in every builder.
+        in_channels: channels of the input image. None uses the network's default.
+        stages: rows by index or name, in the order of the output. None uses the last row of each
+            stride.
+        output_stride: 8, 16 or 32. Deeper stages keep this stride and dilate their kernels, with
+            the same weights. None changes nothing.
         **options: other options of the builder, such as `small_images`.
 
     Raises:
-        ValueError: there is no such network or row, or it cannot have that stride.
+        ValueError: the network or a row does not exist, or the stride is not possible.
         TypeError: the builder has no such option.
 
     >>> import torch
@@ -113,8 +115,3 @@ def get_backbone(
     if output_stride is not None:
         dilate(model, output_stride)
     return Backbone(model, stages)
-
-
-def _last_of_each_stride(info: Sequence[FeatureInfo]) -> list[int | str]:
-    last = {row.stride: row.name for row in info}
-    return list(last.values())

@@ -1,51 +1,42 @@
-"""Give up strides for dilated kernels, so that deep maps stay large (the "à trous" algorithm).
+"""Replace strides by dilated kernels, so that deep maps stay large (the "à trous" algorithm).
 
-Where a stride is given up, every kernel behind it reads pixels further apart by the same factor.
-So each pixel that the network had is computed as before, and new ones in between: the map of
-the dilated network, taken at every k-th pixel, is the map of the network.
+When a layer loses its stride, every later kernel reads pixels that are further apart by the same
+factor. The dilated network computes the pixels of the original map and new ones between them:
+every k-th pixel of its map is the original map.
 
 Source: Chen et al., "Semantic Image Segmentation with Deep Convolutional Nets and Fully
 Connected CRFs", arXiv 1412.7062, sec. 3.1.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
+from cnnarch.analysis import stage_shapes
 from cnnarch.blocks.conv import SamePad2d
 from cnnarch.blocks.pooling import AlignedMaxPool2d
 from cnnarch.blocks.shortcut import ZeroPadShortcut
-from cnnarch.contract.meta import without_memory
-from cnnarch.contract.trunk import Trunk, check_trunk
+from cnnarch.contract.trunk import Trunk, as_trunk
 
 __all__ = ["DilatedPool2d", "dilate"]
 
 
-class Density(NamedTuple):
-    """How many times closer together pixels get, in what a layer reads and in what it gives."""
-
-    before: int
-    after: int
-
-
 def dilate(model: Trunk, output_stride: int) -> None:
-    """Keep every map's stride at `output_stride` at most, by dilation; changed in place.
+    """Limit the stride of every map to `output_stride` by dilation, in place.
 
-    Weights stay as they are, and feature sizes are exact for images whose sides the network's
-    stride divides. Taken at every k-th pixel, a map is the one that the network gave, where k is
-    the factor that its stride is smaller by; with SE it is close to it, since SE averages over
-    the new pixels too.
+    The weights stay unchanged. Map sizes are exact for images whose sides are multiples of the
+    network's stride. If the stride of a map shrinks by a factor k, every k-th pixel of the new
+    map equals the original map. With SE the two are only close, because SE averages over the new
+    pixels as well.
 
     Args:
         model: a network or a backbone.
         output_stride: 8, 16 or 32.
 
     Raises:
-        TypeError: it is neither a network nor a backbone.
-        ValueError: another stride, or one that the network cannot have.
+        TypeError: `model` is neither a network nor a backbone.
+        ValueError: `output_stride` has another value or is below the stem's stride.
     """
-    check_trunk(model)
+    model = as_trunk(model)
     if not isinstance(output_stride, int) or output_stride not in (8, 16, 32):
         raise ValueError(f"output_stride must be 8, 16 or 32, got {output_stride!r}")
     stem = model.feature_info[0].stride
@@ -53,73 +44,72 @@ def dilate(model: Trunk, output_stride: int) -> None:
         raise ValueError(f"output_stride {output_stride} is below the stem's, which is {stem}")
     if model.feature_info[-1].stride <= output_stride:
         return
-    for path, (before, after) in _densities(model, output_stride).items():
-        _change(model, path, gave_up=after // before, spread=before)
-    del model.feature_info  # computed anew when it is next asked for
+    for path, stride in _output_strides(model).items():
+        if stride > output_stride:
+            _limit_stride(model, path, stride, output_stride)
+    del model.feature_info  # recomputed on the next access
 
 
-def _densities(model: Trunk, output_stride: int) -> dict[str, Density]:
-    """What changes at each layer, from how maps grow with the input."""
-    twin = without_memory(model)
-    sizes: dict[str, list[tuple[int, int]]] = {}
-
-    def watch(path: str, module: nn.Module) -> None:
-        def record(_: nn.Module, x: tuple[Tensor, ...], y: Tensor) -> None:
-            sizes.setdefault(path, []).append((x[0].shape[-1], y.shape[-1]))
-
-        module.register_forward_hook(record)
-
-    for path, module in twin.named_modules():
-        parent = twin.get_submodule(path.rpartition(".")[0])
-        if isinstance(module, LAYERS) and not isinstance(parent, LAYERS):
-            watch(path, module)
-    for side in (model.min_input_size + 256, model.min_input_size + 512):
-        twin.forward_stages(torch.empty(1, model.in_channels, side, side, device="meta"))
-    densities = {}
-    for path, (small, large) in sizes.items():
-        growth = [b - a for a, b in zip(small, large, strict=True)]
-        if all(growth):  # what SE has pooled to one pixel does not grow, and has no stride
-            density = Density(*(max(1, 256 // g // output_stride) for g in growth))
-            if density.after > 1:
-                densities[path] = density
-    return densities
+def _output_strides(model: Trunk) -> dict[str, int]:
+    """Return the output strides of the layers in stem and stages, from the growth of their maps."""
+    sides = (model.min_input_size + 256, model.min_input_size + 512)
+    small, large = (stage_shapes(model, (model.in_channels, side, side)) for side in sides)
+    strides = {}
+    for path, shape in large.items():
+        layer, parent = (model.get_submodule(p) for p in (path, path.rpartition(".")[0]))
+        in_trunk = path.partition(".")[0] in ("stem", "stages")
+        if in_trunk and isinstance(layer, LAYERS) and not isinstance(parent, LAYERS):
+            growth = shape[-1] - small[path][-1]
+            if growth:  # maps that SE has pooled to one pixel do not grow
+                strides[path] = 256 // growth
+    return strides
 
 
-def _change(model: nn.Module, path: str, gave_up: int, spread: int) -> None:
-    """Divide a layer's stride by `gave_up`; let it read pixels `spread` times further apart."""
+def _limit_stride(model: nn.Module, path: str, stride: int, output_stride: int) -> None:
+    """Dilate a layer whose output has `stride`, so that the output gets `output_stride`."""
     parent_path, _, name = path.rpartition(".")
     parent = model.get_submodule(parent_path)
     layer = parent.get_submodule(name)
+    dilation = max(1, stride // _stride_of(layer) // output_stride)
+    stride_factor = stride // output_stride // dilation
     if isinstance(layer, ZeroPadShortcut):
-        layer.stride //= gave_up
+        layer.stride //= stride_factor
     elif isinstance(layer, nn.Conv2d):
-        _change_convolution(parent, layer, gave_up, spread)
+        _dilate_convolution(parent, layer, stride_factor, dilation)
     else:
-        setattr(parent, name, DilatedPool2d.of(layer, spread))
+        setattr(parent, name, DilatedPool2d.of(layer, dilation))
 
 
-def _change_convolution(parent: nn.Module, conv: nn.Conv2d, gave_up: int, spread: int) -> None:
+def _stride_of(layer: nn.Module) -> int:
+    if isinstance(layer, DilatedPool2d):
+        return 1
+    return _side(layer.pool.stride if isinstance(layer, AlignedMaxPool2d) else layer.stride)
+
+
+def _dilate_convolution(
+    parent: nn.Module, conv: nn.Conv2d, stride_factor: int, dilation: int
+) -> None:
     pad = getattr(parent, "pad", None)
-    if isinstance(pad, SamePad2d):  # on sides that the stride divides, it pads this much
+    if isinstance(pad, SamePad2d):  # equal if the stride divides the side of the map
         left = (pad.kernel_size - pad.stride) // 2
         pad = nn.ZeroPad2d(2 * (left, pad.kernel_size - 1 - left))
     if isinstance(pad, nn.ZeroPad2d):
-        left, right, top, bottom = pad.padding
-        parent.pad = nn.ZeroPad2d((left * spread, right * spread, top * spread, bottom * spread))
+        left, right, top, bottom = (dilation * side for side in pad.padding)
+        parent.pad = nn.ZeroPad2d((left, right, top, bottom))
     assert not isinstance(conv.padding, str)  # ConvNormAct pads by numbers
-    conv.stride = (conv.stride[0] // gave_up, conv.stride[1] // gave_up)
-    conv.dilation = (conv.dilation[0] * spread, conv.dilation[1] * spread)
-    conv.padding = (conv.padding[0] * spread, conv.padding[1] * spread)
+    conv.stride = (conv.stride[0] // stride_factor, conv.stride[1] // stride_factor)
+    conv.dilation = (conv.dilation[0] * dilation, conv.dilation[1] * dilation)
+    conv.padding = (conv.padding[0] * dilation, conv.padding[1] * dilation)
 
 
 class DilatedPool2d(nn.Module):
-    """A pool of stride 1 whose windows take every `dilation`-th pixel; the map keeps its size.
+    """A pool with stride 1 whose windows read every `dilation`-th pixel. The map keeps its size.
 
     Args:
-        kernel_size: pixels on a side of the window.
-        before: how many pixels above and left of its place a window begins.
-        dilation: distance of the pixels that it takes.
-        average: whether to average; else the largest is taken.
+        kernel_size: pixels read per side of the window.
+        before: pixels that the window reads above and to the left of its own pixel.
+        dilation: distance between the pixels read.
+        average: whether to return the average instead of the maximum.
 
     Shape:
         (N, C, H, W) -> (N, C, H, W)
@@ -131,13 +121,13 @@ class DilatedPool2d(nn.Module):
         self.before = before
         self.dilation = dilation
         left, right = before * dilation, (kernel_size - 1 - before) * dilation
-        # A window past the border: a maximum leaves it out, an average counts zeros there.
+        # Beyond the border, an average counts zeros and a maximum ignores the pixels.
         self.pad = nn.ConstantPad2d((left, right, left, right), 0.0 if average else -torch.inf)
         self.pool = None if average else nn.MaxPool2d(kernel_size, 1, dilation=dilation)
 
     @classmethod
     def of(cls, pool: nn.Module, dilation: int) -> "DilatedPool2d":
-        """The dilated form of a pool whose stride is given up, or was before."""
+        """Return a pool without stride that reads the pixels of `pool`, `dilation` times apart."""
         if isinstance(pool, cls):
             average = pool.pool is None
             return cls(pool.kernel_size, pool.before, pool.dilation * dilation, average=average)
@@ -159,18 +149,12 @@ class DilatedPool2d(nn.Module):
 
 
 def _side(size: object) -> int:
-    """A square pool's kernel or padding, which PyTorch keeps as a number or as a pair."""
+    """Return one number for a square size, which PyTorch stores as a number or a pair."""
     side = size[0] if isinstance(size, tuple) else size
     assert isinstance(side, int)
     return side
 
 
-LAYERS = (
-    nn.Conv2d,
-    nn.MaxPool2d,
-    nn.AvgPool2d,
-    AlignedMaxPool2d,
-    DilatedPool2d,
-    ZeroPadShortcut,
-)
-"""What reads pixels around a pixel, or leaves pixels out."""
+POOLS = (nn.MaxPool2d, nn.AvgPool2d, AlignedMaxPool2d, DilatedPool2d)
+LAYERS = (*POOLS, nn.Conv2d, ZeroPadShortcut)
+"""Layers that read the neighbors of a pixel or skip pixels."""

@@ -1,4 +1,4 @@
-"""What all tests share: which networks to run on, seeded randomness, no network."""
+"""Shared by all tests: parametrization over networks, fixed seeds, no internet access."""
 
 import gc
 import os
@@ -22,7 +22,7 @@ from tests.small_forms import (
     small_forms,
 )
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import onnxruntime themselves
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import onnxruntime directly
 
 
 FORMS = {
@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all",
         action="store_true",
-        help="every network beside the small forms; slow tests",
+        help="run on every network as well as the small forms, and run slow tests",
     )
 
 
@@ -49,15 +49,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """What imports and collection have made stays: collectors of garbage need not look at it."""
+    """Exclude objects created by imports and collection from garbage collection."""
     gc.collect()
     gc.freeze()
 
 
 def one_of_each_kind() -> list[str]:
-    """The cheapest network of each family, and of each kind that a family names (plain, resnet).
+    """Return the cheapest network of each family and of each name prefix (plain, resnet).
 
-    Those of many parameters wait for `--all`; their structure has a small form.
+    Networks with many parameters run only with `--all`. Their structure has a small form.
     """
     cheapest: dict[tuple[str, str], ModelCard] = {}
     for card in map(cnnarch.get_card, cnnarch.list_models()):
@@ -69,16 +69,16 @@ def one_of_each_kind() -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what takes a form on small forms, and what takes `model_name` on networks by name.
+    """Run tests with a form fixture on small forms, and tests with `model_name` on networks.
 
-    With `--all`, either runs on every network of the registry too. What takes both, such as a
-    test of saving, needs a builder: its form is the network of that name.
+    With `--all`, both also run on every network of the registry. In a test with both fixtures,
+    the form is the network of that name.
     """
     every = metafunc.config.getoption("--all")
     names = cnnarch.list_models() if every else one_of_each_kind()
     networks = {name: cnnarch.get_model_builder(name) for name in names}
     wanted = set(metafunc.fixturenames)
-    # The scope lets pytest run all tests of one network before those of the next.
+    # With session scope, pytest runs all tests of one network before those of the next.
     if {"model_name", "small_form"} <= wanted:
         cases = networks.items()
         metafunc.parametrize(("model_name", "small_form"), cases, ids=names, scope="session")
@@ -92,19 +92,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def model(small_form: Build) -> cnnarch.ImageClassifier:
-    """A small form in eval mode with a spread in its logits; shared, so leave it as it is."""
+    """A small form in eval mode with calibrated statistics. It is shared: do not change it."""
     return calibrated(small_form)
 
 
 @pytest.fixture
 def distinct_model(distinct_form: Build) -> cnnarch.ImageClassifier:
-    """As `model`, one for each kind of layer: for checks that need seconds on any network."""
+    """Like `model`, one per kind of layer, for checks that take seconds."""
     return calibrated(distinct_form)
 
 
 @pytest.fixture
 def distinct_stages_model(distinct_stages_form: Build) -> cnnarch.ImageClassifier:
-    """As `model`, one for each type of layer that ends a stage."""
+    """Like `model`, one per type of layer at the end of a stage."""
     return calibrated(distinct_stages_form)
 
 
@@ -120,7 +120,7 @@ def _seeded() -> None:
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests reach this machine alone."""
+    """Allow connections to this machine only."""
     connect = socket.socket.connect
 
     def only_loopback(self: socket.socket, address: Any) -> Any:
@@ -135,13 +135,13 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs end without their ten pictures, which take longer than a short training does."""
+    """Skip the ten pictures at the end of a run, which take longer than a short training."""
     monkeypatch.setattr("cnnarch.training.run.draw_pictures", lambda *_: [])
 
 
 @pytest.fixture(scope="session")
 def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    """A process that has imported torch and cnnarch alone; its forks start at once."""
+    """A process that has imported only torch and cnnarch, so its forks start quickly."""
     forks = Forks(tmp_path_factory.mktemp("forks"), "import torch, cnnarch")
     yield forks
     forks.close()

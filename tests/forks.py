@@ -1,7 +1,7 @@
 """A process that imports libraries once and runs code in forks of itself.
 
-What is killed, told to stop, or shared out needs processes of its own; most of the time of those
-goes into importing torch and Lightning, which a fork does not do again.
+Tests of signals and of distributed runs need their own processes. Forks avoid importing torch and
+Lightning again, which takes most of the time.
 """
 
 import json
@@ -17,7 +17,7 @@ ROOT = Path(cnnarch.__file__).parents[1]
 
 SERVER = """
 import json, os, sys, traceback
-leave = os._exit  # at once: to take apart what was imported would take a second
+leave = os._exit  # skips the cleanup of imported libraries, which takes a second
 exec(sys.argv[1])
 for line in sys.stdin:
     children = []
@@ -45,8 +45,8 @@ leave(0)
 """
 
 
-class Ended(NamedTuple):
-    """What became of a process."""
+class ForkResult(NamedTuple):
+    """The result of a process."""
 
     status: int
     out: str
@@ -57,8 +57,8 @@ class Forks:
     """Runs code in forks of a process.
 
     Args:
-        folder: for what the forks print.
-        before: code that the process runs first, of which the forks have what it imported.
+        folder: folder for the output of the forks.
+        before: code that the process runs once. The forks inherit its imports.
     """
 
     def __init__(self, folder: Path, before: str) -> None:
@@ -72,13 +72,14 @@ class Forks:
             text=True,
         )
 
-    def run(self, code: str, *environments: dict[str, str], cwd: Path = ROOT) -> list[Ended]:
-        """Run code in as many processes at once as there are environments, and wait for all.
+    def run(self, code: str, *environments: dict[str, str], cwd: Path = ROOT) -> list[ForkResult]:
+        """Run code in one process per environment at the same time, and wait for all of them.
 
         Args:
-            code: Python.
-            *environments: variables for one process each; none means one process.
-            cwd: the working directory.
+            code: Python code.
+            *environments: environment variables, one dict per process. Without any, one process
+                runs.
+            cwd: working directory.
         """
         assert self.server.stdin is not None
         assert self.server.stdout is not None
@@ -92,10 +93,10 @@ class Forks:
         self.server.stdin.flush()
         statuses = json.loads(self.server.stdout.readline())
         return [
-            Ended(status, Path(order["out"]).read_text(), Path(order["err"]).read_text())
+            ForkResult(status, Path(order["out"]).read_text(), Path(order["err"]).read_text())
             for status, order in zip(statuses, orders, strict=True)
         ]
 
     def close(self) -> None:
-        """End the server."""
+        """Stop the server process."""
         self.server.communicate(timeout=60)

@@ -1,9 +1,9 @@
-"""Every structure of every family, small: what the contract is tested on.
+"""Small networks with every structure of every family; the contract tests run on them.
 
-A test module in tests/models names the small forms of its family in `SMALL_FORMS`, from a name to
-a function that takes the network's options as keywords. They are built through the network's own
-class, with few blocks and small widths, and there is one for each kind of structure: each block,
-and each option that adds, leaves out or changes a layer.
+Each test module in tests/models defines the small forms of its family in `SMALL_FORMS`, a mapping
+from a name to a function that accepts the network's options as keywords. The forms use the
+network's class with few blocks and small widths. There is one form for each kind of structure: for
+each block, and for each option that adds, removes or changes a layer.
 """
 
 import gc
@@ -23,14 +23,14 @@ from cnnarch.testing import calibrate, example_images
 
 Build = Callable[..., ImageClassifier]
 MANY_PARAMETERS = 100_000_000
-"""VGG's and SENet-154's: half a gigabyte for each copy."""
+"""VGG and SENet-154 have more than this, half a gigabyte per copy."""
 
 MODULES = sorted(path.stem for path in (Path(__file__).parent / "models").glob("test_*.py"))
 
 
 @cache
 def small_forms() -> dict[str, Build]:
-    """Every small form by its family and name, such as "resnet-bottleneck"."""
+    """Return all small forms by family and name, such as "resnet-bottleneck"."""
     forms = {}
     for module in MODULES:
         family = module.removeprefix("test_")
@@ -41,10 +41,10 @@ def small_forms() -> dict[str, Build]:
 
 @cache
 def distinct_forms() -> dict[str, Build]:
-    """Forms that together have every kind of layer that runs in eval mode.
+    """Return forms that together contain every kind of layer that runs in eval mode.
 
-    Exporters and compilers read each kind of layer by its own rules, and need seconds on any
-    network: one form of each kind is enough for them.
+    Exporters and compilers need seconds for any network and handle each kind of layer separately,
+    so their tests need only one form of each kind.
     """
 
     def kinds_of(model: ImageClassifier) -> set[str]:
@@ -56,20 +56,20 @@ def distinct_forms() -> dict[str, Build]:
 
 @cache
 def distinct_stages() -> dict[str, Build]:
-    """Forms whose stages together end in every type of layer that a stage ends in.
+    """Return forms whose stages together end in every type of layer that ends a stage.
 
-    For what needs seconds and is a claim about the maps of stages.
+    Slow tests about the output maps of stages use these.
     """
     return _enough_for(lambda model: {type([*s.modules()][-1]).__name__ for s in model.stages})
 
 
 def kind_of(layer: nn.Module) -> str:
-    """Type and options of a layer without its sizes: "MaxPool2d kernel_size=, ceil_mode=True"."""
+    """Return a layer's type and options without sizes: "MaxPool2d kernel_size=, ceil_mode=True"."""
     return f"{type(layer).__qualname__} {re.sub(r'[0-9.]+', '', layer.extra_repr())}"
 
 
 def _enough_for(kinds_of: Callable[[ImageClassifier], set[str]]) -> dict[str, Build]:
-    """The forms that are left when each whose kinds others have is left out, the largest first."""
+    """Drop every form whose kinds the remaining forms also have, starting with the largest."""
     with torch.device("meta"):
         models = {name: build() for name, build in small_forms().items()}
     left = {name: kinds_of(model) for name, model in models.items()}
@@ -81,18 +81,18 @@ def _enough_for(kinds_of: Callable[[ImageClassifier], set[str]]) -> dict[str, Bu
 
 @lru_cache(maxsize=8)
 def without_memory(name: str, **options: Any) -> ImageClassifier:
-    """A network of the registry on the meta device; shared, so leave it as it is."""
+    """Return a registered network on the meta device. It is shared, so do not modify it."""
     with torch.device("meta"):
         return get_model(name, **options)
 
 
-@lru_cache(maxsize=2)  # the networks of the registry together take 20 GB
+@lru_cache(maxsize=2)  # all registered networks together need 20 GB
 def calibrated(build: Build) -> ImageClassifier:
-    """What `build` gives, in eval mode with a spread in its logits."""
+    """Call `build` and calibrate the network, so that its logits vary; return it in eval mode."""
     torch.manual_seed(0)
     model = build()
     if sum(p.numel() for p in model.parameters()) > 1e7:
-        gc.collect()  # optimizers refer to themselves, and so keep copies of the network before
+        gc.collect()  # reference cycles of optimizers keep earlier copies of the network alive
     calibrate(model, example_images(model, batch=8))
-    assert model.feature_info  # computed once, for all copies
+    assert model.feature_info  # computed once for all copies
     return model

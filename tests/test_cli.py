@@ -1,4 +1,4 @@
-"""The command: what it prints, what it leaves behind, and how it says no."""
+"""The command line: output, files and errors."""
 
 import csv
 import json
@@ -17,24 +17,24 @@ from torch.nn.functional import cross_entropy
 
 import cnnarch
 from cnnarch.cli import main
-from cnnarch.cli.models import show_figures
+from cnnarch.cli.models import show_evaluation
 from cnnarch.cli.pictures import PICTURES
-from cnnarch.cli.training import _options, _usual_folder
+from cnnarch.cli.training import TrainingCommand, default_folder
 from cnnarch.facts.sheets import aliases
 from cnnarch.training import evaluate, load_data
 from cnnarch.weights import Preprocessing
-from tests.forks import Ended, Forks
+from tests.forks import ForkResult, Forks
 
 QUICK = ["--num_epochs", "1", "--image_resolution", "32"]
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _in_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
 def failure(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """What a mistake is told in: one line, and status 2."""
+    """Return the error message, which must be one line, with status 2."""
     assert main(words) == 2
     captured = capsys.readouterr()
     (line,) = captured.err.splitlines()
@@ -42,7 +42,7 @@ def failure(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return line
 
 
-# --- networks by name ---
+# --- cards ---
 
 
 def test_list_names_every_network(capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,14 +51,14 @@ def test_list_names_every_network(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[0] for line in lines[1:]] == cnnarch.list_models()
 
 
-def test_list_takes_a_wildcard_and_a_family(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_accepts_a_wildcard_and_a_family(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "resnet*0", "--family", "resnet"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["resnet50"]
     assert "25,557,032" in lines[1]
 
 
-def test_info_shows_the_papers_figures_beside_the_measured(
+def test_info_prints_the_papers_figures_next_to_measured_ones(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["info", "resnet50"]) == 0
@@ -71,41 +71,41 @@ def test_info_shows_the_papers_figures_beside_the_measured(
     assert "25,557,032" in out
 
 
-def test_info_takes_a_familys_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_accepts_the_name_of_a_family(capsys: pytest.CaptureFixture[str]) -> None:
     main(["info", "lenet"])
     assert capsys.readouterr().out.startswith("lenet5")
 
 
-def test_verify_holds_cards_to_their_networks(capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_checks_cards_against_their_networks(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "lenet5", "resnet18"]) == 0
     out = capsys.readouterr().out
     assert "2 networks" in out
-    assert "every card holds" in out
+    assert "all correct" in out
 
 
 @pytest.mark.parametrize("figure", ["params", "macs"])
-def test_verify_finds_a_card_that_lies(
+def test_verify_finds_a_wrong_card(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, figure: str
 ) -> None:
     from dataclasses import replace
 
     card = cnnarch.get_card("lenet5")
-    lying = card.form._replace(**{figure: getattr(card, figure) + 1})
-    wrong = replace(card, form=lying)
+    wrong_form = card.form._replace(**{figure: getattr(card, figure) + 1})
+    wrong = replace(card, form=wrong_form)
     monkeypatch.setattr(cnnarch, "get_card", lambda _name: wrong)
     assert main(["verify", "lenet5"]) == 1
     out = capsys.readouterr().out
     assert f"the card says {getattr(card, figure) + 1:,}" in out
-    assert "do not hold: lenet5" in out
+    assert "wrong cards: lenet5" in out
 
 
 @pytest.mark.slow
-def test_verify_holds_all_cards(capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_checks_all_cards(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify"]) == 0
-    assert "every card holds" in capsys.readouterr().out
+    assert "all correct" in capsys.readouterr().out
 
 
-def test_aliases_name_networks() -> None:
+def test_aliases_refer_to_networks() -> None:
     assert set(aliases().values()) <= set(cnnarch.list_models())
     wanted = (
         "resnet vgg googlenet densenet senet mobilenet efficientnet mixer nin alexnet lenet cnn"
@@ -113,7 +113,7 @@ def test_aliases_name_networks() -> None:
     assert set(wanted.split()) <= set(aliases())
 
 
-def test_families_are_the_commands_alone() -> None:
+def test_family_names_work_only_on_the_command_line() -> None:
     with pytest.raises(ValueError, match="no network 'resnet'"):
         cnnarch.get_model("resnet")
 
@@ -121,7 +121,9 @@ def test_families_are_the_commands_alone() -> None:
 # --- training ---
 
 
-def test_train_then_use_what_it_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trained_network_can_be_evaluated_and_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["train", "lenet", "--data", "digits", "--output", "run", "--num-epochs=2"]
     assert main(words) == 0
     out = capsys.readouterr().out
@@ -147,7 +149,7 @@ def test_train_then_use_what_it_left(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def photographs(place: str, count: int) -> None:
-    """Gray images of two classes, as many of each."""
+    """Create the same number of gray images of two classes."""
     for shade, name in enumerate(("cat", "dog")):
         folder = Path(place) / name
         folder.mkdir(parents=True)
@@ -155,14 +157,14 @@ def photographs(place: str, count: int) -> None:
             Image.new("L", (32, 32), 100 * shade + i).save(folder / f"{i}.png")
 
 
-def measured(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """What the head of an evaluation says it is of."""
+def evaluated_images(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Return the number and kind of images in the heading of an evaluation."""
     assert main(["evaluate", *words]) == 0
     return capsys.readouterr().out.partition("images")[0].strip()
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_of_the_folder_trained_on_what_was_held_out_is_measured_and_of_others_all(
+def test_evaluate_uses_held_out_images_of_the_training_folder_and_all_images_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photographs("photos", 10)
@@ -172,20 +174,20 @@ def test_of_the_folder_trained_on_what_was_held_out_is_measured_and_of_others_al
     words = ["train", "lenet5", *QUICK, "--grayscale", "true", "--data", "folder:photos"]
     assert main([*words, "--output", "run"]) == 0
     capsys.readouterr()
-    assert measured(capsys, "run") == "4 test"  # a fifth of twenty
+    assert evaluated_images(capsys, "run") == "4 test"  # a fifth of twenty
     for name in ("photos", "./photos/", str(tmp_path / "photos")):
-        assert measured(capsys, "run", "--data", f"folder:{name}") == "4 test"
-    assert measured(capsys, "run", "--data", "folder:new") == "10 test"
-    assert measured(capsys, "run", "--data", "folder:split") == "6 test"
+        assert evaluated_images(capsys, "run", "--data", f"folder:{name}") == "4 test"
+    assert evaluated_images(capsys, "run", "--data", "folder:new") == "10 test"
+    assert evaluated_images(capsys, "run", "--data", "folder:split") == "6 test"
     assert main(["predict", "--model", "run", "--data", "folder:new"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + 10
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
     run, photos = str(tmp_path / "run"), f"folder:{tmp_path / 'photos'}"
-    assert measured(capsys, run, "--data", photos) == "4 test"
+    assert evaluated_images(capsys, run, "--data", photos) == "4 test"
 
 
-def test_predict_lists_what_cannot_be_read_and_says_so_in_its_status(
+def test_predict_lists_unreadable_files_and_returns_status_1(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     model = cnnarch.lenet5()
@@ -201,18 +203,18 @@ def test_predict_lists_what_cannot_be_read_and_says_so_in_its_status(
     (line,) = captured.err.splitlines()
     assert line.startswith("cnnarch: photos/b.png is not a readable image: ")
     assert main(["predict", "--model", "saved", "photos/b.png"]) == 1
-    assert capsys.readouterr().out == ""  # no table of nothing
+    assert capsys.readouterr().out == ""  # no empty table
     for top in ("0", "11"):
         line = failure(capsys, "predict", "--model", "saved", "photos", "--top", top)
-        assert f"--top must lie in 1 to 10, the network's classes, got {top}" in line
+        assert f"--top must be from 1 to 10, the number of classes, got {top}" in line
     assert "photos/gone.png" in failure(capsys, "predict", "--model", "saved", "photos/gone.png")
 
 
-def test_a_run_that_is_not_finished_is_not_used(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unfinished_run_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     Path("run").mkdir()
     Path("run/recipe.yaml").write_text("model: lenet5")
     for words in (["evaluate", "run"], ["draw", "filters", "--model", "run"]):
-        assert "the run in run is not finished; train goes on with" in failure(capsys, *words)
+        assert "the run in run is not finished; resume it with" in failure(capsys, *words)
 
 
 @pytest.mark.usefixtures("without_pictures")
@@ -226,11 +228,11 @@ def test_train_resumes_overwrites_or_refuses(capsys: pytest.CaptureFixture[str])
     assert main([*words, "--overwrite"]) == 0
     assert (folder / "results.json").stat().st_mtime_ns > first
     capsys.readouterr()
-    assert "holds a run" in failure(capsys, *words)
+    assert "contains a run" in failure(capsys, *words)
 
 
 @pytest.mark.parametrize(
-    "mistake",
+    "wrong",
     [
         ["--data", "mnist", "--data_root", "nothing"],
         ["--optimizer", "sgd", "--nesterov", "true", "--momentum", "0"],
@@ -239,56 +241,58 @@ def test_train_resumes_overwrites_or_refuses(capsys: pytest.CaptureFixture[str])
         ["--then", "[{freeze: conv9}]"],
     ],
 )
-def test_a_mistake_leaves_no_run_and_overwrites_none(
-    mistake: list[str], capsys: pytest.CaptureFixture[str]
+def test_an_error_creates_no_run_and_overwrites_none(
+    wrong: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["train", "lenet5", *QUICK, "--output", "run"]
-    failure(capsys, *words, *mistake)
+    failure(capsys, *words, *wrong)
     assert not Path("run").exists()
     Path("run").mkdir()
     Path("run/recipe.yaml").write_text("model: lenet5\n")
-    Path("run/report.html").write_text("of weeks")
-    failure(capsys, *words, *mistake, "--overwrite")
-    assert Path("run/report.html").read_text() == "of weeks"
+    Path("run/report.html").write_text("weeks of work")
+    failure(capsys, *words, *wrong, "--overwrite")
+    assert Path("run/report.html").read_text() == "weeks of work"
 
 
-def test_only_a_run_is_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_files_are_not_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
     Path("recipe.yaml").write_text("model: lenet5\n")
-    Path("thesis.tex").write_text("of years")
+    Path("thesis.tex").write_text("years of work")
     line = failure(capsys, "train", "lenet5", *QUICK, "--output", ".", "--overwrite")
-    assert "holds more than a run (thesis.tex)" in line
-    assert Path("thesis.tex").read_text() == "of years"
+    assert "contains more than a run (thesis.tex)" in line
+    assert Path("thesis.tex").read_text() == "years of work"
 
 
-def test_epochs_asked_for_take_the_place_of_a_recipes_steps() -> None:
-    words = ["train", "resnet20_cifar", "--recipe", "resnet-cifar"]
-    assert _options(words[1:], "train", cnnarch.get_card("resnet20_cifar")).num_steps == 64_000
-    for more in (["--num_epochs", "1"], ["--num-epochs=10"]):
-        options = _options([*words[1:], *more], "train", cnnarch.get_card("resnet20_cifar"))
-        assert options.num_steps is None
-    both = [*words[1:], "--num_epochs", "1", "--num_steps", "7"]
-    assert _options(both, "train", cnnarch.get_card("resnet20_cifar")).num_steps == 7
+def test_num_epochs_replaces_the_steps_of_a_recipe() -> None:
+    def steps(*more: str) -> int | None:
+        words = ["resnet20_cifar", "--recipe", "resnet-cifar", *more]
+        found: int | None = TrainingCommand("train", words).options("resnet20_cifar").num_steps
+        return found
+
+    assert steps() == 64_000
+    assert steps("--num_epochs", "1") is None
+    assert steps("--num-epochs=10") is None
+    assert steps("--num_epochs", "1", "--num_steps", "7") == 7
 
 
-def test_flags_win_over_a_file_wherever_they_stand() -> None:
-    """Over the steps that a run's own recipe.yaml holds, too."""
+def test_flags_override_a_file_in_any_order() -> None:
+    """--num_epochs also overrides num_steps in the file."""
     Path("mine.yaml").write_text("num_steps: 64000\nnum_epochs: 9\nbatch_size: 64\n")
-    flags, card = ["--batch_size", "48", "--num_epochs=1"], cnnarch.get_card("lenet5")
+    flags = ["--batch_size", "48", "--num_epochs=1"]
     for file in (["--config", "mine.yaml"], ["--config=mine.yaml"]):
         for words in ([*file, *flags], [*flags, *file], [*flags[:2], *file, *flags[2:]]):
-            options = _options(["lenet5", *words], "train", card)
+            options = TrainingCommand("train", ["lenet5", *words]).options("lenet5")
             found = (options.batch_size, options.num_epochs, options.num_steps)
             assert found == (48, 1, None)
-    assert _options(["lenet5", *file], "train", card).num_steps == 64_000
-    steps = ["--num_steps", "7", *file]
-    assert _options(["lenet5", *flags, *steps], "train", card).num_steps == 7
+    assert TrainingCommand("train", ["lenet5", *file]).options("lenet5").num_steps == 64_000
+    words = ["lenet5", *flags, "--num_steps", "7", *file]
+    assert TrainingCommand("train", words).options("lenet5").num_steps == 7
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_a_folders_images_are_read_at_the_side_that_the_network_is_used_at(
+def test_images_of_a_folder_are_resized_once_in_training_and_evaluation(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """LeNet takes 32 pixels; squares of 224 made smaller once more are other images."""
+    """LeNet uses 32 pixels; resizing to 224 and then to 32 would change the images."""
     generator = torch.Generator().manual_seed(0)
     for name in ("cat", "dog"):
         Path("photos", name).mkdir(parents=True)
@@ -304,8 +308,8 @@ def test_a_folders_images_are_read_at_the_side_that_the_network_is_used_at(
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_a_folders_images_are_read_at_the_side_that_the_network_was_made_for() -> None:
-    """They have none of their own; at 224 pixels a network for CIFAR-10 takes 49 times as long."""
+def test_images_of_a_folder_have_the_input_size_of_the_network() -> None:
+    """At 224 pixels, a network for CIFAR-10 would take 49 times as long."""
     photographs("photos", 4)
     words = ["train", "resnet20_cifar", "--num_steps", "1", "--data", "folder:photos", "--output"]
     for output, flags, side in (("own", [], 32), ("named", ["--image_resolution", "40"], 40)):
@@ -315,31 +319,31 @@ def test_a_folders_images_are_read_at_the_side_that_the_network_was_made_for() -
         assert preprocessing.crop_size == side
 
 
-def test_of_a_class_without_images_no_accuracy_is_told(
+def test_a_class_without_images_has_no_accuracy(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     data = load_data("digits", image_resolution=32)
     ones = data.test.subset((data.test.labels == 1).nonzero().flatten())
-    show_figures(evaluate(cnnarch.lenet5().eval(), ones)._asdict())
+    show_evaluation(evaluate(cnnarch.lenet5().eval(), ones)._asdict())
     rows = capsys.readouterr().out.splitlines()
     assert [row.split()[2:] for row in rows if "accuracy, 2" in row] == [[]]
     assert [row.split()[2][-1] for row in rows if "accuracy, 1" in row] == ["%"]
 
 
-def size_of(picture: str) -> tuple[int, int]:
+def image_size(picture: str) -> tuple[int, int]:
     with Image.open(picture) as image:
         return image.size
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_draw_makes_each_picture_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_draw_creates_each_picture_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "lenet5", *QUICK, "--output", "run"]) == 0
     for picture in PICTURES:
         assert main(["draw", picture, "--model", "run"]) == 0
-        assert min(size_of(f"{picture}.png")) > 100
+        assert min(image_size(f"{picture}.png")) > 100
     words = ["draw", "predictions", "--model", "run", "--split", "train"]
     assert main([*words, "--rows", "2", "--columns", "3", "--output", "few.png"]) == 0
-    assert size_of("few.png") < size_of("predictions.png")
+    assert image_size("few.png") < image_size("predictions.png")
     words = ["draw", "feature_maps", "--model", "run", "--output", "maps.png", "--layers"]
     assert main([*words, "C1", "stages.1"]) == 0
     words[-1:] = []
@@ -352,15 +356,15 @@ def test_draw_makes_each_picture_of_a_run(capsys: pytest.CaptureFixture[str]) ->
     line = failure(capsys, "draw", "embeddings", "--model", "run", "--method", "mds")
     assert "method must be one of 'tsne', 'pca', 'umap', got 'mds'" in line
     line = failure(capsys, "draw", "data_grid", "--data", "digits", "--rows", "0")
-    assert "must be a positive whole number, got '0'" in line
+    assert "must be a positive integer, got '0'" in line
 
 
-def test_draw_needs_no_run_for_a_diagram_or_for_data(capsys: pytest.CaptureFixture[str]) -> None:
+def test_draw_needs_no_run_for_a_diagram_or_a_data_set(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["draw", "diagram", "--model", "resnet", "--output", "net.png"]) == 0
     assert main(["draw", "data_grid", "--data", "digits", "--output", "digits.png"]) == 0
     assert capsys.readouterr().out.split() == ["net.png", "digits.png"]
     assert "name a data set with --data" in failure(capsys, "draw", "data_grid")
-    assert "name the network with --model" in failure(capsys, "draw", "filters")
+    assert "specify the network with --model" in failure(capsys, "draw", "filters")
 
 
 @pytest.mark.parametrize(
@@ -371,11 +375,11 @@ def test_draw_needs_no_run_for_a_diagram_or_for_data(capsys: pytest.CaptureFixtu
         ("folder:/home/me/my photos/", "runs/lenet5-folder-home-me-my-photos"),
     ],
 )
-def test_a_run_without_a_folder_goes_into_runs(data: str, folder: str) -> None:
-    assert _usual_folder("lenet5", data) == folder
+def test_the_default_folder_is_in_runs(data: str, folder: str) -> None:
+    assert default_folder("lenet5", data) == Path(folder)
 
 
-def test_ctrl_c_is_no_crash(
+def test_ctrl_c_prints_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(_: object) -> int:
@@ -387,25 +391,25 @@ def test_ctrl_c_is_no_crash(
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_the_command_line_wins_over_the_file_and_the_file_over_the_recipe() -> None:
+def test_flags_override_the_file_and_the_file_overrides_the_recipe() -> None:
     Path("mine.yaml").write_text("learning_rate: 1e-3\nnum_epochs: 1\nbatch_size: 64\n")
     words = ["train", "lenet5", "--config", "mine.yaml", "--batch_size", "48", "--output", "run"]
     assert main(words) == 0
     written = yaml.safe_load(Path("run/recipe.yaml").read_text())
-    assert (written["learning_rate"], written["num_epochs"]) == (0.001, 1)  # the file's
-    assert written["batch_size"] == 48  # the command line's
-    assert written["optimizer"] == "adam"  # of the recipe lenet-digits
+    assert (written["learning_rate"], written["num_epochs"]) == (0.001, 1)  # from the file
+    assert written["batch_size"] == 48  # from the command line
+    assert written["optimizer"] == "adam"  # from the recipe lenet-digits
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_a_runs_own_recipe_repeats_it() -> None:
+def test_the_recipe_file_of_a_run_repeats_it() -> None:
     assert main(["train", "lenet5", *QUICK, "--seed", "3", "--output", "a"]) == 0
     assert main(["train", "--config", "a/recipe.yaml", "--output", "b"]) == 0
     models = [cnnarch.from_pretrained(name).state_dict() for name in ("a", "b")]
     assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
 
 
-def test_print_config_shows_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_config_prints_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["train", "lenet5", "--data", "digits", "--momentum", "0.7", "--print_config"])
     assert stopped.value.code == 0
@@ -417,20 +421,20 @@ def test_print_config_shows_every_key(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_options_of_the_network_are_passed_on() -> None:
+def test_model_options_reach_the_network() -> None:
     words = ["train", "lenet5", *QUICK, "--model_options", "{activation: relu, pool: max}"]
     assert main([*words, "--output", "run"]) == 0
     assert cnnarch.from_pretrained("run").options["activation"] == "relu"
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_images_are_shown_in_gray_or_colour_as_asked() -> None:
+def test_grayscale_sets_the_number_of_channels() -> None:
     assert main(["train", "lenet5", *QUICK, "--grayscale", "false", "--output", "run"]) == 0
     assert cnnarch.from_pretrained("run").in_channels == 3
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_weights_are_drawn_by_the_rule_asked_for() -> None:
+def test_init_sets_the_initialization_rule() -> None:
     words = ["train", "lenet5", *QUICK, "--init", "orthogonal", "--learning_rate", "0"]
     assert main([*words, "--output", "run"]) == 0
     weight = cnnarch.from_pretrained("run").get_submodule("head.classifier").weight
@@ -438,7 +442,7 @@ def test_weights_are_drawn_by_the_rule_asked_for() -> None:
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_a_lightning_logger_named_by_a_flag_gets_the_figures_of_each_epoch() -> None:
+def test_a_lightning_logger_receives_the_metrics_of_each_epoch() -> None:
     words = ["--logger", "CSVLogger", "--logger.save_dir", "logs", "--num_epochs", "2"]
     assert main(["train", "lenet5", *QUICK, *words, "--output", "run"]) == 0
     (logged,), kept = Path("logs").rglob("metrics.csv"), Path("run/metrics.csv")
@@ -459,16 +463,16 @@ def test_a_lightning_logger_named_by_a_flag_gets_the_figures_of_each_epoch() -> 
         (["--num_epochs", "2"], "stage-1-last.ckpt"),
         (["--then", "[{num_epochs: 1}]"], "stage-1-result.ckpt"),
     ],
-    ids=["an epoch before", "a stage before"],
+    ids=["previous epoch", "previous stage"],
 )
-def test_after_a_loss_that_is_not_finite_training_goes_on_from_what_was_good(
+def test_training_can_continue_from_the_last_good_checkpoint(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: list[str], last: str
 ) -> None:
     from cnnarch.training import task
 
     steps: list[Tensor] = []
 
-    def explodes(logits: Tensor, *args: Any, **options: Any) -> Tensor:
+    def diverging(logits: Tensor, *args: Any, **options: Any) -> Tensor:
         loss = cross_entropy(logits, *args, **options)
         if loss.requires_grad:
             steps.append(loss)
@@ -476,11 +480,11 @@ def test_after_a_loss_that_is_not_finite_training_goes_on_from_what_was_good(
 
     words = ["train", "lenet5", *QUICK, "--batch_size", "128"]
     with monkeypatch.context() as patch:
-        patch.setattr(task, "cross_entropy", explodes)
+        patch.setattr(task, "cross_entropy", diverging)
         assert "the loss became inf" in failure(capsys, *words, *more, "--output", "run")
     (path,) = Path("run/checkpoints").iterdir()
     assert path.name == last
-    words += ["--weights", str(path), "--learning_rate", "0"]  # or they could not be compared
+    words += ["--weights", str(path), "--learning_rate", "0"]  # so that the weights stay comparable
     assert main([*words, "--output", "again"]) == 0
     saved = torch.load(path, weights_only=True)["state_dict"]
     good = {name.removeprefix("model."): value for name, value in saved.items()}
@@ -490,7 +494,7 @@ def test_after_a_loss_that_is_not_finite_training_goes_on_from_what_was_good(
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_the_head_alone_is_trained_on_weights_of_before() -> None:
+def test_freeze_trains_only_the_head_of_loaded_weights() -> None:
     assert main(["train", "lenet5_bn", *QUICK, "--output", "first"]) == 0
     words = ["train", "lenet5_bn", *QUICK, "--weights", "./first", "--freeze", "true"]
     assert main([*words, "--output", "second"]) == 0
@@ -500,7 +504,7 @@ def test_the_head_alone_is_trained_on_weights_of_before() -> None:
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_compare_trains_each_and_draws_them_together(capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_trains_each_network_and_plots_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "lenet5", "lenet5_bn", *QUICK, "--output", "both"]) == 0
     out = capsys.readouterr().out
     assert {p.name for p in Path("both").iterdir()} == {"lenet5", "lenet5_bn", "comparison.png"}
@@ -510,7 +514,7 @@ def test_compare_trains_each_and_draws_them_together(capsys: pytest.CaptureFixtu
         assert [line for line in out.splitlines() if line.startswith(f"{name} ") and "%" in line]
 
 
-# --- mistakes ---
+# --- errors ---
 
 
 @pytest.mark.parametrize(
@@ -518,7 +522,7 @@ def test_compare_trains_each_and_draws_them_together(capsys: pytest.CaptureFixtu
     [
         (["train"], "name one network, such as lenet5, or a family: alexnet, cnn"),
         (["train", "lenet6"], "no network 'lenet6'; did you mean 'lenet5'"),
-        (["train", "lenet5", "--data", "minst"], "no data set 'minst'; there are digits"),
+        (["train", "lenet5", "--data", "minst"], "no data set 'minst'; the data sets are digits"),
         (["train", "lenet5", "--lerning_rate", "1"], "unknown key 'lerning_rate'; did you mean"),
         (["train", "lenet5", "--num_epoch", "1"], "unknown key 'num_epoch'; did you mean 'num_epo"),
         (["train", "lenet5", "--optimizer", "lion"], "'sgd', 'adam', 'adamw'"),
@@ -528,7 +532,7 @@ def test_compare_trains_each_and_draws_them_together(capsys: pytest.CaptureFixtu
         (["train", "lenet5", "--model_options", "{activaton: relu}"], "no option 'activaton'"),
         (["train", "lenet5", "--freeze", "conv9"], "no stage 'conv9'; the stages are 0 'C1'"),
         (["train", "lenet5", "--init", "magic"], "init must be one of 'xavier'"),
-        (["train", "lenet5", "--image_resolution", "8"], "32 pixels or more, the data's is 8"),
+        (["train", "lenet5", "--image_resolution", "8"], "must be at least 32 pixels, got 8"),
         (["train", "lenet5", "--data", "folder:gone"], "no folder gone"),
         (["compare", "lenet5"], "name two networks or more"),
         (["compare", "lenet5", "lenet"], "name each network once, got lenet5, lenet5"),
@@ -541,20 +545,20 @@ def test_compare_trains_each_and_draws_them_together(capsys: pytest.CaptureFixtu
         (["verify", "nothing_like_it"], "no network 'nothing_like_it'"),
         (["evaluate", "gone"], "gone"),
         (["predict", "a.png", "--model", "lenet5_bn"], "lenet5_bn"),
-        (["predict", "--model", "lenet5"], "name image files, or a data set with --data"),
+        (["predict", "--model", "lenet5"], "specify image files, or a data set with --data"),
         (["predict", "a.png"], "--model"),
         (["dance"], "invalid choice: 'dance'"),
         (["list", "--sideways"], "unrecognized arguments: --sideways"),
     ],
 )
-def test_mistakes_are_told_in_one_line(
+def test_errors_are_one_line(
     capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     assert message in failure(capsys, *words)
-    assert not any(Path().iterdir())  # nothing was trained before it was found
+    assert not any(Path().iterdir())  # found before training
 
 
-def test_an_unknown_key_in_a_file_names_the_nearest(
+def test_an_unknown_key_in_a_file_suggests_a_similar_one(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     Path("mine.yaml").write_text("learning_rats: 1\n")
@@ -566,15 +570,13 @@ def test_an_unknown_key_in_a_file_names_the_nearest(
 
 
 @pytest.mark.parametrize("text", ["", "- 1", "fast"])
-def test_a_file_without_keys_is_told_what_it_should_hold(
-    capsys: pytest.CaptureFixture[str], text: str
-) -> None:
+def test_a_file_without_keys_is_refused(capsys: pytest.CaptureFixture[str], text: str) -> None:
     Path("mine.yaml").write_text(text)
     line = failure(capsys, "train", "lenet5", "--config", "mine.yaml")
-    assert "--config must hold keys and values, as in num_epochs: 5" in line
+    assert "the --config file must contain keys and values, such as num_epochs: 5" in line
 
 
-def test_mistakes_can_be_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_can_be_raised_with_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNNARCH_TRACEBACK", "1")
     with pytest.raises(ValueError, match="no network"):
         main(["info", "resnet5O"])
@@ -586,12 +588,12 @@ def in_new_process(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def without(*modules: str) -> str:
-    """Python code that makes these modules impossible to import."""
+    """Return Python code that makes these modules impossible to import."""
     return f"import sys\nfor name in {modules}: sys.modules[name] = None\n"
 
 
-def run_without(forks: Forks, modules: tuple[str, ...], *commands: list[str]) -> Ended:
-    """Run commands one after another; the exit status is the largest of theirs."""
+def run_without(forks: Forks, modules: tuple[str, ...], *commands: list[str]) -> ForkResult:
+    """Run commands in sequence; the exit status is their maximum."""
     code = (
         f"{without(*modules)}"
         "for name in [n for n in sys.modules if n.startswith('cnnarch')]: del sys.modules[name]\n"
@@ -627,7 +629,7 @@ def test_cards_need_no_extra(forks: Forks) -> None:
     assert "1,814,073,344" in done.out.partition("Deep Residual Learning")[2]
 
 
-def test_a_missing_extra_is_named_with_what_brings_it(forks: Forks) -> None:
+def test_a_missing_extra_is_named(forks: Forks) -> None:
     done = run_without(forks, EXTRA, ["train", "lenet5"], ["compare", "lenet5", "nin"])
     assert done.status == 2
     assert done.err.splitlines() == 2 * [
@@ -635,25 +637,22 @@ def test_a_missing_extra_is_named_with_what_brings_it(forks: Forks) -> None:
     ]
 
 
-def test_a_reader_that_stops_early_is_no_error() -> None:
+def test_a_closed_pipe_is_not_an_error() -> None:
     code = "import sys; from cnnarch.cli import main; sys.exit(main(['list']))"
     command = f'{sys.executable} -c "{code}" | head -1; exit ${{PIPESTATUS[0]}}'
     done = in_new_process(["bash", "-c", command])
     assert done.stderr == ""
 
 
-def test_a_table_without_rows_is_its_head(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "rich.console", None)
-    assert main(["verify", "lenet5"]) == 0  # nothing is printed in a paper of this form
-    assert "every card holds" in capsys.readouterr().out
+def test_a_table_may_have_no_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "lenet5"]) == 0  # the paper prints no figures of this network
+    assert "all correct" in capsys.readouterr().out
 
 
 # --- weights ---
 
 
-def test_download_makes_a_folder_that_loads(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_downloaded_folder_can_be_loaded(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["download", "efficientnet_lite0", "--to", "ahead"]) == 0
     folder = str(Path("ahead").resolve())
     assert f"cnnarch.efficientnet_lite0(weights={folder!r})" in capsys.readouterr().out
@@ -662,7 +661,7 @@ def test_download_makes_a_folder_that_loads(capsys: pytest.CaptureFixture[str]) 
     assert torch.equal(model.stem.conv.weight, expected.stem.conv.weight)
 
 
-def test_download_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_download_refuses_unknown_weights(capsys: pytest.CaptureFixture[str]) -> None:
     line = failure(capsys, "download", "lenet5_bn", "--to", "ahead")
     assert "'lenet5_bn' has no weights 'DEFAULT'" in line
     assert "--to" in failure(capsys, "download", "lenet5")

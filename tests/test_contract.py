@@ -1,4 +1,4 @@
-"""The contract: on every small form, on every network with `--all`, without an exclusion list."""
+"""The contract on every small form, and on every network with `--all`. No exclusions."""
 
 import inspect
 from collections.abc import Callable
@@ -19,13 +19,13 @@ from cnnarch.testing import (
     check_traces,
     example_images,
 )
-from cnnarch.testing._steps import small_side, train_step
+from cnnarch.testing._helpers import train_step
 from tests.small_forms import Build
 
 Check = Callable[[ImageClassifier], None]
 
 COMPILERS = (check_traces, check_compiles_to_one_graph)
-"""Checks that need seconds, and depend on the kinds of layers alone."""
+"""Checks that take seconds and depend on the types of layers only."""
 QUICK = [check for check in CHECKS if check not in (*COMPILERS, check_exports_with_a_dynamic_batch)]
 
 
@@ -35,23 +35,23 @@ def test_keeps_the_contract(check: Check, model: ImageClassifier) -> None:
 
 
 @pytest.mark.parametrize("check", COMPILERS, ids=lambda check: check.__name__)
-def test_compilers_read_every_kind_of_layer(check: Check, distinct_model: ImageClassifier) -> None:
+def test_every_kind_of_layer_compiles(check: Check, distinct_model: ImageClassifier) -> None:
     check(distinct_model)
 
 
 @pytest.mark.slow
 def test_every_kind_of_layer_exports_with_a_dynamic_batch(distinct_model: ImageClassifier) -> None:
-    """Those of tests/inference/test_export.py leave height and width open too."""
+    """tests/inference/test_export.py also tests dynamic heights and widths."""
     check_exports_with_a_dynamic_batch(distinct_model)
 
 
-# What needs more than the network: a way to build it anew
+# Tests that build a new network
 
 
 @pytest.mark.parametrize("num_classes", [0, 7, 1000])
 def test_num_classes_is_the_width_of_the_logits(small_form: Build, num_classes: int) -> None:
     model = small_form(num_classes=num_classes).eval()
-    logits = model(example_images(model, 1, small_side(model)))
+    logits = model(example_images(model, 1, 48))
     assert logits.shape == (1, num_classes or model.num_features)
     assert model.num_classes == num_classes
 
@@ -60,10 +60,10 @@ def test_num_classes_is_the_width_of_the_logits(small_form: Build, num_classes: 
 def test_any_number_of_input_channels_trains(small_form: Build, in_channels: int) -> None:
     model = small_form(in_channels=in_channels, num_classes=2)
     assert model.in_channels == in_channels
-    assert train_step(model, example_images(model, 2, small_side(model))).isfinite()
+    assert train_step(model, example_images(model, 2, 48)).isfinite()
 
 
-def test_another_network_of_its_form_takes_its_weights(
+def test_another_network_of_the_same_form_loads_the_weights(
     model: ImageClassifier, small_form: Build
 ) -> None:
     other = small_form().eval()
@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_weights_and_loss(small_form: Build) -> Non
         for _ in range(2):
             torch.manual_seed(3)
             model = small_form()
-            losses.append(train_step(model, example_images(model, 2, small_side(model))))
+            losses.append(train_step(model, example_images(model, 2, 48)))
     finally:
         torch.use_deterministic_algorithms(False)
     assert torch.equal(*losses)
@@ -97,15 +97,15 @@ def test_plain_construction_follows_the_default_dtype(small_form: Build) -> None
     torch.set_default_dtype(torch.float64)
     try:
         model = small_form(num_classes=2).eval()
-        calibrate(model, example_images(model, 2, small_side(model)).double())
-        assert model(example_images(model, 1, small_side(model)).double()).dtype == torch.float64
+        calibrate(model, example_images(model, 2, 48).double())
+        assert model(example_images(model, 1, 48).double()).dtype == torch.float64
     finally:
         torch.set_default_dtype(torch.float32)
 
 
 def test_small_images_leave_a_map_of_4x4_or_more(small_form: Build) -> None:
     if "small_images" not in inspect.signature(small_form).parameters:
-        pytest.skip("has no such option")
+        pytest.skip("the network has no such option")
     usual, small = small_form(small_images=False), small_form(small_images=True).eval()
     images = torch.zeros(1, small.in_channels, 32, 32)
     assert small(images).shape == (1, small.num_classes)
@@ -118,11 +118,11 @@ def test_small_images_leave_a_map_of_4x4_or_more(small_form: Build) -> None:
     assert len(changed) <= 1
 
 
-# Options, on every builder
+# Options of every builder
 
 
-def test_options_are_typed_as_the_class_takes_them(model_name: str) -> None:
-    """The TypedDict of a builder names exactly the keyword-only arguments of its network."""
+def test_the_options_type_matches_the_arguments_of_the_class(model_name: str) -> None:
+    """The builder's TypedDict has exactly the keyword-only arguments of the network class."""
     build = get_model_builder(model_name)
     hints = get_type_hints(build.__annotations__["options"].__args__[0])
     network = build.__annotations__["return"]
@@ -132,7 +132,7 @@ def test_options_are_typed_as_the_class_takes_them(model_name: str) -> None:
     assert [*inspect.signature(build).parameters] == ["weights", *parameters]
 
 
-def test_unknown_options_name_the_nearest(builder: Build) -> None:
+def test_an_unknown_option_raises_with_the_nearest_name(builder: Build) -> None:
     with pytest.raises(TypeError, match=r"no option 'num_clases'; did you mean 'num_classes'"):
         builder(num_clases=10)
 
@@ -147,9 +147,9 @@ def test_unknown_options_name_the_nearest(builder: Build) -> None:
         ("width", (0, -1.0, "wide")),
     ],
 )
-def test_options_out_of_range_are_named(builder: Build, option: str, values: tuple[Any]) -> None:
+def test_options_out_of_range_raise(builder: Build, option: str, values: tuple[Any]) -> None:
     if option not in inspect.signature(builder).parameters:
-        pytest.skip("has no such option")
+        pytest.skip("the network has no such option")
     for value in values:
         with (
             torch.device("meta"),

@@ -1,4 +1,4 @@
-"""The examples in the README and the docs run and give what they say."""
+"""The examples in the README and the docs run and print the documented output."""
 
 import doctest
 import warnings
@@ -11,7 +11,7 @@ from benchmarks import tables
 ROOT = Path(__file__).parent.parent
 FOLDERS = (ROOT / "docs", ROOT / "docs/examples", ROOT / "docs/integrations")
 PAGES = sorted([ROOT / "README.md", *(page for folder in FOLDERS for page in folder.glob("*.md"))])
-NEEDS = {  # packages of others, which may be absent and may warn
+NEEDS = {  # third-party packages that may be missing and may warn
     "deeplabv3plus.md": "segmentation_models_pytorch",
     "lightning.md": "lightning",
     "ray_data.md": "ray",
@@ -24,7 +24,7 @@ def test_examples_run(page: Path) -> None:
     if page.name in NEEDS:
         package = NEEDS[page.name]
         pytest.importorskip(package, reason=f"{page.name} needs a package: pip install {package}")
-        warnings.simplefilter("ignore")  # they are the package's own; pytest resets this
+        warnings.simplefilter("ignore")  # pytest restores the filters
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     failed, _ = doctest.testfile(str(page), module_relative=False, optionflags=flags)
     assert failed == 0
@@ -34,7 +34,7 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) < 100
 
 
-def test_tables_of_measurements_are_those_of_the_results() -> None:
-    """`python -m benchmarks.tables` writes them; nobody types a figure."""
+def test_benchmark_tables_match_the_stored_results() -> None:
+    """`python -m benchmarks.tables` generates the tables from the results."""
     for page, text in tables.pages().items():
-        assert page.read_text() == text, f"{page.name} is not what the results say"
+        assert page.read_text() == text, f"{page.name} is out of date"

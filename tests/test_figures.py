@@ -1,4 +1,4 @@
-"""Every network has exactly the parameters, multiply-adds and maps that its sheet says."""
+"""Every network has exactly the parameters, multiply-adds and map shapes in its fact sheet."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from tests.small_forms import without_memory
 
 
 class NamedForm(NamedTuple):
-    """A network under the options of one of its forms."""
+    """A network name with one of its forms, which gives the options."""
 
     name: str
     form: Form
@@ -31,9 +31,9 @@ class NamedForm(NamedTuple):
 FORMS = [NamedForm(name, f) for name in cnnarch.list_models() for f in facts_of(name).forms]
 
 
-# The scope lets all tests of a form run one after another, so that it is built once.
+# The scope runs all tests of a form consecutively, so that the network is built only once.
 @pytest.mark.parametrize("named", FORMS, ids=str, scope="module")
-def test_parameters_and_macs_are_those_of_the_sheet(named: NamedForm) -> None:
+def test_parameters_and_macs_equal_the_sheet(named: NamedForm) -> None:
     model, form = named.build(), named.form
     assert model.in_channels == form.input_size[0]
     assert count_parameters(model) == form.params
@@ -41,7 +41,7 @@ def test_parameters_and_macs_are_those_of_the_sheet(named: NamedForm) -> None:
 
 
 @pytest.mark.parametrize("named", [f for f in FORMS if f.form.stages], ids=str, scope="module")
-def test_maps_have_the_shapes_of_the_papers_table(named: NamedForm) -> None:
+def test_map_shapes_equal_the_papers_table(named: NamedForm) -> None:
     model = named.build()
     paths = dict(zip(model.stage_names, ["stem", *stage_paths(model)], strict=True))
     paths |= facts_of(named.name).rows
@@ -53,7 +53,7 @@ def test_maps_have_the_shapes_of_the_papers_table(named: NamedForm) -> None:
 
 @pytest.mark.parametrize("family", families())
 def test_rows_of_the_paper_are_modules(family: str) -> None:
-    """Also those whose shape no sheet gives, such as Inception's 3b."""
+    """This includes rows whose shape is not in the sheet, such as Inception's 3b."""
     names = cnnarch.list_models(family=family)
     modules: set[str] = set()
     for name in names:
@@ -64,8 +64,8 @@ def test_rows_of_the_paper_are_modules(family: str) -> None:
 
 
 @pytest.mark.parametrize("named", FORMS, ids=str)
-def test_printed_figures_agree_or_the_sheet_says_why(named: NamedForm) -> None:
-    """Both ways: an excuse for a figure that agrees is stale."""
+def test_printed_figures_agree_or_the_sheet_explains_why_not(named: NamedForm) -> None:
+    """Conversely, a figure that agrees must have no explanation."""
     for stated in named.form.stated:
         if stated.compared:
             exact = {"params": named.form.params, "macs": named.form.macs}[stated.figure]
@@ -73,8 +73,8 @@ def test_printed_figures_agree_or_the_sheet_says_why(named: NamedForm) -> None:
 
 
 @pytest.mark.parametrize("named", [f for f in FORMS if f.form.fused], ids=str)
-def test_fused_forms_count_what_the_sheet_says(named: NamedForm) -> None:
-    """Each BatchNorm's scale and shift become one bias."""
+def test_counts_of_fused_networks_equal_the_sheet(named: NamedForm) -> None:
+    """Fusing replaces the scale and shift of each BatchNorm with one bias."""
     fused = fuse(cnnarch.get_model(named.name, **named.form.options).eval())
     parameters = sum(p.numel() for p in fused.parameters())
     assert (parameters, count_macs(fused, named.form.input_size)) == named.form.fused

@@ -1,4 +1,4 @@
-"""Attribution sees networks that compute in plain lines; `cnnarch.testing` checks hooks."""
+"""Captum's attribution works on the networks. `cnnarch.testing` has the checks of hooks."""
 
 import copy
 import warnings
@@ -13,61 +13,68 @@ from cnnarch.blocks import LRN, RBF, SE
 from cnnarch.testing import calibrate, example_images
 
 NO_RULE = (LRN, SE, RBF, nn.LayerNorm, nn.GELU, nn.SiLU, nn.ReLU6)
-"""Layers for which DeepLift has no rule: it knows activations such as ReLU, Sigmoid and Tanh,
-Softmax and max-pools, takes the rest for linear, and no product or square of maps is that."""
+"""Layers without a DeepLift rule.
+
+DeepLift has rules for activations such as ReLU, Sigmoid and Tanh, for Softmax and for max-pools.
+It treats all other layers as linear, which is wrong for products and squares of maps.
+"""
 
 
 def without_a_rule(model: nn.Module) -> set[str]:
-    """Types of the layers whose share DeepLift cannot give."""
+    """Return the types of the layers that DeepLift cannot attribute."""
     return {type(m).__name__ for m in model.modules() if isinstance(m, NO_RULE)}
 
 
-def average_max_pools(model: nn.Module) -> None:
-    """Captum's rule for max-pools does not add up beside other activations; see the last test."""
+def replace_max_pools(model: nn.Module) -> None:
+    """Replace max-pools by average pools.
+
+    With Captum's rule for max-pools, the contributions do not sum to the difference. See
+    `test_captums_rule_for_max_pools_is_incomplete`.
+    """
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.MaxPool2d):
                 geometry = (child.kernel_size, child.stride, child.padding, child.ceil_mode)
                 setattr(parent, name, nn.AvgPool2d(*geometry))
-            elif isinstance(child, nn.ConstantPad2d):  # with minus infinity, before a max-pool
+            elif isinstance(child, nn.ConstantPad2d):  # pads with -inf before a max-pool
                 child.value = 0.0
 
 
 @pytest.fixture
-def twin(model: cnnarch.ImageClassifier) -> cnnarch.ImageClassifier:
-    """The network in eval mode, for the test alone."""
+def copied(model: cnnarch.ImageClassifier) -> cnnarch.ImageClassifier:
+    """A copy of the network in eval mode that a test may change."""
     return copy.deepcopy(model)
 
 
 def deeplift(model: nn.Module, images: Tensor, baseline: Tensor) -> tuple[Tensor, Tensor]:
-    """What each pixel adds to the first logit, and how far that is from the baseline's."""
-    with warnings.catch_warnings():  # it says that it sets hooks
+    """Return the contribution of each pixel, and the first logit's difference to the baseline."""
+    with warnings.catch_warnings():  # DeepLift warns that it sets hooks
         warnings.simplefilter("ignore")
-        shares = DeepLift(model).attribute(images, baseline, 0)
-    return shares.detach(), (model(images) - model(baseline))[:, 0].detach().sum()
+        contributions = DeepLift(model).attribute(images, baseline, 0)
+    return contributions.detach(), (model(images) - model(baseline))[:, 0].detach().sum()
 
 
-def is_whole(shares: Tensor, difference: Tensor) -> bool:
-    return bool((shares.sum() - difference).abs() < 1e-6 * shares.abs().sum())
+def is_complete(contributions: Tensor, difference: Tensor) -> bool:
+    return bool((contributions.sum() - difference).abs() < 1e-6 * contributions.abs().sum())
 
 
-def test_deeplift_runs(twin: cnnarch.ImageClassifier) -> None:
-    images = example_images(twin, 1)
-    shares, _ = deeplift(twin, images, torch.zeros_like(images))
-    assert shares.shape == images.shape
-    assert shares.isfinite().all()
-    assert shares.any()
+def test_deeplift_runs(copied: cnnarch.ImageClassifier) -> None:
+    images = example_images(copied, 1)
+    contributions, _ = deeplift(copied, images, torch.zeros_like(images))
+    assert contributions.shape == images.shape
+    assert contributions.isfinite().all()
+    assert contributions.any()
 
 
-def test_deeplift_explains_the_whole_difference_where_it_has_rules(
-    twin: cnnarch.ImageClassifier,
+def test_deeplift_contributions_sum_to_the_difference_of_the_logits(
+    copied: cnnarch.ImageClassifier,
 ) -> None:
-    """In float64, as deep networks add up the rounding of single precision."""
-    average_max_pools(twin.double())
-    calibrate(twin, example_images(twin, 8).double())  # averages are smaller than maxima
-    images = example_images(twin, 1).double()
-    found = deeplift(twin, images, torch.randn_like(images))
-    assert without_a_rule(twin) or is_whole(*found)
+    """The test uses float64 because float32 rounding adds up in deep networks."""
+    replace_max_pools(copied.double())
+    calibrate(copied, example_images(copied, 8).double())  # averages are smaller than maxima
+    images = example_images(copied, 1).double()
+    found = deeplift(copied, images, torch.randn_like(images))
+    assert without_a_rule(copied) or is_complete(*found)
 
 
 @pytest.mark.parametrize(
@@ -95,28 +102,28 @@ def test_deeplift_explains_the_whole_difference_where_it_has_rules(
         ("mixer_s32", {"GELU", "LayerNorm", "LayerNorm2d"}),
     ],
 )
-def test_deeplift_has_rules_for_all_layers_but_these(name: str, expected: set[str]) -> None:
+def test_deeplift_has_no_rule_for_these_layers(name: str, expected: set[str]) -> None:
     with torch.device("meta"):
         assert without_a_rule(cnnarch.get_model(name)) == expected
 
 
-@pytest.mark.parametrize(("pool", "whole"), [(nn.AvgPool2d(2), True), (nn.MaxPool2d(2), False)])
-def test_captums_rule_for_max_pools_does_not_add_up(pool: nn.Module, whole: bool) -> None:
-    """Without any layer of ours. With a Captum that passes, the networks keep their max-pools."""
+@pytest.mark.parametrize(("pool", "complete"), [(nn.AvgPool2d(2), True), (nn.MaxPool2d(2), False)])
+def test_captums_rule_for_max_pools_is_incomplete(pool: nn.Module, complete: bool) -> None:
+    """This model uses no layer of cnnarch. If it fails, remove `replace_max_pools`."""
     model = nn.Sequential(nn.Conv2d(3, 4, 3), pool, nn.ReLU(), nn.Flatten(), nn.Linear(196, 2))
     images, baseline = torch.randn(2, 1, 3, 16, 16, dtype=torch.float64)
-    assert is_whole(*deeplift(model.double(), images, baseline)) is whole
+    assert is_complete(*deeplift(model.double(), images, baseline)) is complete
 
 
-def test_facts_of_a_network_run_no_hook_and_no_replaced_forward() -> None:
+def test_feature_info_calls_no_hook_and_no_replaced_forward() -> None:
     model, called = cnnarch.resnet20_cifar(), list[str]()
     model.stages[-1].register_forward_hook(lambda *_: called.append("hook"))
     norm = model.stem.norm
-    plain = norm.forward
+    original = norm.forward
 
     def replaced(x: Tensor) -> Tensor:
         called.append("forward")
-        return plain(x)
+        return original(x)
 
     norm.forward = replaced  # type: ignore[method-assign]
     assert model.feature_info[-1] == ("8x8", 64, 4)

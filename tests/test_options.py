@@ -1,4 +1,4 @@
-"""Options: what a network says of how it was built, and what follows its layers."""
+"""Options record how a network was built; two of them follow its layers."""
 
 import copy
 import inspect
@@ -24,7 +24,7 @@ def on_meta(name: str, **options: Any) -> cnnarch.ImageClassifier:
 
 
 def test_every_class_of_networks_has_a_small_form() -> None:
-    """Else the contract would be tested on none of its networks."""
+    """Without one, the contract tests would skip all networks of that class."""
     with torch.device("meta"):
         classes = {type(build()) for build in small_forms().values()}
     assert classes == {build.__annotations__["return"] for build in BUILDERS.values()}
@@ -40,7 +40,7 @@ def test_every_builder_records_every_option_with_its_effective_value(name: str) 
     assert model.options.items() >= defaults.items()
 
 
-def test_given_options_are_recorded_beside_the_defaults() -> None:
+def test_given_options_are_recorded_together_with_the_defaults() -> None:
     assert on_meta("resnet50").options == {
         "num_classes": 1000,
         "in_channels": 3,
@@ -60,11 +60,11 @@ def test_given_options_are_recorded_beside_the_defaults() -> None:
         ("efficientnet_b0", "dropout", 0.2),
         ("efficientnet_b7", "dropout", 0.5),
         ("se_resnet50", "stride_in_1x1", True),
-        ("se_resnet18", "stride_in_1x1", False),  # its blocks have no 1x1 to stride in
+        ("se_resnet18", "stride_in_1x1", False),  # its blocks have no 1x1 convolution
         ("se_resnext50_32x4d", "stride_in_1x1", False),
     ],
 )
-def test_a_default_of_none_is_recorded_as_what_it_stands_for(
+def test_a_default_of_none_is_recorded_as_its_effective_value(
     name: str, option: str, value: object
 ) -> None:
     assert on_meta(name).options[option] == value
@@ -72,27 +72,27 @@ def test_a_default_of_none_is_recorded_as_what_it_stands_for(
     assert on_meta(name, **{option: value}).options[option] == value
 
 
-def test_a_class_records_its_options_and_names_no_builder() -> None:
+def test_a_class_records_its_options_and_no_builder() -> None:
     model = cnnarch.ResNet(Residual, DEPTHS, small_images=True)
     assert model.builder is None
     assert model.options["small_images"] is True
     assert model.options["stride_in_1x1"] is False
 
 
-class Own(cnnarch.ResNet):
-    """A user's class with options of its own, which sets some of its base's."""
+class UserNetwork(cnnarch.ResNet):
+    """A user's class that adds options and sets some options of its base class."""
 
     def __init__(self, width: int = 2, *, deep: bool = False, dropout: float = 0.1) -> None:
         depths = (2, 2, 2, 2) if deep else DEPTHS
         super().__init__(Residual, depths, num_classes=width, small_images=True, dropout=dropout)
 
 
-class Same(cnnarch.ResNet):
-    """A user's class that takes what its base takes."""
+class UnchangedNetwork(cnnarch.ResNet):
+    """A user's class with the same arguments as its base class."""
 
 
 def test_a_subclass_records_its_own_options_and_those_it_passes_on() -> None:
-    options = Own().options
+    options = UserNetwork().options
     assert options.pop("deep") is False
     assert options == {
         "num_classes": 2,
@@ -101,24 +101,24 @@ def test_a_subclass_records_its_own_options_and_those_it_passes_on() -> None:
         "small_images": True,
         "stride_in_1x1": False,
     }
-    same = Same(Residual, DEPTHS, dropout=0.5)
-    assert same.options == cnnarch.ResNet(Residual, DEPTHS, dropout=0.5).options
+    unchanged = UnchangedNetwork(Residual, DEPTHS, dropout=0.5)
+    assert unchanged.options == cnnarch.ResNet(Residual, DEPTHS, dropout=0.5).options
 
 
-def test_signatures_stay_those_of_the_classes() -> None:
-    assert list(inspect.signature(Same).parameters) == list(
+def test_signatures_are_unchanged() -> None:
+    assert list(inspect.signature(UnchangedNetwork).parameters) == list(
         inspect.signature(cnnarch.ResNet).parameters
     )
     assert "padding" in inspect.signature(EfficientNetLite).parameters
 
 
-@pytest.mark.parametrize("twin_of", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_copies_keep_their_options_to_themselves(twin_of: Any) -> None:
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_do_not_share_options(copy_of: Any) -> None:
     model = cnnarch.lenet5(activation="relu")
-    twin = twin_of(model)
-    assert (twin.builder, twin.options) == ("lenet5", model.options)
-    twin.reset_classifier(3)
-    assert (twin.options["num_classes"], model.options["num_classes"]) == (3, 10)
+    copied = copy_of(model)
+    assert (copied.builder, copied.options) == ("lenet5", model.options)
+    copied.reset_classifier(3)
+    assert (copied.options["num_classes"], model.options["num_classes"]) == (3, 10)
 
 
 def test_the_number_of_classes_follows_the_classifier() -> None:
@@ -134,7 +134,7 @@ def test_the_number_of_classes_follows_the_classifier() -> None:
 
 
 @pytest.mark.parametrize("name", ["lenet5_1998", "nin_cifar", "vgg11", "mixer_s32"])
-def test_every_kind_of_classifier_says_its_width(name: str) -> None:
+def test_every_kind_of_classifier_has_a_width(name: str) -> None:
     model = on_meta(name, num_classes=6)
     assert model.num_classes == 6
     assert on_meta(name, num_classes=0).num_classes == 0
@@ -147,7 +147,7 @@ def test_the_number_of_channels_follows_the_first_convolution() -> None:
     assert model.eval()(torch.zeros(1, 1, 64, 64)).shape == (1, 2)
 
 
-def test_changing_the_dictionary_changes_no_network() -> None:
+def test_changing_the_returned_dictionary_does_not_change_the_network() -> None:
     model = cnnarch.lenet5()
     model.options["activation"] = "relu"
     assert model.options["activation"] == "tanh"

@@ -1,24 +1,22 @@
-"""The parts of the package: what may import what, what is public, how large a file may be."""
+"""Structure of the package: allowed imports, public names, file sizes, wording."""
 
 import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
 
 import pytest
 
 import cnnarch
+from docs.imports import FILES, IMPORTS, MODULES, ROOT, Import, imports_of, module_of, part_of
 
-ROOT = Path(cnnarch.__file__).parent
-FILES = sorted(ROOT.rglob("*.py"))
-
-# A part may import the parts named here, and itself.
+# The other parts that each part may import.
 ALLOWED = {
     "facts": set(),
     "_version": set(),
@@ -31,7 +29,7 @@ ALLOWED = {
     "registry": {"facts", "contract", "weights"},
     "analysis": {"facts", "contract"},
     "testing": {"analysis", "contract"},
-    "dilation": {"blocks", "contract"},
+    "dilation": {"analysis", "blocks", "contract"},
     "backbones": {"contract", "dilation", "registry"},
     "finetuning": {"blocks", "contract", "registry"},
     "embedding": {"blocks", "contract", "images", "preprocessing", "registry"},
@@ -45,79 +43,24 @@ ALLOWED = {
         *("registry", "viz", "weights"),
     },
 }
-# A call, not a module: the network asks for its weights only when weights are wanted.
+# Imports inside functions: networks import `weights` only when they load or save weights.
 DEFERRED = {("contract", "weights")}
 
 
-def part_of(path: Path) -> str:
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+ENTRY_POINTS = ("cnnarch", "__main__", "cli")
+"""Parts that may import every part."""
 
 
-class Import(NamedTuple):
-    """That a file needs another: by its dotted name, and whether only inside of a function."""
-
-    module: str
-    deferred: bool
-
-
-def module_of(path: Path) -> str:
-    """Dotted name of a file; a package's is that of its `__init__`."""
-    parts = path.relative_to(ROOT.parent).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-MODULES = {module_of(path): path for path in FILES}
-
-
-def imports_of(text: str) -> set[Import]:
-    """The modules of cnnarch that a file imports anywhere, but for `if TYPE_CHECKING:`.
-
-    `from package import file` imports the file; from cnnarch itself it imports both.
-    """
-    found = set()
-
-    def visit(node: ast.AST, deferred: bool) -> None:
-        names: list[str] = []
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
-            for child in node.orelse:
-                visit(child, deferred)
-            return
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert not node.level, "imports in the package are absolute"
-            inside = [f"{node.module}.{alias.name}" for alias in node.names]
-            names = [name if name in MODULES else str(node.module) for name in inside]
-            names += ["cnnarch"] if node.module == "cnnarch" else []
-        found.update(Import(name, deferred) for name in names if name in MODULES)
-        functions = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
-        for child in ast.iter_child_nodes(node):
-            visit(child, deferred or isinstance(node, functions))
-
-    visit(ast.parse(text), False)
-    return found
-
-
-IMPORTS = {module: imports_of(path.read_text()) for module, path in MODULES.items()}
-
-
-def imported_parts(path: Path) -> set[tuple[str, bool]]:
-    """Rooms that a file imports, and whether it does so only inside functions."""
-    found = IMPORTS[module_of(path)]
-    return {(m.split(".")[1], deferred) for m, deferred in found if m != "cnnarch"}
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_go_one_way(path: Path) -> None:
-    part = part_of(path)
-    if part in ("__init__", "__main__", "cli"):  # the front doors see every part
-        return
-    for other, deferred in imported_parts(path):
+@pytest.mark.parametrize("module", [m for m in MODULES if part_of(m) not in ENTRY_POINTS])
+def test_imports_go_one_way(module: str) -> None:
+    part = part_of(module)
+    for imported, deferred in IMPORTS[module]:
+        other = part_of(imported)
         allowed = other == part or other in ALLOWED[part]
         assert allowed or (deferred and (part, other) in DEFERRED), f"{part} imports {other}"
 
 
-def test_no_file_imports_itself_by_way_of_others() -> None:
+def test_imports_have_no_cycle() -> None:
     graph = {module: {m for m, _ in found} for module, found in IMPORTS.items()}
     try:
         tuple(TopologicalSorter(graph).static_order())
@@ -125,20 +68,18 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
         pytest.fail(" is imported by ".join(error.args[1]))
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_a_file_does_not_import_the_package_that_it_is_in(module: str) -> None:
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "cnnarch.cli"])
+def test_a_file_does_not_import_its_own_package(module: str) -> None:
     package = module.rpartition(".")[0]
-    if module != "cnnarch.cli":
-        assert package not in {m for m, _ in IMPORTS[module]}
+    assert package not in {m for m, _ in IMPORTS[module]}
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_only_the_command_line_imports_the_whole_package(module: str) -> None:
-    if "cnnarch" in {m for m, _ in IMPORTS[module]}:
-        assert module.startswith(("cnnarch.cli", "cnnarch.__main__"))
+def test_only_the_command_line_imports_the_whole_package() -> None:
+    importing = {name for name, found in IMPORTS.items() if "cnnarch" in {m for m, _ in found}}
+    assert all(name.startswith(("cnnarch.cli", "cnnarch.__main__")) for name in importing)
 
 
-def test_networks_ask_for_weights_in_two_places() -> None:
+def test_the_contract_imports_weights_in_two_places() -> None:
     upwards = {
         (module, imported, deferred)
         for module, found in IMPORTS.items()
@@ -151,7 +92,7 @@ def test_networks_ask_for_weights_in_two_places() -> None:
     }
 
 
-def test_imports_are_found_wherever_they_are() -> None:
+def test_imports_of_finds_nested_imports() -> None:
     text = """
 import cnnarch
 import cnnarch.viz as viz
@@ -179,9 +120,8 @@ class Network:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_and_functions_stay_short(path: Path) -> None:
-    part = part_of(path)
-    text = path.read_text()
-    if part == "models":  # builders are as many as the family has networks
+    part, text = part_of(module_of(path)), path.read_text()
+    if part == "models":  # the number of builders depends on the family
         text = text.partition("\n@builder\n")[0]
     limit = {"blocks": 150, "models": 200, "contract": 200}.get(part, 400)
     assert len(text.splitlines()) <= limit
@@ -201,18 +141,18 @@ def modules() -> list[ModuleType]:
     ]
 
 
-def test_what_is_public_exists_is_documented_and_typed() -> None:
+def test_public_names_exist_and_are_documented_and_typed() -> None:
     for module in modules():
         for name in getattr(module, "__all__", ()):
-            thing = getattr(module, name)
-            if inspect.isfunction(thing) or inspect.isclass(thing):
-                assert inspect.getdoc(thing), f"{module.__name__}.{name} has no docstring"
-            if inspect.isfunction(thing):
-                hints = inspect.signature(thing)
+            value = getattr(module, name)
+            if inspect.isfunction(value) or inspect.isclass(value):
+                assert inspect.getdoc(value), f"{module.__name__}.{name} has no docstring"
+            if inspect.isfunction(value):
+                hints = inspect.signature(value)
                 assert hints.return_annotation is not inspect.Signature.empty, name
 
 
-def test_the_package_exports_what_the_parts_call_public() -> None:
+def test_the_package_exports_its_public_names() -> None:
     assert len(cnnarch.__all__) == len(set(cnnarch.__all__))
     for name in cnnarch.__all__:
         assert getattr(cnnarch, name) is not None
@@ -220,7 +160,7 @@ def test_the_package_exports_what_the_parts_call_public() -> None:
     assert set(cnnarch.__all__) <= set(dir(cnnarch))
 
 
-def test_importing_the_package_imports_torch_alone() -> None:
+def test_importing_the_package_imports_no_optional_library() -> None:
     heavy = ["torchvision", "huggingface_hub", "safetensors", "matplotlib", "lightning", "PIL"]
     code = f"import sys, cnnarch; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -228,7 +168,7 @@ def test_importing_the_package_imports_torch_alone() -> None:
     assert out.stderr == ""
 
 
-def test_works_where_torchvision_cannot_be_imported() -> None:
+def test_the_package_works_without_torchvision() -> None:
     code = (
         "import sys; sys.modules['torchvision'] = None\n"
         "import cnnarch, torch\n"
@@ -259,14 +199,62 @@ def test_a_star_import_works_without_any_extra() -> None:
     ("name", "nearest"),
     [("resnet5O", "resnet50"), ("resnt", "resnet18"), ("cnn", "convnet"), ("mixr", "mixer_s16")],
 )
-def test_an_unknown_model_names_the_nearest(name: str, nearest: str) -> None:
-    """For an alias of a family, its usual network."""
+def test_an_unknown_model_raises_with_the_nearest_name(name: str, nearest: str) -> None:
+    """The nearest name of a family alias is the family's default network."""
     with pytest.raises(ValueError, match=f"no network '{name}'; did you mean '{nearest}'"):
         cnnarch.get_model(name)
 
 
-def test_the_package_speaks_of_the_project_alone() -> None:
+def test_the_package_has_no_paths_of_the_development_machine() -> None:
     for path in FILES:
         text = path.read_text()
         for word in ("/work/", "../shared", "sandbox"):
-            assert word not in text, f"{path.name} mentions {word}"
+            assert word not in text, f"{path.name} contains {word}"
+
+
+def test_class_names_are_unique() -> None:
+    places: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(module)
+    repeated = {name: modules for name, modules in places.items() if len(modules) > 1}
+    assert not repeated
+
+
+UNCLEAR_PHRASES = (
+    "How ill a layout",
+    "Mistakes are told in one line",
+    "Of each paper there is its own recipe",
+    "What it says of",
+    "a folder a class",
+    "cannot be had",
+    "for who looks on",
+    "freeze what shall stay",
+    "likeliest",
+    "on after a kill",
+    "shall",
+    "takes for which",
+    "the rooms",
+    "where nobody can tell",
+    "whoever",
+)
+"""Unidiomatic or outdated phrases that earlier texts used."""
+REPOSITORY = ROOT.parent
+TEXTS = sorted(
+    path
+    for folder in ("cnnarch", "docs", "tests", "benchmarks")
+    for pattern in ("*.py", "*.md", "*.toml")
+    for path in (REPOSITORY / folder).rglob(pattern)
+    if not {"_build", "_generated"} & set(path.parts) and path != Path(__file__)
+)
+
+
+def test_texts_use_no_unclear_phrase() -> None:
+    words = "|".join(re.escape(phrase) for phrase in UNCLEAR_PHRASES)
+    found = [
+        f"{path.relative_to(REPOSITORY)}: {match[0]}"
+        for path in (REPOSITORY / "README.md", *TEXTS)
+        for match in re.finditer(rf"\b({words})\b", " ".join(path.read_text().split()), re.I)
+    ]
+    assert not found

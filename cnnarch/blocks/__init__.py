@@ -1,4 +1,4 @@
-"""Building blocks, each usable alone: one idea a file, torch only."""
+"""Building blocks: one idea per file. Each block works on its own and needs only torch."""
 
 from cnnarch.blocks.checkpointing import *
 from cnnarch.blocks.conv import *

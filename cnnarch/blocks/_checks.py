@@ -1,4 +1,4 @@
-"""Checks of what users pass: each error says what came and what is allowed."""
+"""Argument checks. Each error message states the received value and the allowed values."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ __all__ = [
 
 
 def check_choice(name: str, value: object, allowed: Iterable[object]) -> None:
-    """Raise ValueError unless `value` is one of those allowed."""
+    """Raise ValueError unless `value` is one of `allowed`."""
     allowed = list(allowed)
     if value not in allowed:
         listed = ", ".join(map(repr, allowed))
@@ -22,19 +22,19 @@ def check_choice(name: str, value: object, allowed: Iterable[object]) -> None:
 
 
 def check_integer(name: str, value: object, minimum: int) -> None:
-    """Raise ValueError unless `value` is an integer of at least `minimum`."""
+    """Raise ValueError unless `value` is an integer >= `minimum`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < minimum:
         raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
 
 
 def check_length(name: str, value: object, length: int) -> None:
-    """Raise ValueError unless `value` is a sequence of `length` entries."""
+    """Raise ValueError unless `value` is a sequence with `length` entries."""
     if not isinstance(value, Sequence) or len(value) != length:
         raise ValueError(f"{name} must have {length} entries, got {value!r}")
 
 
 def check_positive(name: str, value: object) -> None:
-    """Raise ValueError unless `value` is a finite number above 0."""
+    """Raise ValueError unless `value` is a finite number greater than 0."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
         raise ValueError(f"{name} must be a number above 0, got {value!r}")
 

@@ -1,12 +1,11 @@
-"""Gradient checkpointing: keep a block's input and compute the rest again in backward.
+"""Gradient checkpointing: keep only a block's input and recompute the rest in the backward pass.
 
-Reference: Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174.
+Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174.
 """
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from contextlib import contextmanager, nullcontext
 from typing import Self
 
 import torch
@@ -18,36 +17,44 @@ __all__ = ["Stage", "checkpointed"]
 
 
 def checkpointed(module: nn.Module, forward: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """Call `forward(*inputs)`, a computation of `module`, without keeping its activations.
+    """Call `forward(*inputs)` without storing its activations for the backward pass.
 
-    Gradients, random draws and BatchNorm statistics are those of a plain call.
+    Gradients, random numbers and BatchNorm statistics match those of a direct call.
+
+    Args:
+        module: the module that `forward` belongs to; its BatchNorm layers are updated only once.
+        forward: the function to call, usually `module` itself.
+        *inputs: arguments of `forward`.
     """
-    contexts = partial(_contexts, module)
-    result = checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts)
-    assert isinstance(result, Tensor)
+    result: Tensor = checkpoint(
+        forward,
+        *inputs,
+        use_reentrant=False,
+        context_fn=lambda: (nullcontext(), _running_statistics_frozen(module)),
+    )
     return result
 
 
-def is_worthwhile(enabled: bool) -> bool:
-    """Whether to checkpoint here: asked for, gradients wanted, and not under a compiler.
+def should_checkpoint(enabled: bool) -> bool:
+    """Return whether to checkpoint: if enabled, gradients are on, and no compiler is running.
 
-    Compilers decide for themselves what to keep and what to compute again.
+    Compilers make their own choice between storing and recomputing.
     """
     return enabled and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 class Stage(nn.Sequential):
-    """Blocks one after another, each checkpointed when `grad_checkpointing` is set.
+    """A sequence of blocks, each checkpointed if `grad_checkpointing` is set.
 
-    A block that has a `grad_checkpointing` of its own decides for itself.
+    Blocks with their own `grad_checkpointing` attribute, such as `Dense`, are called directly.
 
     Args:
-        *blocks: called "0", "1", ... whatever is before them, so that a checkpoint fits a
-            network whose stage begins without a pool.
-        **opening: modules that run before the blocks, by name: `pool=nn.MaxPool2d(3, 2)`.
+        *blocks: the blocks, named "0", "1", ... regardless of the opening modules. The names in a
+            checkpoint are therefore the same with and without an opening pool.
+        **opening: named modules that run before the blocks, such as `pool=nn.MaxPool2d(3, 2)`.
 
     Shape:
-        (N, C, H, W) -> (N, C', H / s, W / s), as its blocks say.
+        (N, C, H, W) -> (N, C', H / s, W / s), where C' and s depend on the blocks
     """
 
     grad_checkpointing = False
@@ -60,16 +67,16 @@ class Stage(nn.Sequential):
             self.append(block)
 
     def append(self, module: nn.Module) -> Self:
-        """Add a block after the last."""
+        """Append a block."""
         number = sum(name.isdigit() for name in self._modules)
         self.add_module(str(number), module)
         return self
 
     def forward(self, x: Tensor, maps: list[Tensor] | None = None) -> Tensor:
-        """Run the blocks in order; the output of each is appended to `maps`, if given."""
-        save_memory = is_worthwhile(self.grad_checkpointing)
+        """Run the modules in order and append each output to `maps`, if given."""
+        save_memory = should_checkpoint(self.grad_checkpointing)
         for block in self:
-            overwrites = getattr(block, "inplace", False)  # its input is gone: never run it again
+            overwrites = getattr(block, "inplace", False)  # its input is lost: do not recompute it
             if save_memory and not overwrites and not hasattr(block, "grad_checkpointing"):
                 x = checkpointed(block, block, x)
             else:
@@ -79,19 +86,12 @@ class Stage(nn.Sequential):
         return x
 
 
-def _contexts(
-    module: nn.Module,
-) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Contexts of the forward pass and of its second run in the backward pass."""
-    return nullcontext(), _statistics_kept(module)
-
-
 @contextmanager
-def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """The second run must not move running statistics again: momentum 0 leaves them as they are.
+def _running_statistics_frozen(module: nn.Module) -> Iterator[None]:
+    """Keep BatchNorm's running statistics and batch counters unchanged during recomputation.
 
-    The counter of batches is put back. (Switching the tracking off instead would save other
-    tensors than the first run did, which checkpointing refuses.)
+    Momentum 0 leaves the statistics unchanged. Turning off `track_running_stats` would save
+    different tensors than the forward pass did, which `torch.utils.checkpoint` rejects.
     """
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
     before = [(n.momentum, copy.deepcopy(n.num_batches_tracked)) for n in norms]

@@ -1,4 +1,4 @@
-"""Compound scaling: one table of MBConv stages, made wider and deeper by a variant's factors.
+"""Compound scaling: scale the width and depth of one table of MBConv stages.
 
 Source: Tan and Le, "EfficientNet", arXiv 1905.11946, sec. 3 and Table 1.
 """
@@ -11,25 +11,20 @@ from cnnarch.blocks._checks import check_positive
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.mbconv import MBConv, round_channels
 
-__all__ = ["Row", "Scaling", "mbconv_stages", "scaled_rows"]
+__all__ = ["MBConvRow", "Scaling", "mbconv_stages", "scale_rows"]
 
 
 class Scaling(NamedTuple):
-    """How a variant scales the baseline, and its dropout: columns of the authors' table."""
+    """A row of the authors' table: the scaling factors, resolution and dropout of a variant."""
 
     width: float
     depth: float
     resolution: int
     dropout: float
 
-    @property
-    def input_size(self) -> tuple[int, int, int]:
-        """`(C, H, W)` of the variant's images."""
-        return (3, self.resolution, self.resolution)
 
-
-class Row(NamedTuple):
-    """A row of Table 1: MBConv`expansion`, k`kernel_size`; the stride is its first layer's."""
+class MBConvRow(NamedTuple):
+    """A row of Table 1: MBConv`expansion`, k`kernel_size`; only the first layer has the stride."""
 
     expansion: int
     kernel_size: int
@@ -38,18 +33,18 @@ class Row(NamedTuple):
     layers: int
 
 
-def scaled_rows(
-    table: Mapping[str, Row], scaling: Scaling, *, fixed_depth: tuple[str, ...] = ()
-) -> dict[str, Row]:
-    """`table` with its channels times the width, and its layers times the depth rounded up.
+def scale_rows(
+    table: Mapping[str, MBConvRow], scaling: Scaling, *, fixed_depth: tuple[str, ...] = ()
+) -> dict[str, MBConvRow]:
+    """Return `table` with channels multiplied by the width, and layers by the depth, rounded up.
 
     Args:
         table: rows by name.
-        scaling: the factors.
-        fixed_depth: names of rows that keep their layers.
+        scaling: the scaling factors.
+        fixed_depth: names of rows whose number of layers is not scaled.
 
     Raises:
-        ValueError: a factor that is not above 0.
+        ValueError: a factor is not greater than 0.
     """
     check_positive("width", scaling.width)
     check_positive("depth", scaling.depth)
@@ -63,11 +58,11 @@ def scaled_rows(
 
 
 def mbconv_stages(
-    in_channels: int, rows: Mapping[str, Row], block: Callable[..., MBConv], drop_path: float
+    in_channels: int, rows: Mapping[str, MBConvRow], block: Callable[..., MBConv], drop_path: float
 ) -> list[Stage]:
-    """A stage for each row; of n blocks in all, block i drops its branch at i / n of `drop_path`.
+    """Return one stage per row; block i of n in total has a drop rate of `drop_path` * i / n.
 
-    That is the authors' ramp: the first block is never dropped, and none at the full rate.
+    This is the authors' schedule: the first block is never dropped, and no block has the full rate.
     """
     total = sum(row.layers for row in rows.values())
     ramp = iter([drop_path * i / total for i in range(total)])

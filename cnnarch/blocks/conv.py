@@ -1,4 +1,7 @@
-"""Convolution, normalisation, activation: the unit that most networks are built of."""
+"""Convolution, normalization, activation: the basic unit of most networks.
+
+Written here because `import cnnarch` must work without torchvision.
+"""
 
 from collections.abc import Callable
 from typing import Literal, get_args
@@ -11,32 +14,35 @@ from cnnarch.blocks.initialization import he_normal_
 
 __all__ = ["ConvNormAct", "Padding", "SamePad2d"]
 
+MakeNorm = Callable[[int], nn.Module]
+"""Creates a normalization layer from its number of channels."""
 Padding = Literal["symmetric", "same"]
+"""How to pad a convolution, as described for `ConvNormAct`."""
 
 
 class ConvNormAct(nn.Sequential):
-    r"""$y = \phi(\mathrm{BN}(W * x))$: children `conv`, `norm` and `act`.
+    r"""$y = \phi(\mathrm{BN}(W * x))$ with the children `conv`, `norm` and `act`.
 
-    The convolution has no bias where a norm follows, whose shift makes it redundant.
+    A convolution followed by a norm has no bias, because the norm's shift makes it redundant.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel_size: side of the square kernel, in pixels.
-        stride: step of the kernel, in pixels.
-        groups: number of groups that channels are convolved in.
-        padding: "symmetric" pads (kernel_size - 1) // 2 pixels on every side; "same" pads as
-            TensorFlow does, so that the output is ceil(H / stride) with any odd pixel at the
-            right and bottom; a number pads that many pixels on every side.
-        bias: whether the convolution has a bias; None means only without a norm.
-        norm: makes the normalisation from its channels; None leaves it out.
-        act: makes the activation; None leaves it out.
+        stride: stride of the convolution, in pixels.
+        groups: number of groups of the convolution.
+        padding: "symmetric" pads (kernel_size - 1) // 2 pixels on each side. "same" pads as
+            TensorFlow does: the output has ceil(H / stride) rows, and an odd pixel is added at
+            the bottom and right. A number pads that many pixels on each side.
+        bias: whether the convolution has a bias; None means only if there is no norm.
+        norm: creates the normalization layer from its number of channels; None omits it.
+        act: creates the activation; None omits it.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)
 
     Raises:
-        ValueError: a count that is not a positive integer, or no such padding.
+        ValueError: a count is not a positive integer, or `padding` is unknown.
     """
 
     def __init__(
@@ -49,7 +55,7 @@ class ConvNormAct(nn.Sequential):
         groups: int = 1,
         padding: Padding | int = "symmetric",
         bias: bool | None = None,
-        norm: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
+        norm: MakeNorm | None = nn.BatchNorm2d,
         act: Callable[[], nn.Module] | None = nn.ReLU,
     ) -> None:
         check_integer("in_channels", in_channels, 1)
@@ -58,7 +64,7 @@ class ConvNormAct(nn.Sequential):
             check_choice("padding", padding, get_args(Padding))
         super().__init__()
         pixels = (kernel_size - 1) // 2 if isinstance(padding, str) else padding
-        # At stride 1 the two ways to pad an odd kernel are one.
+        # For an odd kernel with stride 1, "same" and "symmetric" padding are identical.
         if padding == "same" and (stride > 1 or kernel_size % 2 == 0):
             self.pad = SamePad2d(kernel_size, stride)
             pixels = 0
@@ -78,11 +84,17 @@ class ConvNormAct(nn.Sequential):
             self.act = act()
 
 
-class SamePad2d(nn.Module):
-    """Zero padding that makes a strided convolution give ceil(H / stride) rows.
+def conv_7x7(in_channels: int, channels: int, small_images: bool) -> ConvNormAct:
+    """Return the usual stem: 7x7 with stride 2, or 3x3 with stride 1 for small images."""
+    kernel_size, stride = (3, 1) if small_images else (7, 2)
+    return ConvNormAct(in_channels, channels, kernel_size, stride)
 
-    TensorFlow's "SAME": an odd pixel goes to the right and to the bottom, so a checkpoint
-    trained with it needs it. Source: TensorFlow's `tf.nn.convolution`.
+
+class SamePad2d(nn.Module):
+    """Zero padding after which a strided convolution returns ceil(H / stride) rows.
+
+    This is TensorFlow's "SAME" padding, which adds an odd pixel at the right and at the bottom.
+    Checkpoints trained with it need it. Source: TensorFlow's `tf.nn.convolution`.
 
     Shape:
         (N, C, H, W) -> (N, C, H + p, W + q) with 0 <= p, q < kernel_size
@@ -98,19 +110,19 @@ class SamePad2d(nn.Module):
         return _pad_same(x, self.kernel_size, self.stride)
 
     def extra_repr(self) -> str:
-        """Kernel and stride of the convolution that follows."""
+        """Return kernel size and stride of the convolution that follows."""
         return f"kernel_size={self.kernel_size}, stride={self.stride}"
 
 
 def _pad_same(x: Tensor, kernel_size: int, stride: int) -> Tensor:
     sides: list[int] = []
-    for size in (x.shape[-1], x.shape[-2]):  # nn.functional.pad begins with the last dimension
-        if isinstance(size, Tensor):  # in torch.jit.trace; sym_max takes numbers
+    for size in (x.shape[-1], x.shape[-2]):  # nn.functional.pad starts at the last dimension
+        if isinstance(size, Tensor):  # in torch.jit.trace; sym_max accepts only numbers
             size = int(size)
         missing = (-(-size // stride) - 1) * stride + kernel_size - size
-        total = torch.sym_max(missing, 0)  # plain max() would fix a dynamic size
+        total = torch.sym_max(missing, 0)  # max() would make a dynamic size constant
         sides += [total // 2, total - total // 2]  # type: ignore[list-item] # may be symbolic
     return nn.functional.pad(x, sides)
 
 
-torch.fx.wrap("_pad_same")  # sizes are numbers here, which symbolic tracing must not look into
+torch.fx.wrap("_pad_same")  # a leaf of symbolic tracing, because it computes with the sizes

@@ -1,4 +1,4 @@
-"""Dense blocks: every layer reads the maps of all layers before it.
+"""Dense blocks: each layer reads the feature maps of all preceding layers.
 
 Source: Huang et al., "Densely Connected Convolutional Networks", arXiv 1608.06993, sec. 3.
 """
@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_integer, check_probability
-from cnnarch.blocks.checkpointing import checkpointed, is_worthwhile
+from cnnarch.blocks.checkpointing import checkpointed, should_checkpoint
 from cnnarch.blocks.initialization import he_normal_
 
 __all__ = ["Dense", "DenseLayer", "Transition"]
 
 
 class _NormActConv(nn.Sequential):
-    """BN, ReLU, convolution, dropout, in this order: the paper's unit."""
+    """The paper's unit: BN, ReLU, convolution, dropout."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, dropout: float
@@ -25,23 +25,22 @@ class _NormActConv(nn.Sequential):
         super().__init__()
         self.norm = nn.BatchNorm2d(in_channels)
         self.act = nn.ReLU()
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False
+        self.conv = he_normal_(
+            nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
         )
-        he_normal_(self.conv)
-        self.dropout = nn.Dropout(dropout)  # at rate 0 too: the layout must not depend on it
+        self.dropout = nn.Dropout(dropout)  # also at rate 0, so that the layout stays the same
 
 
 class DenseLayer(nn.Sequential):
-    r"""$H_\ell([x_0, x_1, \dots])$: what one layer adds to the maps before it (eq. 2).
+    r"""$H_\ell([x_0, x_1, \dots])$: the new maps that one layer computes (eq. 2).
 
-    Child `reduce` is BN, ReLU and a 1x1 convolution to `bottleneck` times the growth rate
-    (DenseNet-B), absent if `bottleneck` is None; `conv` is BN, ReLU and a 3x3 convolution.
+    `reduce` is BN, ReLU and a 1x1 convolution to `bottleneck` times the growth rate
+    (DenseNet-B); it is absent if `bottleneck` is None. `conv` is BN, ReLU and a 3x3 convolution.
 
     Args:
-        in_channels: channels of all maps before it together.
-        growth_rate: channels of its output, the paper's k.
-        bottleneck: width of the 1x1 convolution over the growth rate; None leaves it out.
+        in_channels: total channels of all preceding maps.
+        growth_rate: channels of the output, the paper's k.
+        bottleneck: width of the 1x1 convolution divided by the growth rate; None omits it.
         dropout: probability of zeroing a value after each convolution, in [0, 1).
 
     Shape:
@@ -61,7 +60,7 @@ class DenseLayer(nn.Sequential):
         self.conv = _NormActConv(in_channels, growth_rate, 3, dropout)
 
     def forward(self, *maps: Tensor) -> Tensor:
-        """Concatenate the maps and convolve."""
+        """Concatenate the maps and apply the convolutions."""
         x = torch.cat(maps, 1)
         for unit in self:
             x = unit(x)
@@ -69,25 +68,25 @@ class DenseLayer(nn.Sequential):
 
 
 class Dense(nn.ModuleList):
-    r"""Dense block: $x_\ell = H_\ell([x_0, \dots, x_{\ell-1}])$, all of them its output.
+    r"""Dense block: $x_\ell = H_\ell([x_0, \dots, x_{\ell-1}])$; returns all $x_\ell$ concatenated.
 
-    Its children are the `DenseLayer`s. With `grad_checkpointing` set each layer is computed
-    again in the backward pass, concatenation and all, so that training keeps only what the
-    layers add: memory that grows with the depth, not with its square.
+    The children are `DenseLayer` modules. If `grad_checkpointing` is set, the backward pass
+    recomputes each layer including its concatenation. Training then stores only the maps that
+    the layers add, so memory grows linearly with depth, not quadratically.
 
     Args:
         in_channels: channels of the input, x_0.
         num_layers: number of layers.
         growth_rate: channels that each layer adds, the paper's k.
-        bottleneck: width of each layer's 1x1 convolution over the growth rate; None leaves
-            them out.
+        bottleneck: width of each layer's 1x1 convolution divided by the growth rate; None omits
+            these convolutions.
         dropout: probability of zeroing a value after each convolution, in [0, 1).
 
     Shape:
         (N, in_channels, H, W) -> (N, in_channels + num_layers * growth_rate, H, W)
 
     Raises:
-        ValueError: a count that is not a positive integer, or `dropout` out of range.
+        ValueError: a count is not a positive integer, or `dropout` is out of range.
 
     >>> Dense(64, 6, 32)(torch.zeros(1, 64, 8, 8)).shape
     torch.Size([1, 256, 8, 8])
@@ -113,8 +112,8 @@ class Dense(nn.ModuleList):
         self.out_channels = in_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Let each layer read all maps before it, and concatenate them all."""
-        save_memory = is_worthwhile(self.grad_checkpointing)
+        """Run each layer on all preceding maps, then concatenate all maps."""
+        save_memory = should_checkpoint(self.grad_checkpointing)
         maps = [x]
         for layer in self:
             maps.append(checkpointed(layer, layer, *maps) if save_memory else layer(*maps))
@@ -122,12 +121,12 @@ class Dense(nn.ModuleList):
 
 
 class Transition(_NormActConv):
-    """Between dense blocks: BN, ReLU, 1x1 convolution and average pool of 2x2, stride 2.
+    """Transition between dense blocks: BN, ReLU, 1x1 convolution and 2x2 average pool.
 
     Args:
         in_channels: channels of the input.
-        out_channels: channels of the output; fewer than `in_channels` is the compression of
-            DenseNet-C.
+        out_channels: channels of the output. DenseNet-C compresses: it uses fewer than
+            `in_channels`.
         dropout: probability of zeroing a value after the convolution, in [0, 1).
 
     Shape:

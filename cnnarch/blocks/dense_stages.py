@@ -1,4 +1,4 @@
-"""What DenseNets share: stages of a dense block each, all but the first opened by a transition."""
+"""Stages of the DenseNets: one dense block each, with a transition before all but the first."""
 
 from torch import nn
 
@@ -19,24 +19,24 @@ def dense_stages(
     dropout: float,
     pool: nn.Module | None = None,
 ) -> tuple[list[Stage], int]:
-    """Make the stages, and say how many channels the last one gives.
+    """Return the stages and the number of output channels of the last one.
 
-    The last stage ends with the BN and ReLU that are before the classifier.
+    The last stage ends with the BN and ReLU that precede the classifier.
 
     Args:
-        channels: channels of the stem's map.
+        channels: output channels of the stem.
         depths: number of layers in each dense block.
         growth_rate: channels that each layer adds.
-        bottleneck: width of a layer's 1x1 convolution over the growth rate; None leaves it out.
-        compression: channels that a transition keeps of those it reads, in (0, 1].
+        bottleneck: width of a layer's 1x1 convolution divided by the growth rate; None omits it.
+        compression: fraction of its input channels that a transition keeps, in (0, 1].
         dropout: probability of zeroing a value after each convolution.
-        pool: opens the first stage, as the max-pool does in Table 1 of the paper.
+        pool: first module of the first stage, such as the max-pool in Table 1 of the paper.
 
     Raises:
-        ValueError: there is no dense block, or a number is out of range.
+        ValueError: `depths` is empty, or a number is out of range.
     """
     if not depths:
-        raise ValueError("depths must name one dense block at least, got none")
+        raise ValueError("depths must list at least one dense block, got none")
     check_positive("compression", compression)
     if compression > 1:
         raise ValueError(f"compression must be in (0, 1], got {compression!r}")

@@ -1,4 +1,4 @@
-"""Classifier heads: from the last feature map to the logits."""
+"""Classifier heads: they turn the last feature map into logits."""
 
 from collections.abc import Callable
 
@@ -10,22 +10,22 @@ __all__ = ["ClassifierHead"]
 
 
 class ClassifierHead(nn.Sequential):
-    """before -> pool -> flatten -> hidden -> dropout -> classifier; parts not needed are absent.
+    """before -> pool -> flatten -> hidden -> dropout -> classifier; unused parts are absent.
 
     Args:
-        num_features: width of what the classifier reads.
-        num_classes: width of the logits; 0 leaves dropout and classifier out.
-        before: a module on the map, such as EfficientNet's last 1x1 convolution.
-        pool: from the map to what is flattened; None means the global average.
-        hidden: a module on the flattened vector, such as VGG's first two linear layers.
+        num_features: width of the classifier's input.
+        num_classes: width of the logits; 0 omits dropout and classifier.
+        before: a module applied to the map, such as EfficientNet's last 1x1 convolution.
+        pool: reduces the map before it is flattened; None means global average pooling.
+        hidden: a module applied to the flattened vector, such as VGG's first two linear layers.
         dropout: probability of zeroing an input of the classifier, in [0, 1).
-        make_classifier: makes the last layer from its two widths.
+        make_classifier: creates the last layer from its input and output width.
 
     Shape:
         (N, C, H, W) -> (N, num_classes), or (N, num_features) if num_classes is 0
 
     Raises:
-        ValueError: num_classes or dropout out of range.
+        ValueError: num_classes or dropout is out of range.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class ClassifierHead(nn.Sequential):
 
     @property
     def num_classes(self) -> int:
-        """Width of the logits, that of the classifier's last layer; 0 where there is none.
+        """Width of the logits, read from the classifier's last layer; 0 without a classifier.
 
-        A classifier that does not say its width counts as the one that it takes the place of.
+        If a replaced classifier does not expose its width, the previous width is returned.
         """
         classifier = self._modules.get("classifier")
         if classifier is None or isinstance(classifier, nn.Identity):
@@ -68,7 +68,7 @@ class ClassifierHead(nn.Sequential):
         return self._num_classes
 
     def pre_logits(self, x: Tensor) -> Tensor:
-        """What the classifier reads, before dropout: (N, C, H, W) -> (N, num_features)."""
+        """Return the classifier's input before dropout: (N, C, H, W) -> (N, num_features)."""
         for name, module in self.named_children():
             if name == "dropout":
                 break
@@ -76,12 +76,12 @@ class ClassifierHead(nn.Sequential):
         return x
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Put a fresh classifier of `num_classes` in place; 0 takes it away."""
+        """Replace the classifier with a new one for `num_classes`; 0 removes it."""
         check_integer("num_classes", num_classes, 0)
         self._num_classes = num_classes
         for name in ("dropout", "classifier"):
             self._modules.pop(name, None)
         if num_classes:
-            # At rate 0 too: the names of the layers must not depend on the rate.
+            # Also at rate 0, so that layer names do not depend on the rate.
             self.dropout = nn.Dropout(self.dropout_rate)
             self.classifier = self.make_classifier(self.num_features, num_classes)

@@ -1,33 +1,28 @@
-"""Inception block: convolutions of several sizes side by side, and GoogLeNet's auxiliary head.
+"""Inception block, which has parallel convolutions of several sizes, and its auxiliary head.
 
 Source: Szegedy et al., "Going Deeper with Convolutions", arXiv 1409.4842, sec. 4 and 5.
 """
 
-import math
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
-from cnnarch.blocks.conv import ConvNormAct
+from cnnarch.blocks.conv import ConvNormAct, MakeNorm
 from cnnarch.blocks.head import ClassifierHead
-from cnnarch.blocks.initialization import normal_
+from cnnarch.blocks.initialization import he_fan_in_
 from cnnarch.blocks.pooling import AdaptiveAvgPool2d
 
 __all__ = ["AuxiliaryHead", "Branches", "Inception"]
 
-MakeNorm = Callable[[int], nn.Module]
-
 
 class Branches(nn.Module):
-    """y = [b_1(x); b_2(x); ...]: every child reads the input, channels are concatenated.
+    """y = [b_1(x); b_2(x); ...]: run all children on the input and concatenate their channels.
 
     Shape:
-        (N, C, H, W) -> (N, C_1 + C_2 + ..., H', W'), where all branches agree on H' and W'
+        (N, C, H, W) -> (N, C_1 + C_2 + ..., H', W'); all branches must return the same H' and W'
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Concatenate what the branches make of the input, in the order of registration."""
+        """Concatenate the outputs of the branches in registration order."""
         return torch.cat([branch(x) for branch in self.children()], dim=1)
 
 
@@ -39,26 +34,23 @@ def inception_conv(
     *,
     norm: MakeNorm | None = None,
 ) -> ConvNormAct:
-    """GoogLeNet's convolution, with ReLU.
+    """Return GoogLeNet's convolution with ReLU.
 
-    The paper does not say how weights are initialised. They are drawn from N(0, 2 / fan_in),
-    He's rule for the forward pass (arXiv 1502.01852, eq. 10): reductions have far fewer outputs
-    than inputs, and by his rule for the backward pass logits begin in the hundreds.
+    The paper does not specify the initialization. Weights are drawn from N(0, 2 / fan_in), He's
+    rule for the forward pass (arXiv 1502.01852, eq. 10). Reductions have far fewer outputs than
+    inputs, so with the rule for the backward pass the initial logits would be in the hundreds.
     """
     layer = ConvNormAct(in_channels, out_channels, kernel_size, stride, norm=norm)
-    _he_forward_(layer.conv)
+    he_fan_in_(layer.conv)
     return layer
-
-
-def _he_forward_(layer: nn.Conv2d | nn.Linear) -> None:
-    normal_(layer, math.sqrt(2 / layer.weight[0].numel()))
 
 
 class Inception(Branches):
     r"""$y = [W_1 x;\ W_3 R_3 x;\ W_5 R_5 x;\ W_p\,\mathrm{pool}(x)]$, ReLU after each convolution.
 
-    Fig. 2b of the paper. 1x1 convolutions (`reduce`) make the map thin before the costly 3x3 and
-    5x5 ones, and thin out the 3x3 max-pool of stride 1. Weights are drawn from N(0, 2 / fan_in).
+    This is Fig. 2b of the paper. 1x1 convolutions (`reduce`) reduce the channels before the
+    expensive 3x3 and 5x5 convolutions and after the 3x3 max-pool with stride 1. Weights are drawn
+    from N(0, 2 / fan_in).
 
     Args:
         in_channels: channels of the input.
@@ -66,15 +58,15 @@ class Inception(Branches):
         c3: filters of the reduction and of the 3x3 convolution ("#3x3 reduce", "#3x3").
         c5: filters of the reduction and of the 5x5 convolution ("#5x5 reduce", "#5x5").
         pool: filters of the 1x1 convolution after the pool ("pool proj").
-        norm: makes a normalisation after each convolution, from its channels; None, as in the
-            paper, gives the convolutions biases instead.
-        kernel_size5: side of the 5x5 kernel; torchvision's checkpoint has 3.
+        norm: creates a normalization layer after each convolution from its number of channels.
+            None uses biases instead, as in the paper.
+        kernel_size5: side of the 5x5 kernel; torchvision's checkpoint uses 3.
 
     Shape:
         (N, in_channels, H, W) -> (N, c1 + c3[1] + c5[1] + pool, H, W)
 
     Raises:
-        ValueError: a count that is not a positive integer.
+        ValueError: a count is not a positive integer.
 
     >>> Inception(192, 64, (96, 128), (16, 32), 32)(torch.zeros(1, 192, 28, 28)).shape
     torch.Size([1, 256, 28, 28])
@@ -106,24 +98,24 @@ class Inception(Branches):
 
 
 class AuxiliaryHead(ClassifierHead):
-    """Classifier on a map half-way, which sends gradients into the lower layers in training.
+    """Classifier on an intermediate map; it adds gradients to the lower layers in training.
 
-    5x5 average pool of stride 3, 1x1 convolution to 128 channels, a linear layer of 1024 units,
-    70 % dropout, classifier (sec. 5). The pool sees the map averaged to the paper's 14x14
-    first, which at 224 pixels changes nothing and makes any other size work.
+    5x5 average pool with stride 3, 1x1 convolution to 128 channels, linear layer with 1024 units,
+    70% dropout, classifier (sec. 5). The map is first averaged to the paper's 14x14. This has no
+    effect at 224 pixels and allows all other sizes.
 
     Args:
         in_channels: channels of the map.
-        num_classes: width of the logits; 0 returns what the classifier reads.
-        pool: another pool to 4x4; torchvision's networks average to 4x4 at once.
-        norm: makes a normalisation after the 1x1 convolution, from its channels.
+        num_classes: width of the logits; 0 returns the classifier's input.
+        pool: another pool to 4x4; torchvision's networks average to 4x4 directly.
+        norm: creates a normalization layer after the 1x1 convolution from its number of channels.
         dropout: probability of zeroing an input of the classifier, in [0, 1).
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes), or (N, 1024) if num_classes is 0
 
     Raises:
-        ValueError: in_channels, num_classes or dropout out of range.
+        ValueError: in_channels, num_classes or dropout is out of range.
 
     >>> AuxiliaryHead(512, 10)(torch.zeros(1, 512, 14, 14)).shape
     torch.Size([1, 10])
@@ -143,7 +135,5 @@ class AuxiliaryHead(ClassifierHead):
         to_4x4 = nn.Sequential()
         to_4x4.average = pool
         to_4x4.reduce = inception_conv(in_channels, 128, 1, norm=norm)
-        linear = nn.Linear(4 * 4 * 128, 1024)
-        _he_forward_(linear)
-        hidden = nn.Sequential(linear, nn.ReLU())
+        hidden = nn.Sequential(he_fan_in_(nn.Linear(4 * 4 * 128, 1024)), nn.ReLU())
         super().__init__(1024, num_classes, pool=to_4x4, hidden=hidden, dropout=dropout)

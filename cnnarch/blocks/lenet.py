@@ -1,4 +1,4 @@
-"""The layers of the first LeNet-5 that later networks replaced.
+"""Layers of the original LeNet-5 that later networks no longer use.
 
 Source: LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998, sec. II.B
 and appendix A.
@@ -14,11 +14,11 @@ from cnnarch.blocks._checks import check_integer
 
 __all__ = ["RBF", "PartialConv", "ScaledTanh", "Subsampling"]
 
-SEED = 1998  # of the random codes
+SEED = 1998  # for the random codes
 
 
 class ScaledTanh(nn.Module):
-    r"""The squashing function $f(a) = 1.7159 \tanh(\frac{2}{3} a)$, with $f(\pm 1) = \pm 1$.
+    r"""The activation function $f(a) = 1.7159 \tanh(\frac{2}{3} a)$, with $f(\pm 1) = \pm 1$.
 
     Shape:
         Any -> the same
@@ -29,12 +29,12 @@ class ScaledTanh(nn.Module):
         self.tanh = nn.Tanh()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Squash each value."""
+        """Apply the function to each value."""
         return 1.7159 * self.tanh(2 / 3 * x)
 
 
 class Subsampling(nn.Module):
-    """The sum of 2x2 pixels times a coefficient plus a bias, both trained, one pair a map.
+    """The sum of 2x2 pixels times a coefficient plus a bias, both trained, one pair per map.
 
     Args:
         channels: number of maps.
@@ -55,62 +55,62 @@ class Subsampling(nn.Module):
         fan_in_uniform_(4, self.weight, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Sum, scale and shift."""
+        """Sum, scale and shift each window."""
         return 4 * self.weight * self.pool(x) + self.bias
 
 
 class PartialConv(nn.Module):
-    """A convolution whose output maps each see some of the input maps.
+    """A convolution in which each output map reads only some of the input maps.
 
-    Output maps that see equally many, and follow each other, are one grouped convolution.
+    Consecutive output maps with the same number of inputs share one grouped convolution.
 
     Args:
         in_channels: channels of the input.
-        table: for each output map, the indices of the input maps it sees.
+        table: for each output map, the indices of the input maps that it reads.
         kernel_size: side of the square kernel, in pixels.
 
     Shape:
         (N, in_channels, H, W) -> (N, len(table), H - kernel_size + 1, W - kernel_size + 1)
 
     Raises:
-        ValueError: the table is empty or names a map that the input does not have.
+        ValueError: the table is empty or contains an index that is out of range.
     """
 
     def __init__(self, in_channels: int, table: Sequence[Sequence[int]], kernel_size: int) -> None:
         if not table or not all(table):
-            raise ValueError(f"table must name input maps for each output map, got {table}")
+            raise ValueError(f"table must list input maps for each output map, got {table}")
         for index in (i for row in table for i in row):
             if index not in range(in_channels):
-                raise ValueError(f"table must name maps 0 to {in_channels - 1}, got {index}")
+                raise ValueError(f"table indices must be 0 to {in_channels - 1}, got {index}")
         super().__init__()
         self.convs = nn.ModuleList()
-        self.seen: list[list[int]] = []  # by each convolution, in the order of its channels
+        self.inputs: list[list[int]] = []  # input maps of each convolution, in channel order
         for count, rows in groupby(table, key=len):
-            self.seen.append([i for row in rows for i in row])
-            maps = len(self.seen[-1]) // count
+            self.inputs.append([i for row in rows for i in row])
+            maps = len(self.inputs[-1]) // count
             conv = nn.Conv2d(maps * count, maps, kernel_size, groups=maps)
             fan_in_uniform_(count * kernel_size**2, *conv.parameters())
             self.convs.append(conv)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve what each output map sees."""
+        """Convolve the input maps of each output map."""
         maps = x.unbind(1)
         outputs = []
-        for conv, seen in zip(self.convs, self.seen, strict=True):
-            outputs.append(conv(torch.stack([maps[i] for i in seen], 1)))
+        for conv, inputs in zip(self.convs, self.inputs, strict=True):
+            outputs.append(conv(torch.stack([maps[i] for i in inputs], 1)))
         return torch.cat(outputs, 1)
 
 
 class RBF(nn.Module):
-    r"""Minus the squared distance to each class's code: $y_i = -\sum_j (x_j - w_{ij})^2$.
+    r"""Negative squared distance to each class's code: $y_i = -\sum_j (x_j - w_{ij})^2$.
 
-    The paper's sign is the other one, a penalty; as logits, the largest is the best, and
-    cross-entropy of them is its criterion (eq. 9) without the rubbish class. Codes are fixed,
-    each value -1 or +1, the points where the squashing function bends most. They are drawn at
-    random with a fixed seed, and are a buffer, so they are saved with the parameters.
+    The paper uses the opposite sign, a penalty. For logits, larger is better, and their
+    cross-entropy is the paper's criterion (eq. 9) without the rubbish class. Codes are fixed. Each
+    value is -1 or +1, where the curvature of the scaled tanh is largest. The codes are drawn with
+    a fixed seed and stored in a buffer, so they are saved with the parameters.
 
     Args:
-        in_features: values of a code.
+        in_features: number of values in a code.
         num_classes: number of codes.
 
     Shape:
@@ -128,18 +128,18 @@ class RBF(nn.Module):
         self.register_buffer("codes", codes.to(torch.empty(0)))  # default dtype and device
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compare with each code."""
+        """Return the negative squared distance to each code."""
         return -(x.unsqueeze(-2) - self.codes).square().sum(-1)
 
     def extra_repr(self) -> str:
-        """Values of a code and number of codes."""
+        """Return the length and the number of the codes."""
         return f"{self.codes.shape[1]}, {self.codes.shape[0]}"
 
 
 def fan_in_uniform_(fan_in: int, *parameters: nn.Parameter) -> None:
-    """Draw weights, and biases as weights of a constant input, from U(-2.4, 2.4) / fan_in.
+    """Draw weights and biases from U(-2.4, 2.4) / fan_in.
 
-    Source: the paper's appendix A, where a unit's inputs are taken to be correlated.
+    Source: the paper's appendix A, which treats a bias as the weight of a constant input.
     """
     for parameter in parameters:
         if not parameter.is_meta:

@@ -1,7 +1,7 @@
-"""MBConv: a residual block that is wide in the middle, where it convolves channel by channel.
+"""MBConv: a residual block with a wide depthwise convolution in the middle.
 
 Sources: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks",
-arXiv 1801.04381, sec. 3.3; with squeeze-and-excitation Tan et al., "MnasNet",
+arXiv 1801.04381, sec. 3.3. With squeeze-and-excitation: Tan et al., "MnasNet",
 arXiv 1807.11626, Fig. 7, and Tan and Le, "EfficientNet", arXiv 1905.11946, sec. 4.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_integer, check_probability
-from cnnarch.blocks.conv import ConvNormAct, Padding
+from cnnarch.blocks.conv import ConvNormAct, MakeNorm, Padding
 from cnnarch.blocks.squeeze_excite import SE
 from cnnarch.blocks.stochastic_depth import StochasticDepth
 
@@ -18,10 +18,11 @@ __all__ = ["MBConv", "round_channels"]
 
 
 def round_channels(channels: int, width: float = 1.0, divisor: int = 8) -> int:
-    """Scale a number of channels by `width` and round it to a multiple of `divisor`.
+    """Multiply a number of channels by `width` and round it to a multiple of `divisor`.
 
-    To the nearest multiple, but to the next one up where that would lose more than 10 %; never
-    to 0. Source: the code of MobileNetV2's and EfficientNet's authors.
+    Rounds to the nearest multiple, or to the next larger one if the nearest is more than 10%
+    smaller. The result is at least `divisor`. Source: the code of MobileNetV2's and EfficientNet's
+    authors.
 
     >>> [round_channels(c, 1.1) for c in (16, 40, 112, 1280)]
     [16, 48, 120, 1408]
@@ -34,29 +35,29 @@ def round_channels(channels: int, width: float = 1.0, divisor: int = 8) -> int:
 class MBConv(nn.Module):
     r"""$y = x + \mathrm{drop}(\mathrm{BN}(W_3 * \mathrm{SE}(\phi(\mathrm{BN}(W_{dw} * h)))))$.
 
-    $h = \phi(\mathrm{BN}(W_1 * x))$ has `expansion` times the channels; with expansion 1 it is
-    $x$ itself. The branch's children are `expand` (1x1), `depthwise`, `se`, `project` (1x1,
-    without an activation) and `drop_path`. Without a residual (another width, or a stride)
-    there is nothing to drop to, so `drop_path` is absent.
+    $h = \phi(\mathrm{BN}(W_1 * x))$ has `expansion` times as many channels as $x$; if expansion
+    is 1, $h = x$. The branch's children are `expand` (1x1), `depthwise`, `se`, `project` (1x1,
+    without an activation) and `drop_path`. A block that changes the shape has no residual sum and
+    therefore no `drop_path`.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel_size: side of the depthwise kernel, in pixels.
-        stride: step of the depthwise convolution, in pixels.
-        expansion: width of the middle over that of the input.
-        se_ratio: width of the squeeze over that of the *input*, in [0, 1); 0 leaves
-            squeeze-and-excitation out.
+        stride: stride of the depthwise convolution, in pixels.
+        expansion: width of the depthwise convolution divided by that of the input.
+        se_ratio: width of the squeeze divided by that of the *input*, in [0, 1); 0 omits
+            squeeze-and-excitation.
         drop_path: probability of dropping the branch for an image in training, in [0, 1).
         padding: "symmetric" or TensorFlow's "same"; see `ConvNormAct`.
-        norm: makes the normalisations from their channels.
-        act: makes the activations, that of the squeeze too.
+        norm: creates a normalization layer from its number of channels.
+        act: creates an activation; squeeze-and-excitation uses it too.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)
 
     Raises:
-        ValueError: a count that is not a positive integer, or a ratio out of range.
+        ValueError: a count is not a positive integer, or a ratio is out of range.
 
     >>> import torch
     >>> MBConv(16, 24, 3, stride=2, expansion=6)(torch.zeros(1, 16, 32, 32)).shape
@@ -74,7 +75,7 @@ class MBConv(nn.Module):
         se_ratio: float = 0.25,
         drop_path: float = 0.0,
         padding: Padding = "symmetric",
-        norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+        norm: MakeNorm = nn.BatchNorm2d,
         act: Callable[[], nn.Module] = nn.SiLU,
     ) -> None:
         check_integer("in_channels", in_channels, 1)
@@ -93,11 +94,11 @@ class MBConv(nn.Module):
             branch.se = SE(middle, max(1, int(in_channels * se_ratio)), act=act)
         branch.project = ConvNormAct(middle, out_channels, 1, norm=norm, act=None)
         self.has_residual = stride == 1 and in_channels == out_channels
-        if self.has_residual:  # at rate 0 too: the layout must not depend on the rate
+        if self.has_residual:  # also at rate 0, so that the layout stays the same
             branch.drop_path = StochasticDepth(drop_path)
         self.branch = branch
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add what the branch computes to its input, if they have one shape."""
+        """Return the branch's output, plus the input if the shapes are equal."""
         y: Tensor = self.branch(x)
         return x + y if self.has_residual else y

@@ -1,4 +1,4 @@
-"""Mixer layer: mixes information between places and between channels, by turns.
+"""Mixer layer: mixes information first between tokens, then between channels.
 
 Source: Tolstikhin et al., "MLP-Mixer: An all-MLP Architecture for Vision", arXiv 2105.01601,
 sec. 2.
@@ -14,7 +14,7 @@ __all__ = ["LayerNorm2d", "MixerLayer"]
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """LayerNorm over the channels of each pixel, with the eps of the paper's code.
+    """LayerNorm over the channels of each pixel, with the eps of the authors' code.
 
     Args:
         channels: channels of the map.
@@ -28,30 +28,31 @@ class LayerNorm2d(nn.LayerNorm):
         super().__init__(channels, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise each pixel."""
+        """Normalize each pixel."""
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class MixerLayer(nn.Module):
     r"""$u = x + \mathrm{MLP}_S(\mathrm{LN}(x)^T)^T$, $y = u + \mathrm{MLP}_C(\mathrm{LN}(u))$.
 
-    $\mathrm{MLP}(x) = W_2 \, \mathrm{GELU}(W_1 x)$, with biases: over the tokens (pixels) of
-    each channel, then over the channels of each token. Both are 1x1 convolutions, the first of
-    a map whose channels are the tokens. Weights start by LeCun's rule, as in the paper's code.
+    $\mathrm{MLP}(x) = W_2 \, \mathrm{GELU}(W_1 x)$ with biases. The first MLP mixes the tokens
+    (pixels) of each channel, the second mixes the channels of each token. Both are built from 1x1
+    convolutions; the channels of the first are the tokens. Weights use LeCun's rule, as in the
+    authors' code.
 
     Args:
         tokens: pixels of the map, H * W, the paper's S.
         channels: channels of the map, the paper's C.
         token_dim: width of the MLP over tokens, the paper's D_S.
         channel_dim: width of the MLP over channels, the paper's D_C.
-        drop_path: probability of dropping each of the two sums for an image in training, in
+        drop_path: probability of dropping each of the two MLPs for an image in training, in
             [0, 1).
 
     Shape:
         (N, channels, H, W) -> the same, with H * W = tokens
 
     Raises:
-        ValueError: a count that is not a positive integer, or `drop_path` out of range.
+        ValueError: a count is not a positive integer, or `drop_path` is out of range.
 
     >>> import torch
     >>> MixerLayer(49, 512, 256, 2048)(torch.zeros(1, 512, 7, 7)).shape
@@ -80,14 +81,14 @@ class MixerLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Mix tokens, then channels."""
         size = x.shape[2:]
-        x = x.flatten(2).mT.unsqueeze(2)  # (N, S, 1, C): the paper's table of tokens by channels
+        x = x.flatten(2).mT.unsqueeze(2)  # (N, S, 1, C): the paper's S x C matrix
         x = x + self.token_mlp(self.token_norm(x))
         x = x + self.channel_mlp(self.channel_norm(x).transpose(1, 3)).transpose(1, 3)
         return x.squeeze(2).mT.unflatten(2, size)  # type: ignore[no-untyped-call]
 
 
 class _MLP(nn.Sequential):
-    """W_2 GELU(W_1 x) over the second axis, as 1x1 convolutions."""
+    """W_2 GELU(W_1 x) along dimension 1, as 1x1 convolutions."""
 
     def __init__(self, width: int, hidden: int, drop_path: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""NiN block and head: a small perceptron slides over the map, and classes are averaged maps.
+"""NiN block and head: a small MLP slides over the map; each logit is the average of a map.
 
 Source: Lin, Chen and Yan, "Network In Network", arXiv 1312.4400, sec. 3.
 """
@@ -17,21 +17,21 @@ __all__ = ["NiNBlock", "ScoreMapHead"]
 class NiNBlock(nn.Sequential):
     r"""mlpconv layer (eq. 2): $y = \phi(W_n \dots \phi(W_2\,\phi(W_1 * x)))$, ReLU after each.
 
-    $W_1$ is a convolution, the others are 1x1: at every pixel, the layers of a perceptron.
-    Weights are drawn by Glorot's rule, the paper naming none.
+    $W_1$ is a convolution. The 1x1 convolutions after it act as an MLP at each pixel. Weights use
+    Glorot's rule; the paper does not specify the initialization.
 
     Args:
         in_channels: channels of the input.
-        widths: channels of each layer, the convolution's first.
+        widths: output channels of each layer, starting with the convolution.
         kernel_size: side of the convolution's kernel, in pixels.
-        stride: step of the convolution.
-        padding: of the convolution, as for `ConvNormAct`.
+        stride: stride of the convolution.
+        padding: padding of the convolution, as for `ConvNormAct`.
 
     Shape:
         (N, in_channels, H, W) -> (N, widths[-1], H / stride, W / stride)
 
     Raises:
-        ValueError: no width, or a count that is not a positive integer.
+        ValueError: `widths` is empty, or a count is not a positive integer.
 
     >>> import torch
     >>> NiNBlock(3, (192, 160, 96), 5)(torch.zeros(1, 3, 32, 32)).shape
@@ -48,7 +48,7 @@ class NiNBlock(nn.Sequential):
         padding: Padding | int = "symmetric",
     ) -> None:
         if not widths:
-            raise ValueError("widths must name at least one layer, got none")
+            raise ValueError("widths must list at least one layer, got none")
         super().__init__()
         for width in widths:
             layer = ConvNormAct(in_channels, width, kernel_size, stride, padding=padding, norm=None)
@@ -59,21 +59,21 @@ class NiNBlock(nn.Sequential):
 
 
 class ScoreMapHead(ClassifierHead):
-    """dropout -> 1x1 classifier -> ReLU -> global average: a map of scores for each class.
+    """dropout -> 1x1 classifier -> ReLU -> global average of one score map per class.
 
-    The classifier comes before the average here, so pre-logits are the averaged map: what the
-    classifier reads, averaged. ReLU on the scores is the papers': logits are never negative.
+    The classifier precedes the average, so the pre-logits are the average of the classifier's
+    input. The ReLU on the scores is the paper's; logits are therefore never negative.
 
     Args:
-        num_features: channels of the map that the classifier reads.
-        num_classes: width of the logits; 0 leaves only the average.
-        dropout: probability of zeroing a value of that map, in [0, 1).
+        num_features: channels of the classifier's input map.
+        num_classes: width of the logits; 0 keeps only the average.
+        dropout: probability of zeroing a value of the input map, in [0, 1).
 
     Shape:
         (N, num_features, H, W) -> (N, num_classes), or (N, num_features) if num_classes is 0
 
     Raises:
-        ValueError: num_classes or dropout out of range.
+        ValueError: num_classes or dropout is out of range.
     """
 
     def __init__(self, num_features: int, num_classes: int, *, dropout: float = 0.0) -> None:
@@ -82,21 +82,19 @@ class ScoreMapHead(ClassifierHead):
         )
 
     def pre_logits(self, x: Tensor) -> Tensor:
-        """The averaged map: (N, num_features, H, W) -> (N, num_features)."""
+        """Return the average of the map: (N, num_features, H, W) -> (N, num_features)."""
         result: Tensor = self.flatten(self.pool(x))
         return result
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Put a fresh classifier of `num_classes` in place; 0 takes it away."""
+        """Replace the classifier with a new one for `num_classes`; 0 removes it."""
         super().reset_classifier(num_classes)
         self._modules.pop("act", None)
         if num_classes:
             self.act = nn.ReLU()
-        for name in ("pool", "flatten"):  # children run in order, and these come last
+        for name in ("pool", "flatten"):  # children run in order, so move these to the end
             self._modules[name] = self._modules.pop(name)
 
 
 def _pixel_classifier(num_features: int, num_classes: int) -> nn.Conv2d:
-    classifier = nn.Conv2d(num_features, num_classes, 1)
-    xavier_uniform_(classifier)
-    return classifier
+    return xavier_uniform_(nn.Conv2d(num_features, num_classes, 1))

@@ -1,4 +1,4 @@
-"""Pooling that keeps its meaning at every input size and in every export."""
+"""Pooling layers that behave the same at all input sizes and after export."""
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +9,13 @@ __all__ = ["AdaptiveAvgPool2d", "AlignedMaxPool2d"]
 class AdaptiveAvgPool2d(nn.Module):
     """Average over bins that divide the map into a fixed number of rows and columns.
 
-    The same bins as `torch.nn.AdaptiveAvgPool2d`, computed as two matrix products:
-    $y = A_h x A_w^T$ with averaging matrices. That exports to ONNX with dynamic sizes, where
-    the usual one freezes its kernel, and its backward is deterministic. A map that has the
-    wanted size already passes unchanged.
+    Uses the same bins as `torch.nn.AdaptiveAvgPool2d` but computes two matrix products,
+    $y = A_h x A_w^T$ with averaging matrices. It can therefore be exported to ONNX with dynamic
+    sizes, where PyTorch's layer gets a constant kernel, and its backward pass is deterministic.
+    A map that already has the requested size is returned unchanged.
 
     Args:
-        output_size: rows and columns of the result.
+        output_size: rows and columns of the output.
 
     Shape:
         (N, C, H, W) -> (N, C, output_size, output_size)
@@ -26,28 +26,28 @@ class AdaptiveAvgPool2d(nn.Module):
         self.output_size = output_size
 
     def forward(self, x: Tensor) -> Tensor:
-        """Average each bin."""
+        """Return the average of each bin."""
         return _adaptive_average(x, self.output_size)
 
     def extra_repr(self) -> str:
-        """Rows and columns of the result."""
+        """Return the rows and columns of the output."""
         return f"{self.output_size}"
 
 
 def _adaptive_average(x: Tensor, bins: int) -> Tensor:
     height, width = x.shape[-2:]
-    # While exporting, dynamic sizes are no ints: comparing them would shut the wanted size out.
+    # In an export, dynamic sizes are not ints. Comparing them would exclude size `bins`.
     if isinstance(height, int) and isinstance(width, int) and height == width == bins:
         return x
     rows, columns = (_averaging_matrix(x, size, bins) for size in (height, width))
     return rows @ x @ columns.mT
 
 
-torch.fx.wrap("_adaptive_average")  # branches on the size, which symbolic tracing cannot
+torch.fx.wrap("_adaptive_average")  # symbolic tracing cannot follow a branch on the size
 
 
 def _averaging_matrix(like: Tensor, size: int, bins: int) -> Tensor:
-    """(bins, size): row i averages pixels floor(i * size / bins) to ceil((i + 1) * size / bins)."""
+    """Return (bins, size); row i averages floor(i * size / bins) to ceil((i + 1) * size / bins)."""
     bin_number = torch.arange(bins, device=like.device).unsqueeze(1)
     pixel = torch.arange(size, device=like.device)
     start = bin_number * size // bins
@@ -57,11 +57,11 @@ def _averaging_matrix(like: Tensor, size: int, bins: int) -> Tensor:
 
 
 class AlignedMaxPool2d(nn.Sequential):
-    """3x3 max-pool of stride 2 whose output is ceil(H / 2), as a padded convolution's is.
+    """3x3 max-pool with stride 2 and an output of ceil(H / 2), like a padded convolution.
 
-    Windows begin at the first pixel and may reach past the last, as in Caffe; children `pad`
-    and `pool`. Unlike `ceil_mode` it agrees with a stride-2 convolution at odd sizes too, so
-    the two can be concatenated.
+    Windows start at the first pixel and may extend past the last, as in Caffe. Unlike with
+    `ceil_mode`, the output size equals that of a stride-2 convolution for odd sizes as well, so
+    the two outputs can be concatenated. The children are `pad` and `pool`.
 
     Shape:
         (N, C, H, W) -> (N, C, ceil(H / 2), ceil(W / 2))
@@ -71,3 +71,8 @@ class AlignedMaxPool2d(nn.Sequential):
         super().__init__()
         self.pad = nn.ConstantPad2d((0, 2, 0, 2), -torch.inf)
         self.pool = nn.MaxPool2d(3, 2)
+
+
+def caffe_max_pool(kernel_size: int = 3) -> nn.MaxPool2d:
+    """Return Caffe's max-pool with stride 2: no padding, and the last window may be cut off."""
+    return nn.MaxPool2d(kernel_size, 2, ceil_mode=True)

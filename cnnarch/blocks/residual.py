@@ -17,14 +17,14 @@ MakeAttention = Callable[[int], nn.Module]
 
 
 class ResidualSum(nn.Module):
-    """y = ReLU(branch(x) + shortcut(x)); the shortcut is x itself where the shape stays.
+    """y = ReLU(branch(x) + shortcut(x)); the shortcut is the identity if the shape is unchanged.
 
     Args:
         branch: the paper's F, any module.
         in_channels: channels of the input.
-        out_channels: channels that the branch gives.
-        stride: by how much the branch divides rows and columns.
-        make_shortcut: makes the shortcut where the shape changes, from input channels, output
+        out_channels: channels of the branch's output.
+        stride: total stride of the branch.
+        make_shortcut: creates the shortcut if the shape changes, from input channels, output
             channels and stride: `projection` (option B) or `ZeroPadShortcut` (option A).
 
     Shape:
@@ -49,21 +49,21 @@ class ResidualSum(nn.Module):
         self.act = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add what the branch computes to its input."""
+        """Add the outputs of branch and shortcut."""
         return self.act(self.branch(x) + self.shortcut(x))
 
 
 class Residual(ResidualSum):
     r"""Basic block: $y = \mathrm{ReLU}(\mathrm{BN}(W_2 \mathrm{ReLU}(\mathrm{BN}(W_1 x))) + x)$.
 
-    Two 3x3 convolutions (the paper's Fig. 5, left), `branch.conv1` and `branch.conv2`.
+    It has two 3x3 convolutions (the paper's Fig. 5, left), `branch.conv1` and `branch.conv2`.
 
     Args:
         in_channels: channels of the input.
         channels: channels of both convolutions and of the output.
-        stride: step of the first convolution and of the shortcut.
+        stride: stride of the first convolution and of the shortcut.
         make_shortcut: `projection` (option B) or `ZeroPadShortcut` (option A).
-        attention: makes the branch's last layer from its channels, such as an `SE`.
+        attention: creates the last layer of the branch, such as `SE`, from its channels.
 
     Shape:
         (N, in_channels, H, W) -> (N, channels, H / stride, W / stride)
@@ -96,12 +96,12 @@ class Bottleneck(ResidualSum):
     Args:
         in_channels: channels of the input.
         channels: width of the paper's bottleneck; the output has 4 * channels.
-        stride: step of the block.
+        stride: stride of the block.
         groups: groups of the 3x3 convolution, ResNeXt's cardinality.
-        group_width: channels of a group; None means channels / groups.
-        stride_in_1x1: whether the first 1x1 convolution takes the stride, as in the paper. The
-            3x3 takes it otherwise, as in torchvision's and timm's checkpoints ("v1.5").
-        attention: makes the branch's last layer from its channels, such as an `SE`.
+        group_width: channels per group; None means channels / groups.
+        stride_in_1x1: whether the stride is in the first 1x1 convolution, as in the paper.
+            Otherwise it is in the 3x3, as in torchvision's and timm's checkpoints ("v1.5").
+        attention: creates the last layer of the branch, such as `SE`, from its channels.
 
     Shape:
         (N, in_channels, H, W) -> (N, 4 * channels, H / stride, W / stride)

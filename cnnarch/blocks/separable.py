@@ -1,4 +1,4 @@
-"""Depthwise separable convolution: filter each channel, then mix the channels.
+"""Depthwise separable convolution: filter each channel on its own, then mix the channels.
 
 Source: Howard et al., "MobileNets", arXiv 1704.04861, sec. 3.1 and Fig. 3.
 """
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from cnnarch.blocks.conv import ConvNormAct, Padding
+from cnnarch.blocks.conv import ConvNormAct, MakeNorm, Padding
 
 __all__ = ["DepthwiseSeparable"]
 
@@ -15,24 +15,24 @@ __all__ = ["DepthwiseSeparable"]
 class DepthwiseSeparable(nn.Sequential):
     r"""$y = \phi(\mathrm{BN}(W_{1\times1} * \phi(\mathrm{BN}(W_{dw} * x))))$.
 
-    `depthwise` has one kernel for each channel, `pointwise` is a 1x1 convolution; both are
-    followed by a norm and an activation. It costs $1 / N + 1 / k^2$ of the multiply-adds of a
-    full convolution with N outputs and k x k kernels (sec. 3.1).
+    `depthwise` has one kernel per channel and `pointwise` is a 1x1 convolution. A norm and an
+    activation follow each of them. The block needs $1 / N + 1 / k^2$ of the multiply-adds of a
+    full convolution with N output channels and k x k kernels (sec. 3.1).
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel_size: side of the depthwise kernel, in pixels.
-        stride: step of the depthwise convolution, in pixels.
+        stride: stride of the depthwise convolution, in pixels.
         padding: "symmetric" or TensorFlow's "same"; see `ConvNormAct`.
-        norm: makes the normalisations from their channels.
-        act: makes the activations.
+        norm: creates a normalization layer from its number of channels.
+        act: creates an activation.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)
 
     Raises:
-        ValueError: a count that is not a positive integer.
+        ValueError: a count is not a positive integer.
 
     >>> import torch
     >>> DepthwiseSeparable(8, 16, 3, stride=2)(torch.zeros(1, 8, 32, 32)).shape
@@ -47,7 +47,7 @@ class DepthwiseSeparable(nn.Sequential):
         stride: int = 1,
         *,
         padding: Padding = "symmetric",
-        norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+        norm: MakeNorm = nn.BatchNorm2d,
         act: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()

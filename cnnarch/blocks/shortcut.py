@@ -1,4 +1,4 @@
-"""Shortcuts: what a residual block adds where its shape changes.
+"""Shortcuts of residual blocks that change the shape of their input.
 
 Source: He et al., "Deep Residual Learning for Image Recognition", arXiv 1512.03385, sec. 3.3.
 """
@@ -13,22 +13,22 @@ from cnnarch.blocks.conv import ConvNormAct
 __all__ = ["MakeShortcut", "ZeroPadShortcut", "projection"]
 
 MakeShortcut = Callable[[int, int, int], nn.Module]
-"""Makes a shortcut from input channels, output channels and stride."""
+"""Creates a shortcut from input channels, output channels and stride."""
 
 
 def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """Option B of the paper: a 1x1 convolution where the shape changes."""
+    """Return option B of the paper: a 1x1 convolution with BatchNorm."""
     return ConvNormAct(in_channels, out_channels, 1, stride, act=None)
 
 
 class ZeroPadShortcut(nn.Module):
-    """Option A of the paper: take every `stride`-th pixel and pad new channels with zeros.
+    """Option A of the paper: keep every `stride`-th pixel and fill the new channels with zeros.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
 
     Raises:
-        ValueError: fewer channels than came in, which zeros cannot give.
+        ValueError: `out_channels` is less than `in_channels`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -38,10 +38,10 @@ class ZeroPadShortcut(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """Subsample and pad."""
+        """Subsample the map and append zero channels."""
         kept = x[:, :, :: self.stride, :: self.stride]
         return nn.functional.pad(kept, (0, 0, 0, 0, 0, self.new_channels))
 
     def extra_repr(self) -> str:
-        """What the shape gains and loses."""
+        """Return the number of new channels and the stride."""
         return f"new_channels={self.new_channels}, stride={self.stride}"

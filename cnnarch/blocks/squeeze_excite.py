@@ -1,4 +1,7 @@
-"""Squeeze-and-excitation: weigh each channel by what the whole image says of it.
+"""Squeeze-and-excitation: scale each channel by a gate computed from the whole map.
+
+Written here because `import cnnarch` must work without torchvision.
+
 
 Source: Hu et al., "Squeeze-and-Excitation Networks", arXiv 1709.01507, sec. 3.
 """
@@ -14,24 +17,24 @@ __all__ = ["SE"]
 
 
 class SE(nn.Module):
-    r"""$y = x \cdot \sigma(W_2 \, \delta(W_1 z + b_1) + b_2)$, $z$ the mean of each channel.
+    r"""$y = x \cdot \sigma(W_2 \, \delta(W_1 z + b_1) + b_2)$, where $z$ is each channel's mean.
 
-    Squeeze (eq. 2), then two fully connected layers (eq. 3), then scale (eq. 4). The layers are
-    1x1 convolutions on the 1x1 map, `reduce` and `expand`, as in every published checkpoint;
-    they have biases, as in the authors' released models.
+    Squeeze (eq. 2), two fully connected layers (eq. 3), scale (eq. 4). The layers `reduce` and
+    `expand` are 1x1 convolutions on the 1x1 map, as in all published checkpoints. They have
+    biases, as in the authors' released models.
 
     Args:
         channels: channels of the map.
         squeeze_channels: width between the two layers: channels / 16 in the SE networks, a
             quarter of a block's input channels in EfficientNet.
-        act: makes the activation between the layers, the paper's delta.
-        gate: makes the activation whose values scale the channels, the paper's sigma.
+        act: creates the activation between the layers, the paper's delta.
+        gate: creates the activation that computes the gates, the paper's sigma.
 
     Shape:
         (N, channels, H, W) -> the same
 
     Raises:
-        ValueError: a width that is not a positive integer.
+        ValueError: a width is not a positive integer.
 
     >>> import torch
     >>> SE(64, 4)(torch.zeros(1, 64, 7, 7)).shape
@@ -57,7 +60,7 @@ class SE(nn.Module):
         he_normal_(self.expand)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scale each channel by its gate."""
+        """Multiply each channel by its gate."""
         squeezed = x.mean((2, 3), keepdim=True)
         scaled: Tensor = x * self.gate(self.expand(self.act(self.reduce(squeezed))))
         return scaled

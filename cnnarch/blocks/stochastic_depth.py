@@ -1,4 +1,6 @@
-"""Stochastic depth: in training, leave a residual branch out for some of the images.
+"""Stochastic depth: in training, skip a residual branch for some of the images.
+
+Written here because `import cnnarch` must work without torchvision.
 
 Source: Huang et al., "Deep Networks with Stochastic Depth", arXiv 1603.09382, sec. 3.
 """
@@ -12,11 +14,11 @@ __all__ = ["StochasticDepth"]
 
 
 class StochasticDepth(nn.Module):
-    r"""$y_n = x_n b_n / (1 - p)$ with $b_n$ = 0 for a share $p$ of the images, else 1.
+    r"""$y_n = x_n b_n / (1 - p)$, where $b_n$ is 0 with probability $p$ and 1 otherwise.
 
-    Each image of the batch is dropped or kept as a whole, on its own. The division keeps the
-    expectation, so that nothing is left to do in eval mode, where it passes its input on. (The
-    paper drops whole batches and scales in eval mode instead; EfficientNet's authors do this.)
+    Each image of the batch is dropped or kept independently. The division keeps the expected
+    value, so the module returns its input unchanged in eval mode. This is the variant of
+    EfficientNet's authors; the paper drops whole batches and scales in eval mode instead.
 
     Args:
         rate: probability of dropping an image, in [0, 1).
@@ -25,7 +27,7 @@ class StochasticDepth(nn.Module):
         (N, ...) -> the same
 
     Raises:
-        ValueError: `rate` out of range.
+        ValueError: `rate` is out of range.
 
     >>> StochasticDepth(0.5).eval()(torch.ones(1, 1, 1, 2))
     tensor([[[[1., 1.]]]])
@@ -37,12 +39,12 @@ class StochasticDepth(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop images in training mode."""
+        """Drop random images in training mode."""
         if not self.training or self.rate == 0:
             return x
-        # It zeroes and scales slices of the second dimension: here, the images.
+        # feature_dropout drops slices of dimension 1, which here is the batch dimension.
         return torch.feature_dropout(x.unsqueeze(0), self.rate, train=True).squeeze(0)
 
     def extra_repr(self) -> str:
-        """The rate."""
+        """Return the rate."""
         return f"rate={self.rate:g}"

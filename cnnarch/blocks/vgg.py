@@ -1,16 +1,14 @@
-"""VGG block: a few small convolutions, then a pool that halves the map.
+"""VGG block: a few small convolutions, then a pool that halves the map's size.
 
 Source: Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
 Recognition", arXiv 1409.1556, sec. 2.
 """
 
-from collections.abc import Callable
-
 from torch import nn
 
 from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.checkpointing import Stage
-from cnnarch.blocks.conv import ConvNormAct
+from cnnarch.blocks.conv import ConvNormAct, MakeNorm
 from cnnarch.blocks.initialization import xavier_uniform_
 
 __all__ = ["VGGBlock"]
@@ -19,24 +17,24 @@ __all__ = ["VGGBlock"]
 class VGGBlock(Stage):
     r"""$y = \mathrm{pool}(\phi(W_d * \dots \phi(W_1 * x)))$: 3x3 convolutions, ReLU, 2x2 pool.
 
-    Two 3x3 convolutions see as far as one 5x5, three as far as one 7x7, with fewer weights and
-    more non-linearities (sec. 2.3). Weights are drawn by Glorot's rule, which the paper found
-    to do without its pre-training (footnote in sec. 3.1); biases begin at 0.
+    Two 3x3 convolutions have the receptive field of one 5x5, three that of one 7x7, with fewer
+    weights and more non-linearities (sec. 2.3). Weights use Glorot's rule, which according to the
+    paper makes its pre-training unnecessary (footnote in sec. 3.1). Biases are 0.
 
     Args:
         in_channels: channels of the input.
         channels: channels of every convolution.
         depth: number of convolutions.
         last_kernel_size: side of the last kernel, 1 in the paper's configuration C.
-        norm: makes a normalisation after each convolution from its channels; convolutions keep
-            their biases beside it, as in the published networks with BatchNorm.
-        pool: whether the pool closes the block.
+        norm: creates a normalization layer after each convolution from its number of channels.
+            The convolutions keep their biases, as in the published networks with BatchNorm.
+        pool: whether the block ends with the pool.
 
     Shape:
         (N, in_channels, H, W) -> (N, channels, H / 2, W / 2), or H and W without the pool
 
     Raises:
-        ValueError: a count that is not a positive integer.
+        ValueError: a count is not a positive integer.
 
     >>> import torch
     >>> VGGBlock(64, 128, 2)(torch.zeros(1, 64, 32, 32)).shape
@@ -50,7 +48,7 @@ class VGGBlock(Stage):
         depth: int,
         *,
         last_kernel_size: int = 3,
-        norm: Callable[[int], nn.Module] | None = None,
+        norm: MakeNorm | None = None,
         pool: bool = True,
     ) -> None:
         check_integer("depth", depth, 1)

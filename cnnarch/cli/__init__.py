@@ -1,4 +1,8 @@
-"""The `cnnarch` command: train, evaluate, predict, draw, compare, list, download, info, verify."""
+"""The `cnnarch` command: train, compare, evaluate, predict, draw, list, download, info, verify.
+
+train and compare parse their arguments with jsonargparse, which the extra `train` installs. The
+other commands use argparse, because list, info, verify and download work without that extra.
+"""
 
 import argparse
 import os
@@ -16,32 +20,32 @@ from cnnarch.cli.weights import run_download
 
 __all__ = ["main"]
 
-MISTAKES = (ArithmeticError, ImportError, OSError, ValueError)  # what users cause
+USER_ERRORS = (ArithmeticError, ImportError, OSError, ValueError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status.
 
-    0 is success, 1 a card that does not hold or an image that cannot be read, 2 a mistake, which
-    is told in one line, and 128 and a signal's number where that signal stopped training. With
-    CNNARCH_TRACEBACK set in the environment mistakes are raised, to see where they come from.
+    0 means success, 1 a wrong card or an unreadable image, 2 an error, which is printed in one
+    line, and 128 plus the signal number that training was stopped by a signal. If the environment
+    variable CNNARCH_TRACEBACK is set, errors are raised with their traceback.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    args = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if words[:1] == ["train"]:
-            return run_train(words[1:])
-        if words[:1] == ["compare"]:
-            return run_compare(words[1:])
-        parsed = _parser().parse_args(words or ["--help"])
+        if args[:1] == ["train"]:
+            return run_train(args[1:])
+        if args[:1] == ["compare"]:
+            return run_compare(args[1:])
+        parsed = _parser().parse_args(args or ["--help"])
         status: int = parsed.run(parsed)
         return status
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reading program, such as `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         print("cnnarch: stopped", file=sys.stderr)
         return 128 + signal.SIGINT
-    except MISTAKES as error:
+    except USER_ERRORS as error:
         if os.environ.get("CNNARCH_TRACEBACK"):
             raise
         print("cnnarch:", " ".join(str(error).split()), file=sys.stderr)
@@ -49,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Mistakes are raised, so that all are told in the same way."""
+    """Raises errors instead of printing them, so that `main` prints all errors the same way."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see {self.prog} --help)")
@@ -59,79 +63,79 @@ def _parser() -> _Parser:
     parser = _Parser(prog="cnnarch", description="Convolutional image classifiers.")
     parser.add_argument("--version", action="version", version=f"cnnarch {cnnarch.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    commands.add_parser("train", help="train a network and keep what came of it in a folder")
-    commands.add_parser("compare", help="train several networks and draw their curves together")
+    commands.add_parser("train", help="train a network and save it in a folder")
+    commands.add_parser("compare", help="train several networks and plot their curves")
 
-    command = commands.add_parser("evaluate", help="measure a network on a data set's test images")
+    command = commands.add_parser("evaluate", help="evaluate a network on test images")
     command.set_defaults(run=run_evaluate)
     _add_model(command, "model")
     _add_data(command, None)
 
     command = commands.add_parser("predict", help="classify image files")
     command.set_defaults(run=run_predict)
-    command.add_argument("files", nargs="*", help="image files, or folders of them")
+    command.add_argument("files", nargs="*", help="image files or folders of images")
     _add_model(command, "--model")
-    _add_data(command, "classify the test images of this data set instead of files")
-    command.add_argument("--top", type=int, help="classes to show for each image; 3 if not given")
+    _add_data(command, "classify test images of this data set instead of files")
+    command.add_argument("--top", type=int, help="number of classes to print per image; default: 3")
 
     _add_draw(commands)
 
-    command = commands.add_parser("list", help="networks by name")
+    command = commands.add_parser("list", help="list the networks")
     command.set_defaults(run=run_list)
-    command.add_argument("pattern", nargs="?", help="wildcard on the name, such as 'resnet*'")
+    command.add_argument("pattern", nargs="?", help="name pattern, such as 'resnet*'")
     command.add_argument("--family", help="only this family")
-    command.add_argument("--weights", action="store_true", help="only networks with a checkpoint")
+    command.add_argument("--weights", action="store_true", help="only networks with weights")
 
-    command = commands.add_parser("download", help="fetch a checkpoint into a folder")
+    command = commands.add_parser("download", help="download a checkpoint to a folder")
     command.set_defaults(run=run_download)
-    command.add_argument("model", help="a network's name")
-    command.add_argument("--to", required=True, help="folder for the file and its config")
-    command.add_argument("--weights", default="DEFAULT", help="tag of the checkpoint")
+    command.add_argument("model", help="name of a network")
+    command.add_argument("--to", required=True, help="folder for the checkpoint and its config")
+    command.add_argument("--weights", default="DEFAULT", help="name of the checkpoint")
 
-    command = commands.add_parser("info", help="a network's card beside what is measured")
+    command = commands.add_parser("info", help="print a network's card and its measured figures")
     command.set_defaults(run=run_info)
-    command.add_argument("model", help="a network's name")
+    command.add_argument("model", help="name of a network")
 
-    command = commands.add_parser("verify", help="hold cards to their networks; status 1 if not")
+    command = commands.add_parser("verify", help="check cards against their networks")
     command.set_defaults(run=run_verify)
-    command.add_argument("models", nargs="*", help="networks; all of them if none is named")
+    command.add_argument("models", nargs="*", help="names of networks; default: all")
     return parser
 
 
 def _add_draw(commands: "argparse._SubParsersAction[_Parser]") -> None:
-    command = commands.add_parser("draw", help="one picture of a network or of data, in a file")
+    command = commands.add_parser("draw", help="draw a picture of a network or a data set")
     command.set_defaults(run=run_draw)
     command.add_argument("picture", choices=PICTURES, help="what to draw")
     _add_model(command, "--model")
     _add_data(command, None)
-    command.add_argument("--split", choices=("test", "train"), default="test", help="its images")
-    command.add_argument("--output", help="file; PICTURE.png if not named")
-    command.add_argument("--rows", type=_positive, help="of a grid")
-    command.add_argument("--columns", type=_positive, help="of a grid")
+    command.add_argument("--split", choices=("test", "train"), default="test", help="default: test")
+    command.add_argument("--output", help="output file; default: PICTURE.png")
+    command.add_argument("--rows", type=_positive, help="rows of a grid")
+    command.add_argument("--columns", type=_positive, help="columns of a grid")
     command.add_argument(
         "--layer", help="stage such as conv4_x, or module path, for gradcam and filters"
     )
     command.add_argument("--layers", nargs="+", help="stages or module paths, for feature_maps")
-    command.add_argument("--method", help="of embeddings: tsne, pca or umap")
-    command.add_argument("--num-samples", type=_positive, help="images in embeddings")
+    command.add_argument("--method", help="method of embeddings: tsne, pca or umap")
+    command.add_argument("--num-samples", type=_positive, help="number of images for embeddings")
 
 
 def _positive(word: str) -> int:
     if not word.isdecimal() or int(word) == 0:
-        raise argparse.ArgumentTypeError(f"must be a positive whole number, got {word!r}")
+        raise argparse.ArgumentTypeError(f"must be a positive integer, got {word!r}")
     return int(word)
 
 
 def _add_model(command: argparse.ArgumentParser, name: str) -> None:
-    help_text = "folder of a run, file or hub repository of a saved network, or a network's name"
+    help_text = "folder of a run, file or Hub repository of a saved network, or name of a network"
     command.add_argument(name, help=help_text)
-    command.add_argument("--weights", default="DEFAULT", help="checkpoint of a network by name")
+    command.add_argument("--weights", default="DEFAULT", help="name of a checkpoint")
 
 
 def _add_data(command: argparse.ArgumentParser, help_text: str | None) -> None:
-    own = (
-        "data set; that of the run if not named. Of a folder that was not trained on and has no "
-        "test images of its own, all images are taken"
+    default = (
+        "data set; default: that of the run. If it is a folder without test images that the "
+        "network was not trained on, all images are used"
     )
-    command.add_argument("--data", help=help_text or own)
+    command.add_argument("--data", help=help_text or default)
     command.add_argument("--data-root", help="folder of the data set's files")

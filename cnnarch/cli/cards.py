@@ -1,8 +1,7 @@
-"""list, info and verify: networks by name, and what their papers say beside what is measured."""
+"""list, info and verify: the networks, and the figures of their papers next to measured ones."""
 
 import argparse
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -25,7 +24,7 @@ FIGURES = {
 
 
 class Fact(NamedTuple):
-    """A figure of a network in one of its forms."""
+    """A figure of a network with some options, as printed and as measured."""
 
     form: str
     figure: str
@@ -36,7 +35,7 @@ class Fact(NamedTuple):
 
 
 def run_list(parsed: argparse.Namespace) -> int:
-    """A table of networks."""
+    """Print a table of networks."""
     names = cnnarch.list_models(parsed.pattern, family=parsed.family, weights=parsed.weights)
     cards = [cnnarch.get_card(name) for name in names]
     rows = [
@@ -55,14 +54,14 @@ def run_list(parsed: argparse.Namespace) -> int:
 
 
 def run_info(parsed: argparse.Namespace) -> int:
-    """A network's card: its paper's figures beside what is counted now."""
+    """Print a network's card: the figures of its paper next to the measured ones."""
     card = cnnarch.get_card(aliases().get(parsed.model, parsed.model))
     print(f"{card.name}  ({card.family})")
     if card.paper:
         print(f"{card.paper.title}, {card.paper.authors}, {card.paper.year}")
         print(card.paper.link or "")
     print(
-        f"input {shape_text(card.input_size)}, at least {card.min_input_size} pixels a side; "
+        f"input {shape_text(card.input_size)}, minimum size {card.min_input_size}, "
         f"{card.num_classes} classes\n"
     )
     facts = [fact for row in card.all_rows() for fact in _facts(card, row)]
@@ -75,58 +74,48 @@ def run_info(parsed: argparse.Namespace) -> int:
 
 
 def run_verify(parsed: argparse.Namespace) -> int:
-    """All cards against their networks; status 1 if one does not hold."""
+    """Check all cards against their networks; the status is 1 if a figure is wrong."""
+    from cnnarch.images import progress_bar
+
     names = [aliases().get(name, name) for name in parsed.models] or cnnarch.list_models()
-    facts = [
-        (card.name, fact)
-        for card in map(cnnarch.get_card, _tracked(names))
-        for row in card.all_rows()
-        for fact in _facts(card, row)
-    ]
+    facts = []
+    with progress_bar("measuring", len(names), None) as advance:
+        for name in names:
+            card = cnnarch.get_card(name)
+            facts += [(name, fact) for row in card.all_rows() for fact in _facts(card, row)]
+            advance(1)
     columns = ("network", "form", "figure", "in the paper", "measured", "")
     printed = [(name, *fact[:5]) for name, fact in facts if fact.paper or not fact.holds]
     show_table(columns, printed)
     wrong = sorted({name for name, fact in facts if not fact.holds})
     print(f"\n{len(names)} networks, {len(facts)} figures: ", end="")
-    print(f"{len(wrong)} cards do not hold: {', '.join(wrong)}" if wrong else "every card holds")
+    print(f"wrong cards: {', '.join(wrong)}" if wrong else "all correct")
     return 1 if wrong else 0
 
 
 def _facts(card: ModelCard, row: Form) -> Iterator[Fact]:
-    """What the paper prints of a form, beside what is counted now."""
+    """Yield the figures that the paper prints, next to the measured ones."""
     size = row.input_size
     with torch.device("meta"):
         model = card.build(**row.options)
     counted = {"params": count_parameters(model), "macs": count_macs(model, size)}
-    form = ", ".join(f"{k}={v}" for k, v in row.options.items()) or "as built"
+    form = ", ".join(f"{k}={v}" for k, v in row.options.items()) or "default options"
     if size != card.input_size:
         form += f", {shape_text(size)}"
     for figure, count in counted.items():
-        measured, right = f"{count:,}", count == getattr(row, figure)
-        verdict = "" if right else f"the card says {getattr(row, figure):,}"
+        measured, correct = f"{count:,}", count == getattr(row, figure)
+        verdict = "" if correct else f"the card says {getattr(row, figure):,}"
         stated = [s for s in row.stated if s.figure == figure]
         if not stated:
-            yield Fact(form, FIGURES[figure], "", measured, verdict, right)
+            yield Fact(form, FIGURES[figure], "", measured, verdict, correct)
         for s in stated:
             agrees = s.agrees(count)
-            holds = right and (not s.compared or agrees == (not s.departs))
-            words = verdict or ("agrees" if agrees else s.departs or "differs")
-            if right and not holds and agrees:
-                words = f"agrees, but a reason is given why not: {s.departs}"
+            holds = correct and (not s.compared or agrees == (not s.departs))
+            text = verdict or ("agrees" if agrees else s.departs or "differs")
+            if correct and not holds and agrees:
+                text = f"agrees, although the card explains a difference: {s.departs}"
             paper = f"{s.printed} ({s.source})" if s.confirmed else f"{s.printed} ({s.source})?"
-            yield Fact(form, FIGURES[figure], paper, measured, words, holds)
+            yield Fact(form, FIGURES[figure], paper, measured, text, holds)
     for s in row.stated:
         if s.figure not in counted:
             yield Fact(form, FIGURES[s.figure], f"{s.printed} ({s.source})", "", "", True)
-
-
-def _tracked(names: Sequence[str]) -> Iterable[str]:
-    """The names, with a progress bar where someone looks on."""
-    if not sys.stderr.isatty():
-        return names
-    try:
-        from rich.console import Console
-        from rich.progress import track
-    except ImportError:
-        return names
-    return track(names, "measuring", console=Console(stderr=True), transient=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cnnarch
-from cnnarch.cli.models import held_out, trained
+from cnnarch.cli.models import load_model, load_test_data
 from cnnarch.facts.builders import BUILDERS
 from cnnarch.facts.sheets import aliases
 
@@ -62,10 +62,10 @@ def _arguments(name: str, parsed: argparse.Namespace) -> tuple[Any, ...]:
         if not parsed.data:
             raise ValueError("name a data set with --data, or the folder of a run with --model")
         return (getattr(load_data(parsed.data, root=parsed.data_root), parsed.split),)
-    model = trained(parsed)
+    model = load_model(parsed)
     if name == "filters":
         return (model,)
-    images = getattr(held_out(model, parsed), parsed.split)
+    images = getattr(load_test_data(model, parsed), parsed.split)
     if name == "confusion_matrix":
         return evaluate(model, images).confusion, images.classes
     return (images,) if name == "data_grid" else (model, images)
@@ -74,7 +74,7 @@ def _arguments(name: str, parsed: argparse.Namespace) -> tuple[Any, ...]:
 def _without_weights(parsed: argparse.Namespace) -> "cnnarch.ImageClassifier":
     """Return a network for a figure without weights, so that no checkpoint is downloaded."""
     name = aliases().get(parsed.model, parsed.model)
-    return cnnarch.get_model(name) if name in BUILDERS else trained(parsed)
+    return cnnarch.get_model(name) if name in BUILDERS else load_model(parsed)
 
 
 def _flag(option: str) -> str:

@@ -1,1 +1,1 @@
-"""What every network keeps: its structure, how it is built, saved, frozen and checked."""
+"""The contract of every network: structure, options, building, saving and freezing."""

@@ -1,4 +1,4 @@
-"""What a network with auxiliary heads returns in training."""
+"""The output in training mode of a network with auxiliary heads."""
 
 from typing import NamedTuple
 
@@ -11,8 +11,8 @@ __all__ = ["AuxLogits"]
 class AuxLogits(NamedTuple):
     """Logits of the network and of its auxiliary heads, lowest head first.
 
-    A network built with `aux_logits=True` returns it in training mode; train it on the sum of
-    the losses, the auxiliary ones weighed down (0.3 in the GoogLeNet paper).
+    A network built with `aux_logits=True` returns them in training mode. Train it on a weighted
+    sum of the losses. The GoogLeNet paper weights the auxiliary losses by 0.3.
     """
 
     logits: Tensor
@@ -20,5 +20,5 @@ class AuxLogits(NamedTuple):
     aux2: Tensor | None = None
 
 
-# Without a registered name, torch.export could run such a network but not save it.
+# torch.export can save a program only if its output types have registered names.
 _register_namedtuple(AuxLogits, serialized_type_name="cnnarch.AuxLogits")

@@ -1,8 +1,8 @@
-"""How a builder makes its network: check the options, construct, load, remember."""
+"""Build a network: check the options, construct it, load weights, record the options."""
 
 from collections.abc import Callable, Mapping
 from os import PathLike
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Union
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, Union
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["WeightsSource", "build"]
 
 WeightsSource = Union[str, PathLike[str], "Weights", Mapping[str, Tensor], None]
-"""What `weights=` takes: a tag, a path, a hub name, a catalog entry, a state dict or None."""
+"""Accepted by `weights=`: a tag, a path, a hub name, a catalog entry, a state dict or None."""
 
 P = ParamSpec("P")
 Network = TypeVar("Network", bound=ImageClassifier)
@@ -29,20 +29,22 @@ def build(
     *args: P.args,
     **options: P.kwargs,
 ) -> Network:
-    """Construct `network(*args, **options)`, with weights if there are any.
+    """Construct `network(*args, **options)` and load weights if there are any.
 
     Args:
-        name: the builder, recorded with every option so that the network can be rebuilt.
-        weights: where to load from; None initialises by the paper's rule.
-        network: a class of this package; its keyword-only arguments are the options.
-        *args: what defines the network: the variant's blocks and table row.
-        **options: what the caller chose.
+        name: name of the builder. It is recorded with all options, to rebuild the network.
+        weights: source of the weights. None initializes by the paper's rule.
+        network: a class of this package. Its keyword-only arguments are the options.
+        *args: the variant: its blocks and its row of the paper's table.
+        **options: options chosen by the caller.
 
     Raises:
-        TypeError: an option that the network does not have, with the nearest that it has.
+        TypeError: the network has no such option. The message suggests the nearest one.
     """
     known = option_parameters(network)
-    _check_options(name, options, list(known))
+    for option in options:
+        if option not in known:
+            raise TypeError(f"{name}() has no option {option!r}; {suggest(option, list(known))}")
     if weights is None:
         model = network(*args, **options)
         model.builder = name
@@ -51,9 +53,3 @@ def build(
     from cnnarch.weights import build_with_weights
 
     return build_with_weights(name, weights, network, *args, **options)
-
-
-def _check_options(name: str, given: Mapping[str, Any], known: list[str]) -> None:
-    for option in given:
-        if option not in known:
-            raise TypeError(f"{name}() has no option {option!r}; {suggest(option, known)}")

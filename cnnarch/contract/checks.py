@@ -1,4 +1,4 @@
-"""Checks of the images that a network is given."""
+"""The check of the images passed to a network."""
 
 import torch
 from torch import Tensor
@@ -9,9 +9,9 @@ __all__ = ["check_images"]
 def check_images(x: Tensor, in_channels: int, min_size: int, fixed_size: bool) -> Tensor:
     """Return `x` if it is a batch of images that a network accepts, else raise ValueError.
 
-    Symbolic tracing keeps the call only if its result is used, so networks go on with it.
+    Networks use the returned tensor because symbolic tracing drops calls with unused results.
     """
-    if torch.compiler.is_compiling():  # compiled and exported programs guard their own sizes
+    if torch.compiler.is_compiling():  # compiled and exported programs check sizes themselves
         return x
     if x.dim() != 4 or x.shape[1] != in_channels:
         raise ValueError(f"expected images of shape (N, {in_channels}, H, W), got {tuple(x.shape)}")

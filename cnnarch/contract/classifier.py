@@ -1,6 +1,8 @@
-"""The contract that every network keeps: a stem, stages and a head."""
+"""The base class of every network: a stem, stages and a head."""
 
-from collections.abc import Mapping, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -8,7 +10,6 @@ from torch import Tensor, nn
 
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.head import ClassifierHead
-from cnnarch.contract.recording import recording
 from cnnarch.contract.trunk import FeatureInfo, Trunk
 
 if TYPE_CHECKING:
@@ -25,31 +26,32 @@ class ModelOptions(TypedDict, total=False):
 
 
 class ImageClassifier(Trunk):
-    """An image classifier: images to logits, and every map on the way.
+    """An image classifier that returns logits and intermediate feature maps.
 
     Args:
-        stem: owns the first convolution and ends before the first pool.
+        stem: the layers before the first pool, including the first convolution.
         stages: each begins with its downsampling and ends after its last norm or pool.
-        head: from the last map to the logits.
-        names: the paper's name of the stem and of each stage.
-        min_input_size: the smallest side in pixels that every layer accepts.
-        fixed_input_size: whether `min_input_size` is the only side it accepts.
+        head: computes the logits from the last map.
+        names: the paper's names of the stem and of each stage.
+        min_input_size: smallest image side in pixels that every layer accepts.
+        fixed_input_size: whether `min_input_size` is the only accepted side.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes), or (N, num_features) if num_classes is 0
 
     Raises:
-        ValueError: an input that is not a batch of images of `in_channels` channels, or is
-            too small.
+        ValueError: the input is not a batch of images with `in_channels` channels, or the
+            images are too small.
     """
 
     builder: str | None = None
-    """Name of the function that built it, which `options` rebuild it with; None if none did."""
+    """Name of the builder that constructed the network, or None if it was constructed directly."""
     preprocessing: "Preprocessing | None" = None
-    """How a photograph becomes its input, if the weights say so; `categories` name the logits."""
+    """The preprocessing that the weights expect, or None if it is unknown."""
     categories: Sequence[str] | None = None
+    """Class names of the logits, or None if they are unknown."""
 
-    _options: dict[str, Any]
+    _options: Mapping[str, Any] = {}
 
     def __init__(
         self,
@@ -70,39 +72,38 @@ class ImageClassifier(Trunk):
         )
         self.head = head
         self.cam_layer = f"stages.{len(stages) - 1}"
-        self.__dict__.setdefault("_options", {})  # of classes that take no options
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        """Let each class of networks note the options that they are built with."""
+        """Make the `__init__` of each subclass record its options."""
         super().__init_subclass__(**keywords)
         if "__init__" in cls.__dict__:
-            setattr(cls, "__init__", recording(cls.__init__))  # noqa: B010 - mypy forbids the plain
+            setattr(cls, "__init__", _record_options(cls.__init__))  # noqa: B010 - mypy rejects =
 
-    if TYPE_CHECKING:  # nn.Module says Any
+    if TYPE_CHECKING:  # nn.Module.__call__ returns Any
 
         def __call__(self, x: Tensor) -> Tensor:
-            """As `forward`, with hooks."""
+            """Call `forward` and the hooks."""
             ...
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, never softmax."""
+        """Return logits, without softmax."""
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last stage's map: (N, in_channels, H, W) -> (N, C, h, w)."""
+        """Return the last stage's map: (N, in_channels, H, W) -> (N, C, h, w)."""
         return self.forward_stages(x, [-1])[0]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits from `forward_features`' map, or what the classifier reads: (N, num_features)."""
+        """Return the logits of a map, or the input of the classifier: (N, num_features)."""
         result: Tensor = self.head.pre_logits(x) if pre_logits else self.head(x)
         return result
 
     @property
     def options(self) -> dict[str, Any]:
-        """Every option with its effective value, defaults included; a copy.
+        """A copy of every option with its effective value, including defaults.
 
-        They say how the network was built. `num_classes` and `in_channels` follow the layers; no
-        other change of layers shows here, and `save_pretrained` refuses it.
+        The options describe how the network was built. `num_classes` and `in_channels` follow the
+        layers. Other changes to layers do not appear here, and `save_pretrained` refuses them.
         """
         sizes = {"num_classes": self.num_classes, "in_channels": self.in_channels}
         return {**self._options, **sizes}
@@ -113,16 +114,18 @@ class ImageClassifier(Trunk):
 
     @property
     def num_classes(self) -> int:
-        """Width of the logits; 0 where the classifier is left out."""
+        """Number of logits; 0 if the network has no classifier."""
         return self.head.num_classes
 
     @property
     def num_features(self) -> int:
-        """Width of what the classifier reads."""
+        """Number of input features of the classifier."""
         return self.head.num_features
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Put fresh classifiers of `num_classes` in place, auxiliary ones too; 0 for pre-logits.
+        """Replace every classifier, including auxiliary ones, with a new one for `num_classes`.
+
+        With `num_classes=0` the network returns the pre-logits.
 
         Raises:
             ValueError: `num_classes` is not an integer of at least 0.
@@ -134,7 +137,7 @@ class ImageClassifier(Trunk):
             head.to(like.dtype).train(self.training)
 
     def save_pretrained(self, directory: str | PathLike[str]) -> None:
-        """Write weights and config; `cnnarch.from_pretrained(directory)` rebuilds the network."""
+        """Write weights and config, from which `cnnarch.from_pretrained` rebuilds the network."""
         from cnnarch.weights import save_pretrained
 
         save_pretrained(self, directory)
@@ -142,11 +145,32 @@ class ImageClassifier(Trunk):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """As in torch; keys of another library raise with a hint."""
+        """Load a state dict as in torch, with a hint if the keys are those of another library."""
         try:
             return super().load_state_dict(state_dict, strict, assign)
         except RuntimeError as error:
             if self.state_dict().keys() & state_dict.keys():
                 raise
-            hint = "no key is cnnarch's; for those of others use cnnarch.weights.load"
+            hint = "no key matches; cnnarch.weights.load converts state dicts of other libraries"
             raise RuntimeError(f"{error}\n{hint}") from error
+
+
+def _record_options(init: Callable[..., None]) -> Callable[..., None]:
+    """Wrap the `__init__` of a network class to record its keyword-only arguments.
+
+    Defaults are recorded as well. A subclass records the caller's values before it calls the
+    `__init__` of its base class, which adds only its own options. A class that resolves a value,
+    such as a default of None, assigns `options` again afterwards.
+    """
+    parameters = inspect.signature(init).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    @functools.wraps(init)
+    def recorded(self: Any, *args: Any, **given: Any) -> None:
+        options = {name: given.get(name, default) for name, default in defaults.items()}
+        # nn.Module cannot set attributes before its __init__ has run.
+        recorded_before = self.__dict__.get("_options", {})
+        self.__dict__["_options"] = {**options, **recorded_before}
+        init(self, *args, **given)
+
+    return recorded

@@ -1,23 +1,27 @@
-"""Activations that overwrite their input: one map less in memory at a time."""
+"""In-place activations, which keep one map less in memory."""
 
 from torch import nn
-from torch.nn.modules.dropout import _DropoutNd
 
-__all__ = ["is_overwriter", "set_inplace"]
+__all__ = ["set_inplace", "supports_inplace"]
+
+DROPOUTS = (
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
+    *(nn.AlphaDropout, nn.FeatureAlphaDropout),
+)
 
 
 def set_inplace(model: nn.Module, inplace: bool = True) -> None:
-    """Let all activations overwrite their input: one map less at a time, the same values.
+    """Let all activations overwrite their input, which saves memory and keeps the values.
 
-    In cnnarch's networks nothing else reads what an activation reads. Hooks, replaced `forward`s
-    and attribution methods do, and then keep what the activation has made of it; `torch.func.vmap`
-    and traces do not mind. The peak of a training step hardly falls, as PyTorch keeps for the
-    backward pass what an activation gave or took either way; `set_grad_checkpointing` is what
-    lowers it.
+    In cnnarch's networks no other layer reads the input of an activation. Hooks, replaced
+    `forward`s and attribution methods do, and get overwritten values. `torch.func.vmap` and
+    tracers still work. The peak memory of a training step hardly changes, because PyTorch keeps
+    the input or output of an activation for the backward pass anyway. To reduce it, use
+    `set_grad_checkpointing`.
 
     Args:
-        model: any module; changed in place. In networks of others something else may read what an
-            activation overwrites.
+        model: any module, changed in place. In networks of other libraries, another layer may
+            read the input of an activation.
         inplace: whether activations overwrite their input.
 
     >>> import cnnarch
@@ -27,10 +31,10 @@ def set_inplace(model: nn.Module, inplace: bool = True) -> None:
     ReLU(inplace=True)
     """
     for module in model.modules():
-        if is_overwriter(module):
-            setattr(module, "inplace", inplace)  # noqa: B010 - any module's own
+        if supports_inplace(module):
+            setattr(module, "inplace", inplace)  # noqa: B010 - mypy rejects a plain assignment
 
 
-def is_overwriter(module: nn.Module) -> bool:
-    """Whether it is an activation that can overwrite its input."""
-    return hasattr(module, "inplace") and not isinstance(module, _DropoutNd)
+def supports_inplace(module: nn.Module) -> bool:
+    """Return whether `module` is an activation that can overwrite its input."""
+    return hasattr(module, "inplace") and not isinstance(module, DROPOUTS)

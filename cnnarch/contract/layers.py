@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from cnnarch.contract.freezing import stage_paths
 from cnnarch.contract.trunk import Trunk
 from cnnarch.facts.suggestions import suggest
 
@@ -17,8 +18,7 @@ def stage_layers(model: nn.Module) -> dict[str, str]:
     """
     if not isinstance(model, Trunk):
         return {}
-    paths = ["stem", *(f"stages.{i}" for i in range(len(model.stages)))]
-    return dict(zip(model.stage_names, paths, strict=True))
+    return dict(zip(model.stage_names, stage_paths(model), strict=True))
 
 
 def layer_path(model: nn.Module, name: str) -> str:

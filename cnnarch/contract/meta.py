@@ -1,4 +1,4 @@
-"""A network without its values, to see shapes flow through it."""
+"""Copies of a network without data, to compute the shapes of its maps."""
 
 import copy
 from collections import OrderedDict
@@ -11,55 +11,52 @@ __all__ = ["has_replaced_forward", "without_hooks", "without_memory"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_backward_hooks",
-    "_backward_pre_hooks",
+HOOK_TABLES = tuple(
+    name
+    for name, value in vars(nn.Module()).items()
+    if isinstance(value, OrderedDict) and "state_dict" not in name
 )
-_KEEP_THE_SHAPE = {nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU}
-"""Layers that take longer on the meta device than all others together, and change no shape.
+"""Attributes in which a module stores its forward and backward hooks."""
+SHAPE_PRESERVING = {nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU}
+"""Layers that keep the shape and take most of the time on the meta device.
 
-Exactly these: a class derived from one of them may do anything.
+Subclasses are excluded because they may change the shape.
 """
 
 
 def without_memory(model: Module) -> Module:
-    """A copy on the meta device, in eval mode: shapes flow through it, values do not.
+    """Return a copy on the meta device in eval mode, which computes shapes only.
 
-    Hooks are not copied, nor is a `forward` that replaces the one of the module's class: they are
-    the user's, and shapes alone are asked for here. Layers that keep the shape pass images on.
+    Hooks and replaced `forward`s of modules are not copied. Layers that keep the shape return
+    their input.
     """
-    # Tensors are swapped while copying, so that no second copy of the weights is made.
+    # deepcopy takes the tensors from the memo, so the weights are never copied.
     memo: dict[int, Any] = without_hooks(model)
-    memo |= {id(t): t.detach().to("meta") for t in (*model.parameters(), *model.buffers())}
+    memo |= {id(buffer): buffer.detach().to("meta") for buffer in model.buffers()}
     for parameter in model.parameters():
-        twin = memo[id(parameter)]
-        memo[id(parameter)] = nn.Parameter(twin, parameter.requires_grad)
+        tensor = parameter.detach().to("meta")
+        memo[id(parameter)] = nn.Parameter(tensor, parameter.requires_grad)
     copied = copy.deepcopy(model, memo)
     for module in copied.modules():
         if has_replaced_forward(module):
             del module.forward
-        if type(module) in _KEEP_THE_SHAPE:
+        if type(module) in SHAPE_PRESERVING:
             vars(module)["forward"] = partial(_unchanged, getattr(module, "num_features", None))
-    return copied.eval().float()  # as the images that pass through it
+    return copied.eval().float()  # callers pass float32 images
 
 
 def _unchanged(channels: int | None, x: Tensor) -> Tensor:
     if channels not in (None, x.shape[1]):
-        raise RuntimeError(f"BatchNorm2d of {channels} channels was given {tuple(x.shape)}")
+        raise RuntimeError(f"BatchNorm2d of {channels} channels got an input of {tuple(x.shape)}")
     return x
 
 
 def has_replaced_forward(module: nn.Module) -> bool:
-    """Whether an attribute of the module replaces the `forward` of its class."""
+    """Return whether an attribute of the module replaces the `forward` of its class."""
     return "forward" in vars(module) and type(module).forward is not nn.Module.forward
 
 
 def without_hooks(model: nn.Module) -> dict[int, Any]:
-    """A memo by which `copy.deepcopy` leaves the hooks of all modules behind."""
-    # deepcopy uses what its memo holds in place of what it would copy.
-    return {id(vars(m)[hooks]): OrderedDict() for m in model.modules() for hooks in _HOOKS}
+    """Return a memo for `copy.deepcopy` that leaves out the hooks of all modules."""
+    # deepcopy uses the objects in its memo instead of copying.
+    return {id(vars(m)[table]): OrderedDict() for m in model.modules() for table in HOOK_TABLES}

@@ -1,4 +1,4 @@
-"""Training mode put aside for a while."""
+"""A context manager for eval mode."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ __all__ = ["evaluating"]
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """The network in eval mode and without gradients; every module's mode is put back after."""
+    """Set eval mode and disable gradients, and restore the mode of every module afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""What residual networks share: stages of blocks, each but the first opened by a stride of 2."""
+"""The base class of residual networks: stages of blocks that start with stride 2."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,15 +13,15 @@ from cnnarch.contract.classifier import ImageClassifier
 __all__ = ["MakeBlock", "ResidualNetwork", "Template", "group_width_at"]
 
 MakeBlock = Callable[[int, int, int], Any]
-"""Makes a module with `out_channels` from input channels, width and stride."""
+"""Returns a module with `out_channels` for given input channels, width and stride."""
 
 
 class Template(NamedTuple):
-    """Groups of ResNeXt's 3x3 convolutions, as in its "32x4d" (arXiv 1611.05431, Table 2).
+    """Groups of ResNeXt's 3x3 convolutions, such as "32x4d" (arXiv 1611.05431, Table 2).
 
     Args:
         cardinality: number of groups.
-        group_width: channels of a group in the first stage, doubled at each later one.
+        group_width: channels per group in the first stage. Each later stage doubles them.
     """
 
     cardinality: int
@@ -29,21 +29,21 @@ class Template(NamedTuple):
 
 
 def group_width_at(channels: int, first: int, group_width: int | None) -> int | None:
-    """Channels of a group in a stage, which grow from stage to stage as the bottlenecks do.
+    """Return the channels per group of a stage, which grow in proportion to its width.
 
     Args:
         channels: width of ResNet's bottleneck in the stage.
         first: width of ResNet's bottleneck in the first stage.
-        group_width: channels of a group there; None leaves them to the block.
+        group_width: channels per group in the first stage. None uses the block's default.
 
     Raises:
-        ValueError: they are not a whole number.
+        ValueError: the result is not a whole number.
     """
     if group_width is None:
         return None
     check_integer("group_width", group_width, 1)
-    width, rest = divmod(group_width * channels, first)
-    if rest:
+    width, remainder = divmod(group_width * channels, first)
+    if remainder:
         exact = group_width * channels / first
         raise ValueError(
             f"group_width {group_width} at width {first}, scaled to width {channels}, "
@@ -56,21 +56,21 @@ class ResidualNetwork(ImageClassifier):
     """A stem, stages of residual blocks and a pooled linear head.
 
     Args:
-        stem: owns the first convolution and ends before the first pool.
-        block: makes a block from input channels, width and stride.
+        stem: the layers before the first pool, including the first convolution.
+        block: returns a block for given input channels, width and stride.
         widths: width of the blocks in each stage.
         depths: number of blocks in each stage.
-        names: the paper's name of the stem and of each stage.
-        pool: opens the first stage, as the max-pool does in Table 1 of the ResNet paper.
-        min_input_size: the smallest side in pixels that every layer accepts.
-        num_classes: width of the logits; 0 returns the pooled features.
+        names: the paper's names of the stem and of each stage.
+        pool: first layer of the first stage, such as the max-pool in Table 1 of the ResNet paper.
+        min_input_size: smallest image side in pixels that every layer accepts.
+        num_classes: number of logits. With 0 the network returns the pooled features.
         dropout: probability of zeroing a pooled feature, in [0, 1).
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes)
 
     Raises:
-        ValueError: `widths` or `depths` has not one entry a stage, or a stage is empty.
+        ValueError: `widths` or `depths` does not have one entry per stage, or a stage is empty.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class ResidualNetwork(ImageClassifier):
         names: Sequence[str],
         pool: nn.Module | None = None,
         min_input_size: int = 1,
-        *,  # what follows are options of every network made of these
+        *,  # options of every residual network
         num_classes: int,
         dropout: float = 0.0,
     ) -> None:

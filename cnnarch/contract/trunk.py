@@ -1,4 +1,4 @@
-"""A stem and stages: what gives the feature maps of a network, with or without a head."""
+"""The base class of networks and backbones: a stem and stages that compute feature maps."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from cnnarch.contract.checks import check_images
 from cnnarch.contract.meta import without_memory
 
-__all__ = ["FeatureInfo", "Trunk", "check_trunk"]
+__all__ = ["FeatureInfo", "Trunk", "as_trunk"]
 
 
 class FeatureInfo(NamedTuple):
-    """One row of a network: the paper's name, the width and the stride in pixels of its map."""
+    """A row of a network: its name in the paper, its channels and its stride in pixels."""
 
     name: str
     channels: int
@@ -22,14 +22,14 @@ class FeatureInfo(NamedTuple):
 
 
 class Trunk(nn.Module):
-    """Images to feature maps: a stem, then stages, one row of `feature_info` each.
+    """A stem and stages that return feature maps. Each of them is a row of `feature_info`.
 
     Args:
-        stem: owns the first convolution and ends before the first pool.
+        stem: the layers before the first pool, including the first convolution.
         stages: each begins with its downsampling and ends after its last norm or pool.
-        names: the paper's name of the stem and of each stage.
-        min_input_size: the smallest side in pixels that every layer accepts.
-        fixed_input_size: whether `min_input_size` is the only side it accepts.
+        names: the paper's names of the stem and of each stage.
+        min_input_size: smallest image side in pixels that every layer accepts.
+        fixed_input_size: whether `min_input_size` is the only accepted side.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Trunk(nn.Module):
         fixed_input_size: bool = False,
     ) -> None:
         if len(names) != 1 + len(stages):
-            raise ValueError(f"{1 + len(stages)} names are needed, got {len(names)}")
+            raise ValueError(f"names must have {1 + len(stages)} entries, got {len(names)}")
         super().__init__()
         self.stem = stem
         self.stages = nn.ModuleList(stages)
@@ -53,20 +53,20 @@ class Trunk(nn.Module):
 
     @property
     def in_channels(self) -> int:
-        """Channels of the images, those that the first convolution reads."""
+        """Number of image channels, as read by the first convolution."""
         convolutions = (m for m in self.stem.modules() if isinstance(m, nn.Conv2d))
         return next(convolutions).in_channels
 
     def forward_stages(self, x: Tensor, stages: Sequence[int | str] | None = None) -> list[Tensor]:
-        """The maps of the rows of `feature_info` asked for, in that order.
+        """Return the maps of the requested rows of `feature_info`, in the requested order.
 
         Args:
             x: images, (N, in_channels, H, W).
-            stages: indices (negative ones count from the end) or names; None means all. Layers
-                after the last one asked for are not run.
+            stages: indices or names of rows. Negative indices count from the end. None returns
+                all maps. Layers after the last requested row do not run.
 
         Raises:
-            ValueError: there is no such row, or the network does not accept the images.
+            ValueError: a row does not exist, or the network does not accept the images.
         """
         rows = self.stage_names if stages is None else stages
         wanted = self.stage_indices(rows)
@@ -79,21 +79,21 @@ class Trunk(nn.Module):
         return [maps[index] for index in wanted]
 
     def stage_indices(self, stages: Sequence[int | str]) -> list[int]:
-        """Indices of several rows of `feature_info`, each by index or name.
+        """Return the indices of rows of `feature_info`, given by index or name.
 
         Raises:
-            TypeError: it is not a sequence of rows, but one row.
-            ValueError: there is no such row; the error lists those there are.
+            TypeError: `stages` is a single row instead of a sequence.
+            ValueError: a row does not exist. The message lists all rows.
         """
         if isinstance(stages, str | int):
             raise TypeError(f"stages must be a list such as [{stages!r}], got {stages!r}")
         return [self.stage_index(stage) for stage in stages]
 
     def stage_index(self, stage: int | str) -> int:
-        """Index, from 0 for the stem, of a row of `feature_info` by index or name.
+        """Return the index of a row of `feature_info`, given by index or name. The stem is 0.
 
         Raises:
-            ValueError: there is no such row; the error lists those there are.
+            ValueError: the row does not exist. The message lists all rows.
         """
         count = len(self.stage_names)
         if isinstance(stage, str) and stage in self.stage_names:
@@ -106,48 +106,53 @@ class Trunk(nn.Module):
 
     @cached_property
     def feature_info(self) -> tuple[FeatureInfo, ...]:
-        """Name, channels and stride of the stem's map and of each stage's.
+        """Name, channels and stride of the stem's map and of each stage's map.
 
-        Strides are exact: k * stride more pixels of input give k more pixels of map.
+        Strides are exact: `k * stride` more pixels of input add k pixels to the map.
         """
-        twin, shape = without_memory(self), (1, self.in_channels)
+        copied, shape = without_memory(self), (1, self.in_channels)
         side = self.min_input_size + 256 * (not self.fixed_input_size)
-        maps = twin.forward_stages(torch.empty(*shape, side, side, device="meta"))
+        maps = copied.forward_stages(torch.empty(*shape, side, side, device="meta"))
         if self.fixed_input_size:
             strides = [side // m.shape[-1] for m in maps]
-        else:  # by how much maps grow: one size alone is off by what padding adds
-            larger = twin.forward_stages(torch.empty(*shape, side + 256, side + 256, device="meta"))
+        else:  # use two sizes, because padding affects the ratio at a single size
+            larger = copied.forward_stages(
+                torch.empty(*shape, side + 256, side + 256, device="meta")
+            )
             growth = [b.shape[-1] - a.shape[-1] for a, b in zip(maps, larger, strict=True)]
             strides = [256 // pixels for pixels in growth]
         return tuple(map(FeatureInfo, self.stage_names, [m.shape[1] for m in maps], strides))
 
     def set_grad_checkpointing(self, enabled: bool = True) -> None:
-        """Trade time for memory in training; gradients and BatchNorm statistics stay the same.
+        """Recompute activations in the backward pass, which saves memory and costs time.
 
-        Ignored under torch.compile, which decides for itself what to compute again.
+        Gradients and BatchNorm statistics stay the same. The setting applies to every module with
+        an attribute `grad_checkpointing`. torch.compile ignores it and decides itself what to
+        recompute.
         """
         for module in self.modules():
             if hasattr(module, "grad_checkpointing"):
-                setattr(module, "grad_checkpointing", enabled)  # noqa: B010 - any module's own
+                setattr(module, "grad_checkpointing", enabled)  # noqa: B010 - mypy rejects =
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode, but leave what `cnnarch.freeze` holds in eval mode there."""
+        """Set training mode, except for parts that `cnnarch.freeze` keeps in eval mode."""
         super().train(mode)
         for name in self.frozen:
             self.get_submodule(name).eval()
         return self
 
 
-def check_trunk(model: object) -> Trunk:
-    """The model, if it is a network or a backbone.
+def as_trunk(model: object) -> Trunk:
+    """Return the network or backbone inside a torch.compile wrapper, or `model` itself.
 
     Raises:
-        TypeError: it is something else.
+        TypeError: `model` is neither a network nor a backbone.
     """
-    if not isinstance(model, Trunk):
-        kind = type(model).__name__
+    trunk = getattr(model, "_orig_mod", model)
+    if not isinstance(trunk, Trunk):
+        kind = type(trunk).__name__
         raise TypeError(f"model must be a network or a backbone of cnnarch, got {kind}")
-    return model
+    return trunk
 
 
-torch.fx.wrap("check_images")  # reads the shape, which symbolic tracing does not have
+torch.fx.wrap("check_images")  # symbolic tracing cannot read shapes

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import fx, nn
 
-from cnnarch.contract.inplace import is_overwriter, set_inplace
+from cnnarch.contract.inplace import set_inplace, supports_inplace
 from cnnarch.inference.fuse import is_idle, is_plain, trace_layers
 
 __all__ = ["overwrite_where_safe"]
@@ -39,7 +39,7 @@ def overwrite_where_safe(model: nn.Module) -> None:
         if node.op == "call_module":
             calls[modules[str(node.target)]].append(node)
     for module, nodes in calls.items():
-        if is_overwriter(module) and all(_owns_its_input(node, modules) for node in nodes):
+        if supports_inplace(module) and all(_owns_its_input(node, modules) for node in nodes):
             set_inplace(module)
 
 

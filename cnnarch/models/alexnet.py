@@ -1,20 +1,21 @@
 """AlexNet: five convolutions and three fully connected layers (Krizhevsky et al., 2012)."""
 
 from functools import partial
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import torch
 from torch import nn
 
 from cnnarch.blocks._checks import check_integer, check_probability
 from cnnarch.blocks.checkpointing import Stage
-from cnnarch.blocks.conv import ConvNormAct, Padding
+from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.initialization import normal_
 from cnnarch.blocks.normalization import LRN
 from cnnarch.blocks.pooling import AdaptiveAvgPool2d
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.classifier import ImageClassifier, ModelOptions
+from cnnarch.contract.classifier import ImageClassifier
+from cnnarch.contract.options import DropoutOptions
 from cnnarch.facts.builders import builder
 
 __all__ = ["AlexNet", "alexnet", "alexnet_owt"]
@@ -23,14 +24,14 @@ NAMES = ("conv1", "pool1", "pool2", "pool5")
 HIDDEN = 4096  # units of each hidden fully connected layer
 
 
-class Form(NamedTuple):
-    """What tells the two papers' networks apart.
+class AlexNetConfig(NamedTuple):
+    """The differences between the networks of the two papers.
 
     Args:
-        conv1: number of kernels of the first convolution; `conv2` to `conv5` of the others.
-        groups: towers that conv2, conv4 and conv5 stay inside.
-        lrn: whether local response normalisation follows conv1 and conv2.
-        padding: of the first convolution, in pixels.
+        conv1: number of kernels of the first convolution; likewise `conv2` to `conv5`.
+        groups: number of groups (the paper's towers) of conv2, conv4 and conv5.
+        lrn: whether local response normalization follows conv1 and conv2.
+        padding: padding of the first convolution, in pixels.
     """
 
     conv1: int
@@ -43,30 +44,30 @@ class Form(NamedTuple):
     padding: int
 
 
-TWO_TOWERS = Form(96, 256, 384, 384, 256, groups=2, lrn=True, padding=0)
-ONE_TOWER = Form(64, 192, 384, 256, 256, groups=1, lrn=False, padding=2)
+TWO_TOWERS = AlexNetConfig(96, 256, 384, 384, 256, groups=2, lrn=True, padding=0)
+ONE_TOWER = AlexNetConfig(64, 192, 384, 256, 256, groups=1, lrn=False, padding=2)
 
 
-class AlexNetOptions(ModelOptions, total=False):
+class AlexNetOptions(DropoutOptions, total=False):
     """Options of the AlexNet networks."""
 
     groups: int | None
-    dropout: float
 
 
 class AlexNet(ImageClassifier):
-    """AlexNet: each of conv1, conv2 and conv5 ends in an overlapping 3x3 max-pool.
+    """AlexNet: an overlapping 3x3 max-pool follows conv1, conv2 and conv5.
 
-    Weights are drawn from N(0, 0.01); biases begin at 1 in conv2, conv4, conv5 and the hidden
-    fully connected layers, and at 0 elsewhere (2012, sec. 5). A pool to 6x6 before the fully
-    connected layers changes nothing at the paper's size and lets other sizes in.
+    Weights are drawn from N(0, 0.01). The initial biases are 1 in conv2, conv4, conv5 and the
+    hidden fully connected layers, and 0 elsewhere (2012, sec. 5). An average pool to 6x6 before
+    the fully connected layers has no effect at the paper's size and allows other sizes.
 
     Args:
-        form: widths and the rest that the two papers' networks differ in.
+        config: widths and the other differences between the two networks.
         hidden: units of each hidden fully connected layer.
-        num_classes: width of the logits; 0 returns fc7's output.
+        num_classes: width of the logits; 0 returns the output of fc7.
         in_channels: channels of the input image.
-        groups: towers of conv2, conv4 and conv5; None means the form's, 1 connects all maps.
+        groups: groups of conv2, conv4 and conv5; None means the value in `config`, and 1 connects
+            all maps.
         dropout: probability of zeroing an output of fc6 or fc7, in [0, 1).
 
     Shape:
@@ -78,7 +79,7 @@ class AlexNet(ImageClassifier):
 
     def __init__(
         self,
-        form: Form,
+        config: AlexNetConfig,
         hidden: int = HIDDEN,
         *,
         num_classes: int = 1000,
@@ -87,13 +88,13 @@ class AlexNet(ImageClassifier):
         dropout: float = 0.5,
     ) -> None:
         check_probability("dropout", dropout)
-        towers = form.groups if groups is None else groups
+        towers = config.groups if groups is None else groups
         check_integer("groups", towers, 1)
-        if any(width % towers for width in form[:5]):
-            raise ValueError(f"groups must divide the widths {form[:5]}, got {groups}")
-        stem = _conv(in_channels, form.conv1, 11, 4, padding=form.padding)
-        conv2 = _conv(form.conv1, form.conv2, 5, groups=towers, bias=1.0)
-        if form.lrn:  # after ReLU, before the pool
+        if any(width % towers for width in config[:5]):
+            raise ValueError(f"groups must divide the widths {config[:5]}, got {groups}")
+        stem = _conv(in_channels, config.conv1, 11, 4, padding=config.padding)
+        conv2 = _conv(config.conv1, config.conv2, 5, groups=towers, bias=1.0)
+        if config.lrn:  # after ReLU, before the pool
             stem.lrn = LRN(5, alpha=1e-4, beta=0.75, k=2.0)
             conv2.lrn = LRN(5, alpha=1e-4, beta=0.75, k=2.0)
         pool = partial(nn.MaxPool2d, 3, 2)
@@ -101,16 +102,16 @@ class AlexNet(ImageClassifier):
             Stage(pool()),
             Stage(conv2, pool()),
             Stage(
-                _conv(form.conv2, form.conv3, 3),
-                _conv(form.conv3, form.conv4, 3, groups=towers, bias=1.0),
-                _conv(form.conv4, form.conv5, 3, groups=towers, bias=1.0),
+                _conv(config.conv2, config.conv3, 3),
+                _conv(config.conv3, config.conv4, 3, groups=towers, bias=1.0),
+                _conv(config.conv4, config.conv5, 3, groups=towers, bias=1.0),
                 pool(),
             ),
         ]
-        head = _head(form.conv5, hidden, num_classes, dropout)
-        # Three pools of 3 pixels and stride 2 need 15 rows: 14 steps of 4 and a kernel of 11.
-        super().__init__(stem, stages, head, names=NAMES, min_input_size=67 - 2 * form.padding)
-        self.options |= {"groups": towers}  # the value that None selects
+        head = _head(config.conv5, hidden, num_classes, dropout)
+        # Three 3x3 pools with stride 2 need 15 rows, and conv1 needs 14 * 4 + 11 = 67 for those.
+        super().__init__(stem, stages, head, names=NAMES, min_input_size=67 - 2 * config.padding)
+        self.options |= {"groups": towers}  # the effective value, not None
 
 
 def _conv(
@@ -119,29 +120,20 @@ def _conv(
     kernel_size: int,
     stride: int = 1,
     *,
-    padding: Padding | int = "symmetric",
-    groups: int = 1,
     bias: float = 0.0,
+    **options: Any,
 ) -> ConvNormAct:
-    layer = ConvNormAct(
-        in_channels,
-        channels,
-        kernel_size,
-        stride,
-        groups=groups,
-        padding=padding,
-        norm=None,
-    )
+    layer = ConvNormAct(in_channels, channels, kernel_size, stride, norm=None, **options)
     normal_(layer.conv, 0.01, bias)
     return layer
 
 
 def _head(channels: int, units: int, num_classes: int, dropout: float) -> ClassifierHead:
     hidden = nn.Sequential()
-    hidden.fc6 = _linear(channels * 6 * 6, units, 1.0)
+    hidden.fc6 = _linear(channels * 6 * 6, units, bias=1.0)
     hidden.act6 = nn.ReLU()
     hidden.dropout = nn.Dropout(dropout)
-    hidden.fc7 = _linear(units, units, 1.0)
+    hidden.fc7 = _linear(units, units, bias=1.0)
     hidden.act7 = nn.ReLU()
     pool = AdaptiveAvgPool2d(6)
     return ClassifierHead(
@@ -150,21 +142,20 @@ def _head(channels: int, units: int, num_classes: int, dropout: float) -> Classi
 
 
 def _linear(in_features: int, out_features: int, bias: float = 0.0) -> nn.Linear:
-    # Without PyTorch's own draw, which would double the time to build 59 million weights.
+    # Skip PyTorch's initialization: it would double the time needed for 59 million weights.
     layer: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
         nn.Linear, in_features, out_features, device=torch.get_default_device()
     )
-    normal_(layer, 0.01, bias)
-    return layer
+    return normal_(layer, 0.01, bias)
 
 
 @builder
 def alexnet_owt(*, weights: WeightsSource = None, **options: Unpack[AlexNetOptions]) -> AlexNet:
-    """AlexNet in one tower, 64 to 384 kernels wide: what torchvision calls alexnet."""
+    """AlexNet with one tower and 64 to 384 kernels per layer; torchvision's alexnet."""
     return build("alexnet_owt", weights, AlexNet, ONE_TOWER, **options)
 
 
 @builder
 def alexnet(*, weights: WeightsSource = None, **options: Unpack[AlexNetOptions]) -> AlexNet:
-    """AlexNet of 2012: two towers as groups, local response normalisation, for 227 pixels."""
+    """AlexNet of 2012: two towers as groups, local response normalization, for 227 pixels."""
     return build("alexnet", weights, AlexNet, TWO_TOWERS, **options)

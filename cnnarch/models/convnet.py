@@ -1,4 +1,4 @@
-"""ConvNet: the smallest network worth training, two convolutions with BatchNorm."""
+"""ConvNet: a minimal network for first experiments, two convolutions with BatchNorm."""
 
 from typing import Unpack
 
@@ -18,10 +18,10 @@ NAMES = ("conv1", "stage1", "stage2")
 
 
 class ConvNet(ImageClassifier):
-    """Twice 5x5 convolution, BatchNorm, ReLU and 2x2 max-pool; then one linear layer.
+    """Two blocks of 5x5 convolution, BatchNorm, ReLU and 2x2 max-pool, then one linear layer.
 
-    A pool to 7x7 before the linear layer changes nothing at 28 pixels and lets other sizes in.
-    Weights are drawn by He's rule.
+    An average pool to 7x7 before the linear layer has no effect at 28 pixels and allows other
+    sizes. Weights use He's rule.
 
     Args:
         num_classes: width of the logits; 0 returns the flattened map.

@@ -1,15 +1,16 @@
-"""DenseNet: every layer reads the maps of all layers before it (Huang et al., 2016)."""
+"""DenseNet: each layer reads the maps of all preceding layers (Huang et al., 2016)."""
 
 from typing import NamedTuple, Unpack
 
 from torch import nn
 
 from cnnarch.blocks._checks import check_integer
-from cnnarch.blocks.conv import ConvNormAct
+from cnnarch.blocks.conv import conv_7x7
 from cnnarch.blocks.dense_stages import dense_stages
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.classifier import ImageClassifier, ModelOptions
+from cnnarch.contract.classifier import ImageClassifier
+from cnnarch.contract.options import CommonOptions
 from cnnarch.facts.builders import builder
 
 __all__ = [
@@ -22,57 +23,41 @@ __all__ = [
 ]
 
 
-class Depths(NamedTuple):
-    """Layers of each dense block: the rows of Table 1."""
-
-    dense_block_1: int
-    dense_block_2: int
-    dense_block_3: int
-    dense_block_4: int
-
-
-class Network(NamedTuple):
-    """A column of Table 1: the growth rate k, and the layers of each dense block."""
+class DenseNetConfig(NamedTuple):
+    """A column of Table 1: the growth rate k and the number of layers in each dense block."""
 
     k: int
-    depths: Depths
+    depths: tuple[int, int, int, int]
 
 
-DENSENET_121 = Network(32, Depths(6, 12, 24, 16))
-DENSENET_169 = Network(32, Depths(6, 12, 32, 32))
-DENSENET_201 = Network(32, Depths(6, 12, 48, 32))
-DENSENET_161 = Network(48, Depths(6, 12, 36, 24))
-DENSENET_264 = Network(32, Depths(6, 12, 64, 48))
-
-
-class DenseNetOptions(ModelOptions, total=False):
-    """Options of the DenseNets for ImageNet."""
-
-    dropout: float
-    small_images: bool
+DENSENET_121 = DenseNetConfig(32, (6, 12, 24, 16))
+DENSENET_169 = DenseNetConfig(32, (6, 12, 32, 32))
+DENSENET_201 = DenseNetConfig(32, (6, 12, 48, 32))
+DENSENET_161 = DenseNetConfig(48, (6, 12, 36, 24))
+DENSENET_264 = DenseNetConfig(32, (6, 12, 64, 48))
 
 
 class DenseNet(ImageClassifier):
     """DenseNet-BC: 7x7 stem, dense blocks with transitions between them, pooled linear head.
 
-    Convolutions start by He's rule, as in sec. 4.2.
+    Convolutions use He's rule, as in sec. 4.2.
 
     Args:
         growth_rate: channels that each layer adds, the paper's k; the stem has twice as many.
         depths: number of layers in each dense block.
-        bottleneck: width of a layer's 1x1 convolution over the growth rate; None leaves it out.
-        compression: channels that a transition keeps of those it reads, the paper's theta.
+        bottleneck: width of a layer's 1x1 convolution divided by the growth rate; None omits it.
+        compression: fraction of its input channels that a transition keeps, the paper's theta.
         num_classes: width of the logits; 0 returns the pooled features.
         in_channels: channels of the input image.
-        dropout: probability of zeroing a value after each convolution but the stem, in [0, 1);
-            the paper has 0.2 where it trains without augmentation.
-        small_images: 3x3 stem of stride 1 and no max-pool, so that 32 pixels leave a 4x4 map.
+        dropout: probability of zeroing a value after each convolution except the stem, in [0, 1).
+            The paper uses 0.2 when it trains without augmentation.
+        small_images: use a 3x3 stem with stride 1 and no max-pool; 32x32 images give 4x4 maps.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.
 
     Raises:
-        ValueError: a count that is not a positive integer, `compression` or `dropout` out of
+        ValueError: a count is not a positive integer, or `compression` or `dropout` is out of
             range.
     """
 
@@ -89,8 +74,7 @@ class DenseNet(ImageClassifier):
         small_images: bool = False,
     ) -> None:
         check_integer("growth_rate", growth_rate, 1)
-        kernel_size, stride = (3, 1) if small_images else (7, 2)
-        stem = ConvNormAct(in_channels, 2 * growth_rate, kernel_size, stride)
+        stem = conv_7x7(in_channels, 2 * growth_rate, small_images)
         stages, channels = dense_stages(
             2 * growth_rate,
             depths,
@@ -101,7 +85,7 @@ class DenseNet(ImageClassifier):
             pool=None if small_images else nn.MaxPool2d(3, 2, 1),
         )
         head = ClassifierHead(channels, num_classes)
-        # n - 1 transitions halve the map and round down; before them stem and pool round up.
+        # The n - 1 transitions halve the map and round down. Stem and pool round up.
         halved = 2 ** (len(depths) - 1)
         super().__init__(
             stem,
@@ -113,33 +97,33 @@ class DenseNet(ImageClassifier):
 
 
 @builder
-def densenet121(*, weights: WeightsSource = None, **options: Unpack[DenseNetOptions]) -> DenseNet:
+def densenet121(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> DenseNet:
     """DenseNet-121: growth rate 32, depths (6, 12, 24, 16)."""
     return build("densenet121", weights, DenseNet, *DENSENET_121, **options)
 
 
 @builder
-def densenet169(*, weights: WeightsSource = None, **options: Unpack[DenseNetOptions]) -> DenseNet:
+def densenet169(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> DenseNet:
     """DenseNet-169: growth rate 32, depths (6, 12, 32, 32)."""
     return build("densenet169", weights, DenseNet, *DENSENET_169, **options)
 
 
 @builder
-def densenet201(*, weights: WeightsSource = None, **options: Unpack[DenseNetOptions]) -> DenseNet:
+def densenet201(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> DenseNet:
     """DenseNet-201: growth rate 32, depths (6, 12, 48, 32)."""
     return build("densenet201", weights, DenseNet, *DENSENET_201, **options)
 
 
 @builder
-def densenet161(*, weights: WeightsSource = None, **options: Unpack[DenseNetOptions]) -> DenseNet:
+def densenet161(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> DenseNet:
     """DenseNet-161: growth rate 48, depths (6, 12, 36, 24).
 
-    The first version of the paper has it, the published one does not.
+    It is in the first version of the paper but not in the published one.
     """
     return build("densenet161", weights, DenseNet, *DENSENET_161, **options)
 
 
 @builder
-def densenet264(*, weights: WeightsSource = None, **options: Unpack[DenseNetOptions]) -> DenseNet:
-    """DenseNet-264: growth rate 32, depths (6, 12, 64, 48), which make 265 layers."""
+def densenet264(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> DenseNet:
+    """DenseNet-264: growth rate 32, depths (6, 12, 64, 48), in fact 265 layers."""
     return build("densenet264", weights, DenseNet, *DENSENET_264, **options)

@@ -1,4 +1,4 @@
-"""The DenseNets for 32x32 images: three dense blocks, plain or BC (Huang et al., 2016)."""
+"""DenseNets for 32x32 images: three dense blocks, DenseNet or DenseNet-BC (Huang et al., 2016)."""
 
 from typing import NamedTuple, Unpack
 
@@ -7,7 +7,8 @@ from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.dense_stages import dense_stages
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.classifier import ImageClassifier, ModelOptions
+from cnnarch.contract.classifier import ImageClassifier
+from cnnarch.contract.options import DropoutOptions
 from cnnarch.facts.builders import builder
 
 __all__ = [
@@ -22,10 +23,10 @@ __all__ = [
 ]
 
 BLOCKS = 3
-PLAIN_STEM = 16  # channels; DenseNet-BC has twice the growth rate
+STEM_CHANNELS = 16  # without BC; the stem of DenseNet-BC has twice the growth rate
 
 
-class Network(NamedTuple):
+class CifarDenseNetConfig(NamedTuple):
     """A row of Table 2: the depth L, the growth rate k, and whether it is DenseNet-BC."""
 
     depth: int
@@ -33,44 +34,38 @@ class Network(NamedTuple):
     bc: bool = False
 
 
-DENSENET_40_12 = Network(40, 12)
-DENSENET_100_12 = Network(100, 12)
-DENSENET_100_24 = Network(100, 24)
-DENSENET_BC_40_12 = Network(40, 12, bc=True)
-DENSENET_BC_100_12 = Network(100, 12, bc=True)
-DENSENET_BC_250_24 = Network(250, 24, bc=True)
-DENSENET_BC_190_40 = Network(190, 40, bc=True)
-
-
-class CifarDenseNetOptions(ModelOptions, total=False):
-    """Options of the DenseNets for 32x32 images."""
-
-    dropout: float
+DENSENET_40_12 = CifarDenseNetConfig(40, 12)
+DENSENET_100_12 = CifarDenseNetConfig(100, 12)
+DENSENET_100_24 = CifarDenseNetConfig(100, 24)
+DENSENET_BC_40_12 = CifarDenseNetConfig(40, 12, bc=True)
+DENSENET_BC_100_12 = CifarDenseNetConfig(100, 12, bc=True)
+DENSENET_BC_250_24 = CifarDenseNetConfig(250, 24, bc=True)
+DENSENET_BC_190_40 = CifarDenseNetConfig(190, 40, bc=True)
 
 
 class CifarDenseNet(ImageClassifier):
     """DenseNet for 32x32 images: a 3x3 convolution and three dense blocks of equal depth (sec. 3).
 
-    The stem is a convolution alone: the first dense layer brings its BN and ReLU. Convolutions
-    start by He's rule, as in sec. 4.2.
+    The stem is only a convolution, because the first dense layer starts with BN and ReLU.
+    Convolutions use He's rule, as in sec. 4.2.
 
     Args:
-        depth: layers with weights, the paper's L: 3n + 4 with n layers in a dense block, or
-            6n + 4 for DenseNet-BC, whose layers have two convolutions.
+        depth: number of layers with weights, the paper's L: 3n + 4 with n layers per dense block,
+            or 6n + 4 for DenseNet-BC, whose layers have two convolutions.
         growth_rate: channels that each layer adds, the paper's k.
-        bc: DenseNet-BC: 1x1 convolutions to 4k channels before the 3x3 ones, and transitions
-            that keep half of the channels.
+        bc: whether it is a DenseNet-BC, which has 1x1 convolutions to 4k channels before the 3x3
+            ones and transitions that keep half of the channels.
         num_classes: width of the logits; 0 returns the pooled features.
         in_channels: channels of the input image.
-        dropout: probability of zeroing a value after each convolution but the stem, in [0, 1);
-            the paper has 0.2 where it trains without augmentation.
+        dropout: probability of zeroing a value after each convolution except the stem, in [0, 1).
+            The paper uses 0.2 when it trains without augmentation.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 1, 2 and 4.
 
     Raises:
-        ValueError: `depth` is not of that form, a count that is not a positive integer, or
-            `dropout` out of range.
+        ValueError: `depth` is not 3n + 4 or 6n + 4, a count is not a positive integer, or
+            `dropout` is out of range.
 
     >>> sum(p.numel() for p in CifarDenseNet(40, 12, bc=True).parameters())
     176122
@@ -92,7 +87,7 @@ class CifarDenseNet(ImageClassifier):
         layers, rest = divmod(depth - 4, step)
         if layers < 1 or rest:
             raise ValueError(f"depth must be {step}n + 4 with n of at least 1, got {depth}")
-        channels = 2 * growth_rate if bc else PLAIN_STEM
+        channels = 2 * growth_rate if bc else STEM_CHANNELS
         stem = ConvNormAct(in_channels, channels, 3, bias=False, norm=None, act=None)
         stages, channels = dense_stages(
             channels,
@@ -107,13 +102,13 @@ class CifarDenseNet(ImageClassifier):
             stages,
             ClassifierHead(channels, num_classes),
             names=("conv1", "dense_block_1", "dense_block_2", "dense_block_3"),
-            min_input_size=4,  # two transitions halve it
+            min_input_size=4,  # each of the two transitions halves the map
         )
 
 
 @builder
 def densenet_40_12_cifar(
-    *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
+    *, weights: WeightsSource = None, **options: Unpack[DropoutOptions]
 ) -> CifarDenseNet:
     """DenseNet with L = 40, k = 12 for 32x32 images."""
     return build("densenet_40_12_cifar", weights, CifarDenseNet, *DENSENET_40_12, **options)
@@ -121,7 +116,7 @@ def densenet_40_12_cifar(
 
 @builder
 def densenet_100_12_cifar(
-    *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
+    *, weights: WeightsSource = None, **options: Unpack[DropoutOptions]
 ) -> CifarDenseNet:
     """DenseNet with L = 100, k = 12 for 32x32 images."""
     return build("densenet_100_12_cifar", weights, CifarDenseNet, *DENSENET_100_12, **options)
@@ -129,7 +124,7 @@ def densenet_100_12_cifar(
 
 @builder
 def densenet_100_24_cifar(
-    *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
+    *, weights: WeightsSource = None, **options: Unpack[DropoutOptions]
 ) -> CifarDenseNet:
     """DenseNet with L = 100, k = 24 for 32x32 images."""
     return build("densenet_100_24_cifar", weights, CifarDenseNet, *DENSENET_100_24, **options)
@@ -137,15 +132,15 @@ def densenet_100_24_cifar(
 
 @builder
 def densenet_bc_40_12_cifar(
-    *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
+    *, weights: WeightsSource = None, **options: Unpack[DropoutOptions]
 ) -> CifarDenseNet:
-    """DenseNet-BC with L = 40, k = 12 for 32x32 images: sec. 3's rule at a depth of Table 2."""
+    """DenseNet-BC with L = 40, k = 12 for 32x32 images. Table 2 has this depth only without BC."""
     return build("densenet_bc_40_12_cifar", weights, CifarDenseNet, *DENSENET_BC_40_12, **options)
 
 
 @builder
 def densenet_bc_100_12_cifar(
-    *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
+    *, weights: WeightsSource = None, **options: Unpack[DropoutOptions]
 ) -> CifarDenseNet:
     """DenseNet-BC with L = 100, k = 12 for 32x32 images."""
     return build("densenet_bc_100_12_cifar", weights, CifarDenseNet, *DENSENET_BC_100_12, **options)
@@ -153,7 +148,7 @@ def densenet_bc_100_12_cifar(
 
 @builder
 def densenet_bc_250_24_cifar(
-    *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
+    *, weights: WeightsSource = None, **options: Unpack[DropoutOptions]
 ) -> CifarDenseNet:
     """DenseNet-BC with L = 250, k = 24 for 32x32 images."""
     return build("densenet_bc_250_24_cifar", weights, CifarDenseNet, *DENSENET_BC_250_24, **options)
@@ -161,7 +156,7 @@ def densenet_bc_250_24_cifar(
 
 @builder
 def densenet_bc_190_40_cifar(
-    *, weights: WeightsSource = None, **options: Unpack[CifarDenseNetOptions]
+    *, weights: WeightsSource = None, **options: Unpack[DropoutOptions]
 ) -> CifarDenseNet:
     """DenseNet-BC with L = 190, k = 40 for 32x32 images."""
     return build("densenet_bc_190_40_cifar", weights, CifarDenseNet, *DENSENET_BC_190_40, **options)

@@ -1,4 +1,4 @@
-"""EfficientNet: one baseline, scaled in width, depth and resolution at once (Tan and Le, 2019)."""
+"""EfficientNet: one baseline scaled in width, depth and resolution (Tan and Le, 2019)."""
 
 import math
 from functools import partial
@@ -7,7 +7,7 @@ from typing import ClassVar, Unpack
 from torch import nn
 
 from cnnarch.blocks._checks import check_positive, check_probability
-from cnnarch.blocks.compound_scaling import Row, Scaling, mbconv_stages, scaled_rows
+from cnnarch.blocks.compound_scaling import MBConvRow, Scaling, mbconv_stages, scale_rows
 from cnnarch.blocks.conv import ConvNormAct, Padding
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.initialization import uniform_
@@ -30,7 +30,6 @@ __all__ = [
     "efficientnet_l2",
 ]
 
-
 B0 = Scaling(1.0, 1.0, 224, 0.2)
 B1 = Scaling(1.0, 1.1, 240, 0.2)
 B2 = Scaling(1.1, 1.2, 260, 0.3)
@@ -44,16 +43,16 @@ L2 = Scaling(4.3, 5.3, 800, 0.5)
 
 STEM_CHANNELS = 32  # stage 1 of Table 1
 TABLE_1 = {
-    "stage2": Row(1, 3, 1, 16, 1),
-    "stage3": Row(6, 3, 2, 24, 2),
-    "stage4": Row(6, 5, 2, 40, 2),
-    "stage5": Row(6, 3, 2, 80, 3),
-    "stage6": Row(6, 5, 1, 112, 3),
-    "stage7": Row(6, 5, 2, 192, 4),
-    "stage8": Row(6, 3, 1, 320, 1),
+    "stage2": MBConvRow(1, 3, 1, 16, 1),
+    "stage3": MBConvRow(6, 3, 2, 24, 2),
+    "stage4": MBConvRow(6, 5, 2, 40, 2),
+    "stage5": MBConvRow(6, 3, 2, 80, 3),
+    "stage6": MBConvRow(6, 5, 1, 112, 3),
+    "stage7": MBConvRow(6, 5, 2, 192, 4),
+    "stage8": MBConvRow(6, 3, 1, 320, 1),
 }
 HEAD_CHANNELS = 1280  # stage 9
-IMAGENET_CLASSES = 1000  # what the authors' rule for the classifier was made for
+IMAGENET_CLASSES = 1000  # the authors' rule for the classifier assumes this number
 
 
 class Options(ModelOptions, total=False):
@@ -69,33 +68,34 @@ class Options(ModelOptions, total=False):
 class EfficientNet(ImageClassifier):
     """EfficientNet: 3x3 stem, seven stages of MBConv, 1x1 convolution, pooled linear head.
 
-    Channels are scaled by `width` and rounded to multiples of 8, layers by `depth` and rounded
-    up. Weights are initialised by the authors' rule: convolutions from N(0, 2 / fan_out), the
-    classifier uniformly within 1 / sqrt(num_classes), or ImageNet's 1 / sqrt(1000) for fewer
-    classes. BatchNorm's momentum is 0.01.
+    Channels are multiplied by the width and rounded to multiples of 8. Layers are multiplied by
+    the depth and rounded up. Weights use the authors' rule: N(0, 2 / fan_out) for convolutions,
+    and for the classifier a uniform distribution within 1 / sqrt(num_classes), or within
+    ImageNet's 1 / sqrt(1000) if there are fewer classes. BatchNorm's momentum is 0.01.
 
     Args:
-        scaling: the variant's width, depth, resolution (not used here) and dropout.
+        scaling: width, depth, resolution (not used here) and dropout of the variant.
         num_classes: width of the logits; 0 returns the pooled features.
         in_channels: channels of the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1); None means the variant's.
-        drop_path: probability of dropping a residual branch, in [0, 1), that of a block after
-            the last; block i of n has i / n of it.
-        norm_eps: what BatchNorm adds to the variance.
+        drop_path: scale of the probability of dropping a residual branch, in [0, 1); block i of n
+            has the probability drop_path * i / n.
+        norm_eps: constant that BatchNorm adds to the variance.
         padding: "symmetric", or "same" as in TensorFlow and the authors' checkpoints.
-        small_images: stem and `stage3` of stride 1, so that 32 pixels leave a 4x4 map.
+        small_images: use stride 1 in the stem and `stage3`; 32x32 images give 4x4 maps.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 2, 4, 8, 16, 16, 32, 32.
 
     Raises:
-        ValueError: `dropout`, `drop_path`, `norm_eps` or the scaling out of range; no such padding.
+        ValueError: `dropout`, `drop_path`, `norm_eps` or the scaling is out of range, or
+            `padding` is unknown.
     """
 
     act: ClassVar[type[nn.Module]] = nn.SiLU
     se_ratio: ClassVar[float] = 0.25
-    fixed_depth: ClassVar[tuple[str, ...]] = ()  # stages that keep their number of layers
-    fixed_ends: ClassVar[bool] = False  # whether stem and head keep their width
+    fixed_depth: ClassVar[tuple[str, ...]] = ()  # stages whose number of layers is not scaled
+    fixed_ends: ClassVar[bool] = False  # whether the width of stem and head is not scaled
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class EfficientNet(ImageClassifier):
         norm = partial(nn.BatchNorm2d, eps=norm_eps, momentum=0.01)
         layer = partial(ConvNormAct, padding=padding, norm=norm, act=self.act)
         block = partial(MBConv, se_ratio=self.se_ratio, padding=padding, norm=norm, act=self.act)
-        rows = scaled_rows(TABLE_1, scaling, fixed_depth=self.fixed_depth)
+        rows = scale_rows(TABLE_1, scaling, fixed_depth=self.fixed_depth)
         if small_images:
             rows["stage3"] = rows["stage3"]._replace(stride=1)
         width = 1.0 if self.fixed_ends else scaling.width
@@ -130,14 +130,13 @@ class EfficientNet(ImageClassifier):
             make_classifier=_classifier,
         )
         super().__init__(stem, stages, head, names=("stage1", *rows))
-        self.options |= {"dropout": head.dropout_rate}  # the value that None selects
+        self.options |= {"dropout": head.dropout_rate}  # the effective value, not None
 
 
 def _classifier(in_features: int, out_features: int) -> nn.Linear:
-    layer = nn.Linear(in_features, out_features)
-    # By the rule alone, logits of ten classes begin ten times as wide and learn half as fast.
-    uniform_(layer, 1 / math.sqrt(max(out_features, IMAGENET_CLASSES)))
-    return layer
+    # Without the minimum, the logits of 10 classes start 10 times as wide and learn half as fast.
+    bound = 1 / math.sqrt(max(out_features, IMAGENET_CLASSES))
+    return uniform_(nn.Linear(in_features, out_features), bound)
 
 
 @builder

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite: EfficientNet without what mobile accelerators do badly (2020)."""
+"""EfficientNet-Lite: EfficientNet without operations that mobile accelerators lack (2020)."""
 
 from typing import ClassVar, Unpack
 
@@ -18,7 +18,6 @@ __all__ = [
     "efficientnet_lite4",
 ]
 
-
 LITE0 = Scaling(1.0, 1.0, 224, 0.2)
 LITE1 = Scaling(1.0, 1.1, 240, 0.2)
 LITE2 = Scaling(1.1, 1.2, 260, 0.3)
@@ -27,10 +26,10 @@ LITE4 = Scaling(1.4, 1.8, 300, 0.3)
 
 
 class EfficientNetLite(EfficientNet):
-    """EfficientNet without squeeze-and-excitation, with ReLU6 in place of SiLU.
+    """EfficientNet without squeeze-and-excitation and with ReLU6 instead of SiLU.
 
-    Stem and head keep the baseline's width, the first and the last stage its depth, however the
-    rest is scaled. Arguments, shapes and errors are those of `EfficientNet`.
+    The width of stem and head and the depth of the first and last stage are not scaled.
+    Arguments, shapes and errors are those of `EfficientNet`.
     """
 
     act: ClassVar[type[nn.Module]] = nn.ReLU6

@@ -1,11 +1,11 @@
 """LeNet-5: convolutions and subsampling for digits (LeCun et al., 1998)."""
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Literal, TypeVar, Unpack
+from typing import Any, Literal, Unpack
 
 from torch import nn
 
+from cnnarch.blocks._checks import check_choice
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.head import ClassifierHead
@@ -18,7 +18,7 @@ from cnnarch.facts.builders import builder
 __all__ = ["LeNet", "LeNet1998", "LeNetBN", "lenet5", "lenet5_1998", "lenet5_bn"]
 
 NAMES = ("C1", "S2", "C3", "S4", "C5")
-TABLE_I = (  # maps of S2 that each of the 16 maps of C3 sees
+TABLE_I = (  # maps of S2 that each of the 16 maps of C3 reads
     *((0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (4, 5, 0), (5, 0, 1)),
     *((0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (3, 4, 5, 0), (4, 5, 0, 1), (5, 0, 1, 2)),
     *((0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5)),
@@ -26,9 +26,7 @@ TABLE_I = (  # maps of S2 that each of the 16 maps of C3 sees
 )
 ACTIVATIONS = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "relu": nn.ReLU}
 POOLS = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d}
-PADDING = {32: 0, 28: 2}  # of C1, by input size: both give 28x28 maps
-Key = TypeVar("Key")
-Choice = TypeVar("Choice")
+PADDING = {32: 0, 28: 2}  # of C1 by image size; both give 28x28 maps
 
 
 class LeNetOptions(ModelOptions, total=False):
@@ -40,24 +38,24 @@ class LeNetOptions(ModelOptions, total=False):
 
 
 class LeNet(ImageClassifier):
-    """LeNet-5 as it is built today: every map connected, plain pooling, linear output.
+    """LeNet-5 as it is usually built today: full convolutions, standard pooling, linear output.
 
-    C5 is a convolution, as in the paper, so any larger image works too: its maps are averaged.
-    Weights are drawn by Glorot's rule, which suits all three activations.
+    C5 is a convolution, as in the paper, and its maps are averaged, so larger images also work.
+    Weights use Glorot's rule, which suits all three activations.
 
     Args:
-        num_classes: width of the logits; 0 returns F6's output.
+        num_classes: width of the logits; 0 returns the output of F6.
         in_channels: channels of the input image.
-        activation: "tanh" is nearest to the paper's scaled tanh.
-        pool: "avg" is nearest to the paper's subsampling.
-        image_size: smallest side that fits, in pixels: 28 pads the image by two (MNIST as it
-            is), 32 does not.
+        activation: "tanh" is closest to the paper's scaled tanh.
+        pool: "avg" is closest to the paper's subsampling.
+        image_size: smallest side of the images, in pixels. 28 (the size of MNIST) pads the image
+            by two pixels; 32 adds no padding.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Rows have stride 1, 2, 2, 4 and 4.
 
     Raises:
-        ValueError: an option that is not among its choices.
+        ValueError: an option has an unknown value.
     """
 
     def __init__(
@@ -69,11 +67,12 @@ class LeNet(ImageClassifier):
         pool: Literal["avg", "max"] = "avg",
         image_size: Literal[28, 32] = 32,
     ) -> None:
-        act = _choose("activation", activation, ACTIVATIONS)
-        make_pool = _choose("pool", pool, POOLS)
-        padding = _choose("image_size", image_size, PADDING)
+        check_choice("activation", activation, ACTIVATIONS)
+        check_choice("pool", pool, POOLS)
+        check_choice("image_size", image_size, PADDING)
+        act, make_pool = ACTIVATIONS[activation], POOLS[pool]
         conv = partial(_conv, norm=None, act=act)
-        stem = conv(in_channels, 6, padding=padding)
+        stem = conv(in_channels, 6, padding=PADDING[image_size])
         stages = [
             Stage(make_pool(2)),
             Stage(conv(6, 16)),
@@ -86,18 +85,19 @@ class LeNet(ImageClassifier):
 
 
 class LeNet1998(ImageClassifier):
-    """LeNet-5 as it was built in 1998, with 60,000 trainable parameters.
+    """LeNet-5 as published in 1998, with 60,000 trainable parameters.
 
-    Subsampling is trained and squashed, C3 is connected by Table I, the squashing function is a
-    scaled tanh, and classes are codes that F6 has to come near to. Weights are drawn from
-    U(-2.4, 2.4) / fan-in (appendix A). Larger images work too: C5's maps are averaged.
+    Subsampling is trained and followed by the activation, a scaled tanh. C3 reads the maps listed
+    in Table I. Each class has a code, and its logit depends on the distance of F6's output to it.
+    Weights are drawn from U(-2.4, 2.4) / fan-in (appendix A). C5's maps are averaged, so larger
+    images also work.
 
     Args:
-        num_classes: number of codes; 0 returns F6's output.
+        num_classes: number of codes; 0 returns the output of F6.
         in_channels: channels of the input image.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes): minus the squared distances to the codes
+        (N, in_channels, H, W) -> (N, num_classes): negative squared distances to the codes
     """
 
     def __init__(self, *, num_classes: int = 10, in_channels: int = 1) -> None:
@@ -118,13 +118,13 @@ class LeNet1998(ImageClassifier):
 
 
 class LeNetBN(ImageClassifier):
-    """LeNet-5 with BatchNorm and sigmoid: the network on which BatchNorm is usually taught.
+    """LeNet-5 with BatchNorm and sigmoid, a common teaching example for BatchNorm.
 
-    BatchNorm follows every convolution and the hidden linear layer; no layer has a bias.
-    Weights are drawn by Glorot's rule.
+    BatchNorm follows each convolution and the hidden linear layer. No layer has a bias. Weights
+    use Glorot's rule.
 
     Args:
-        num_classes: width of the logits; 0 returns F6's output.
+        num_classes: width of the logits; 0 returns the output of F6.
         in_channels: channels of the input image.
 
     Shape:
@@ -146,29 +146,15 @@ class LeNetBN(ImageClassifier):
 
 
 def _conv(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int = 5,
-    *,
-    norm: type[nn.Module] | None,
-    act: type[nn.Module],
-    padding: int = 0,
+    in_channels: int, channels: int, kernel_size: int = 5, padding: int = 0, **options: Any
 ) -> ConvNormAct:
-    layer = ConvNormAct(in_channels, out_channels, kernel_size, padding=padding, norm=norm, act=act)
+    layer = ConvNormAct(in_channels, channels, kernel_size, padding=padding, **options)
     xavier_uniform_(layer.conv)
     return layer
 
 
-def _choose(option: str, value: Key, choices: Mapping[Key, Choice]) -> Choice:
-    if value not in choices:
-        raise ValueError(f"{option} must be one of {', '.join(map(repr, choices))}, got {value!r}")
-    return choices[value]
-
-
 def _linear(in_features: int, out_features: int, bias: bool = True) -> nn.Linear:
-    layer = nn.Linear(in_features, out_features, bias)
-    xavier_uniform_(layer)
-    return layer
+    return xavier_uniform_(nn.Linear(in_features, out_features, bias))
 
 
 @builder
@@ -185,5 +171,5 @@ def lenet5_1998(*, weights: WeightsSource = None, **options: Unpack[ModelOptions
 
 @builder
 def lenet5(*, weights: WeightsSource = None, **options: Unpack[LeNetOptions]) -> LeNet:
-    """LeNet-5 in its usual modern form; `lenet5_1998` is the paper's."""
+    """LeNet-5 in its usual modern form; `lenet5_1998` follows the paper."""
     return build("lenet5", weights, LeNet, **options)

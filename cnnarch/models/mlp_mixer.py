@@ -1,4 +1,4 @@
-"""MLP-Mixer: patches mixed by MLPs over places and over channels (Tolstikhin et al., 2021)."""
+"""MLP-Mixer: MLPs that mix the patches and the channels of an image (Tolstikhin et al., 2021)."""
 
 from typing import NamedTuple, Unpack
 
@@ -10,7 +10,8 @@ from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.initialization import lecun_normal_
 from cnnarch.blocks.mixer import LayerNorm2d, MixerLayer
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.classifier import ImageClassifier, ModelOptions
+from cnnarch.contract.classifier import ImageClassifier
+from cnnarch.contract.options import DropoutOptions
 from cnnarch.facts.builders import builder
 
 __all__ = [
@@ -25,38 +26,37 @@ __all__ = [
 ]
 
 
-class Specification(NamedTuple):
+class MixerConfig(NamedTuple):
     """A column of Table 1."""
 
     layers: int
-    patch_size: int  # the side of P x P
+    patch_size: int  # the paper's P
     hidden_size: int  # C
     mlp_dim_c: int  # D_C, over channels
     mlp_dim_s: int  # D_S, over tokens
 
 
-S_32 = Specification(8, 32, 512, 2048, 256)
-S_16 = Specification(8, 16, 512, 2048, 256)
-B_32 = Specification(12, 32, 768, 3072, 384)
-B_16 = Specification(12, 16, 768, 3072, 384)
-L_32 = Specification(24, 32, 1024, 4096, 512)
-L_16 = Specification(24, 16, 1024, 4096, 512)
-H_14 = Specification(32, 14, 1280, 5120, 640)
+S_32 = MixerConfig(8, 32, 512, 2048, 256)
+S_16 = MixerConfig(8, 16, 512, 2048, 256)
+B_32 = MixerConfig(12, 32, 768, 3072, 384)
+B_16 = MixerConfig(12, 16, 768, 3072, 384)
+L_32 = MixerConfig(24, 32, 1024, 4096, 512)
+L_16 = MixerConfig(24, 16, 1024, 4096, 512)
+H_14 = MixerConfig(32, 14, 1280, 5120, 640)
 
 
-class MLPMixerOptions(ModelOptions, total=False):
+class MLPMixerOptions(DropoutOptions, total=False):
     """Options of the MLP-Mixers."""
 
     image_size: int
-    dropout: float
     drop_path: float
 
 
 class MLPMixer(ImageClassifier):
-    """MLP-Mixer: a convolution that cuts the image into patches, Mixer layers, pooled linear head.
+    """MLP-Mixer: a convolution that embeds patches, Mixer layers, pooled linear head.
 
-    Each layer is a row of `feature_info`; all rows have the patch size as stride. The closing
-    LayerNorm ends the last. Weights start by LeCun's rule, as in the paper's code.
+    Each layer is a stage, and the stride of all stages is the patch size. The last stage ends with
+    the final LayerNorm. Weights use LeCun's rule, as in the authors' code.
 
     Args:
         layers: number of Mixer layers.
@@ -66,18 +66,18 @@ class MLPMixer(ImageClassifier):
         mlp_dim_s: width of the MLPs over tokens, the paper's D_S.
         num_classes: width of the logits; 0 returns the pooled features.
         in_channels: channels of the input image.
-        image_size: side of the images in pixels, a multiple of `patch_size`. The MLPs over
-            tokens have a weight for each patch, so that no other size is accepted.
+        image_size: side of the images in pixels, a multiple of `patch_size`. Other sizes are not
+            accepted, because the MLPs over tokens have a weight for each patch.
         dropout: probability of zeroing a pooled feature, in [0, 1).
         drop_path: probability of dropping a residual branch of the last layer for an image in
-            training, in [0, 1); it grows linearly from 0 in the first layer.
+            training, in [0, 1). It grows linearly from 0 in the first layer.
 
     Shape:
         (N, in_channels, image_size, image_size) -> (N, num_classes)
 
     Raises:
-        ValueError: an `image_size` that is not a multiple of `patch_size`, a count that is not
-            a positive integer, `dropout` or `drop_path` out of range.
+        ValueError: `image_size` is not a multiple of `patch_size`, a count is not a positive
+            integer, or `dropout` or `drop_path` is out of range.
     """
 
     def __init__(
@@ -104,8 +104,7 @@ class MLPMixer(ImageClassifier):
             raise ValueError(
                 f"image_size must be a multiple of the patch size {patch_size}, got {image_size}"
             )
-        stem = nn.Conv2d(in_channels, hidden_size, patch_size, patch_size)
-        lecun_normal_(stem)
+        stem = lecun_normal_(nn.Conv2d(in_channels, hidden_size, patch_size, patch_size))
         tokens = (image_size // patch_size) ** 2
         rates = [drop_path * i / max(layers - 1, 1) for i in range(layers)]
         stages = [
@@ -124,9 +123,7 @@ class MLPMixer(ImageClassifier):
 
 
 def _classifier(num_features: int, num_classes: int) -> nn.Linear:
-    linear = nn.Linear(num_features, num_classes)
-    lecun_normal_(linear)
-    return linear
+    return lecun_normal_(nn.Linear(num_features, num_classes))
 
 
 @builder

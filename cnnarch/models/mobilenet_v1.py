@@ -11,7 +11,8 @@ from cnnarch.blocks.conv import ConvNormAct, Padding
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.separable import DepthwiseSeparable
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.classifier import ImageClassifier, ModelOptions
+from cnnarch.contract.classifier import ImageClassifier
+from cnnarch.contract.options import CommonOptions
 from cnnarch.facts.builders import builder
 
 __all__ = ["MobileNetV1", "mobilenet_v1"]
@@ -19,29 +20,27 @@ __all__ = ["MobileNetV1", "mobilenet_v1"]
 ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6}
 
 
-class Row(NamedTuple):
-    """Two lines of Table 1: the stride of `Conv dw` and the filters of the 1x1 `Conv` after it."""
+class SeparableRow(NamedTuple):
+    """Two rows of Table 1: the stride of `Conv dw` and the filters of the 1x1 `Conv` after it."""
 
     filters: int
     stride: int
 
 
 STEM_FILTERS = 32
-TABLE_1 = {  # separable convolutions, numbered from 1, by the stride of their maps
-    "ds1": (Row(64, 1),),
-    "ds2-3": (Row(128, 2), Row(128, 1)),
-    "ds4-5": (Row(256, 2), Row(256, 1)),
-    "ds6-11": (Row(512, 2), *(Row(512, 1) for _ in range(5))),
-    "ds12-13": (Row(1024, 2), Row(1024, 1)),
+TABLE_1 = {  # separable convolutions, numbered from 1; each stage starts with a stride of 2
+    "ds1": (SeparableRow(64, 1),),
+    "ds2-3": (SeparableRow(128, 2), SeparableRow(128, 1)),
+    "ds4-5": (SeparableRow(256, 2), SeparableRow(256, 1)),
+    "ds6-11": (SeparableRow(512, 2), *(SeparableRow(512, 1) for _ in range(5))),
+    "ds12-13": (SeparableRow(1024, 2), SeparableRow(1024, 1)),
 }
 
 
-class MobileNetV1Options(ModelOptions, total=False):
+class MobileNetV1Options(CommonOptions, total=False):
     """Options of MobileNet V1."""
 
     width: float
-    dropout: float
-    small_images: bool
     norm_eps: float
     padding: Padding
     activation: Literal["relu", "relu6"]
@@ -50,17 +49,17 @@ class MobileNetV1Options(ModelOptions, total=False):
 class MobileNetV1(ImageClassifier):
     """MobileNet V1: 3x3 stem, 13 depthwise separable convolutions, pooled linear head.
 
-    Smaller networks come from `width` (the paper's alpha) and smaller images (its rho, sec.
-    3.3 and 3.4). The paper does not say how weights are initialised: He's rule is used.
+    A smaller `width` (the paper's alpha) and smaller images (its rho) reduce the cost (sec. 3.3
+    and 3.4). The paper does not specify the initialization; this network uses He's rule.
 
     Args:
         num_classes: width of the logits; 0 returns the pooled features.
         in_channels: channels of the input image.
-        width: factor on the channels of every layer, above 0; fractions are cut off, and a
-            layer has at least one channel.
+        width: factor on the channels of each layer, greater than 0. The result is rounded down,
+            and a layer has at least one channel.
         dropout: probability of zeroing a pooled feature, in [0, 1).
-        small_images: stem and `ds2` of stride 1, so that 32 pixels leave a 4x4 map.
-        norm_eps: what BatchNorm adds to the variance.
+        small_images: use stride 1 in the stem and `ds2`; 32x32 images give 4x4 maps.
+        norm_eps: constant that BatchNorm adds to the variance.
         padding: "symmetric", or "same" as in TensorFlow.
         activation: "relu" as in the paper, or "relu6" as in the released networks.
 
@@ -68,7 +67,8 @@ class MobileNetV1(ImageClassifier):
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 2, 4, 8, 16 and 32.
 
     Raises:
-        ValueError: `width`, `dropout` or `norm_eps` out of range; no such padding or activation.
+        ValueError: `width`, `dropout` or `norm_eps` is out of range, or `padding` or `activation`
+            is unknown.
     """
 
     def __init__(
@@ -90,14 +90,14 @@ class MobileNetV1(ImageClassifier):
         act = ACTIVATIONS[activation]
         convolution = partial(ConvNormAct, padding=padding, norm=norm, act=act)
         separable = partial(DepthwiseSeparable, padding=padding, norm=norm, act=act)
-        channels = _scaled(STEM_FILTERS, width)
+        channels = _scale(STEM_FILTERS, width)
         stem = convolution(in_channels, channels, 3, 1 if small_images else 2)
         stages = []
         for name, rows in TABLE_1.items():
             stage = Stage()
             for row in rows:
                 stride = 1 if small_images and name == "ds2-3" else row.stride
-                filters = _scaled(row.filters, width)
+                filters = _scale(row.filters, width)
                 stage.append(separable(channels, filters, 3, stride))
                 channels = filters
             stages.append(stage)
@@ -105,7 +105,7 @@ class MobileNetV1(ImageClassifier):
         super().__init__(stem, stages, head, names=("conv1", *TABLE_1))
 
 
-def _scaled(channels: int, width: float) -> int:
+def _scale(channels: int, width: float) -> int:
     return max(1, int(channels * width))
 
 
@@ -113,5 +113,5 @@ def _scaled(channels: int, width: float) -> int:
 def mobilenet_v1(
     *, weights: WeightsSource = None, **options: Unpack[MobileNetV1Options]
 ) -> MobileNetV1:
-    """MobileNet V1: `width=1.0` at 224 pixels is the paper's baseline, "1.0 MobileNet-224"."""
+    """MobileNet V1; `width=1.0` at 224 pixels is the paper's baseline, "1.0 MobileNet-224"."""
     return build("mobilenet_v1", weights, MobileNetV1, **options)

@@ -1,4 +1,4 @@
-"""NiN: perceptrons slid over the map, classes as averaged maps (Lin, Chen and Yan, 2013)."""
+"""NiN: small MLPs that slide over the map; logits are averaged maps (Lin, Chen and Yan, 2013)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Unpack
@@ -9,23 +9,24 @@ from cnnarch.blocks._checks import check_probability
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.nin import NiNBlock, ScoreMapHead
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.classifier import ImageClassifier, ModelOptions
+from cnnarch.contract.classifier import ImageClassifier
+from cnnarch.contract.options import CommonOptions, DropoutOptions
 from cnnarch.facts.builders import builder
 
 __all__ = ["CifarNiN", "NiN", "nin", "nin_cifar"]
 
 
 class Mlpconv(NamedTuple):
-    """One mlpconv layer and what comes before it.
+    """One mlpconv layer and the layers before it.
 
     Args:
-        widths: channels of the convolution and of each 1x1 layer; those of the last row leave
-            out the class scores, which belong to the head.
+        widths: channels of the convolution and of each 1x1 layer. The last row does not include
+            the layer of class scores, which belongs to the head.
         kernel_size: side of the convolution's kernel, in pixels.
-        stride: step of the convolution.
-        padding: of the convolution, in pixels.
-        pool: 3x3 pool of stride 2 before it; None in the first row.
-        dropout: whether dropout is between the two.
+        stride: stride of the convolution.
+        padding: padding of the convolution, in pixels.
+        pool: 3x3 pool with stride 2 before the convolution; None in the first row.
+        dropout: whether there is dropout between the pool and the convolution.
     """
 
     widths: tuple[int, ...]
@@ -49,21 +50,14 @@ CIFAR = (
 )
 
 
-class NiNOptions(ModelOptions, total=False):
-    """Options of `nin`."""
-
-    dropout: float
-    small_images: bool
-
-
 class NiN(ImageClassifier):
     """Network in network: mlpconv layers with pools between them, global average of scores.
 
-    Pools are Caffe's: windows begin at the first pixel and the last may be cut off. The class
-    scores pass a ReLU before they are averaged, as in the authors' networks: logits are never
-    negative. Weights are drawn by Glorot's rule: the paper names none.
+    Pools are Caffe's: windows start at the first pixel and the last may be cut off. A ReLU precedes
+    the average of the class scores, as in the authors' networks, so logits are never negative.
+    Weights use Glorot's rule; the paper does not specify the initialization.
 
-    The form found in textbooks, at 10 classes:
+    The network of many textbooks, for 10 classes:
 
     >>> from cnnarch.models.nin import IMAGENET, Mlpconv, NiN
     >>> last = Mlpconv((10, 10), 3, padding=1, dropout=True)
@@ -71,18 +65,17 @@ class NiN(ImageClassifier):
     2015398
 
     Args:
-        rows: the mlpconv layers; the last one ends in the head, as a 1x1 layer of class scores.
-        num_classes: width of the logits; 0 returns the averaged map that the scores are of.
+        rows: the mlpconv layers. The 1x1 layer of class scores that ends the last one is the head.
+        num_classes: width of the logits; 0 returns the average of the last map.
         in_channels: channels of the input image.
-        dropout: probability of zeroing a value between a pool and some mlpconv layers, in
-            [0, 1).
-        small_images: 3x3 first kernel of stride 1, so that 32 pixels leave a 4x4 map.
+        dropout: probability of zeroing a value in the dropout layers of `rows`, in [0, 1).
+        small_images: use a 3x3 first kernel with stride 1; 32x32 images give 4x4 maps.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Rows of `nin` have stride 4, 8, 16 and 32.
 
     Raises:
-        ValueError: `rows` is empty, its first has a pool or dropout, or `dropout` is out of
+        ValueError: `rows` is empty, the first row has a pool or dropout, or `dropout` is out of
             range.
     """
 
@@ -97,13 +90,13 @@ class NiN(ImageClassifier):
     ) -> None:
         check_probability("dropout", dropout)
         if not rows or rows[0].pool or rows[0].dropout:
-            raise ValueError(f"rows must begin with one that has no pool or dropout, got {rows}")
-        first, *others = rows
+            raise ValueError(f"the first row must have no pool or dropout, got rows {rows}")
+        first, *later = rows
         if small_images and first.stride > 1:
             first = first._replace(kernel_size=3, stride=1, padding=1)
         stem = _block(in_channels, first)
         stages, channels = [], stem.out_channels
-        for row in others:
+        for row in later:
             opening: dict[str, nn.Module] = {}
             if row.pool is not None:
                 opening["pool"] = row.pool(3, 2, ceil_mode=True)
@@ -113,35 +106,29 @@ class NiN(ImageClassifier):
             channels = row.widths[-1]
         head = ScoreMapHead(channels, num_classes)
         names = [f"mlpconv{i + 1}" for i in range(len(rows))]
-        least = _least_side([first, *others])
-        super().__init__(stem, stages, head, names=names, min_input_size=least)
+        min_size = _min_input_size([first, *later])
+        super().__init__(stem, stages, head, names=names, min_input_size=min_size)
 
 
 def _block(in_channels: int, row: Mlpconv) -> NiNBlock:
     return NiNBlock(in_channels, row.widths, row.kernel_size, row.stride, padding=row.padding)
 
 
-def _least_side(rows: Sequence[Mlpconv]) -> int:
-    """Smallest input side, in pixels, that leaves one pixel of the last map."""
+def _min_input_size(rows: Sequence[Mlpconv]) -> int:
+    """Return the smallest input side, in pixels, whose last map has one pixel."""
     side = 1
     for row in reversed(rows):
         side = max((side - 1) * row.stride + row.kernel_size - 2 * row.padding, 1)
-        if row.pool is not None:  # a cut-off window of two pixels is enough
+        if row.pool is not None:  # the window may be cut off and needs only two pixels
             side *= 2
     return side
 
 
-class CifarNiNOptions(ModelOptions, total=False):
-    """Options of `nin_cifar`."""
-
-    dropout: float
-
-
 class CifarNiN(NiN):
-    """The paper's network for CIFAR: three mlpconv layers, a max-pool, then an average pool.
+    """The paper's network for CIFAR: three mlpconv layers, a max-pool and an average pool between.
 
     Args:
-        num_classes: width of the logits; 0 returns the averaged map that the scores are of.
+        num_classes: width of the logits; 0 returns the average of the last map.
         in_channels: channels of the input image.
         dropout: probability of zeroing a value after either pool, in [0, 1).
 
@@ -156,12 +143,12 @@ class CifarNiN(NiN):
 
 
 @builder
-def nin_cifar(*, weights: WeightsSource = None, **options: Unpack[CifarNiNOptions]) -> CifarNiN:
+def nin_cifar(*, weights: WeightsSource = None, **options: Unpack[DropoutOptions]) -> CifarNiN:
     """NiN for CIFAR images: three mlpconv layers of 192 channels."""
     return build("nin_cifar", weights, CifarNiN, **options)
 
 
 @builder
-def nin(*, weights: WeightsSource = None, **options: Unpack[NiNOptions]) -> NiN:
+def nin(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> NiN:
     """NiN for ImageNet: four mlpconv layers of 96 to 1024 channels."""
     return build("nin", weights, NiN, IMAGENET, **options)

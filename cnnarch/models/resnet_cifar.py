@@ -1,14 +1,14 @@
-"""The ResNets for 32x32 images: 6n + 2 layers, shortcuts without parameters (He et al., 2015)."""
+"""ResNets for 32x32 images: 6n + 2 layers, shortcuts without parameters (He et al., 2015)."""
 
 from functools import partial
-from typing import Literal, NamedTuple, Unpack
+from typing import Literal, Unpack
 
 from cnnarch.blocks._checks import check_choice, check_integer
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.residual import MakeAttention, Residual
 from cnnarch.blocks.shortcut import ZeroPadShortcut, projection
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.classifier import ModelOptions
+from cnnarch.contract.options import DropoutOptions
 from cnnarch.contract.residual import ResidualNetwork
 from cnnarch.facts.builders import builder
 
@@ -22,29 +22,14 @@ __all__ = [
     "resnet1202_cifar",
 ]
 
-ROWS = ("conv1", "32x32", "16x16", "8x8")  # the table of sec. 4.2 has the map sizes as heads
+ROWS = ("conv1", "32x32", "16x16", "8x8")  # the columns of the table in sec. 4.2 are map sizes
 WIDTHS = (16, 32, 64)
 SHORTCUTS = {"A": ZeroPadShortcut, "B": projection}
 
 
-class Network(NamedTuple):
-    """A row of Table 6, by the n of the text: 6n + 2 layers."""
-
-    n: int
-
-
-RESNET_20 = Network(3)
-RESNET_32 = Network(5)
-RESNET_44 = Network(7)
-RESNET_56 = Network(9)
-RESNET_110 = Network(18)
-RESNET_1202 = Network(200)
-
-
-class CifarResNetOptions(ModelOptions, total=False):
+class CifarResNetOptions(DropoutOptions, total=False):
     """Options of the residual networks for 32x32 images."""
 
-    dropout: float
     shortcut: Literal["A", "B"]
 
 
@@ -52,19 +37,19 @@ class CifarResNet(ResidualNetwork):
     """Residual network for 32x32 images: a 3x3 stem and three stages of n basic blocks.
 
     Args:
-        n: blocks in a stage; the network has 6n + 2 layers with weights.
-        attention: makes a last layer of every residual branch from its channels; None for none.
+        n: blocks per stage; the network has 6n + 2 layers with weights.
+        attention: creates the last layer of each residual branch from its channels; None omits it.
         num_classes: width of the logits; 0 returns the pooled features.
         in_channels: channels of the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
-        shortcut: where the shape changes, "A" subsamples and pads with zeros, as in the paper;
-            "B" projects with a 1x1 convolution, as most checkpoints for these networks do.
+        shortcut: the shortcut of blocks that change the shape. "A" subsamples and pads with zeros,
+            as in the paper; "B" is a 1x1 convolution, as in most checkpoints of these networks.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 1, 2 and 4.
 
     Raises:
-        ValueError: n is not a positive integer, or there is no such shortcut.
+        ValueError: `n` is not a positive integer, or `shortcut` is unknown.
     """
 
     def __init__(
@@ -96,7 +81,7 @@ def resnet20_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
 ) -> CifarResNet:
     """ResNet-20 for 32x32 images: n = 3."""
-    return build("resnet20_cifar", weights, CifarResNet, *RESNET_20, **options)
+    return build("resnet20_cifar", weights, CifarResNet, 3, **options)
 
 
 @builder
@@ -104,7 +89,7 @@ def resnet32_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
 ) -> CifarResNet:
     """ResNet-32 for 32x32 images: n = 5."""
-    return build("resnet32_cifar", weights, CifarResNet, *RESNET_32, **options)
+    return build("resnet32_cifar", weights, CifarResNet, 5, **options)
 
 
 @builder
@@ -112,7 +97,7 @@ def resnet44_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
 ) -> CifarResNet:
     """ResNet-44 for 32x32 images: n = 7."""
-    return build("resnet44_cifar", weights, CifarResNet, *RESNET_44, **options)
+    return build("resnet44_cifar", weights, CifarResNet, 7, **options)
 
 
 @builder
@@ -120,7 +105,7 @@ def resnet56_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
 ) -> CifarResNet:
     """ResNet-56 for 32x32 images: n = 9."""
-    return build("resnet56_cifar", weights, CifarResNet, *RESNET_56, **options)
+    return build("resnet56_cifar", weights, CifarResNet, 9, **options)
 
 
 @builder
@@ -128,7 +113,7 @@ def resnet110_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
 ) -> CifarResNet:
     """ResNet-110 for 32x32 images: n = 18."""
-    return build("resnet110_cifar", weights, CifarResNet, *RESNET_110, **options)
+    return build("resnet110_cifar", weights, CifarResNet, 18, **options)
 
 
 @builder
@@ -136,4 +121,4 @@ def resnet1202_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
 ) -> CifarResNet:
     """ResNet-1202 for 32x32 images: n = 200."""
-    return build("resnet1202_cifar", weights, CifarResNet, *RESNET_1202, **options)
+    return build("resnet1202_cifar", weights, CifarResNet, 200, **options)

@@ -1,10 +1,11 @@
-"""ResNeXt: bottlenecks whose 3x3 convolution is split into groups (Xie et al., 2016)."""
+"""ResNeXt: bottlenecks with a grouped 3x3 convolution (Xie et al., 2016)."""
 
 from typing import Unpack
 
+from cnnarch.blocks.conv import conv_7x7
 from cnnarch.blocks.residual import Bottleneck
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.classifier import ModelOptions
+from cnnarch.contract.options import CommonOptions
 from cnnarch.contract.residual import ResidualNetwork, Template, group_width_at
 from cnnarch.facts.builders import builder
 from cnnarch.models import resnet
@@ -22,32 +23,25 @@ T_32X8D = Template(32, 8)
 T_64X4D = Template(64, 4)
 
 
-class ResNeXtOptions(ModelOptions, total=False):
-    """Options of the ResNeXts."""
-
-    dropout: float
-    small_images: bool
-
-
 class ResNeXt(ResidualNetwork):
-    """ResNet whose bottlenecks have grouped 3x3 convolutions, which take the stride.
+    """ResNet with grouped 3x3 convolutions in its bottlenecks; the stride is in the 3x3.
 
     Args:
         depths: number of blocks in each of the four stages.
         cardinality: groups of the 3x3 convolutions, the paper's C.
-        group_width: channels of a group in conv2_x, the paper's d, doubled at each later stage.
-        widths: width of ResNet's bottleneck in each stage; the stem is as wide as the first.
+        group_width: channels per group in conv2_x, the paper's d; doubled in each later stage.
+        widths: width of ResNet's bottleneck in each stage; the stem has the width of the first.
         num_classes: width of the logits; 0 returns the pooled features.
         in_channels: channels of the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
-        small_images: 3x3 stem of stride 1 and no max-pool, so that 32 pixels leave a 4x4 map.
+        small_images: use a 3x3 stem with stride 1 and no max-pool; 32x32 images give 4x4 maps.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.
 
     Raises:
-        ValueError: `depths` does not name four stages of a block or more, or a group has not a
-            whole number of channels.
+        ValueError: `depths` is not four positive integers, or the channels per group of a stage
+            are not an integer.
     """
 
     def __init__(
@@ -62,47 +56,41 @@ class ResNeXt(ResidualNetwork):
         dropout: float = 0.0,
         small_images: bool = False,
     ) -> None:
-        def block(in_channels: int, channels: int, stride: int) -> Bottleneck:
+        def make_block(in_channels: int, channels: int, stride: int) -> Bottleneck:
             width = group_width_at(channels, widths[0], group_width)
             return Bottleneck(in_channels, channels, stride, groups=cardinality, group_width=width)
 
         super().__init__(
-            resnet.stem_7x7(in_channels, widths[0], small_images),
-            block,
+            conv_7x7(in_channels, widths[0], small_images),
+            make_block,
             widths,
             depths,
             names=resnet.ROWS,
-            pool=resnet.max_pool(small_images),
+            pool=resnet.first_pool(small_images),
             num_classes=num_classes,
             dropout=dropout,
         )
 
 
 @builder
-def resnext50_32x4d(*, weights: WeightsSource = None, **options: Unpack[ResNeXtOptions]) -> ResNeXt:
+def resnext50_32x4d(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> ResNeXt:
     """ResNeXt-50: 32 groups of 4 channels, depths (3, 4, 6, 3)."""
     return build("resnext50_32x4d", weights, ResNeXt, resnet.DEPTHS_50, *T_32X4D, **options)
 
 
 @builder
-def resnext101_32x4d(
-    *, weights: WeightsSource = None, **options: Unpack[ResNeXtOptions]
-) -> ResNeXt:
+def resnext101_32x4d(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> ResNeXt:
     """ResNeXt-101: 32 groups of 4 channels, depths (3, 4, 23, 3)."""
     return build("resnext101_32x4d", weights, ResNeXt, resnet.DEPTHS_101, *T_32X4D, **options)
 
 
 @builder
-def resnext101_32x8d(
-    *, weights: WeightsSource = None, **options: Unpack[ResNeXtOptions]
-) -> ResNeXt:
+def resnext101_32x8d(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> ResNeXt:
     """ResNeXt-101: 32 groups of 8 channels, depths (3, 4, 23, 3)."""
     return build("resnext101_32x8d", weights, ResNeXt, resnet.DEPTHS_101, *T_32X8D, **options)
 
 
 @builder
-def resnext101_64x4d(
-    *, weights: WeightsSource = None, **options: Unpack[ResNeXtOptions]
-) -> ResNeXt:
+def resnext101_64x4d(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> ResNeXt:
     """ResNeXt-101: 64 groups of 4 channels, depths (3, 4, 23, 3)."""
     return build("resnext101_64x4d", weights, ResNeXt, resnet.DEPTHS_101, *T_64X4D, **options)

@@ -1,7 +1,7 @@
 """SE-ResNet and SE-ResNeXt: branches that end in squeeze-and-excitation (Hu et al., 2017).
 
-Strides, pool and biases follow the authors' released models (SE-ResNet-50.prototxt and the
-others in their repository hujie-frank/SENet).
+Strides, pool and biases follow the authors' released models (SE-ResNet-50.prototxt and others in
+the repository hujie-frank/SENet).
 """
 
 from functools import partial
@@ -10,14 +10,17 @@ from typing import Unpack
 from torch import nn
 
 from cnnarch.blocks._checks import check_integer
+from cnnarch.blocks.conv import conv_7x7
+from cnnarch.blocks.pooling import caffe_max_pool
 from cnnarch.blocks.residual import Bottleneck, Residual
 from cnnarch.blocks.squeeze_excite import SE
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.classifier import ModelOptions
-from cnnarch.contract.residual import ResidualNetwork, Template, group_width_at
+from cnnarch.contract.options import CommonOptions
+from cnnarch.contract.residual import ResidualNetwork, group_width_at
 from cnnarch.facts.builders import builder
 from cnnarch.models import resnet
-from cnnarch.models.resnet_cifar import RESNET_110, CifarResNet, CifarResNetOptions
+from cnnarch.models.resnet_cifar import CifarResNet, CifarResNetOptions
+from cnnarch.models.resnext import T_32X4D
 
 __all__ = [
     "SEResNet",
@@ -32,34 +35,31 @@ __all__ = [
 ]
 
 
-TEMPLATE_32X4D = Template(32, 4)
-
-
-class SEResNetOptions(ModelOptions, total=False):
+class SENetOptions(CommonOptions, total=False):
     """Options of the residual networks with squeeze-and-excitation."""
 
-    dropout: float
-    small_images: bool
-    stride_in_1x1: bool | None
     ceil_pool: bool
     reduction: int
 
 
+class SEResNetOptions(SENetOptions, total=False):
+    """Options of the SE-ResNets."""
+
+    stride_in_1x1: bool | None
+
+
 def squeeze_excite(channels: int, reduction: int = 16) -> SE:
-    """The paper's block: the squeeze is `reduction` times narrower than the map."""
+    """Return the paper's block, whose squeeze has `channels // reduction` channels."""
     check_integer("reduction", reduction, 1)
     return SE(channels, channels // reduction)
 
 
-def first_pool(small_images: bool, ceil_pool: bool) -> nn.Module | None:
-    """The pool that opens conv2_x.
+def first_pool(small_images: bool, ceil_pool: bool) -> nn.MaxPool2d | None:
+    """Return the pool at the start of conv2_x, Caffe's if `ceil_pool`.
 
-    Caffe's has no padding and rounds sizes up. Both give 112 / 2 = 56 pixels, from windows that
-    begin one pixel apart.
+    Both pools give 112 / 2 = 56 pixels, but their windows differ by an offset of one pixel.
     """
-    if small_images or not ceil_pool:
-        return resnet.max_pool(small_images)
-    return nn.MaxPool2d(3, 2, ceil_mode=True)
+    return caffe_max_pool() if ceil_pool and not small_images else resnet.first_pool(small_images)
 
 
 class SEResNet(ResidualNetwork):
@@ -69,25 +69,25 @@ class SEResNet(ResidualNetwork):
         block: `Residual` (two 3x3) or `Bottleneck` (1x1, 3x3, 1x1).
         depths: number of blocks in each of the four stages.
         groups: groups of the bottlenecks' 3x3 convolutions, ResNeXt's cardinality.
-        group_width: channels of a group in conv2_x, doubled at each later stage; None means
-            what makes the 3x3 convolution as wide as ResNet's.
-        widths: width of the blocks in each stage; the stem is as wide as the first.
+        group_width: channels per group in conv2_x, doubled in each later stage. None gives the
+            3x3 convolution the width of ResNet's.
+        widths: width of the blocks in each stage; the stem has the width of the first.
         num_classes: width of the logits; 0 returns the pooled features.
         in_channels: channels of the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
-        small_images: 3x3 stem of stride 1 and no max-pool, so that 32 pixels leave a 4x4 map.
-        stride_in_1x1: whether a bottleneck's first 1x1 takes the stride, not its 3x3; None
-            means as in the released models: SE-ResNet's do, SE-ResNeXt's do not.
-        ceil_pool: whether the max-pool is Caffe's, as in the released models: no padding, sizes
-            rounded up. False pads every side by a pixel, as torchvision's ResNets do.
-        reduction: by how much the squeeze is narrower than the map, the paper's r.
+        small_images: use a 3x3 stem with stride 1 and no max-pool; 32x32 images give 4x4 maps.
+        stride_in_1x1: whether the stride is in the first 1x1 of a bottleneck, not in its 3x3.
+            None follows the released models: True for SE-ResNet, False for SE-ResNeXt.
+        ceil_pool: whether the max-pool is Caffe's, as in the released models: no padding, and
+            sizes are rounded up. False pads each side by one pixel, as in torchvision's ResNets.
+        reduction: channels of the map divided by those of the squeeze, the paper's r.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.
 
     Raises:
-        ValueError: `depths` does not name four stages of a block or more, a group has not a
-            whole number of channels, or the block has no 1x1 to stride in.
+        ValueError: `depths` is not four positive integers, the channels per group of a stage are
+            not an integer, or `stride_in_1x1` is set for blocks without a 1x1 convolution.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class SEResNet(ResidualNetwork):
             stride_in_1x1 = groups == 1 and issubclass(block, Bottleneck)
         attention = partial(squeeze_excite, reduction=reduction)
 
-        def make(in_channels: int, channels: int, stride: int) -> Residual | Bottleneck:
+        def make_block(in_channels: int, channels: int, stride: int) -> Residual | Bottleneck:
             if issubclass(block, Residual):
                 return block(in_channels, channels, stride, attention=attention)
             return block(
@@ -126,8 +126,8 @@ class SEResNet(ResidualNetwork):
             )
 
         super().__init__(
-            resnet.stem_7x7(in_channels, widths[0], small_images),
-            make,
+            conv_7x7(in_channels, widths[0], small_images),
+            make_block,
             widths,
             depths,
             names=resnet.ROWS,
@@ -136,7 +136,7 @@ class SEResNet(ResidualNetwork):
             dropout=dropout,
             min_input_size=3 if ceil_pool and not small_images else 1,  # the pool needs two pixels
         )
-        self.options |= {"stride_in_1x1": stride_in_1x1}  # the value that None selects
+        self.options |= {"stride_in_1x1": stride_in_1x1}  # the effective value, not None
 
 
 @builder
@@ -175,13 +175,7 @@ def se_resnext50_32x4d(
 ) -> SEResNet:
     """SE-ResNeXt-50: bottlenecks of 32 groups, depths (3, 4, 6, 3)."""
     return build(
-        "se_resnext50_32x4d",
-        weights,
-        SEResNet,
-        Bottleneck,
-        resnet.DEPTHS_50,
-        *TEMPLATE_32X4D,
-        **options,
+        "se_resnext50_32x4d", weights, SEResNet, Bottleneck, resnet.DEPTHS_50, *T_32X4D, **options
     )
 
 
@@ -191,13 +185,7 @@ def se_resnext101_32x4d(
 ) -> SEResNet:
     """SE-ResNeXt-101: bottlenecks of 32 groups, depths (3, 4, 23, 3)."""
     return build(
-        "se_resnext101_32x4d",
-        weights,
-        SEResNet,
-        Bottleneck,
-        resnet.DEPTHS_101,
-        *TEMPLATE_32X4D,
-        **options,
+        "se_resnext101_32x4d", weights, SEResNet, Bottleneck, resnet.DEPTHS_101, *T_32X4D, **options
     )
 
 
@@ -205,5 +193,5 @@ def se_resnext101_32x4d(
 def se_resnet110_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
 ) -> CifarResNet:
-    """SE-ResNet-110 for 32x32 images: n = 18, the squeeze of 16 channels is 1 wide."""
-    return build("se_resnet110_cifar", weights, CifarResNet, *RESNET_110, squeeze_excite, **options)
+    """SE-ResNet-110 for 32x32 images: n = 18; in the first stage, the squeeze has one channel."""
+    return build("se_resnet110_cifar", weights, CifarResNet, 18, squeeze_excite, **options)

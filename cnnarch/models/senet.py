@@ -1,7 +1,7 @@
-"""SENet: ResNeXt's bottlenecks, halved, with squeeze-and-excitation (Hu et al., 2017).
+"""SENet: narrower ResNeXt bottlenecks with squeeze-and-excitation (Hu et al., 2017).
 
-The appendix of the paper describes SENet-154; SENet-154.prototxt in the authors' repository
-hujie-frank/SENet settles what it leaves open.
+The appendix of the paper describes SENet-154. SENet-154.prototxt in the authors' repository
+hujie-frank/SENet specifies the remaining details.
 """
 
 from functools import partial
@@ -12,43 +12,33 @@ from torch import nn
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.residual import ResidualSum
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.classifier import ModelOptions
 from cnnarch.contract.residual import ResidualNetwork
 from cnnarch.facts.builders import builder
 from cnnarch.models import resnet
-from cnnarch.models.se_resnet import first_pool, squeeze_excite
+from cnnarch.models.se_resnet import SENetOptions, first_pool, squeeze_excite
 
 __all__ = ["SENet", "senet154"]
 
-GROUPS = 64  # "64x4d": of 4 channels in conv2_x, which double at each later stage
+GROUPS = 64  # "64x4d": 4 channels per group in conv2_x, doubled in each later stage
 
 
-class SENetOptions(ModelOptions, total=False):
-    """Options of SENet-154."""
-
-    dropout: float
-    small_images: bool
-    ceil_pool: bool
-    reduction: int
-
-
-def downsampling(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """The shortcut where the shape changes: 3x3 where it has a stride, else 1x1."""
+def senet_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """Return the shortcut for a changed shape: a 3x3 convolution with a stride, else a 1x1."""
     return ConvNormAct(in_channels, out_channels, 3 if stride > 1 else 1, stride, act=None)
 
 
 class HalvedBottleneck(ResidualSum):
     """ResNeXt's bottleneck with half as many channels in its first 1x1 as in its 3x3.
 
-    The 3x3 is four times as wide as ResNet's and takes the stride; squeeze-and-excitation ends
-    the branch.
+    The 3x3 is four times as wide as ResNet's and applies the stride. The branch ends with
+    squeeze-and-excitation.
 
     Args:
         in_channels: channels of the input.
         channels: width of ResNet's bottleneck; the output has 4 * channels.
-        stride: step of the block.
+        stride: stride of the block.
         groups: groups of the 3x3 convolution.
-        reduction: by how much the squeeze is narrower than the map.
+        reduction: channels of the map divided by those of the squeeze.
 
     Shape:
         (N, in_channels, H, W) -> (N, 4 * channels, H / stride, W / stride)
@@ -69,30 +59,30 @@ class HalvedBottleneck(ResidualSum):
         branch.conv = ConvNormAct(width // 2, width, 3, stride, groups=groups)
         branch.expand = ConvNormAct(width, 4 * channels, 1, act=None)
         branch.attention = squeeze_excite(4 * channels, reduction)
-        super().__init__(branch, in_channels, 4 * channels, stride, make_shortcut=downsampling)
+        super().__init__(branch, in_channels, 4 * channels, stride, make_shortcut=senet_shortcut)
 
 
 class SENet(ResidualNetwork):
-    """Three 3x3 convolutions, four stages of halved SE-ResNeXt bottlenecks, dropout.
+    """SENet: a stem of three 3x3 convolutions, four stages of halved bottlenecks, dropout.
 
     Args:
         depths: number of blocks in each of the four stages.
         groups: groups of the 3x3 convolutions.
-        widths: width of ResNet's bottleneck in each stage; the stem is as wide as the first,
-            twice as wide in its last convolution.
+        widths: width of ResNet's bottleneck in each stage. The stem has the width of the first,
+            and twice that in its last convolution.
         num_classes: width of the logits; 0 returns the pooled features.
         in_channels: channels of the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
-        small_images: stem of stride 1 and no max-pool, so that 32 pixels leave a 4x4 map.
-        ceil_pool: whether the max-pool is Caffe's, as in the released model: no padding, sizes
-            rounded up. False pads every side by a pixel, as torchvision's ResNets do.
-        reduction: by how much the squeeze is narrower than the map, the paper's r.
+        small_images: use a stem with stride 1 and no max-pool; 32x32 images give 4x4 maps.
+        ceil_pool: whether the max-pool is Caffe's, as in the released model: no padding, and sizes
+            are rounded up. False pads each side by one pixel, as in torchvision's ResNets.
+        reduction: channels of the map divided by those of the squeeze, the paper's r.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.
 
     Raises:
-        ValueError: `depths` does not name four stages of a block or more.
+        ValueError: `depths` is not four positive integers.
     """
 
     def __init__(

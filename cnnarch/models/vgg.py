@@ -1,18 +1,20 @@
 """VGG: stacks of 3x3 convolutions between pools (Simonyan and Zisserman, 2014)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Unpack
 
 from torch import nn
 
 from cnnarch.blocks._checks import check_integer, check_positive, check_probability
+from cnnarch.blocks.conv import MakeNorm
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.initialization import xavier_uniform_
 from cnnarch.blocks.normalization import LRN
 from cnnarch.blocks.pooling import AdaptiveAvgPool2d
 from cnnarch.blocks.vgg import VGGBlock
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.classifier import ImageClassifier, ModelOptions
+from cnnarch.contract.classifier import ImageClassifier
+from cnnarch.contract.options import CommonOptions
 from cnnarch.facts.builders import builder
 
 __all__ = [
@@ -29,17 +31,16 @@ __all__ = [
     "vgg19_bn",
 ]
 
-Rows = Sequence[tuple[int, int] | tuple[int, int, int]]
-MakeNorm = Callable[[int], nn.Module]
+BlockSizes = Sequence[tuple[int, int] | tuple[int, int, int]]
 
 
-class Row(NamedTuple):
-    """What is between two pools in Table 1.
+class VGGRow(NamedTuple):
+    """The convolutions between two pools in Table 1.
 
     Args:
         depth: number of convolutions.
-        channels: filters of each, "conv3-256".
-        last_kernel: side of the last kernel, 1 for configuration C's "conv1-256".
+        channels: filters of each convolution, such as 256 for "conv3-256".
+        last_kernel: side of the last kernel; 1 for "conv1-256" in configuration C.
     """
 
     depth: int
@@ -47,64 +48,64 @@ class Row(NamedTuple):
     last_kernel: int = 3
 
 
-class Configuration(NamedTuple):
-    """A column of Table 1, and whether BatchNorm follows each convolution, as in later ports."""
+class VGGConfig(NamedTuple):
+    """A column of Table 1. Later networks also have BatchNorm after each convolution."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[VGGRow, ...]
     norm: MakeNorm | None = None
     lrn: bool = False
 
 
-A = Configuration((Row(1, 64), Row(1, 128), Row(2, 256), Row(2, 512), Row(2, 512)))
+A = VGGConfig((VGGRow(1, 64), VGGRow(1, 128), VGGRow(2, 256), VGGRow(2, 512), VGGRow(2, 512)))
 A_LRN = A._replace(lrn=True)
-B = Configuration((Row(2, 64), Row(2, 128), Row(2, 256), Row(2, 512), Row(2, 512)))
-C = Configuration((Row(2, 64), Row(2, 128), Row(3, 256, 1), Row(3, 512, 1), Row(3, 512, 1)))
-D = Configuration((Row(2, 64), Row(2, 128), Row(3, 256), Row(3, 512), Row(3, 512)))
-E = Configuration((Row(2, 64), Row(2, 128), Row(4, 256), Row(4, 512), Row(4, 512)))
+B = VGGConfig((VGGRow(2, 64), VGGRow(2, 128), VGGRow(2, 256), VGGRow(2, 512), VGGRow(2, 512)))
+C = VGGConfig(
+    (VGGRow(2, 64), VGGRow(2, 128), VGGRow(3, 256, 1), VGGRow(3, 512, 1), VGGRow(3, 512, 1))
+)
+D = VGGConfig((VGGRow(2, 64), VGGRow(2, 128), VGGRow(3, 256), VGGRow(3, 512), VGGRow(3, 512)))
+E = VGGConfig((VGGRow(2, 64), VGGRow(2, 128), VGGRow(4, 256), VGGRow(4, 512), VGGRow(4, 512)))
 A_BN, B_BN, D_BN, E_BN = (column._replace(norm=nn.BatchNorm2d) for column in (A, B, D, E))
 HIDDEN = 4096  # units of each of the two hidden fully connected layers
 
 
-class VGGOptions(ModelOptions, total=False):
+class VGGOptions(CommonOptions, total=False):
     """Options of the VGG networks."""
 
     width: float
-    dropout: float
-    small_images: bool
 
 
 class VGG(ImageClassifier):
     """VGG network: blocks of 3x3 convolutions and a pool, then three fully connected layers.
 
-    Your own list of blocks makes your own network: `VGG(((1, 16), (2, 32)), num_classes=10)`.
-    Weights are drawn by Glorot's rule, which the paper found to do without its pre-training
-    (footnote in sec. 3.1); biases begin at 0. A pool to 7x7 before the fully connected layers
-    changes nothing at 224 pixels and lets the five-block networks take any size from 32 up.
+    Pass other rows to build your own network: `VGG(((1, 16), (2, 32)), num_classes=10)`.
+    Weights use Glorot's rule, which according to the paper makes its pre-training unnecessary
+    (footnote in sec. 3.1). Biases are 0. An average pool to 7x7 before the fully connected layers
+    has no effect at 224 pixels and allows all sizes from 32 up in the five-block networks.
 
     Args:
-        rows: depth and channels of each block, and its last kernel's side if that is not 3.
-        norm: makes a normalisation after each convolution from its channels.
-        lrn: whether local response normalisation follows the first convolution, with the
-            constants of the AlexNet paper (Table 1's column A-LRN).
+        rows: depth and channels of each block, and the side of its last kernel if not 3.
+        norm: creates a normalization layer after each convolution from its number of channels.
+        lrn: whether local response normalization follows the first convolution, with the
+            constants of the AlexNet paper (column A-LRN of Table 1).
         hidden: units of each of the two hidden fully connected layers.
-        num_classes: width of the logits; 0 returns the second fully connected layer's output.
+        num_classes: width of the logits; 0 returns the output of the second hidden layer.
         in_channels: channels of the input image.
-        width: factor on the channels of every convolution, above 0; fractions are cut off, and
-            a layer has at least one channel. The fully connected layers keep theirs.
+        width: factor on the channels of each convolution, greater than 0. The result is rounded
+            down, and a layer has at least one channel. Fully connected layers are not scaled.
         dropout: probability of zeroing an output of either hidden layer, in [0, 1).
-        small_images: pools only after the last three blocks, so that 32 pixels leave a 4x4 map.
+        small_images: pool only after the last three blocks; 32x32 images give 4x4 maps.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 2, 4, 8, 16 and 32.
 
     Raises:
-        ValueError: `rows` is empty or not made of positive integers; `width` or `dropout` out
-            of range.
+        ValueError: `rows` is empty or not made of positive integers, or `width` or `dropout` is
+            out of range.
     """
 
     def __init__(
         self,
-        rows: Rows,
+        rows: BlockSizes,
         norm: MakeNorm | None = None,
         lrn: bool = False,
         hidden: int = HIDDEN,
@@ -128,13 +129,13 @@ class VGG(ImageClassifier):
 
 
 def _blocks(
-    rows: Rows, in_channels: int, width: float, norm: MakeNorm | None, pools: int
+    rows: BlockSizes, in_channels: int, width: float, norm: MakeNorm | None, pools: int
 ) -> list[VGGBlock]:
-    """A block for each row, the last `pools` of them with a pool."""
+    """Return one block per row; only the last `pools` blocks have a pool."""
     if not rows or not all(2 <= len(row) <= 3 for row in rows):
         raise ValueError(f"rows must be pairs of depth and channels, got {rows!r}")
     blocks = []
-    for i, row in enumerate(Row(*row) for row in rows):
+    for i, row in enumerate(VGGRow(*row) for row in rows):
         check_integer("channels", row.channels, 1)
         channels = max(1, int(row.channels * width))
         kernel, pool = row.last_kernel, len(rows) - i <= pools
@@ -161,9 +162,7 @@ def _head(channels: int, units: int, num_classes: int, dropout: float) -> Classi
 
 
 def _linear(in_features: int, out_features: int) -> nn.Linear:
-    layer = nn.Linear(in_features, out_features)
-    xavier_uniform_(layer)
-    return layer
+    return xavier_uniform_(nn.Linear(in_features, out_features))
 
 
 @builder
@@ -174,7 +173,7 @@ def vgg11(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VG
 
 @builder
 def vgg11_lrn(*, weights: WeightsSource = None, **options: Unpack[VGGOptions]) -> VGG:
-    """VGG-11 with local response normalisation after its first convolution: A-LRN."""
+    """VGG-11 with local response normalization after its first convolution: A-LRN."""
     return build("vgg11_lrn", weights, VGG, *A_LRN, **options)
 
 

@@ -1,8 +1,8 @@
-"""Checks for your own pytest files, on any network: the ones cnnarch's own suite uses.
+"""Checks of the contract for your own pytest files. cnnarch's test suite runs the same ones.
 
-`CHECKS` has one function for each claim of the contract. Each takes a network, leaves it as it
-is, and raises AssertionError with what it found. Most need milliseconds; those that compile and
-export need a second::
+`CHECKS` has one function per rule of the contract. Each accepts a network, leaves it unchanged,
+and raises AssertionError with what it found. Most take milliseconds. Those that compile or
+export take about a second::
 
     import pytest
     from cnnarch.testing import CHECKS, assert_parameters
@@ -14,7 +14,7 @@ export need a second::
     def test_my_network_has_the_parameters_of_the_paper():
         assert_parameters(MyNetwork(num_classes=10), 1_234_567)
 
-`check_classifier` runs them all:
+`check_classifier` runs all of them:
 
 >>> import cnnarch
 >>> check_classifier(cnnarch.convnet())
@@ -23,146 +23,34 @@ export need a second::
 from collections.abc import Callable
 
 from cnnarch.contract.classifier import ImageClassifier
-from cnnarch.testing.assertions import (
-    assert_close,
-    assert_macs,
-    assert_parameters,
-    assert_stage_shapes,
-)
-from cnnarch.testing.compiling import (
-    check_compiles_to_one_graph,
-    check_exports_with_a_dynamic_batch,
-    check_traces,
-    check_traces_symbolically,
-)
-from cnnarch.testing.copying import (
-    check_channels_last,
-    check_copies_and_pickles_agree,
-    check_foreign_keys_get_a_hint,
-    check_meta_device,
-    check_state_dict_has_everything,
-    check_state_dict_round_trip,
-)
-from cnnarch.testing.examples import calibrate, example_images
-from cnnarch.testing.features import (
-    check_cam_layer,
-    check_feature_info,
-    check_head_reads_the_last_map,
-    check_reset_classifier,
-    check_stages_come_in_the_order_asked,
-)
-from cnnarch.testing.learning import (
-    check_bfloat16_autocast,
-    check_checkpointing_changes_nothing,
-    check_checkpointing_recomputes,
-    check_every_module_is_called,
-    check_every_parameter_gets_a_gradient,
-    check_frozen_parts_stay_in_eval_mode,
-)
-from cnnarch.testing.outputs import (
-    check_eval_mode_changes_nothing,
-    check_logits,
-    check_logits_are_not_probabilities,
-    check_min_input_size_is_tight,
-    check_odd_and_oblong_images,
-    check_one_image_equals_its_batch,
-    check_wrong_input_is_named,
-)
-from cnnarch.testing.watching import (
-    check_gradients_of_samples,
-    check_hooks_keep_what_they_see,
-    check_modules_are_used_once,
-    check_replaced_forwards_keep_what_they_give,
-)
+from cnnarch.testing import assertions, conversion, examples, learning, outputs
+from cnnarch.testing.assertions import *
+from cnnarch.testing.conversion import *
+from cnnarch.testing.examples import *
+from cnnarch.testing.learning import *
+from cnnarch.testing.outputs import *
 
-CHECKS: tuple[Callable[[ImageClassifier], None], ...] = (
-    check_logits,
-    check_logits_are_not_probabilities,
-    check_eval_mode_changes_nothing,
-    check_one_image_equals_its_batch,
-    check_odd_and_oblong_images,
-    check_min_input_size_is_tight,
-    check_wrong_input_is_named,
-    check_head_reads_the_last_map,
-    check_stages_come_in_the_order_asked,
-    check_feature_info,
-    check_cam_layer,
-    check_reset_classifier,
-    check_every_parameter_gets_a_gradient,
-    check_every_module_is_called,
-    check_modules_are_used_once,
-    check_checkpointing_changes_nothing,
-    check_checkpointing_recomputes,
-    check_bfloat16_autocast,
-    check_frozen_parts_stay_in_eval_mode,
-    check_hooks_keep_what_they_see,
-    check_replaced_forwards_keep_what_they_give,
-    check_gradients_of_samples,
-    check_state_dict_has_everything,
-    check_state_dict_round_trip,
-    check_foreign_keys_get_a_hint,
-    check_copies_and_pickles_agree,
-    check_meta_device,
-    check_channels_last,
-    check_traces_symbolically,
-    check_traces,
-    check_compiles_to_one_graph,
-    check_exports_with_a_dynamic_batch,
-)
-"""Every check of the contract, the quick ones first."""
+__all__ = ["CHECKS", "check_classifier"]
+__all__ += assertions.__all__
+__all__ += conversion.__all__
+__all__ += examples.__all__
+__all__ += learning.__all__
+__all__ += outputs.__all__
 
-__all__ = [
-    "CHECKS",
-    "assert_close",
-    "assert_macs",
-    "assert_parameters",
-    "assert_stage_shapes",
-    "calibrate",
-    "check_bfloat16_autocast",
-    "check_cam_layer",
-    "check_channels_last",
-    "check_checkpointing_changes_nothing",
-    "check_checkpointing_recomputes",
-    "check_classifier",
-    "check_compiles_to_one_graph",
-    "check_copies_and_pickles_agree",
-    "check_eval_mode_changes_nothing",
-    "check_every_module_is_called",
-    "check_every_parameter_gets_a_gradient",
-    "check_exports_with_a_dynamic_batch",
-    "check_feature_info",
-    "check_foreign_keys_get_a_hint",
-    "check_frozen_parts_stay_in_eval_mode",
-    "check_gradients_of_samples",
-    "check_head_reads_the_last_map",
-    "check_hooks_keep_what_they_see",
-    "check_logits",
-    "check_logits_are_not_probabilities",
-    "check_meta_device",
-    "check_min_input_size_is_tight",
-    "check_modules_are_used_once",
-    "check_odd_and_oblong_images",
-    "check_one_image_equals_its_batch",
-    "check_replaced_forwards_keep_what_they_give",
-    "check_reset_classifier",
-    "check_stages_come_in_the_order_asked",
-    "check_state_dict_has_everything",
-    "check_state_dict_round_trip",
-    "check_traces",
-    "check_traces_symbolically",
-    "check_wrong_input_is_named",
-    "example_images",
-]
+CHECKS: tuple[Callable[[ImageClassifier], None], ...] = tuple(
+    getattr(module, name) for module in (outputs, learning, conversion) for name in module.__all__
+)
+"""Every check of the contract. The slow ones come last."""
 
 
 def check_classifier(model: ImageClassifier) -> None:
-    """Fail unless `model` keeps cnnarch's contract: run every one of `CHECKS`.
+    """Run every check in `CHECKS`.
 
     Args:
-        model: a network that has a classifier; it stays as it is.
+        model: a network with a classifier. It stays unchanged.
 
     Raises:
-        AssertionError: a claim does not hold; the message says what was found.
+        AssertionError: the network breaks a rule. The message says what was found.
     """
     for check in CHECKS:
         check(model)

@@ -1,7 +1,8 @@
-"""Assertions on parameters, multiply-adds, shapes and outputs."""
+"""Assertions about parameters, multiply-adds, shapes and outputs."""
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from cnnarch.analysis import Shape, count_macs, count_parameters, stage_shapes
@@ -10,13 +11,13 @@ __all__ = ["assert_close", "assert_macs", "assert_parameters", "assert_stage_sha
 
 
 def assert_parameters(model: nn.Module, expected: int) -> None:
-    """Fail unless `model` has exactly this many trainable parameters."""
+    """Assert that `model` has exactly `expected` trainable parameters."""
     found = count_parameters(model)
     assert found == expected, f"{found:,} parameters, expected {expected:,} ({found - expected:+,})"
 
 
 def assert_macs(model: nn.Module, expected: int, input_size: Shape | None = None) -> None:
-    """Fail unless one image of `input_size` (C, H, W) costs exactly this many multiply-adds."""
+    """Assert that one image of `input_size` (C, H, W) needs exactly `expected` multiply-adds."""
     found = count_macs(model, input_size)
     assert found == expected, f"{found:,} MACs, expected {expected:,} ({found - expected:+,})"
 
@@ -24,32 +25,34 @@ def assert_macs(model: nn.Module, expected: int, input_size: Shape | None = None
 def assert_stage_shapes(
     model: nn.Module, expected: Mapping[str, Shape], input_size: Shape | None = None
 ) -> None:
-    """Fail unless the modules give out these shapes.
+    """Assert that modules return maps of these shapes.
 
     Args:
-        model: any module of images.
-        expected: output shape without the batch, by path ("stages.0.1"). A shape (C, 1, 1)
-            also means the flattened (C,).
-        input_size: `(C, H, W)` in pixels; None means the size on the network's card.
+        model: any module that accepts images.
+        expected: output shape without the batch, by module path ("stages.0.1"). A shape
+            (C, 1, 1) also matches the flattened (C,).
+        input_size: `(C, H, W)` in pixels. None uses the size on the network's card.
     """
     found = stage_shapes(model, input_size)
     for path, shape in expected.items():
-        assert path in found, f"no module {path!r} was run"
+        assert path in found, f"module {path!r} was not called"
         padded = found[path] + (1,) * (len(shape) - len(found[path]))
-        assert padded == tuple(shape), f"{path} gives {found[path]}, expected {tuple(shape)}"
+        assert padded == tuple(shape), f"{path} returns {found[path]}, expected {tuple(shape)}"
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
-    """Fail unless outputs agree to `tolerance` of scale and have a spread worth comparing.
+    """Assert that outputs agree, relative to the largest absolute value expected.
 
-    Scale is the largest absolute value expected. Outputs that vary by no more than is allowed
-    would agree with a constant; `calibrate` gives an untrained network a spread.
+    Outputs that vary less than the tolerance would agree with a constant, so they fail as well.
+    `calibrate` gives an untrained network outputs that vary.
+
+    Args:
+        actual: outputs under test.
+        expected: outputs to compare with, of the same shape.
+        tolerance: largest difference allowed, as a fraction of the largest absolute value.
     """
-    assert actual.shape == expected.shape, (
-        f"shape {tuple(actual.shape)}, not {tuple(expected.shape)}"
-    )
     assert expected.isfinite().all(), "expected values are not finite"
-    scale, spread = expected.abs().max(), expected.std(correction=0)
-    assert spread > tolerance * scale, f"the spread is {spread:.1e}: nothing is compared"
-    difference = ((actual - expected).abs().max() / scale).item()
-    assert difference <= tolerance, f"off by {difference:.1e} of scale, allowed {tolerance:.1e}"
+    allowed = tolerance * expected.abs().max().item()
+    spread = expected.std(correction=0).item()
+    assert spread > allowed, f"expected values vary by {spread:.1e} only: nothing is compared"
+    torch.testing.assert_close(actual, expected, rtol=0, atol=allowed, check_dtype=False)

@@ -1,36 +1,35 @@
-"""Images to test with, and untrained networks whose outputs depend on them."""
+"""Test images, and calibration so that outputs of an untrained network depend on them."""
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from cnnarch.contract.classifier import ImageClassifier
 
 __all__ = ["calibrate", "example_images"]
 
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
-def example_images(model: ImageClassifier, batch: int = 2, side: int | None = None) -> Tensor:
-    """Seeded noise images that the network accepts, small ones unless `side` says otherwise."""
-    if side is None:
-        side = model.min_input_size if model.fixed_input_size else max(model.min_input_size, 64)
+
+def example_images(model: ImageClassifier, batch: int = 2, side: int = 64) -> Tensor:
+    """Return seeded noise images of `side` pixels, or of the nearest size the network accepts."""
+    side = model.min_input_size if model.fixed_input_size else max(model.min_input_size, side)
     generator = torch.Generator().manual_seed(0)
     return torch.randn(batch, model.in_channels, side, side, generator=generator)
 
 
 def calibrate(model: nn.Module, images: Tensor) -> None:
-    """Set BatchNorm statistics to those of `images`, and leave `model` in eval mode.
+    """Set the BatchNorm statistics to those of `images`, and set `model` to eval mode.
 
-    An untrained network's statistics are not those of its activations: in eval mode its logits
-    can be all but 0, and comparing them proves nothing.
+    The initial statistics do not match the activations of an untrained network. In eval mode
+    its logits can then be close to 0, and comparing them proves nothing.
     """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
+    norms = {m: m.momentum for m in model.modules() if isinstance(m, NORMS)}
     for norm in norms:
         norm.momentum = 1.0
     if norms:
         model.train()
         with torch.no_grad():
             model(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
+    for norm, momentum in norms.items():
         norm.momentum = momentum
     model.eval()

@@ -1,16 +1,16 @@
-"""Checks of training: gradients, checkpointing, mixed precision, frozen stages."""
+"""Checks of training and hooks: gradients, checkpointing, bfloat16, frozen stages."""
+
+import copy
+import warnings
+from collections import Counter
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 
 from cnnarch.contract.classifier import ImageClassifier
-from cnnarch.testing._steps import (
-    calibrated_copy,
-    evaluation_copy,
-    failing_as,
-    small_side,
-    train_step,
-)
+from cnnarch.testing._helpers import failing_as, hookable_modules, on_a_copy, train_step
 from cnnarch.testing.examples import calibrate, example_images
 
 __all__ = [
@@ -20,98 +20,190 @@ __all__ = [
     "check_every_module_is_called",
     "check_every_parameter_gets_a_gradient",
     "check_frozen_parts_stay_in_eval_mode",
+    "check_gradients_of_samples",
+    "check_hooks_keep_what_they_see",
+    "check_modules_are_used_once",
+    "check_replaced_forwards_keep_what_they_give",
 ]
 
-CONTAINERS = (nn.ModuleList, nn.ModuleDict)
+Outputs = dict[str, tuple[Tensor, Tensor]]
+"""Output of each module by path, and a copy of its values when it was returned."""
 
 
+@on_a_copy()
 def check_every_parameter_gets_a_gradient(model: ImageClassifier) -> None:
-    """No parameter is left out of the loss, those that are frozen now included."""
-    twin = evaluation_copy(model)
-    train_step(twin, example_images(twin, 2, small_side(twin)))
-    without = [name for name, p in twin.named_parameters() if p.grad is None]
+    """The loss depends on every parameter, frozen ones included."""
+    train_step(model, example_images(model, 2, 48))
+    without = [name for name, p in model.named_parameters() if p.grad is None]
     assert not without, f"no gradient for {', '.join(without)}"
 
 
+@on_a_copy()
 def check_every_module_is_called(model: ImageClassifier) -> None:
-    """Every module runs in training and takes a backward hook."""
-    twin = evaluation_copy(model)
+    """A training step runs every module and supports a backward hook on each."""
     called: set[str] = set()
-    names = {name for name, m in twin.named_modules() if not isinstance(m, CONTAINERS)}
-    for name in names:
-        twin.get_submodule(name).register_full_backward_hook(lambda *_, name=name: called.add(name))
-    with failing_as("no backward hook if one overwrites its input, as ReLU(inplace=True) does"):
-        train_step(twin, example_images(twin, 2, small_side(twin)).requires_grad_())
-    silent = sorted(names - called)
+    modules = hookable_modules(model)
+    for name, module in modules.items():
+        module.register_full_backward_hook(lambda *_, name=name: called.add(name))
+    claim = "backward hooks fail, as they do for layers that overwrite their input (inplace=True)"
+    with failing_as(claim):
+        train_step(model, example_images(model, 2, 48).requires_grad_())
+    silent = sorted(modules.keys() - called)
     assert not silent, f"never called, or without a gradient: {', '.join(silent)}"
 
 
+@on_a_copy(calibrated=True)
 def check_checkpointing_changes_nothing(model: ImageClassifier) -> None:
-    """With `set_grad_checkpointing`, loss, gradients and running statistics are the same."""
-    plain = calibrated_copy(model)
-    saving = evaluation_copy(plain)
-    saving.set_grad_checkpointing(True)
-    expected, found = _results_of_a_step(plain), _results_of_a_step(saving)
-    differ = sorted(expected.keys() ^ found.keys())
-    assert not differ, f"with or without checkpointing, there is no {', '.join(differ)}"
-    for what, value in expected.items():
-        off = (found[what].double() - value.double()).abs().max()
-        assert off == 0, f"checkpointing changes {what} by {off:.1e}"
+    """`set_grad_checkpointing` changes no loss, gradient or running statistic."""
+    checkpointed = copy.deepcopy(model)
+    checkpointed.set_grad_checkpointing(True)
+    found, expected = _results_of_a_step(checkpointed), _results_of_a_step(model)
+    torch.testing.assert_close(
+        found, expected, rtol=0, atol=0, msg=lambda text: f"checkpointing changes a step: {text}"
+    )
 
 
 def _results_of_a_step(model: ImageClassifier) -> dict[str, Tensor]:
-    """Loss, gradients and buffers by what a message calls them."""
+    """Run a training step and return the loss, gradients and buffers by name."""
     torch.manual_seed(1)
-    results = {"the loss": train_step(model, example_images(model, 2, small_side(model)))}
+    results = {"loss": train_step(model, example_images(model, 2, 48))}
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
             results[f"gradient of {name}"] = parameter.grad
     return results | dict(model.named_buffers())
 
 
+@on_a_copy()
 def check_checkpointing_recomputes(model: ImageClassifier) -> None:
-    """With `set_grad_checkpointing`, the last stage runs a second time in the backward pass."""
-    twin = evaluation_copy(model)
-    twin.set_grad_checkpointing(True)
+    """With `set_grad_checkpointing`, the backward pass runs the last stage a second time."""
+    model.set_grad_checkpointing(True)
     calls: list[int] = []
-    layer = twin.get_submodule(twin.cam_layer)
-    convolutions = [m for m in layer.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    assert convolutions, f"{twin.cam_layer} has no convolution and no linear layer"
-    convolutions[0].register_forward_hook(lambda *_: calls.append(1))
-    train_step(twin, example_images(twin, 2, small_side(twin)))
+    stage = model.get_submodule(model.cam_layer)
+    layers = [m for m in stage.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert layers, f"{model.cam_layer} has no convolution and no linear layer"
+    layers[0].register_forward_hook(lambda *_: calls.append(1))
+    train_step(model, example_images(model, 2, 48))
     assert len(calls) == 2, (
-        f"the first layer of {twin.cam_layer} runs {len(calls)} times, expected 2: forward, and "
-        "again in the backward pass, as the layers of a Stage do"
+        f"the first layer of {model.cam_layer} runs {len(calls)} times, expected 2: once in the "
+        "forward and once in the backward pass, as in a Stage"
     )
 
 
+@on_a_copy()
 def check_bfloat16_autocast(model: ImageClassifier) -> None:
-    """In bfloat16, logits are near those of single precision and a training step is finite."""
-    twin = evaluation_copy(model)
-    # BatchNorm over a handful of pixels magnifies rounding: let the last map have 4x4.
-    side = small_side(twin, max(32, 4 * twin.feature_info[-1].stride))
-    images = example_images(twin, 4, side)
-    calibrate(twin, images)
+    """Logits in bfloat16 are close to those in float32, and a training step is finite."""
+    # BatchNorm over few pixels amplifies rounding errors: keep at least 4x4 in the last map.
+    images = example_images(model, 4, max(32, 4 * model.feature_info[-1].stride))
+    calibrate(model, images)
     with torch.no_grad():
-        exact = twin(images)
+        exact = model(images)
         with torch.autocast("cpu", torch.bfloat16):
-            rough = twin(images).float()
-    off = ((rough - exact).norm() / exact.norm()).item()
-    # bfloat16 keeps 8 bits, and deep networks add up their rounding: resnet50 is off by 0.22.
-    assert off < 0.35, f"bfloat16 is off by {off:.2f} of the logits' norm, allowed 0.35"
+            rough = model(images).float()
+    error = ((rough - exact).norm() / exact.norm()).item()
+    # bfloat16 has 8 significant bits, and errors add up in deep networks: 0.22 for resnet50.
+    assert error < 0.35, f"bfloat16 is off by {error:.2f} of the logits' norm, allowed 0.35"
     with torch.autocast("cpu", torch.bfloat16):
-        loss = train_step(twin, example_images(twin, 2, small_side(twin)))
+        loss = train_step(model, example_images(model, 2, 48))
     assert loss.isfinite(), f"the loss in bfloat16 is {loss}"
-    gradients = {name: p.grad for name, p in twin.named_parameters() if p.grad is not None}
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     wrong = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
     assert not wrong, f"gradients in bfloat16 are not finite for {', '.join(wrong)}"
 
 
+@on_a_copy()
 def check_frozen_parts_stay_in_eval_mode(model: ImageClassifier) -> None:
-    """`train()` leaves what `cnnarch.freeze` recorded in eval mode, and nothing else."""
-    twin = evaluation_copy(model)
-    twin.frozen = {"stem"}
-    twin.train()
-    assert twin.training, "train() leaves the network in eval mode"
-    assert not any(m.training for m in twin.stem.modules()), "train() trains a frozen stem"
-    assert twin.head.training, "a frozen stem keeps the head in eval mode"
+    """`train()` keeps the parts that `cnnarch.freeze` has frozen in eval mode, and only those."""
+    model.frozen = {"stem"}
+    model.train()
+    assert model.training, "train() leaves the network in eval mode"
+    assert not any(m.training for m in model.stem.modules()), "train() trains a frozen stem"
+    assert model.head.training, "train() leaves the head in eval mode when the stem is frozen"
+
+
+@on_a_copy()
+def check_hooks_keep_what_they_see(model: ImageClassifier) -> None:
+    """No later layer overwrites an output that a forward hook has stored."""
+    outputs = Outputs()
+    for name, module in hookable_modules(model).items():
+        module.register_forward_hook(lambda _m, _x, y, name=name: _record(outputs, name, y))
+    for gradients in (False, True):
+        with torch.set_grad_enabled(gradients):
+            model(example_images(model, 1, 32))
+        _check_unchanged(outputs)
+
+
+@on_a_copy(calibrated=True)
+def check_replaced_forwards_keep_what_they_give(model: ImageClassifier) -> None:
+    """A replaced `forward` of a module is called, and no later layer overwrites its output."""
+    images = example_images(model, 1, 32)
+    for gradients in (False, True):
+        copied, outputs = copy.deepcopy(model), Outputs()
+        with torch.set_grad_enabled(gradients):
+            expected = copied(images)
+            for name, module in hookable_modules(copied).items():
+                if name:
+                    module.forward = _recording(outputs, name, module.forward)
+            assert torch.equal(copied(images), expected), "replaced forwards change the logits"
+        _check_unchanged(outputs)
+
+
+@on_a_copy(calibrated=True)
+def check_gradients_of_samples(model: ImageClassifier) -> None:
+    """`torch.func.vmap` computes the same gradients for each image as a backward pass."""
+    model.double()  # float32 rounding adds up in deep networks
+    images = example_images(model, 2, 32).double()
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+
+    def loss(weights: dict[str, Tensor], image: Tensor) -> Tensor:
+        logits: Tensor = functional_call(model, weights, (image[None],))
+        return logits.square().mean()
+
+    with warnings.catch_warnings(), failing_as("torch.func cannot take gradients of the network"):
+        # vmap of average pooling is slow but correct for channels-last maps.
+        warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+        batched = vmap(grad(loss), in_dims=(None, 0))(weights, images)
+    for i, image in enumerate(images):
+        model.zero_grad()
+        model(image[None]).square().mean().backward()  # type: ignore[no-untyped-call]
+        expected = {
+            name: torch.zeros_like(p) if p.grad is None else p.grad  # unused by the logits
+            for name, p in model.named_parameters()
+        }
+        found = {name: gradients[i] for name, gradients in batched.items()}
+        rounding = 1e-12 * max(gradient.abs().max().item() for gradient in expected.values())
+        torch.testing.assert_close(
+            *(found, expected), rtol=1e-5, atol=rounding, msg=lambda text: f"vmap differs: {text}"
+        )
+
+
+@on_a_copy()
+def check_modules_are_used_once(model: ImageClassifier) -> None:
+    """No layer runs twice in a forward pass, so a hook gets one output per layer."""
+    calls: Counter[str] = Counter()
+    for name, module in model.named_modules():
+        if not any(module.children()):
+            module.register_forward_hook(lambda *_, name=name: calls.update([name]))
+    model(example_images(model, 1))
+    repeated = [f"{name} ({times} times)" for name, times in calls.items() if times > 1]
+    assert not repeated, f"used more than once: {', '.join(repeated)}"
+
+
+def _recording(
+    outputs: Outputs, name: str, forward: Callable[..., Tensor]
+) -> Callable[..., Tensor]:
+    def recorded(*inputs: Tensor) -> Tensor:
+        output = forward(*inputs)
+        _record(outputs, name, output)
+        return output
+
+    return recorded
+
+
+def _record(outputs: Outputs, name: str, output: Tensor) -> None:
+    outputs[name] = output.detach(), output.detach().clone()
+
+
+def _check_unchanged(outputs: Outputs) -> None:
+    assert outputs, "no module was called"
+    changed = [name for name, pair in outputs.items() if not torch.equal(*pair)]
+    assert not changed, f"a later layer overwrites the output of {', '.join(changed)}"

@@ -1,4 +1,4 @@
-"""Train a network on real images, and measure it. Lightning drives."""
+"""Train a network on images and evaluate it, with Lightning."""
 
 try:
     import lightning.pytorch as _lightning  # noqa: F401

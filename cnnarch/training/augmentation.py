@@ -1,4 +1,4 @@
-"""Random changes of training images, drawn for each image and done on the whole batch."""
+"""Augmentation of training images: random per image, computed for the whole batch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from cnnarch.training.recipe import Recipe
 
 __all__ = ["Augmentation"]
 
-RATIO = 3 / 4, 4 / 3  # width to height of a random resized crop, as in GoogLeNet's training
+RATIO = 3 / 4, 4 / 3  # aspect ratios of random resized crops, as in the GoogLeNet paper
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Crops, flips, RandAugment and erasing of pixels; mixup and cutmix of inputs and targets.
+    """Crops, flips, RandAugment, erasing, mixup and cutmix.
 
-    Every process draws for the whole batch and takes its own rows, so that crops and flips do
-    not depend on the number of processes.
+    Each process draws random numbers for the whole batch and uses those of its own images, so that
+    crops and flips do not depend on the number of processes.
 
     Args:
-        recipe: which changes, and how strong.
-        num_classes: width of a mixed target.
-        rank: which process this is.
-        world_size: how many share a batch.
+        recipe: the kinds and strengths of augmentation.
+        num_classes: number of classes of mixed targets.
+        rank: rank of this process.
+        world_size: number of processes that share a batch.
     """
 
     recipe: Recipe
@@ -35,20 +35,20 @@ class Augmentation:
     world_size: int = 1
 
     def pixels(self, images: Tensor, seed: int) -> Tensor:
-        """Stored pixels, changed: (N, C, H, W) of uint8, any side."""
+        """Augment pixels: (N, C, H, W) of uint8, of any size."""
         recipe = self.recipe
-        draw = self._drawing(len(images), seed)
+        draw = self._random_numbers(len(images), seed)
         if recipe.resized_crop:
             images = random_resized_crop(images, recipe.resized_crop, draw)
         if recipe.crop_padding or recipe.flip:
             images = random_shift_and_flip(images, recipe.crop_padding, recipe.flip, draw)
         if recipe.randaugment:
-            change = v2.RandAugment(num_ops=2, magnitude=recipe.randaugment)
-            images = torch.stack([change(image) for image in images])
+            augment = v2.RandAugment(num_ops=2, magnitude=recipe.randaugment)
+            images = torch.stack([augment(image) for image in images])
         return images
 
     def inputs(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """A network's input and targets, changed; targets of mixtures are (N, num_classes)."""
+        """Augment a network's input and targets; mixed targets are (N, num_classes)."""
         recipe = self.recipe
         if recipe.erasing:
             erase = v2.RandomErasing(recipe.erasing)
@@ -62,7 +62,7 @@ class Augmentation:
             images, labels = v2.RandomChoice(mixes)(images, labels)
         return images, labels
 
-    def _drawing(self, count: int, seed: int) -> Callable[[], Tensor]:
+    def _random_numbers(self, count: int, seed: int) -> Callable[[], Tensor]:
         generator = torch.Generator().manual_seed(seed)
         total = count * self.world_size
         return lambda: torch.rand(total, generator=generator)[self.rank :: self.world_size]
@@ -71,41 +71,41 @@ class Augmentation:
 def random_shift_and_flip(
     images: Tensor, padding: int, flip: bool, draw: Callable[[], Tensor]
 ) -> Tensor:
-    """Shift by up to `padding` pixels, black coming in, and mirror half of the images.
+    """Shift by up to `padding` pixels, filling with black, and mirror half of the images.
 
     Args:
         images: (N, C, H, W).
-        padding: pixels of black on each side, out of which the images' own size is cut.
+        padding: maximum shift in pixels.
         flip: whether to mirror.
-        draw: gives N numbers in [0, 1).
+        draw: returns N random numbers in [0, 1).
     """
     count, channels, height, width = images.shape
-    place = images.device
-    top, left = ((draw() * (2 * padding + 1)).long().to(place)[:, None] for _ in range(2))
-    rows = torch.arange(height, device=place) + top
-    columns = torch.arange(width, device=place) + left
+    device = images.device
+    top, left = ((draw() * (2 * padding + 1)).long().to(device)[:, None] for _ in range(2))
+    rows = torch.arange(height, device=device) + top
+    columns = torch.arange(width, device=device) + left
     if flip:
-        mirrored = (draw() < 0.5).to(place)[:, None]
+        mirrored = (draw() < 0.5).to(device)[:, None]
         columns = torch.where(mirrored, columns.flip(1), columns)
     padded = pad(images, [padding] * 4)
-    which = torch.arange(count, device=place)[:, None, None, None]
-    channel = torch.arange(channels, device=place)[:, None, None]
-    return padded[which, channel, rows[:, None, :, None], columns[:, None, None, :]]
+    index = torch.arange(count, device=device)[:, None, None, None]
+    channel = torch.arange(channels, device=device)[:, None, None]
+    return padded[index, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
 def random_resized_crop(images: Tensor, min_area: float, draw: Callable[[], Tensor]) -> Tensor:
-    """Cut out rectangles of `min_area` to all of the area and scale them to the images' size.
+    """Crop random rectangles and resize them to the size of the images.
 
     Args:
         images: (N, C, H, W) of uint8.
-        min_area: smallest share of the area.
-        draw: gives N numbers in [0, 1).
+        min_area: minimum share of the area.
+        draw: returns N random numbers in [0, 1).
     """
     area = min_area + (1 - min_area) * draw()
     low, high = (torch.tensor(r).log() for r in RATIO)
     ratio = (low + (high - low) * draw()).exp()
     wide, tall = ((area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1))
-    # In affine_grid's coordinates the image spans -1 to 1.
+    # The coordinates of affine_grid range from -1 to 1.
     theta = torch.zeros(len(images), 2, 3)
     theta[:, 0, 0], theta[:, 1, 1] = wide, tall
     theta[:, 0, 2], theta[:, 1, 2] = (2 * draw() - 1) * (1 - wide), (2 * draw() - 1) * (1 - tall)

@@ -1,4 +1,8 @@
-"""What happens beside the steps: recording, printing, and checkpoints that survive anything."""
+"""Lightning callbacks: record metrics, show progress, write checkpoints and stop on signals.
+
+Lightning also catches signals and writes checkpoints, but it does not finish the current step
+first, and it writes checkpoints in a way that can lose the old one.
+"""
 
 import io
 import os
@@ -16,48 +20,48 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from cnnarch.training.history import History
 from cnnarch.training.task import TrainingTask
+from cnnarch.weights.files import atomic_write
 
 __all__ = [
     "AtomicCheckpointIO",
-    "Bar",
-    "FolderCheckpoint",
+    "MovableCheckpoint",
+    "ProgressBar",
     "Recorder",
-    "Stopper",
+    "SignalHandler",
     "TrainingStopped",
 ]
 
 
 class Recorder(Callback):
-    """Adds a row to a history after each epoch, and writes and tells it.
+    """Adds a row to a history after each epoch.
 
     Args:
-        history: what to add to.
-        path: CSV file that is rewritten each time; None writes none.
-        tell: called with the row of each epoch; None for nothing.
+        history: receives the rows.
+        path: CSV file that is rewritten after each epoch; None writes no file.
+        on_row: called with the row of each epoch.
     """
 
     def __init__(
         self,
         history: History,
         path: Path | None = None,
-        tell: Callable[[dict[str, float]], None] | None = None,
+        on_row: Callable[[dict[str, float]], None] | None = None,
     ) -> None:
         self.history = history
         self.path = path
-        self.tell = tell
-        self.started = 0.0
+        self.on_row = on_row
 
-    def on_train_start(self, trainer: Trainer, _task: LightningModule) -> None:
-        """Note time and learning rate; a run resumed in an epoch does not start that epoch."""
-        self.on_train_epoch_start(trainer, _task)
+    def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
+        """Start the clock; a run resumed within an epoch skips `on_train_epoch_start`."""
+        self.on_train_epoch_start(trainer, task)
 
     def on_train_epoch_start(self, trainer: Trainer, _task: LightningModule) -> None:
-        """Note time and learning rate."""
+        """Record start time and learning rate."""
         self.started = time.perf_counter()
         self.rate = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_epoch_end(self, trainer: Trainer, _task: LightningModule) -> None:
-        """Add the row; validation is over by now."""
+        """Add the row; validation has already run."""
         row = {"epoch": float(len(self.history.rows) + 1), "learning_rate": float(self.rate)}
         row |= {name: float(value) for name, value in trainer.callback_metrics.items()}
         row["seconds"] = time.perf_counter() - self.started
@@ -65,144 +69,141 @@ class Recorder(Callback):
         if trainer.is_global_zero:
             if self.path:
                 self.history.save(self.path)
-            if self.tell:
-                self.tell(row)
+            if self.on_row:
+                self.on_row(row)
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows, so that a resumed run knows them."""
+        """Return the rows, for checkpoints."""
         return {"rows": self.history.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the rows of the run that is resumed."""
+        """Restore the rows of a resumed run."""
         self.history.rows[:] = state_dict["rows"]
 
 
-class Bar(RichProgressBar):
-    """A progress bar with the time left, and loss and accuracy of the last step."""
+class ProgressBar(RichProgressBar):
+    """A progress bar with the remaining time and the loss and accuracy of the last step."""
 
     def get_metrics(self, _trainer: Trainer, task: LightningModule) -> dict[str, Any]:
-        """Figures shown beside the bar."""
+        """Return the metrics shown next to the bar."""
         assert isinstance(task, TrainingTask)
-        figures = {name: float(value) for name, value in task.latest.items()}
-        # A loss that grows without end would take the bar's room.
-        return {k: f"{v:.3f}" if abs(v) < 1000 else f"{v:.0e}" for k, v in figures.items()}
+        metrics = {name: float(value) for name, value in task.latest.items()}
+        # A diverging loss would otherwise need more and more columns.
+        return {k: f"{v:.3f}" if abs(v) < 1000 else f"{v:.0e}" for k, v in metrics.items()}
 
     def configure_columns(self, trainer: Trainer) -> list[Any]:
-        """All but the last, steps a second: the figures would not fit into 80 columns."""
+        """Drop the last column, steps per second, so that a line fits into 80 columns."""
         columns: list[Any] = super().configure_columns(trainer)
         return columns[:-1]
 
     def _get_train_description(self, current_epoch: int) -> str:
-        """Epochs counted from 1, as everywhere else here; Lightning counts from 0."""
+        """Count epochs from 1, as in the rest of the output; Lightning counts from 0."""
         words = f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
-        return words.ljust(len(self.validation_description))  # it takes the place of this line
+        return words.ljust(len(self.validation_description))
 
 
-class TrainingStopped(InterruptedError):  # noqa: N818 (nothing went wrong)
-    """Ctrl-C or SIGTERM stopped training after a step, and all was saved.
+class TrainingStopped(InterruptedError):  # noqa: N818 (not an error)
+    """Raised when Ctrl-C or SIGTERM stopped training after a step and a checkpoint was saved.
 
     Args:
-        number: of the signal.
-        epoch: that was being trained, from 1.
-        step: that was finished, from 1.
+        number: signal number.
+        epoch: the current epoch, from 1.
+        step: the last finished step, from 1.
     """
 
     def __init__(self, number: int, epoch: int, step: int) -> None:
         name = signal.Signals(number).name
-        super().__init__(f"stopped by {name} in epoch {epoch} after step {step}; resume to go on")
+        super().__init__(
+            f"stopped by {name} in epoch {epoch} after step {step}; continue with resume"
+        )
         self.status = 128 + number
 
 
-class Stopper(Callback):
-    """On Ctrl-C or SIGTERM, finishes the step, saves, and raises `TrainingStopped`.
+class SignalHandler(Callback):
+    """On Ctrl-C or SIGTERM, finishes the step, saves a checkpoint and raises `TrainingStopped`.
 
-    A second Ctrl-C stops at once; what the last finished epoch saved is then kept.
+    A second Ctrl-C stops immediately. The checkpoint of the last finished epoch then remains.
 
     Args:
-        path: of the checkpoint.
+        path: the checkpoint file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.received = 0
-        self.handlers: dict[int, Any] = {}
+        self.previous: dict[int, Any] = {}
 
     def on_train_start(self, _trainer: Trainer, _task: LightningModule) -> None:
-        """Take the signals, which only the main thread can."""
+        """Install the handlers; Python allows this only in the main thread."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self.handlers[number] = signal.signal(number, self._receive)
+                self.previous[number] = signal.signal(number, self._receive)
 
     def on_train_batch_end(
         self, trainer: Trainer, _task: LightningModule, _outputs: Any, _batch: Any, batch_idx: int
     ) -> None:
-        """Stop between two steps; after an epoch's last one its own checkpoint comes first."""
-        if batch_idx + 1 < trainer.num_training_batches and self._asked(trainer):
+        """Stop between two steps; the last step of an epoch is followed by a checkpoint anyway."""
+        if batch_idx + 1 < trainer.num_training_batches and self._must_stop(trainer):
             trainer.save_checkpoint(self.path)
-            self._stop(trainer, batch_idx + 1)
+            self._stop(trainer.current_epoch + 1, batch_idx + 1)
 
     def on_train_epoch_start(self, trainer: Trainer, _task: LightningModule) -> None:
         """Stop between two epochs."""
-        if self._asked(trainer):
-            self._stop(trainer, 0)
+        if self._must_stop(trainer):
+            self._stop(trainer.current_epoch + 1, 0)
 
     def on_train_end(self, trainer: Trainer, _task: LightningModule) -> None:
-        """Stop after the last epoch, which is saved: a next stage would not know of the signal."""
-        if self._asked(trainer):
-            self._stop(trainer, int(trainer.num_training_batches), trainer.current_epoch)
-        self._give_back()
+        """Stop after the last epoch, so that the next stage does not start."""
+        if self._must_stop(trainer):
+            self._stop(trainer.current_epoch, int(trainer.num_training_batches))
+        self._restore_handlers()
 
     def on_exception(
         self, _trainer: Trainer, _task: LightningModule, _exception: BaseException
     ) -> None:
-        """Give the signals back where training fails."""
-        self._give_back()
+        """Restore the handlers when training fails."""
+        self._restore_handlers()
 
-    def _give_back(self) -> None:
-        """Before Lightning does: its handlers, which stood before these, would stay for good."""
-        while self.handlers:
-            signal.signal(*self.handlers.popitem())
+    def _restore_handlers(self) -> None:
+        # Lightning restores its own handlers, installed before these, only after this callback.
+        while self.previous:
+            signal.signal(*self.previous.popitem())
 
     def _receive(self, number: int, _frame: Any) -> None:
         self.received = number
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def _asked(self, trainer: Trainer) -> bool:
-        asked = bool(self.received)
+    def _must_stop(self, trainer: Trainer) -> bool:
+        received = bool(self.received)
         if trainer.world_size > 1:  # all processes stop at the same step
-            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
-        return asked
+            received = trainer.strategy.reduce_boolean_decision(received, all=False)
+        return received
 
-    def _stop(self, trainer: Trainer, step: int, epoch: int | None = None) -> None:
-        number = self.received or signal.SIGTERM
-        raise TrainingStopped(number, epoch or trainer.current_epoch + 1, step)
+    def _stop(self, epoch: int, step: int) -> None:
+        raise TrainingStopped(self.received or signal.SIGTERM, epoch, step)
 
 
-class FolderCheckpoint(ModelCheckpoint):
-    """Checkpoints in a folder that may be moved or renamed before the run goes on."""
+class MovableCheckpoint(ModelCheckpoint):
+    """A checkpoint callback whose folder may be moved or renamed before the run is resumed."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take each file for one of the folder where it is now.
+        """Replace the old folder in all paths; with another folder, Lightning drops the score."""
 
-        Of another folder Lightning would forget how good the best epoch was.
-        """
-
-        def here(path: str) -> str:
+        def moved(path: str) -> str:
             return str(Path(self.dirpath or "") / Path(path).name) if path else ""
 
         names = ("best_model_path", "kth_best_model_path", "last_model_path")
-        moved = {name: here(state_dict[name]) for name in names}
-        scores = {here(path): score for path, score in state_dict["best_k_models"].items()}
-        super().load_state_dict(
-            {**state_dict, **moved, "best_k_models": scores, "dirpath": self.dirpath}
-        )
+        scores = {moved(path): score for path, score in state_dict["best_k_models"].items()}
+        changes = {"best_k_models": scores, "dirpath": self.dirpath}
+        changes |= {name: moved(state_dict[name]) for name in names}
+        super().load_state_dict(state_dict | changes)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that are there whole or not at all.
+    """Writes checkpoints atomically.
 
-    Lightning's own are moved from the folder for temporary files, which is a copy if that is
-    another disk; a process killed during the copy would leave neither the old nor the new one.
+    Lightning moves them from the folder for temporary files, which copies them if it is on
+    another disk. A process killed during the copy would leave neither the old nor the new file.
     """
 
     def save_checkpoint(
@@ -211,23 +212,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path: str | os.PathLike[str],
         storage_options: Any = None,  # noqa: ARG002 (Lightning passes it by name)
     ) -> None:
-        """Write beside the old file, force it to the disk, then take the old file's name.
+        """Write the checkpoint, flush it to disk, then replace the old file.
 
         Raises:
-            OSError: it cannot be written; the message names the file, and the old one is there.
+            OSError: the file cannot be written; the message names it. The old file remains.
         """
-        buffer = io.BytesIO()  # torch.save to a disk that is full would hide why it failed
+        buffer = io.BytesIO()  # on a full disk, torch.save would hide the reason
         torch.save(checkpoint, buffer)
         target = Path(path)
-        part = target.with_name(target.name + ".part")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
+            with atomic_write(target) as part, part.open("wb") as file:
                 file.write(buffer.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
-            part.replace(target)
         except OSError as error:
-            part.unlink(missing_ok=True)
-            reason = f"{error.strerror}; what was saved before is kept"
+            reason = f"{error.strerror}; the previous checkpoint is still there"
             raise OSError(error.errno, reason, str(target)) from error

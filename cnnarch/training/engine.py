@@ -1,4 +1,4 @@
-"""Train a network, and measure one."""
+"""Train and evaluate a network."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -15,25 +15,25 @@ from cnnarch.training.callbacks import Recorder
 from cnnarch.training.data import ImageData, ImageSet
 from cnnarch.training.history import History
 from cnnarch.training.loading import evaluation_loader
-from cnnarch.training.machine import Machine, quiet
+from cnnarch.training.machine import Machine, silence_lightning
 from cnnarch.training.recipe import Recipe
 from cnnarch.training.stage import StageRun, check_freezing
 from cnnarch.training.task import EvaluationTask
 
 __all__ = ["Evaluation", "check_fits", "evaluate", "fit"]
 
-HERE = Machine()
+THIS_MACHINE = Machine()
 
 
 class Evaluation(NamedTuple):
-    """Figures of a network on a set of images; all but loss and confusion are in [0, 1].
+    """Metrics of a network on a set of images; all but loss and confusion are in [0, 1].
 
     Args:
         loss: mean cross-entropy.
-        top1: share of images whose highest logit is the label's.
+        top1: share of images whose highest logit is that of the label.
         top5: share of images whose label is among the five highest logits.
-        calibration_error: expected difference of confidence and accuracy, over 15 bins.
-        per_class: share of each class's images that are right; nan where there are none.
+        calibration_error: expected calibration error with 15 bins.
+        per_class: accuracy of each class; nan for classes without images.
         confusion: number of images by label (row) and prediction (column).
     """
 
@@ -46,30 +46,30 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    model: nn.Module, images: ImageSet, *, batch_size: int = 256, machine: Machine = HERE
+    model: nn.Module, images: ImageSet, *, batch_size: int = 256, machine: Machine = THIS_MACHINE
 ) -> Evaluation:
-    """Measure a network; its weights and mode stay as they are.
+    """Evaluate a network; its weights and mode do not change.
 
     Args:
-        model: a classifier of `images`' classes and channels.
-        images: what to measure it on.
-        batch_size: images at a time.
-        machine: where to compute; one device is enough.
+        model: a classifier with the classes and channels of `images`.
+        images: the images to evaluate on.
+        batch_size: images per batch.
+        machine: the device to use; one is enough.
 
     Raises:
         ValueError: the network does not fit the images.
     """
     check_fits(model, images)
     task = EvaluationTask(model, images)
-    with quiet(), evaluating(model):
+    with silence_lightning(), evaluating(model):
         trainer = machine.trainer(
             logger=False, enable_checkpointing=False, enable_progress_bar=False
         )
         loader = evaluation_loader(images, batch_size, machine.num_workers)
         trainer.test(task, loader, verbose=False)
     confusion = task.confusion
-    right = (confusion.diag() / confusion.sum(1)).tolist()
-    per_class = dict(zip(images.classes, right, strict=True))
+    accuracies = (confusion.diag() / confusion.sum(1)).tolist()
+    per_class = dict(zip(images.classes, accuracies, strict=True))
     return Evaluation(**task.results, per_class=per_class, confusion=confusion)
 
 
@@ -80,43 +80,43 @@ def fit(
     *,
     output: str | PathLike[str] | None = None,
     resume: bool = False,
-    machine: Machine = HERE,
+    machine: Machine = THIS_MACHINE,
     loggers: Sequence[Logger] = (),
     progress: bool = False,
-    tell: Callable[[dict[str, float]], None] | None = None,
+    on_epoch_end: Callable[[dict[str, float]], None] | None = None,
 ) -> History:
-    """Train a network as a recipe says; it is changed in place and left in eval mode.
+    """Train a network in place with a recipe, and leave it in eval mode.
 
-    Called again with another recipe, training goes on from the weights that it has.
+    Another call with another recipe continues from the current weights.
 
     Args:
-        model: a classifier of `data`'s classes and channels.
-        data: what to learn. Its test images are measured only if the recipe asks for curves.
-        recipe: None means `Recipe()`.
-        output: folder for metrics.csv and checkpoints, written after each epoch; None keeps
-            nothing.
-        resume: whether to go on from the checkpoints in `output`, to the weights that an
-            uninterrupted run ends with.
-        machine: where to compute.
-        loggers: any of Lightning's, besides metrics.csv.
-        progress: whether to show a bar.
-        tell: called with the figures of each epoch.
+        model: a classifier with the classes and channels of `data`.
+        data: the data set. The test images are used only if the recipe asks for test curves.
+        recipe: the training recipe; None means `Recipe()`.
+        output: folder for metrics.csv and checkpoints, which are written after each epoch; None
+            saves nothing.
+        resume: whether to resume from the checkpoints in `output`. The final weights are those
+            of an uninterrupted run.
+        machine: the devices to train on.
+        loggers: Lightning loggers, in addition to metrics.csv.
+        progress: whether to show a progress bar.
+        on_epoch_end: called with the metrics of each epoch.
 
     Returns:
-        loss and accuracy of each epoch.
+        Loss and accuracy of each epoch.
 
     Raises:
-        TypeError: the recipe freezes stages of a network that is not of this package.
-        ValueError: the network does not fit the data, or has not the stages to freeze.
-        NonFiniteLossError: the loss became infinite or not a number.
+        TypeError: the recipe freezes stages, but the network is not from this package.
+        ValueError: the network does not fit the data or does not have the stages to freeze.
+        NonFiniteLossError: the loss became infinite or NaN.
     """
     recipe = recipe or Recipe()
     check_fits(model, data.train)
     check_freezing(model, recipe)
     machine.check()
     folder = None if output is None else Path(output)
-    recorder = Recorder(History(), folder and folder / "metrics.csv", tell)
-    with isolate_rng(), quiet(), tempfile.TemporaryDirectory() as scratch:
+    recorder = Recorder(History(), folder and folder / "metrics.csv", on_epoch_end)
+    with isolate_rng(), silence_lightning(), tempfile.TemporaryDirectory() as scratch:
         checkpoints = (folder or Path(scratch)) / "checkpoints"
         for number, stage in enumerate(recipe.stages(), 1):
             run = StageRun(number, stage, checkpoints, recorder, keep=folder is not None)
@@ -126,19 +126,21 @@ def fit(
 
 
 def check_fits(model: nn.Module, images: ImageSet) -> None:
-    """Compare with what cnnarch's networks say of themselves; others fail in their first step.
+    """Check that a network has the classes, channels and input size of the images.
+
+    Only networks of this package record these. Others fail in their first step.
 
     Raises:
         ValueError: the network does not fit the images.
     """
-    facts = (("num_classes", len(images.classes)), ("in_channels", images.channels))
-    for name, wanted in facts:
-        if getattr(model, name, wanted) != wanted:
+    needs = {"num_classes": len(images.classes), "in_channels": images.channels}
+    for name, needed in needs.items():
+        if getattr(model, name, needed) != needed:
             raise ValueError(
-                f"the data need {name}={wanted}, the network has {getattr(model, name)}"
+                f"the data need {name}={needed}, but the network has {getattr(model, name)}"
             )
-    size, least = images.preprocessing.crop_size, getattr(model, "min_input_size", 1)
+    size, minimum = images.preprocessing.crop_size, getattr(model, "min_input_size", 1)
     fixed = getattr(model, "fixed_input_size", False)
-    if size < least or (size != least and fixed):
-        allowed = f"exactly {least}" if fixed else f"{least} pixels or more"
-        raise ValueError(f"the network's input is {allowed}, the data's is {size}")
+    if size < minimum or (size != minimum and fixed):
+        allowed = f"exactly {minimum}" if fixed else f"at least {minimum}"
+        raise ValueError(f"the network's input size must be {allowed} pixels, got {size}")

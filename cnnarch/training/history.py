@@ -1,10 +1,11 @@
-"""What a run recorded: figures of each epoch."""
+"""The metrics that a training run records for each epoch."""
 
 import csv
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
+
+from cnnarch.weights.files import atomic_write
 
 __all__ = ["History"]
 
@@ -12,10 +13,10 @@ __all__ = ["History"]
 class History(Mapping[str, list[float]]):
     """Loss, accuracy, learning rate and seconds of each epoch, by name.
 
-    `history["val_acc"]` has one value an epoch, nan where an epoch has none.
+    `history["val_acc"]` has one value per epoch, nan for epochs without one.
 
     Args:
-        rows: figures by name, one mapping an epoch.
+        rows: one mapping per epoch, from names to metrics.
 
     >>> history = History([{"epoch": 1, "train_loss": 2.3}, {"epoch": 2, "train_loss": 1.9}])
     >>> history["train_loss"]
@@ -26,31 +27,27 @@ class History(Mapping[str, list[float]]):
         self.rows: list[dict[str, float]] = [dict(row) for row in rows]
 
     def __getitem__(self, name: str) -> list[float]:
-        """One figure over all epochs; KeyError if no epoch has it."""
-        if not any(name in row for row in self.rows):
+        """Return one metric for all epochs; raise KeyError if no epoch has it."""
+        if name not in iter(self):
             raise KeyError(name)
         return [row.get(name, float("nan")) for row in self.rows]
 
     def __iter__(self) -> Iterator[str]:
-        """Names of the figures, in the order in which they first came."""
+        """Iterate over the names of the metrics, in order of first appearance."""
         return iter(dict.fromkeys(name for row in self.rows for name in row))
 
     def __len__(self) -> int:
-        """Number of figures."""
         return len(list(iter(self)))
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write a CSV file, whole or not at all."""
-        part = Path(f"{os.fspath(path)}.part")
-        part.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", newline="") as file:
+        """Write a CSV file atomically."""
+        with atomic_write(Path(path)) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(self))
             writer.writeheader()
             writer.writerows(self.rows)
-        part.replace(path)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> "History":
-        """Read what `save` wrote."""
+        """Read a file that `save` wrote."""
         with Path(path).open(newline="") as file:
             return cls({k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file))

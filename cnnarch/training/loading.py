@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from cnnarch.training.augmentation import Augmentation
-from cnnarch.training.data import Batch, ImageData, ImageSet
+from cnnarch.training.data import ImageData, ImageSet, SeededIndices
 from cnnarch.training.recipe import Recipe
 
 __all__ = ["BatchSampler", "ImageDataModule", "evaluation_loader"]
@@ -33,7 +33,7 @@ class Loader(DataLoader[tuple[Tensor, Tensor, int]]):
         self.sampler.skip = state["trained"]
 
 
-class BatchSampler(Sampler[Batch]):
+class BatchSampler(Sampler[SeededIndices]):
     """Samples this process's share of every batch.
 
     Shuffled batches are full. Images that do not fill a batch are skipped, and these differ in
@@ -87,7 +87,7 @@ class BatchSampler(Sampler[Batch]):
         full, rest = divmod(self.count, self.batch_size)
         return full + (rest > 0 and not self.shuffle)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[SeededIndices]:
         """Yield this process's share of each batch of the epoch, with the seed of the batch."""
         order = torch.arange(self.count)
         if self.shuffle:
@@ -98,7 +98,7 @@ class BatchSampler(Sampler[Batch]):
         for step, batch in batches[skip : len(self)]:
             share = batch[self.rank :: self.world_size]
             if len(share):
-                yield Batch(share, seed_of(self.seed, self.epoch, step))
+                yield SeededIndices(share, seed_of(self.seed, self.epoch, step))
 
 
 def seed_of(*numbers: int) -> int:

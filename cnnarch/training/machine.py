@@ -1,4 +1,4 @@
-"""Where to compute, and how fast the machine there does what."""
+"""The devices to train on, and the settings that make training fast there."""
 
 import logging
 import os
@@ -14,29 +14,36 @@ from torch import nn
 
 from cnnarch.analysis import count_macs
 from cnnarch.contract.classifier import ImageClassifier
-from cnnarch.training.memory import memory_kept
 
 __all__ = [
     "Machine",
-    "arranged",
-    "first_of_group",
     "is_first_process",
     "is_small",
+    "leave_process_group",
     "multiplies_bf16",
-    "quiet",
+    "set_threads_and_memory_format",
+    "silence_lightning",
 ]
 
-SMALL_STEP = 10**8  # multiply-adds forward; a core does them in a few milliseconds
+SMALL_STEP = 10**8  # multiply-adds of a forward pass; one core needs a few milliseconds for them
+HARMLESS_WARNINGS = (
+    ".*does not have many workers",  # images in memory load faster without worker processes
+    ".*in eval mode at the start of training",  # frozen layers
+    "Checkpoint directory .* is not empty",  # resumed runs and later stages
+    ".*LeafSpec",  # Lightning uses a deprecated name of torch
+)
 
 
 class Machine(NamedTuple):
-    """Where to compute.
+    """The devices to train on.
 
     Args:
-        devices: processes on this machine, each with its own device.
-        num_nodes: machines; torchrun or the cluster's scheduler starts the others.
-        accelerator: "cpu", "gpu" or another of Lightning's; "auto" takes the best there is.
-        num_workers: processes that read images ahead, for each training process.
+        devices: devices on this machine; each has its own process.
+        num_nodes: number of machines. torchrun or the cluster's scheduler starts the processes
+            on the others.
+        accelerator: "cpu", "gpu" or another Lightning accelerator; "auto" selects the best one
+            available.
+        num_workers: worker processes that load images, for each training process.
     """
 
     devices: int = 1
@@ -45,26 +52,27 @@ class Machine(NamedTuple):
     num_workers: int = 0
 
     def check(self) -> None:
-        """Find mistakes before anything is written.
+        """Check that the devices are available.
 
         Raises:
-            ValueError: torchrun started another number of processes, each of which would train by
-                itself; there is no such accelerator, or not as many devices.
+            ValueError: torchrun started a different number of processes, or the accelerator or
+                some of the devices do not exist.
         """
         started = int(os.environ.get("WORLD_SIZE", "1"))
         if started > 1 and started != self.devices * self.num_nodes:
             raise ValueError(
-                f"{started} processes were started, for devices={self.devices} on "
-                f"num_nodes={self.num_nodes}: devices is the number on each machine"
+                f"{started} processes were started, but devices={self.devices} and num_nodes="
+                f"{self.num_nodes} need {self.devices * self.num_nodes}; devices is the number "
+                "per machine"
             )
-        with quiet():
+        with silence_lightning():
             self.trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False)
 
     def trainer(self, **options: Any) -> Trainer:
-        """A Lightning trainer that computes here.
+        """Create a Lightning trainer for these devices.
 
         Raises:
-            ValueError: there is no such accelerator, or not as many devices.
+            ValueError: the accelerator or some of the devices do not exist.
         """
         try:
             return Trainer(
@@ -72,7 +80,7 @@ class Machine(NamedTuple):
                 devices=self.devices,
                 num_nodes=self.num_nodes,
                 strategy="ddp" if self.devices * self.num_nodes > 1 else "auto",
-                use_distributed_sampler=False,  # BatchSampler shares the images out
+                use_distributed_sampler=False,  # BatchSampler distributes the images
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
                 **options,
@@ -81,15 +89,15 @@ class Machine(NamedTuple):
             raise ValueError(str(error)) from error
 
     def precision(self, wanted: str, model: nn.Module, small: bool = False) -> str:
-        """Lightning's name of a precision.
+        """Choose a precision, as named by Lightning.
 
         Args:
-            wanted: one of a recipe's; "auto" takes bf16 where the hardware multiplies it faster:
-                GPUs that have it, and processors with AMX or AVX-512 BF16. On processors
-                networks with depthwise convolutions stay in float32: the backward pass of those
-                is slow in bf16, and EfficientNet-B0 took more than twice the time.
-            model: what is trained.
-            small: whether steps are too small to gain by it.
+            wanted: a recipe's precision. "auto" selects bf16 on hardware that multiplies it
+                faster: GPUs with bf16, and CPUs with AMX or AVX-512 BF16. On CPUs, networks with
+                depthwise convolutions stay in float32, because the backward pass of these is
+                slow in bf16: EfficientNet-B0 took more than twice as long.
+            model: the network to train.
+            small: whether steps are too small to benefit.
         """
         if wanted != "auto":
             return wanted
@@ -102,7 +110,7 @@ class Machine(NamedTuple):
 
 
 def multiplies_bf16() -> bool:
-    """Whether the processor has instructions for bfloat16: AMX or AVX-512 BF16."""
+    """Return whether the CPU has bfloat16 instructions: AMX or AVX-512 BF16."""
     has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", lambda: {})()
     return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
 
@@ -112,13 +120,13 @@ def _is_depthwise(module: nn.Module) -> bool:
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that writes, before a group is formed."""
+    """Return whether this process writes the files; works before the process group exists."""
     variables = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
     return int(next((os.environ[v] for v in variables if v in os.environ), "0")) == 0
 
 
-def first_of_group() -> bool:
-    """End the group of training processes, if there is one; whether this was its first."""
+def leave_process_group() -> bool:
+    """Leave the group of training processes, if any; return whether this was the first process."""
     group = torch.distributed
     if not (group.is_available() and group.is_initialized()):
         return True
@@ -128,28 +136,31 @@ def first_of_group() -> bool:
 
 
 def is_small(model: nn.Module, input_size: tuple[int, int, int], images: int) -> bool:
-    """Whether a step is too small to share out among threads; False for foreign networks.
+    """Return whether a step is too small for several threads; False for other networks.
 
     Args:
         model: a network of this package.
         input_size: `(C, H, W)` of its input.
-        images: a step.
+        images: images per step.
     """
     known = isinstance(model, ImageClassifier)
     return known and count_macs(model, input_size) * images < SMALL_STEP
 
 
 @contextmanager
-def arranged(model: nn.Module, small: bool, channels_last: bool) -> Iterator[None]:
-    """Threads, memory order and memory for training; all are put back after.
+def set_threads_and_memory_format(
+    model: nn.Module, small: bool, channels_last: bool
+) -> Iterator[None]:
+    """Set the number of threads and the memory format for training, and restore both afterwards.
 
-    Threads wait for each other many times a step. Where other programs keep the cores busy,
-    LeNet-5 on two threads was seen to take ten times as long as on one.
+    Threads synchronize many times per step. With other programs on the same cores, LeNet-5 took
+    up to ten times as long on two threads as on one.
 
     Args:
-        model: its weights are laid out in the order.
-        small: whether one thread is enough.
-        channels_last: whether channels are innermost; convolutions are as fast or faster so.
+        model: its parameters are converted.
+        small: whether to use one thread.
+        channels_last: whether to use the channels_last format. Convolutions are at least as fast
+            with it.
     """
     threads = torch.get_num_threads()
     if small:
@@ -158,8 +169,7 @@ def arranged(model: nn.Module, small: bool, channels_last: bool) -> Iterator[Non
     if change:
         model.to(memory_format=torch.channels_last)
     try:
-        with memory_kept():
-            yield
+        yield
     finally:
         torch.set_num_threads(threads)
         if change:
@@ -167,22 +177,16 @@ def arranged(model: nn.Module, small: bool, channels_last: bool) -> Iterator[Non
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep Lightning's remarks on the machine, its advertisements and harmless advice away."""
+def silence_lightning() -> Iterator[None]:
+    """Hide Lightning's hardware report, tips, and warnings that do not apply here."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            # Images in memory are read faster without worker processes.
-            warnings.filterwarnings("ignore", ".*does not have many workers")
-            # Layers that are frozen on purpose.
-            warnings.filterwarnings("ignore", ".*in eval mode at the start of training")
-            # A run that is resumed, or the second stage of one.
-            warnings.filterwarnings("ignore", "Checkpoint directory .* is not empty")
-            # Lightning's own use of torch's tree utilities.
-            warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
+            for message in HARMLESS_WARNINGS:
+                warnings.filterwarnings("ignore", message)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -1,40 +1,26 @@
-"""Memory of the C library: keep what a training step gives back for the next one."""
+"""Memory of the C library: keep what a training step frees for the next step."""
 
 import ctypes
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-__all__ = ["memory_kept"]
+__all__ = ["keep_freed_memory"]
 
-# Parameters of glibc's mallopt, from malloc.h, and what it begins with.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
-NEVER = -1  # the largest threshold
-DEFAULT_MMAP_MAX = 65_536
-LARGEST_MMAP_THRESHOLD = 32 * 2**20  # where glibc's own, which adapts to what is freed, ends
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of glibc's mallopt, from malloc.h
+NEVER = -1
 
 
-@contextmanager
-def memory_kept() -> Iterator[None]:
-    """Let glibc keep freed memory; back to the system with it after.
+def keep_freed_memory() -> None:
+    """Stop glibc from returning freed memory to the system, until the process ends.
 
-    Every step asks for the same large tensors. glibc gives those above 32 MiB back to the
-    system as they are freed, and every page of the next one is fetched, and filled with zeros,
-    anew: about a fifth of the time of a step on a processor. Other C libraries (macOS, Windows,
-    musl) are left alone.
+    Every training step allocates the same large tensors. By default glibc returns blocks above
+    32 MiB to the system when they are freed, and the kernel has to map and zero each page again
+    in the next step. That costs about a fifth of a step on a CPU. Other C libraries (macOS,
+    Windows, musl) are not changed. The setting applies to the whole process, so the command line
+    calls this function and `fit` and `train` do not.
 
     Source: the manual page mallopt(3).
     """
-    if platform.libc_ver()[0] != "glibc":
-        yield
-        return
-    libc = ctypes.CDLL(None)
-    libc.mallopt(M_MMAP_MAX, 0)
-    libc.mallopt(M_TRIM_THRESHOLD, NEVER)
-    try:
-        yield
-    finally:
-        libc.mallopt(M_MMAP_MAX, DEFAULT_MMAP_MAX)
-        libc.mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
-        libc.mallopt(M_TRIM_THRESHOLD, 2 * LARGEST_MMAP_THRESHOLD)  # as glibc itself doubles it
-        libc.malloc_trim(0)
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, NEVER)

@@ -1,4 +1,4 @@
-"""Optimizers and learning rates of a recipe, all of them PyTorch's."""
+"""PyTorch optimizers and learning rate schedules for a recipe."""
 
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
@@ -16,12 +16,12 @@ from cnnarch.training.recipe import Recipe
 
 __all__ = ["make_optimizer", "make_schedule", "number_of_epochs"]
 
-CLIMB = 0.3  # share of one-cycle's steps that climb, as in its paper's follow-ups
-RMS_DECAY = 0.9  # of RMSProp's running mean of squares, as the EfficientNet paper trains
+RISE = 0.3  # share of one-cycle's steps with a rising rate, OneCycleLR's default
+RMS_DECAY = 0.9  # of RMSProp's mean of squares, as in the EfficientNet paper
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """The recipe's optimizer over the weights that are to be trained."""
+    """Create the recipe's optimizer for all parameters that are not frozen."""
     weights = [p for p in model.parameters() if p.requires_grad]
     rate, decay, eps = recipe.learning_rate, recipe.weight_decay, recipe.epsilon
     if recipe.optimizer == "sgd":
@@ -34,21 +34,21 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
 
 
 def number_of_epochs(recipe: Recipe, steps_per_epoch: int) -> int:
-    """Epochs of a recipe whose length may be given in steps."""
+    """Return the number of epochs of a recipe, which may set the number of steps instead."""
     if recipe.num_steps is None:
         return recipe.num_epochs
     return max(1, round(recipe.num_steps / steps_per_epoch))
 
 
 def make_schedule(optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) -> LRScheduler:
-    """The recipe's schedule, to be stepped after every optimizer step."""
+    """Create the recipe's schedule, whose `step` must be called after every optimizer step."""
     num_epochs = number_of_epochs(recipe, steps_per_epoch)
     total = num_epochs * steps_per_epoch
     warmup = min(round(recipe.warmup_epochs * steps_per_epoch), total - 1)
     if recipe.schedule == "one-cycle":
-        # OneCycleLR divides by the steps of the climb less one.
-        climb = max(warmup, 1.5) / total if warmup else CLIMB
-        return OneCycleLR(optimizer, recipe.learning_rate, total_steps=total, pct_start=climb)
+        # OneCycleLR divides by the number of rising steps minus one.
+        rise = max(warmup, 1.5) / total if warmup else RISE
+        return OneCycleLR(optimizer, recipe.learning_rate, total_steps=total, pct_start=rise)
     schedule: LRScheduler
     if recipe.schedule == "cosine":
         schedule = CosineAnnealingLR(optimizer, total - warmup)
@@ -57,14 +57,12 @@ def make_schedule(optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) ->
     elif recipe.schedule == "constant":
         schedule = ConstantLR(optimizer, factor=1.0)
     else:
-        every = recipe.step_epochs
-        if isinstance(every, list):
-            epochs: list[float] = [*every]
-        else:
-            epochs = [every * (i + 1) for i in range(int(num_epochs / every))]
+        epochs = recipe.step_epochs
+        if not isinstance(epochs, list):
+            epochs = [epochs * (i + 1) for i in range(int(num_epochs / epochs))]
         milestones = [round(epoch * steps_per_epoch) - warmup for epoch in epochs]
         schedule = MultiStepLR(optimizer, milestones, recipe.step_factor)
     if warmup:
-        climbing = LinearLR(optimizer, 1 / (warmup + 1), total_iters=warmup)
-        return SequentialLR(optimizer, [climbing, schedule], [warmup])
+        rising = LinearLR(optimizer, 1 / (warmup + 1), total_iters=warmup)
+        return SequentialLR(optimizer, [rising, schedule], [warmup])
     return schedule

@@ -1,6 +1,10 @@
-"""Recipes: everything that a training run is told besides the network and the data."""
+"""Recipes: the settings of a training run, apart from the network and the data.
 
-from collections.abc import Iterable, Iterator
+jsonargparse reads recipes and checks types. The ranges of numbers are checked here: jsonargparse's
+restricted types would not check `Recipe(...)` in Python, and YAML cannot write their values.
+"""
+
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from os import PathLike
@@ -19,63 +23,69 @@ __all__ = ["Recipe"]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How to train: length, optimizer, schedule, augmentation, and what to keep.
+    """A training recipe: length, optimizer, schedule, augmentation and the weights to keep.
 
     Args:
-        source: where the settings come from, in words.
+        source: the paper or code that the settings come from.
         model_options: options of the network, such as {"small_images": true}.
-        weights: what the network starts from, as its builder takes it; None starts fresh.
-        init: rule of `cnnarch.init_weights` for a network without `weights`; None keeps its
-            paper's.
-        freeze: what stays as it is, running statistics too: true for all but the head, the name
-            of a stage, such as conv4_x, for all up to it, false for nothing.
-        image_resolution: side of the input in pixels; None takes the images' own, or the
-            smallest that the network accepts if that is more. Of a folder's images the command
-            takes the side that the network was made for.
-        grayscale: true for one channel, false for three, None for the images' own, which in
-            folders is three.
+        weights: initial weights, as the network's builder accepts them; None trains from scratch.
+        init: rule of `cnnarch.init_weights` for a network without `weights`; None uses the rule
+            of the network's paper.
+        freeze: layers to freeze, with their running statistics: true freezes everything except
+            the head, the name of a stage, such as conv4_x, freezes all layers up to that stage,
+            and false freezes nothing.
+        image_resolution: input size in pixels; None uses the size of the images, or the smallest
+            size that the network accepts if that is larger. For a folder of images, the command
+            line uses the network's own input size.
+        grayscale: true for one channel, false for three, None for the channels of the data set
+            (three for folders).
         num_epochs: passes over the training images.
-        num_steps: length in optimizer steps instead, rounded to whole epochs, at least one.
-        batch_size: images a step, over all processes together.
-        optimizer: what moves the weights.
-        learning_rate: the highest of the schedule.
-        momentum: of SGD and RMSProp; one-cycle moves it between 0.85 and 0.95 instead, against
-            the rate.
-        nesterov: whether SGD looks ahead.
-        epsilon: what Adam, AdamW and RMSProp add to the root of the mean square. TensorFlow adds
-            under the root: its 0.001 is about 0.03 here.
-        weight_decay: pull towards zero, on all weights.
-        schedule: of the learning rate. linear and cosine fall to 0; one-cycle climbs for 30 % of
-            the steps, then falls as cosine does.
-        step_epochs: step lowers the rate every so many epochs, which may end in a fraction, or
-            after each of a list.
-        step_factor: what a step multiplies the rate by.
-        warmup_epochs: linear climb at the start; for one-cycle, the length of its climb.
+        num_steps: length in optimizer steps, used instead of `num_epochs` and rounded to whole
+            epochs, at least one.
+        batch_size: images per step, summed over all processes.
+        optimizer: the optimization algorithm.
+        learning_rate: the highest learning rate of the schedule.
+        momentum: momentum of SGD and RMSProp. The one-cycle schedule varies it between 0.85 and
+            0.95 instead, in the opposite direction to the learning rate.
+        nesterov: whether SGD uses Nesterov momentum.
+        epsilon: the constant that Adam, AdamW and RMSProp add to the root of the mean square.
+            TensorFlow adds it under the root: its 0.001 corresponds to about 0.03 here.
+        weight_decay: weight decay, applied to all parameters.
+        schedule: learning rate schedule. linear and cosine decay to 0; one-cycle rises for 30 %
+            of the steps, then decays along a cosine.
+        step_epochs: for the step schedule, the interval in epochs (fractions are allowed), or the
+            list of epochs after which the learning rate changes.
+        step_factor: factor that the step schedule multiplies the learning rate by.
+        warmup_epochs: length of a linear warmup; for one-cycle, the length of the rising part.
         label_smoothing: share of the target that is spread over all classes.
-        aux_weight: weight of each auxiliary head's loss.
-        clip_gradient: largest norm of the gradient; 0 does not clip.
-        ema: decay of a running average of the weights, which is then the result; 0 for none.
-            In step n, counted from 0, it is (1 + n) / (10 + n) where that is less, as in
-            TensorFlow, so that what a short run began with is forgotten.
-        crop_padding: shift by up to so many pixels, at the images' own size.
-        resized_crop: smallest share of the area that random crops keep; 0 does not crop.
-        flip: whether half of the images are mirrored.
-        randaugment: magnitude, up to 30, of RandAugment's two operations; 0 for none.
-        erasing: probability of blanking a rectangle.
-        mixup: parameter of mixup's beta distribution; 0 for none.
-        cutmix: parameter of cutmix's beta distribution; 0 for none. With both, one is drawn.
-        validation: share of the training images that is held back to validate on.
-        test_each_epoch: whether to draw test curves too; they never choose anything.
-        early_stopping: epochs without a better validation accuracy before stopping; 0 never.
-        keep_best: whether the epoch of the best validation accuracy is the result, and not
-            the last one.
-        precision: auto takes bf16 where the machine computes it fast.
-        channels_last: whether channels are innermost in memory; None takes what is faster, true.
-        seed: of everything that is drawn at random.
-        then: further stages on the same weights, each with the keys that change.
+        aux_weight: weight of the loss of each auxiliary head.
+        clip_gradient: maximum norm of the gradient; 0 disables clipping.
+        ema: decay of an exponential moving average of the weights, which is saved as the result;
+            0 disables it. In step n, counted from 0, the decay is at most (1 + n) / (10 + n), as
+            in TensorFlow, so that short runs do not keep their initial weights.
+        crop_padding: maximum random shift in pixels, before images are resized.
+        resized_crop: minimum share of the area that random crops keep; 0 disables cropping.
+        flip: whether images are mirrored with probability 0.5.
+        randaugment: magnitude, at most 30, of RandAugment with two operations; 0 disables it.
+        erasing: probability of erasing a random rectangle.
+        mixup: parameter of mixup's beta distribution; 0 disables it.
+        cutmix: parameter of cutmix's beta distribution; 0 disables it. If mixup is enabled too,
+            each batch uses one of the two at random.
+        validation: share of the training images that is held out for validation.
+        test_each_epoch: whether to record test curves as well. They never influence training.
+        early_stopping: stop after this many epochs without a better validation accuracy; 0 never
+            stops early.
+        keep_best: whether to return the weights of the epoch with the best validation accuracy
+            instead of those of the last epoch.
+        precision: auto uses bf16 if the hardware computes it quickly.
+        channels_last: whether to use the channels_last memory format; None means true, which is
+            faster.
+        seed: seed of all random numbers.
+        then: further stages, each a mapping of the keys that change. They start from the weights
+            of the stage before.
 
     Raises:
-        ValueError: a value out of range, with the range.
+        ValueError: a value is out of range; the message states the range.
     """
 
     source: str = ""
@@ -121,71 +131,54 @@ class Recipe:
     def __post_init__(self) -> None:
         for names, low, high in _RANGES:
             for name in names.split():
-                value = getattr(self, name)
-                for number in value if isinstance(value, list) else [value]:
-                    if number is not None and not low <= number <= high:
-                        raise ValueError(
-                            f"{name} must be {_allowed(number, low, high)}, got {number!r}"
-                        )
-        self._check_choices(vars(self))
+                _check_range(name, getattr(self, name), low, high)
+        for name in ("optimizer", "schedule", "precision"):
+            check_choice(name, getattr(self, name), get_args(get_type_hints(Recipe)[name]))
         if self.init is not None:
             check_choice("init", self.init, RULES)
         if self.optimizer == "sgd" and self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
         if not self.validation and (self.early_stopping or self.keep_best):
             raise ValueError("early_stopping and keep_best need a validation share above 0")
-        unknown = {key for stage in self.then for key in stage} - set(_STAGE_KEYS)
-        if unknown:
-            allowed = f"it can change {', '.join(_STAGE_KEYS)}"
-            raise ValueError(f"a stage in then cannot change {_listed(unknown)}; {allowed}")
-        for stage in self.then:
-            replace(self, then=[]).changed(stage)  # is checked as it is made
+        stage_keys = [key for key in self.__dataclass_fields__ if key not in _RUN_KEYS]
+        for key in sorted({key for stage in self.then for key in stage}):
+            if key not in stage_keys:
+                raise ValueError(
+                    f"a stage in then cannot change {key!r}; it can change {', '.join(stage_keys)}"
+                )
+        if self.then:
+            list(self.stages())  # raises an error if a stage has an invalid value
 
     def stages(self) -> Iterator["Recipe"]:
-        """The recipe of each stage: of the first, then of those in `then`."""
+        """Yield the recipe of each stage: the first, then those in `then`."""
         first = replace(self, then=[])
         yield first
         yield from (first.changed(stage) for stage in self.then)
 
     def changed(self, values: dict[str, Any]) -> "Recipe":
-        """The same recipe with other values of some keys; epochs take the place of steps.
+        """Return a copy with other values; a new `num_epochs` also replaces `num_steps`.
 
         Raises:
-            ValueError: an unknown key or a value that it cannot have, with what is allowed.
+            ValueError: a key is unknown or a value is not allowed; the message states the
+                allowed values.
         """
-        self._check_choices(values)
-        length: dict[str, Any] = {}
-        if "num_epochs" in values and "num_steps" not in values:
-            length["num_steps"] = None
+        length = {"num_steps": None} if "num_epochs" in values else {}
         return Recipe.from_dict({**asdict(self), **length, **values})
 
     @classmethod
-    def _check_choices(cls, values: dict[str, Any]) -> None:
-        for name in values.keys() & {"optimizer", "schedule", "precision"}:
-            choices = get_args(get_type_hints(cls)[name])
-            if values[name] not in choices:
-                raise ValueError(f"{name} must be {_listed(choices)}, got {values[name]!r}")
-
-    @classmethod
-    def parser(cls, defaults: "Recipe | None" = None, **options: Any) -> ArgumentParser:
-        """A parser of these keys, by which files and command lines are read alike."""
-        parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, **options)
+    @cache
+    def _parser(cls) -> ArgumentParser:
+        parser = ArgumentParser(exit_on_error=False)
         parser.add_class_arguments(cls)
-        if defaults is not None:
-            parser.set_defaults(asdict(defaults))
         return parser
 
     @classmethod
-    @cache
-    def _reader(cls) -> ArgumentParser:
-        return cls.parser()  # takes longer to make than to use
-
-    @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
-        """A recipe from its keys.
+        """Create a recipe from a mapping.
 
         Raises:
-            ValueError: an unknown key or a value that it cannot have, with what is allowed.
+            ValueError: a key is unknown or a value is not allowed; the message states the
+                allowed values.
         """
         unknown = values.keys() - cls.__dataclass_fields__.keys()
         if unknown:
@@ -193,7 +186,7 @@ class Recipe:
             hint = suggest(wrong, list(cls.__dataclass_fields__))
             raise ValueError(f"unknown key {wrong!r}; {hint}")
         try:
-            return cls(**cls._reader().parse_object(values).as_dict())
+            return cls(**cls._parser().parse_object(values).as_dict())
         except ArgumentError as error:
             raise ValueError(str(error).replace("\n ", "")) from error
 
@@ -202,7 +195,8 @@ class Recipe:
         """Read a YAML file.
 
         Raises:
-            ValueError: it is not YAML, or holds a wrong key or value; the message names it.
+            ValueError: the file is not YAML, or has an invalid key or value, which the message
+                names.
         """
         try:
             values = yaml.safe_load(Path(path).read_text())
@@ -211,35 +205,30 @@ class Recipe:
             raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
 
     def to_yaml(self) -> str:
-        """All keys, as `load` reads them."""
+        """Return all keys as YAML that `load` can read."""
         text: str = yaml.safe_dump(asdict(self), sort_keys=False, width=100)
         return text
 
 
-_MANY = 10**9
+_UNBOUNDED = 10**9
 _RANGES = (
-    ("num_epochs num_steps batch_size image_resolution step_epochs", 1, _MANY),
-    ("learning_rate weight_decay epsilon warmup_epochs aux_weight clip_gradient", 0, _MANY),
-    ("crop_padding early_stopping seed mixup cutmix", 0, _MANY),
+    ("num_epochs num_steps batch_size image_resolution step_epochs", 1, _UNBOUNDED),
+    ("learning_rate weight_decay epsilon warmup_epochs aux_weight clip_gradient", 0, _UNBOUNDED),
+    ("crop_padding early_stopping seed mixup cutmix", 0, _UNBOUNDED),
     ("randaugment", 0, 30),
     ("momentum step_factor label_smoothing ema resized_crop erasing", 0, 1),
     ("validation", 0, 0.9),
 )
-_STAGE_KEYS = [  # the rest belongs to the run: the network, the data, what is kept
-    *("num_epochs", "num_steps", "batch_size", "optimizer", "learning_rate", "momentum"),
-    *("nesterov", "epsilon", "weight_decay", "schedule", "step_epochs", "step_factor"),
-    *("warmup_epochs", "label_smoothing", "aux_weight", "clip_gradient", "ema", "early_stopping"),
-    *("crop_padding", "resized_crop", "flip", "randaugment", "erasing", "mixup", "cutmix"),
-    "freeze",
-]
+_RUN_KEYS = {  # the same in all stages of a run
+    *("source", "model_options", "weights", "init", "image_resolution", "grayscale", "validation"),
+    *("test_each_epoch", "keep_best", "precision", "channels_last", "seed", "then"),
+}
 
 
-def _allowed(number: float, low: float, high: float) -> str:
-    """The range that a number misses, or the end of it where the other is for no one."""
-    if high < _MANY:
-        return f"from {low} to {high}"
-    return f"at most {high:,}" if number > high else f"at least {low}"
-
-
-def _listed(names: Iterable[str]) -> str:
-    return " or ".join(map(repr, sorted(names)))
+def _check_range(name: str, value: Any, low: float, high: float) -> None:
+    for number in value if isinstance(value, list) else [value]:
+        if number is not None and not low <= number <= high:
+            allowed = f"from {low} to {high}"
+            if high == _UNBOUNDED:
+                allowed = f"at most {high:,}" if number > high else f"at least {low}"
+            raise ValueError(f"{name} must be {allowed}, got {number!r}")

@@ -1,4 +1,4 @@
-"""Recipes by name: files for those of papers and collections, fact sheets for our own."""
+"""Recipes by name: YAML files for papers and collections, fact sheets for our own recipes."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,13 +15,13 @@ __all__ = ["DATA_DEFAULTS", "default_recipe", "find_recipe", "list_recipes"]
 
 
 class DataDefaults(NamedTuple):
-    """How a data set is trained on, whatever the network.
+    """Recipe defaults of a data set, for all networks.
 
     Args:
         num_epochs: passes over the training images.
-        batch_size: images a step.
+        batch_size: images per step.
         resized_crop, crop_padding, flip: augmentation, as in `Recipe`.
-        sgd_rate: factor on the learning rate of SGD, for batches that are smaller than 128.
+        sgd_rate: factor for the learning rate of SGD, below 1 for batches smaller than 128.
     """
 
     num_epochs: int
@@ -39,30 +39,31 @@ DATA_DEFAULTS = {
     "cifar10": DataDefaults(30, crop_padding=4, flip=True),
     "cifar100": DataDefaults(40, crop_padding=4, flip=True),
 }
-"""The data sets that every network has a recipe for."""
+"""The data sets that have a recipe for every network."""
 
 FOLDER = files("cnnarch.training") / "recipes"
-DEFAULT = "default"  # of a network on other data
+DEFAULT = "default"  # the recipe for other data sets
 
 
 def list_recipes() -> list[str]:
-    """Names of the recipe files: those of papers and collections, and the default."""
+    """Return the names of the recipe files: papers, collections and the default."""
     names = (file.name for file in FOLDER.iterdir())
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
 def find_recipe(*names: str) -> Recipe:
-    """The first recipe that has one of these names.
+    """Return the recipe with the first of these names that exists.
 
     Args:
-        *names: of a recipe file, or a network or a family and a data set, as in "lenet-digits".
+        *names: names of recipe files, or of a network or family and a data set, such as
+            "lenet-digits".
 
     Raises:
-        TypeError: no name is given, or one that is not a string.
-        ValueError: there is none, with the names that there are.
+        TypeError: no name was passed, or a name is not a string.
+        ValueError: no such recipe exists; the message lists those that do.
     """
     if not names:
-        raise TypeError("find_recipe needs one name or more, as in find_recipe('default'), got ()")
+        raise TypeError("find_recipe needs a name, such as find_recipe('default'), got ()")
     for name in names:
         if not isinstance(name, str):
             raise TypeError(f"a recipe's name must be a string, got {name!r}")
@@ -70,41 +71,43 @@ def find_recipe(*names: str) -> Recipe:
     for name in names:
         if name in known:
             return Recipe.load(str(FOLDER / f"{name}.yaml"))
-        owner, _, data = name.rpartition("-")
-        if data in DATA_DEFAULTS and owner in BUILDERS:
-            return default_recipe(owner, data)
-        if data in DATA_DEFAULTS and owner in families():
-            return _combined(read_sheet(owner).recipe, data)
-    made = [f"{owner}-{data}" for owner in (*families(), *BUILDERS) for data in DATA_DEFAULTS]
-    every = f"and every network and family with {', '.join(DATA_DEFAULTS)}, as in lenet-digits"
-    hint = suggest(names[0], [*known, *made], [*known, every])
+        network, _, data = name.rpartition("-")
+        if data in DATA_DEFAULTS and network in BUILDERS:
+            return default_recipe(network, data)
+        if data in DATA_DEFAULTS and network in families():
+            return _combine(read_sheet(network).recipe, data)
+    combined = [f"{n}-{data}" for n in (*families(), *BUILDERS) for data in DATA_DEFAULTS]
+    others = f"and each network or family with {', '.join(DATA_DEFAULTS)}, such as lenet-digits"
+    hint = suggest(names[0], [*known, *combined], [*known, others])
     raise ValueError(f"there is no recipe {' or '.join(map(repr, names))}; {hint}")
 
 
 def default_recipe(network: str, data: str) -> Recipe:
-    """How a network is trained on a data set: the data set's defaults under its sheet's recipe.
+    """Return the recipe of a network's fact sheet, combined with the defaults of a data set.
 
     Args:
-        network: a builder's name.
-        data: a key of `DATA_DEFAULTS`; other data has the default recipe of all networks.
+        network: name of a builder.
+        data: a key of `DATA_DEFAULTS`. Other data sets use the same default recipe for all
+            networks.
 
     Raises:
         TypeError: a name is not a string.
-        ValueError: there is no such network.
+        ValueError: the network does not exist.
     """
-    get_model_builder(network)  # says which names there are
+    get_model_builder(network)  # raises the error for unknown names
     if not isinstance(data, str):
         raise TypeError(f"a data set's name must be a string, got {data!r}")
     if data not in DATA_DEFAULTS:
         return find_recipe(DEFAULT)
-    return _combined(facts_of(network).recipe, data)
+    return _combine(facts_of(network).recipe, data)
 
 
-def _combined(recipe: Mapping[str, Any], data: str) -> Recipe:
-    of_data = DATA_DEFAULTS[data]._asdict()
-    factor = of_data.pop("sgd_rate")
-    own = {key: value for key, value in recipe.items() if key != "on"}
-    found = Recipe.from_dict({**of_data, **own, **recipe.get("on", {}).get(data, {})})
+def _combine(recipe: Mapping[str, Any], data: str) -> Recipe:
+    defaults = DATA_DEFAULTS[data]._asdict()
+    factor = defaults.pop("sgd_rate")
+    values = {**defaults, **recipe, **recipe.get("on", {}).get(data, {})}
+    values.pop("on", None)
+    found = Recipe.from_dict(values)
     if found.optimizer != "sgd":
         return found
     return replace(found, learning_rate=found.learning_rate * factor)

@@ -1,4 +1,4 @@
-"""What a run shows to people: its pictures, and one page with all of them."""
+"""The pictures of a run, and an HTML report that contains them."""
 
 import base64
 import struct
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_pictures", "write_report"]
 
-POINTS = 500  # images of the embedding
+EMBEDDED_IMAGES = 500
 TITLES = {
-    "curves": "Loss and accuracy by epoch",
-    "predictions": "What it says of test images",
-    "confusion": "Which classes it takes for which",
-    "embeddings": "Which test images it finds alike",
-    "gradcam": "Where it looks (Grad-CAM)",
-    "integrated_gradients": "Which pixels count (integrated gradients)",
-    "feature_maps": "What its stages make of an image",
-    "filters": "What its first layer looks for",
-    "data": "What it learned from",
-    "diagram": "How it is built",
+    "curves": "Loss and accuracy",
+    "predictions": "Predictions on test images",
+    "confusion": "Confusion matrix",
+    "embeddings": "Embedding of test images",
+    "gradcam": "Grad-CAM",
+    "integrated_gradients": "Integrated gradients",
+    "feature_maps": "Feature maps",
+    "filters": "Filters of the first layer",
+    "data": "Training images",
+    "diagram": "Architecture",
 }
-"""Pictures of a run, in the order of the report, and their headings."""
-INCH = 96  # pixels of a page
+"""The pictures and their headings, in the order of the report."""
+CSS_INCH = 96  # pixels
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff;
@@ -41,7 +41,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff;
 h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
 .lead { font-size: 1.15rem; } .wide { overflow-x: auto; }
 img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
-@media (max-width: 40rem) { .wide img { max-width: none; } } /* what is small is scrolled */
+@media (max-width: 40rem) { .wide img { max-width: none; } } /* phones scroll wide pictures */
 table { border-collapse: collapse; } td, th { padding: .25rem .8rem .25rem 0; text-align: left;
   border-bottom: 1px solid #ddd; vertical-align: top; font-weight: normal; } th { color: #555; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
@@ -50,23 +50,23 @@ pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .85rem; 
 
 
 def draw_pictures(
-    model: ImageClassifier, data: ImageData, history: History, figures: Evaluation, folder: Path
+    model: ImageClassifier, data: ImageData, history: History, metrics: Evaluation, folder: Path
 ) -> list[str]:
-    """Write a PNG file for each of `TITLES`; their names.
+    """Write a PNG file for each of `TITLES` and return their names.
 
     Args:
-        model: as trained.
-        data: what it learned and is measured on.
-        history: of its training.
-        figures: on the test images.
-        folder: for the files.
+        model: the trained network.
+        data: the data set that it was trained on.
+        history: metrics of each epoch.
+        metrics: evaluation on the test images.
+        folder: folder for the files.
     """
     size = data.preprocessing.crop_size
     drawings: dict[str, Callable[[], Figure]] = {
         "curves": lambda: viz.curves(history),
         "predictions": lambda: viz.predictions(model, data.test),
-        "confusion": lambda: viz.confusion_matrix(figures.confusion, data.classes),
-        "embeddings": lambda: viz.embeddings(model, data.test, num_samples=POINTS),
+        "confusion": lambda: viz.confusion_matrix(metrics.confusion, data.classes),
+        "embeddings": lambda: viz.embeddings(model, data.test, num_samples=EMBEDDED_IMAGES),
         "gradcam": lambda: viz.gradcam(model, data.test),
         "integrated_gradients": lambda: viz.integrated_gradients(model, data.test),
         "feature_maps": lambda: viz.feature_maps(model, data.test),
@@ -74,7 +74,7 @@ def draw_pictures(
         "data": lambda: viz.data_grid(data.train),
         "diagram": lambda: viz.diagram(model, (data.channels, size, size)),
     }
-    if len(data.test) < 4:  # too few points for a plane
+    if len(data.test) < 4:  # too few for an embedding
         del drawings["embeddings"]
     for name, draw in drawings.items():
         draw().savefig(folder / f"{name}.png")
@@ -84,26 +84,27 @@ def draw_pictures(
 def write_report(
     path: Path, results: Mapping[str, Any], recipe: str, pictures: Mapping[str, Path]
 ) -> None:
-    """Write a page that needs no other file and no network.
+    """Write a self-contained HTML page.
 
     Args:
-        path: of the page.
-        results: as results.json holds them.
-        recipe: YAML text.
+        path: the HTML file.
+        results: the contents of results.json.
+        recipe: the contents of recipe.yaml.
         pictures: PNG files by their names in `TITLES`.
     """
     name, test = results["model"], results["test"]
     title = f"{name} on {results['data']}"
     sections = [
         f"<h1>{escape(title)}</h1>",
-        f'<p class="lead">{test["top1"]:.2%} of {_counted(results["test_images"], "test image")} '
-        f"right, with {results['parameters']:,} parameters, after "
-        f"{_counted(results['epochs'], 'epoch')} ({results['minutes']:.1f} minutes).</p>",
+        f'<p class="lead">Accuracy {test["top1"]:.2%} on '
+        f"{_counted(results['test_images'], 'test image')}, with {results['parameters']:,} "
+        f"parameters, after {_counted(results['epochs'], 'epoch')} "
+        f"({results['minutes']:.1f} minutes).</p>",
         *(_picture(key, pictures[key]) for key in TITLES if key in pictures),
         "<h2>Accuracy by class</h2>",
         _table((k, "" if v is None else f"{v:.2%}") for k, v in test["per_class"].items()),
-        "<h2>Figures</h2>",
-        _table(_facts(results)),
+        "<h2>Details</h2>",
+        _table(_details(results)),
         f"<h2>Recipe</h2><pre>{escape(recipe)}</pre>",
     ]
     head = (
@@ -121,10 +122,10 @@ def _counted(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
-def _facts(results: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+def _details(results: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     test = results["test"]
     yield "Loss on test images", f"{test['loss']:.4f}"
-    yield "Label among the five likeliest", f"{test['top5']:.2%}"
+    yield "Top-5 accuracy", f"{test['top5']:.2%}"
     yield "Calibration error", f"{test['calibration_error']:.2%}"
     yield "Training images", f"{results['train_images']:,}"
     yield "Seed", str(results["seed"])
@@ -138,7 +139,7 @@ def _picture(name: str, path: Path) -> str:
     picture = path.read_bytes()
     (dots,) = struct.unpack_from(">I", picture, 16)  # a PNG file's width
     data = base64.b64encode(picture).decode()
-    size = f'width="{dots * INCH // DOTS}"'  # as on paper, where its letters can be read
+    size = f'width="{dots * CSS_INCH // DOTS}"'  # its printed size, so that text is readable
     image = f'<img alt="{title}" {size} src="data:image/png;base64,{data}">'
     return f'<h2>{title}</h2><div class="wide">{image}</div>'
 

@@ -1,8 +1,9 @@
-"""A run: train, measure, and keep in one folder whatever came of it."""
+"""Train a network, evaluate it, and save everything about the run in one folder."""
 
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import sys
@@ -23,13 +24,14 @@ from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.registry import get_model
 from cnnarch.training.callbacks import TrainingStopped
 from cnnarch.training.data import ImageData
-from cnnarch.training.datasets import named_folder
-from cnnarch.training.engine import HERE, Evaluation, check_fits, evaluate, fit
+from cnnarch.training.datasets import folder_of
+from cnnarch.training.engine import THIS_MACHINE, Evaluation, check_fits, evaluate, fit
 from cnnarch.training.history import History
-from cnnarch.training.machine import Machine, first_of_group, is_first_process
+from cnnarch.training.machine import Machine, is_first_process, leave_process_group
 from cnnarch.training.recipe import Recipe
 from cnnarch.training.report import TITLES, draw_pictures, write_report
 from cnnarch.training.stage import check_freezing
+from cnnarch.weights.files import atomic_write
 from cnnarch.weights.rebuilding import check_rebuilds, chosen_options
 
 __all__ = ["build_model", "read_results", "train"]
@@ -37,19 +39,20 @@ __all__ = ["build_model", "read_results", "train"]
 RECIPE, RESULTS, CHECKPOINTS = "recipe.yaml", "results.json", "checkpoints"
 HISTORY, REPORT = "metrics.csv", "report.html"
 SAVED = ("model.safetensors", "config.json", "README.md")  # by `save_pretrained`
-SET_BY_DATA = ("num_classes", "in_channels")  # options of the network that the data decide
+RUN_FILES = {RECIPE, RESULTS, CHECKPOINTS, HISTORY, REPORT, *SAVED, *(f"{t}.png" for t in TITLES)}
+SET_BY_DATA = ("num_classes", "in_channels")  # options of the network that the data determine
 
 
 def build_model(name: str, data: ImageData, recipe: Recipe) -> ImageClassifier:
-    """The network as the data and the recipe want it, its weights drawn from the recipe's seed.
+    """Build a network for a data set and a recipe, with weights from the recipe's seed.
 
     Args:
-        name: of its builder.
-        data: sets the number of classes and channels.
-        recipe: `model_options`, `weights`, `init` and `seed` are what is read of it.
+        name: the network's builder.
+        data: determines the number of classes and channels.
+        recipe: only `model_options`, `weights`, `init` and `seed` are used.
 
     Raises:
-        ValueError: there is no such network, or it has no such option.
+        ValueError: the network does not exist or does not have one of the options.
 
     >>> from cnnarch.training import load_data
     >>> build_model("lenet5", load_data("digits"), Recipe(init="kaiming")).num_classes
@@ -61,7 +64,7 @@ def build_model(name: str, data: ImageData, recipe: Recipe) -> ImageClassifier:
         model = get_model(name, weights=recipe.weights, **sizes, **recipe.model_options)
     except TypeError as error:
         raise ValueError(str(error)) from error
-    if recipe.init and recipe.weights is None:  # or nothing would be left of them
+    if recipe.init and recipe.weights is None:  # `init` would overwrite loaded weights
         init_weights(model, recipe.init)
     return model
 
@@ -74,44 +77,44 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    machine: Machine = HERE,
+    machine: Machine = THIS_MACHINE,
     loggers: Sequence[Logger] = (),
     progress: bool = False,
-    tell: Callable[[Mapping[str, float]], None] | None = None,
+    on_epoch_end: Callable[[Mapping[str, float]], None] | None = None,
 ) -> dict[str, Any] | None:
-    """Train a network, measure it on the test images, and keep everything in a folder.
+    """Train a network, evaluate it on the test images, and save everything in a folder.
 
     Args:
-        model: made by a builder, for `data`'s classes and channels.
-        data: what to learn.
-        recipe: how.
-        folder: gets recipe.yaml at once, metrics.csv and checkpoints after each epoch, and in
-            the end model.safetensors, config.json, pictures, report.html and results.json.
-        resume: whether to go on with the same run in `folder`, if there is one.
-        overwrite: whether to remove the run in `folder` first, if there is one.
-        machine: where to compute.
-        loggers: any of Lightning's, besides metrics.csv.
-        progress: whether to show a bar.
-        tell: called with the figures of each epoch.
+        model: a network from a builder, with the classes and channels of `data`.
+        data: the data set.
+        recipe: the training recipe.
+        folder: receives recipe.yaml at the start, metrics.csv and checkpoints after each epoch,
+            and model.safetensors, config.json, pictures, report.html and results.json at the end.
+        resume: whether to resume the run in `folder`, if there is one.
+        overwrite: whether to delete an existing run in `folder` first.
+        machine: the devices to train on.
+        loggers: Lightning loggers, in addition to metrics.csv.
+        progress: whether to show a progress bar.
+        on_epoch_end: called with the metrics of each epoch.
 
     Returns:
-        what results.json holds; None in all processes but the first.
+        The contents of results.json, or None in all processes except the first.
 
     Raises:
-        ValueError: the folder holds another run or other files, the network does not fit the
-            data or could not be saved after training, or the machine is not as `machine` says.
-            The folder is then as it was.
-        NonFiniteLossError: the loss became infinite or not a number.
+        ValueError: the folder contains another run or other files, the network does not fit the
+            data or could not be saved after training, or the machine does not have the devices.
+            The folder is left unchanged.
+        NonFiniteLossError: the loss became infinite or NaN.
     """
-    check_fits(model, data.train)  # before there is a folder
+    check_fits(model, data.train)  # all checks run before the folder is changed
     check_rebuilds(model)
     check_freezing(model, recipe)
     machine.check()
     place = Path(folder)
     is_new = not place.exists()
     if overwrite and is_first_process():
-        _remove(place)
-    if finished := _open(place, _description(model, data, recipe), resume):
+        _remove_run(place)
+    if finished := _open_run(place, _description(model, data, recipe), resume):
         return finished
     try:
         history = fit(
@@ -123,43 +126,43 @@ def train(
             machine=machine,
             loggers=loggers,
             progress=progress,
-            tell=tell,
+            on_epoch_end=on_epoch_end,
         )
-    except BaseException as error:  # Ctrl-C too, at which Lightning may exit
-        _forget_unbegun(place, is_new)
-        if isinstance(error, TrainingStopped) and not first_of_group():
-            return None  # were this an error, Lightning would kill the process that tells it
+    except BaseException as error:  # also KeyboardInterrupt and Lightning's SystemExit
+        if is_first_process():
+            _remove_empty_run(place, is_new)
+        if isinstance(error, TrainingStopped) and not leave_process_group():
+            return None  # if this process failed, Lightning would kill the first one
         raise
-    if not first_of_group():
+    if not leave_process_group():
         return None
-    saved: Any = model  # what it does not have yet, it is given
-    saved.preprocessing, saved.categories = data.preprocessing, data.classes
-    saved.save_pretrained(place)
-    figures = evaluate(model, data.test, machine=machine._replace(devices=1, num_nodes=1))
-    results = _results(model, data, recipe, history, figures)
-    names = draw_pictures(model, data, history, figures, place)
+    model.preprocessing, model.categories = data.preprocessing, data.classes
+    model.save_pretrained(place)
+    metrics = evaluate(model, data.test, machine=machine._replace(devices=1, num_nodes=1))
+    results = _results(model, data, recipe, history, metrics)
+    names = draw_pictures(model, data, history, metrics, place)
     pictures = {name: place / f"{name}.png" for name in names}
     write_report(place / REPORT, results, (place / RECIPE).read_text(), pictures)
-    _write(place / RESULTS, json.dumps(results, indent=2))  # the last: it says that all is there
+    _write(place / RESULTS, json.dumps(results, indent=2))  # last, as it marks the run as finished
     shutil.rmtree(place / CHECKPOINTS)
     return results
 
 
 def read_results(folder: str | PathLike[str]) -> dict[str, Any]:
-    """What the results.json of a finished run holds; nothing if there is none.
+    """Read results.json of a finished run; an empty dict if there is none.
 
     Raises:
-        ValueError: there is a file of that name that holds something else.
+        ValueError: the file does not contain the results of a run.
     """
     path = Path(folder) / RESULTS
     try:
         return dict(json.loads(path.read_text())) if path.is_file() else {}
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} does not hold the results of a run: {error}") from error
+        raise ValueError(f"{path} does not contain the results of a run: {error}") from error
 
 
 def _description(model: ImageClassifier, data: ImageData, recipe: Recipe) -> dict[str, Any]:
-    """What recipe.yaml holds: network, data, and every key of the recipe."""
+    """Return the contents of recipe.yaml: network, data, and every key of the recipe."""
     chosen = chosen_options(str(model.builder), model.options)
     options = {k: v for k, v in chosen.items() if k not in SET_BY_DATA}
     return {
@@ -172,60 +175,57 @@ def _description(model: ImageClassifier, data: ImageData, recipe: Recipe) -> dic
     }
 
 
-def _open(folder: Path, description: dict[str, Any], resume: bool) -> dict[str, Any] | None:
-    """Make the folder, or find the same run in it; its results if it is finished."""
+def _open_run(folder: Path, description: dict[str, Any], resume: bool) -> dict[str, Any] | None:
+    """Create the folder or check that it contains the same run; return results if finished."""
     recipe = folder / RECIPE
     if not is_first_process():
         return (resume and read_results(folder)) or None
     if recipe.exists():
         if not resume:
-            raise ValueError(f"{folder} holds a run: resume it, overwrite it, or name another")
+            raise ValueError(f"{folder} contains a run: resume it, overwrite it, or name another")
         written = yaml.safe_load(recipe.read_text())
-        old = {**asdict(Recipe()), **written}  # keys that came since were as by default
-        for key in description:
-            if old.get(key) != description[key]:
-                raise ValueError(
-                    f"{folder} holds a run with {key}={old.get(key)!r}, not {description[key]!r}"
-                )
+        old = {**asdict(Recipe()), **written}  # the run may predate some keys
+        for key, value in description.items():
+            if old.get(key) != value:
+                found = f"{key}={old.get(key)!r}"
+                raise ValueError(f"{folder} contains a run with {found}, not {value!r}")
         return read_results(folder) or None
-    half = recipe.with_name(f"{RECIPE}.part")  # is all that a killed process left
-    if folder.exists() and any(path != half for path in folder.iterdir()):
-        raise ValueError(f"{folder} holds other files; name an empty or new folder")
+    if folder.exists() and any(not _is_partial(path) for path in folder.iterdir()):
+        raise ValueError(f"{folder} contains other files; name an empty or new folder")
     folder.mkdir(parents=True, exist_ok=True)
     _write(recipe, yaml.safe_dump(description, sort_keys=False, width=100))
     return None
 
 
-def _has_begun(folder: Path) -> bool:
-    """Whether a run has saved anything."""
-    return (folder / HISTORY).exists() or any((folder / CHECKPOINTS).glob("*.ckpt"))
+def _is_partial(path: Path) -> bool:
+    """Return whether a killed process left this file in `atomic_write`."""
+    return path.name.startswith(".") and path.suffix == ".part"
 
 
-def _forget_unbegun(folder: Path, is_new: bool) -> None:
-    """Remove a run that saved nothing, so that it can be started again."""
-    if is_first_process() and not _has_begun(folder) and not _others(folder):
-        _remove(folder)
+def _foreign_files(folder: Path) -> list[str]:
+    paths = [path for path in folder.iterdir() if not _is_partial(path)]
+    return sorted(path.name for path in paths if path.name not in RUN_FILES)
+
+
+def _remove_empty_run(folder: Path, is_new: bool) -> None:
+    """Remove a run that saved nothing, so that the same command can start it again."""
+    has_saved = (folder / HISTORY).exists() or any((folder / CHECKPOINTS).glob("*.ckpt"))
+    if not has_saved and not _foreign_files(folder):
+        _remove_run(folder)
         if is_new:
             folder.rmdir()
 
 
-def _others(folder: Path) -> list[str]:
-    """Names of what no run has put there."""
-    files = {RECIPE, RESULTS, HISTORY, REPORT, *SAVED, *(f"{name}.png" for name in TITLES)}
-    known = files | {f"{name}.part" for name in files} | {CHECKPOINTS}
-    return sorted(path.name for path in folder.iterdir() if path.name not in known)
-
-
-def _remove(folder: Path) -> None:
-    """Remove the run in a folder; the folder stays, as it may be where somebody works.
+def _remove_run(folder: Path) -> None:
+    """Remove the run in a folder, but not the folder, which may be the working directory.
 
     Raises:
-        ValueError: there are other files, which may be anybody's.
+        ValueError: the folder contains other files.
     """
     if not (folder / RECIPE).exists():
         return
-    if others := _others(folder):
-        raise ValueError(f"{folder} holds more than a run ({others[0]}): remove it yourself")
+    if foreign := _foreign_files(folder):
+        raise ValueError(f"{folder} contains more than a run ({foreign[0]}); remove it yourself")
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -238,20 +238,19 @@ def _results(
     data: ImageData,
     recipe: Recipe,
     history: History,
-    figures: Evaluation,
+    metrics: Evaluation,
 ) -> dict[str, Any]:
-    """All that a table needs to know of a run."""
-    test = figures._asdict()
-    test["confusion"] = figures.confusion.tolist()
-    # Of a class without test images nothing is known; JSON has no word for nan.
-    test["per_class"] = {k: None if v != v else v for k, v in figures.per_class.items()}
-    folder = named_folder(data.name)
+    test = metrics._asdict()
+    test["confusion"] = metrics.confusion.tolist()
+    # Classes without test images have no accuracy, and JSON cannot represent nan.
+    test["per_class"] = {k: None if v != v else v for k, v in metrics.per_class.items()}
+    folder = folder_of(data.name)
     return {
         "model": model.builder,
         "options": model.options,
         "parameters": count_parameters(model),
         "data": data.name,
-        "data_folder": folder and str(folder.resolve()),  # the same from wherever it is asked
+        "data_folder": folder and str(folder.resolve()),  # `data` may be a relative path
         "train_images": len(data.train),
         "test_images": len(data.test),
         "test": test,
@@ -265,7 +264,7 @@ def _results(
             "python": platform.python_version(),
         },
         "machine": {
-            "cpu": _cpu(),
+            "cpu": _cpu_name(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -274,17 +273,12 @@ def _results(
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
+    with atomic_write(path) as part:
+        part.write_text(text)
 
 
-def _cpu() -> str:
-    """The processor's name, where Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+def _cpu_name() -> str:
+    """Return the CPU's model name; `platform.processor` does not know it on Linux."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.+)", info.read_text(), re.M) if info.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,8 +1,8 @@
-"""One stage of a recipe: Lightning's parts put together, and the files that survive anything."""
+"""One stage of a recipe: builds the Lightning trainer and manages the checkpoint files."""
 
 import pickle
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,17 +14,18 @@ from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
-from cnnarch.contract.freezing import frozen, trunk_of
+from cnnarch.contract.freezing import temporarily_frozen
+from cnnarch.contract.trunk import as_trunk
 from cnnarch.training.callbacks import (
     AtomicCheckpointIO,
-    Bar,
-    FolderCheckpoint,
+    MovableCheckpoint,
+    ProgressBar,
     Recorder,
-    Stopper,
+    SignalHandler,
 )
 from cnnarch.training.data import ImageData
 from cnnarch.training.loading import ImageDataModule
-from cnnarch.training.machine import Machine, arranged, is_small
+from cnnarch.training.machine import Machine, is_small, set_threads_and_memory_format
 from cnnarch.training.optimization import number_of_epochs
 from cnnarch.training.recipe import Recipe
 from cnnarch.training.task import TrainingTask
@@ -36,14 +37,14 @@ PREFIX = "model."  # of the network's weights in the checkpoints of a task
 
 @dataclass
 class StageRun:
-    """A stage of training.
+    """A stage of a training run.
 
     Args:
-        number: of the stage, from 1.
-        recipe: of the stage.
-        folder: for checkpoints.
-        recorder: of the figures.
-        keep: whether to write checkpoints after each epoch.
+        number: number of the stage, from 1.
+        recipe: recipe of the stage.
+        folder: folder for checkpoints.
+        recorder: records the metrics of each epoch.
+        keep: whether to write a checkpoint after each epoch.
     """
 
     number: int
@@ -61,17 +62,21 @@ class StageRun:
         loggers: Sequence[Logger],
         progress: bool,
     ) -> None:
-        """Train, or take the result of a stage that was finished before."""
+        """Train the network, or load the result if the stage was already finished."""
         if resume and self._file("result").exists():
-            self._restore(model)
+            self._restore(model, _load(self._file("result")))
             return
         recipe = self.recipe
         size = data.preprocessing.crop_size
         small = is_small(model, (data.channels, size, size), recipe.batch_size)
-        channels_last = recipe.channels_last is not False
-        module = self._images(data, machine, channels_last)
+        workers, channels_last = machine.num_workers, recipe.channels_last is not False
+        module = ImageDataModule(
+            data, recipe, stage=self.number, num_workers=workers, channels_last=channels_last
+        )
+        if "val" not in module.watched and (recipe.early_stopping or recipe.keep_best):
+            share = f"validation={recipe.validation} of {len(data.train)} training images is none"
+            raise ValueError(f"early_stopping and keep_best need validation images, but {share}")
         steps = max(1, len(module.train_images) // recipe.batch_size)
-        task = TrainingTask(model, recipe, module.watched, steps)
         trainer = machine.trainer(
             max_epochs=number_of_epochs(recipe, steps),
             callbacks=self._callbacks(steps, progress),
@@ -84,48 +89,34 @@ class StageRun:
             enable_checkpointing=self.keep or recipe.keep_best,
             enable_progress_bar=progress,
         )
-        last = self._file("last")
-        start = last if resume and last.exists() else None
+        start = self._file("last") if resume and self._file("last").exists() else None
         saved = _load(start) if start else None
-        if saved and self._ended(saved, trainer.max_epochs):
-            self._take(model, saved)
+        if saved and self._is_complete(saved, trainer.max_epochs):
+            self._restore(model, saved)
         else:
-            with _held(model, recipe), arranged(model, small, channels_last):
-                model.train()  # Lightning leaves modes alone, networks keep frozen layers in eval
+            last = _last_frozen(recipe)
+            freezing = temporarily_frozen(model, last) if recipe.freeze else nullcontext()
+            with freezing, set_threads_and_memory_format(model, small, channels_last):
+                model.train()  # Lightning does not; frozen layers stay in eval mode
+                task = TrainingTask(model, recipe, module.watched, steps)
                 trainer.fit(task, datamodule=module, ckpt_path=start, weights_only=True)
-        self._finish(model, trainer)
+        self._save_result(model, trainer)
 
-    def _ended(self, saved: dict[str, Any], max_epochs: int | None) -> bool:
-        """Whether nothing but the result was missing when this was saved.
+    def _is_complete(self, saved: dict[str, Any], max_epochs: int | None) -> bool:
+        """Return whether a checkpoint is from the stage's last epoch.
 
-        Lightning would not train on, but not end as usual either: weights would not be averaged.
+        Lightning would not train further, but it would not average the weights either.
         """
         rows = saved["callbacks"][self.recorder.state_key]["rows"]
-        done = len(rows) - len(self.recorder.history.rows)  # it has those of earlier stages
+        epochs = len(rows) - len(self.recorder.history.rows)  # the history has the earlier stages
         stopping = saved["callbacks"].get(_early_stopping(self.recipe).state_key)
-        patient = stopping is None or stopping["wait_count"] < stopping["patience"]
-        return done == max_epochs or not patient
+        stopped = stopping is not None and stopping["wait_count"] >= stopping["patience"]
+        return epochs == max_epochs or stopped
 
-    def _take(self, model: nn.Module, saved: dict[str, Any]) -> None:
-        """Weights, averaged if they were, and figures of a stage that ended."""
+    def _restore(self, model: nn.Module, saved: dict[str, Any]) -> None:
+        """Load the weights and metrics of a finished stage."""
         model.load_state_dict(_weights(saved))
         self.recorder.load_state_dict(saved["callbacks"][self.recorder.state_key])
-
-    def _images(self, data: ImageData, machine: Machine, channels_last: bool) -> ImageDataModule:
-        recipe = self.recipe
-        module = ImageDataModule(
-            data,
-            recipe,
-            stage=self.number,
-            num_workers=machine.num_workers,
-            channels_last=channels_last,
-        )
-        if "val" not in module.watched and (recipe.early_stopping or recipe.keep_best):
-            raise ValueError(
-                f"early_stopping and keep_best need images to validate on, and validation="
-                f"{recipe.validation} of {len(data.train)} training images are none"
-            )
-        return module
 
     def _callbacks(self, steps: int, progress: bool) -> list[Callback]:
         recipe = self.recipe
@@ -135,52 +126,45 @@ class StageRun:
         if recipe.early_stopping:
             callbacks.append(_early_stopping(recipe))
         if progress:
-            callbacks.append(Bar(refresh_rate=max(1, steps // 50)))
+            callbacks.append(ProgressBar(refresh_rate=max(1, steps // 50)))
         files: dict[str, Any] = {"dirpath": self.folder, "enable_version_counter": False}
         files["save_on_train_epoch_end"] = True
         if recipe.keep_best:
             best = files | {"filename": self._file("best").stem, "monitor": "val_acc"}
-            callbacks.append(FolderCheckpoint(**best, mode="max"))
+            callbacks.append(MovableCheckpoint(**best, mode="max"))
         if self.keep:
-            callbacks.append(FolderCheckpoint(filename=self._file("last").stem, **files))
-            callbacks.append(Stopper(self._file("last")))
+            callbacks.append(MovableCheckpoint(filename=self._file("last").stem, **files))
+            callbacks.append(SignalHandler(self._file("last")))
         return callbacks
 
-    def _finish(self, model: nn.Module, trainer: Trainer) -> None:
-        """Leave one file: the weights that the next stage starts from, and the figures."""
+    def _save_result(self, model: nn.Module, trainer: Trainer) -> None:
+        """Replace the checkpoints by one file with the final weights and the metrics."""
         if self.recipe.keep_best:
-            # The others may have no such file: without an output folder each has its own.
+            # Only the first process is sure to have the file: scratch folders are not shared.
             best = _weights(_load(self._file("best"))) if trainer.is_global_zero else {}
             model.load_state_dict(trainer.strategy.broadcast(best))
         if self.keep and trainer.is_global_zero:
-            result = {"state_dict": model.state_dict(), "recorder": self.recorder.state_dict()}
+            weights = {f"{PREFIX}{name}": value for name, value in model.state_dict().items()}
+            metrics = {self.recorder.state_key: self.recorder.state_dict()}
+            result = {"state_dict": weights, "callbacks": metrics}
             AtomicCheckpointIO().save_checkpoint(result, self._file("result"))
             for kind in ("best", "last"):
                 self._file(kind).unlink(missing_ok=True)
-
-    def _restore(self, model: nn.Module) -> None:
-        result = _load(self._file("result"))
-        model.load_state_dict(result["state_dict"])
-        self.recorder.load_state_dict(result["recorder"])
 
     def _file(self, kind: str) -> Path:
         return self.folder / f"stage-{self.number}-{kind}.ckpt"
 
 
 def check_freezing(model: nn.Module, recipe: Recipe) -> None:
-    """Find what cannot be frozen before anything is trained.
+    """Check that the layers to freeze exist.
 
     Raises:
-        TypeError: stages are to be frozen of a network that is not of this package.
-        ValueError: the network has no such stage.
+        TypeError: the recipe freezes stages, but the network is not from this package.
+        ValueError: the network does not have such a stage.
     """
     for stage in recipe.stages():
         if stage.freeze:
-            trunk_of(model).stage_index(_last_frozen(stage))
-
-
-def _held(model: nn.Module, recipe: Recipe) -> AbstractContextManager[None]:
-    return frozen(model, _last_frozen(recipe)) if recipe.freeze else nullcontext()
+            as_trunk(model).stage_index(_last_frozen(stage))
 
 
 def _last_frozen(recipe: Recipe) -> int | str:
@@ -190,7 +174,7 @@ def _last_frozen(recipe: Recipe) -> int | str:
 def _average(
     decay: float, averages: Sequence[Tensor], weights: Sequence[Tensor], count: Tensor
 ) -> None:
-    """Take one more step into running averages, which forget more of the first steps.
+    """Update moving averages; early steps use a smaller decay.
 
     Source: `num_updates` of TensorFlow's ExponentialMovingAverage.
     """
@@ -199,7 +183,7 @@ def _average(
     for average, now in zip(averages, weights, strict=True):
         if average.is_floating_point():
             average.lerp_(now, share)
-        else:  # a count
+        else:  # a counter, such as BatchNorm's num_batches_tracked
             average.copy_(now)
 
 
@@ -208,20 +192,20 @@ def _early_stopping(recipe: Recipe) -> EarlyStopping:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds.
+    """Load a checkpoint without executing code.
 
     Raises:
-        ValueError: it is damaged, or holds what could run code.
+        ValueError: the file is damaged or contains objects that could run code.
     """
     try:
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is damaged; remove it to do without") from error
+        raise ValueError(f"{path} is damaged; delete it to continue without it") from error
     return saved
 
 
 def _weights(saved: dict[str, Any]) -> dict[str, Any]:
-    """The network's weights in the checkpoint of a task."""
+    """Return the network's weights from the checkpoint of a task."""
     return {
         name.removeprefix(PREFIX): value
         for name, value in saved["state_dict"].items()

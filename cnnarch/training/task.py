@@ -1,4 +1,4 @@
-"""What Lightning drives: loss and figures of a classifier, one batch at a time."""
+"""Lightning modules that compute the loss and the metrics of a classifier for each batch."""
 
 from collections.abc import Iterable
 from typing import Any, NoReturn
@@ -23,17 +23,17 @@ __all__ = ["EvaluationTask", "NonFiniteLossError", "TrainingTask"]
 
 
 class NonFiniteLossError(FloatingPointError):
-    """Loss or weights are infinite or not a number; earlier checkpoints are as they were."""
+    """The loss or the weights became infinite or NaN. Earlier checkpoints are unchanged."""
 
 
 class TrainingTask(LightningModule):
-    """Cross-entropy with auxiliary losses; loss and accuracy over all images of each epoch.
+    """Trains with cross-entropy and auxiliary losses, and logs loss and accuracy of each epoch.
 
     Args:
-        model: a classifier; it returns logits, or a tuple of logits and auxiliary logits.
-        recipe: optimizer, schedule, label smoothing, weight of the auxiliary losses.
-        splits: prefixes of the figures of what is evaluated after each epoch.
-        steps_per_epoch: optimizer steps.
+        model: a classifier that returns logits, or a tuple of logits and auxiliary logits.
+        recipe: optimizer, schedule, label smoothing and weight of the auxiliary losses.
+        splits: prefixes of the metrics of each validation loader.
+        steps_per_epoch: optimizer steps per epoch.
     """
 
     def __init__(
@@ -49,24 +49,23 @@ class TrainingTask(LightningModule):
         self.splits = tuple(splits)
         self.steps_per_epoch = steps_per_epoch
         self.latest: dict[str, Tensor] = {}
-        """Loss and accuracy of the last step, for who looks on."""
+        """Loss and accuracy of the last step, for the progress bar."""
 
     def training_step(self, batch: tuple[Tensor, Tensor], _index: int) -> Tensor:
-        """Loss of a batch; targets are class indices or the shares of a mixture."""
+        """Return the loss of a batch; targets are class indices or, for mixed images, shares."""
         inputs, targets = batch
         outputs = self.model(inputs)
-        logits, *others = outputs if isinstance(outputs, tuple) else (outputs,)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         smoothing = self.recipe.label_smoothing
-        losses = [
-            cross_entropy(output.float(), targets, label_smoothing=smoothing)
-            for output in (logits, *others)
-            if output is not None
-        ]
-        main, *auxiliary = losses
+        main, *auxiliary = (
+            cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+            for logits in outputs
+            if logits is not None
+        )
         loss = main + self.recipe.aux_weight * torch.stack(auxiliary).sum() if auxiliary else main
         self._check_finite(loss)
         labels = targets.argmax(1) if targets.dim() > 1 else targets
-        self.latest = self._record("train", main, logits, labels)
+        self.latest = self._log_metrics("train", main, outputs[0], labels)
         for i, auxiliary_loss in enumerate(auxiliary, 1):
             self._log(f"train_aux{i}_loss", auxiliary_loss.detach(), len(labels))
         return loss
@@ -74,18 +73,19 @@ class TrainingTask(LightningModule):
     def validation_step(
         self, batch: tuple[Tensor, Tensor], _index: int, dataloader_idx: int = 0
     ) -> None:
-        """Figures of a batch that is not learned from."""
+        """Log loss and accuracy of a validation or test batch."""
         inputs, labels = batch
         logits = self.model(inputs).float()
-        self._record(self.splits[dataloader_idx], cross_entropy(logits, labels), logits, labels)
+        loss = cross_entropy(logits, labels)
+        self._log_metrics(self.splits[dataloader_idx], loss, logits, labels)
 
     def on_train_epoch_end(self) -> None:
-        """Keep no checkpoint of weights that the epoch's last step broke; no loss has seen them."""
+        """Check the weights before they are saved; no loss was computed after the last step."""
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
-            self._stop("weights became infinite or not a number", self.global_step)
+            self._fail("weights became infinite or NaN", self.global_step)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The recipe's optimizer and its schedule, which moves at every step."""
+        """Create the recipe's optimizer and its schedule, which is updated in every step."""
         optimizer = make_optimizer(self.model, self.recipe)
         schedule = make_schedule(optimizer, self.recipe, self.steps_per_epoch)
         return {
@@ -93,19 +93,20 @@ class TrainingTask(LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-    def _record(
+    def _log_metrics(
         self, split: str, loss: Tensor, logits: Tensor, labels: Tensor
     ) -> dict[str, Tensor]:
-        right = (logits.argmax(1) == labels).float().mean()
-        figures = {"loss": loss.detach(), "acc": right.detach()}
-        for name, value in figures.items():
+        accuracy = (logits.argmax(1) == labels).float().mean()
+        metrics = {"loss": loss.detach(), "acc": accuracy}
+        for name, value in metrics.items():
             self._log(f"{split}_{name}", value, len(labels))
-        return figures
+        return metrics
 
     def _log(self, name: str, value: Tensor, images: int) -> None:
-        """Add a batch's mean to the mean over the epoch's images, of all processes.
+        """Log a batch mean that Lightning averages over the images of all processes.
 
-        Lightning divides what these add up by their number, in integers; so it is multiplied here.
+        Lightning divides the summed batch sizes by the number of processes, in integers. The
+        multiplication avoids rounding.
         """
         self.log(
             name,
@@ -118,14 +119,15 @@ class TrainingTask(LightningModule):
         )
 
     def _check_finite(self, loss: Tensor) -> None:
-        mine = finite = bool(loss.isfinite())
-        if self.trainer.world_size > 1:  # or the other processes would wait for this one
-            finite = self.trainer.strategy.reduce_boolean_decision(finite, all=True)
-        if not finite:
-            what = "another process's loss became infinite or not a number"
-            self._stop(what if mine else f"the loss became {loss.item()}", self.global_step + 1)
+        here = everywhere = bool(loss.isfinite())
+        if self.trainer.world_size > 1:  # otherwise the other processes would wait for this one
+            everywhere = self.trainer.strategy.reduce_boolean_decision(here, all=True)
+        if not everywhere:
+            what = "the loss of another process" if here else "the loss"
+            value = "infinite or NaN" if here else loss.item()
+            self._fail(f"{what} became {value}", self.global_step + 1)
 
-    def _stop(self, what: str, step: int) -> NoReturn:
+    def _fail(self, what: str, step: int) -> NoReturn:
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         raise NonFiniteLossError(
             f"{what} in epoch {self.current_epoch + 1}, step {step}, at learning rate {rate:.3g}"
@@ -133,11 +135,11 @@ class TrainingTask(LightningModule):
 
 
 class EvaluationTask(LightningModule):
-    """All figures of a trained classifier, over one `Trainer.test`.
+    """Computes all metrics of a classifier in one call of `Trainer.test`.
 
     Args:
         model: a classifier that returns logits.
-        images: what it is measured on.
+        images: the images to evaluate on.
     """
 
     def __init__(self, model: nn.Module, images: ImageSet) -> None:
@@ -145,7 +147,7 @@ class EvaluationTask(LightningModule):
         self.model = model
         self.images = images
         count = len(images.classes)
-        # Where several processes run, each measures all images for itself.
+        # In distributed training, each process evaluates all images.
         alone: dict[str, Any] = {"distributed_available_fn": lambda: False}
         self.loss = MeanMetric(**alone)
         self.top1 = MulticlassAccuracy(count, average="micro", **alone)
@@ -156,22 +158,22 @@ class EvaluationTask(LightningModule):
     def on_after_batch_transfer(
         self, batch: tuple[Tensor, Tensor, int], _loader: int
     ) -> tuple[Tensor, Tensor]:
-        """The network's input and labels."""
+        """Preprocess pixels on the device."""
         pixels, labels, _ = batch
         return self.images.prepare(pixels), labels
 
     def test_step(self, batch: tuple[Tensor, Tensor], _index: int) -> None:  # noqa: PT019
-        """Add a batch to the figures."""
+        """Update the metrics with a batch."""
         inputs, labels = batch
         logits = self.model(inputs).float()
         self.loss.update(cross_entropy(logits, labels), len(labels))
-        for figure in (self.top1, self.top5, self.confusion_matrix):
-            figure.update(logits, labels)
-        # torchmetrics would take logits between 0 and 1, as NiN's may be, for probabilities.
+        for metric in (self.top1, self.top5, self.confusion_matrix):
+            metric.update(logits, labels)
+        # torchmetrics would treat logits between 0 and 1, which NiN can return, as probabilities.
         self.calibration_error.update(logits.softmax(1), labels)
 
     def on_test_epoch_end(self) -> None:
-        """Keep the figures, which Lightning would reset."""
+        """Store the values, because Lightning resets the metrics."""
         names = ("loss", "top1", "top5", "calibration_error")
         self.results = {name: float(getattr(self, name).compute()) for name in names}
         self.confusion = self.confusion_matrix.compute().cpu()

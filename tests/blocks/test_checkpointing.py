@@ -1,4 +1,4 @@
-"""Gradient checkpointing changes memory and time, and nothing else."""
+"""Gradient checkpointing changes only memory use and time."""
 
 import copy
 
@@ -18,7 +18,7 @@ def stage() -> Stage:
 
 
 def step(model: Stage, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Forward and backward with one seed; the output and the input's gradient."""
+    """Run forward and backward with a fixed seed; return the output and the input's gradient."""
     torch.manual_seed(7)
     x = x.clone().requires_grad_()
     y = model(x)
@@ -34,7 +34,7 @@ def pair() -> tuple[Stage, Stage]:
     return plain, saving
 
 
-def test_gradients_statistics_and_dropout_are_those_of_a_plain_step(
+def test_gradients_statistics_and_dropout_equal_a_step_without_checkpointing(
     pair: tuple[Stage, Stage],
 ) -> None:
     plain, saving = pair
@@ -51,8 +51,8 @@ def test_gradients_statistics_and_dropout_are_those_of_a_plain_step(
     assert {c.item() for c in counters} == {3}
 
 
-def test_a_cumulative_average_is_kept_too(pair: tuple[Stage, Stage]) -> None:
-    """BatchNorm with momentum None divides by its counter of batches."""
+def test_a_cumulative_average_is_also_unchanged(pair: tuple[Stage, Stage]) -> None:
+    """BatchNorm with momentum=None divides by its batch counter."""
     for model in pair:
         for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
             norm.momentum = None
@@ -76,7 +76,7 @@ def test_frozen_statistics_stay_frozen(pair: tuple[Stage, Stage]) -> None:
 
 
 def calls(model: Stage) -> list[int]:
-    """How often each block's first convolution runs, counted from now on."""
+    """Count how often the first convolution of each block runs."""
     counts = [0] * len(model)
     for i, block in enumerate(model):
         conv = next(m for m in block.modules() if isinstance(m, nn.Conv2d))
@@ -88,7 +88,7 @@ def calls(model: Stage) -> list[int]:
     return counts
 
 
-def test_every_block_runs_again_in_backward(pair: tuple[Stage, Stage]) -> None:
+def test_the_backward_pass_recomputes_every_block(pair: tuple[Stage, Stage]) -> None:
     plain, saving = pair
     for model, expected in ((plain, [1, 1, 1]), (saving, [2, 2, 2])):
         counts = calls(model)
@@ -96,7 +96,7 @@ def test_every_block_runs_again_in_backward(pair: tuple[Stage, Stage]) -> None:
         assert counts == expected
 
 
-def test_nothing_runs_twice_without_gradients(pair: tuple[Stage, Stage]) -> None:
+def test_nothing_is_recomputed_without_gradients(pair: tuple[Stage, Stage]) -> None:
     _, saving = pair
     counts = calls(saving)
     with torch.no_grad():
@@ -104,7 +104,7 @@ def test_nothing_runs_twice_without_gradients(pair: tuple[Stage, Stage]) -> None
     assert counts == [1, 1, 1]
 
 
-def test_a_block_with_a_switch_of_its_own_decides_for_itself() -> None:
+def test_a_block_with_its_own_grad_checkpointing_is_called_directly() -> None:
     inner = Stage(ConvNormAct(3, 4, 3))
     outer = Stage(inner)
     outer.grad_checkpointing = True
@@ -116,15 +116,15 @@ def test_a_block_with_a_switch_of_its_own_decides_for_itself() -> None:
     assert counts == [1 + 2]
 
 
-def test_less_is_kept_for_backward(pair: tuple[Stage, Stage]) -> None:
-    """Values saved by autograd, the parameters left out."""
+def test_fewer_values_are_saved_for_backward(pair: tuple[Stage, Stage]) -> None:
+    """Count the values that autograd saves, without the parameters."""
     kept = []
     for model in pair:
-        own = {p.data_ptr() for p in model.parameters()}
+        parameters = {p.data_ptr() for p in model.parameters()}
         saved: list[int] = []
 
-        def pack(t: Tensor, own: set[int] = own, saved: list[int] = saved) -> Tensor:
-            if t.data_ptr() not in own:
+        def pack(t: Tensor, parameters: set[int] = parameters, saved: list[int] = saved) -> Tensor:
+            if t.data_ptr() not in parameters:
                 saved.append(t.numel())
             return t
 
@@ -135,10 +135,10 @@ def test_less_is_kept_for_backward(pair: tuple[Stage, Stage]) -> None:
     assert saving < plain / 2
 
 
-def test_compilers_are_left_to_decide(pair: tuple[Stage, Stage]) -> None:
+def test_checkpointing_is_off_when_compiling(pair: tuple[Stage, Stage]) -> None:
     torch.compiler.reset()
     for model in pair:
-        model[1][1].p = 0.0  # compiled random numbers are others
+        model[1][1].p = 0.0  # compiled code draws other random numbers
     plain, saving = pair
     compiled = torch.compile(saving, fullgraph=True, backend="aot_eager")
     x = torch.randn(4, 3, 8, 8)

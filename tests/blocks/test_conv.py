@@ -1,4 +1,4 @@
-"""Convolution, norm, activation; and TensorFlow's padding."""
+"""ConvNormAct, and TensorFlow's padding."""
 
 import pytest
 import timm.layers
@@ -9,7 +9,7 @@ from cnnarch.blocks import ConvNormAct, SamePad2d
 from cnnarch.testing import assert_close
 
 
-def test_convolution_comes_before_the_norm_and_the_norm_before_the_activation() -> None:
+def test_the_order_is_convolution_norm_activation() -> None:
     block = ConvNormAct(3, 4, 3)
     assert [name for name, _ in block.named_children()] == ["conv", "norm", "act"]
     x = torch.randn(2, 3, 5, 5)
@@ -17,14 +17,14 @@ def test_convolution_comes_before_the_norm_and_the_norm_before_the_activation() 
     assert_close(block(x), expected)
 
 
-def test_a_norm_takes_the_place_of_the_bias() -> None:
+def test_a_norm_replaces_the_bias() -> None:
     assert ConvNormAct(3, 4, 3).conv.bias is None
     assert ConvNormAct(3, 4, 3, norm=None).conv.bias is not None
     assert ConvNormAct(3, 4, 3, bias=True).conv.bias is not None
     assert ConvNormAct(3, 4, 3, norm=None, bias=False).conv.bias is None
 
 
-def test_parts_left_out_are_absent() -> None:
+def test_omitted_parts_are_absent() -> None:
     assert [n for n, _ in ConvNormAct(3, 4, 1, act=None).named_children()] == ["conv", "norm"]
     assert [n for n, _ in ConvNormAct(3, 4, 1, norm=None).named_children()] == ["conv", "act"]
 
@@ -40,7 +40,7 @@ def test_a_number_pads_that_many_pixels() -> None:
     assert ConvNormAct(2, 2, 5, padding=0)(torch.randn(1, 2, 9, 8)).shape == (1, 2, 5, 4)
 
 
-def test_groups_are_convolved_apart() -> None:
+def test_groups_are_convolved_separately() -> None:
     block = ConvNormAct(4, 4, 3, groups=2, norm=None, act=None)
     assert block.conv.weight.shape == (4, 2, 3, 3)
     x = torch.randn(1, 4, 5, 5)
@@ -50,7 +50,7 @@ def test_groups_are_convolved_apart() -> None:
     assert not torch.equal(block(x)[:, 2:], block(changed)[:, 2:])
 
 
-def test_weights_start_as_he_says_by_what_a_group_gives() -> None:
+def test_weights_use_hes_rule_with_the_outputs_of_one_group() -> None:
     for groups in (1, 8):
         conv = ConvNormAct(128, 256, 3, groups=groups).conv
         fan_out = 9 * 256 // groups
@@ -60,7 +60,7 @@ def test_weights_start_as_he_says_by_what_a_group_gives() -> None:
 @pytest.mark.parametrize(
     ("size", "kernel_size", "stride", "before", "after"),
     [
-        # ((ceil(size / stride) - 1) * stride + kernel - size), an odd pixel after: by hand.
+        # By hand: (ceil(size / stride) - 1) * stride + kernel - size, with an odd pixel at the end.
         (4, 3, 2, 0, 1),
         (5, 3, 2, 1, 1),
         (224, 3, 2, 0, 1),
@@ -83,7 +83,7 @@ def test_same_padding_is_tensorflows(
 
 @pytest.mark.parametrize("kernel_size", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("stride", [1, 2, 3])
-def test_same_convolution_equals_timms_and_rounds_sizes_up(kernel_size: int, stride: int) -> None:
+def test_a_same_convolution_equals_timms_and_rounds_sizes_up(kernel_size: int, stride: int) -> None:
     ours = ConvNormAct(2, 3, kernel_size, stride, padding="same", norm=None, act=None)
     theirs = timm.layers.Conv2dSame(2, 3, kernel_size, stride)
     theirs.load_state_dict(ours.conv.state_dict())
@@ -108,7 +108,7 @@ def test_same_padding_exports_with_dynamic_sizes() -> None:
             assert torch.equal(program.module()(x), block(x))
 
 
-def test_same_padding_traces_at_every_size() -> None:
+def test_a_trace_of_same_padding_works_at_every_size() -> None:
     block = ConvNormAct(1, 2, 3, 2, padding="same").eval()
     graph = torch.fx.symbolic_trace(block)
     for size in ((8, 8), (9, 12)):
@@ -116,7 +116,7 @@ def test_same_padding_traces_at_every_size() -> None:
         assert torch.equal(graph(x), block(x))
 
 
-def test_wrong_arguments_are_named() -> None:
+def test_invalid_arguments_are_reported() -> None:
     with pytest.raises(ValueError, match="in_channels must be an integer of at least 1, got 0"):
         ConvNormAct(0, 4, 3)
     with pytest.raises(ValueError, match="out_channels must be an integer of at least 1, got -1"):

@@ -1,4 +1,4 @@
-"""Dense blocks against the paper (Huang et al., 2016): what reads what, in which order."""
+"""Dense blocks against the paper (Huang et al., 2016): connections and their order."""
 
 import copy
 
@@ -13,14 +13,14 @@ from tests.oracles.in_order import with_a_spread
 
 
 def unit(x: Tensor, norm: nn.BatchNorm2d, weight: Tensor) -> Tensor:
-    """BN-ReLU-Conv of the paper, from its tensors; in eval mode."""
+    """Compute the paper's BN-ReLU-Conv from its tensors, in eval mode."""
     statistics = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
     activated = batch_norm(x, *statistics, training=False, eps=1e-5).clamp(min=0)
     return conv2d(activated, weight, padding=weight.shape[-1] // 2)
 
 
 def second_layer(layer: DenseLayer, x: Tensor) -> Tensor:
-    """Norms and kernels in the order they are registered, whatever they are called."""
+    """Return the norms and kernels of a layer in registration order."""
     norms = [m for m in layer.modules() if isinstance(m, nn.BatchNorm2d)]
     convs = [m for m in layer.modules() if isinstance(m, nn.Conv2d)]
     for norm, conv in zip(norms, convs, strict=True):
@@ -29,7 +29,7 @@ def second_layer(layer: DenseLayer, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("bottleneck", [None, 1, 4])
-def test_every_layer_reads_all_maps_before_it_and_the_output_holds_them_in_order(
+def test_every_layer_reads_all_preceding_maps_and_the_output_has_them_in_order(
     bottleneck: int | None,
 ) -> None:
     block = Dense(5, 3, 4, bottleneck=bottleneck)
@@ -54,7 +54,7 @@ def test_without_a_bottleneck_a_layer_is_one_3x3() -> None:
     assert [c.weight.shape for c in convs] == [(12, 16, 3, 3)]
 
 
-def test_a_layer_takes_maps_one_by_one_or_concatenated() -> None:
+def test_a_layer_accepts_separate_or_concatenated_maps() -> None:
     layer = DenseLayer(5, 4)
     with_a_spread(layer, torch.randn(2, 5, 8, 8))
     a, b = torch.randn(2, 2, 8, 8), torch.randn(2, 3, 8, 8)
@@ -71,8 +71,8 @@ def test_a_transition_is_norm_relu_1x1_and_average_of_2x2(size: tuple[int, int])
     assert_close(transition(x), expected)
 
 
-def test_convolutions_have_no_bias_and_start_as_he_says() -> None:
-    """N(0, 2 / fan_out); the sample's deviation is within 5 sigma of it."""
+def test_convolutions_have_no_bias_and_use_hes_rule() -> None:
+    """Weights are from N(0, 2 / fan_out): their standard deviation is within 5 sigma of it."""
     torch.manual_seed(0)
     for conv in (m for m in Dense(64, 4, 32).modules() if isinstance(m, nn.Conv2d)):
         assert conv.bias is None
@@ -81,7 +81,7 @@ def test_convolutions_have_no_bias_and_start_as_he_says() -> None:
         assert abs(spread - 1) < 5 / (2 * conv.weight.numel()) ** 0.5
 
 
-def test_dropout_follows_every_convolution_in_training_alone() -> None:
+def test_dropout_follows_every_convolution_in_training_only() -> None:
     layer = DenseLayer(8, 16, dropout=0.5)
     x = torch.randn(4, 8, 8, 8)
     outputs: list[Tensor] = []
@@ -121,8 +121,8 @@ def test_checkpointing_changes_no_gradient_and_no_statistic(dropout: float) -> N
         assert torch.equal(a, b)
 
 
-def test_checkpointing_computes_each_layer_twice_its_concatenation_too() -> None:
-    """Without gradients nothing is computed again; with them every layer but no whole block."""
+def test_checkpointing_recomputes_each_layer_and_its_concatenation() -> None:
+    """It recomputes every layer but no whole block, and nothing without gradients."""
     block = Dense(6, 3, 5)
     block.grad_checkpointing = True
     calls: list[int] = []
@@ -136,7 +136,7 @@ def test_checkpointing_computes_each_layer_twice_its_concatenation_too() -> None
     assert calls == [1, 2, 3, 3, 2, 1]
 
 
-def test_checkpointing_leaves_autograd_nothing_to_save_inside_the_layers() -> None:
+def test_with_checkpointing_autograd_saves_nothing_inside_the_layers() -> None:
     block = Dense(8, 12, 8)
     kept: dict[int, int] = {}
 
@@ -163,13 +163,13 @@ def test_checkpointing_leaves_autograd_nothing_to_save_inside_the_layers() -> No
         ((8, 2, 4), {"dropout": 1}, r"dropout must be in \[0, 1\), got 1"),
     ],
 )
-def test_arguments_out_of_range_are_named(
+def test_arguments_out_of_range_are_reported(
     arguments: tuple[int, int, int], options: dict[str, float], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Dense(*arguments, **options)
 
 
-def test_a_transition_to_no_channels_is_refused() -> None:
+def test_a_transition_to_zero_channels_is_rejected() -> None:
     with pytest.raises(ValueError, match="out_channels must be an integer of at least 1, got 0"):
         Transition(8, 0)

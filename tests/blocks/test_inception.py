@@ -16,8 +16,8 @@ def relu_conv(x: Tensor, layer: nn.Module, padding: int = 0) -> Tensor:
     return conv2d(x, layer.conv.weight, layer.conv.bias, padding=padding).clamp(min=0)
 
 
-def test_the_branches_written_out() -> None:
-    """Order 1x1, 3x3, 5x5, pool; a ReLU after every convolution, the reductions too."""
+def test_the_output_equals_the_branches_computed_by_hand() -> None:
+    """The order is 1x1, 3x3, 5x5, pool; a ReLU follows each convolution, including reductions."""
     block = Inception(6, 2, (3, 4), (2, 5), 3)
     x = torch.randn(2, 6, 9, 7)
     three = relu_conv(relu_conv(x, block.branch3x3.reduce), block.branch3x3.conv, 1)
@@ -29,7 +29,7 @@ def test_the_branches_written_out() -> None:
 
 
 def test_inception_3a_has_the_parameters_of_its_widths() -> None:
-    """Weights and biases of Table 1's row 3a; its "159K" counts weights in units of 1,024."""
+    """Weights and biases of row 3a in Table 1, where "159K" counts weights in units of 1,024."""
     block = Inception(192, 64, (96, 128), (16, 32), 32)
     weights = 192 * (64 + 96 + 16 + 32) + 9 * 96 * 128 + 25 * 16 * 32
     assert weights == 163_328
@@ -46,7 +46,7 @@ def test_the_5x5_branch_has_a_5x5_kernel() -> None:
     assert other(torch.randn(1, 8, 5, 6)).shape == (1, 8, 5, 6)
 
 
-def test_a_norm_takes_the_place_of_the_biases() -> None:
+def test_a_norm_replaces_the_biases() -> None:
     block = Inception(8, 2, (2, 2), (2, 2), 2, norm=nn.BatchNorm2d)
     convs = [m for m in block.modules() if isinstance(m, nn.Conv2d)]
     norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -55,8 +55,8 @@ def test_a_norm_takes_the_place_of_the_biases() -> None:
 
 
 @pytest.mark.parametrize("norm", [None, nn.BatchNorm2d])
-def test_weights_start_as_he_says_for_the_forward_pass(norm: type[nn.Module] | None) -> None:
-    """N(0, 2 / fan_in), biases 0: eq. 10 of He et al., 2015."""
+def test_weights_use_hes_rule_for_the_forward_pass(norm: type[nn.Module] | None) -> None:
+    """Weights are from N(0, 2 / fan_in) and biases are 0: eq. 10 of He et al., 2015."""
     block = Inception(192, 64, (96, 128), (16, 32), 32, norm=norm)
     for layer, fan_in in ((block.branch3x3.conv, 9 * 96), (block.branch5x5.reduce, 192)):
         std = layer.conv.weight.std().item()
@@ -70,13 +70,13 @@ def test_every_branch_gets_a_gradient() -> None:
     assert all(p.grad is not None for p in block.parameters())
 
 
-def test_widths_below_one_are_refused() -> None:
+def test_widths_below_one_are_rejected() -> None:
     with pytest.raises(ValueError, match="must be an integer of at least 1, got 0"):
         Inception(8, 2, (0, 2), (2, 2), 2)
 
 
 def test_the_auxiliary_head_pools_5x5_with_stride_3() -> None:
-    """4x4 values from a 14x14 map, window i from row 3i: not the 4x4 bins of an adaptive pool."""
+    """Window i starts at row 3i of a 14x14 map, unlike the 4x4 bins of an adaptive pool."""
     head = AuxiliaryHead(512, 1000)
     x = torch.randn(1, 512, 14, 14)
     rows = [x[:, :, 3 * i : 3 * i + 5] for i in range(4)]
@@ -91,7 +91,7 @@ def test_the_auxiliary_head_has_the_parameters_of_sec_5(in_channels: int, params
     assert_parameters(AuxiliaryHead(in_channels, 1000), params)
 
 
-def test_the_auxiliary_head_drops_70_percent_of_1024_units_in_training_alone() -> None:
+def test_the_auxiliary_head_drops_70_percent_of_1024_units_in_training_only() -> None:
     head = AuxiliaryHead(16, 5)
     x = torch.rand(4, 16, 14, 14)
     assert head.dropout.p == 0.7
@@ -100,13 +100,13 @@ def test_the_auxiliary_head_drops_70_percent_of_1024_units_in_training_alone() -
     head.eval()
     assert torch.equal(head(x), head(x))
     hidden = head.hidden(head.flatten(head.pool(x)))
-    assert hidden.min() == 0  # a ReLU came last
+    assert hidden.min() == 0  # the last operation is a ReLU
     assert torch.equal(head.pre_logits(x), hidden)
     assert_close(head(x), head.classifier(hidden))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (7, 7), (20, 13)])
-def test_the_auxiliary_head_takes_maps_of_any_size(size: tuple[int, int]) -> None:
+def test_the_auxiliary_head_accepts_maps_of_any_size(size: tuple[int, int]) -> None:
     head = AuxiliaryHead(4, 3).eval()
     logits = head(torch.ones(1, 4, *size))
     # A constant map has the same averages at every size.

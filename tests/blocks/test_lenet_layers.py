@@ -1,4 +1,4 @@
-"""The layers that only the first LeNet-5 has."""
+"""Layers that only the original LeNet-5 has."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from cnnarch.blocks import RBF, PartialConv, ScaledTanh, Subsampling
 from cnnarch.testing import assert_close, assert_parameters
 
 
-def test_the_squashing_function_is_one_at_one_and_bounded() -> None:
+def test_the_scaled_tanh_is_one_at_one_and_bounded() -> None:
     y = ScaledTanh()(torch.tensor([-1e3, -1.0, 0.0, 1.0, 1e3]))
     torch.testing.assert_close(
         y, torch.tensor([-1.7159, -1.0, 0.0, 1.0, 1.7159]), atol=1e-4, rtol=0
@@ -20,13 +20,13 @@ def test_subsampling_sums_four_pixels_then_scales_and_shifts() -> None:
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([0.5, -2.0]).view(2, 1, 1))
         layer.bias.copy_(torch.tensor([1.0, 3.0]).view(2, 1, 1))
-    x = torch.arange(20.0).view(1, 1, 4, 5).repeat(1, 2, 1, 1)  # the last column is left out
+    x = torch.arange(20.0).view(1, 1, 4, 5).repeat(1, 2, 1, 1)  # the last column is ignored
     sums = torch.tensor([[0.0 + 1 + 5 + 6, 2 + 3 + 7 + 8], [10 + 11 + 15 + 16, 12 + 13 + 17 + 18]])
     expected = torch.stack([0.5 * sums + 1, -2 * sums + 3])[None]
     torch.testing.assert_close(layer(x), expected)
 
 
-def test_subsampling_has_two_parameters_a_map() -> None:
+def test_subsampling_has_two_parameters_per_map() -> None:
     assert_parameters(Subsampling(6), 12)  # sec. II.B, S2
     assert_parameters(Subsampling(16), 32)  # S4
 
@@ -43,7 +43,7 @@ def test_a_partial_convolution_is_a_full_one_with_zeros() -> None:
     assert_close(layer(x), conv2d(x, dense, bias))
 
 
-def test_maps_that_see_equally_many_share_a_grouped_convolution() -> None:
+def test_maps_with_equally_many_inputs_share_a_grouped_convolution() -> None:
     layer = PartialConv(4, ((0, 1), (1, 2), (2, 3), (0, 1, 2, 3)), 5)
     assert [(c.in_channels, c.out_channels, c.groups) for c in layer.convs] == [
         (6, 3, 3),
@@ -54,18 +54,18 @@ def test_maps_that_see_equally_many_share_a_grouped_convolution() -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ((), r"must name input maps for each output map, got \(\)"),
-        (((0,), ()), "must name input maps for each output map"),
-        (((0, 3),), "must name maps 0 to 2, got 3"),
-        (((-1,),), "must name maps 0 to 2, got -1"),
+        ((), r"must list input maps for each output map, got \(\)"),
+        (((0,), ()), "must list input maps for each output map"),
+        (((0, 3),), "indices must be 0 to 2, got 3"),
+        (((-1,),), "indices must be 0 to 2, got -1"),
     ],
 )
-def test_a_wrong_table_is_named(table: tuple[tuple[int, ...], ...], message: str) -> None:
+def test_an_invalid_table_is_reported(table: tuple[tuple[int, ...], ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PartialConv(3, table, 3)
 
 
-def test_rbf_gives_minus_the_squared_distance() -> None:
+def test_rbf_returns_the_negative_squared_distance() -> None:
     layer = RBF(3, 2)
     layer.codes = torch.tensor([[1.0, 1.0, -1.0], [-1.0, 1.0, 1.0]])
     x = torch.tensor([[1.0, 1.0, -1.0], [0.0, 0.5, 2.0]])
@@ -84,12 +84,12 @@ def test_codes_are_fixed_random_signs_saved_with_the_parameters() -> None:
     assert abs(first.codes.mean()) < 0.1
     assert list(first.parameters()) == []
     assert list(first.state_dict()) == ["codes"]
-    # Any two codes are far from each other: 16 of 84 signs is over 5 standard deviations below.
+    # Pairs of random codes differ in 42 of 84 signs on average; 16 is over 5 deviations less.
     apart = (RBF(84, 1000).codes @ RBF(84, 1000).codes.T - 84) / -2
     assert (apart + 84 * torch.eye(1000)).min() >= 16
 
 
-def test_codes_follow_the_default_device_and_type() -> None:
+def test_codes_use_the_default_device_and_dtype() -> None:
     with torch.device("meta"):
         assert RBF(84, 10).codes.is_meta
     assert RBF(84, 10).double().codes.dtype == torch.float64
@@ -97,7 +97,7 @@ def test_codes_follow_the_default_device_and_type() -> None:
 
 
 def test_cross_entropy_of_the_logits_is_the_papers_criterion() -> None:
-    """Eq. 9 without the rubbish class: y_D + log(sum_i exp(-y_i)), y the distances."""
+    """Eq. 9 without the rubbish class: y_D + log(sum_i exp(-y_i)), where y are the distances."""
     layer, x = RBF(84, 10).double(), torch.randn(4, 84, dtype=torch.float64)
     target = torch.tensor([3, 1, 4, 1])
     y = (x[:, None] - layer.codes[None]).square().sum(2)

@@ -1,4 +1,4 @@
-"""MBConv against the papers, torchvision's block and hand arithmetic."""
+"""MBConv against the papers, torchvision's block and manual calculations."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from cnnarch.testing import assert_close, assert_parameters
 from tests.oracles.in_order import copy_in_order, with_a_spread
 
 
-def test_the_branch_widens_filters_excites_and_projects() -> None:
+def test_the_branch_expands_filters_excites_and_projects() -> None:
     block = MBConv(16, 16, 3, 1, 6)
     names = [name for name, _ in block.branch.named_children()]
     assert names == ["expand", "depthwise", "se", "project", "drop_path"]
@@ -35,7 +35,7 @@ def test_the_projection_is_linear() -> None:
     assert [type(m) for m in block.branch.project] == [nn.Conv2d, nn.BatchNorm2d]
 
 
-def test_the_stride_sits_on_the_depthwise_convolution() -> None:
+def test_the_depthwise_convolution_has_the_stride() -> None:
     block = MBConv(16, 24, 5, 2, 6)
     strides = {n: m.stride for n, m in block.named_modules() if isinstance(m, nn.Conv2d)}
     assert [name for name, stride in strides.items() if stride == (2, 2)] == [
@@ -44,7 +44,7 @@ def test_the_stride_sits_on_the_depthwise_convolution() -> None:
 
 
 @pytest.mark.parametrize(("in_channels", "squeeze"), [(24, 6), (18, 4), (3, 1), (1, 1)])
-def test_the_squeeze_is_a_quarter_of_the_input_not_of_the_middle(
+def test_the_squeeze_is_a_quarter_of_the_input_width_not_of_the_expanded_width(
     in_channels: int, squeeze: int
 ) -> None:
     se = MBConv(in_channels, 40, 5, 2, 6).branch.se
@@ -54,7 +54,7 @@ def test_the_squeeze_is_a_quarter_of_the_input_not_of_the_middle(
     assert isinstance(se.gate, nn.Sigmoid)
 
 
-def test_se_ratio_0_leaves_squeeze_and_excitation_out() -> None:
+def test_se_ratio_0_omits_squeeze_and_excitation() -> None:
     block = MBConv(16, 16, 3, 1, 6, se_ratio=0, act=nn.ReLU6)
     assert not any(isinstance(m, SE) for m in block.modules())
     # MobileNetV2's block: three kernels, three norms.
@@ -65,14 +65,14 @@ def test_se_ratio_0_leaves_squeeze_and_excitation_out() -> None:
     ("out_channels", "stride", "residual"), [(16, 1, True), (24, 1, False), (16, 2, False)]
 )
 @pytest.mark.parametrize("rate", [0.0, 0.5])
-def test_drop_path_is_there_where_a_residual_is_whatever_the_rate(
+def test_every_residual_block_has_drop_path_at_any_rate(
     out_channels: int, stride: int, residual: bool, rate: float
 ) -> None:
     block = MBConv(16, out_channels, 3, stride, 6, drop_path=rate)
     assert any(isinstance(m, StochasticDepth) for m in block.modules()) == residual
 
 
-def test_a_dropped_image_is_the_input_and_a_kept_one_has_a_scaled_branch() -> None:
+def test_a_dropped_image_equals_the_input_and_a_kept_one_has_a_scaled_branch() -> None:
     block, x = MBConv(8, 8, 3, 1, 6, drop_path=0.5), torch.randn(32, 8, 6, 6)
     with_a_spread(block, x)
     full = block(x)
@@ -100,14 +100,14 @@ def test_equals_torchvision(
     assert_close(ours(x), theirs(x))
 
 
-def test_round_channels_gives_the_widths_of_efficientnet_b2() -> None:
+def test_round_channels_returns_the_widths_of_efficientnet_b2() -> None:
     widths = [round_channels(c, 1.1) for c in (32, 16, 24, 40, 80, 112, 192, 320, 1280)]
     assert widths == [32, 16, 24, 48, 88, 120, 208, 352, 1408]
 
 
-def test_round_channels_goes_up_where_rounding_loses_a_tenth() -> None:
-    assert round_channels(11) == 16  # 8 would be 27 % less
-    assert round_channels(75) == 72  # 4 % less is allowed
+def test_round_channels_rounds_up_if_rounding_would_lose_a_tenth() -> None:
+    assert round_channels(11) == 16  # 8 would be 27% less
+    assert round_channels(75) == 72  # 4% less is allowed
     assert round_channels(1) == 8
 
 
@@ -117,7 +117,7 @@ def test_round_channels_equals_torchvision() -> None:
             assert round_channels(channels, width) == _make_divisible(channels * width, 8)
 
 
-def test_wrong_arguments_are_named() -> None:
+def test_invalid_arguments_are_reported() -> None:
     with pytest.raises(ValueError, match="in_channels must be an integer of at least 1, got 0"):
         MBConv(0, 8, 3, 1, 6)
     with pytest.raises(ValueError, match="expansion must be an integer of at least 1, got 0"):

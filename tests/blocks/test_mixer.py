@@ -13,8 +13,8 @@ H, W, C = 3, 4, 8
 TOKENS, TOKEN_DIM, CHANNEL_DIM = 12, 5, 20
 
 
-def normalised(x: Tensor, norm: nn.LayerNorm) -> Tensor:
-    """Over the last axis, with the biased variance; eps 1e-6, as in Flax."""
+def normalize(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """Normalize the last axis with the biased variance and an eps of 1e-6, as in Flax."""
     centred = x - x.mean(-1, keepdim=True)
     return (
         centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt() * norm.weight + norm.bias
@@ -22,7 +22,7 @@ def normalised(x: Tensor, norm: nn.LayerNorm) -> Tensor:
 
 
 def perceptron(x: Tensor, mlp: nn.Module) -> Tensor:
-    """W_2 GELU(W_1 x) on the last axis; GELU(x) = x Phi(x)."""
+    """Compute W_2 GELU(W_1 x) on the last axis, with GELU(x) = x Phi(x)."""
     first, second = (m for m in mlp.modules() if isinstance(m, nn.Conv2d))
     hidden = x @ first.weight[:, :, 0, 0].T + first.bias
     hidden = hidden * (1 + torch.erf(hidden / 2**0.5)) / 2
@@ -30,11 +30,11 @@ def perceptron(x: Tensor, mlp: nn.Module) -> Tensor:
 
 
 def second_layer(layer: MixerLayer, x: Tensor) -> Tensor:
-    """Equations (1) on a table of tokens by channels."""
+    """Compute equations (1) for a matrix of tokens by channels."""
     table = x.flatten(2).transpose(1, 2)
-    mixed = perceptron(normalised(table, layer.token_norm).transpose(1, 2), layer.token_mlp)
+    mixed = perceptron(normalize(table, layer.token_norm).transpose(1, 2), layer.token_mlp)
     table = table + mixed.transpose(1, 2)
-    table = table + perceptron(normalised(table, layer.channel_norm), layer.channel_mlp)
+    table = table + perceptron(normalize(table, layer.channel_norm), layer.channel_mlp)
     return table.transpose(1, 2).reshape(x.shape)
 
 
@@ -71,31 +71,31 @@ def test_gradients_equal_those_of_the_papers_equations() -> None:
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_the_map_keeps_its_shape_and_its_layout_in_memory(layout: torch.memory_format) -> None:
+def test_shape_and_memory_format_are_preserved(layout: torch.memory_format) -> None:
     y = random_layer()(torch.randn(2, C, H, W).contiguous(memory_format=layout))
     assert y.shape == (2, C, H, W)
     assert y.is_contiguous(memory_format=layout)
 
 
 def test_a_layer_has_the_weights_of_two_mlps_and_two_norms() -> None:
-    """2 S D_S + D_S + S over tokens, 2 C D_C + D_C + C over channels, 2 C for each norm."""
+    """2 S D_S + D_S + S for tokens, 2 C D_C + D_C + C for channels, 2 C for each norm."""
     over_tokens = 2 * TOKENS * TOKEN_DIM + TOKEN_DIM + TOKENS
     over_channels = 2 * C * CHANNEL_DIM + CHANNEL_DIM + C
     count = sum(p.numel() for p in random_layer().parameters())
     assert count == over_tokens + over_channels + 4 * C
 
 
-def test_norms_see_one_pixel_and_have_the_papers_eps() -> None:
+def test_norms_normalize_each_pixel_with_the_papers_eps() -> None:
     """An eps of 1e-5 would shrink values of this size by a third."""
     x = torch.randn(2, C, H, W) * 3e-3
-    expected = normalised(x.permute(0, 2, 3, 1), LayerNorm2d(C)).permute(0, 3, 1, 2)
+    expected = normalize(x.permute(0, 2, 3, 1), LayerNorm2d(C)).permute(0, 3, 1, 2)
     assert_close(LayerNorm2d(C)(x), expected)
     layer = random_layer()
     assert (layer.token_norm.eps, layer.channel_norm.eps) == (1e-6, 1e-6)
 
 
-def test_weights_start_by_lecuns_rule_cut_off_at_two_deviations() -> None:
-    """Flax's default: variance 1 / fan_in after the cut; the sample's deviation within 5 sigma."""
+def test_weights_use_lecuns_rule_truncated_at_two_deviations() -> None:
+    """Flax's default: the truncated variance is 1 / fan_in, here within 5 sigma."""
     torch.manual_seed(0)
     layer = MixerLayer(196, 512, 256, 2048)
     for conv in (m for m in layer.modules() if isinstance(m, nn.Conv2d)):
@@ -105,7 +105,7 @@ def test_weights_start_by_lecuns_rule_cut_off_at_two_deviations() -> None:
         assert torch.equal(conv.bias, torch.zeros(conv.out_channels))
 
 
-def test_drop_path_drops_each_branch_for_whole_images_in_training_alone() -> None:
+def test_drop_path_drops_each_branch_for_whole_images_in_training_only() -> None:
     layer = random_layer(drop_path=0.5)
     dropped: list[Tensor] = []
     for mlp in (layer.token_mlp, layer.channel_mlp):
@@ -144,7 +144,7 @@ def test_copies_compute_the_same() -> None:
         ((12, 8, 5, 0), "channel_dim must be an integer of at least 1, got 0"),
     ],
 )
-def test_arguments_out_of_range_are_named(
+def test_arguments_out_of_range_are_reported(
     arguments: tuple[int, int, int, int], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -14,7 +14,7 @@ SHAPES = [(8, 5), (4, 5, 6), (3, 5, 4, 2)]
 
 
 def lrn_as_printed(a: Tensor, n: int, alpha: float, beta: float, k: float) -> Tensor:
-    """Krizhevsky et al., 2012, sec. 3.3, one channel at a time."""
+    """Compute the formula of Krizhevsky et al., 2012, sec. 3.3, one channel at a time."""
     b = torch.empty_like(a)
     channels = a.shape[1]
     for i in range(channels):
@@ -29,7 +29,7 @@ def lrn_as_printed(a: Tensor, n: int, alpha: float, beta: float, k: float) -> Te
 @pytest.mark.parametrize(
     "constants", [(5, 1e-4, 0.75, 2.0), (5, 1.0, 0.75, 1.0), (3, 0.3, 0.5, 1.0), (1, 2.0, 1.0, 0.1)]
 )
-def test_lrn_is_the_printed_formula(
+def test_lrn_equals_the_papers_formula(
     channels: int, constants: tuple[int, float, float, float]
 ) -> None:
     n, alpha, beta, k = constants
@@ -54,19 +54,19 @@ def test_alpha_is_not_divided_by_n_as_pytorch_does() -> None:
     assert_close(ours_grad, theirs_grad, 1e-5)
 
 
-def test_a_channel_without_neighbours_counts_itself_alone() -> None:
+def test_a_channel_without_neighbors_counts_only_itself() -> None:
     # 3 / (2 + 1e-4 * 9) ** 0.75, by hand
     assert LRN()(torch.full((1, 1, 1, 1), 3.0)).item() == pytest.approx(1.783208, abs=1e-6)
 
 
-def test_lrn_gradients_are_right_to_second_order() -> None:
+def test_lrn_gradients_are_correct_to_second_order() -> None:
     x = torch.randn(1, 4, 2, 2, dtype=torch.float64, requires_grad=True)
     layer = LRN(3, alpha=0.5, beta=0.75, k=1.0)
     assert torch.autograd.gradcheck(layer, x)
     assert torch.autograd.gradgradcheck(layer, x)
 
 
-def test_lrn_keeps_type_and_memory_format() -> None:
+def test_lrn_preserves_dtype_and_memory_format() -> None:
     x = torch.randn(2, 8, 5, 6).to(memory_format=torch.channels_last)
     y = LRN()(x)
     assert y.is_contiguous(memory_format=torch.channels_last)
@@ -74,7 +74,7 @@ def test_lrn_keeps_type_and_memory_format() -> None:
 
 
 def test_lrn_of_large_activations_is_finite_in_float16() -> None:
-    x = torch.linspace(500, 1000, 5).half().view(1, 5, 1, 1)  # whose squares are not
+    x = torch.linspace(500, 1000, 5).half().view(1, 5, 1, 1)  # their squares are not finite
     y = LRN()(x)
     assert_close(y.float() - x.float(), LRN()(x.float()) - x.float(), 1e-2)
 
@@ -89,12 +89,12 @@ def test_lrn_of_large_activations_is_finite_in_float16() -> None:
         ({"k": 0}, "k must be a number above 0, got 0"),
     ],
 )
-def test_lrn_names_wrong_constants(constants: dict[str, float], message: str) -> None:
+def test_invalid_lrn_constants_are_reported(constants: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LRN(**constants)  # type: ignore[arg-type]
 
 
-def twins(shape: tuple[int, ...]) -> tuple[BatchNorm, nn.Module]:
+def pair_of_norms(shape: tuple[int, ...]) -> tuple[BatchNorm, nn.Module]:
     ours = BatchNorm(5, eps=1e-3, momentum=0.2)
     theirs = TORCH_TWIN[len(shape)](5, eps=1e-3, momentum=0.2)
     nn.init.uniform_(ours.weight, 0.5, 1.5)
@@ -104,8 +104,8 @@ def twins(shape: tuple[int, ...]) -> tuple[BatchNorm, nn.Module]:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_batch_norm_equals_pytorchs_in_training_and_evaluation(shape: tuple[int, ...]) -> None:
-    ours, theirs = twins(shape)
+def test_batch_norm_equals_pytorchs_in_training_and_eval_mode(shape: tuple[int, ...]) -> None:
+    ours, theirs = pair_of_norms(shape)
     for step in range(3):
         x = (3 * torch.randn(shape) + step).requires_grad_()
         seed = torch.randn(shape)
@@ -132,7 +132,7 @@ def test_the_running_variance_is_the_unbiased_one() -> None:
     assert norm.num_batches_tracked.item() == 1
 
 
-def test_the_mode_decides_and_not_whether_gradients_are_on() -> None:
+def test_the_statistics_depend_on_the_mode_and_not_on_gradients() -> None:
     x = 5 * torch.randn(8, 5)
     norm = BatchNorm(5)
     with torch.no_grad():
@@ -164,12 +164,12 @@ def test_statistics_are_buffers_that_are_saved_and_moved() -> None:
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (torch.zeros(2, 4), r"the second of 5, got \(2, 4\)"),
+        (torch.zeros(2, 4), r"the second of size 5, got \(2, 4\)"),
         (torch.zeros(5), r"expected 2 to 4 dimensions, .* got \(5,\)"),
         (torch.zeros(1, 5, 1, 1), r"two values per channel, got \(1, 5, 1, 1\)"),
     ],
 )
-def test_batch_norm_names_a_wrong_input(x: Tensor, message: str) -> None:
+def test_an_invalid_batch_norm_input_is_reported(x: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         BatchNorm(5)(x)
 
@@ -183,7 +183,9 @@ def test_batch_norm_names_a_wrong_input(x: Tensor, message: str) -> None:
         ({"momentum": 1.5}, r"momentum must be in \(0, 1\], got 1.5"),
     ],
 )
-def test_batch_norm_names_wrong_constants(arguments: dict[str, float], message: str) -> None:
+def test_invalid_batch_norm_constants_are_reported(
+    arguments: dict[str, float], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         BatchNorm(**{"num_features": 5, **arguments})  # type: ignore[arg-type]
 

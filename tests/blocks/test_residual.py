@@ -36,7 +36,7 @@ def test_bottleneck_is_the_equation_of_fig_5_right(stride_in_1x1: bool) -> None:
     assert_close(block(x), relu(y + conv_norm(block.shortcut, x, stride=2)))
 
 
-def test_the_input_itself_is_added_where_the_shape_stays() -> None:
+def test_the_input_is_added_if_the_shape_is_unchanged() -> None:
     for block in (Residual(8, 8), Bottleneck(8, 2)):
         assert type(block.shortcut) is nn.Identity
         last = [*block.branch][-1].norm
@@ -48,7 +48,7 @@ def test_the_input_itself_is_added_where_the_shape_stays() -> None:
 @pytest.mark.parametrize(
     ("in_channels", "channels", "stride"), [(8, 8, 2), (8, 16, 1), (16, 8, 1), (8, 16, 2)]
 )
-def test_a_shortcut_stands_wherever_the_shape_changes(
+def test_a_block_that_changes_the_shape_has_a_shortcut(
     in_channels: int, channels: int, stride: int
 ) -> None:
     block = Residual(in_channels, channels, stride)
@@ -60,13 +60,13 @@ def map_of(height: int, width: int, stride: int) -> tuple[int, int]:
     return -(-height // stride), -(-width // stride)
 
 
-def test_a_block_with_option_a_has_its_convolutions_alone() -> None:
+def test_a_block_with_option_a_has_only_its_two_convolutions() -> None:
     block = Residual(8, 16, 2, make_shortcut=ZeroPadShortcut)
     assert_parameters(block, 9 * (8 * 16 + 16 * 16) + 2 * 2 * 16)
 
 
 def test_cardinality_divides_the_3x3_convolution() -> None:
-    """ResNeXt's template: 256-d in, 32 groups of 4 channels (70k weights with the 1x1s)."""
+    """ResNeXt's template: 256 input channels, 32 groups of 4 channels (70k weights in total)."""
     block = Bottleneck(256, 64, groups=32, group_width=4)
     conv = block.branch.conv.conv
     assert (conv.in_channels, conv.out_channels, conv.groups) == (128, 128, 32)
@@ -86,14 +86,14 @@ def test_attention_ends_the_branch(make: type[Residual | Bottleneck]) -> None:
     assert last.reduce.in_channels == block.out_channels
 
 
-def test_any_branch_makes_a_residual_block() -> None:
+def test_any_module_can_be_the_branch() -> None:
     branch = nn.Conv2d(3, 3, 5, padding=2)
     block = ResidualSum(branch, 3, 3)
     x = torch.randn(1, 3, 6, 6)
     assert torch.equal(block(x), (branch(x) + x).relu())
 
 
-def test_counts_that_are_not_positive_are_refused() -> None:
+def test_counts_that_are_not_positive_are_rejected() -> None:
     with pytest.raises(ValueError, match="channels must be an integer of at least 1, got 0"):
         Residual(4, 0)
     with pytest.raises(ValueError, match="groups must be an integer of at least 1, got 0"):
@@ -103,7 +103,7 @@ def test_counts_that_are_not_positive_are_refused() -> None:
 
 
 @pytest.mark.parametrize("make", [Residual, Bottleneck])
-def test_gradients_are_right(make: type[Residual | Bottleneck]) -> None:
+def test_gradients_are_correct(make: type[Residual | Bottleneck]) -> None:
     block = make(3, 2, 2).double()
     x = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(block, (x,))

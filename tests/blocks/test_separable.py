@@ -10,7 +10,7 @@ from cnnarch.testing import assert_close, assert_parameters, calibrate
 
 
 def test_layers_are_filter_norm_relu_mix_norm_relu() -> None:
-    """The right of Fig. 3."""
+    """The right side of Fig. 3."""
     leaves = [m for m in DepthwiseSeparable(8, 16).modules() if not any(m.children())]
     kinds = [nn.Conv2d, nn.BatchNorm2d, nn.ReLU] * 2
     assert [type(m) for m in leaves] == kinds
@@ -23,7 +23,7 @@ def test_each_channel_has_its_own_kernel_and_the_1x1_mixes_them() -> None:
     assert block.depthwise.conv.bias is block.pointwise.conv.bias is None
 
 
-def test_the_stride_sits_on_the_depthwise_convolution() -> None:
+def test_the_depthwise_convolution_has_the_stride() -> None:
     block = DepthwiseSeparable(8, 16, 3, stride=2)
     assert block.depthwise.conv.stride == (2, 2)
     assert block.pointwise.conv.stride == (1, 1)
@@ -32,13 +32,13 @@ def test_the_stride_sits_on_the_depthwise_convolution() -> None:
 
 
 def test_parameters_by_hand() -> None:
-    # kernels and the norms' scales and shifts
+    # kernels, and scales and shifts of the norms
     assert_parameters(DepthwiseSeparable(32, 64), 9 * 32 + 2 * 32 + 32 * 64 + 2 * 64)
 
 
 @pytest.mark.parametrize(("channels", "kernel_size"), [(64, 3), (100, 5)])
-def test_costs_what_section_3_1_says(channels: int, kernel_size: int) -> None:
-    """Against a full convolution: 1 / N + 1 / D_K^2."""
+def test_the_cost_equals_section_3_1(channels: int, kernel_size: int) -> None:
+    """The ratio to a full convolution is 1 / N + 1 / D_K^2."""
     full = nn.Conv2d(32, channels, kernel_size, padding=kernel_size // 2)
     ratio = count_macs(DepthwiseSeparable(32, channels, kernel_size), (32, 14, 14)) / count_macs(
         full, (32, 14, 14)
@@ -74,7 +74,7 @@ def test_norm_activation_and_padding_can_be_chosen() -> None:
     assert block(torch.zeros(1, 4, 7, 7)).shape == (1, 8, 4, 4)
 
 
-def test_wrong_arguments_are_named() -> None:
+def test_invalid_arguments_are_reported() -> None:
     with pytest.raises(ValueError, match="in_channels must be an integer of at least 1, got 0"):
         DepthwiseSeparable(0, 8)
     with pytest.raises(ValueError, match="out_channels must be an integer of at least 1, got -8"):

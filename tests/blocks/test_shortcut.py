@@ -20,7 +20,7 @@ def test_option_a_keeps_every_second_pixel_and_appends_zero_channels() -> None:
 
 
 @pytest.mark.parametrize(("in_channels", "out_channels", "stride"), [(4, 4, 2), (3, 8, 1)])
-def test_option_a_takes_a_change_of_size_or_of_width_alone(
+def test_option_a_can_change_only_the_size_or_only_the_width(
     in_channels: int, out_channels: int, stride: int
 ) -> None:
     x = torch.randn(2, in_channels, 7, 6)
@@ -30,7 +30,7 @@ def test_option_a_takes_a_change_of_size_or_of_width_alone(
     assert (y[:, in_channels:] == 0).all()
 
 
-def test_option_a_has_no_parameters_and_hands_the_gradient_back() -> None:
+def test_option_a_has_no_parameters_and_passes_gradients() -> None:
     shortcut = ZeroPadShortcut(2, 4, 2)
     assert list(shortcut.parameters()) == []
     x = torch.ones(1, 2, 4, 4, requires_grad=True)
@@ -39,12 +39,12 @@ def test_option_a_has_no_parameters_and_hands_the_gradient_back() -> None:
     assert x.grad[0, 0].tolist() == [[1, 0, 1, 0], [0] * 4, [1, 0, 1, 0], [0] * 4]
 
 
-def test_option_a_keeps_channels_last() -> None:
+def test_option_a_preserves_channels_last() -> None:
     x = torch.randn(2, 4, 8, 8).contiguous(memory_format=torch.channels_last)
     assert ZeroPadShortcut(4, 8, 2)(x).is_contiguous(memory_format=torch.channels_last)
 
 
-def test_option_a_cannot_lose_channels() -> None:
+def test_option_a_cannot_reduce_channels() -> None:
     with pytest.raises(ValueError, match="out_channels must be an integer of at least 8, got 4"):
         ZeroPadShortcut(8, 4, 1)
 

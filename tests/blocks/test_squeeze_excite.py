@@ -11,7 +11,7 @@ from cnnarch.testing import assert_close, assert_parameters
 from tests.oracles.in_order import copy_in_order
 
 
-def test_is_equations_2_to_4_of_the_paper() -> None:
+def test_equals_equations_2_to_4_of_the_paper() -> None:
     block = SE(6, 2)
     nn.init.normal_(block.reduce.bias)
     nn.init.normal_(block.expand.bias)
@@ -23,7 +23,7 @@ def test_is_equations_2_to_4_of_the_paper() -> None:
     assert_close(block(x), x * s[:, :, None, None])  # eq. 4
 
 
-def test_half_of_each_channel_passes_when_the_gates_know_nothing() -> None:
+def test_zero_weights_give_gates_of_one_half() -> None:
     block = SE(4, 2)
     nn.init.zeros_(block.expand.weight)
     x = torch.randn(1, 4, 3, 3)
@@ -45,46 +45,46 @@ def test_with_silu_outputs_equal_torchvisions_in_efficientnet() -> None:
     assert_close(ours(x), theirs(x))
 
 
-def test_both_activations_can_be_others() -> None:
+def test_both_activations_can_be_replaced() -> None:
     block = SE(8, 2, act=nn.SiLU, gate=nn.Hardsigmoid)
     assert [name for name, _ in block.named_children()] == ["reduce", "act", "expand", "gate"]
-    nn.init.constant_(block.expand.bias, 9.0)  # hard: exactly 1 from 3 up
+    nn.init.constant_(block.expand.bias, 9.0)  # Hardsigmoid is exactly 1 from 3 up
     nn.init.zeros_(block.expand.weight)
     x = torch.randn(1, 8, 2, 2)
     assert torch.equal(block(x), x)
 
 
 @pytest.mark.parametrize(("channels", "squeeze"), [(64, 4), (256, 16), (16, 1)])
-def test_two_layers_with_biases_are_all_it_has(channels: int, squeeze: int) -> None:
+def test_it_has_only_two_layers_with_biases(channels: int, squeeze: int) -> None:
     assert_parameters(SE(channels, squeeze), 2 * channels * squeeze + squeeze + channels)
 
 
-def test_weights_start_as_he_says_and_biases_at_zero() -> None:
+def test_weights_use_hes_rule_and_biases_are_zero() -> None:
     block = SE(512, 128)
     for layer in (block.reduce, block.expand):
         assert (layer.bias == 0).all()
         assert layer.weight.std().item() == pytest.approx((2 / layer.out_channels) ** 0.5, rel=0.02)
 
 
-def test_any_map_passes_and_keeps_its_shape() -> None:
+def test_maps_of_any_size_keep_their_shape() -> None:
     block = SE(4, 1)
     for size in ((1, 1), (1, 7), (5, 3)):
         assert block(torch.randn(2, 4, *size)).shape == (2, 4, *size)
 
 
-def test_keeps_channels_last() -> None:
+def test_preserves_channels_last() -> None:
     x = torch.randn(2, 8, 5, 5).contiguous(memory_format=torch.channels_last)
     block = SE(8, 2).to(memory_format=torch.channels_last)
     assert block(x).is_contiguous(memory_format=torch.channels_last)
 
 
-def test_gradients_are_right() -> None:
+def test_gradients_are_correct() -> None:
     block = SE(3, 2, act=nn.SiLU).double()
     x = torch.randn(2, 3, 3, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(block, (x,))
 
 
-def test_widths_that_are_not_positive_are_refused() -> None:
+def test_widths_that_are_not_positive_are_rejected() -> None:
     with pytest.raises(ValueError, match="squeeze_channels must be an integer of at least 1"):
         SE(8, 0)
     with pytest.raises(ValueError, match=r"channels must be an integer of at least 1, got 1\.5"):

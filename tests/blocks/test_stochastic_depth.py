@@ -1,4 +1,4 @@
-"""Stochastic depth: whole images, the right share of them, the expectation kept."""
+"""Stochastic depth drops whole images at the given rate and keeps the expected value."""
 
 import pytest
 import torch
@@ -9,12 +9,12 @@ IMAGES = 10_000
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.5])
-def test_eval_mode_passes_the_input_on(rate: float) -> None:
+def test_eval_mode_returns_the_input(rate: float) -> None:
     x = torch.randn(4, 3, 2, 2)
     assert StochasticDepth(rate).eval()(x) is x
 
 
-def test_rate_0_passes_the_input_on_in_training() -> None:
+def test_rate_0_returns_the_input_in_training() -> None:
     x = torch.randn(4, 3, 2, 2)
     assert StochasticDepth(0.0).train()(x) is x
 
@@ -29,15 +29,15 @@ def test_an_image_is_dropped_or_scaled_as_a_whole() -> None:
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.3, 0.8])
-def test_the_share_dropped_is_the_rate_and_the_mean_is_kept(rate: float) -> None:
+def test_the_fraction_dropped_equals_the_rate_and_the_mean_is_unchanged(rate: float) -> None:
     y = StochasticDepth(rate).train()(torch.ones(IMAGES, 1, 1, 1))
     four_sigma = 4 * (rate * (1 - rate) / IMAGES) ** 0.5
     assert abs((y == 0).float().mean().item() - rate) < four_sigma
     assert abs(y.mean().item() - 1) < four_sigma / (1 - rate)
 
 
-def test_images_are_dropped_independently_of_each_other() -> None:
-    """Neighbours in a batch agree as often as two independent draws do: 0.25 + 0.25."""
+def test_images_are_dropped_independently() -> None:
+    """Adjacent images agree as often as independent draws: 0.25 + 0.25."""
     kept = StochasticDepth(0.5).train()(torch.ones(IMAGES, 1, 1, 1)).flatten() > 0
     agree = (kept[1:] == kept[:-1]).float().mean().item()
     assert abs(agree - 0.5) < 4 * 0.5 / IMAGES**0.5
@@ -50,7 +50,7 @@ def test_a_dropped_image_gets_no_gradient_and_a_kept_one_a_scaled_one() -> None:
     assert torch.equal(x.grad, torch.where(y == 0, 0.0, 4.0))
 
 
-def test_draws_change_from_call_to_call_and_follow_the_seed() -> None:
+def test_draws_differ_between_calls_and_follow_the_seed() -> None:
     layer, x = StochasticDepth(0.5).train(), torch.ones(64, 1, 1, 1)
     first, second = layer(x), layer(x)
     assert not torch.equal(first, second)
@@ -58,7 +58,7 @@ def test_draws_change_from_call_to_call_and_follow_the_seed() -> None:
     assert torch.equal(layer(x), first)
 
 
-def test_keeps_type_and_memory_format() -> None:
+def test_preserves_dtype_and_memory_format() -> None:
     x = torch.ones(8, 4, 2, 2, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
     y = StochasticDepth(0.5).train()(x)
     assert y.dtype == torch.bfloat16
@@ -66,7 +66,7 @@ def test_keeps_type_and_memory_format() -> None:
 
 
 @pytest.mark.parametrize("shape", [(64,), (64, 5), (64, 5, 2), (64, 5, 2, 2, 2)])
-def test_the_first_dimension_counts_the_images_of_any_shape(shape: tuple[int, ...]) -> None:
+def test_the_first_dimension_is_the_batch_for_any_shape(shape: tuple[int, ...]) -> None:
     y = StochasticDepth(0.5).train()(torch.ones(shape)).reshape(64, -1)
     assert set(y[:, 0].tolist()) == {0, 2}
     assert torch.equal(y, y[:, :1].expand_as(y))
@@ -82,6 +82,6 @@ def test_traces_and_compiles_in_training_mode() -> None:
 
 
 @pytest.mark.parametrize("rate", [1.0, -0.1, float("nan"), "0.5", True])
-def test_a_rate_out_of_range_is_named(rate: object) -> None:
+def test_a_rate_out_of_range_is_reported(rate: object) -> None:
     with pytest.raises(ValueError, match=rf"rate must be in \[0, 1\), got {rate!r}"):
         StochasticDepth(rate)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import cnnarch
-from cnnarch.contract.inplace import is_overwriter
+from cnnarch.contract.inplace import supports_inplace
 from cnnarch.inference._copies import inference_copy
 from cnnarch.inference._overwriting import overwrite_where_safe
 from cnnarch.inference.engines._engine import Source
@@ -156,7 +156,7 @@ def test_the_eager_engine_overwrites_in_every_network_and_gives_the_same(
     overwrite_where_safe(twin)
     assert torch.equal(twin(images), fused(images))
     assert torch.equal(images, kept)
-    overwriters = [m for m in called(twin, images) if is_overwriter(m)]
+    overwriters = [m for m in called(twin, images) if supports_inplace(m)]
     assert all(module.inplace for module in overwriters)
     assert not any(getattr(module, "inplace", False) for module in fused.modules())
     runner = Eager().build(Source(model, images, 1), "float32")

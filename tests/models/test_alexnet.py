@@ -1,4 +1,4 @@
-"""AlexNet against its papers (Krizhevsky et al., 2012 and 2014), torchvision's and pytorchcv's."""
+"""AlexNet against its papers (Krizhevsky, 2012 and 2014), torchvision and pytorchcv."""
 
 import copy
 from functools import partial
@@ -11,12 +11,12 @@ from torch.nn.functional import conv2d, linear, max_pool2d
 
 import cnnarch
 from cnnarch.blocks import LRN, AdaptiveAvgPool2d
-from cnnarch.models.alexnet import AlexNet, Form
+from cnnarch.models.alexnet import AlexNet, AlexNetConfig
 from cnnarch.testing import assert_close
 from tests.oracles.in_order import assert_same_outputs
 
-TWO_TOWERS = Form(8, 16, 24, 24, 16, groups=2, lrn=True, padding=0)
-ONE_TOWER = Form(8, 12, 16, 16, 12, groups=1, lrn=False, padding=2)
+TWO_TOWERS = AlexNetConfig(8, 16, 24, 24, 16, groups=2, lrn=True, padding=0)
+ONE_TOWER = AlexNetConfig(8, 12, 16, 16, 12, groups=1, lrn=False, padding=2)
 SMALL_FORMS = {
     "two_towers": partial(AlexNet, TWO_TOWERS, 16),
     "two_towers-all_connected": partial(AlexNet, TWO_TOWERS, 16, groups=1),
@@ -46,8 +46,8 @@ def alexnet() -> AlexNet:
     return cnnarch.alexnet().eval()
 
 
-def written(model: AlexNet, x: Tensor) -> Tensor:
-    """The 2012 network as its Fig. 2 draws it: two towers that meet in conv3 and fc6."""
+def alexnet_by_hand(model: AlexNet, x: Tensor) -> Tensor:
+    """Compute the 2012 network of Fig. 2: two towers that are connected in conv3 and fc6."""
     weights, biases = (
         [t for name, t in model.state_dict().items() if name.endswith(kind)]
         for kind in ("weight", "bias")
@@ -60,13 +60,13 @@ def written(model: AlexNet, x: Tensor) -> Tensor:
         )  # fmt: skip
         return torch.cat([conv2d(a, w, b, stride, padding).relu() for a, w, b in parts], 1)
 
-    def normalise(a: Tensor) -> Tensor:
+    def normalize(a: Tensor) -> Tensor:
         squares, channels = a.square(), a.shape[1]
         rows = [squares[:, max(0, i - 2) : i + 3].sum(1) for i in range(channels)]
         return a / (2 + 1e-4 * torch.stack(rows, 1)) ** 0.75
 
-    x = max_pool2d(normalise(conv(0, x, 1, stride=4)), 3, 2)
-    x = max_pool2d(normalise(conv(1, x, 2, padding=2)), 3, 2)
+    x = max_pool2d(normalize(conv(0, x, 1, stride=4)), 3, 2)
+    x = max_pool2d(normalize(conv(1, x, 2, padding=2)), 3, 2)
     x = conv(2, x, 1, padding=1)
     x = conv(3, x, 2, padding=1)
     x = max_pool2d(conv(4, x, 2, padding=1), 3, 2).flatten(1)
@@ -75,25 +75,25 @@ def written(model: AlexNet, x: Tensor) -> Tensor:
     return linear(x, weights[7], biases[7])
 
 
-def test_the_2012_network_is_the_one_in_the_paper(alexnet: AlexNet) -> None:
-    x = 500 * torch.randn(2, 3, 227, 227)  # bright enough for normalisation to matter
+def test_the_2012_network_equals_the_paper(alexnet: AlexNet) -> None:
+    x = 500 * torch.randn(2, 3, 227, 227)  # large enough for the normalization to have an effect
     with torch.no_grad():
-        assert_close(alexnet(x), written(alexnet, x))
+        assert_close(alexnet(x), alexnet_by_hand(alexnet, x))
         plain = copy.deepcopy(alexnet)
         for module in plain.modules():
             if isinstance(module, LRN):
-                module.alpha /= 5  # what torch.nn.LocalResponseNorm would make of 1e-4
+                module.alpha /= 5  # as torch.nn.LocalResponseNorm interprets 1e-4
         with pytest.raises(AssertionError, match="of scale"):
-            assert_close(plain(x), written(alexnet, x), 1e-3)
+            assert_close(plain(x), alexnet_by_hand(alexnet, x), 1e-3)
 
 
-def test_224_pixels_work_too(alexnet: AlexNet) -> None:
+def test_224_pixels_also_work(alexnet: AlexNet) -> None:
     with torch.no_grad():
         assert alexnet(torch.randn(1, 3, 224, 224)).shape == (1, 1000)
         assert alexnet.forward_features(torch.randn(1, 3, 224, 224)).shape == (1, 256, 5, 5)
 
 
-def test_without_groups_and_with_pytorchs_alpha_it_is_pytorchcvs() -> None:
+def test_without_groups_and_with_pytorchs_alpha_it_equals_pytorchcv() -> None:
     ours = cnnarch.alexnet(groups=1)
     for module in ours.modules():
         if isinstance(module, LRN):
@@ -101,7 +101,7 @@ def test_without_groups_and_with_pytorchs_alpha_it_is_pytorchcvs() -> None:
     assert_same_outputs(ours, pytorchcv_alexnet(), (227, 227))
 
 
-def test_the_kernels_see_what_the_paper_says() -> None:
+def test_the_kernels_have_the_papers_shapes() -> None:
     """Sec. 3.5: conv2's kernels are 5x5x48, conv3's 3x3x256, conv4's and conv5's 3x3x192."""
     shapes = [tuple(conv.weight.shape) for conv in convolutions(on_meta("alexnet"))]
     assert shapes == [
@@ -116,7 +116,7 @@ def test_the_kernels_see_what_the_paper_says() -> None:
         assert [c.groups for c in convolutions(on_meta(name, **options))] == [1] * 5
 
 
-def test_relu_comes_before_normalisation_and_normalisation_before_the_pool() -> None:
+def test_the_order_is_relu_normalization_pool() -> None:
     model = on_meta("alexnet")
     kinds = [type(m) for m in (*leaves(model.stem), *leaves(model.stages))]
     conv = [nn.Conv2d, nn.ReLU]
@@ -127,7 +127,7 @@ def test_relu_comes_before_normalisation_and_normalisation_before_the_pool() -> 
     assert not any(isinstance(m, LRN) for m in on_meta("alexnet_owt").modules())
 
 
-def test_normalisation_has_the_papers_constants() -> None:
+def test_normalization_has_the_papers_constants() -> None:
     found = [m for m in on_meta("alexnet").modules() if isinstance(m, LRN)]
     assert [(m.n, m.k, m.alpha, m.beta) for m in found] == [(5, 2.0, 1e-4, 0.75)] * 2
 
@@ -141,7 +141,7 @@ def test_pools_overlap() -> None:
 
 
 def test_dropout_follows_the_hidden_layers() -> None:
-    """Sec. 4.2; before them, as in torchvision, it would zero pixels of pool5 and spare fc7."""
+    """Sec. 4.2. In torchvision it precedes them, so it zeroes pixels of pool5 but not fc7."""
     for name in ("alexnet", "alexnet_owt"):
         kinds = [type(m) for m in leaves(on_meta(name, dropout=0.3).head)]
         hidden = [nn.Linear, nn.ReLU, nn.Dropout]
@@ -152,7 +152,7 @@ def test_dropout_follows_the_hidden_layers() -> None:
         assert rates == [0.3, 0.3]
 
 
-def test_weights_begin_as_in_section_5(alexnet: AlexNet) -> None:
+def test_weights_are_initialized_as_in_section_5(alexnet: AlexNet) -> None:
     layers = [m for m in leaves(alexnet) if isinstance(m, nn.Conv2d | nn.Linear)]
     for layer in layers:
         assert layer.weight.std().item() == pytest.approx(0.01, rel=0.02)
@@ -163,7 +163,7 @@ def test_weights_begin_as_in_section_5(alexnet: AlexNet) -> None:
     assert conv1 == conv3 == fc8 == [0.0]
 
 
-def test_a_new_classifier_begins_as_the_old_one() -> None:
+def test_a_new_classifier_has_the_same_initialization() -> None:
     model = cnnarch.alexnet(num_classes=0)
     assert model.num_features == 4096
     model.reset_classifier(50)
@@ -171,7 +171,7 @@ def test_a_new_classifier_begins_as_the_old_one() -> None:
     assert not model.head.classifier.bias.any()
 
 
-def test_rows_are_the_stem_and_the_pools() -> None:
+def test_rows_end_with_the_stem_and_the_pools() -> None:
     for name, widths in (("alexnet", (96, 96, 256, 256)), ("alexnet_owt", (64, 64, 192, 256))):
         info = on_meta(name).feature_info
         assert [row.name for row in info] == ["conv1", "pool1", "pool2", "pool5"]
@@ -179,7 +179,7 @@ def test_rows_are_the_stem_and_the_pools() -> None:
         assert tuple(row.channels for row in info) == widths
 
 
-def test_one_tower_has_two_thousandths_more_parameters() -> None:
+def test_one_tower_has_0_2_percent_more_parameters() -> None:
     """2014, sec. 2: "0.2% more parameters"."""
     one, two = (
         sum(p.numel() for p in on_meta(name).parameters()) for name in ("alexnet_owt", "alexnet")
@@ -195,6 +195,6 @@ def test_one_tower_has_two_thousandths_more_parameters() -> None:
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
     ],
 )
-def test_wrong_options_are_named(options: dict[str, float], message: str) -> None:
+def test_invalid_options_are_reported(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         cnnarch.get_model("alexnet", **options)

@@ -1,4 +1,4 @@
-"""ConvNet against hand arithmetic and a second writing."""
+"""ConvNet against manual calculations and a functional reimplementation."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def test_parameters_by_hand() -> None:
 
 
 @pytest.mark.parametrize("size", [(28, 28), (4, 4), (5, 31), (64, 64)], ids=str)
-def test_it_is_two_convolutions_and_a_linear_layer_at_any_size(size: tuple[int, int]) -> None:
+def test_it_equals_two_convolutions_and_a_linear_layer_at_any_size(size: tuple[int, int]) -> None:
     model = cnnarch.convnet(in_channels=3)
     for conv in (model.stem.conv, model.stages[1][0].conv):
         nn.init.normal_(conv.bias)
@@ -37,8 +37,8 @@ def test_it_is_two_convolutions_and_a_linear_layer_at_any_size(size: tuple[int, 
         assert_close(model(x), y)
 
 
-def test_an_export_with_dynamic_height_and_width_takes_28_pixels_too() -> None:
-    """The pool before the linear layer has nothing to do there, which must not be shut out."""
+def test_an_export_with_dynamic_height_and_width_accepts_28_pixels() -> None:
+    """At 28 pixels the pool before the linear layer does nothing; exports must allow that size."""
     model = cnnarch.convnet().eval()
     free = torch.export.Dim.DYNAMIC
     shapes = ({0: free, 2: free, 3: free},)

@@ -1,4 +1,4 @@
-"""DenseNet against its paper (Huang et al., 2016), torchvision's and pytorchcv's."""
+"""DenseNet against its paper (Huang et al., 2016), torchvision and pytorchcv."""
 
 import copy
 from functools import partial
@@ -37,7 +37,7 @@ def convolutions(model: nn.Module) -> list[nn.Conv2d]:
     ("name", "depth"),
     [
         *((f"densenet{depth}", depth) for depth in (121, 161, 169, 201)),
-        ("densenet264", 265),  # as Table 1 lists its blocks; the name is one short
+        ("densenet264", 265),  # by the blocks in Table 1; the name says 264
         *((name, int(name.split("_")[-3])) for name in CIFAR),
     ],
 )
@@ -48,20 +48,20 @@ def test_the_name_counts_the_layers_with_weights(name: str, depth: int) -> None:
     assert len(layers) == depth
 
 
-def test_stages_are_table_1s_rows_with_their_strides() -> None:
+def test_stages_are_the_rows_of_table_1_with_their_strides() -> None:
     rows = cnnarch.densenet121().feature_info
     assert [r.name for r in rows] == ["conv", *(f"dense_block_{i}" for i in range(1, 5))]
     assert [r.stride for r in rows] == [2, 4, 8, 16, 32]
     assert [r.channels for r in rows] == [64, 256, 512, 1024, 1024]
 
 
-def test_a_transition_opens_every_stage_but_the_first_which_the_pool_opens() -> None:
+def test_the_first_stage_starts_with_the_pool_and_the_others_with_a_transition() -> None:
     children = [[n for n, _ in stage.named_children()] for stage in cnnarch.densenet121().stages]
     between = ["transition", "0"]
     assert children == [["pool", "0"], between, between, [*between, "norm", "act"]]
 
 
-def test_the_last_map_is_after_the_closing_norm_and_relu() -> None:
+def test_the_last_map_is_after_the_final_norm_and_relu() -> None:
     model = cnnarch.densenet_bc_100_12_cifar()
     images = torch.randn(4, 3, 16, 16)
     with_a_spread(model, images)
@@ -73,7 +73,7 @@ def test_the_last_map_is_after_the_closing_norm_and_relu() -> None:
     assert last.min() == 0
 
 
-def test_bc_halves_the_channels_and_plain_keeps_them() -> None:
+def test_transitions_halve_the_channels_only_with_bc() -> None:
     for name, share in (("densenet121", 2), ("densenet_bc_100_12_cifar", 2)):
         convs = [m.conv for m in cnnarch.get_model(name).modules() if isinstance(m, Transition)]
         assert all(c.out_channels == c.in_channels // share for c in convs)
@@ -82,15 +82,15 @@ def test_bc_halves_the_channels_and_plain_keeps_them() -> None:
     assert [m.conv.in_channels for m in plain] == [160, 304]
 
 
-def test_compression_cuts_fractions_off() -> None:
-    """Sec. 3: floor(theta m) maps; 0.6 of 6 + 1 is 4.2."""
+def test_compression_rounds_down() -> None:
+    """Sec. 3: floor(theta m) maps; 0.6 times 6 + 1 is 4.2."""
     model = DenseNet(3, (1, 1), compression=0.6)
     transition = model.stages[1].transition
     assert (transition.conv.in_channels, transition.conv.out_channels) == (9, 5)
 
 
-def test_plain_cifar_networks_start_with_16_channels_and_bc_with_2k() -> None:
-    """A convolution alone: the first dense layer brings its BN and ReLU."""
+def test_cifar_networks_start_with_16_channels_and_with_2k_if_bc() -> None:
+    """The stem is only a convolution, because the first dense layer starts with BN and ReLU."""
     for name in CIFAR:
         with torch.device("meta"):
             model = cnnarch.get_model(name)
@@ -102,7 +102,7 @@ def test_plain_cifar_networks_start_with_16_channels_and_bc_with_2k() -> None:
 @pytest.mark.parametrize(
     ("name", "pixels"), [("densenet121", 29), ("densenet161", 29), ("densenet_40_12_cifar", 4)]
 )
-def test_the_minimum_size_is_tight_for_each_side(name: str, pixels: int) -> None:
+def test_the_minimum_size_is_exact_for_each_side(name: str, pixels: int) -> None:
     model = cnnarch.get_model(name, num_classes=2).eval()
     assert model.min_input_size == pixels
     for size in ((pixels, pixels), (pixels, 71), (64, pixels)):
@@ -120,15 +120,15 @@ def test_the_minimum_size_is_tight_for_each_side(name: str, pixels: int) -> None
 @pytest.mark.parametrize("small_images", [False, True])
 def test_the_minimum_size_follows_the_number_of_blocks(blocks: int, small_images: bool) -> None:
     model = DenseNet(4, (1,) * blocks, num_classes=2, small_images=small_images).eval()
-    least = model.min_input_size
-    assert model(torch.randn(1, 3, least, least)).isfinite().all()
+    min_size = model.min_input_size
+    assert model(torch.randn(1, 3, min_size, min_size)).isfinite().all()
     model.min_input_size = 1
-    if least > 1:
+    if min_size > 1:
         with pytest.raises(RuntimeError):
-            model(torch.randn(1, 3, least - 1, least - 1))
+            model(torch.randn(1, 3, min_size - 1, min_size - 1))
 
 
-def test_small_images_leave_4x4_with_a_3x3_stem_of_stride_1() -> None:
+def test_small_images_give_a_4x4_map_with_a_3x3_stem_of_stride_1() -> None:
     model = cnnarch.densenet121(small_images=True, num_classes=10).eval()
     shapes = [tuple(m.shape[-2:]) for m in model.forward_stages(torch.zeros(1, 3, 32, 32))]
     assert shapes == [(32, 32), (32, 32), (16, 16), (8, 8), (4, 4)]
@@ -144,7 +144,7 @@ def test_densenet264_equals_torchvisions_class_with_table_1s_depths() -> None:
 
 
 def test_a_training_step_equals_torchvisions() -> None:
-    """Loss, gradients and the running statistics that the step leaves."""
+    """Compare the loss, the gradients and the running statistics after the step."""
     theirs = torchvision.models.DenseNet(8, (2, 3, 2), 16, num_classes=5)
     ours = DenseNet(8, (2, 3, 2), num_classes=5)
     copy_in_order(ours, theirs)
@@ -162,12 +162,12 @@ def test_a_training_step_equals_torchvisions() -> None:
 
 def test_bc_cifar_outputs_equal_pytorchcvs_at_other_sizes() -> None:
     theirs = pytorchcv_model("densenet40_k12_bc_cifar10")
-    theirs.features.final_pool = nn.AdaptiveAvgPool2d(1)  # theirs has one size, 8x8
+    theirs.features.final_pool = nn.AdaptiveAvgPool2d(1)  # theirs has a constant size, 8x8
     assert_same_outputs(cnnarch.densenet_bc_40_12_cifar(), theirs, (16, 16), (9, 12))
 
 
-def second_plain_densenet(state: dict[str, Tensor], layers: int, x: Tensor) -> Tensor:
-    """Three plain dense blocks written out from sec. 3, without modules; in eval mode."""
+def densenet_by_hand(state: dict[str, Tensor], layers: int, x: Tensor) -> Tensor:
+    """Compute a DenseNet without BC as in sec. 3, without modules, in eval mode."""
     tensors = iter(v for k, v in state.items() if not k.endswith("num_batches_tracked"))
 
     def norm_relu(x: Tensor) -> Tensor:
@@ -185,20 +185,20 @@ def second_plain_densenet(state: dict[str, Tensor], layers: int, x: Tensor) -> T
 
 
 @pytest.mark.parametrize(("depth", "layers"), [(40, 12), (100, 32)])
-def test_plain_cifar_outputs_equal_a_second_writing(depth: int, layers: int) -> None:
+def test_cifar_outputs_without_bc_equal_a_reimplementation(depth: int, layers: int) -> None:
     model = cnnarch.get_model(f"densenet_{depth}_12_cifar")
     images = torch.randn(2, 3, 12, 12)
     with_a_spread(model, images)
     with torch.no_grad():
-        assert_close(model(images), second_plain_densenet(model.state_dict(), layers, images))
+        assert_close(model(images), densenet_by_hand(model.state_dict(), layers, images))
 
 
-def test_bc_40_12_goes_through_the_class() -> None:
+def test_bc_40_12_can_be_built_from_the_class() -> None:
     with torch.device("meta"):
         assert_parameters(CifarDenseNet(40, 12, bc=True), 176_122)
 
 
-def test_a_network_of_ones_own_goes_through_the_class() -> None:
+def test_a_custom_network_can_be_built_from_the_class() -> None:
     model = DenseNet(8, (2, 2, 2), bottleneck=None, compression=1.0, num_classes=4, in_channels=1)
     assert [m.shape[1] for m in model.eval().forward_stages(torch.zeros(1, 1, 32, 32))] == [
         16,
@@ -221,39 +221,39 @@ def test_every_norm_has_the_usual_constants_and_no_convolution_a_bias(name: str)
 def test_no_activation_is_shared_or_in_place() -> None:
     model = cnnarch.densenet121()
     relus = [m for m in model.modules() if isinstance(m, nn.ReLU)]
-    assert len(relus) == 121  # one before each convolution but the stem's, and two after norms
+    assert len(relus) == 121  # one before each convolution except the stem's, and two after norms
     assert not any(r.inplace for r in relus)
 
 
-def test_dropout_follows_every_convolution_but_the_stem() -> None:
+def test_dropout_follows_every_convolution_except_the_stem() -> None:
     model = cnnarch.densenet_40_12_cifar(dropout=0.2)
     rates = [m.p for m in model.modules() if isinstance(m, nn.Dropout)]
-    # 36 layers and 2 transitions; the classifier's own dropout is off.
+    # 36 layers and 2 transitions; the dropout before the classifier is off.
     assert sorted(rates) == [0.0] + [0.2] * 38
     assert model.head.dropout.p == 0
 
 
-def test_depths_that_do_not_fit_are_refused() -> None:
+def test_invalid_depths_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"depth must be 3n \+ 4 with n of at least 1, got 41"):
         CifarDenseNet(41, 12)
     with pytest.raises(ValueError, match=r"depth must be 6n \+ 4 with n of at least 1, got 43"):
         CifarDenseNet(43, 12, bc=True)
     with pytest.raises(ValueError, match=r"depth must be 3n \+ 4 with n of at least 1, got 4"):
         CifarDenseNet(4, 12)
-    with pytest.raises(ValueError, match="depths must name one dense block at least"):
+    with pytest.raises(ValueError, match="depths must list at least one dense block"):
         DenseNet(32, ())
     with pytest.raises(ValueError, match="num_layers must be an integer of at least 1, got 0"):
         DenseNet(32, (2, 0))
 
 
 @pytest.mark.parametrize("compression", [0, 1.5, -1, "half"])
-def test_compression_out_of_range_is_named(compression: float) -> None:
+def test_compression_out_of_range_is_reported(compression: float) -> None:
     with pytest.raises(ValueError, match=r"compression must be .*got "):
         DenseNet(8, (1, 1), compression=compression)
 
 
 @pytest.mark.parametrize("growth_rate", [0, 2.5])
-def test_a_growth_rate_out_of_range_is_named(growth_rate: int) -> None:
+def test_a_growth_rate_out_of_range_is_reported(growth_rate: int) -> None:
     for make in (lambda: DenseNet(growth_rate, (1, 1)), lambda: CifarDenseNet(40, growth_rate)):
         with pytest.raises(ValueError, match="growth_rate must be an integer of at least 1, got"):
             make()

@@ -17,7 +17,7 @@ from cnnarch.models.efficientnet import EfficientNet, Scaling
 from cnnarch.models.efficientnet_lite import EfficientNetLite
 from cnnarch.testing import assert_close, assert_parameters, assert_stage_shapes
 
-SCALING = Scaling(0.1, 0.5, 64, 0.2)  # less depth would leave no block with a shortcut
+SCALING = Scaling(0.1, 0.5, 64, 0.2)  # with less depth, no block would have a shortcut
 SMALL_FORMS = {
     "efficientnet": partial(EfficientNet, SCALING),
     "same": partial(EfficientNet, SCALING, padding="same"),
@@ -40,7 +40,7 @@ def blocks(model: nn.Module) -> list[MBConv]:
 
 
 def rates(model: nn.Module) -> dict[int, float]:
-    """Rate of each residual branch by the number of its block."""
+    """Return the drop rate of each residual branch by block number."""
     numbered = enumerate(blocks(model))
     return {i: b.branch.drop_path.rate for i, b in numbered if hasattr(b.branch, "drop_path")}
 
@@ -68,19 +68,19 @@ def test_operators_are_those_of_table_1() -> None:
         ("efficientnet_b0", [1, 2, 2, 3, 3, 4, 1]),
         ("efficientnet_b1", [2, 3, 3, 4, 4, 5, 2]),  # times 1.1, rounded up
         ("efficientnet_b7", [4, 7, 7, 10, 10, 13, 4]),  # times 3.1
-        ("efficientnet_lite4", [1, 4, 4, 6, 6, 8, 1]),  # times 1.8, but for first and last
+        ("efficientnet_lite4", [1, 4, 4, 6, 6, 8, 1]),  # times 1.8, except the first and last
     ],
 )
 def test_depth_is_rounded_up(name: str, layers: list[int]) -> None:
     assert [len(stage) for stage in on_meta(name).stages] == layers
 
 
-def test_building_one_variant_leaves_the_others_as_they_are() -> None:
+def test_building_one_variant_does_not_change_the_others() -> None:
     on_meta("efficientnet_b7")
     assert_parameters(on_meta(), 5_288_548)
 
 
-def test_one_can_scale_the_baseline_oneself() -> None:
+def test_users_can_scale_the_baseline() -> None:
     with torch.device("meta"):
         model = EfficientNet(Scaling(width=0.5, depth=0.4, resolution=128, dropout=0.1))
     assert [len(stage) for stage in model.stages] == [1, 1, 1, 2, 2, 2, 1]
@@ -99,12 +99,12 @@ def test_expansions_are_1x1_and_absent_in_stage_2() -> None:
     assert kernels == {(1, 1)}
 
 
-def test_squeezes_are_a_quarter_of_each_blocks_input() -> None:
+def test_squeezes_have_a_quarter_of_the_channels_of_the_blocks_input() -> None:
     squeezes = [b.branch.se.reduce.out_channels for b in blocks(on_meta())]
     assert squeezes == [8, 4, 6, 6, 10, 10, 20, 20, 20, 28, 28, 28, 48, 48, 48, 48]
 
 
-def test_activations_are_silu_and_in_lite_relu6_without_squeeze_and_excitation() -> None:
+def test_lite_uses_relu6_instead_of_silu_and_no_squeeze_and_excitation() -> None:
     def kinds(name: str) -> set[type[nn.Module]]:
         kinds = {type(m) for m in on_meta(name).modules() if not any(m.children())}
         return kinds - {nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.Dropout, nn.Flatten}
@@ -123,13 +123,13 @@ def test_lite_does_not_scale_stem_and_head(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite0"])
 def test_norms_have_the_papers_constants(name: str) -> None:
-    """Section 5: momentum 0.99, which PyTorch calls 0.01; eps 1e-3 in the authors' code."""
+    """Section 5: momentum 0.99, which is 0.01 in PyTorch; the authors' code has an eps of 1e-3."""
     for options, eps in (({}, 1e-3), ({"norm_eps": 1e-5}, 1e-5)):
         norms = [m for m in on_meta(name, **options).modules() if isinstance(m, nn.BatchNorm2d)]
         assert {(m.eps, m.momentum) for m in norms} == {(eps, 0.01)}
 
 
-# Regularisation
+# Regularization
 
 
 @pytest.mark.parametrize(
@@ -147,14 +147,24 @@ def test_dropout_is_the_variants_unless_given(names: list[str], expected: list[f
 
 
 def test_drop_path_rises_linearly_to_the_rate() -> None:
-    """Block i of n has i / n of it, where there is a residual to drop."""
-    residual = [2, 4, 6, 7, 9, 10, 12, 13, 14]  # all but each stage's first, counted from 0
+    """Residual block i of n has i / n of the rate."""
+    residual = [
+        2,
+        4,
+        6,
+        7,
+        9,
+        10,
+        12,
+        13,
+        14,
+    ]  # all blocks except the first of each stage, counted from 0
     assert rates(on_meta()) == pytest.approx({i: 0.2 * i / 16 for i in residual})
     assert rates(on_meta(drop_path=0.4)) == pytest.approx({i: 0.4 * i / 16 for i in residual})
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_b3"])
-def test_drop_path_is_torchvisions(name: str) -> None:
+def test_drop_path_equals_torchvisions(name: str) -> None:
     with torch.device("meta"):
         theirs = getattr(torchvision.models, name)()
     shaped = [m for m in theirs.modules() if type(m).__name__ == "MBConv"]
@@ -169,7 +179,7 @@ def test_the_layout_does_not_depend_on_the_rates() -> None:
     assert names[0] == names[1]
 
 
-def test_branches_are_dropped_in_training_alone() -> None:
+def test_branches_are_dropped_in_training_only() -> None:
     model, images = cnnarch.efficientnet_b0(drop_path=0.9, num_classes=4), torch.randn(2, 3, 32, 32)
     model.eval()
     assert torch.equal(model(images), model(images))
@@ -179,10 +189,10 @@ def test_branches_are_dropped_in_training_alone() -> None:
     assert not torch.equal(model(images), model(images))
 
 
-# Initialisation
+# Initialization
 
 
-def test_convolutions_begin_normal_with_two_over_fan_out() -> None:
+def test_convolutions_are_initialized_from_a_normal_with_variance_two_over_fan_out() -> None:
     convolutions = [m for m in cnnarch.efficientnet_b0().modules() if isinstance(m, nn.Conv2d)]
     for conv in (m for m in convolutions if m.weight.numel() > 4000):
         fan_out = conv.kernel_size[0] ** 2 * conv.out_channels / conv.groups
@@ -191,7 +201,7 @@ def test_convolutions_begin_normal_with_two_over_fan_out() -> None:
 
 
 @pytest.mark.parametrize(("classes", "bound"), [(1000, 0.0316), (10_000, 0.01)])
-def test_the_classifier_begins_uniform_within_its_fan_out(classes: int, bound: float) -> None:
+def test_the_classifier_is_initialized_uniformly_by_fan_out(classes: int, bound: float) -> None:
     """The authors' code: 1 / sqrt(outputs), not PyTorch's 1 / sqrt(inputs)."""
     classifier = cnnarch.efficientnet_b0(num_classes=classes).head.classifier
     assert 0.99 * bound < classifier.weight.abs().max().item() <= 1.001 * bound
@@ -199,8 +209,8 @@ def test_the_classifier_begins_uniform_within_its_fan_out(classes: int, bound: f
     assert not classifier.bias.any()
 
 
-def test_few_classes_begin_no_wider_than_imagenets() -> None:
-    """By the fan-out of 10 classes, logits would begin ten times as wide, and learn slowly."""
+def test_the_initial_bound_for_few_classes_is_that_of_imagenet() -> None:
+    """With the fan-out of 10 classes, logits would start ten times as wide and learn slowly."""
     classifier = cnnarch.efficientnet_b0(num_classes=10).head.classifier
     assert classifier.weight.std().item() == pytest.approx(0.0316 / math.sqrt(3), rel=0.03)
 
@@ -209,7 +219,7 @@ def test_few_classes_begin_no_wider_than_imagenets() -> None:
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite0"])
-def test_small_images_keep_a_4x4_map_and_every_tensor(name: str) -> None:
+def test_small_images_give_a_4x4_map_and_keep_every_tensor(name: str) -> None:
     small, usual = on_meta(name, small_images=True), on_meta(name)
     assert_stage_shapes(small, {"stem": (32, 32, 32), "stages.6": (320, 4, 4)}, (3, 32, 32))
     assert [r.stride for r in small.feature_info] == [1, 1, 1, 2, 4, 4, 8, 8]
@@ -218,7 +228,7 @@ def test_small_images_keep_a_4x4_map_and_every_tensor(name: str) -> None:
 
 
 @pytest.mark.parametrize("padding", ["symmetric", "same"])
-def test_any_size_from_one_pixel_up(padding: str) -> None:
+def test_any_size_from_one_pixel_works(padding: str) -> None:
     model = on_meta(padding=padding).eval()
     assert model.min_input_size == 1
     for height, width in ((1, 1), (2, 37), (240, 240), (33, 64)):
@@ -231,7 +241,7 @@ def test_any_size_from_one_pixel_up(padding: str) -> None:
 
 
 def photographs() -> torch.Tensor:
-    """scikit-learn's flower and palace, their middle, as the checkpoint wants them."""
+    """Return the centers of scikit-learn's two photographs, preprocessed for the checkpoint."""
     images = []
     for name in ("flower.jpg", "china.jpg"):
         pixels = torch.from_numpy(load_sample_image(name).copy()).permute(2, 0, 1).float()
@@ -240,8 +250,8 @@ def photographs() -> torch.Tensor:
     return (torch.cat(images) - 127) / 128
 
 
-def test_lite0_gives_what_the_authors_checkpoint_gives() -> None:
-    """In the package efficientnet-lite-pytorch, which pads as TensorFlow does."""
+def test_lite0_equals_the_authors_checkpoint() -> None:
+    """The package efficientnet-lite-pytorch has the checkpoint and uses TensorFlow's padding."""
     path = EfficientnetLite0ModelFile.get_model_file_path()
     tensors = torch.load(path, weights_only=True)
     theirs = LitePackage.from_name("efficientnet-lite0").eval()
@@ -252,7 +262,7 @@ def test_lite0_gives_what_the_authors_checkpoint_gives() -> None:
     with torch.no_grad():
         expected = theirs(images)
         assert_close(ours(images), expected)
-        # Without what the checkpoint needs besides its tensors, logits are plainly others.
+        # Without the options that the checkpoint needs, the logits differ clearly.
         for options in ({"padding": "symmetric"}, {"padding": "same", "norm_eps": 1e-5}):
             other = cnnarch.efficientnet_lite0(**options).eval()
             other.load_state_dict(ours.state_dict())
@@ -260,7 +270,7 @@ def test_lite0_gives_what_the_authors_checkpoint_gives() -> None:
     assert expected.argmax(1).tolist() == [985, 698]  # ImageNet's "daisy" and "palace"
 
 
-# Wrong options
+# Invalid options
 
 
 @pytest.mark.parametrize(
@@ -273,14 +283,14 @@ def test_lite0_gives_what_the_authors_checkpoint_gives() -> None:
         ({"padding": "valid"}, "padding must be one of 'symmetric', 'same', got 'valid'"),
     ],
 )
-def test_wrong_options_are_named(options: dict[str, object], message: str) -> None:
+def test_invalid_options_are_reported(options: dict[str, object], message: str) -> None:
     for name in ("efficientnet_b0", "efficientnet_lite0"):
         with pytest.raises(ValueError, match=message):
             on_meta(name, **options)
 
 
 @pytest.mark.parametrize("factor", ["width", "depth"])
-def test_factors_are_above_0(factor: str) -> None:
+def test_factors_must_be_above_0(factor: str) -> None:
     scaling = Scaling(1.0, 1.0, 224, 0.2)._replace(**{factor: 0})
     with pytest.raises(ValueError, match=f"{factor} must be a number above 0, got 0"):
         EfficientNet(scaling)

@@ -1,4 +1,4 @@
-"""GoogLeNet against its paper (Szegedy et al., 2014), a second writing of it and torchvision's."""
+"""GoogLeNet against its paper (Szegedy et al., 2014), a reimplementation and torchvision."""
 
 import copy
 import io
@@ -16,27 +16,27 @@ from torch.nn import functional
 import cnnarch
 from cnnarch import AuxLogits
 from cnnarch.blocks import LRN, AuxiliaryHead, Inception
-from cnnarch.models.googlenet import PUBLISHED, TORCHVISION, Form, GoogLeNet, Row
+from cnnarch.models.googlenet import PAPER, TORCHVISION, GoogLeNet, GoogLeNetConfig, InceptionRow
 from cnnarch.testing import assert_close, assert_parameters
 from tests.oracles.in_order import with_a_spread
 
-ROW = Row(8, (8, 16), (4, 8), 8)
+ROW = InceptionRow(8, (8, 16), (4, 8), 8)
 ROWS = ((ROW,), (ROW,), (ROW,))
 WITH_AUXILIARY_HEADS = ((ROW,), (ROW,) * 5, (ROW,))
 SMALL_FORMS = {
-    "published": partial(GoogLeNet, PUBLISHED, ROWS),
-    "published-small_images": partial(GoogLeNet, PUBLISHED, ROWS, small_images=True),
+    "published": partial(GoogLeNet, PAPER, ROWS),
+    "published-small_images": partial(GoogLeNet, PAPER, ROWS, small_images=True),
     "published-aux_logits": partial(
-        GoogLeNet, PUBLISHED, WITH_AUXILIARY_HEADS, num_classes=10, aux_logits=True
+        GoogLeNet, PAPER, WITH_AUXILIARY_HEADS, num_classes=10, aux_logits=True
     ),
-    "batch_norm": partial(GoogLeNet, Form(norm=nn.BatchNorm2d), ROWS),
+    "batch_norm": partial(GoogLeNet, GoogLeNetConfig(norm=nn.BatchNorm2d), ROWS),
     "torchvision": partial(GoogLeNet, TORCHVISION, ROWS),
     "torchvision-aux_logits": partial(
         GoogLeNet, TORCHVISION, WITH_AUXILIARY_HEADS, num_classes=10, aux_logits=True
     ),
 }
 
-BLOCKS = {  # row of Table 1: module
+BLOCKS = {  # row of Table 1 to module
     **{f"inception_3{row}": f"stages.1.{i}" for i, row in enumerate("ab")},
     **{f"inception_4{row}": f"stages.2.{i}" for i, row in enumerate("abcde")},
     **{f"inception_5{row}": f"stages.3.{i}" for i, row in enumerate("ab")},
@@ -61,8 +61,8 @@ def without_dropout(model: nn.Module) -> nn.Module:
     return model
 
 
-class Written:
-    """The paper's network as functions of a list of weights and biases, in the order they run."""
+class GoogLeNetByHand:
+    """The paper's network without modules, from weights and biases in execution order."""
 
     def __init__(self, tensors: list[Tensor]) -> None:
         self.tensors: Iterator[Tensor] = iter(tensors)
@@ -72,7 +72,7 @@ class Written:
         return functional.conv2d(x, weight, bias, stride, weight.shape[-1] // 2).clamp(min=0)
 
     def pool(self, x: Tensor) -> Tensor:
-        """Caffe: windows from the first pixel, as many as begin inside and are needed."""
+        """Pool as Caffe does: windows start at the first pixel and cover all pixels."""
         missing = [2 * math.ceil((size - 3) / 2) + 3 - size for size in x.shape[-2:]]
         padded = functional.pad(x, (0, missing[1], 0, missing[0]), value=-torch.inf)
         return functional.max_pool2d(padded, 3, 2)
@@ -114,7 +114,7 @@ def test_branches_have_the_widths_of_table_1(name: str, row: str) -> None:
     assert [c.kernel_size[0] for c in convs] == [1, 1, 3, 1, wide, 1]
 
 
-def test_stages_are_stride_groups_that_begin_with_their_pool() -> None:
+def test_each_stage_has_one_stride_and_starts_with_its_pool() -> None:
     info = cnnarch.googlenet().feature_info
     names = ["conv1", "conv2", "inception_3", "inception_4", "inception_5"]
     assert [r.name for r in info] == names
@@ -123,21 +123,21 @@ def test_stages_are_stride_groups_that_begin_with_their_pool() -> None:
 
 
 def test_conv2_has_the_1x1_reduction() -> None:
-    """64 to 64 before 64 to 192: row "convolution" with "#3x3 reduce" 64."""
+    """In row "convolution", "#3x3 reduce" is 64: 64 to 64 channels, then 64 to 192."""
     for model in (cnnarch.googlenet(), cnnarch.googlenet_bn()):
         convs = [m for m in model.stages[0].modules() if isinstance(m, nn.Conv2d)]
         assert [(c.out_channels, c.kernel_size) for c in convs] == [(64, (1, 1)), (192, (3, 3))]
 
 
-def test_the_paper_has_22_layers_with_weights_on_any_path() -> None:
-    """Sec. 5: 22 layers deep, counting a block as two."""
+def test_every_path_has_the_papers_22_layers_with_weights() -> None:
+    """Sec. 5: 22 layers deep, where a block counts as two."""
     model = cnnarch.googlenet()
     blocks = sum(isinstance(m, Inception) for m in model.modules())
     assert blocks == 9
     assert 1 + 2 + 2 * blocks + 1 == 22
 
 
-def test_the_paper_has_biases_lrn_twice_and_no_batchnorm() -> None:
+def test_the_papers_network_has_biases_two_lrns_and_no_batchnorm() -> None:
     model = cnnarch.googlenet()
     kinds = [type(m) for m in model.stages[0]]
     assert (kinds[0], kinds[1], kinds[-1]) == (nn.MaxPool2d, LRN, LRN)
@@ -148,7 +148,7 @@ def test_the_paper_has_biases_lrn_twice_and_no_batchnorm() -> None:
     assert all(m.bias is not None for m in model.modules() if isinstance(m, nn.Conv2d))
 
 
-def test_torchvisions_form_has_batchnorm_of_eps_1e_3_and_no_lrn() -> None:
+def test_torchvisions_network_has_batchnorm_with_eps_1e_3_and_no_lrn() -> None:
     model = cnnarch.googlenet_bn(aux_logits=True)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -158,24 +158,24 @@ def test_torchvisions_form_has_batchnorm_of_eps_1e_3_and_no_lrn() -> None:
     assert not any(isinstance(m, LRN) for m in model.modules())
 
 
-def test_batchnorm_with_the_true_5x5_goes_through_the_class() -> None:
+def test_batchnorm_with_5x5_kernels_can_be_built_from_the_class() -> None:
     with torch.device("meta"):
-        model = GoogLeNet(Form(norm=nn.BatchNorm2d))
+        model = GoogLeNet(GoogLeNetConfig(norm=nn.BatchNorm2d))
     assert_parameters(model, 7_005_832)
-    # A scale and a shift a channel in place of a bias; 7,280 convolution filters in all.
+    # Each of the 7,280 convolution filters has a scale and a shift instead of a bias.
     filters = sum(m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d))
     assert 6_998_552 + filters == 7_005_832
     assert model.stages[1][1].branch5x5.conv.conv.kernel_size == (5, 5)
 
 
-def test_auxiliary_heads_have_the_parameters_of_the_papers_and_of_torchvisions() -> None:
+def test_auxiliary_heads_have_the_parameters_of_the_paper_and_of_torchvision() -> None:
     with torch.device("meta"):
         assert_parameters(cnnarch.googlenet(aux_logits=True), 13_378_280)
         assert_parameters(cnnarch.googlenet_bn(aux_logits=True), 13_004_888)
 
 
 def test_auxiliary_heads_add_their_multiply_adds_in_training() -> None:
-    """On 4x4 maps of 512 and 528 channels: 1,591,044,096 with the network's own."""
+    """On 4x4 maps with 512 and 528 channels; the total with the network is 1,591,044,096."""
     heads = sum(16 * c * 128 + 2048 * 1024 + 1024 * 1000 for c in (512, 528))
     assert 1_582_671_872 + heads == 1_591_044_096
     model = cnnarch.googlenet(aux_logits=True)
@@ -185,16 +185,16 @@ def test_auxiliary_heads_add_their_multiply_adds_in_training() -> None:
 
 
 @pytest.mark.parametrize("size", [(224, 224), (97, 131), (31, 64)])
-def test_logits_equal_the_network_written_out(size: tuple[int, int]) -> None:
-    """At pixel values in the hundreds, where the LRN constants matter."""
+def test_logits_equal_the_reimplementation(size: tuple[int, int]) -> None:
+    """Use pixel values in the hundreds, so that the LRN constants have an effect."""
     model = cnnarch.googlenet(num_classes=20).eval()
     images = 100 * torch.randn(2, 3, *size)
     with torch.no_grad():
-        (expected,) = Written(list(model.parameters()))(images)
+        (expected,) = GoogLeNetByHand(list(model.parameters()))(images)
         assert_close(model(images), expected)
 
 
-def test_the_constants_of_lrn_matter_in_that_comparison() -> None:
+def test_the_lrn_constants_have_an_effect_in_that_comparison() -> None:
     model = cnnarch.googlenet(num_classes=20).eval()
     images = 100 * torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -204,12 +204,12 @@ def test_the_constants_of_lrn_matter_in_that_comparison() -> None:
         assert ((model(images) - logits).norm() / logits.norm()) > 0.1
 
 
-def test_auxiliary_logits_equal_the_network_written_out() -> None:
+def test_auxiliary_logits_equal_the_reimplementation() -> None:
     model = without_dropout(cnnarch.googlenet(num_classes=20, aux_logits=True)).train()
     images = 100 * torch.randn(2, 3, 224, 224)
     with torch.no_grad():
         outputs = model(images)
-        expected = Written(list(model.parameters()))(images, auxiliary=True)
+        expected = GoogLeNetByHand(list(model.parameters()))(images, auxiliary=True)
     assert isinstance(outputs, AuxLogits)
     for found, wanted in zip(outputs, expected, strict=True):
         assert_close(found, wanted)
@@ -221,7 +221,9 @@ def test_training_outputs_equal_torchvisions_with_auxiliary_heads() -> None:
         num_classes=20, aux_logits=True, init_weights=False, dropout=0.0, dropout_aux=0.0
     )
     source = ours.state_dict()
-    order = sorted(source, key=lambda key: key.startswith("head."))  # theirs comes last
+    order = sorted(
+        source, key=lambda key: key.startswith("head.")
+    )  # torchvision returns this one last
     target = theirs.state_dict()
     assert [source[k].shape for k in order] == [v.shape for v in target.values()]
     theirs.load_state_dict(dict(zip(target, (source[k] for k in order), strict=True)))
@@ -232,7 +234,7 @@ def test_training_outputs_equal_torchvisions_with_auxiliary_heads() -> None:
     assert_close(found.aux2, expected.aux_logits2, 1e-4)
 
 
-def test_a_plain_tensor_comes_unless_auxiliary_heads_were_asked_for_and_train() -> None:
+def test_the_output_is_a_tensor_unless_auxiliary_heads_are_on_in_training() -> None:
     images = torch.randn(2, 3, 64, 64)
     plain = cnnarch.googlenet(num_classes=3)
     assert isinstance(plain.train()(images), Tensor)
@@ -245,7 +247,7 @@ def test_a_plain_tensor_comes_unless_auxiliary_heads_were_asked_for_and_train() 
     assert [tuple(o.shape) for o in outputs] == [(2, 3)] * 3
 
 
-def test_auxiliary_heads_leave_the_logits_alone() -> None:
+def test_auxiliary_heads_do_not_change_the_logits() -> None:
     plain, asked = (
         cnnarch.googlenet(num_classes=3),
         cnnarch.googlenet(num_classes=3, aux_logits=True),
@@ -260,7 +262,7 @@ def test_auxiliary_heads_leave_the_logits_alone() -> None:
 
 
 @pytest.mark.parametrize(("name", "side"), [("googlenet", 31), ("googlenet_bn", 15)])
-def test_auxiliary_heads_train_down_to_the_smallest_image(name: str, side: int) -> None:
+def test_auxiliary_heads_train_on_the_smallest_image(name: str, side: int) -> None:
     model = cnnarch.get_model(name, num_classes=3, aux_logits=True).train()
     outputs = model(torch.randn(4, 3, side, side + 9))
     torch.stack(
@@ -269,7 +271,7 @@ def test_auxiliary_heads_train_down_to_the_smallest_image(name: str, side: int) 
     assert all(p.grad is not None for p in model.parameters())
 
 
-def test_checkpointing_changes_nothing_with_auxiliary_heads() -> None:
+def test_checkpointing_does_not_change_results_with_auxiliary_heads() -> None:
     plain = cnnarch.googlenet_bn(num_classes=3, aux_logits=True, small_images=True).train()
     saving = copy.deepcopy(plain)
     saving.set_grad_checkpointing(True)
@@ -296,7 +298,7 @@ def test_every_module_runs_in_training_with_auxiliary_heads() -> None:
     assert ran == names
 
 
-def test_a_new_classifier_is_put_on_every_head() -> None:
+def test_every_head_gets_a_new_classifier() -> None:
     model = cnnarch.googlenet(num_classes=3, aux_logits=True).train()
     images = torch.randn(1, 3, 64, 64)
     model.reset_classifier(5)
@@ -323,28 +325,33 @@ def test_auxiliary_logits_can_be_compiled_traced_exported_and_saved() -> None:
             assert_close(found, wanted)
 
 
-def test_the_smallest_images_are_tight_for_both_forms_and_oblong_ones() -> None:
-    """A pool that rounds up needs one pixel if it is a 2x2, two if a 3x3.
+def test_the_minimum_size_is_exact_for_both_networks_and_each_side() -> None:
+    """A pool that rounds up needs one pixel if it is 2x2, or two if it is 3x3.
 
-    So the maps before the four pools have 2, 4, 8 and 16 pixels at least, and the stem, which
-    rounds up, needs 31; 15 if the last pool is torchvision's 2x2. Without the first pool and the
-    stem's stride 8 and 4 are left.
+    The maps before the four pools therefore have at least 2, 4, 8 and 16 pixels. The stem rounds
+    up and needs 31, or 15 if the last pool is torchvision's 2x2. Without the first pool and the
+    stem's stride, the minimum is 8 or 4.
     """
     for build, side, small in ((cnnarch.googlenet, 31, 8), (cnnarch.googlenet_bn, 15, 4)):
-        for least, options in ((side, {}), (small, {"small_images": True})):
+        for min_size, options in ((side, {}), (small, {"small_images": True})):
             model = build(num_classes=2, **options).eval()
-            assert model.min_input_size == least
-            for size in ((least, least), (least, 50), (least + 1, least), (least + 2, least + 3)):
+            assert model.min_input_size == min_size
+            for size in (
+                (min_size, min_size),
+                (min_size, 50),
+                (min_size + 1, min_size),
+                (min_size + 2, min_size + 3),
+            ):
                 assert model(torch.randn(1, 3, *size)).isfinite().all()
-            with pytest.raises(ValueError, match=f"at least {least}x{least} pixels"):
-                model(torch.randn(1, 3, 50, least - 1))
+            with pytest.raises(ValueError, match=f"at least {min_size}x{min_size} pixels"):
+                model(torch.randn(1, 3, 50, min_size - 1))
             model.min_input_size = 1
             with pytest.raises(RuntimeError):
-                model(torch.randn(1, 3, 50, least - 1))
+                model(torch.randn(1, 3, 50, min_size - 1))
 
 
 @pytest.mark.parametrize("name", ["googlenet", "googlenet_bn"])
-def test_small_images_leave_4x4_with_a_3x3_stem_of_stride_1(name: str) -> None:
+def test_small_images_give_a_4x4_map_with_a_3x3_stem_of_stride_1(name: str) -> None:
     model = cnnarch.get_model(name, small_images=True).eval()
     maps = model.forward_stages(torch.randn(1, 3, 32, 32))
     assert [m.shape[-1] for m in maps] == [32, 32, 16, 8, 4]
@@ -366,21 +373,21 @@ def test_dropout_is_40_percent_before_the_classifier() -> None:
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
-        (ROWS[:2], r"stages must have 3 entries, got \(\(Row"),
+        (ROWS[:2], r"stages must have 3 entries, got \(\(InceptionRow"),
         (ROWS * 2, "stages must have 3 entries"),
         (((ROW,), (), (ROW,)), "depth of a stage must be an integer of at least 1, got 0"),
         (ROWS, "rows of inception_4 with auxiliary heads must have 5 entries"),
     ],
 )
-def test_stages_that_do_not_fit_are_refused(
-    stages: tuple[tuple[Row, ...], ...], message: str
+def test_invalid_stages_are_rejected(
+    stages: tuple[tuple[InceptionRow, ...], ...], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        GoogLeNet(PUBLISHED, stages, aux_logits=True)
+        GoogLeNet(PAPER, stages, aux_logits=True)
 
 
-def test_a_tiny_batch_of_digits_is_learned() -> None:
-    """Without BatchNorm much hangs on how weights begin."""
+def test_it_learns_a_tiny_batch_of_digits() -> None:
+    """Without BatchNorm, training depends strongly on the initialization."""
     digits = load_digits()
     images = torch.tensor(digits.images[:8], dtype=torch.float32).unsqueeze(1) / 8 - 1
     images = nn.functional.interpolate(images, scale_factor=2)
@@ -393,14 +400,14 @@ def test_a_tiny_batch_of_digits_is_learned() -> None:
         main, *auxiliary = (functional.cross_entropy(y, labels) for y in model(images))
         losses.append(main.item())
         optimizer.zero_grad()
-        (main + 0.3 * sum(auxiliary)).backward()  # the paper's weights of the three losses
+        (main + 0.3 * sum(auxiliary)).backward()  # the paper's weights for the three losses
         optimizer.step()
     assert losses[0] > 2
     assert losses[-1] < 0.1
 
 
-def test_with_a_spread_leaves_no_auxiliary_head_behind() -> None:
-    """Calibration in training mode runs the heads too, so their statistics are real."""
+def test_calibration_includes_the_auxiliary_heads() -> None:
+    """Calibration runs in training mode, so it updates the statistics of the heads."""
     model = cnnarch.googlenet_bn(num_classes=3, aux_logits=True)
     with_a_spread(model, torch.randn(4, 3, 64, 64))
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]

@@ -1,4 +1,4 @@
-"""BN-Inception against its paper (Ioffe and Szegedy, 2015), SE's and pytorchcv's network."""
+"""BN-Inception against its paper (Ioffe and Szegedy, 2015), the SE paper and pytorchcv."""
 
 from functools import partial
 
@@ -9,13 +9,13 @@ from torch import nn
 
 import cnnarch
 from cnnarch.blocks import SE, AlignedMaxPool2d
-from cnnarch.models.inception_bn import BNInception, DoubleInception, Row
+from cnnarch.models.inception_bn import BNInception, BNInceptionRow, DoubleInception
 from cnnarch.testing import assert_close
 from tests.oracles.in_order import with_a_spread
 
-AVERAGE = Row(1, 4, (4, 8), (4, 8), "avg", 4)
-STRIDED = Row(2, 0, (4, 8), (4, 8), "max", 0)
-LARGEST = Row(1, 4, (4, 8), (4, 8), "max", 4)
+AVERAGE = BNInceptionRow(1, 4, (4, 8), (4, 8), "avg", 4)
+STRIDED = BNInceptionRow(2, 0, (4, 8), (4, 8), "max", 0)
+LARGEST = BNInceptionRow(1, 4, (4, 8), (4, 8), "max", 4)
 ROWS = ((AVERAGE,), (STRIDED,), (STRIDED, LARGEST))
 SMALL_FORMS = {
     "plain": partial(BNInception, stages=ROWS),
@@ -23,7 +23,7 @@ SMALL_FORMS = {
     "squeeze_excite": partial(BNInception, 4, ROWS),
 }
 
-BLOCKS = {  # row of Fig. 5: module
+BLOCKS = {  # row of Fig. 5 to module
     "inception_3a": "stages.1.0",
     "inception_3b": "stages.1.1",
     **{f"inception_{row}": f"stages.2.{i}" for i, row in enumerate(("3c", "4a", "4b", "4c", "4d"))},
@@ -63,7 +63,7 @@ def test_branches_have_the_widths_and_pools_of_fig_5(row: str) -> None:
     assert tuple(found) == FIG_5[row]
 
 
-def test_blocks_3c_and_4e_stride_in_the_last_3x3_of_each_branch_and_pass_the_pool_through() -> None:
+def test_in_3c_and_4e_the_last_3x3_has_the_stride_and_the_pool_has_no_projection() -> None:
     model = cnnarch.bn_inception()
     for row in FIG_5:
         block = block_of(model, row)
@@ -78,7 +78,7 @@ def test_blocks_3c_and_4e_stride_in_the_last_3x3_of_each_branch_and_pass_the_poo
         assert {c.kernel_size for c in convs} == {(1, 1), (3, 3)}
 
 
-def test_stages_are_stride_groups_and_named_after_their_last_row() -> None:
+def test_each_stage_has_one_stride_and_the_name_of_its_last_row() -> None:
     info = cnnarch.bn_inception().feature_info
     names = ["conv1", "conv2", "inception_3b", "inception_4d", "inception_5b"]
     assert [r.name for r in info] == names
@@ -93,22 +93,22 @@ def test_every_convolution_has_a_norm_of_eps_1e_5_and_no_bias() -> None:
         convs = [m for part in parts for m in part.modules() if isinstance(m, nn.Conv2d)]
         norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
         relus = [m for part in parts for m in part.modules() if isinstance(m, nn.ReLU)]
-        # Three before the blocks; eight blocks of seven and two of five.
+        # Three before the blocks, seven in each of eight blocks, five in each of two.
         assert len(convs) == len(norms) == len(relus) == 3 + 8 * 7 + 2 * 5
         assert all(c.bias is None for c in convs)
         assert {(n.eps, n.momentum) for n in norms} == {(1e-5, 0.1)}
 
 
 def copy_to_pytorchcv(ours: nn.Module, theirs: nn.Module) -> None:
-    """Give theirs our tensors in order; its convolutions have biases, which the norm takes off.
+    """Copy our tensors to pytorchcv's network; subtract its convolution biases in the norms.
 
-    BatchNorm(y + b) with a mean higher by b is BatchNorm(y).
+    BatchNorm(y + b) with a running mean increased by b equals BatchNorm(y).
     """
     source, target = ours.state_dict(), theirs.state_dict()
     biases = {k: v.uniform_(-1, 1) for k, v in target.items() if k.endswith(".conv.bias")}
-    rest = [k for k in target if k not in biases]
-    assert [source[k].shape for k in source] == [target[k].shape for k in rest]
-    mapped = dict(zip(rest, source.values(), strict=True))
+    other_keys = [k for k in target if k not in biases]
+    assert [source[k].shape for k in source] == [target[k].shape for k in other_keys]
+    mapped = dict(zip(other_keys, source.values(), strict=True))
     for key, bias in biases.items():
         mean = key.replace(".conv.bias", ".bn.running_mean")
         mapped[mean] = mapped[mean] + bias
@@ -126,10 +126,10 @@ def pair() -> tuple[BNInception, nn.Module]:
 
 
 @pytest.mark.parametrize("size", [(96, 160), (193, 66)])
-def test_features_equal_pytorchcvs_where_it_runs(
+def test_features_equal_pytorchcvs_at_sizes_that_it_supports(
     pair: tuple[BNInception, nn.Module], size: tuple[int, int]
 ) -> None:
-    """Odd maps before the two plain pools too: they are cut off as Caffe does."""
+    """This includes odd maps before the two max-pools, where Caffe cuts off windows."""
     ours, theirs = pair
     layers = [m for name, m in theirs.features.named_children() if name != "final_pool"]
     images = torch.randn(2, 3, *size)
@@ -137,14 +137,14 @@ def test_features_equal_pytorchcvs_where_it_runs(
         assert_close(ours.forward_features(images), nn.Sequential(*layers)(images), 1e-4)
 
 
-def test_odd_maps_pass_where_strided_convolutions_meet_a_pool() -> None:
-    """A 7x7 map comes to the block of stride 2: Caffe's network stops there."""
+def test_blocks_of_stride_2_accept_odd_maps() -> None:
+    """Here the block gets a 7x7 map, for which Caffe's network fails."""
     model = cnnarch.bn_inception(num_classes=2).eval()
     maps = model.forward_stages(torch.randn(1, 3, 113, 97))
     assert [m.shape[-2:] for m in maps[2:]] == [(14, 12), (7, 6), (4, 3)]
 
 
-def test_the_aligned_pool_is_caffes_where_the_map_is_even() -> None:
+def test_the_aligned_pool_equals_caffes_for_even_maps() -> None:
     pool, caffe = AlignedMaxPool2d(), nn.MaxPool2d(3, 2, ceil_mode=True)
     x = torch.randn(2, 3, 28, 14)
     assert torch.equal(pool(x), caffe(x))
@@ -170,29 +170,34 @@ def test_se_scales_the_output_of_every_block_with_reduction_16() -> None:
     assert not any(isinstance(m, SE) for m in cnnarch.bn_inception().modules())
 
 
-def test_se_adds_two_layers_a_block_and_their_biases() -> None:
-    """2 C C/16 + C/16 + C at each block's width: 646,398 parameters."""
+def test_se_adds_two_layers_with_biases_per_block() -> None:
+    """2 C C/16 + C/16 + C for the width C of each block: 646,398 parameters."""
     widths = (256, 320, 576, 576, 576, 608, 608, 1056, 1024, 1024)
     added = sum(2 * c * (c // 16) + c // 16 + c for c in widths)
     assert 11_285_224 + added == 11_931_622
 
 
-def test_the_smallest_images_are_tight_and_may_be_oblong() -> None:
-    """Two pools that need 2 pixels, and a stem that rounds up: 2, 4, 7."""
-    for least, options in ((7, {}), (2, {"small_images": True})):
+def test_the_minimum_size_is_exact_for_each_side() -> None:
+    """Two pools need 2 pixels each, and the stem rounds up: 2, 4, 7."""
+    for min_size, options in ((7, {}), (2, {"small_images": True})):
         model = cnnarch.se_bn_inception(num_classes=2, **options).eval()
-        assert model.min_input_size == least
-        for size in ((least, least), (least, 50), (least + 1, least), (least + 2, least + 5)):
+        assert model.min_input_size == min_size
+        for size in (
+            (min_size, min_size),
+            (min_size, 50),
+            (min_size + 1, min_size),
+            (min_size + 2, min_size + 5),
+        ):
             assert model(torch.randn(1, 3, *size)).isfinite().all()
-        with pytest.raises(ValueError, match=f"at least {least}x{least} pixels"):
-            model(torch.randn(1, 3, 50, least - 1))
+        with pytest.raises(ValueError, match=f"at least {min_size}x{min_size} pixels"):
+            model(torch.randn(1, 3, 50, min_size - 1))
         model.min_input_size = 1
         with pytest.raises(RuntimeError):
-            model(torch.randn(1, 3, 50, least - 1))
+            model(torch.randn(1, 3, 50, min_size - 1))
 
 
 @pytest.mark.parametrize("name", ["bn_inception", "se_bn_inception"])
-def test_small_images_leave_4x4_with_a_3x3_stem_of_stride_1(name: str) -> None:
+def test_small_images_give_a_4x4_map_with_a_3x3_stem_of_stride_1(name: str) -> None:
     model = cnnarch.get_model(name, small_images=True).eval()
     maps = model.forward_stages(torch.randn(1, 3, 32, 32))
     assert [m.shape[-1] for m in maps] == [32, 32, 16, 8, 4]
@@ -203,12 +208,12 @@ def test_small_images_leave_4x4_with_a_3x3_stem_of_stride_1(name: str) -> None:
 
 
 @pytest.mark.parametrize("reduction", [0, -1, 1.5])
-def test_a_reduction_that_is_no_positive_integer_is_refused(reduction: float) -> None:
+def test_a_reduction_that_is_not_a_positive_integer_is_rejected(reduction: float) -> None:
     with pytest.raises(ValueError, match="se_reduction must be an integer of at least 1"):
         BNInception(reduction)  # type: ignore[arg-type]
 
 
-def test_another_reduction_goes_through_the_class() -> None:
+def test_another_reduction_can_be_built_from_the_class() -> None:
     with torch.device("meta"):
         model = BNInception(8)
     assert model.stages[1][1].se.reduce.out_channels == 256 // 8

@@ -1,4 +1,4 @@
-"""LeNet-5 against its paper (LeCun et al., 1998) and second writings of the three forms."""
+"""LeNet-5 against its paper (LeCun et al., 1998) and reimplementations of the three networks."""
 
 import copy
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ MODULES = {
     "F6": "head.hidden",
     "OUT": "head",
 }
-# Table I as printed: a row for each map of S2, a column for each map of C3.
+# Table I as printed: one row per map of S2, one column per map of C3.
 PRINTED = """
 X . . . X X X . . X X X X . X X
 X X . . . X X X . . X X X X . X
@@ -46,7 +46,7 @@ def images(side: int, batch: int = 3) -> Tensor:
     return torch.randn(batch, 1, side, side)
 
 
-def test_the_bn_form_has_no_padding_at_28_pixels() -> None:
+def test_lenet5_bn_has_no_padding_at_28_pixels() -> None:
     shapes = ((6, 24, 24), (6, 12, 12), (16, 8, 8), (16, 4, 4), (120, 1, 1), (84,), (10,))
     expected = dict(zip(MODULES.values(), shapes, strict=True))
     assert_stage_shapes(cnnarch.lenet5_bn(), expected, (1, 28, 28))
@@ -60,10 +60,10 @@ def test_rows_are_the_papers_layers(name: str) -> None:
     assert [row.channels for row in info] == [6, 6, 16, 16, 120]
 
 
-def written(
+def lenet_by_hand(
     model: LeNet, x: Tensor, padding: int, act: type[nn.Module], pool: type[nn.Module]
 ) -> Tensor:
-    """The modern form as functions of its tensors, in the order they run."""
+    """Compute the modern network without modules, from tensors in execution order."""
     tensors = iter(model.state_dict().values())
     squash = {nn.Tanh: torch.tanh, nn.Sigmoid: torch.sigmoid, nn.ReLU: torch.relu}[act]
     halve = {nn.AvgPool2d: avg_pool2d, nn.MaxPool2d: max_pool2d}[pool]
@@ -79,7 +79,7 @@ def written(
     ("activation", "act"), [("tanh", nn.Tanh), ("sigmoid", nn.Sigmoid), ("relu", nn.ReLU)]
 )
 @pytest.mark.parametrize(("pooling", "pool"), [("avg", nn.AvgPool2d), ("max", nn.MaxPool2d)])
-def test_the_modern_form_is_what_its_options_say(
+def test_the_modern_network_equals_a_reimplementation_for_all_options(
     side: int,
     padding: int,
     activation: str,
@@ -93,7 +93,7 @@ def test_the_modern_form_is_what_its_options_say(
     assert sum(isinstance(m, pool) for m in model.modules()) == 2
     x = images(side)
     with torch.no_grad():
-        assert_close(model(x), written(model, x, padding, act, pool))
+        assert_close(model(x), lenet_by_hand(model, x, padding, act, pool))
 
 
 def test_the_default_is_tanh_and_average_at_32_pixels() -> None:
@@ -103,7 +103,7 @@ def test_the_default_is_tanh_and_average_at_32_pixels() -> None:
     assert model.min_input_size == 32
 
 
-def test_the_28_pixel_form_pads_so_that_c1_keeps_the_size() -> None:
+def test_at_28_pixels_c1_is_padded_to_keep_the_size() -> None:
     model = cnnarch.lenet5(image_size=28)
     assert_stage_shapes(model, {"stem": (6, 28, 28), "stages.3": (120, 1, 1)}, (1, 28, 28))
     assert model.min_input_size == 28
@@ -119,12 +119,12 @@ def test_the_28_pixel_form_pads_so_that_c1_keeps_the_size() -> None:
         ("image_size", 30, "32, 28"),
     ],
 )
-def test_a_wrong_choice_is_named(option: str, value: object, allowed: str) -> None:
+def test_an_invalid_choice_is_reported(option: str, value: object, allowed: str) -> None:
     with pytest.raises(ValueError, match=f"{option} must be one of {allowed}, got {value!r}"):
         cnnarch.get_model("lenet5", **{option: value})
 
 
-def test_colour_images_add_two_kernels_a_map() -> None:
+def test_color_images_add_two_kernels_per_map() -> None:
     assert_parameters(cnnarch.lenet5(in_channels=3), 62_006)
 
 
@@ -138,7 +138,7 @@ def test_larger_images_average_the_maps_of_c5() -> None:
 
 
 @pytest.mark.parametrize("name", ["lenet5", "lenet5_bn"])
-def test_weights_are_drawn_by_glorots_rule_and_biases_are_zero(name: str) -> None:
+def test_weights_use_glorots_rule_and_biases_are_zero(name: str) -> None:
     model = cnnarch.get_model(name)
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -153,11 +153,11 @@ def test_c3_is_connected_by_table_i() -> None:
     rows = [line.split() for line in PRINTED.split("\n") if line]
     columns = [{i for i in range(6) if rows[i][j] == "X"} for j in range(16)]
     assert [set(seen) for seen in TABLE_I] == columns
-    assert sum(map(len, TABLE_I)) == 60  # "X"s
+    assert sum(map(len, TABLE_I)) == 60  # each "X" in the table
 
 
-def written_1998(model: LeNet1998, x: Tensor) -> Tensor:
-    """The paper's network as functions of its tensors: C3 as a full convolution with zeros."""
+def lenet_1998_by_hand(model: LeNet1998, x: Tensor) -> Tensor:
+    """Compute the paper's network without modules; C3 is a full convolution with zeros."""
     tensors: Iterator[Tensor] = iter(model.state_dict().values())
 
     def squash(a: Tensor) -> Tensor:
@@ -183,16 +183,16 @@ def written_1998(model: LeNet1998, x: Tensor) -> Tensor:
     return torch.stack([-(x - code).square().sum(1) for code in codes], 1)
 
 
-def test_the_1998_form_is_the_papers_network() -> None:
+def test_lenet5_1998_equals_the_papers_network() -> None:
     model = cnnarch.lenet5_1998()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
     x = images(32)
     with torch.no_grad():
-        assert_close(model(x), written_1998(model, x))
+        assert_close(model(x), lenet_1998_by_hand(model, x))
 
 
-def test_each_layer_has_the_parameters_the_paper_counts() -> None:
+def test_each_layer_has_the_papers_number_of_parameters() -> None:
     model = cnnarch.lenet5_1998()
     for part, expected in {
         "stem": 156,
@@ -204,11 +204,13 @@ def test_each_layer_has_the_parameters_the_paper_counts() -> None:
         "head.classifier": 0,
     }.items():
         assert_parameters(model.get_submodule(part), expected)
-    assert sum(t.numel() for t in model.state_dict().values()) == 60_840  # with the fixed codes
+    assert (
+        sum(t.numel() for t in model.state_dict().values()) == 60_840
+    )  # including the fixed codes
 
 
-def test_connections_add_up_to_the_papers_340908() -> None:
-    """A unit has one for each input and one for its bias; RBF units have no bias."""
+def test_the_number_of_connections_is_the_papers_340908() -> None:
+    """A unit has one connection per input and one for its bias; RBF units have no bias."""
     model = cnnarch.lenet5_1998()
     c1, (c3, *_), c5, f6 = model.stem.conv, model.stages[1], model.stages[3][0].conv, None
     f6 = model.head.hidden[0]
@@ -237,7 +239,7 @@ def test_1998_weights_are_uniform_within_2_4_over_fan_in() -> None:
         assert 0.7 * 2.4 / inputs < values.abs().max() <= 2.4 / inputs, path
 
 
-def test_a_new_classifier_is_new_codes() -> None:
+def test_a_new_classifier_has_new_codes() -> None:
     model = cnnarch.lenet5_1998()
     before = model.head.classifier.codes
     model.reset_classifier(26)
@@ -250,7 +252,7 @@ def test_a_new_classifier_is_new_codes() -> None:
     assert model(images(32)).shape == (3, 84)
 
 
-def test_the_1998_form_learns_its_codes() -> None:
+def test_lenet5_1998_learns_its_codes() -> None:
     model = cnnarch.lenet5_1998()
     x, y = images(32, 20), torch.arange(20) % 10
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
@@ -261,7 +263,7 @@ def test_the_1998_form_learns_its_codes() -> None:
     assert torch.equal(model.eval()(x).argmax(1), y)
 
 
-def test_norm_follows_every_convolution_and_hidden_layer_and_nothing_has_a_bias() -> None:
+def test_a_norm_follows_every_convolution_and_hidden_layer_and_no_layer_has_a_bias() -> None:
     leaves = [m for m in cnnarch.lenet5_bn().modules() if not any(m.children())]
     kinds = [type(m) for m in leaves if not isinstance(m, nn.Flatten | nn.Dropout)]
     norm_act = [nn.BatchNorm2d, nn.Sigmoid]
@@ -273,36 +275,36 @@ def test_norm_follows_every_convolution_and_hidden_layer_and_nothing_has_a_bias(
     assert all(m.bias is None for m in leaves if isinstance(m, nn.Conv2d | nn.Linear))
 
 
-def with_batch_norm_written_out(model: nn.Module) -> nn.Module:
-    """The same network with `cnnarch.blocks.BatchNorm` in place of PyTorch's."""
-    twin = copy.deepcopy(model)
+def with_our_batch_norm(model: nn.Module) -> nn.Module:
+    """Return the same network with `cnnarch.blocks.BatchNorm` instead of PyTorch's."""
+    copied = copy.deepcopy(model)
     for path, module in model.named_modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             norm = BatchNorm(module.num_features, module.eps, module.momentum or 0.1)
             norm.load_state_dict(module.state_dict())
-            twin.set_submodule(path, norm.train(module.training))
-    return twin
+            copied.set_submodule(path, norm.train(module.training))
+    return copied
 
 
-def test_batch_norm_written_out_gives_the_same_in_training_and_evaluation() -> None:
+def test_our_batch_norm_gives_the_same_outputs_in_training_and_eval_mode() -> None:
     model = cnnarch.lenet5_bn()
     calibrate(model, images(28, 16))
-    twin = with_batch_norm_written_out(model)
-    assert sum(isinstance(m, BatchNorm) for m in twin.modules()) == 4
+    copied = with_our_batch_norm(model)
+    assert sum(isinstance(m, BatchNorm) for m in copied.modules()) == 4
     x = images(28, 8)
     with torch.no_grad():
-        assert_close(twin(x), model(x))
+        assert_close(copied(x), model(x))
     model.train()
-    twin.train()
+    copied.train()
     for _ in range(2):
-        logits, expected = twin(x), model(x)
+        logits, expected = copied(x), model(x)
         assert_close(logits, expected)
         logits.square().sum().backward()
         expected.square().sum().backward()
-    for (name, a), b in zip(twin.named_parameters(), model.parameters(), strict=True):
+    for (name, a), b in zip(copied.named_parameters(), model.parameters(), strict=True):
         assert a.grad is not None, name
         assert_close(a.grad, b.grad, 1e-4)
-    for (name, a), b in zip(twin.named_buffers(), model.buffers(), strict=True):
+    for (name, a), b in zip(copied.named_buffers(), model.buffers(), strict=True):
         torch.testing.assert_close(a, b, msg=name)
     with torch.no_grad():
-        assert_close(twin.eval()(x), model.eval()(x))
+        assert_close(copied.eval()(x), model.eval()(x))

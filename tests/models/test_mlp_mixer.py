@@ -1,4 +1,4 @@
-"""MLP-Mixer against its paper (Tolstikhin et al., 2021) and timm's."""
+"""MLP-Mixer against its paper (Tolstikhin et al., 2021) and timm."""
 
 from functools import partial
 
@@ -29,9 +29,9 @@ def images(batch: int, side: int) -> Tensor:
 
 
 def same_weights(ours: nn.Module, theirs: nn.Module) -> None:
-    """The same tensors in the same order, with linear layers for 1x1 convolutions."""
+    """Copy tensors in order; linear layers correspond to 1x1 convolutions."""
     for parameter in ours.parameters():
-        if parameter.dim() == 1:  # norms and biases get a spread
+        if parameter.dim() == 1:  # give norms and biases random values
             nn.init.normal_(parameter, 0.5, 0.3)
     pairs = zip(theirs.state_dict().items(), ours.state_dict().values(), strict=True)
     theirs.load_state_dict({name: mine.reshape(other.shape) for (name, other), mine in pairs})
@@ -57,7 +57,7 @@ def test_every_mixer_layer_is_a_stage_with_the_patch_as_stride(name: str, layers
 
 
 def test_hidden_widths_are_half_and_four_times_the_channels() -> None:
-    """Table 1: D_S = C / 2 and D_C = 4 C, with C of 512, 768, 1024 and 1280."""
+    """Table 1: D_S = C / 2 and D_C = 4 C, for C = 512, 768, 1024 and 1280."""
     for name in NAMES:
         model = on_meta(name)
         layer = model.stages[0][0]
@@ -92,8 +92,8 @@ def test_a_training_step_equals_timms() -> None:
         torch.testing.assert_close(a.grad.reshape(b.shape), b.grad, rtol=1e-3, atol=1e-5)
 
 
-def test_the_last_map_is_after_the_closing_layer_norm() -> None:
-    """Fresh norms leave each pixel with mean 0 and variance 1; the layers before them do not."""
+def test_the_last_map_is_after_the_final_layer_norm() -> None:
+    """After a new LayerNorm each pixel has mean 0 and variance 1; before it, it does not."""
     model = MLPMixer(*TINY, image_size=32).eval()
     *_, before, last = model.forward_stages(images(2, 32))
     assert (last.mean(1).abs() < 1e-5).all()
@@ -107,26 +107,28 @@ def test_the_head_averages_the_tokens() -> None:
     assert_close(model.forward_head(features), features.mean((2, 3)))
 
 
-def test_image_size_sets_the_width_of_the_mlps_over_tokens_alone() -> None:
-    """S/32 at 256 pixels has 64 tokens, not 49: 2 * 256 + 1 more weights for each, in 8 layers."""
+def test_image_size_changes_only_the_mlps_over_tokens() -> None:
+    """S/32 has 64 tokens at 256 pixels, not 49: 2 * 256 + 1 more weights per token and layer."""
     more = 8 * (64 - 49) * (2 * 256 + 1)
     assert_parameters(on_meta("mixer_s32", image_size=256), 19_104_624 + more)
 
 
 @pytest.mark.parametrize("image_size", [230, 225, 31])
-def test_an_image_size_that_the_patch_does_not_divide_is_refused(image_size: int) -> None:
+def test_an_image_size_that_is_not_a_multiple_of_the_patch_size_is_rejected(
+    image_size: int,
+) -> None:
     message = f"image_size must be .*{'32' if image_size > 31 else 'at least 32'}, got {image_size}"
     with pytest.raises(ValueError, match=message):
         cnnarch.mixer_s32(image_size=image_size)
 
 
 @pytest.mark.parametrize("image_size", [0, 224.0, "224", True])
-def test_an_image_size_that_is_no_count_is_refused(image_size: int) -> None:
+def test_an_image_size_that_is_not_an_integer_is_rejected(image_size: int) -> None:
     with pytest.raises(ValueError, match="image_size must be an integer of at least 32, got "):
         cnnarch.mixer_s32(image_size=image_size)
 
 
-def test_only_its_own_image_size_passes() -> None:
+def test_only_the_given_image_size_is_accepted() -> None:
     model = MLPMixer(*TINY, image_size=32).eval()
     assert (model.min_input_size, model.fixed_input_size) == (32, True)
     for size in ((28, 28), (36, 36), (32, 36), (36, 32)):
@@ -134,17 +136,18 @@ def test_only_its_own_image_size_passes() -> None:
             model(torch.zeros(1, 3, *size))
 
 
-def test_weights_start_by_lecuns_rule_and_biases_at_zero() -> None:
-    """Deviation fan_in^-1/2 in the stem and in the classifier, which the paper starts at zero."""
+def test_weights_use_lecuns_rule_and_biases_are_zero() -> None:
+    """The deviation is fan_in^-1/2, also in the classifier, which the paper initializes to zero."""
     model = cnnarch.mixer_s32()
     for layer, fan_in in ((model.stem, 3 * 32 * 32), (model.head.classifier, 512)):
         spread = layer.weight.std().item() * fan_in**0.5
         assert abs(spread - 1) < 5 / (2 * layer.weight.numel()) ** 0.5
         assert torch.equal(layer.bias, torch.zeros_like(layer.bias))
-    assert any("starts at zero" in sentence for sentence in cnnarch.get_card("mixer_s32").departs)
+    departs = cnnarch.get_card("mixer_s32").departs
+    assert any("initialized to zero" in sentence for sentence in departs)
 
 
-def test_a_new_classifier_starts_by_the_same_rule() -> None:
+def test_a_new_classifier_uses_the_same_rule() -> None:
     model = MLPMixer(*TINY, image_size=32, num_classes=3)
     model.reset_classifier(500)
     assert 0.9 < model.head.classifier.weight.std().item() * 16**0.5 < 1.1
@@ -162,7 +165,7 @@ def test_drop_path_grows_linearly_from_zero_to_its_rate() -> None:
     assert [second for _, second in rates] == pytest.approx(expected)
 
 
-def test_gelu_is_exact_and_a_module_for_each_use() -> None:
+def test_gelu_is_exact_and_each_use_has_its_own_module() -> None:
     gelus = [m for m in on_meta("mixer_s32").modules() if isinstance(m, nn.GELU)]
     assert len(gelus) == 2 * 8
     assert {g.approximate for g in gelus} == {"none"}
@@ -178,7 +181,7 @@ def test_gelu_is_exact_and_a_module_for_each_use() -> None:
         ((3, 4, 16, 64, 0), "token_dim must be an integer of at least 1, got 0"),
     ],
 )
-def test_arguments_out_of_range_are_named(
+def test_arguments_out_of_range_are_reported(
     arguments: tuple[int, int, int, int, int], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""MobileNet V1 against its paper (Howard et al., 2017), pytorchcv's and timm's."""
+"""MobileNet V1 against its paper (Howard et al., 2017), pytorchcv and timm."""
 
 from functools import partial
 
@@ -31,32 +31,32 @@ def convolutions(model: nn.Module) -> list[nn.Conv2d]:
 
 
 def test_has_28_layers() -> None:
-    """Section 3.2, counting depthwise and pointwise convolutions separately."""
+    """Section 3.2 counts depthwise and pointwise convolutions separately."""
     model = on_meta()
     assert len([m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]) == 28
 
 
-def test_stages_are_the_strides() -> None:
+def test_each_stage_has_its_own_stride() -> None:
     rows = on_meta().feature_info
     assert [r.stride for r in rows] == [2, 2, 4, 8, 16, 32]
     assert [r.name for r in rows] == ["conv1", "ds1", "ds2-3", "ds4-5", "ds6-11", "ds12-13"]
 
 
-def test_strides_are_those_of_table_1_but_for_its_last_row() -> None:
-    """It prints s2 for the last depthwise convolution, whose output is as large as its input."""
+def test_strides_equal_table_1_except_its_last_row() -> None:
+    """It prints s2 for the last depthwise convolution but gives equal input and output sizes."""
     strides = [c.stride[0] for c in convolutions(on_meta()) if c.groups > 1]
     assert strides == [1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1]
     assert {c.stride for c in convolutions(on_meta()) if c.kernel_size == (1, 1)} == {(1, 1)}
 
 
 def test_every_convolution_has_a_norm_and_a_relu() -> None:
-    """Section 3.2: all layers but the last are followed by them."""
+    """Section 3.2: they follow all layers except the last."""
     leaves = [type(m) for m in on_meta().modules() if not any(m.children())]
     assert leaves[: 27 * 3] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU] * 27
     assert all(c.bias is None for c in convolutions(on_meta()))
 
 
-def test_norms_have_pytorchs_constants_and_eps_can_be_given() -> None:
+def test_norms_have_pytorchs_constants_and_eps_is_an_option() -> None:
     for options, eps in (({}, 1e-5), ({"norm_eps": 1e-3}, 1e-3)):
         norms = [m for m in on_meta(**options).modules() if isinstance(m, nn.BatchNorm2d)]
         assert {(m.eps, m.momentum) for m in norms} == {(eps, 0.1)}
@@ -65,8 +65,10 @@ def test_norms_have_pytorchs_constants_and_eps_can_be_given() -> None:
 @pytest.mark.parametrize(
     ("kind", "macs", "weights"), [("1x1", 94.86, 74.59), ("dw", 3.06, 1.06), ("fc", 0.18, 24.33)]
 )
-def test_the_layers_share_the_cost_as_table_2_says(kind: str, macs: float, weights: float) -> None:
-    """Its row of the 3x3 stem, 1.19 %, is left out: with it the column sums to 99.29 %."""
+def test_the_share_of_each_kind_of_layer_equals_table_2(
+    kind: str, macs: float, weights: float
+) -> None:
+    """The row of the 3x3 stem, 1.19%, is excluded, because the column sums to 99.29% with it."""
     model = on_meta()
 
     def kind_of(layer: nn.Module) -> str:
@@ -91,22 +93,20 @@ def test_equals_timm_with_the_constants_of_the_authors_checkpoints() -> None:
 @pytest.mark.parametrize(
     ("width", "stem", "last"), [(1.4, 44, 1433), (0.3, 9, 307), (0.01, 1, 10), (1e-9, 1, 1)]
 )
-def test_any_width_cuts_fractions_off_and_keeps_a_channel(
-    width: float, stem: int, last: int
-) -> None:
-    """32 and 1024 channels times the width."""
+def test_any_width_rounds_down_to_at_least_one_channel(width: float, stem: int, last: int) -> None:
+    """The widths are 32 and 1024 channels times the factor."""
     model = cnnarch.mobilenet_v1(width=width, num_classes=3)
     assert (model.feature_info[0].channels, model.num_features) == (stem, last)
     assert model(torch.randn(2, 3, 64, 64)).shape == (2, 3)
 
 
 @pytest.mark.parametrize("side", [1, 33, 128, 448])
-def test_any_resolution_keeps_the_batch(side: int) -> None:
+def test_any_resolution_works(side: int) -> None:
     images = torch.empty(2, 3, side, side + 3, device="meta")
     assert on_meta().eval()(images).shape == (2, 1000)
 
 
-def test_small_images_keep_a_4x4_map_and_every_tensor() -> None:
+def test_small_images_give_a_4x4_map_and_keep_every_tensor() -> None:
     small, usual = on_meta(small_images=True), on_meta()
     assert_stage_shapes(small, {"stem": (32, 32, 32), "stages.4": (1024, 4, 4)}, (3, 32, 32))
     assert [r.stride for r in small.feature_info] == [1, 1, 1, 2, 4, 8]
@@ -114,13 +114,13 @@ def test_small_images_keep_a_4x4_map_and_every_tensor() -> None:
     assert shapes[0] == shapes[1]
 
 
-def test_dropout_is_off_unless_asked_for() -> None:
+def test_dropout_is_off_by_default() -> None:
     assert on_meta().head.dropout.p == 0
     assert on_meta(dropout=0.2).head.dropout.p == 0.2
 
 
-def test_convolutions_begin_with_hes_rule() -> None:
-    """N(0, 2 / fan_out): a depthwise kernel reaches 9 outputs, a pointwise one all."""
+def test_convolutions_use_hes_rule() -> None:
+    """N(0, 2 / fan_out), where fan_out is 9 for depthwise kernels and all channels for 1x1."""
     block = cnnarch.mobilenet_v1().stages[4][1]
     assert isinstance(block, DepthwiseSeparable)
     assert block.depthwise.conv.weight.std().item() == pytest.approx((2 / 9) ** 0.5, rel=0.05)
@@ -128,12 +128,12 @@ def test_convolutions_begin_with_hes_rule() -> None:
 
 
 @pytest.mark.parametrize("width", [0, -0.5, float("nan"), float("inf"), "1.0"])
-def test_a_width_out_of_range_is_named(width: object) -> None:
+def test_a_width_out_of_range_is_reported(width: object) -> None:
     with pytest.raises(ValueError, match=f"width must be a number above 0, got {width!r}"):
         cnnarch.mobilenet_v1(width=width)
 
 
-def test_other_wrong_options_are_named() -> None:
+def test_other_invalid_options_are_reported() -> None:
     with pytest.raises(ValueError, match="activation must be one of 'relu', 'relu6', got 'swish'"):
         cnnarch.mobilenet_v1(activation="swish")
     with pytest.raises(ValueError, match="padding must be one of"):

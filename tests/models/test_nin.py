@@ -1,4 +1,4 @@
-"""NiN against its authors' networks (Lin, Chen and Yan, 2013) and pytorchcv's."""
+"""NiN against the authors' networks (Lin, Chen and Yan, 2013) and pytorchcv."""
 
 import math
 from functools import partial
@@ -53,20 +53,20 @@ def on_meta(name: str, **options: object) -> NiN:
 
 
 def brighter(model: NiN) -> NiN:
-    """Random biases, so that no score is dead and a lost bias shows."""
+    """Set random biases, so that all scores are positive and a missing bias is detected."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.bias, std=0.1)
     return model
 
 
-def test_the_textbook_form_has_2015398_parameters() -> None:
+def test_the_textbook_network_has_2015398_parameters() -> None:
     with torch.device("meta"):
         assert_parameters(NiN(TEXTBOOK, num_classes=10), 2_015_398)
         assert_parameters(NiN(TEXTBOOK, num_classes=10, in_channels=1), 1_992_166)
 
 
-def test_its_class_takes_any_rows() -> None:
+def test_the_class_accepts_other_rows() -> None:
     model = NiN((Mlpconv((4, 4), 3, padding=1, pool=None), Mlpconv((6,), 3, padding=1)))
     assert model(torch.zeros(1, 3, 9, 8)).shape == (1, 1000)
     assert [tuple(row) for row in model.feature_info] == [("mlpconv1", 4, 1), ("mlpconv2", 6, 2)]
@@ -75,19 +75,21 @@ def test_its_class_takes_any_rows() -> None:
 @pytest.mark.parametrize(
     ("theirs", "num_classes"), [(nin_cifar10, 10), (nin_cifar100, 100)], ids=["10", "100"]
 )
-def test_with_the_authors_pools_pytorchcvs_is_ours(theirs: object, num_classes: int) -> None:
-    """It pads its pools by one pixel; the authors' begin at the first pixel and are cut off."""
-    twin = theirs()  # type: ignore[operator]
+def test_pytorchcvs_network_with_the_authors_pools_equals_ours(
+    theirs: object, num_classes: int
+) -> None:
+    """The authors' pools start at the first pixel; those of pytorchcv are padded by one pixel."""
+    pytorchcv_model = theirs()  # type: ignore[operator]
     ours = brighter(cnnarch.nin_cifar(num_classes=num_classes))
     with pytest.raises(AssertionError, match="of scale"):
-        assert_same_outputs(ours, twin, (32, 32), tolerance=1e-3)
-    twin.features.stage2.pool2 = nn.MaxPool2d(3, 2, ceil_mode=True)
-    twin.features.stage3.pool3 = nn.AvgPool2d(3, 2, ceil_mode=True)
-    assert_same_outputs(ours, twin, (32, 32))
+        assert_same_outputs(ours, pytorchcv_model, (32, 32), tolerance=1e-3)
+    pytorchcv_model.features.stage2.pool2 = nn.MaxPool2d(3, 2, ceil_mode=True)
+    pytorchcv_model.features.stage3.pool3 = nn.AvgPool2d(3, 2, ceil_mode=True)
+    assert_same_outputs(ours, pytorchcv_model, (32, 32))
 
 
-def written(model: NiN, x: Tensor) -> Tensor:
-    """The authors' network for ImageNet as functions of its tensors, in the order they run."""
+def nin_by_hand(model: NiN, x: Tensor) -> Tensor:
+    """Compute the authors' ImageNet network without modules, from tensors in execution order."""
     tensors = iter(model.state_dict().values())
 
     def layer(x: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
@@ -97,7 +99,7 @@ def written(model: NiN, x: Tensor) -> Tensor:
         return layer(layer(layer(x, stride, padding)))
 
     def pool(x: Tensor) -> Tensor:
-        """Caffe: windows from the first pixel, as many as it takes to reach the last."""
+        """Pool as Caffe does: windows start at the first pixel and cover all pixels."""
         missing = [2 * math.ceil((side - 3) / 2) + 3 - side for side in x.shape[-2:]]
         return max_pool2d(pad(x, (0, missing[1], 0, missing[0]), value=-torch.inf), 3, 2)
 
@@ -108,15 +110,15 @@ def written(model: NiN, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("size", [(224, 224), (227, 227), (97, 131)], ids=str)
-def test_the_network_for_imagenet_is_the_authors(size: tuple[int, int]) -> None:
+def test_the_network_for_imagenet_equals_the_authors(size: tuple[int, int]) -> None:
     model = brighter(cnnarch.nin(num_classes=20)).eval()
     x = torch.randn(2, 3, *size)
     with torch.no_grad():
-        assert_close(model(x), written(model, x))
+        assert_close(model(x), nin_by_hand(model, x))
 
 
-def test_an_average_pool_counts_only_pixels_that_are_there() -> None:
-    """As Caffe: a window cut off at the border is divided by the pixels left in it."""
+def test_an_average_pool_counts_only_existing_pixels() -> None:
+    """As in Caffe, the sum of a window that is cut off is divided by its number of pixels."""
     pool = cnnarch.nin_cifar().stages[1].pool
     assert isinstance(pool, nn.AvgPool2d)
     expected = torch.full((1, 1, 8, 8), 2.0)
@@ -137,7 +139,7 @@ def test_pools_are_max_then_average_for_cifar_and_max_for_imagenet() -> None:
     assert kinds["nin"] == [(nn.MaxPool2d, *shape)] * 3
 
 
-def test_widths_are_the_authors() -> None:
+def test_widths_equal_the_authors() -> None:
     for name, rows in (
         ("nin", ((96,) * 3, (256,) * 3, (384,) * 3, (1024, 1024, 1000))),
         ("nin_cifar", ((192, 160, 96), (192,) * 3, (192, 192, 10))),
@@ -146,12 +148,12 @@ def test_widths_are_the_authors() -> None:
         assert [c.out_channels for c in convs] == [width for row in rows for width in row]
 
 
-def test_dropout_stands_between_pool_and_convolution() -> None:
-    """After both pools for CIFAR, after the last for ImageNet; none in the head."""
-    for name, where in (("nin_cifar", ["0.dropout", "1.dropout"]), ("nin", ["2.dropout"])):
+def test_dropout_is_between_pool_and_convolution() -> None:
+    """It follows both pools for CIFAR and the last pool for ImageNet; the head has none."""
+    for name, paths in (("nin_cifar", ["0.dropout", "1.dropout"]), ("nin", ["2.dropout"])):
         model = on_meta(name, dropout=0.25)
         found = {path: m.p for path, m in model.stages.named_modules() if isinstance(m, nn.Dropout)}
-        assert found == dict.fromkeys(where, 0.25)
+        assert found == dict.fromkeys(paths, 0.25)
         assert model.head.dropout.p == 0.0
         assert {m.p for m in on_meta(name).stages.modules() if isinstance(m, nn.Dropout)} == {0.5}
 
@@ -161,7 +163,7 @@ def test_logits_are_averaged_scores_and_never_negative() -> None:
     with torch.no_grad():
         logits = model(torch.randn(4, 3, 32, 32))
     assert (logits >= 0).all()
-    assert (logits.sum(1) - 1).abs().min() > 1e-3  # nor are they probabilities
+    assert (logits.sum(1) - 1).abs().min() > 1e-3  # they are not probabilities either
 
 
 def test_the_head_keeps_the_contract() -> None:
@@ -176,16 +178,16 @@ def test_the_head_keeps_the_contract() -> None:
     assert model.forward_head(features).shape == (2, 7)
 
 
-@pytest.mark.parametrize(("name", "least"), [("nin", 39), ("nin_cifar", 4)])
-def test_the_smallest_side_is_counted_from_the_rows(name: str, least: int) -> None:
+@pytest.mark.parametrize(("name", "min_size"), [("nin", 39), ("nin_cifar", 4)])
+def test_the_minimum_size_follows_from_the_rows(name: str, min_size: int) -> None:
     model = cnnarch.get_model(name, num_classes=2).eval()
-    assert model.min_input_size == least
-    assert model.forward_features(torch.zeros(1, 3, least, least)).shape[-2:] == (1, 1)
-    with pytest.raises(ValueError, match=f"at least {least}x{least} pixels"):
-        model(torch.zeros(1, 3, least, least - 1))
+    assert model.min_input_size == min_size
+    assert model.forward_features(torch.zeros(1, 3, min_size, min_size)).shape[-2:] == (1, 1)
+    with pytest.raises(ValueError, match=f"at least {min_size}x{min_size} pixels"):
+        model(torch.zeros(1, 3, min_size, min_size - 1))
 
 
-def test_small_images_leave_4x4_and_change_one_kernel() -> None:
+def test_small_images_give_a_4x4_map_and_change_one_kernel() -> None:
     model = on_meta("nin", small_images=True)
     assert [row.stride for row in model.feature_info] == [1, 2, 4, 8]
     shapes = {"stem": (96, 32, 32), "stages.2": (1024, 4, 4)}
@@ -194,6 +196,6 @@ def test_small_images_leave_4x4_and_change_one_kernel() -> None:
 
 
 @pytest.mark.parametrize("rows", [(), IMAGENET[1:], (CIFAR[0]._replace(dropout=True),)])
-def test_rows_that_cannot_begin_a_network_are_named(rows: tuple[Mlpconv, ...]) -> None:
-    with pytest.raises(ValueError, match="rows must begin with one that has no pool or dropout"):
+def test_an_invalid_first_row_is_reported(rows: tuple[Mlpconv, ...]) -> None:
+    with pytest.raises(ValueError, match="the first row must have no pool or dropout, got rows"):
         NiN(rows)

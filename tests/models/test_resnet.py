@@ -1,4 +1,4 @@
-"""ResNet against its paper (He et al., 2015) and torchvision's."""
+"""ResNet against its paper (He et al., 2015) and torchvision."""
 
 from functools import partial
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import cnnarch
 from cnnarch.blocks import Bottleneck, ConvNormAct, Residual
-from cnnarch.models.resnet import Plain, ResNet
+from cnnarch.models.resnet import PlainBlock, ResNet
 from cnnarch.testing import assert_close, assert_parameters
 from tests.oracles.in_order import assert_same_outputs, copy_in_order
 
@@ -21,7 +21,7 @@ SMALL_FORMS = {
     "bottleneck-stride_in_1x1": partial(
         ResNet, Bottleneck, DEPTHS, (4, 6, 8, 12), stride_in_1x1=True
     ),
-    "plain": partial(ResNet, Plain, DEPTHS, (8, 12, 16, 24)),
+    "plain": partial(ResNet, PlainBlock, DEPTHS, (8, 12, 16, 24)),
 }
 
 
@@ -46,7 +46,7 @@ def test_stages_are_named_as_in_table_1() -> None:
     assert [r.channels for r in rows] == [64, 256, 512, 1024, 2048]
 
 
-def test_stride_sits_on_the_3x3() -> None:
+def test_the_3x3_has_the_stride() -> None:
     model = cnnarch.resnet50()
     for stage in list(model.stages)[1:]:
         first = stage[0].branch
@@ -54,20 +54,20 @@ def test_stride_sits_on_the_3x3() -> None:
         assert all(m.stride == (1, 1) for m in stage[1].modules() if isinstance(m, nn.Conv2d))
 
 
-def test_stride_in_1x1_moves_it_to_the_first_1x1() -> None:
+def test_stride_in_1x1_moves_the_stride_to_the_first_1x1() -> None:
     model = cnnarch.resnet50(stride_in_1x1=True)
     for stage in list(model.stages)[1:]:
         assert [c.conv.stride for c in stage[0].branch] == [(2, 2), (1, 1), (1, 1)]
     assert model.options["stride_in_1x1"] is True
 
 
-def test_basic_blocks_stride_in_their_first_convolution() -> None:
+def test_the_first_convolution_of_a_basic_block_has_the_stride() -> None:
     for stage in list(cnnarch.resnet18().stages)[1:]:
         assert [c.conv.stride for c in stage[0].branch] == [(2, 2), (1, 1)]
 
 
-def test_shortcuts_project_only_where_the_shape_changes() -> None:
-    """Option B: in conv3_1, conv4_1 and conv5_1, and with bottlenecks in conv2_1 (by width)."""
+def test_only_blocks_that_change_the_shape_have_a_projection() -> None:
+    """Option B: in conv3_1, conv4_1 and conv5_1; with bottlenecks also in conv2_1 (new width)."""
     for model, count in ((cnnarch.resnet18(), 3), (cnnarch.resnet50(), 4)):
         convs = shortcut_convs(model)
         assert len(convs) == count
@@ -75,18 +75,20 @@ def test_shortcuts_project_only_where_the_shape_changes() -> None:
         assert [c.stride[0] for c in convs][-3:] == [2, 2, 2]
 
 
-def test_projections_are_all_that_option_b_adds_to_resnet18() -> None:
-    # 1x1 kernels and a norm's scale and shift at 64-128, 128-256 and 256-512 channels.
+def test_option_b_adds_only_projections_to_resnet18() -> None:
+    # 1x1 kernels, and a scale and shift per channel: 64-128, 128-256 and 256-512 channels.
     projections = sum(a * b + 2 * b for a, b in ((64, 128), (128, 256), (256, 512)))
     with torch.device("meta"):
         assert_parameters(cnnarch.resnet18(), 11_515_688 + projections)
 
 
 @pytest.mark.parametrize(("depth", "params"), [(18, 11_515_688), (34, 21_623_848)])
-def test_plain_networks_have_what_option_a_has_and_no_shortcut(depth: int, params: int) -> None:
+def test_plain_networks_have_the_parameters_of_option_a_and_no_shortcut(
+    depth: int, params: int
+) -> None:
     model = cnnarch.get_model(f"plain{depth}")
     assert_parameters(model, params)
-    blocks = [m for m in model.modules() if isinstance(m, Plain)]
+    blocks = [m for m in model.modules() if isinstance(m, PlainBlock)]
     assert len(blocks) == (depth - 2) // 2
     block = blocks[0].eval()
     x = torch.randn(1, 64, 8, 8)
@@ -104,29 +106,29 @@ def test_every_norm_has_the_usual_constants_and_no_convolution_a_bias() -> None:
         assert all(c.bias is None for c in convs)
 
 
-def test_the_last_norm_of_a_branch_is_not_activated_before_the_sum() -> None:
+def test_no_activation_follows_the_last_norm_of_a_branch() -> None:
     for block in cnnarch.resnet50().stages[1]:
         assert [hasattr(layer, "act") for layer in block.branch] == [True, True, False]
         assert not hasattr(block.shortcut, "act")
         assert isinstance(block.act, nn.ReLU)
 
 
-def test_convolutions_start_as_he_says() -> None:
-    """N(0, 2 / fan_out); the sample's deviation is within 5 sigma of it."""
+def test_convolutions_use_hes_rule() -> None:
+    """Weights are from N(0, 2 / fan_out): their standard deviation is within 5 sigma of it."""
     for conv in (m for m in cnnarch.resnet50().modules() if isinstance(m, nn.Conv2d)):
         fan_out = conv.out_channels * conv.kernel_size[0] * conv.kernel_size[1]
         std = (2 / fan_out) ** 0.5
         assert abs(conv.weight.std().item() / std - 1) < 5 / (2 * conv.weight.numel()) ** 0.5
 
 
-def test_norms_start_as_the_identity() -> None:
+def test_norms_are_initialized_to_the_identity() -> None:
     for norm in (m for m in cnnarch.resnet18().modules() if isinstance(m, nn.BatchNorm2d)):
         assert torch.equal(norm.weight, torch.ones(norm.num_features))
         assert torch.equal(norm.bias, torch.zeros(norm.num_features))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_small_images_leave_4x4_with_a_3x3_stem_of_stride_1(name: str) -> None:
+def test_small_images_give_a_4x4_map_with_a_3x3_stem_of_stride_1(name: str) -> None:
     model = cnnarch.get_model(name, small_images=True, num_classes=10)
     shapes = [tuple(m.shape[-2:]) for m in model.eval().forward_stages(torch.zeros(1, 3, 32, 32))]
     assert shapes == [(32, 32), (32, 32), (16, 16), (8, 8), (4, 4)]
@@ -134,14 +136,14 @@ def test_small_images_leave_4x4_with_a_3x3_stem_of_stride_1(name: str) -> None:
     assert not any(isinstance(m, nn.MaxPool2d) for m in model.modules())
 
 
-def test_any_size_passes_down_to_one_pixel() -> None:
+def test_any_size_from_one_pixel_works() -> None:
     model = cnnarch.resnet18(num_classes=2).eval()
     assert model.min_input_size == 1
     for size in ((1, 1), (1, 40), (33, 2)):
         assert model(torch.randn(1, 3, *size)).isfinite().all()
 
 
-def test_the_papers_stride_equals_torchvisions_network_with_strides_moved() -> None:
+def test_stride_in_1x1_equals_torchvisions_network_with_moved_strides() -> None:
     theirs = torchvision.models.resnet50()
     for stage in (theirs.layer2, theirs.layer3, theirs.layer4):
         stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
@@ -149,7 +151,7 @@ def test_the_papers_stride_equals_torchvisions_network_with_strides_moved() -> N
 
 
 def test_a_training_step_equals_torchvisions() -> None:
-    """Loss, gradients and the running statistics that the step leaves."""
+    """Compare the loss, the gradients and the running statistics after the step."""
     ours, theirs = cnnarch.resnet50(num_classes=5), torchvision.models.resnet50(num_classes=5)
     copy_in_order(ours, theirs)
     images, labels = torch.randn(4, 3, 64, 64), torch.arange(4)
@@ -164,7 +166,7 @@ def test_a_training_step_equals_torchvisions() -> None:
         torch.testing.assert_close(a, b)
 
 
-def test_dropout_acts_on_the_pooled_features_in_training_alone() -> None:
+def test_dropout_acts_on_the_pooled_features_in_training_only() -> None:
     model = cnnarch.resnet18(num_classes=3, dropout=0.5).eval()
     features = torch.rand(2, 512, 4, 4) + 1
     assert torch.equal(model.forward_head(features), model.forward_head(features))
@@ -174,15 +176,15 @@ def test_dropout_acts_on_the_pooled_features_in_training_alone() -> None:
     assert 0.3 < (dropped == 0).float().mean() < 0.7
 
 
-def test_ones_own_depths_and_blocks_go_through_the_class() -> None:
+def test_other_depths_and_blocks_can_be_passed_to_the_class() -> None:
     model = ResNet(Bottleneck, (1, 1, 1, 1), num_classes=4, in_channels=1).eval()
     assert model(torch.randn(2, 1, 32, 32)).shape == (2, 4)
     assert sum(isinstance(m, Bottleneck) for m in model.modules()) == 4
 
 
-def test_depths_that_do_not_fit_are_refused() -> None:
-    for depths, said in (((2, 2, 2), r"\(2, 2, 2\)"), (2, "2")):
-        with pytest.raises(ValueError, match=f"depths must have 4 entries, got {said}"):
+def test_invalid_depths_are_rejected() -> None:
+    for depths, shown in (((2, 2, 2), r"\(2, 2, 2\)"), (2, "2")):
+        with pytest.raises(ValueError, match=f"depths must have 4 entries, got {shown}"):
             ResNet(Residual, depths)
     with pytest.raises(ValueError, match=r"widths must have 4 entries, got \(8, 16\)"):
         ResNet(Residual, (2, 2), (8, 16))
@@ -193,14 +195,16 @@ def test_depths_that_do_not_fit_are_refused() -> None:
 def test_stride_in_1x1_needs_a_1x1() -> None:
     with pytest.raises(ValueError, match="needs Bottleneck blocks, got Residual"):
         cnnarch.resnet18(stride_in_1x1=True)
-    with pytest.raises(ValueError, match="needs Bottleneck blocks, got Plain"):
+    with pytest.raises(ValueError, match="needs Bottleneck blocks, got PlainBlock"):
         cnnarch.plain18(stride_in_1x1=True)
 
 
 def test_no_activation_is_shared_or_in_place() -> None:
     model = cnnarch.resnet50()
     relus = [m for m in model.modules() if isinstance(m, nn.ReLU)]
-    assert len(relus) == 49  # after the stem and after each of 16 x 3 convolutions of blocks
+    assert (
+        len(relus) == 49
+    )  # one after the stem, and one after each of 16 x 3 convolutions in blocks
     assert not any(r.inplace for r in relus)
 
 

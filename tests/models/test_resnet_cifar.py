@@ -1,4 +1,4 @@
-"""The CIFAR ResNets against their paper (He et al., 2015, sec. 4.2) and pytorchcv's."""
+"""The CIFAR ResNets against their paper (He et al., 2015, sec. 4.2) and pytorchcv."""
 
 from functools import partial
 
@@ -18,10 +18,10 @@ SMALL_FORMS = {
     "projection": partial(CifarResNet, 1, shortcut="B"),
 }
 
-OPTION_B = {  # parameters, by depth, of networks whose shortcuts project
+OPTION_B = {  # parameters by depth, for networks with option B
     **{20: 272_474, 32: 466_906, 44: 661_338, 56: 855_770, 110: 1_730_714, 1202: 19_424_026}
 }
-BLOCKS = {20: 3, 32: 5, 44: 7, 56: 9, 110: 18, 1202: 200}  # n of the text, by depth 6n + 2
+BLOCKS = {20: 3, 32: 5, 44: 7, 56: 9, 110: 18, 1202: 200}  # n by depth 6n + 2
 
 
 @pytest.mark.parametrize(("depth", "n"), BLOCKS.items())
@@ -34,12 +34,12 @@ def test_depth_is_6n_plus_2_layers(depth: int, n: int) -> None:
 
 
 @pytest.mark.parametrize(("depth", "params"), OPTION_B.items())
-def test_option_b_counts_as_the_libraries_that_project(depth: int, params: int) -> None:
+def test_option_b_has_the_parameters_of_libraries_with_projections(depth: int, params: int) -> None:
     with torch.device("meta"):
         assert_parameters(cnnarch.get_model(f"resnet{depth}_cifar", shortcut="B"), params)
 
 
-def test_shortcuts_have_no_parameters_and_stand_where_the_shape_changes() -> None:
+def test_shortcuts_have_no_parameters_and_are_in_blocks_that_change_the_shape() -> None:
     model = cnnarch.resnet20_cifar()
     shortcuts = {n: m for n, m in model.named_modules() if n.endswith("shortcut")}
     padded = [n for n, m in shortcuts.items() if isinstance(m, ZeroPadShortcut)]
@@ -49,8 +49,8 @@ def test_shortcuts_have_no_parameters_and_stand_where_the_shape_changes() -> Non
     assert not any(p for m in shortcuts.values() for p in m.parameters())
 
 
-def second_resnet20(state: dict[str, Tensor], x: Tensor) -> Tensor:
-    """ResNet-20 written out from the paper, without modules; option A by loops over pixels."""
+def resnet20_by_hand(state: dict[str, Tensor], x: Tensor) -> Tensor:
+    """Compute the paper's ResNet-20 without modules; option A loops over pixels."""
     tensors = iter(state.values())
 
     def conv_norm(x: Tensor, stride: int = 1) -> Tensor:
@@ -72,13 +72,13 @@ def second_resnet20(state: dict[str, Tensor], x: Tensor) -> Tensor:
     return linear(x.mean((2, 3)), next(tensors), next(tensors))
 
 
-def test_outputs_equal_a_second_writing_of_the_paper() -> None:
+def test_outputs_equal_a_reimplementation_of_the_paper() -> None:
     model = cnnarch.resnet20_cifar()
     images = torch.randn(2, 3, 32, 32)
     with_a_spread(model, images)
     with torch.no_grad():
         for batch in (images, torch.randn(1, 3, 21, 30)):
-            assert_close(model(batch), second_resnet20(model.state_dict(), batch))
+            assert_close(model(batch), resnet20_by_hand(model.state_dict(), batch))
 
 
 def test_defaults_are_those_of_cifar_10() -> None:
@@ -92,7 +92,7 @@ def test_defaults_are_those_of_cifar_10() -> None:
     ]
 
 
-def test_norms_and_convolutions_are_as_in_the_imagenet_networks() -> None:
+def test_norms_and_convolutions_equal_those_of_the_imagenet_networks() -> None:
     model = cnnarch.resnet20_cifar()
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert {(n.eps, n.momentum) for n in norms} == {(1e-5, 0.1)}
@@ -102,14 +102,14 @@ def test_norms_and_convolutions_are_as_in_the_imagenet_networks() -> None:
         assert abs(conv.weight.std().item() / std - 1) < 5 / (2 * conv.weight.numel()) ** 0.5
 
 
-def test_any_size_passes_down_to_one_pixel() -> None:
+def test_any_size_from_one_pixel_works() -> None:
     model = cnnarch.resnet20_cifar().eval()
     assert model.min_input_size == 1
     for size in ((1, 1), (1, 9), (33, 2)):
         assert model(torch.randn(1, 3, *size)).isfinite().all()
 
 
-def test_a_shortcut_that_is_none_of_the_papers_is_refused() -> None:
+def test_an_unknown_shortcut_is_rejected() -> None:
     with pytest.raises(ValueError, match="shortcut must be one of 'A', 'B', got 'C'"):
         cnnarch.resnet20_cifar(shortcut="C")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="n must be an integer of at least 1, got 0"):

@@ -21,7 +21,7 @@ SMALL_FORMS = {
 
 
 def grouped(name: str) -> list[list[nn.Conv2d]]:
-    """The 3x3 convolutions of each stage."""
+    """Return the grouped 3x3 convolutions of each stage."""
     with torch.device("meta"):
         stages = cnnarch.get_model(name).stages
     return [[b.branch.conv.conv for b in stage if isinstance(b, Bottleneck)] for stage in stages]
@@ -39,7 +39,7 @@ def grouped(name: str) -> list[list[nn.Conv2d]]:
 def test_groups_and_widths_are_those_of_the_template(
     name: str, cardinality: int, widths: tuple[int, ...]
 ) -> None:
-    """Table 1 prints 128, 256, 512 and 1024 with C = 32 for ResNeXt-50 (32x4d)."""
+    """Table 1 lists 128, 256, 512 and 1024 with C = 32 for ResNeXt-50 (32x4d)."""
     for stage, width in zip(grouped(name), widths, strict=True):
         assert {(c.groups, c.in_channels, c.out_channels) for c in stage} == {
             (cardinality, width, width)
@@ -51,7 +51,7 @@ def test_depths_are_those_of_resnet() -> None:
     assert [len(stage) for stage in grouped("resnext101_64x4d")] == [3, 4, 23, 3]
 
 
-def test_the_grouped_convolution_takes_the_stride() -> None:
+def test_the_grouped_convolution_has_the_stride() -> None:
     with torch.device("meta"):
         model = cnnarch.resnext50_32x4d()
     for stage in list(model.stages)[1:]:
@@ -59,28 +59,28 @@ def test_the_grouped_convolution_takes_the_stride() -> None:
         assert [layer.conv.stride for layer in first] == [(1, 1), (2, 2), (1, 1)]
 
 
-def test_a_block_costs_what_section_3_says() -> None:
-    """C (256 d + 3 3 d d + d 256) weights, about 70 k at C = 32 and d = 4, as ResNet's block."""
+def test_a_block_has_the_weights_of_section_3() -> None:
+    """C (256 d + 3 3 d d + d 256) weights, about 70k for C = 32 and d = 4, like ResNet's block."""
     with torch.device("meta"):
         block = cnnarch.resnext50_32x4d().stages[0][2].branch
     weights = sum(m.weight.numel() for m in block.modules() if isinstance(m, nn.Conv2d))
     assert weights == 32 * (256 * 4 + 3 * 3 * 4 * 4 + 4 * 256) == 70_144
 
 
-def test_one_group_as_wide_as_resnets_is_resnet() -> None:
+def test_one_group_with_the_width_of_resnet_equals_resnet() -> None:
     with torch.device("meta"):
         model = ResNeXt((3, 4, 6, 3), 1, 64)
         assert_parameters(model, 25_557_032)  # ResNet-50's
 
 
 @pytest.mark.parametrize("network", [ResNeXt, partial(SEResNet, Bottleneck)])
-def test_a_group_of_half_a_channel_is_refused(network: Callable[..., ImageClassifier]) -> None:
-    """3 channels in blocks of width 64 are 4.5 in those of width 96."""
+def test_a_fractional_group_width_is_rejected(network: Callable[..., ImageClassifier]) -> None:
+    """3 channels at width 64 correspond to 4.5 at width 96."""
     with pytest.raises(ValueError, match=r"width 96, must be whole, got 4\.5"):
         network((1, 1, 1, 1), 32, 3, (64, 96, 128, 256))
 
 
-def test_small_images_leave_a_map_of_4x4() -> None:
+def test_small_images_give_a_4x4_map() -> None:
     with torch.device("meta"):
         model = cnnarch.resnext50_32x4d(small_images=True).eval()
         features = model.forward_features(torch.empty(1, 3, 32, 32))

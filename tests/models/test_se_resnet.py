@@ -1,4 +1,4 @@
-"""SE-ResNet, SE-ResNeXt and SENet-154 against the paper (Hu et al., 2017) and timm's."""
+"""SE-ResNet, SE-ResNeXt and SENet-154 against the paper (Hu et al., 2017) and timm."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -62,7 +62,7 @@ def test_every_branch_ends_in_an_se_of_a_sixteenth_after_its_last_norm(name: str
 
 
 def test_the_gate_scales_the_branch_and_not_the_shortcut() -> None:
-    """With its gates shut a block passes its input on; wide open it is a block without SE."""
+    """With gates of 0 a block returns its input; with gates of 1 it equals a block without SE."""
     block = Residual(8, 8, attention=lambda channels: SE(channels, 2)).eval()
     x = torch.randn(1, 8, 5, 5)
     gates = block.branch.attention.expand
@@ -79,13 +79,13 @@ def strides_of_first_blocks(model: cnnarch.ImageClassifier) -> set[tuple[int, ..
     return {tuple(c.conv.stride[0] for c in list(b)[:-1]) for b in branches}
 
 
-def test_se_resnet_strides_in_the_first_1x1_as_released() -> None:
+def test_in_se_resnet_the_first_1x1_has_the_stride_as_released() -> None:
     assert strides_of_first_blocks(on_meta("se_resnet50")) == {(2, 1, 1)}
     assert strides_of_first_blocks(on_meta("se_resnet50", stride_in_1x1=False)) == {(1, 2, 1)}
     assert strides_of_first_blocks(on_meta("se_resnet18")) == {(2, 1)}
 
 
-def test_se_resnext_and_senet154_stride_in_the_3x3() -> None:
+def test_in_se_resnext_and_senet154_the_3x3_has_the_stride() -> None:
     assert strides_of_first_blocks(on_meta("se_resnext50_32x4d")) == {(1, 2, 1)}
     assert strides_of_first_blocks(on_meta("senet154")) == {(1, 2, 1)}
 
@@ -98,7 +98,7 @@ def test_se_resnext_has_32_groups_of_4_channels_doubling() -> None:
 
 
 def test_senet154_has_154_layers_with_weights() -> None:
-    """Three in the stem, three in each of 3 + 8 + 36 + 3 blocks, and the classifier."""
+    """Three in the stem, three in each of the 3 + 8 + 36 + 3 blocks, and the classifier."""
     model = on_meta("senet154")
     convs = [
         name
@@ -121,7 +121,7 @@ def test_senet154_downsamples_with_3x3_shortcuts() -> None:
     assert [(c.kernel_size[0], c.stride[0]) for c in shortcuts] == [(1, 1), (3, 2), (3, 2), (3, 2)]
 
 
-def test_senet154_has_a_stem_of_three_3x3_and_a_dropout_of_a_fifth() -> None:
+def test_senet154_has_a_stem_of_three_3x3_and_a_dropout_of_0_2() -> None:
     model = on_meta("senet154")
     convs = [m for m in model.stem.modules() if isinstance(m, nn.Conv2d)]
     assert [(c.kernel_size[0], c.stride[0], c.out_channels) for c in convs] == [
@@ -139,7 +139,7 @@ def test_norms_have_the_usual_constants() -> None:
         assert {(n.eps, n.momentum) for n in norms} == {(1e-5, 0.1)}
 
 
-def test_a_short_senet_equals_timms_with_the_options_of_its_154_layers() -> None:
+def test_a_shallow_senet_equals_timms_with_the_options_of_senet154() -> None:
     theirs = timm.models.senet.SENet(
         timm.models.senet.SEBottleneck,
         (1, 2, 1, 1),
@@ -154,8 +154,8 @@ def test_a_short_senet_equals_timms_with_the_options_of_its_154_layers() -> None
 
 
 @pytest.mark.parametrize("depth", [18, pytest.param(34, marks=pytest.mark.slow)])
-def test_timms_basic_block_has_a_relu_before_the_gate_that_no_paper_has(depth: int) -> None:
-    """With it put in, the outputs are equal: that and nothing else is different there."""
+def test_timms_basic_block_differs_only_by_a_relu_before_the_gate(depth: int) -> None:
+    """No paper has this ReLU. If we add it to our block, the outputs are equal."""
     ours = cnnarch.get_model(f"se_resnet{depth}")
     for block in blocks(ours):
         block.branch.conv2.act = nn.ReLU()
@@ -164,8 +164,8 @@ def test_timms_basic_block_has_a_relu_before_the_gate_that_no_paper_has(depth: i
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 37, 111, 112, 113])
-def test_the_pool_gives_what_caffe_computes(side: int) -> None:
-    """Windows of 3 at every second pixel while one begins inside: ceil((side - 3) / 2) + 1."""
+def test_the_pool_equals_caffes(side: int) -> None:
+    """Windows of 3 start at every second pixel: the output has ceil((side - 3) / 2) + 1 rows."""
     pool = on_meta("se_resnet18").stages[0][0]
     rows = -(-(side - 3) // 2) + 1
     x = torch.randn(1, 1, side, side)
@@ -181,7 +181,7 @@ def test_the_pool_gives_what_caffe_computes(side: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["se_resnet18", "senet154"])
-def test_three_pixels_are_needed_for_the_pool_alone(name: str) -> None:
+def test_only_the_pool_needs_three_pixels(name: str) -> None:
     assert on_meta(name).min_input_size == 3
     assert on_meta(name, small_images=True).min_input_size == 1
     assert on_meta(name, ceil_pool=False).min_input_size == 1
@@ -193,14 +193,14 @@ def test_three_pixels_are_needed_for_the_pool_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["se_resnet18", "se_resnext50_32x4d", "senet154"])
-def test_small_images_leave_4x4(name: str) -> None:
+def test_small_images_give_a_4x4_map(name: str) -> None:
     model = on_meta(name, small_images=True).eval()
     maps = model.forward_stages(torch.empty(1, 3, 32, 32, device="meta"))
     assert [m.shape[-1] for m in maps] == [32, 32, 16, 8, 4]
 
 
-def test_the_pool_is_right_in_onnx_at_odd_sizes(tmp_path: Path) -> None:
-    """At sizes other than the traced one too; the rest is as in ResNet."""
+def test_the_pool_is_correct_in_onnx_at_odd_sizes(tmp_path: Path) -> None:
+    """This includes sizes other than the traced one."""
     model = cnnarch.se_resnet18()
     until_pool = nn.Sequential(model.stem, model.stages[0][0]).eval()
     path = str(tmp_path / "pool.onnx")
@@ -215,7 +215,7 @@ def test_the_pool_is_right_in_onnx_at_odd_sizes(tmp_path: Path) -> None:
             assert_close(torch.from_numpy(np.asarray(pooled)), until_pool(images), 1e-4)
 
 
-def test_reduction_sets_the_squeeze_and_what_it_costs() -> None:
+def test_reduction_sets_the_squeeze_and_its_parameters() -> None:
     """A block of C channels has 2 C^2 / r weights, C / r and C biases (eq. 5 and the biases)."""
     widths = [256] * 3 + [512] * 4 + [1024] * 6 + [2048] * 3
     for r in (2, 4, 8, 16, 32):
@@ -227,13 +227,13 @@ def test_reduction_sets_the_squeeze_and_what_it_costs() -> None:
         on_meta("se_resnet18", reduction=128)
 
 
-def test_se_adds_to_the_cifar_network_what_the_hand_counts() -> None:
-    """18 blocks of 16, 32 and 64 channels, with squeezes of 1, 2 and 4."""
+def test_se_adds_the_parameters_counted_by_hand_to_the_cifar_network() -> None:
+    """18 blocks each with 16, 32 and 64 channels, and squeezes of 1, 2 and 4."""
     added = 18 * sum(2 * c * s + c + s for c, s in ((16, 1), (32, 2), (64, 4)))
     assert_parameters(on_meta("se_resnet110_cifar"), 1_727_962 + added)
 
 
-def test_what_is_not_in_the_paper_says_so() -> None:
+def test_networks_that_are_not_in_the_paper_are_marked() -> None:
     for name in ("se_resnet18", "se_resnet34"):
         assert any("Not in the paper" in d for d in cnnarch.get_card(name).departs)
     assert any("pre-activation" in d for d in cnnarch.get_card("se_resnet110_cifar").departs)
@@ -245,7 +245,7 @@ def test_stride_in_1x1_needs_a_1x1() -> None:
     assert on_meta("se_resnet18", stride_in_1x1=False).num_classes == 1000
 
 
-def test_ones_own_groups_go_through_the_class() -> None:
+def test_other_groups_can_be_passed_to_the_class() -> None:
     model = SEResNet(Bottleneck, (1, 1, 1, 1), 8, 16, num_classes=2).eval()
     widths = [b.branch.conv.conv.out_channels for b in blocks(model)]
     assert widths == [128, 256, 512, 1024]

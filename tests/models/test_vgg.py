@@ -1,4 +1,4 @@
-"""VGG against its paper (Simonyan and Zisserman, 2014) and torchvision's."""
+"""VGG against its paper (Simonyan and Zisserman, 2014) and torchvision."""
 
 import math
 from functools import partial
@@ -34,13 +34,13 @@ def on_meta(name: str, **options: object) -> VGG:
 
 
 def layers(model: VGG) -> list[nn.Module]:
-    """Stem and stages as one flat list, in the order they run."""
+    """Return the layers of stem and stages as one list, in execution order."""
     parts = [model.stem, *(block for stage in model.stages for block in stage)]
     return [m for part in parts for m in part.modules() if not any(m.children())]
 
 
 def with_values(module: nn.Module) -> nn.Module:
-    """Real, random tensors for a module that stands on the meta device."""
+    """Replace the tensors of a module on the meta device with random ones."""
     module.to_empty(device="cpu")
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
@@ -71,7 +71,7 @@ def test_stages_end_with_their_pool_and_the_stem_is_the_first_convolution() -> N
         assert not pool.ceil_mode
 
 
-def test_every_convolution_has_a_bias_and_a_relu_of_its_own() -> None:
+def test_every_convolution_has_a_bias_and_its_own_relu() -> None:
     for name in ("vgg11", "vgg13_bn"):
         found = layers(on_meta(name))
         convs = [m for m in found if isinstance(m, nn.Conv2d)]
@@ -81,7 +81,7 @@ def test_every_convolution_has_a_bias_and_a_relu_of_its_own() -> None:
         assert not any(r.inplace for r in relus)
 
 
-def test_every_convolution_is_3x3_but_configuration_c_ends_its_last_three_blocks_with_1x1() -> None:
+def test_every_convolution_is_3x3_except_the_last_in_three_blocks_of_configuration_c() -> None:
     for name in ("vgg11", "vgg16", "vgg19_bn"):
         kernels = {m.kernel_size for m in layers(on_meta(name)) if isinstance(m, nn.Conv2d)}
         assert kernels == {(3, 3)}
@@ -90,7 +90,7 @@ def test_every_convolution_is_3x3_but_configuration_c_ends_its_last_three_blocks
     assert all(c.padding[0] == c.kernel_size[0] // 2 for c in convs)
 
 
-def test_lrn_stands_once_between_the_first_relu_and_the_first_pool() -> None:
+def test_the_only_lrn_is_between_the_first_relu_and_the_first_pool() -> None:
     """Column A-LRN of Table 1, with the constants of the AlexNet paper."""
     found = layers(on_meta("vgg11_lrn"))
     (lrn,) = (m for m in found if isinstance(m, LRN))
@@ -102,8 +102,8 @@ def test_lrn_stands_once_between_the_first_relu_and_the_first_pool() -> None:
         assert not any(isinstance(m, LRN) for m in on_meta(name).modules())
 
 
-def test_lrn_gives_what_torchs_gives_with_alpha_times_n() -> None:
-    """At pixel values in the hundreds, where it matters; torch divides alpha by n."""
+def test_lrn_equals_pytorchs_with_alpha_times_n() -> None:
+    """PyTorch divides alpha by n. Use pixel values in the hundreds, so that LRN has an effect."""
     ours = VGG(((1, 8), (1, 8)), None, True, num_classes=10).eval()
     lrn = nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
     with torch.no_grad():
@@ -121,12 +121,12 @@ def test_features_equal_torchvisions(name: str) -> None:
         with_values(nn.Sequential(ours.stem, *ours.stages)),
         with_values(theirs.features),
         (32, 32),
-        (43, 37),  # halved again and again it is odd and even by turns
+        (43, 37),  # repeated halving gives both odd and even sizes
     )
 
 
 def test_outputs_equal_torchvisions_with_the_fully_connected_layers() -> None:
-    """Behind few channels; their number is that of another test."""
+    """Few channels are enough here; another test checks their number."""
     ours = VGG(((1, 8), (1, 8)), num_classes=50)
     features = torchvision.models.vgg.make_layers([8, "M", 8, "M"])
     with torch.device("meta"):
@@ -136,7 +136,7 @@ def test_outputs_equal_torchvisions_with_the_fully_connected_layers() -> None:
     assert_same_outputs(ours, theirs, (64, 64), (75, 53), (33, 28))
 
 
-def test_configuration_c_equals_its_column_written_out() -> None:
+def test_configuration_c_equals_its_column_of_table_1() -> None:
     with torch.device("meta"):
         ours = cnnarch.vgg16_c(width=0.25)
     column: list[nn.Module] = []
@@ -164,7 +164,7 @@ def test_the_head_is_two_hidden_layers_of_4096_each_with_relu_and_dropout() -> N
     assert on_meta("vgg16").num_features == 4096
 
 
-def test_the_pool_to_7x7_changes_nothing_at_224_pixels() -> None:
+def test_the_pool_to_7x7_has_no_effect_at_224_pixels() -> None:
     model = on_meta("vgg11")
     assert model.forward_features(torch.empty(1, 3, 224, 224, device="meta")).shape[-2:] == (7, 7)
     assert isinstance(model.head.pool, AdaptiveAvgPool2d)
@@ -172,8 +172,8 @@ def test_the_pool_to_7x7_changes_nothing_at_224_pixels() -> None:
     assert torch.equal(model.head.pool(x), x)
 
 
-def test_weights_start_as_glorot_says_and_biases_at_0() -> None:
-    """Variance 2 / (fan_in + fan_out): sec. 3.1's footnote."""
+def test_weights_use_glorots_rule_and_biases_are_zero() -> None:
+    """The variance is 2 / (fan_in + fan_out): footnote in sec. 3.1."""
     model = cnnarch.vgg11(width=0.25)
     for layer in (m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)):
         area = math.prod(layer.weight.shape[2:])
@@ -185,8 +185,8 @@ def test_weights_start_as_glorot_says_and_biases_at_0() -> None:
     assert model.head.classifier.weight.std().item() == pytest.approx(std, rel=0.02)
 
 
-def test_a_quarter_of_the_width_keeps_the_fully_connected_layers() -> None:
-    """Convolutions of 16 to 128 filters by hand, then 128 * 49 -> 4096 -> 4096 -> 10."""
+def test_width_0_25_does_not_change_the_fully_connected_layers() -> None:
+    """By hand: convolutions with 16 to 128 filters, then 128 * 49 -> 4096 -> 4096 -> 10."""
     widths = (1, 16, 32, 64, 64, 128, 128, 128, 128)
     convs = sum((9 * a + 1) * b for a, b in pairwise(widths))
     linear = (128 * 49 + 1) * 4096 + 4097 * 4096 + 4097 * 10
@@ -194,19 +194,25 @@ def test_a_quarter_of_the_width_keeps_the_fully_connected_layers() -> None:
     assert_parameters(on_meta("vgg11", width=0.25, in_channels=1, num_classes=10), 43_093_322)
 
 
-def test_ones_own_list_of_blocks_goes_through_the_class() -> None:
+def test_other_rows_can_be_passed_to_the_class() -> None:
     model = VGG(TINY, num_classes=3, in_channels=1).eval()
     assert [tuple(r) for r in model.feature_info] == [
         ("conv1_1", 4, 1), ("stage1", 4, 2), ("stage2", 8, 4),
     ]  # fmt: skip
     assert model(torch.randn(2, 1, 28, 28)).shape == (2, 3)
-    five = ((1, 64), (1, 128), (2, 256), (2, 512), (2, 512))  # the paper's A, as pairs
+    five = (
+        (1, 64),
+        (1, 128),
+        (2, 256),
+        (2, 512),
+        (2, 512),
+    )  # configuration A of the paper as pairs
     with torch.device("meta"):
         assert_parameters(VGG(five), 132_863_336)
 
 
-def test_the_smallest_image_leaves_one_pixel() -> None:
-    """Five pools halve, rounding down: 32 pixels and no fewer. Other lists have other minima."""
+def test_the_smallest_image_gives_one_pixel() -> None:
+    """Five pools halve and round down, so the minimum is 32 pixels; it depends on the rows."""
     assert on_meta("vgg16").min_input_size == 32
     assert on_meta("vgg16", small_images=True).min_input_size == 8
     model = VGG(TINY, num_classes=3).eval()
@@ -227,20 +233,20 @@ def test_small_images_keep_the_last_three_pools(name: str) -> None:
     assert shapes == [p.shape for p in on_meta(name).parameters()]
 
 
-def test_a_stage_without_layers_passes_its_input_on() -> None:
-    """vgg11's first block is all stem if it has no pool."""
+def test_a_stage_without_layers_returns_its_input() -> None:
+    """Without its pool, the first block of vgg11 contains only the stem."""
     model = cnnarch.vgg11(small_images=True, width=0.05, num_classes=2).eval()
     stem, stage1, *_ = model.forward_stages(torch.randn(1, 3, 32, 32))
     assert torch.equal(stem, stage1)
 
 
 @pytest.mark.parametrize("width", [0, -1, float("nan"), float("inf"), "wide", True])
-def test_a_width_that_is_no_number_above_0_is_refused(width: object) -> None:
+def test_a_width_that_is_not_a_number_above_0_is_rejected(width: object) -> None:
     with pytest.raises(ValueError, match="width must be a number above 0"):
         cnnarch.vgg11(width=width)
 
 
-def test_a_tiny_width_leaves_one_channel() -> None:
+def test_a_tiny_width_gives_one_channel() -> None:
     model = on_meta("vgg11", width=1e-6)
     assert {r.channels for r in model.feature_info} == {1}
 
@@ -256,19 +262,17 @@ def test_a_tiny_width_leaves_one_channel() -> None:
         (((1, 8, 0),), "last_kernel_size must be an integer of at least 1, got 0"),
     ],
 )
-def test_a_list_of_blocks_that_makes_no_network_is_refused(
-    rows: tuple[tuple[int, int], ...], message: str
-) -> None:
+def test_invalid_rows_are_rejected(rows: tuple[tuple[int, int], ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         VGG(rows)
 
 
-def test_dropout_out_of_range_is_refused() -> None:
+def test_dropout_out_of_range_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"dropout must be in \[0, 1\), got 1.0"):
         cnnarch.vgg11(dropout=1.0)
 
 
-def test_tensors_come_in_torchvisions_order() -> None:
+def test_tensors_are_in_torchvisions_order() -> None:
     ours = on_meta("vgg13_bn")
     with torch.device("meta"):
         theirs = torchvision.models.vgg13_bn(init_weights=False)

@@ -1,4 +1,4 @@
-"""A data set that a network learns in a second, and networks of that speed."""
+"""A data set that a network learns in a second, and small networks."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ CLASSES = ("left", "right", "top", "bottom")
 
 
 def bright_sides(count: int, seed: int, size: int = 32) -> tuple[Tensor, Tensor]:
-    """Noise with one bright half: which half is the class."""
+    """Noise with one bright half, which is the class."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 100, (count, 1, size, size), generator=generator)
     labels = torch.arange(count) % len(CLASSES)
@@ -28,7 +28,7 @@ def bright_sides(count: int, seed: int, size: int = 32) -> tuple[Tensor, Tensor]
 
 
 class Peaks(nn.Module):
-    """Right about all images when it has been trained for eight steps, else about none."""
+    """Classifies all images correctly after exactly eight training steps, otherwise none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Peaks(nn.Module):
 
 
 def sides() -> ImageData:
-    """Images to train and to test with, of the four classes."""
+    """Training and test images of the four classes."""
     preprocessing = Preprocessing(32, 32, mean=(0.4,), std=(0.3,))
     train, test = (
         ImageSet(*bright_sides(count, seed), CLASSES, preprocessing)
@@ -68,13 +68,13 @@ import docstring_parser, jsonargparse, rich.progress, safetensors.torch
 import sklearn.datasets, sklearn.metrics, torchmetrics
 import cnnarch.cli.training, cnnarch.training.run
 
-cnnarch.training.run.draw_pictures = lambda *_: []  # they take longer than the training
+cnnarch.training.run.draw_pictures = lambda *_: []  # they take longer than training
 """
 
 
 @pytest.fixture(scope="session")
 def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    """A process that can train; its forks need a fraction of a second to start."""
+    """A process whose forks can train without importing libraries again."""
     forks = Forks(tmp_path_factory.mktemp("forks"), BEFORE_TRAINING)
     yield forks
     forks.close()

@@ -1,4 +1,4 @@
-"""Random changes: each image its own, the same for the same seed, on any number of processes."""
+"""Augmentation: random per image, reproducible, independent of the number of processes."""
 
 from dataclasses import replace
 
@@ -13,19 +13,19 @@ EVERYTHING = Recipe(crop_padding=2, flip=True, resized_crop=0.5, randaugment=9, 
 
 
 def draws(*numbers: list[float]) -> "iter":  # type: ignore[valid-type]
-    """A source that gives these numbers, one list a call."""
-    given = iter(numbers)
-    return lambda: torch.tensor(next(given))
+    """Return a function that returns one of these lists per call."""
+    iterator = iter(numbers)
+    return lambda: torch.tensor(next(iterator))
 
 
-def test_a_shift_moves_the_image_and_black_comes_in() -> None:
+def test_a_shift_moves_the_image_and_fills_with_black() -> None:
     image = torch.arange(1, 10, dtype=torch.uint8).reshape(1, 1, 3, 3)
-    # Of the offsets 0 to 2 into the padded image, 0.99 takes 2 (up by one), 0.0 takes 0.
+    # The offset into the padded image is 0, 1 or 2: 0.99 selects 2 (up by one), 0.0 selects 0.
     moved = random_shift_and_flip(image, 1, False, draws([0.99], [0.0]))
     assert moved[0, 0].tolist() == [[0, 4, 5], [0, 7, 8], [0, 0, 0]]
 
 
-def test_the_middle_offset_leaves_the_image_in_place() -> None:
+def test_the_middle_offset_does_not_shift() -> None:
     image = torch.arange(9, dtype=torch.uint8).reshape(1, 1, 3, 3)
     assert torch.equal(random_shift_and_flip(image, 1, False, draws([0.5], [0.5])), image)
 
@@ -37,7 +37,7 @@ def test_a_flip_mirrors_left_and_right() -> None:
     assert torch.equal(flipped[1], images[1])
 
 
-def test_each_image_has_its_own_shift() -> None:
+def test_shifts_differ_between_images() -> None:
     images = torch.zeros(64, 1, 9, 9, dtype=torch.uint8)
     images[:, :, 4, 4] = 255
     changed = Augmentation(Recipe(crop_padding=4), 10).pixels(images, seed=5)
@@ -48,12 +48,12 @@ def test_each_image_has_its_own_shift() -> None:
 
 def test_a_crop_of_the_whole_area_changes_nothing() -> None:
     images = torch.randint(0, 256, (3, 3, 12, 12)).to(torch.uint8)
-    square = [0.5] * 3  # the middle of the ratios' logarithms: as wide as tall
+    square = [0.5] * 3  # the middle of the logarithmic range: a square
     whole = random_resized_crop(images, 1.0, draws([0.0] * 3, square, [0.3] * 3, [0.7] * 3))
     assert (whole.int() - images.int()).abs().max() <= 1
 
 
-def test_a_crop_of_a_quarter_shows_it_in_double_size() -> None:
+def test_a_crop_of_a_quarter_is_enlarged_by_two() -> None:
     image = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
     image[:, :, 4:, :4] = 200  # the lower left quarter
     cut = random_resized_crop(image, 0.25, draws([0.0], [0.5], [0.0], [1.0]))
@@ -76,7 +76,7 @@ def test_the_same_seed_gives_the_same_images(recipe: Recipe) -> None:
     assert a.shape == pixels.shape
 
 
-def test_two_processes_change_images_as_one_does() -> None:
+def test_two_processes_augment_like_one() -> None:
     pixels = torch.randint(0, 256, (10, 3, 16, 16)).to(torch.uint8)
     recipe = Recipe(crop_padding=3, flip=True, resized_crop=0.4)
     alone = Augmentation(recipe, 10).pixels(pixels, seed=7)
@@ -86,7 +86,7 @@ def test_two_processes_change_images_as_one_does() -> None:
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
-def test_targets_of_mixtures_are_shares_of_two_classes(kind: str) -> None:
+def test_mixed_targets_are_shares_of_two_classes(kind: str) -> None:
     recipe = replace(Recipe(), **{kind: 1.0})
     labels = torch.arange(6)
     _, targets = Augmentation(recipe, 6).inputs(torch.rand(6, 3, 8, 8), labels)
@@ -95,7 +95,7 @@ def test_targets_of_mixtures_are_shares_of_two_classes(kind: str) -> None:
     assert (targets > 0).sum(1).max() <= 2
 
 
-def test_erasing_blanks_images_of_its_share() -> None:
+def test_erasing_has_its_probability() -> None:
     images = torch.rand(200, 1, 16, 16) + 1
     erased, labels = Augmentation(Recipe(erasing=0.5), 2).inputs(images, torch.zeros(200).long())
     share = (erased == 0).flatten(1).any(1).float().mean()
@@ -103,7 +103,7 @@ def test_erasing_blanks_images_of_its_share() -> None:
     assert labels.shape == (200,)
 
 
-def test_pixels_stay_bytes_and_randaugment_changes_them() -> None:
+def test_randaugment_changes_pixels_and_keeps_uint8() -> None:
     pixels = torch.randint(0, 256, (6, 3, 16, 16)).to(torch.uint8)
     changed = Augmentation(Recipe(randaugment=15), 10).pixels(pixels, seed=0)
     assert changed.dtype == torch.uint8

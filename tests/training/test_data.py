@@ -1,4 +1,4 @@
-"""Images in memory and in files, and what the network reads of them."""
+"""Images in memory and in files, and their preprocessing."""
 
 from pathlib import Path
 
@@ -8,40 +8,40 @@ from PIL import Image
 
 import cnnarch
 from cnnarch.training import ImageData, ImageSet
-from cnnarch.training.data import Batch, FilePixels, measured, to_channels
+from cnnarch.training.data import FilePixels, SeededIndices, convert_channels, measure_preprocessing
 from cnnarch.weights import Preprocessing
 
 
-def test_measured_input_has_mean_zero_and_deviation_one() -> None:
+def test_normalized_input_has_mean_zero_and_deviation_one() -> None:
     pixels = torch.randint(0, 256, (50, 3, 16, 16)).to(torch.uint8)
-    images = ImageSet(pixels, torch.zeros(50).long(), ("a",), measured(pixels, 16, 3))
+    images = ImageSet(pixels, torch.zeros(50).long(), ("a",), measure_preprocessing(pixels, 16, 3))
     inputs = images.inputs(torch.arange(50))
     torch.testing.assert_close(inputs.mean((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
     torch.testing.assert_close(inputs.std((0, 2, 3)), torch.ones(3), atol=1e-3, rtol=0)
 
 
-def test_measured_keeps_a_channel_that_never_changes_finite() -> None:
+def test_a_constant_channel_stays_finite() -> None:
     pixels = torch.full((4, 1, 8, 8), 51, dtype=torch.uint8)
-    assert measured(pixels, 8, 1).mean == pytest.approx((0.2,))
-    assert measured(pixels, 8, 1).std == (1.0,)
+    assert measure_preprocessing(pixels, 8, 1).mean == pytest.approx((0.2,))
+    assert measure_preprocessing(pixels, 8, 1).std == (1.0,)
 
 
-def test_gray_from_colour_weighs_as_television_does() -> None:
+def test_gray_from_color_uses_the_weights_of_television() -> None:
     red = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
     red[:, 0] = 200
-    gray = to_channels(red, 1)
+    gray = convert_channels(red, 1)
     assert gray.shape == (1, 1, 2, 2)
     assert gray.unique().item() == pytest.approx(0.2989 * 200, abs=1)  # ITU-R 601-2
 
 
-def test_colour_from_gray_repeats_it() -> None:
+def test_color_from_gray_repeats_the_channel() -> None:
     gray = torch.randint(0, 256, (2, 1, 4, 4)).to(torch.uint8)
-    assert all(torch.equal(channel, gray[:, 0]) for channel in to_channels(gray, 3).unbind(1))
+    assert all(torch.equal(channel, gray[:, 0]) for channel in convert_channels(gray, 3).unbind(1))
 
 
-def test_two_channels_are_not_guessed_at() -> None:
-    with pytest.raises(ValueError, match=r"images of 2 channels .* network of 3"):
-        to_channels(torch.zeros(1, 2, 4, 4), 3)
+def test_two_channels_cannot_be_converted() -> None:
+    with pytest.raises(ValueError, match=r"images with 2 channels .* to 3 channels"):
+        convert_channels(torch.zeros(1, 2, 4, 4), 3)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_labels_outside_the_classes_are_refused(labels: list[int], message: str)
         ImageSet(pixels, torch.tensor(labels), tuple("abcd"), Preprocessing(8, 8))
 
 
-def test_what_is_held_back_is_not_trained_on(data: ImageData) -> None:
+def test_training_and_validation_images_are_disjoint(data: ImageData) -> None:
     train, validation = data.hold_back(0.25, seed=3)
     assert validation is not None
     assert (len(train), len(validation)) == (72, 24)
@@ -61,40 +61,40 @@ def test_what_is_held_back_is_not_trained_on(data: ImageData) -> None:
     assert len(pixels.unique(dim=0)) == len(data.train)
 
 
-def test_holding_back_nothing_gives_all_images(data: ImageData) -> None:
+def test_a_validation_share_of_zero_keeps_all_images(data: ImageData) -> None:
     train, validation = data.hold_back(0.0)
     assert train is data.train
     assert validation is None
 
 
-def test_the_share_held_back_must_leave_something(data: ImageData) -> None:
+def test_a_validation_share_of_one_is_refused(data: ImageData) -> None:
     with pytest.raises(ValueError, match=r"validation must be in \[0, 1\), got 1"):
         data.hold_back(1)
 
 
-def test_images_grow_to_the_least_that_a_network_accepts(data: ImageData) -> None:
+def test_images_are_enlarged_to_the_minimum_size_of_the_network(data: ImageData) -> None:
     small = data.prepared(Preprocessing(8, 8, mean=(0.5,), std=(0.5,)))
-    assert small.suited(cnnarch.lenet5()).preprocessing.crop_size == 32
-    assert small.suited(cnnarch.lenet5(), 40).preprocessing.crop_size == 40
-    assert data.suited(cnnarch.lenet5()).preprocessing == data.preprocessing
+    assert small.adapt_to(cnnarch.lenet5()).preprocessing.crop_size == 32
+    assert small.adapt_to(cnnarch.lenet5(), 40).preprocessing.crop_size == 40
+    assert data.adapt_to(cnnarch.lenet5()).preprocessing == data.preprocessing
 
 
-def test_pretrained_weights_decide_how_images_are_scaled(data: ImageData) -> None:
+def test_pretrained_weights_determine_the_preprocessing(data: ImageData) -> None:
     model = cnnarch.lenet5()
     model.preprocessing = Preprocessing(36, 40, mean=(0.1,), std=(0.2,))  # type: ignore[assignment]
-    suited = data.suited(model).preprocessing
-    assert (suited.mean, suited.std) == ((0.1,), (0.2,))
-    assert (suited.crop_size, suited.resize_size) == (36, 36)  # nothing is cut off
+    adapted = data.adapt_to(model).preprocessing
+    assert (adapted.mean, adapted.std) == ((0.1,), (0.2,))
+    assert (adapted.crop_size, adapted.resize_size) == (36, 36)  # nothing is cut off
 
 
-def test_weights_over_colours_take_gray_images_by_their_own_mean(data: ImageData) -> None:
+def test_color_weights_use_the_mean_of_gray_images(data: ImageData) -> None:
     model = cnnarch.lenet5(num_classes=4)
     model.preprocessing = Preprocessing(40, 40, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
-    suited = data.suited(model).preprocessing
-    assert (suited.mean, suited.std, suited.crop_size) == ((0.4,), (0.3,), 40)
+    adapted = data.adapt_to(model).preprocessing
+    assert (adapted.mean, adapted.std, adapted.crop_size) == ((0.4,), (0.3,), 40)
 
 
-def test_files_give_the_pixels_that_memory_does(tmp_path: Path) -> None:
+def test_files_and_tensors_have_the_same_pixels(tmp_path: Path) -> None:
     pixels = torch.randint(0, 256, (5, 3, 10, 10)).to(torch.uint8)
     paths = [tmp_path / f"{i}.png" for i in range(5)]
     for path, image in zip(paths, pixels, strict=True):
@@ -105,13 +105,17 @@ def test_files_give_the_pixels_that_memory_does(tmp_path: Path) -> None:
         ImageSet(p, torch.arange(5), tuple("abcde"), Preprocessing(10, 10)) for p in (files, pixels)
     ]
     for a, b in zip(
-        sets[0][Batch(torch.tensor([2, 0]))], sets[1][Batch(torch.tensor([2, 0]))], strict=True
+        sets[0][SeededIndices(torch.tensor([2, 0]))],
+        sets[1][SeededIndices(torch.tensor([2, 0]))],
+        strict=True,
     ):
         assert torch.equal(torch.as_tensor(a), torch.as_tensor(b))
-    assert torch.equal(sets[0].subset(torch.tensor([3]))[Batch(torch.tensor([0]))][0], pixels[3:4])
+    assert torch.equal(
+        sets[0].subset(torch.tensor([3]))[SeededIndices(torch.tensor([0]))][0], pixels[3:4]
+    )
 
 
-def test_of_a_file_the_shorter_side_is_scaled_and_the_middle_kept(tmp_path: Path) -> None:
+def test_files_are_resized_by_their_shorter_side_and_center_cropped(tmp_path: Path) -> None:
     wide = torch.zeros(20, 60, dtype=torch.uint8)
     wide[:, 20:40] = 255  # the middle third
     Image.fromarray(wide.numpy()).save(tmp_path / "wide.png")
@@ -121,18 +125,18 @@ def test_of_a_file_the_shorter_side_is_scaled_and_the_middle_kept(tmp_path: Path
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_files_are_scaled_once_as_a_network_wants_them(tmp_path: Path, interpolation: str) -> None:
-    """As when it is used, and not from squares of another side."""
-    drawn = torch.randint(0, 256, (90, 60, 3), generator=torch.Generator().manual_seed(0))
-    image = Image.fromarray(drawn.to(torch.uint8).numpy())
+def test_files_are_resized_once_for_the_network(tmp_path: Path, interpolation: str) -> None:
+    """The result equals the inference transform of the original file."""
+    noise = torch.randint(0, 256, (90, 60, 3), generator=torch.Generator().manual_seed(0))
+    image = Image.fromarray(noise.to(torch.uint8).numpy())
     image.save(tmp_path / "1.png")
     labels, first = torch.zeros(1, dtype=torch.long), Preprocessing(20, 20)
     pixels = FilePixels.read([tmp_path / "1.png"], 3, first)
     images = ImageSet(pixels, labels, ("a",), first)
-    wanted = Preprocessing(32, 40, interpolation=interpolation)
-    both = ImageData("one", images, images).prepared(wanted)
+    new = Preprocessing(32, 40, interpolation=interpolation)
+    both = ImageData("one", images, images).prepared(new)
     for split in (both.train, both.train.subset(torch.tensor([0])), both.test):
-        assert torch.equal(split.inputs(torch.tensor([0]))[0], wanted.transform()(image))
+        assert torch.equal(split.inputs(torch.tensor([0]))[0], new.transform()(image))
 
 
 def test_each_image_needs_a_label() -> None:

@@ -1,4 +1,4 @@
-"""Two processes train as one does (gloo, on this machine's processor)."""
+"""Two processes train like one, with gloo on the CPU."""
 
 import json
 import os
@@ -15,12 +15,12 @@ import torch
 
 import cnnarch
 from cnnarch.training import History
-from tests.forks import Ended, Forks
+from tests.forks import ForkResult, Forks
 
 ROOT = Path(cnnarch.__file__).parents[1]
 EPOCHS = 3
 
-Results = list[dict[str, Any]]  # of the processes
+Results = list[dict[str, Any]]  # one per process
 
 
 def environment() -> dict[str, str]:
@@ -40,8 +40,8 @@ def run(*command: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     )
 
 
-def of_one_group(processes: int) -> list[dict[str, str]]:
-    """The variables that torchrun gives to each process of one run."""
+def group_environments(processes: int) -> list[dict[str, str]]:
+    """Return the environment variables that torchrun sets for each process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -56,10 +56,12 @@ def of_one_group(processes: int) -> list[dict[str, str]]:
     ]
 
 
-def fitted(forks: Forks, folder: Path, network: str, processes: int, step: int = 0) -> list[Ended]:
+def fitted(
+    forks: Forks, folder: Path, network: str, processes: int, step: int = 0
+) -> list[ForkResult]:
     words = (network, processes, str(folder), step)
     code = f"from tests.training.two_processes import fit_and_save\nfit_and_save{words}"
-    return forks.run(code, *of_one_group(processes))
+    return forks.run(code, *group_environments(processes))
 
 
 def trained(forks: Forks, folder: Path, network: str, processes: int) -> Results:
@@ -72,35 +74,35 @@ def trained(forks: Forks, folder: Path, network: str, processes: int) -> Results
 
 @pytest.fixture(scope="module")
 def two(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """What comes of LeNet-5 in two processes that nothing disturbs."""
+    """The results of an uninterrupted run of LeNet-5 in two processes."""
     return trained(forks, tmp_path_factory.mktemp("two"), "lenet5", 2)
 
 
-def assert_learned_as_one_does(two: Results, alone: dict[str, Any]) -> None:
+def assert_same_training(two: Results, alone: dict[str, Any]) -> None:
     first, second = two
     for name, weight in first["weights"].items():
         assert torch.equal(weight, second["weights"][name]), name
     assert len(alone["rows"]) == len(first["rows"]) == EPOCHS
     for row, expected in zip(first["rows"], alone["rows"], strict=True):
-        for figure in ("train_loss", "val_loss"):
-            assert row[figure] == pytest.approx(expected[figure], abs=1e-4)
-        for figure in ("train_acc", "val_acc"):
-            assert row[figure] == pytest.approx(expected[figure], abs=1e-6)
+        for metric in ("train_loss", "val_loss"):
+            assert row[metric] == pytest.approx(expected[metric], abs=1e-4)
+        for metric in ("train_acc", "val_acc"):
+            assert row[metric] == pytest.approx(expected[metric], abs=1e-6)
 
 
-def test_two_processes_learn_what_one_does(forks: Forks, two: Results, tmp_path: Path) -> None:
-    """The network has neither BatchNorm nor dropout, which each process does on its own share."""
+def test_two_processes_train_like_one(forks: Forks, two: Results, tmp_path: Path) -> None:
+    """Without BatchNorm and dropout, which each process computes on its own images."""
     (alone,) = trained(forks, tmp_path / "one", "lenet5", 1)
-    assert_learned_as_one_does(two, alone)
+    assert_same_training(two, alone)
 
 
 @pytest.mark.slow
-def test_two_processes_learn_a_deep_network_as_one_does(forks: Forks, tmp_path: Path) -> None:
+def test_two_processes_train_a_deep_network_like_one(forks: Forks, tmp_path: Path) -> None:
     (alone,) = trained(forks, tmp_path / "one", "vgg11", 1)
-    assert_learned_as_one_does(trained(forks, tmp_path / "two", "vgg11", 2), alone)
+    assert_same_training(trained(forks, tmp_path / "two", "vgg11", 2), alone)
 
 
-def test_two_processes_stop_when_one_is_told_to_and_go_on_to_the_same_weights(
+def test_two_processes_stop_when_one_gets_a_signal_and_resume_to_the_same_weights(
     forks: Forks, two: Results, tmp_path: Path
 ) -> None:
     first, second = fitted(forks, tmp_path, "lenet5", 2, 8)  # an epoch has five steps
@@ -116,7 +118,7 @@ COMMAND = ["train", "lenet5", "--devices", "2", "--accelerator", "cpu", "--num_e
 
 
 def assert_one_run(printed: str, folder: Path) -> None:
-    assert printed.count("learns digits") == 1
+    assert printed.count("on digits: ") == 1
     assert printed.count("epoch   1") == 1
     assert printed.count("accuracy, all classes") == 1
     assert [path.name for path in folder.iterdir()] == ["runs"]
@@ -125,12 +127,12 @@ def assert_one_run(printed: str, folder: Path) -> None:
     names = {path.name for path in run.iterdir()}
     assert {"recipe.yaml", "model.safetensors", "report.html", "results.json"} <= names
     results = json.loads((run / "results.json").read_text())
-    assert sum(map(sum, results["test"]["confusion"])) == 360  # each test image once
+    assert sum(map(sum, results["test"]["confusion"])) == 360  # each test image counts once
     assert results["epochs"] == 1
 
 
-def leave_an_earlier_run(folder: Path) -> None:
-    """Which a command that overwrites it removes, in one of its processes alone."""
+def create_earlier_run(folder: Path) -> None:
+    """Create a run that only one of the processes may delete."""
     run = folder / "runs/lenet5-digits"
     run.mkdir(parents=True)
     (run / "recipe.yaml").write_text("model: lenet5\n")
@@ -138,8 +140,8 @@ def leave_an_earlier_run(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_trains_on_two_devices_and_tells_it_once(tmp_path: Path) -> None:
-    leave_an_earlier_run(tmp_path)
+def test_the_command_trains_on_two_devices_and_prints_once(tmp_path: Path) -> None:
+    create_earlier_run(tmp_path)
     done = run("-m", "cnnarch", *COMMAND, "1", "--overwrite", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert_one_run(done.stdout, tmp_path)
@@ -158,24 +160,24 @@ TrainingTask.training_step = training_step
 """
 
 
-def assert_stopped(status: int, told: str, folder: Path) -> None:
-    assert status == 128 + signal.SIGTERM, told
-    assert told.count("cnnarch: stopped by SIGTERM in epoch") == 1
+def assert_stopped(status: int, printed: str, folder: Path) -> None:
+    assert status == 128 + signal.SIGTERM, printed
+    assert printed.count("cnnarch: stopped by SIGTERM in epoch") == 1
     assert (folder / "checkpoints/stage-1-last.ckpt").exists()
 
 
-def test_the_command_in_two_processes_stops_at_a_signal_and_says_so_once(
+def test_the_command_in_two_processes_stops_at_a_signal_and_prints_once(
     forks: Forks, tmp_path: Path
 ) -> None:
     words = [*COMMAND, "500", "--output", str(tmp_path / "run")]
     code = f"{TERM_IN_A_STEP}\nsys.exit(main({words}))"
-    first, second = forks.run(code, *of_one_group(2))
+    first, second = forks.run(code, *group_environments(2))
     assert_stopped(first.status, first.err + second.err, tmp_path / "run")
     assert second.status == 0
 
 
 @pytest.mark.slow
-def test_the_command_on_two_devices_stops_at_a_signal_and_says_so_once(tmp_path: Path) -> None:
+def test_the_command_on_two_devices_stops_at_a_signal_and_prints_once(tmp_path: Path) -> None:
     words = [*COMMAND, "500", "--output", tmp_path / "run"]
     command = [sys.executable, "-u", "-m", "cnnarch", *words]
     with subprocess.Popen(
@@ -186,23 +188,21 @@ def test_the_command_on_two_devices_stops_at_a_signal_and_says_so_once(tmp_path:
             if "epoch   1" in line:
                 process.send_signal(signal.SIGTERM)
                 break
-        _, told = process.communicate(timeout=120)  # waits for both processes
-    assert_stopped(process.returncode, told, tmp_path / "run")
+        _, printed = process.communicate(timeout=120)  # waits for both processes
+    assert_stopped(process.returncode, printed, tmp_path / "run")
 
 
-def test_processes_that_find_torchruns_variables_are_of_one_run(
-    forks: Forks, tmp_path: Path
-) -> None:
-    leave_an_earlier_run(tmp_path)
+def test_processes_with_torchruns_variables_train_together(forks: Forks, tmp_path: Path) -> None:
+    create_earlier_run(tmp_path)
     words = [*COMMAND, "1", "--overwrite"]
     code = f"import sys\nfrom cnnarch.cli import main\nsys.exit(main({words}))"
-    ended = forks.run(code, *of_one_group(2), cwd=tmp_path)
+    ended = forks.run(code, *group_environments(2), cwd=tmp_path)
     assert [process.status for process in ended] == [0, 0], ended
     assert_one_run("".join(process.out for process in ended), tmp_path)
 
 
 @pytest.mark.slow
-def test_torchrun_starts_the_processes_of_one_run(tmp_path: Path) -> None:
+def test_torchrun_can_start_the_processes(tmp_path: Path) -> None:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = run(*torchrun, "-m", "cnnarch", *COMMAND, "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Training and measuring: what is learned, recorded, kept and left as it was."""
+"""Training and evaluation: metrics, weights, checkpoints and side effects."""
 
 import csv
 import math
@@ -42,8 +42,8 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-class Watcher(nn.Module):
-    """A network that notes its mode, and whether gradients are on, at each call."""
+class CallRecorder(nn.Module):
+    """A network that records its mode and whether gradients are enabled in each call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,35 +63,35 @@ def test_a_network_learns(data: ImageData, lenet: cnnarch.ImageClassifier) -> No
     assert not lenet.training
 
 
-def test_history_has_a_row_an_epoch(data: ImageData, lenet: cnnarch.ImageClassifier) -> None:
-    told: list[Any] = []
-    history = fit(lenet, data, replace(QUICK, test_each_epoch=True), tell=told.append)
+def test_history_has_one_row_per_epoch(data: ImageData, lenet: cnnarch.ImageClassifier) -> None:
+    rows: list[Any] = []
+    history = fit(lenet, data, replace(QUICK, test_each_epoch=True), on_epoch_end=rows.append)
     assert history["epoch"] == [1, 2, 3, 4]
     names = [
-        f"{split}_{figure}" for split in ("train", "val", "test") for figure in ("loss", "acc")
+        f"{split}_{metric}" for split in ("train", "val", "test") for metric in ("loss", "acc")
     ]
     assert set(history) == {*names, "epoch", "learning_rate", "seconds"}
-    assert told == history.rows
+    assert rows == history.rows
 
 
 def test_without_validation_all_images_are_trained_on(data: ImageData) -> None:
-    model = Watcher()
+    model = CallRecorder()
     history = fit(model, data, replace(QUICK, num_epochs=1, validation=0))
     assert sum(n for *_, n in model.calls) == 96
     assert "val_loss" not in history
 
 
-def test_training_and_evaluation_each_have_their_mode(data: ImageData) -> None:
-    model = Watcher()
+def test_each_epoch_trains_in_train_mode_and_validates_in_eval_mode(data: ImageData) -> None:
+    model = CallRecorder()
     fit(model, data, replace(QUICK, num_epochs=3))
-    an_epoch = [(True, True, 16)] * 4 + [(False, False, 16), (False, False, 8)]
-    assert model.calls == an_epoch * 3
+    epoch = [(True, True, 16)] * 4 + [(False, False, 16), (False, False, 8)]
+    assert model.calls == epoch * 3
 
 
-def test_recorded_figures_are_those_of_all_images(
+def test_recorded_metrics_are_means_over_all_images(
     data: ImageData, lenet: cnnarch.ImageClassifier
 ) -> None:
-    """With uneven batches, so that a mean of batch means would be another number."""
+    """Batches have different sizes, so a mean of batch means would differ."""
     recipe = replace(QUICK, num_epochs=1, test_each_epoch=True, validation=0, batch_size=32)
     history = fit(lenet, data, recipe)
     with torch.no_grad():
@@ -102,25 +102,25 @@ def test_recorded_figures_are_those_of_all_images(
     assert history["test_acc"][0] == pytest.approx(float(right))
 
 
-def test_evaluation_agrees_with_plain_arithmetic(
+def test_evaluation_agrees_with_direct_computation(
     data: ImageData, lenet: cnnarch.ImageClassifier
 ) -> None:
     fit(lenet, data, replace(QUICK, num_epochs=1))
-    figures = evaluate(lenet, data.test, batch_size=12)
+    metrics = evaluate(lenet, data.test, batch_size=12)
     with torch.no_grad():
         logits = lenet(data.test.inputs(torch.arange(40)))
-    labels, answers = data.test.labels, logits.argmax(1)
-    assert figures.loss == pytest.approx(float(cross_entropy(logits, labels)), rel=1e-5)
-    assert figures.top1 == pytest.approx(float((answers == labels).float().mean()))
-    assert figures.top5 == 1  # of four classes
+    labels, predictions = data.test.labels, logits.argmax(1)
+    assert metrics.loss == pytest.approx(float(cross_entropy(logits, labels)), rel=1e-5)
+    assert metrics.top1 == pytest.approx(float((predictions == labels).float().mean()))
+    assert metrics.top5 == 1  # there are only four classes
     for i, name in enumerate(data.classes):
-        of_class = answers[labels == i]
-        assert figures.per_class[name] == pytest.approx(float((of_class == i).float().mean()))
-        assert figures.confusion[i].tolist() == [int((of_class == j).sum()) for j in range(4)]
-    assert 0 <= figures.calibration_error <= 1
+        of_class = predictions[labels == i]
+        assert metrics.per_class[name] == pytest.approx(float((of_class == i).float().mean()))
+        assert metrics.confusion[i].tolist() == [int((of_class == j).sum()) for j in range(4)]
+    assert 0 <= metrics.calibration_error <= 1
 
 
-def test_evaluation_leaves_each_layer_in_its_mode(
+def test_evaluation_keeps_the_mode_of_each_layer(
     data: ImageData, lenet: cnnarch.ImageClassifier
 ) -> None:
     lenet.train()
@@ -131,7 +131,7 @@ def test_evaluation_leaves_each_layer_in_its_mode(
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_evaluation_leaves_the_network_as_it_was(
+def test_evaluation_does_not_change_the_network(
     data: ImageData, lenet: cnnarch.ImageClassifier, training: bool
 ) -> None:
     lenet.train(training)
@@ -146,14 +146,14 @@ def test_the_same_seed_gives_the_same_weights(data: ImageData) -> None:
     def trained(noise: int) -> dict[str, Tensor]:
         torch.manual_seed(0)
         model = cnnarch.convnet(num_classes=4)
-        torch.manual_seed(noise)  # what ran before must not matter
+        torch.manual_seed(noise)  # earlier random numbers must not matter
         fit(model, data, replace(QUICK, num_epochs=2, crop_padding=2, flip=True, mixup=0.2))
         return weights(model)
 
     assert equal(trained(1), trained(2))
 
 
-def test_training_leaves_the_random_numbers_of_others_alone(
+def test_training_does_not_change_the_global_random_state(
     data: ImageData, lenet: cnnarch.ImageClassifier
 ) -> None:
     torch.manual_seed(5)
@@ -163,7 +163,7 @@ def test_training_leaves_the_random_numbers_of_others_alone(
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_fitting_again_goes_on_from_the_weights(
+def test_fitting_again_continues_from_the_weights(
     data: ImageData, lenet: cnnarch.ImageClassifier
 ) -> None:
     fit(lenet, data, QUICK)
@@ -171,9 +171,7 @@ def test_fitting_again_goes_on_from_the_weights(
     assert again["val_acc"][0] > 0.9
 
 
-def test_stages_follow_each_other_in_one_history(
-    data: ImageData, lenet: cnnarch.ImageClassifier
-) -> None:
+def test_one_history_contains_all_stages(data: ImageData, lenet: cnnarch.ImageClassifier) -> None:
     recipe = replace(
         QUICK,
         num_epochs=2,
@@ -186,12 +184,10 @@ def test_stages_follow_each_other_in_one_history(
 
 
 @pytest.mark.parametrize(("ema", "decay"), [(0.1, 0.1), (0.999, 2 / 11)])
-def test_an_average_of_the_weights_is_the_result_where_asked_for(
-    data: ImageData, ema: float, decay: float
-) -> None:
-    """After two steps of decay d: d * weights after the first + (1 - d) * after the second.
+def test_ema_returns_the_averaged_weights(data: ImageData, ema: float, decay: float) -> None:
+    """After two steps with decay d: d * first weights + (1 - d) * second weights.
 
-    In the second step it is 2 / 11 at most, or a short run would hardly leave its start.
+    In the second step the decay is at most 2 / 11.
     """
     recipe = Recipe(
         optimizer="sgd", momentum=0, schedule="constant", validation=0, learning_rate=0.5
@@ -211,13 +207,17 @@ def test_an_average_of_the_weights_is_the_result_where_asked_for(
     assert (first - second).abs().max() > 1e-3
 
 
-def test_the_best_epoch_is_the_result_where_asked_for(data: ImageData, tmp_path: Path) -> None:
-    """The second of four epochs, neither the first nor the last, by how `Peaks` is made."""
+def test_keep_best_returns_the_weights_of_the_best_epoch(data: ImageData, tmp_path: Path) -> None:
+    """`Peaks` is best in the second of four epochs."""
     model = Peaks()
     scales: list[float] = []
     recipe = replace(QUICK, keep_best=True)
     history = fit(
-        model, data, recipe, output=tmp_path, tell=lambda _: scales.append(model.scale.item())
+        model,
+        data,
+        recipe,
+        output=tmp_path,
+        on_epoch_end=lambda _: scales.append(model.scale.item()),
     )
     assert history["val_acc"] == [0, 1, 0, 0]
     assert model.steps == 8
@@ -226,23 +226,23 @@ def test_the_best_epoch_is_the_result_where_asked_for(data: ImageData, tmp_path:
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["stage-1-result.ckpt"]
 
 
-def test_training_stops_when_validation_gets_no_better(data: ImageData) -> None:
+def test_early_stopping_stops_when_validation_does_not_improve(data: ImageData) -> None:
     torch.manual_seed(0)
     model = cnnarch.lenet5(num_classes=4)
     recipe = replace(QUICK, num_epochs=50, learning_rate=0.0, schedule="constant", early_stopping=2)
-    assert len(fit(model, data, recipe).rows) == 3  # the first, and two without a better one
+    assert len(fit(model, data, recipe).rows) == 3  # the first, and two without improvement
 
 
 @pytest.mark.parametrize("options", [{"early_stopping": 1}, {"keep_best": True}])
-def test_a_share_of_too_few_images_cannot_be_validated_on(
+def test_a_validation_share_without_images_is_refused(
     data: ImageData, lenet: cnnarch.ImageClassifier, options: dict[str, Any]
 ) -> None:
     few = data._replace(train=data.train.subset(torch.arange(4)))
-    with pytest.raises(ValueError, match=r"validation=0.1 of 4 training images are none"):
+    with pytest.raises(ValueError, match=r"validation=0.1 of 4 training images is none"):
         fit(lenet, few, Recipe(num_epochs=1, **options))
 
 
-def test_label_smoothing_is_in_the_training_loss_alone(data: ImageData) -> None:
+def test_label_smoothing_changes_only_the_training_loss(data: ImageData) -> None:
     def losses(smoothing: float) -> tuple[float, float]:
         torch.manual_seed(0)
         model = cnnarch.lenet5(num_classes=4)
@@ -255,7 +255,7 @@ def test_label_smoothing_is_in_the_training_loss_alone(data: ImageData) -> None:
     assert validation == pytest.approx(same)
 
 
-def test_auxiliary_heads_have_their_losses(data: ImageData) -> None:
+def test_auxiliary_heads_have_weighted_losses(data: ImageData) -> None:
     class Auxiliary(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -271,13 +271,13 @@ def test_auxiliary_heads_have_their_losses(data: ImageData) -> None:
     history = fit(model, data, recipe)
     assert history["train_aux1_loss"][0] > 0
     after = weights(model)
-    assert torch.equal(before["aux.weight"], after["aux.weight"])  # weighed with nothing
+    assert torch.equal(before["aux.weight"], after["aux.weight"])  # its weight was 0
     assert not torch.equal(before["main.weight"], after["main.weight"])
     fit(model, data, replace(recipe, aux_weight=0.3))
     assert not torch.equal(before["aux.weight"], weights(model)["aux.weight"])
 
 
-def test_a_loss_that_is_not_finite_stops_and_says_where(
+def test_a_loss_that_is_not_finite_stops_training(
     data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
     class Explodes(nn.Module):
@@ -298,10 +298,10 @@ def test_a_loss_that_is_not_finite_stops_and_says_where(
     assert all(torch.isfinite(v).all() for v in last["state_dict"].values())
 
 
-def test_weights_broken_by_an_epochs_last_step_replace_no_checkpoint(
+def test_nan_weights_after_the_last_step_of_an_epoch_are_not_saved(
     data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
-    """The loss of that step was finite, and without validation nothing else asks the network."""
+    """The loss of that step was finite, and there is no validation after it."""
 
     class Breaks(nn.Module):
         def __init__(self) -> None:
@@ -323,29 +323,29 @@ def test_weights_broken_by_an_epochs_last_step_replace_no_checkpoint(
     assert all(torch.isfinite(v).all() for v in last["state_dict"].values())
 
 
-def test_the_bar_shows_loss_and_accuracy_and_the_time_left(
+def test_the_progress_bar_shows_loss_accuracy_and_remaining_time(
     data: ImageData,
     lenet: cnnarch.ImageClassifier,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In one line of a usual terminal."""
+    """All in one line of 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
     fit(lenet, data, replace(QUICK, num_epochs=1), progress=True)
     shown = capsys.readouterr().out
     assert re.search(r"Epoch 1/1 .*\d:\d\d:\d\d .* loss: \d+\.\d+ acc: [01]\.\d+", shown), shown
 
 
-def test_the_process_has_its_signals_back(
+def test_signal_handlers_are_restored(
     data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
-    """With Lightning's handler it could not be ended by SIGTERM any more."""
+    """With Lightning's handler, SIGTERM would no longer end the process."""
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     fit(lenet, data, replace(QUICK, num_epochs=1), output=tmp_path)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_metrics_are_a_table_that_any_program_reads(
+def test_metrics_are_a_csv_file(
     data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
     history = fit(lenet, data, replace(QUICK, num_epochs=2), output=tmp_path)
@@ -355,7 +355,7 @@ def test_metrics_are_a_table_that_any_program_reads(
     assert History.load(tmp_path / "metrics.csv").rows == history.rows
 
 
-def test_any_lightning_logger_may_listen(
+def test_lightning_loggers_receive_the_metrics(
     data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
     from lightning.pytorch.loggers import CSVLogger
@@ -368,11 +368,11 @@ def test_any_lightning_logger_may_listen(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_classes": 7}, "the data need num_classes=4, the network has 7"),
-        ({"num_classes": 4, "in_channels": 3}, "need in_channels=1, the network has 3"),
+        ({"num_classes": 7}, "the data need num_classes=4, but the network has 7"),
+        ({"num_classes": 4, "in_channels": 3}, "need in_channels=1, but the network has 3"),
     ],
 )
-def test_a_network_that_does_not_fit_the_data_is_refused(
+def test_a_network_with_other_classes_or_channels_is_refused(
     data: ImageData, options: dict[str, int], message: str
 ) -> None:
     model = cnnarch.lenet5(**options)  # type: ignore[arg-type]
@@ -386,13 +386,13 @@ def test_images_too_small_for_the_network_are_refused(
     data: ImageData, lenet: cnnarch.ImageClassifier
 ) -> None:
     small = data.prepared(replace(data.preprocessing, crop_size=16, resize_size=16))
-    with pytest.raises(ValueError, match="32 pixels or more, the data's is 16"):
+    with pytest.raises(ValueError, match="must be at least 32 pixels, got 16"):
         fit(lenet, small)
 
 
-def test_a_network_of_one_size_says_which(data: ImageData) -> None:
+def test_a_network_with_a_fixed_size_names_it(data: ImageData) -> None:
     model = cnnarch.mixer_s32(num_classes=4, in_channels=1, image_size=64)
-    with pytest.raises(ValueError, match="input is exactly 64, the data's is 32"):
+    with pytest.raises(ValueError, match="must be exactly 64 pixels, got 32"):
         fit(model, data)
 
 
@@ -404,13 +404,15 @@ def test_bf16_trains_in_bf16(data: ImageData) -> None:
     assert set(seen) == {torch.bfloat16}
 
 
-def test_calibration_is_of_probabilities_though_logits_look_like_them(data: ImageData) -> None:
-    class Sure(nn.Module):
-        """Class 0 always; its logits lie in 0 to 1 and sum to 1."""
+def test_calibration_uses_probabilities_even_if_logits_sum_to_one(data: ImageData) -> None:
+    class AlwaysFirst(nn.Module):
+        """Predicts class 0; the logits are between 0 and 1 and sum to 1."""
 
         def forward(self, images: Tensor) -> Tensor:
             return torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(len(images), 1)
 
     confidence = math.e / (math.e + 3)
-    share = float((data.test.labels == 0).float().mean())
-    assert evaluate(Sure(), data.test).calibration_error == pytest.approx(confidence - share)
+    accuracy = float((data.test.labels == 0).float().mean())
+    assert evaluate(AlwaysFirst(), data.test).calibration_error == pytest.approx(
+        confidence - accuracy
+    )

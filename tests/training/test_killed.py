@@ -1,4 +1,4 @@
-"""Runs that end badly, in processes of their own: killed, out of disk, told to stop."""
+"""Runs that are killed, stopped by a signal or out of disk space, in separate processes."""
 
 import signal
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.forks import Ended, Forks
+from tests.forks import ForkResult, Forks
 
 WORDS = ["train", "lenet5", "--num_epochs", "3", "--batch_size", "256"]
 
@@ -24,12 +24,12 @@ TrainingTask.training_step = training_step
 IN_A_CHECKPOINT = """
 import os, signal
 calls = []
-def torn(descriptor):  # the second checkpoint has reached the disk in part
+def interrupted(descriptor):  # the second checkpoint is only partly on disk
     calls.append(descriptor)
     if len(calls) == 2:
         os.ftruncate(descriptor, 1000)
         os.kill(os.getpid(), signal.SIGKILL)
-os.fsync = torn
+os.fsync = interrupted
 """
 FULL_DISK = """
 import resource, signal
@@ -38,21 +38,21 @@ from cnnarch.training import callbacks
 real, calls = callbacks.AtomicCheckpointIO.save_checkpoint, []
 def save_checkpoint(*args, **options):
     calls.append(args)
-    if len(calls) == 2:  # no file may grow beyond 100,000 bytes from here on
+    if len(calls) == 2:  # limits files to 100,000 bytes from now on
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
     real(*args, **options)
 callbacks.AtomicCheckpointIO.save_checkpoint = save_checkpoint
 """
 
 
-Run = Callable[..., Ended]
+Run = Callable[..., ForkResult]
 
 
 @pytest.fixture(scope="module")
 def run(forks: Forks) -> Run:
-    """The command, in a process of its own, after some code that is to disturb it."""
+    """Run the command in a separate process, after the code in `prelude`."""
 
-    def run(folder: Path, *more: str, prelude: str = "") -> Ended:
+    def run(folder: Path, *more: str, prelude: str = "") -> ForkResult:
         words = [*WORDS, "--output", str(folder), *more]
         (ended,) = forks.run(
             f"import sys\n{prelude}\nfrom cnnarch.cli import main\nsys.exit(main({words}))"
@@ -64,7 +64,7 @@ def run(forks: Forks) -> Run:
 
 @pytest.fixture(scope="module")
 def whole(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed."""
+    """An uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     done = run(folder)
     assert done.status == 0, done.err
@@ -83,28 +83,28 @@ def assert_resumes_to(whole: Path, folder: Path, run: Run) -> None:
 @pytest.mark.parametrize(
     "prelude", [IN_A_STEP.format(signal="SIGKILL"), IN_A_CHECKPOINT], ids=["step", "checkpoint"]
 )
-def test_a_killed_run_loses_one_epoch_at_most(
+def test_a_killed_run_loses_at_most_one_epoch(
     whole: Path, run: Run, tmp_path: Path, prelude: str
 ) -> None:
     folder = tmp_path / "run"
     assert run(folder, prelude=prelude).status == -signal.SIGKILL
-    assert (folder / "checkpoints" / "stage-1-last.ckpt").exists()  # of the first epoch
+    assert (folder / "checkpoints" / "stage-1-last.ckpt").exists()  # from the first epoch
     assert_resumes_to(whole, folder, run)
 
 
 @pytest.mark.parametrize("name", [pytest.param("SIGINT", marks=pytest.mark.slow), "SIGTERM"])
-def test_a_stopped_run_says_so_in_one_line_and_goes_on(
+def test_a_stopped_run_prints_one_line_and_can_be_resumed(
     whole: Path, run: Run, tmp_path: Path, name: str
 ) -> None:
     folder = tmp_path / "run"
     done = run(folder, prelude=IN_A_STEP.format(signal=name))
     assert done.status == 128 + signal.Signals[name]
     (line,) = done.err.splitlines()
-    assert line == f"cnnarch: stopped by {name} in epoch 2 after step 3; resume to go on"
+    assert line == f"cnnarch: stopped by {name} in epoch 2 after step 3; continue with resume"
     assert_resumes_to(whole, folder, run)
 
 
-def test_a_full_disk_is_told_in_one_line_and_earlier_epochs_stay(
+def test_a_full_disk_is_one_line_and_keeps_earlier_epochs(
     whole: Path, run: Run, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"

@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""Devices, precision and threads."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import cnnarch
-from cnnarch.training.machine import Machine, arranged, is_small
+from cnnarch.training.machine import Machine, is_small, set_threads_and_memory_format
 
 
 @pytest.fixture(autouse=True)
@@ -18,18 +18,18 @@ def _two_threads() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("images", "small"),
-    [(32, True), (256, False)],  # 416,520 multiply-adds an image: 13 and 107 million
+    [(32, True), (256, False)],  # 416,520 multiply-adds per image: 13 and 107 million
 )
 def test_a_step_below_a_hundred_million_multiply_adds_is_small(images: int, small: bool) -> None:
     assert is_small(cnnarch.lenet5(), (1, 32, 32), images) is small
 
 
-def test_small_steps_run_on_one_thread_which_is_put_back_even_after_an_error() -> None:
+def test_threads_and_memory_format_are_restored_even_after_an_error() -> None:
     model = cnnarch.lenet5()
     weight = next(p for p in model.parameters() if p.dim() == 4 and p.shape[1] > 1)
 
     def fail() -> None:
-        with arranged(model, small=True, channels_last=True):
+        with set_threads_and_memory_format(model, small=True, channels_last=True):
             assert torch.get_num_threads() == 1
             assert weight.is_contiguous(memory_format=torch.channels_last)
             raise KeyError
@@ -40,7 +40,7 @@ def test_small_steps_run_on_one_thread_which_is_put_back_even_after_an_error() -
     assert weight.is_contiguous()
 
 
-def test_foreign_networks_are_not_measured() -> None:
+def test_other_networks_are_not_small() -> None:
     assert not is_small(torch.nn.Linear(2, 2), (1, 32, 32), 1)
 
 
@@ -53,7 +53,7 @@ def test_foreign_networks_are_not_measured() -> None:
         ("avx512_f", False, "32-true"),
     ],
 )
-def test_bf16_is_taken_where_the_processor_is_good_at_it(
+def test_bf16_is_selected_on_cpus_with_bf16_instructions(
     monkeypatch: pytest.MonkeyPatch, capability: str, small: bool, precision: str
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True}, raising=False)
@@ -62,7 +62,7 @@ def test_bf16_is_taken_where_the_processor_is_good_at_it(
     assert machine.precision("32-true", model, small) == "32-true"
 
 
-def test_depthwise_convolutions_are_trained_in_float32_on_processors(
+def test_depthwise_convolutions_are_trained_in_float32_on_cpus(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
@@ -73,7 +73,7 @@ def test_depthwise_convolutions_are_trained_in_float32_on_processors(
 
 
 @pytest.mark.parametrize("machine", [Machine(), Machine(devices=2, num_nodes=2)])
-def test_as_many_processes_as_were_started_must_be_named(
+def test_the_number_of_started_processes_must_match(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun does
@@ -83,6 +83,6 @@ def test_as_many_processes_as_were_started_must_be_named(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_an_accelerator_that_is_not_here_is_a_value_error() -> None:
+def test_a_missing_accelerator_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="No supported gpu backend"):
         Machine(accelerator="gpu").check()

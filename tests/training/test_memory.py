@@ -1,4 +1,4 @@
-"""What training does with the memory of the C library, each time in a process of its own."""
+"""Memory of the C library during training, each test in its own process."""
 
 import platform
 
@@ -8,58 +8,59 @@ from tests.forks import Forks
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 
-FETCHED = """
+PAGE_FAULTS = """
 import resource
 import torch
-from cnnarch.training.memory import memory_kept
 
 SIZE = 64 * 2**20
 PAGES = SIZE // resource.getpagesize()
 
-def pages_fetched(size=SIZE, times=10):
-    '''Pages that the system gives for a tensor of `size` bytes, made and freed again and again.'''
-    pages = []
+def page_faults(times=10):
+    '''Return the page faults of each allocation of a tensor that is freed again.'''
+    faults = []
     for _ in range(times):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.full((size,), 1, dtype=torch.uint8)
-        pages.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-    return pages
+        torch.full((SIZE,), 1, dtype=torch.uint8)
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    return faults
 """
 
 
 def run(forks: Forks, code: str) -> None:
-    (done,) = forks.run(FETCHED + code)
+    (done,) = forks.run(PAGE_FAULTS + code)
     assert done.status == 0, done.err
 
 
-def test_pages_of_a_freed_tensor_serve_the_next(forks: Forks) -> None:
+def test_the_pages_of_a_freed_tensor_are_reused(forks: Forks) -> None:
     run(
         forks,
         """
-assert min(pages_fetched()) >= PAGES
-with memory_kept():
-    assert pages_fetched()[-1] < PAGES / 2
+from cnnarch.training.memory import keep_freed_memory
+assert min(page_faults()) >= PAGES
+keep_freed_memory()
+assert page_faults()[-1] < PAGES / 2
 """,
     )
 
 
-def test_memory_goes_back_to_the_system_even_after_an_error(forks: Forks) -> None:
-    run(
-        forks,
-        """
-def resident():
-    return int(open("/proc/self/statm").read().split()[1])
+TRAIN = """
+import tempfile
+from cnnarch.training import Recipe, fit, load_data
+import cnnarch
+from cnnarch.cli import main
+words = ["train", "lenet5", "--num_steps", "1", "--output", tempfile.mkdtemp() + "/run"]
+"""
 
-before = resident()
-try:
-    with memory_kept():
-        pages_fetched()
-        assert resident() - before >= PAGES
-        raise KeyError
-except KeyError:
-    pass
-assert resident() - before < PAGES / 2
-# Larger than any piece of the heap that became free meanwhile, which glibc would take first.
-assert min(pages_fetched(8 * SIZE, times=2)) >= 8 * PAGES
-""",
-    )
+
+@pytest.mark.parametrize(
+    ("call", "kept"),
+    [
+        ("main(words)", True),
+        ("fit(cnnarch.lenet5(in_channels=3), load_data('synthetic'), Recipe(num_steps=1))", False),
+    ],
+    ids=["command", "fit"],
+)
+def test_only_the_command_line_changes_the_memory_of_the_process(
+    forks: Forks, call: str, kept: bool
+) -> None:
+    run(forks, f"{TRAIN}\n{call}\nassert (page_faults()[-1] < PAGES / 2) is {kept}")

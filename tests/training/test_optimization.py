@@ -1,4 +1,4 @@
-"""Optimizers and schedules: the learning rate at every step, by hand arithmetic."""
+"""Optimizers and schedules: the learning rate in every step, computed by hand."""
 
 import math
 
@@ -10,11 +10,11 @@ from torch.optim import SGD, Adam, AdamW, RMSprop
 from cnnarch.training import Recipe, find_recipe
 from cnnarch.training.optimization import make_optimizer, make_schedule, number_of_epochs
 
-STEPS = 10  # an epoch
+STEPS = 10  # per epoch
 
 
 def rates(recipe: Recipe) -> list[float]:
-    """Learning rate at each step of the whole recipe."""
+    """Return the learning rate in each step of a recipe."""
     optimizer = make_optimizer(nn.Linear(2, 2), recipe)
     schedule = make_schedule(optimizer, recipe, STEPS)
     found = []
@@ -25,7 +25,7 @@ def rates(recipe: Recipe) -> list[float]:
     return found
 
 
-def test_optimizers_are_torchs_with_the_recipes_numbers() -> None:
+def test_optimizers_are_torchs_with_the_recipes_values() -> None:
     model = nn.Linear(2, 2)
     sgd = make_optimizer(model, Recipe(optimizer="sgd", momentum=0.8, nesterov=True))
     assert isinstance(sgd, SGD)
@@ -41,7 +41,7 @@ def test_optimizers_are_torchs_with_the_recipes_numbers() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop"])
-def test_epsilon_bounds_the_step_of_a_small_gradient(optimizer: str) -> None:
+def test_epsilon_limits_the_step_for_a_small_gradient(optimizer: str) -> None:
     weight = nn.Linear(1, 1, bias=False)
     before = weight.weight.item()
     recipe = Recipe(
@@ -49,23 +49,23 @@ def test_epsilon_bounds_the_step_of_a_small_gradient(optimizer: str) -> None:
     )
     weight.weight.grad = torch.full((1, 1), 1e-3)
     make_optimizer(weight, recipe).step()
-    # without it the step is 1 (Adam) or 3.2 (RMSProp: a tenth of the square is under the root)
+    # Without epsilon the step is 1 (Adam) or 3.2 (RMSProp, whose mean is a tenth of the square).
     root = 1e-3 * math.sqrt(0.1) if optimizer == "rmsprop" else 1e-3
     assert before - weight.weight.item() == pytest.approx(1e-3 / (1 + root), rel=1e-3)
 
 
-def test_frozen_weights_are_not_handed_to_the_optimizer() -> None:
+def test_the_optimizer_has_no_frozen_parameters() -> None:
     model = nn.Linear(2, 2)
     model.bias.requires_grad_(False)
     (group,) = make_optimizer(model, Recipe()).param_groups
     assert [p.shape for p in group["params"]] == [(2, 2)]
 
 
-def test_constant_stays() -> None:
+def test_constant_does_not_change() -> None:
     assert set(rates(Recipe(schedule="constant", learning_rate=0.2, num_epochs=2))) == {0.2}
 
 
-def test_step_divides_every_so_many_epochs() -> None:
+def test_step_divides_at_an_interval() -> None:
     found = rates(Recipe(schedule="step", learning_rate=1.0, step_epochs=2, num_epochs=5))
     expected = [1.0] * 20 + [0.1] * 20 + [0.01] * 10
     assert found == pytest.approx(expected)
@@ -76,29 +76,29 @@ def test_step_divides_after_the_listed_epochs() -> None:
     assert rates(recipe) == pytest.approx([1.0] * 10 + [0.1] * 20 + [0.01] * 10)
 
 
-def test_step_may_fall_inside_an_epoch() -> None:
+def test_step_may_be_within_an_epoch() -> None:
     found = rates(Recipe(schedule="step", learning_rate=1.0, step_epochs=2.4, num_epochs=6))
     assert found == pytest.approx([1.0] * 24 + [0.1] * 24 + [0.01] * 12)
 
 
-def test_cosine_falls_from_the_highest_to_nothing() -> None:
+def test_cosine_decays_to_zero() -> None:
     found = rates(Recipe(schedule="cosine", learning_rate=2.0, num_epochs=4))
     assert found == pytest.approx([1 + math.cos(math.pi * i / 40) for i in range(40)])
 
 
-def test_linear_falls_in_equal_steps_to_nothing() -> None:
+def test_linear_decays_to_zero() -> None:
     found = rates(Recipe(schedule="linear", learning_rate=2.0, num_epochs=4))
     assert found == pytest.approx([2 * (40 - i) / 40 for i in range(40)])
 
 
-def test_warmup_climbs_in_equal_steps_before_the_schedule() -> None:
+def test_warmup_rises_linearly_before_the_schedule() -> None:
     recipe = Recipe(schedule="cosine", learning_rate=1.0, num_epochs=4, warmup_epochs=1)
     found = rates(recipe)
     assert found[:10] == pytest.approx([(i + 1) / 11 for i in range(10)])
     assert found[10:] == pytest.approx([(1 + math.cos(math.pi * i / 30)) / 2 for i in range(30)])
 
 
-def test_steps_after_a_warmup_stay_where_they_were_asked_for() -> None:
+def test_a_warmup_does_not_move_the_steps() -> None:
     recipe = Recipe(
         schedule="step", learning_rate=1.0, step_epochs=[2], num_epochs=3, warmup_epochs=1
     )
@@ -106,7 +106,7 @@ def test_steps_after_a_warmup_stay_where_they_were_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("warmup", "peak"), [(0.0, 0.3), (1.0, 0.1)])
-def test_one_cycle_climbs_and_falls(warmup: float, peak: float) -> None:
+def test_one_cycle_rises_and_falls(warmup: float, peak: float) -> None:
     found = rates(Recipe(learning_rate=1.0, num_epochs=10, warmup_epochs=warmup))
     assert max(found) == pytest.approx(1.0, abs=0.01)
     assert found.index(max(found)) == pytest.approx(peak * 100, abs=1)
@@ -114,13 +114,13 @@ def test_one_cycle_climbs_and_falls(warmup: float, peak: float) -> None:
     assert found[-1] < 1e-4
 
 
-def test_length_may_be_given_in_steps() -> None:
+def test_the_length_may_be_a_number_of_steps() -> None:
     assert number_of_epochs(Recipe(num_epochs=7), 390) == 7
     assert number_of_epochs(Recipe(num_steps=64_000), 390) == 164  # ResNet's CIFAR training
     assert number_of_epochs(Recipe(num_steps=3), 390) == 1
 
 
-def test_schedules_can_be_saved_without_code() -> None:
+def test_schedules_load_with_weights_only() -> None:
     import io
 
     for schedule in ("constant", "step", "cosine", "one-cycle"):
@@ -132,9 +132,9 @@ def test_schedules_can_be_saved_without_code() -> None:
         assert torch.load(file, weights_only=True)
 
 
-def test_one_cycle_may_climb_in_a_single_step() -> None:
+def test_one_cycle_may_rise_in_a_single_step() -> None:
     recipe = Recipe(num_epochs=2, warmup_epochs=1 / STEPS, learning_rate=0.1)
     found = rates(recipe)
-    assert found[0] == pytest.approx(0.1 / 25)  # OneCycleLR begins at a 25th
+    assert found[0] == pytest.approx(0.1 / 25)  # OneCycleLR starts at a 25th
     assert found[1] > 0.09
     assert found[-1] == pytest.approx(0.1 / 25e4, abs=1e-4)

@@ -1,4 +1,4 @@
-"""The page of a run, in a real browser."""
+"""The HTML report of a run, in a real browser."""
 
 import json
 import re
@@ -53,8 +53,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
-def seen(page: Path, folder: Path, width: int) -> dict[str, Any]:
-    """What a browser makes of the page at this width in pixels."""
+def rendered(page: Path, folder: Path, width: int) -> dict[str, Any]:
+    """Return measurements of the page in a browser with this width in pixels."""
     assert CHROMIUM is not None
     wrapper = folder / "wrapper.html"
     wrapper.write_text(MEASURE.format(page=page.as_uri(), width=width))
@@ -71,18 +71,18 @@ def seen(page: Path, folder: Path, width: int) -> dict[str, Any]:
 def test_a_browser_shows_all_pictures_within_its_width(
     page: Path, tmp_path: Path, width: int
 ) -> None:
-    found = seen(page, tmp_path, width)
+    found = rendered(page, tmp_path, width)
     assert found["title"] == "lenet5 on sides"
     assert found["images"] == found["loaded"] == len(TITLES)
     assert found["headings"][: len(TITLES)] == list(TITLES.values())
-    assert found["needed"] <= found["inside"]  # nothing sticks out to the side
-    # At 96 pixels an inch letters of 7 points are 9 pixels high; 6 are the least one reads.
+    assert found["needed"] <= found["inside"]  # no horizontal scrolling
+    # At 96 pixels per inch, letters of 7 points are 9 pixels high; less than 6 is unreadable.
     assert min(found["scales"]) > 96 / 150 * 6 / 9
     if width < 600:  # a phone scrolls
         assert found["scales"] == pytest.approx([96 / 150] * len(TITLES), abs=0.01)
 
 
-def test_the_page_needs_no_other_file_and_no_network(page: Path) -> None:
+def test_the_page_is_self_contained(page: Path) -> None:
     text = page.read_text()
     sources = re.findall(r'(?:src|href)="([^"]{0,30})', text)
     assert len(sources) == len(TITLES)
@@ -91,10 +91,10 @@ def test_the_page_needs_no_other_file_and_no_network(page: Path) -> None:
     assert "<script" not in text
 
 
-def test_the_page_tells_the_result_and_how_it_came_about(page: Path) -> None:
+def test_the_page_contains_the_result_and_the_recipe(page: Path) -> None:
     text = page.read_text()
     results = json.loads((page.parent / "results.json").read_text())
-    assert f"{results['test']['top1']:.2%} of 40 test images right" in text
+    assert f"Accuracy {results['test']['top1']:.2%} on 40 test images" in text
     assert "learning_rate: 0.003" in text
     for name in ("left", "right", "top", "bottom"):
         assert f"<th>{name}</th>" in text
@@ -103,11 +103,11 @@ def test_the_page_tells_the_result_and_how_it_came_about(page: Path) -> None:
 @pytest.mark.parametrize(
     ("epochs", "images", "words"),
     [
-        (1, 1, "of 1 test image right, with 61,196 parameters, after 1 epoch ("),
-        (20, 1200, "of 1,200 test images right, with 61,196 parameters, after 20 epochs ("),
+        (1, 1, "on 1 test image, with 61,196 parameters, after 1 epoch ("),
+        (20, 1200, "on 1,200 test images, with 61,196 parameters, after 20 epochs ("),
     ],
 )
-def test_one_epoch_is_not_called_epochs(
+def test_counts_use_singular_and_plural(
     page: Path, tmp_path: Path, epochs: int, images: int, words: str
 ) -> None:
     results = json.loads((page.parent / "results.json").read_text())
@@ -116,7 +116,7 @@ def test_one_epoch_is_not_called_epochs(
     assert words in (tmp_path / "page.html").read_text()
 
 
-def test_names_cannot_break_the_page(page: Path, tmp_path: Path) -> None:
+def test_names_are_escaped(page: Path, tmp_path: Path) -> None:
     results = json.loads((page.parent / "results.json").read_text())
     results["data"] = "folder:<script>alert(1)</script>"
     results["test"]["per_class"] = {"<b>cats & dogs</b>": None}

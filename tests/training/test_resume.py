@@ -1,4 +1,4 @@
-"""What survives: an interrupted run ends with the weights of one that was not."""
+"""Resuming: an interrupted run ends with the weights of an uninterrupted one."""
 
 import os
 import signal
@@ -42,11 +42,11 @@ RECIPES = {
 
 
 class KilledError(Exception):
-    """Stands for the end of the process."""
+    """Simulates the end of the process."""
 
 
 def small() -> nn.Module:
-    """With dropout and BatchNorm: randomness and state that go from step to step."""
+    """A network with dropout and BatchNorm, that is, with randomness and state."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(1, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3)]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64, 4))
@@ -58,29 +58,29 @@ def state(model: nn.Module) -> dict[str, Tensor]:
 
 @cache
 def uninterrupted(name: str) -> tuple[dict[str, Tensor], History]:
-    """Tensors and history of a whole run, which several tests compare with."""
+    """Return weights and history of an uninterrupted run."""
     model = small()
     history = fit(model, sides(), RECIPES[name])
     return state(model), history
 
 
 def stop_after(epochs: int) -> Any:
-    def tell(row: dict[str, float]) -> None:
+    def stop(row: dict[str, float]) -> None:
         if row["epoch"] == epochs + 1:
             raise KilledError  # before this epoch's checkpoint is written
 
-    return tell
+    return stop
 
 
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("epochs", [1, 3])
-def test_a_resumed_run_ends_with_the_same_bits(
+def test_a_resumed_run_ends_with_identical_weights(
     data: ImageData, tmp_path: Path, name: str, epochs: int
 ) -> None:
     recipe = RECIPES[name]
     a, expected = uninterrupted(name)
     with pytest.raises(KilledError):
-        fit(small(), data, recipe, output=tmp_path, tell=stop_after(epochs))
+        fit(small(), data, recipe, output=tmp_path, on_epoch_end=stop_after(epochs))
     torch.manual_seed(99)
     resumed = small()
     history = fit(resumed, data, recipe, output=tmp_path, resume=True)
@@ -92,12 +92,10 @@ def test_a_resumed_run_ends_with_the_same_bits(
     assert History.load(tmp_path / "metrics.csv").rows == history.rows
 
 
-def test_the_best_epoch_is_known_in_a_folder_that_was_renamed(
-    data: ImageData, tmp_path: Path
-) -> None:
+def test_the_best_epoch_is_found_in_a_renamed_folder(data: ImageData, tmp_path: Path) -> None:
     recipe = RECIPES["the best epoch"]
     with pytest.raises(KilledError):
-        fit(Peaks(), data, recipe, output=tmp_path / "old", tell=stop_after(3))
+        fit(Peaks(), data, recipe, output=tmp_path / "old", on_epoch_end=stop_after(3))
     (tmp_path / "old").rename(tmp_path / "new")
     model = Peaks()
     history = fit(model, data, recipe, output=tmp_path / "new", resume=True)
@@ -106,7 +104,7 @@ def test_the_best_epoch_is_known_in_a_folder_that_was_renamed(
     assert not (tmp_path / "old").exists()
 
 
-def test_resuming_a_finished_run_gives_its_weights(data: ImageData, tmp_path: Path) -> None:
+def test_resuming_a_finished_run_loads_its_weights(data: ImageData, tmp_path: Path) -> None:
     model, again = small(), small()
     history = fit(model, data, BASIC, output=tmp_path)
     repeated = fit(again, data, BASIC, output=tmp_path, resume=True)
@@ -115,12 +113,12 @@ def test_resuming_a_finished_run_gives_its_weights(data: ImageData, tmp_path: Pa
     assert repeated.rows == history.rows
 
 
-def test_resuming_where_nothing_is_starts(data: ImageData, tmp_path: Path) -> None:
+def test_resuming_without_a_run_starts_one(data: ImageData, tmp_path: Path) -> None:
     assert len(fit(small(), data, BASIC, output=tmp_path, resume=True).rows) == 4
 
 
 def test_worker_processes_do_not_change_the_result(data: ImageData) -> None:
-    """Also not of a second epoch, whose order the workers must be told."""
+    """The second epoch checks that the workers receive its order."""
     models = [small(), small()]
     recipe = replace(BASIC, num_epochs=2)
     for model, workers in zip(models, (0, 1), strict=True):
@@ -129,10 +127,10 @@ def test_worker_processes_do_not_change_the_result(data: ImageData) -> None:
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_a_checkpoint_cut_short_does_not_replace_the_last_one(
+def test_a_truncated_checkpoint_does_not_replace_the_last_one(
     data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk fills up in the middle of the second checkpoint."""
+    """The disk is full in the middle of the second checkpoint."""
     calls = []
 
     def full(descriptor: int) -> None:
@@ -141,7 +139,7 @@ def test_a_checkpoint_cut_short_does_not_replace_the_last_one(
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match=r"No space left on device; what was saved .*last\.ckpt"):
+    with pytest.raises(OSError, match=r"No space left on device; the previous .*last\.ckpt"):
         fit(small(), data, BASIC, output=tmp_path)
     (left,) = (tmp_path / "checkpoints").iterdir()
     assert torch.load(left, weights_only=True)["epoch"] == 0
@@ -165,7 +163,7 @@ def test_a_checkpoint_cannot_run_code(data: ImageData, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["an average of weights", "early stopping", "the best epoch"])
-def test_a_run_killed_after_its_last_checkpoint_ends_with_the_same_bits(
+def test_a_run_killed_after_its_last_checkpoint_ends_with_identical_weights(
     data: ImageData, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = replace(RECIPES[name], num_epochs=6)
@@ -176,7 +174,7 @@ def test_a_run_killed_after_its_last_checkpoint_ends_with_the_same_bits(
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(StageRun, "_finish", die)
+        patch.setattr(StageRun, "_save_result", die)
         with pytest.raises(KilledError):
             fit(small(), data, recipe, output=tmp_path)
     resumed = small()
@@ -190,13 +188,13 @@ def test_a_signal_in_a_stages_last_step_is_not_lost(data: ImageData, tmp_path: P
     recipe = RECIPES["two stages"]
 
     def stop(row: dict[str, float]) -> None:
-        if row["epoch"] == 2:  # of two; the epoch's checkpoint comes after
-            # Without a handler the signal would end the process of the tests, and say nothing.
+        if row["epoch"] == 2:  # the last; its checkpoint is written afterwards
+            # Without a handler the signal would end the test process silently.
             assert callable(signal.getsignal(signal.SIGTERM))
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(TrainingStopped, match="SIGTERM in epoch 2"):
-        fit(small(), data, recipe, output=tmp_path, tell=stop)
+        fit(small(), data, recipe, output=tmp_path, on_epoch_end=stop)
     resumed = small()
     assert len(fit(resumed, data, recipe, output=tmp_path, resume=True).rows) == 4
     (a, _), b = uninterrupted("two stages"), state(resumed)
@@ -206,10 +204,10 @@ def test_a_signal_in_a_stages_last_step_is_not_lost(data: ImageData, tmp_path: P
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 @pytest.mark.parametrize("step", [1, 2, 4, 6, 8])
 @pytest.mark.parametrize("name", ["one-cycle with adam", "an average of weights"])
-def test_a_signal_saves_after_the_step_and_the_run_goes_on_to_the_same_bits(
+def test_a_signal_saves_after_the_step_and_the_run_resumes_to_identical_weights(
     data: ImageData, tmp_path: Path, number: signal.Signals, step: int, name: str
 ) -> None:
-    """An epoch has four steps: in the first epoch, at its end, in the second, at its end."""
+    """An epoch has four steps; the signal comes within an epoch or at its end."""
     recipe = RECIPES[name]
     cut, resumed = small(), small()
     steps = []
@@ -225,7 +223,7 @@ def test_a_signal_saves_after_the_step_and_the_run_goes_on_to_the_same_bits(
     with pytest.raises(TrainingStopped, match=f"stopped by {number.name}") as stopped:
         fit(cut, data, recipe, output=tmp_path)
     assert stopped.value.status == 128 + number
-    assert len(steps) == step  # it stopped there, and not a step later
+    assert len(steps) == step  # it stopped after that step
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
     history = fit(resumed, data, recipe, output=tmp_path, resume=True)
     assert history["epoch"] == [1, 2, 3, 4]

@@ -1,4 +1,4 @@
-"""The folder of a run."""
+"""The folder of a training run."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ QUICK = Recipe(num_epochs=2, batch_size=16, optimizer="adam", learning_rate=3e-3
 
 
 class Trained(NamedTuple):
-    """A run that has ended; shared, so leave its network and its folder as they are."""
+    """A finished run, shared by tests, which must not change its network or its folder."""
 
     model: cnnarch.ImageClassifier
     data: ImageData
@@ -36,28 +36,28 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 @pytest.fixture
 def finished(trained: Trained, tmp_path: Path) -> Path:
-    """A copy of the folder of a run, to do with as a test likes."""
+    """A copy of the folder of a finished run, which a test may change."""
     return shutil.copytree(trained.folder, tmp_path / "run")
 
 
-def test_a_network_is_drawn_by_the_recipes_rule_and_seed(data: ImageData) -> None:
+def test_a_network_is_initialized_by_the_recipes_rule_and_seed(data: ImageData) -> None:
     recipe = Recipe(init="kaiming", seed=3)
     model = build_model("nin_cifar", data, recipe)
     assert (model.num_classes, model.in_channels) == (len(data.classes), data.channels)
-    weight = model.state_dict()["stages.0.0.0.conv.weight"]  # 192 channels by 5x5
+    weight = model.state_dict()["stages.0.0.0.conv.weight"]  # 192 channels of 5x5
     assert weight.std().item() == pytest.approx((2 / (192 * 25)) ** 0.5, rel=0.02)
     again = build_model("nin_cifar", data, recipe).state_dict()
     assert all(torch.equal(again[name], value) for name, value in model.state_dict().items())
 
 
-def test_weights_that_are_named_are_not_drawn_anew(data: ImageData, tmp_path: Path) -> None:
+def test_loaded_weights_are_not_initialized_again(data: ImageData, tmp_path: Path) -> None:
     saved = cnnarch.lenet5(num_classes=4)
     saved.save_pretrained(tmp_path)
     model = build_model("lenet5", data, Recipe(init="kaiming", weights=str(tmp_path)))
     assert all(torch.equal(model.state_dict()[k], v) for k, v in saved.state_dict().items())
 
 
-def test_an_option_that_a_network_does_not_have_is_told(data: ImageData) -> None:
+def test_an_unknown_option_of_the_network_is_named(data: ImageData) -> None:
     with pytest.raises(ValueError, match="tanh"):
         build_model("nin_cifar", data, Recipe(model_options={"tanh": True}))
 
@@ -72,7 +72,7 @@ def test_a_network_that_could_not_be_saved_is_refused_before_training(
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_a_recipe_names_the_options_that_are_not_the_defaults(
+def test_the_recipe_file_contains_options_that_are_not_defaults(
     data: ImageData, tmp_path: Path
 ) -> None:
     options = {"activation": "relu", "pool": "avg"}
@@ -82,7 +82,7 @@ def test_a_recipe_names_the_options_that_are_not_the_defaults(
     assert recipe["model_options"] == {"activation": "relu"}
 
 
-def test_a_folder_keeps_all_of_a_run(finished: Path) -> None:
+def test_a_folder_contains_all_files_of_a_run(finished: Path) -> None:
     assert {p.name for p in finished.iterdir()} >= {
         "README.md",
         "config.json",
@@ -97,7 +97,7 @@ def test_a_folder_keeps_all_of_a_run(finished: Path) -> None:
     assert not (finished / "checkpoints").exists()
 
 
-def test_the_network_comes_back_with_its_classes_and_preprocessing(trained: Trained) -> None:
+def test_the_saved_network_has_its_classes_and_preprocessing(trained: Trained) -> None:
     lenet, data = trained.model, trained.data
     again = cnnarch.from_pretrained(trained.folder)
     assert again.categories == data.classes
@@ -107,49 +107,49 @@ def test_the_network_comes_back_with_its_classes_and_preprocessing(trained: Trai
     torch.testing.assert_close(again.eval()(x), lenet(x))
 
 
-def test_results_hold_what_a_table_needs(trained: Trained) -> None:
+def test_results_contain_the_metrics(trained: Trained) -> None:
     results = read_results(trained.folder)
     assert results == json.loads((trained.folder / "results.json").read_text())
-    figures = evaluate(trained.model, trained.data.test)
-    assert results["test"]["top1"] == pytest.approx(figures.top1)
-    assert results["test"]["confusion"] == figures.confusion.tolist()
+    metrics = evaluate(trained.model, trained.data.test)
+    assert results["test"]["top1"] == pytest.approx(metrics.top1)
+    assert results["test"]["confusion"] == metrics.confusion.tolist()
     assert (results["model"], results["data"], results["epochs"]) == ("lenet5", "sides", 2)
     assert results["parameters"] == 61_706 - 6 * 85  # four classes instead of ten
     assert set(results["versions"]) == {"cnnarch", "torch", "python"}
     assert results["minutes"] > 0
 
 
-def test_the_recipe_is_written_with_network_and_data(finished: Path) -> None:
+def test_the_recipe_file_contains_network_and_data(finished: Path) -> None:
     written = yaml.safe_load((finished / "recipe.yaml").read_text())
     assert (written["model"], written["data"]) == ("lenet5", "sides")
     assert written["num_epochs"] == 2
     assert written["image_resolution"] == 32
 
 
-def test_a_run_is_not_written_over(
+def test_a_run_is_not_overwritten(
     finished: Path, lenet: cnnarch.ImageClassifier, data: ImageData
 ) -> None:
     before = (finished / "model.safetensors").read_bytes()
-    with pytest.raises(ValueError, match="holds a run: resume it, overwrite it, or name another"):
+    with pytest.raises(ValueError, match="a run: resume it, overwrite it, or name another"):
         train(lenet, data, QUICK, finished)
     assert (finished / "model.safetensors").read_bytes() == before
 
 
-def test_a_folder_with_other_files_is_left_alone(
+def test_a_folder_with_other_files_is_not_changed(
     lenet: cnnarch.ImageClassifier, data: ImageData, tmp_path: Path
 ) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(ValueError, match="holds other files"):
+    with pytest.raises(ValueError, match="contains other files"):
         train(lenet, data, QUICK, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_resuming_a_finished_run_gives_its_results_at_once(finished: Path, data: ImageData) -> None:
-    told: list[object] = []
+def test_resuming_a_finished_run_returns_its_results(finished: Path, data: ImageData) -> None:
+    epochs: list[object] = []
     fresh = cnnarch.lenet5(num_classes=4)
-    results = train(fresh, data, QUICK, finished, resume=True, tell=told.append)
+    results = train(fresh, data, QUICK, finished, resume=True, on_epoch_end=epochs.append)
     assert results == read_results(finished)
-    assert told == []
+    assert epochs == []
 
 
 def test_resuming_with_another_recipe_names_the_difference(
@@ -159,7 +159,7 @@ def test_resuming_with_another_recipe_names_the_difference(
         train(lenet, data, replace(QUICK, learning_rate=0.1), finished, resume=True)
 
 
-def test_a_run_begun_before_a_key_came_goes_on(
+def test_a_run_of_an_older_version_without_a_key_can_be_resumed(
     finished: Path, lenet: cnnarch.ImageClassifier, data: ImageData
 ) -> None:
     path = finished / "recipe.yaml"
@@ -167,14 +167,14 @@ def test_a_run_begun_before_a_key_came_goes_on(
     del written["freeze"]
     path.write_text(yaml.safe_dump(written))
     assert train(lenet, data, QUICK, finished, resume=True) == read_results(finished)
-    with pytest.raises(ValueError, match="holds a run with freeze=False, not True"):
+    with pytest.raises(ValueError, match="contains a run with freeze=False, not True"):
         train(lenet, data, replace(QUICK, freeze=True), finished, resume=True)
 
 
-def test_results_that_are_none_are_named(tmp_path: Path) -> None:
+def test_an_invalid_results_file_is_named(tmp_path: Path) -> None:
     for text in ("{", "3"):
         (tmp_path / "results.json").write_text(text)
-        with pytest.raises(ValueError, match=r"results\.json does not hold the results of a run"):
+        with pytest.raises(ValueError, match=r"results\.json does not contain the results"):
             read_results(tmp_path)
 
 
@@ -183,26 +183,26 @@ def test_a_folder_without_results_has_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_half_a_recipe_of_a_killed_process_is_no_obstacle(
+def test_a_partial_recipe_of_a_killed_process_is_ignored(
     data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
-    (tmp_path / "recipe.yaml.part").write_text("model: len")
+    (tmp_path / ".recipe.yaml.0123456789abcdef.part").write_text("model: len")
     assert train(lenet, data, replace(QUICK, num_epochs=1), tmp_path)
 
 
-def test_a_saved_network_is_not_trained_over(
+def test_a_saved_network_is_not_overwritten(
     data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
     lenet.save_pretrained(tmp_path)
     before = (tmp_path / "model.safetensors").read_bytes()
     for overwrite in (False, True):
-        with pytest.raises(ValueError, match="holds other files"):
+        with pytest.raises(ValueError, match="contains other files"):
             train(lenet, data, QUICK, tmp_path, overwrite=overwrite)
     assert (tmp_path / "model.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize("name", [".", "new"])
-def test_a_run_that_fails_at_once_leaves_the_place_as_it_was(
+def test_a_run_that_fails_in_its_first_step_leaves_no_files(
     data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path, name: str
 ) -> None:
     def fail(*_: object) -> None:
@@ -216,14 +216,14 @@ def test_a_run_that_fails_at_once_leaves_the_place_as_it_was(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_a_run_that_is_stopped_before_its_first_step_leaves_nothing(
+def test_a_run_stopped_before_its_first_step_leaves_no_files(
     data: ImageData,
     lenet: cnnarch.ImageClassifier,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     error: type[BaseException],
 ) -> None:
-    """Ctrl-C while processes start; Lightning, interrupted, would leave its signals' handlers."""
+    """Simulates Ctrl-C while processes start; a real signal would leave Lightning's handlers."""
 
     def stop(*_: object, **__: object) -> None:
         raise error
@@ -234,14 +234,14 @@ def test_a_run_that_is_stopped_before_its_first_step_leaves_nothing(
     assert not any(tmp_path.iterdir())
 
 
-def test_what_failed_is_told_though_a_logger_wrote_beside_it(
+def test_an_error_is_raised_although_a_logger_wrote_to_the_folder(
     data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
     def fail(*_: object) -> None:
-        (tmp_path / "events").write_text("of a logger")
-        raise KeyError("the mistake")
+        (tmp_path / "events").write_text("from a logger")
+        raise KeyError("the error")
 
     lenet.register_forward_pre_hook(fail)
-    with pytest.raises(KeyError, match="the mistake"):
+    with pytest.raises(KeyError, match="the error"):
         train(lenet, data, QUICK, tmp_path)
     assert (tmp_path / "events").exists()

@@ -1,4 +1,4 @@
-"""The rows of the zoo: that each can be trained, and goes on where it stopped."""
+"""The rows of the zoo: each can be trained and resumed."""
 
 import json
 from pathlib import Path
@@ -12,9 +12,9 @@ from cnnarch.training import datasets, load_data
 
 
 @pytest.mark.parametrize("name", zoo.ROWS)
-def test_every_row_has_a_recipe_that_its_network_takes(name: str) -> None:
+def test_every_network_accepts_the_recipe_of_its_row(name: str) -> None:
     recipe = zoo.recipe_of(zoo.ROWS[name])
-    assert recipe.validation == 0  # nothing is held back, so nothing is chosen by an accuracy
+    assert recipe.validation == 0  # without validation images, no accuracy can influence training
     assert not recipe.early_stopping
     assert not recipe.keep_best
     assert not recipe.test_each_epoch
@@ -24,7 +24,7 @@ def test_every_row_has_a_recipe_that_its_network_takes(name: str) -> None:
     assert side >= model.min_input_size
 
 
-def test_the_published_accuracies_are_shares() -> None:
+def test_published_accuracies_are_between_0_and_1() -> None:
     for row in zoo.ROWS.values():
         assert (row.published is None) == (not row.source)
         assert row.published is None or 0.8 < row.published < 1
@@ -32,14 +32,14 @@ def test_the_published_accuracies_are_shares() -> None:
 
 @pytest.mark.usefixtures("without_pictures")
 @pytest.mark.skipif(not datasets.DEBIAN["fashion_mnist"].exists(), reason="needs Debian's files")
-def test_a_row_writes_its_figures_as_it_ends_and_is_not_trained_twice(
+def test_a_finished_row_is_saved_and_not_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = load_data("fashion_mnist", image_resolution=32)
-    little = data._replace(
+    small = data._replace(
         train=data.train.subset(torch.arange(256)), test=data.test.subset(torch.arange(64))
     )
-    monkeypatch.setattr(zoo, "load_data", lambda *_, **__: little)
+    monkeypatch.setattr(zoo, "load_data", lambda *_, **__: small)
     monkeypatch.setattr(zoo, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(zoo, "FOLDER", tmp_path / "results")
     row = zoo.ROWS["lenet5"]
@@ -57,13 +57,13 @@ def test_a_row_writes_its_figures_as_it_ends_and_is_not_trained_twice(
     assert "train_loss" not in capsys.readouterr().out  # no epoch was trained
 
 
-def test_a_network_without_a_row_has_one_of_its_familys_recipe() -> None:
-    assert zoo.row_of("resnet18") == zoo.Row("resnet18", {})
+def test_a_network_without_a_row_uses_the_recipe_of_its_family() -> None:
+    assert zoo.row_of("resnet18") == zoo.ZooRow("resnet18", {})
     with pytest.raises(ValueError, match="lenet6"):
         zoo.main(["lenet6"])
 
 
-def test_what_is_shipped_is_small() -> None:
+def test_only_small_networks_are_shipped() -> None:
     records = (json.loads((zoo.FOLDER / f"{n}.json").read_text()) for n in zoo.ROWS)
     small = {r["network"] for r in records if r["parameters"] < zoo.SMALL}
     assert small == {*zoo.SHIPPED}

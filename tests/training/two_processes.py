@@ -1,4 +1,4 @@
-"""What test_distributed.py runs in each process: trains and writes what came of it."""
+"""The code that test_distributed.py runs in each process: train and save the results."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from torch import nn
 
 import cnnarch
 from cnnarch.training import Machine, Recipe, TrainingStopped, fit, load_data
-from cnnarch.training.machine import first_of_group
+from cnnarch.training.machine import leave_process_group
 
 NETWORKS = {
     "lenet5": lambda: cnnarch.lenet5(in_channels=3),
@@ -18,8 +18,8 @@ NETWORKS = {
 }
 
 
-def tell_in_step(model: nn.Module, step: int) -> None:
-    """Send SIGTERM to the last process alone, in this training step."""
+def send_signal_in_step(model: nn.Module, step: int) -> None:
+    """Send SIGTERM to the last process in this training step."""
     steps: list[int] = []
 
     def count(module: nn.Module, _: object) -> None:
@@ -31,20 +31,19 @@ def tell_in_step(model: nn.Module, step: int) -> None:
 
 
 def fit_and_save(name: str, processes: int, folder: str, step: int) -> None:
-    """Train, write weights and figures to the folder, and end the process if it was stopped.
+    """Train, save weights and metrics in the folder, and exit if training was stopped.
 
     Args:
         name: a key of `NETWORKS`.
-        processes: of the group.
-        folder: of the run.
-        step: to send SIGTERM in; 0 means none.
+        processes: number of processes.
+        folder: folder of the run.
+        step: step in which to send SIGTERM; 0 sends none.
     """
     place = Path(folder)
     torch.manual_seed(0)
     data = load_data("synthetic")
-    data = data._replace(
-        train=data.train.subset(torch.arange(210))
-    )  # 21 of them to validate with: no even number
+    # An odd number, 21, of these are validation images.
+    data = data._replace(train=data.train.subset(torch.arange(210)))
     model = NETWORKS[name]()
     recipe = Recipe(
         num_epochs=2,
@@ -53,17 +52,17 @@ def fit_and_save(name: str, processes: int, folder: str, step: int) -> None:
         crop_padding=2,
         flip=True,
         precision="32-true",
-        keep_best=True,  # which the first process reads and sends to the others
+        keep_best=True,  # the first process loads the weights and sends them to the others
         then=[{"num_epochs": 1}],
     )
     machine = Machine(devices=processes, accelerator="cpu")
     if step:
-        tell_in_step(model, step)
+        send_signal_in_step(model, step)
     try:
         history = fit(model, data, recipe, output=place, resume=True, machine=machine)
     except TrainingStopped as stopped:
-        # Were it not for 0, Lightning might kill the first.
-        sys.exit(stopped.status if first_of_group() else 0)
+        # If this status were not 0, Lightning might kill the first process.
+        sys.exit(stopped.status if leave_process_group() else 0)
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
     torch.save({"weights": model.state_dict(), "rows": history.rows}, place / f"rank-{rank}.pt")
-    first_of_group()
+    leave_process_group()

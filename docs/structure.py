@@ -1,0 +1,102 @@
+"""Draw the map of the package: its parts, and an arrow from each part to those it imports."""
+
+import ast
+from pathlib import Path
+
+import networkx as nx
+from generate import table, write
+from imports import IMPORTS, ROOT, part_of
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+PLACES = {  # column and row of each box; the arrows come from the code
+    **{"cli": (1.8, 6), "cnnarch": (3.8, 6)},
+    **{"training": (4.5, 5)},
+    **{"testing": (0, 4), "viz": (1.1, 4), "backbones": (2.6, 4), "inference": (5.3, 4)},
+    **{"analysis": (0, 3), "models": (1.1, 3), "dilation": (2.2, 3), "registry": (3.3, 3)},
+    **{"finetuning": (0, 2), "contract": (1.6, 2), "weights": (4.3, 2), "embedding": (6, 3)},
+    **{"preprocessing": (5, 1), "blocks": (1.1, 0), "facts": (3, 0), "images": (6, 0)},
+}
+ARROWLESS = {"cli", "cnnarch"}  # they use every part
+HIDDEN = {"_version", "__main__"}
+NETWORKS = {"blocks", "contract", "facts", "models"}  # the parts that define the networks
+LABELS = {"cnnarch": "import cnnarch"}
+COLUMN, ROW, WIDTH, HEIGHT = 1.5, 0.9, 1.3, 0.42  # inches
+INK, LINE, BLUE, GRAY = "#1f2937", "#64748b", "#dbeafe", "#f1f5f9"
+
+
+def write_map(folder: Path) -> None:
+    """Write `structure.svg`, the drawing, and `parts.md`, a table with a line for each part."""
+    draw(part_graph()).savefig(folder / "structure.svg", metadata={"Date": None})
+    rows = [(f"`{part}`", first_line(part)) for part in PLACES]
+    write(folder / "parts.md", table(("part", "purpose"), rows))
+
+
+def part_graph() -> nx.DiGraph:
+    """Return the imports between parts, without those that follow from others.
+
+    An import that happens only inside functions has the attribute `deferred`.
+    """
+    edges = {
+        (part_of(module), part_of(i.module), i.deferred)
+        for module, imports in IMPORTS.items()
+        for i in imports
+    }
+    shown = sorted(e for e in edges if e[0] != e[1] and not {*e[:2]} & HIDDEN)
+    graph = nx.transitive_reduction(nx.DiGraph((a, b) for a, b, deferred in shown if not deferred))
+    for a, b, _ in shown:
+        if not nx.has_path(graph, a, b):
+            graph.add_edge(a, b, deferred=True)
+    return graph
+
+
+def draw(graph: nx.DiGraph) -> Figure:
+    """Draw the boxes and arrows; imports that happen only inside functions are dashed.
+
+    Raises:
+        KeyError: a part of the package has no place on the map.
+    """
+    centers = {part: (PLACES[part][0] * COLUMN, PLACES[part][1] * ROW) for part in graph}
+    right, top = (max(center[i] for center in centers.values()) for i in range(2))
+    figure = Figure(figsize=(right + WIDTH + 0.2, top + HEIGHT + 0.2))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set_xlim(-WIDTH / 2 - 0.1, right + WIDTH / 2 + 0.1)
+    axes.set_ylim(-HEIGHT / 2 - 0.1, top + HEIGHT / 2 + 0.1)
+    boxes = {part: box(part, *center) for part, center in centers.items()}
+    for part, patch in boxes.items():
+        axes.add_patch(patch)
+        axes.text(*centers[part], LABELS.get(part, part), ha="center", va="center", color=INK)
+    for a, b, deferred in graph.edges.data("deferred"):
+        if a not in ARROWLESS:
+            arrow = FancyArrowPatch(
+                centers[a],
+                centers[b],
+                patchA=boxes[a],
+                patchB=boxes[b],
+                arrowstyle="-|>",
+                mutation_scale=11,
+                color=LINE,
+                linestyle="--" if deferred else "-",
+            )
+            axes.add_patch(arrow)
+    return figure
+
+
+def box(part: str, x: float, y: float) -> FancyBboxPatch:
+    """Return the box of a part around a center."""
+    return FancyBboxPatch(
+        (x - WIDTH / 2, y - HEIGHT / 2),
+        WIDTH,
+        HEIGHT,
+        boxstyle="round,pad=0,rounding_size=0.08",
+        facecolor=BLUE if part in NETWORKS else GRAY,
+        edgecolor=LINE,
+    )
+
+
+def first_line(part: str) -> str:
+    """Return the first line of a part's module docstring."""
+    candidates = (ROOT / f"{part}.py", ROOT / part / "__init__.py", ROOT / "__init__.py")
+    path = next(path for path in candidates if path.is_file())
+    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
