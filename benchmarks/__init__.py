@@ -1,1 +1,1 @@
-"""One script a question; `python -m benchmarks` asks them all."""
+"""One script per question; `python -m benchmarks` runs them all."""

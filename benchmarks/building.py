@@ -1,6 +1,6 @@
-"""How long does a network take to build, on the meta device and for real?
+"""How long does it take to build a network, on the meta device and in memory?
 
-Bars: on meta 0.3 s each, 1 s above 500 layers; for real 1.1x the time of torchvision's twin.
+Goals: on meta 0.3 s each, 1 s above 500 layers; in memory 1.1x the time of torchvision's network.
 """
 
 import gc
@@ -33,7 +33,7 @@ def on_meta(name: str) -> dict[str, float | int]:
 def against_torchvision(pair: Pair) -> float:
     def build_theirs() -> nn.Module:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torchvision's GoogLeNet warns that it will change
+            warnings.simplefilter("ignore")  # torchvision's GoogLeNet warns about a future change
             return torchvision.models.get_model(pair.twin.name, **pair.without)
 
     candidates = {"cnnarch": lambda: cnnarch.get_model(pair.network), "torchvision": build_theirs}

@@ -1,13 +1,13 @@
-"""Is a plain forward as quick as torchvision's and timm's? Batch 1 and 16, no engine, no tricks.
+"""Is a plain forward pass as fast as torchvision's and timm's, for batches of 1 and 16?
 
     python -m benchmarks.eager                             all in float32, the mixer in bfloat16;
-                                                           a run that was stopped goes on
+                                                           resumes a run that was stopped
     python -m benchmarks.eager mobilenet_v1 16 float32     that row, again
-    python -m benchmarks.eager mobilenet_v1 16 float32 1   in this process alone, ours first
+    python -m benchmarks.eager mobilenet_v1 16 float32 1   in this process only, ours first
 
-Where a process happens to place its weights and maps changes some ratios by a tenth, and who runs
-first is placed better: each row is the median over processes, in every other of which ours is the
-first.
+The memory addresses of weights and maps differ between processes and change some ratios by 10 %,
+and the network that runs first has an advantage. Each row is therefore the median over several
+processes, and ours runs first in every second one.
 """
 
 import json
@@ -22,14 +22,14 @@ from torch.testing import assert_close
 from benchmarks.measure import alternate, file_here, keep, ratio_of_medians
 from benchmarks.pairs import PAIRS, Pair, images
 
-BAR = "at most 1.05x the time of torchvision's or timm's twin each, 1.0x geometric mean"
+BAR = "at most 1.05x the time of torchvision's or timm's network each, 1.0x geometric mean"
 FILE = file_here("eager")
 RUNS = {1: 25, 16: 5}
 PROCESSES = 4
 
 
 class Row(NamedTuple):
-    """What is timed."""
+    """A pair of networks to time, with its batch size and precision."""
 
     pair: Pair
     batch: int
@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the row is called."""
+        """The row's name in the results."""
         return f"{self.pair.network}, batch {self.batch}" + (
             "" if self.precision == "float32" else f", {self.precision}"
         )
@@ -50,7 +50,7 @@ NEAR = {"float32": 1e-3, "bfloat16": 0.1}
 
 
 def measure(row: Row, ours_first: bool) -> dict[str, float]:
-    """Milliseconds a batch, theirs and ours, and the ratio, in this process."""
+    """Return milliseconds per batch, theirs and ours, and the ratio, in this process."""
     dtype = getattr(torch, row.precision)
     models = {"theirs": row.pair.theirs(), "ours": row.pair.ours()}
     order = sorted(models, reverse=not ours_first)
@@ -67,7 +67,7 @@ def measure(row: Row, ours_first: bool) -> dict[str, float]:
 
 
 def over_processes(row: Row) -> dict[str, Any]:
-    """Medians of several processes, and the ratio of each."""
+    """Return the medians over several processes, and the ratio of each process."""
     words = [row.pair.network, str(row.batch), row.precision]
     command = [sys.executable, "-m", "benchmarks.eager", *words]
     found = []
@@ -79,13 +79,13 @@ def over_processes(row: Row) -> dict[str, Any]:
 
 
 def done() -> dict[str, Any]:
-    """The rows that are measured, in their order."""
+    """Return the measured rows in order."""
     kept = json.loads(FILE.read_text())["results"] if FILE.exists() else {}
     return {row.name: kept[row.name] for row in ROWS if row.name in kept}
 
 
 def one(row: Row) -> None:
-    """Measure a row and keep it."""
+    """Measure a row and save it."""
     rows: dict[str, Any] = {**done(), row.name: over_processes(row)}
     float32 = [rows[row.name] for row in ROWS if row.name in rows and row.precision == "float32"]
     mean = statistics.geometric_mean(row["ratio"] for row in float32)

@@ -1,11 +1,11 @@
-"""Does every network go through `cnnarch.inference.optimize`, and what does it gain?
+"""Does `cnnarch.inference.optimize` work for every network, and how much faster is the result?
 
-    python -m benchmarks.every_network               all of them; a run that was stopped goes on
-    python -m benchmarks.every_network resnet18 60   that one, with a budget of so many seconds
+    python -m benchmarks.every_network               all of them; resumes a run that was stopped
+    python -m benchmarks.every_network resnet18 60   that one, with a budget in seconds
 
-One image of the network's own size, backend "auto", float32. A network is measured in a process
-of its own and kept in results/every_network.json as it ends. Weights are random. Where the budget
-left no engine a try, the network is measured once more with the longer one.
+It uses one image of the network's input size, backend "auto" and float32. Each network has random
+weights and is measured in its own process, and its row is saved to results/every_network.json. If
+the budget was too short for any engine, the network is measured again with a longer one.
 """
 
 import copy
@@ -27,17 +27,17 @@ from cnnarch.inference._measure import difference
 FILE = RESULTS / "every_network.json"
 BUDGET_S = 20
 IN_PYTORCH = ("plain", "eager", "inductor")
-LONGER_S = 60  # what optimize takes if it is not told
+LONGER_S = 60  # the default of optimize
 ROUNDING = 2e-5  # a fifth of optimize's tolerance
 
 
 def measure(name: str, budget_s: float) -> dict[str, Any]:
-    """What `optimize` chose for a network, and every candidate."""
+    """Return the candidate that `optimize` chose for a network, and all verdicts."""
     torch.manual_seed(0)
     x = torch.randn(1, *cnnarch.get_card(name).input_size)
     model = cnnarch.get_model(name).eval()
-    # Untrained statistics let values grow from block to block, in the deepest networks until
-    # nothing is right in float32, whatever runs it. Those of one image end that.
+    # With untrained statistics, values grow from block to block, in the deepest networks until
+    # float32 is too imprecise for any engine. The statistics of one image prevent that.
     if rounding(model, x) > ROUNDING:
         update_bn([x], model)
     with warnings.catch_warnings():  # logits of untrained networks hardly depend on the image
@@ -57,27 +57,27 @@ def measure(name: str, budget_s: float) -> dict[str, Any]:
 
 
 def rounding(model: nn.Module, x: torch.Tensor) -> float:
-    """How far the logits in float32 are from those in float64, of the largest."""
+    """Return how much float32 logits differ from float64 ones, relative to the largest."""
     with torch.no_grad():
         return difference(model(x), copy.deepcopy(model).double()(x.double()))
 
 
 def done() -> dict[str, Any]:
-    """The networks that are measured, by name."""
+    """Return the measured networks by name."""
     return json.loads(FILE.read_text())["networks"] if FILE.exists() else {}
 
 
 def untried(row: dict[str, Any]) -> bool:
-    """Whether the budget left none but PyTorch itself."""
+    """Return whether the budget was too short for every engine outside PyTorch."""
     engines = [verdict for engine, verdict in row["verdicts"].items() if engine not in IN_PYTORCH]
     return all(verdict.startswith("not tried") for verdict in engines)
 
 
 def one(name: str, budget_s: float = BUDGET_S) -> None:
-    """Measure a network and keep what came out.
+    """Measure a network and save its row.
 
     Raises:
-        ValueError: the others were measured on another machine.
+        ValueError: the saved rows were measured on another machine.
     """
     check_machine(FILE)
     networks = {**done(), name: measure(name, budget_s)}
@@ -93,9 +93,9 @@ def one(name: str, budget_s: float = BUDGET_S) -> None:
 
 
 def table() -> str:
-    """What became of each, as Markdown."""
+    """Return the results as a Markdown table."""
     lines = [
-        "| network | pixels | budget | plain, ms | optimised, ms | ratio | engine | difference |",
+        "| network | pixels | budget | plain, ms | optimized, ms | ratio | engine | difference |",
         "|---|--:|--:|--:|--:|--:|---|--:|",
     ]
     kept, ratios = done(), []
@@ -106,19 +106,19 @@ def table() -> str:
         if before is not None:
             ratios.append(after / before)
             times = f"| {before:.3g} | {after:.3g} | {ratios[-1]:.2f}"
-        told = f"| {name} | {row['input_size'][1]} | {row['budget_s']:.0f} s"
-        lines.append(f"{told} {times} | {row['chosen']} | {row['difference']:.0e} |")
-    words = f"{len(kept)} networks are measured"
+        start = f"| {name} | {row['input_size'][1]} | {row['budget_s']:.0f} s"
+        lines.append(f"{start} {times} | {row['chosen']} | {row['difference']:.0e} |")
+    summary = f"{len(kept)} networks are measured"
     if ratios:
         mean = statistics.geometric_mean(ratios)
-        words += f"; the geometric mean of the {len(ratios)} ratios is {mean:.2f}"
-    lines += ["", f"{words}."]
+        summary += f"; the geometric mean of the {len(ratios)} ratios is {mean:.2f}"
+    lines += ["", f"{summary}."]
     return "\n".join(lines)
 
 
-def main(words: list[str]) -> None:
-    if words:
-        one(words[0], *map(float, words[1:]))
+def main(arguments: list[str]) -> None:
+    if arguments:
+        one(arguments[0], *map(float, arguments[1:]))
         return
     command = [sys.executable, "-m", "benchmarks.every_network"]
     for name in [n for n in cnnarch.list_models() if n not in done()]:

@@ -1,11 +1,11 @@
-"""How much faster is `cnnarch.inference.optimize` than eager, and than the engines used directly?
+"""How much faster is `cnnarch.inference.optimize` than eager mode and than the engines themselves?
 
     python -m benchmarks.inference                    every network, batch 1 and 16
     python -m benchmarks.inference resnet50 1         one of them
-    python -m benchmarks.inference --table            what is done so far
+    python -m benchmarks.inference --table            print the results so far
 
-A network and a batch are measured in a process of their own, and kept in results/inference/MACHINE
-as they end; a run that was stopped goes on. All candidates of a row take turns (A B A B ...).
+Each network and batch size is measured in its own process and saved to results/inference/MACHINE,
+so a run that was stopped resumes. All candidates of a row are timed in alternation (A B A B ...).
 """
 
 import gc
@@ -39,14 +39,14 @@ BAR = "geometric means over eager at batch 1: float32 0.42x, bfloat16 0.22x, int
 FOLDER = RESULTS / "inference"
 BATCHES = (1, 16)
 IN_INT8 = ("resnet50", "mobilenet_v1", "efficientnet_b0", "densenet121")
-CALIBRATION = 32  # images; this benchmark is about time, benchmarks.int8_accuracy about accuracy
-SECONDS = 6.0  # of measuring a candidate, about
+CALIBRATION = 32  # images, enough to measure time; benchmarks.int8_accuracy measures accuracy
+SECONDS = 6.0  # approximate time to measure a candidate
 
 Call = Callable[[], object]
 
 
 def openvino_directly(model: nn.Module, x: torch.Tensor, hint: str) -> Call:
-    """OpenVINO as its documents show it, with the precision named and a fixed shape."""
+    """Prepare OpenVINO as its documentation shows, for one precision and a fixed shape."""
     from cnnarch.inference._offline import import_openvino
 
     openvino: Any = import_openvino()
@@ -64,7 +64,7 @@ def openvino_directly(model: nn.Module, x: torch.Tensor, hint: str) -> Call:
 
 
 def onnxruntime_directly(model: nn.Module, x: torch.Tensor) -> Call:
-    """ONNX Runtime on what torch exports."""
+    """Prepare ONNX Runtime with a model that torch exports."""
     from cnnarch.inference._offline import import_onnxruntime
 
     onnxruntime: Any = import_onnxruntime()
@@ -81,7 +81,7 @@ def onnxruntime_directly(model: nn.Module, x: torch.Tensor) -> Call:
 
 @contextmanager
 def candidates(pair: Pair, batch: int) -> Iterator[tuple[dict[str, Call], dict[str, str]]]:
-    """What is timed, and the reports of `optimize`."""
+    """Yield the functions to time and the reports of `optimize`."""
     from cnnarch.inference import optimize
     from cnnarch.training.machine import multiplies_bf16
 
@@ -99,7 +99,7 @@ def candidates(pair: Pair, batch: int) -> Iterator[tuple[dict[str, Call], dict[s
             x,
             precision=precision,
             calibration=images(CALIBRATION) if precision == "int8" else None,
-            # Weights are random here, so that classes hardly differ: only time is asked about.
+            # With random weights the top class means little, and only time is measured here.
             tolerance=1.0 if precision == "int8" else None,
         )
         opened.append(fast)
@@ -117,7 +117,7 @@ def candidates(pair: Pair, batch: int) -> Iterator[tuple[dict[str, Call], dict[s
 
 
 def measure(pair: Pair, batch: int) -> dict[str, Any]:
-    """Milliseconds of every candidate, and the ratios that the bars are about."""
+    """Return milliseconds of every candidate, and the ratios that the goals refer to."""
     with candidates(pair, batch) as (calls, reports), torch.inference_mode():
         alone = alternate({"eager": calls["eager"]}, 3, 1)
         runs = int(min(40, max(5, SECONDS / 4 / statistics.median(alone["eager"]))))
@@ -140,12 +140,12 @@ def measure(pair: Pair, batch: int) -> dict[str, Any]:
 
 
 def row_file(name: str, batch: int) -> Path:
-    """Where a row of this machine is kept."""
+    """Return the path of a row measured on this machine."""
     return file_here("inference").with_suffix("") / f"{name}-{batch}.json"
 
 
 def one(name: str, batch: int) -> None:
-    """Measure a row and keep it."""
+    """Measure a row and save it."""
     pair = next(p for p in PAIRS if p.network == name)
     record = {**measure(pair, batch), "machine": machine(), "versions": versions()}
     gc.collect()
@@ -154,7 +154,7 @@ def one(name: str, batch: int) -> None:
 
 
 def done() -> dict[str, list[dict[str, Any]]]:
-    """The rows that are measured on each machine, in the order of the pairs."""
+    """Return the rows measured on each machine, in the order of the pairs."""
     found: dict[str, list[dict[str, Any]]] = {}
     for folder in sorted(path for path in FOLDER.iterdir() if path.is_dir()):
         paths = [folder / f"{p.network}-{batch}.json" for batch in BATCHES for p in PAIRS]
@@ -165,7 +165,7 @@ def done() -> dict[str, list[dict[str, Any]]]:
 
 
 def means(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Geometric means over the networks."""
+    """Return geometric means over the networks."""
     found: dict[str, list[float]] = {}
     for row in rows:
         for question in ("over eager", "over the better engine"):
@@ -175,14 +175,14 @@ def means(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def tables(batch: int) -> str:
-    """Milliseconds an image, as Markdown, a table for each machine."""
+    """Return milliseconds per image as Markdown, one table per machine."""
     kept = {name: [r for r in rows if r["batch"] == batch] for name, rows in done().items()}
     return "\n\n".join(
-        f"{name}:\n\n{_table(rows)}\n\n{_words(rows)}" for name, rows in kept.items() if rows
+        f"{name}:\n\n{_table(rows)}\n\n{_summary(rows)}" for name, rows in kept.items() if rows
     )
 
 
-def _words(rows: list[dict[str, Any]]) -> str:
+def _summary(rows: list[dict[str, Any]]) -> str:
     found = [f"{name.partition(',')[0]} {ratio:.2f}x" for name, ratio in means(rows).items()]
     return f"Geometric means of the time: {', '.join(found)}."
 
@@ -199,11 +199,11 @@ def _table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main(words: list[str]) -> None:
-    if len(words) == 2:
-        one(words[0], int(words[1]))
+def main(arguments: list[str]) -> None:
+    if len(arguments) == 2:
+        one(arguments[0], int(arguments[1]))
         return
-    if words != ["--table"]:
+    if arguments != ["--table"]:
         for batch in BATCHES:
             for pair in PAIRS:
                 if not row_file(pair.network, batch).exists():

@@ -1,14 +1,14 @@
-"""How much accuracy does int8 cost on the Fashion-MNIST test set?
+"""How much accuracy does int8 lose on the Fashion-MNIST test set?
 
-Bar: top-1 at most 0.5 points below float32. 512 training images calibrate.
+Goal: top-1 at most 0.5 points below float32, calibrated with 512 training images.
 
     python -m benchmarks.int8_accuracy            the networks that come with the package, and
-                                                  others trained for it, of the other families
-    python -m benchmarks.int8_accuracy vgg11_bn   that network alone
+                                                  one of each other family, trained first
+    python -m benchmarks.int8_accuracy vgg11_bn   that network only
 
-Networks that do not come with the package learn for some hundred steps by their family's recipe
-first: enough to tell what int8 costs, not what they can reach. Each row is kept as it ends, and a
-run that was stopped goes on.
+Networks without shipped weights are first trained for a few hundred steps with their family's
+recipe. That is enough to measure the loss of int8, but not to reach their final accuracy. Each row
+is saved when it is complete, and a run that was stopped resumes.
 """
 
 import json
@@ -28,9 +28,9 @@ from cnnarch.inference import optimize
 from cnnarch.training import ImageData, build_model, fit, load_data
 
 CALIBRATION, BATCH, STEPS = 512, 250, 200
-MORE_STEPS = {"efficientnet_b0": 600}  # its running statistics take in a hundredth of each batch
+MORE_STEPS = {"efficientnet_b0": 600}  # each batch changes its running statistics by 1 %
 ROWS = zoo.ROWS | {"densenet121": ZooRow("densenet121", ENLARGED)}
-LEARNT = 50  # percent; a tenth is right by chance
+MIN_ACCURACY = 50  # percent; guessing reaches 10
 FILE = RESULTS / "int8_accuracy.json"
 TRAINED = (
     "lenet5_bn",
@@ -50,12 +50,12 @@ ENGINES = ("openvino", "inductor")
 
 
 def steps(name: str) -> int:
-    """How many batches a network learns from that does not come with the package."""
+    """Return the number of training steps for a network without shipped weights."""
     return MORE_STEPS.get(name, STEPS)
 
 
 def trained(name: str) -> tuple[cnnarch.ImageClassifier, ImageData]:
-    """A network that has learnt something, and the images as it takes them."""
+    """Return a trained network and the images, prepared for it."""
     if name in SHIPPED:
         model = cnnarch.get_model(name, weights="FASHION_MNIST").eval()
         return model, load_data(DATA).adapt_to(model)
@@ -69,21 +69,21 @@ def trained(name: str) -> tuple[cnnarch.ImageClassifier, ImageData]:
 
 
 def measure(name: str) -> dict[str, Any]:
-    """Accuracies in percent, of the network and of each engine in int8."""
+    """Return accuracies in percent, of the network and of each engine in int8."""
     model, data = trained(name)
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
     calibration = data.train.inputs(order[:CALIBRATION])
     example = data.test.inputs(torch.arange(BATCH))
     accuracies = {"float32": accuracy(torch.inference_mode()(model), data)}
-    if accuracies["float32"] < LEARNT:
-        raise RuntimeError(f"{name} has learnt too little to lose any of it")
+    if accuracies["float32"] < MIN_ACCURACY:
+        raise RuntimeError(f"{name} reaches only {accuracies['float32']:.1f} % in float32")
     refused = {}
     for engine in ENGINES:
         options: dict[str, Any] = {"backend": engine, "precision": "int8", "tolerance": 1.0}
         try:
-            with optimize(model, example, calibration=calibration, **options) as quick:
-                accuracies[engine] = accuracy(quick, data)
-        except RuntimeError as error:  # its output was not right
+            with optimize(model, example, calibration=calibration, **options) as fast:
+                accuracies[engine] = accuracy(fast, data)
+        except RuntimeError as error:  # the output was not correct
             refused[engine] = str(error)
     worst = min(accuracies[engine] for engine in ENGINES if engine in accuracies)
     lost = round(accuracies["float32"] - worst, 2)
@@ -104,13 +104,13 @@ def accuracy(run: Callable[[Tensor], Tensor], data: ImageData) -> float:
 
 
 def done() -> dict[str, Any]:
-    """The rows that are measured, by network."""
+    """Return the measured rows by network."""
     return json.loads(FILE.read_text())["results"]["networks"] if FILE.exists() else {}
 
 
 def main(names: list[str]) -> None:
     for name in names or [name for name in (*SHIPPED, *TRAINED) if name not in done()]:
-        measured = measure(name)  # another process may end its row meanwhile
+        measured = measure(name)  # another process may add a row meanwhile
         rows = {**done(), name: measured}
         missed = [network for network, row in rows.items() if row["points_lost"] > 0.5]
         results = {"images": 10_000, "calibration": CALIBRATION, "networks": rows, "missed": missed}

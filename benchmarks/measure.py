@@ -1,4 +1,4 @@
-"""Time things side by side and keep what came out with the machine and the versions."""
+"""Time functions in alternation, and save results with the machine and the versions."""
 
 import json
 import os
@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-PAUSE = 0.02  # seconds; threads of OpenMP and of ONNX Runtime sleep by then
-SETTLE = 0.02  # seconds of calls that do not count
+PAUSE = 0.02  # seconds after which the threads of OpenMP and ONNX Runtime sleep
+SETTLE = 0.02  # seconds of uncounted calls
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = (
     "cnnarch",
@@ -40,16 +40,19 @@ def alternate(
     settle: bool = False,
     within: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
 ) -> dict[str, list[float]]:
-    """Seconds of each run; candidates take turns (A B A B ...), so that drift hits all alike.
+    """Time functions in alternation (A B A B ...), so that drift affects all of them equally.
 
     Args:
-        candidates: what is called, by name.
-        runs: calls of each that count.
-        warmup: calls of each before, that do not.
-        settle: whether a turn begins with a pause and calls that do not count, as for engines with
-            threads of their own: those of the one before go on spinning for a while, and after
-            ONNX Runtime the first four calls of OpenVINO take up to twice as long.
-        within: the context in which the turn of a candidate happens, from its name.
+        candidates: functions to call, by name.
+        runs: counted calls of each function.
+        warmup: earlier calls of each function that are not counted.
+        settle: start each turn with a pause and uncounted calls. This is for engines with their own
+            threads: those of the previous engine spin for a while, and after ONNX Runtime the first
+            four calls of OpenVINO take up to twice as long.
+        within: returns the context manager for a function's turn, from its name.
+
+    Returns:
+        The seconds of each counted call, by name.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for run in range(-warmup, runs):
@@ -72,7 +75,7 @@ def alternate(
 def alternate_processes(
     candidates: Mapping[str, str], runs: int = 11, arguments: Sequence[str] = ()
 ) -> dict[str, list[float]]:
-    """Seconds of whole Python processes that run the given code, in turns."""
+    """Time whole Python processes that run the given code, in alternation."""
 
     def process(code: str) -> Callable[[], object]:
         command = [sys.executable, "-c", code, *arguments]
@@ -82,7 +85,7 @@ def alternate_processes(
 
 
 def ratio_of_medians(seconds: Mapping[str, Sequence[float]], ours: str, theirs: str) -> float:
-    """How long `ours` takes for each second of `theirs`."""
+    """Return the median time of `ours` divided by that of `theirs`."""
     return statistics.median(seconds[ours]) / statistics.median(seconds[theirs])
 
 
@@ -102,7 +105,7 @@ def keep(question: str, bar: str, results: Any, path: Path | None = None) -> Non
 
 
 def write(path: Path, record: Any) -> None:
-    """Write results as JSON, all or nothing, so that a run that is stopped leaves no half file."""
+    """Write results as JSON atomically, so that a run that is stopped leaves no partial file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(json.dumps(record, indent=2) + "\n")
@@ -110,7 +113,7 @@ def write(path: Path, record: Any) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on and a reader can compare with."""
+    """Return the properties of this machine that the results depend on."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -125,45 +128,47 @@ def machine() -> dict[str, Any]:
 
 
 def machine_name(machine: Mapping[str, Any]) -> str:
-    """A machine as tables name it; processors of one name may differ in their instructions."""
+    """Return the name of a machine in tables, with the instructions that its processor supports."""
     processor = machine["processor"].replace("(R)", "").removesuffix(" Processor")
     return f"{processor}, {machine['instructions']}"
 
 
 def file_here(question: str) -> Path:
-    """Where this machine's results are kept, of a question whose answer differs between them."""
+    """Return the path of this machine's results for a question."""
     here = re.sub(r"\W+", "-", machine_name(machine())).strip("-").lower()
     return RESULTS / question / f"{here}.json"
 
 
 def of_each_machine(question: str) -> dict[str, Any]:
-    """The results of such a question, by the names of the machines."""
+    """Return the results of a question by machine name."""
     records = [json.loads(path.read_text()) for path in sorted((RESULTS / question).glob("*.json"))]
     return {machine_name(record["machine"]): record["results"] for record in records}
 
 
 def check_machine(path: Path) -> None:
-    """Raise ValueError if the results in a file, if it is there, are another machine's."""
+    """Raise ValueError if a file exists with results of another machine."""
     if path.exists():
         kept = json.loads(path.read_text())["machine"]
         if kept != machine():
-            raise ValueError(f"{path} is of {machine_name(kept)}; remove it to start anew here")
+            raise ValueError(
+                f"{path} was measured on {machine_name(kept)}; delete it to measure on this machine"
+            )
 
 
 def instructions() -> str:
-    """The best of what the processor has for networks."""
+    """Return the best instruction set that the processor has for networks."""
     known = {
         "amx_bf16": "AMX",
         "avx512_bf16": "AVX-512 BF16",
         "avx512_f": "AVX-512",
         "avx2": "AVX2",
     }
-    has = torch.cpu.get_capabilities()
-    return next((word for flag, word in known.items() if has.get(flag)), "")
+    capabilities = torch.cpu.get_capabilities()
+    return next((name for flag, name in known.items() if capabilities.get(flag)), "")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that are installed."""
+    """Return the versions of Python and of the installed packages."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""One network of each family that torchvision or timm has too, and how to build both."""
+"""One network of each family that torchvision or timm also has, and functions to build both."""
 
 from typing import NamedTuple
 
@@ -14,38 +14,38 @@ INPUT_SIZE = (3, 224, 224)
 
 
 class Pair(NamedTuple):
-    """A network and the same one of another library.
+    """A network of cnnarch and the same network of another library.
 
-    Auxiliary classifiers are left out of both.
+    Both are built without auxiliary classifiers.
 
     Args:
-        twin: the sheet's row that names both.
+        twin: the row of the fact sheet that names both.
     """
 
     twin: Twin
 
     @property
     def network(self) -> str:
-        """Our builder."""
+        """The name of our builder."""
         return self.twin.builder
 
     @property
     def library(self) -> str:
-        """Theirs: "torchvision" or "timm"."""
+        """The other library, "torchvision" or "timm"."""
         return self.twin.library
 
     @property
     def without(self) -> dict[str, bool]:
-        """What leaves auxiliary classifiers out of both, where there are any."""
+        """Options that disable auxiliary classifiers, if there are any."""
         return {"aux_logits": False} if "aux_logits" in self.twin.options else {}
 
     def ours(self) -> nn.Module:
-        """Our network in the twin's form, with random weights."""
+        """Return our network with the twin's options and random weights."""
         torch.manual_seed(0)
         return cnnarch.get_model(self.network, **{**self.twin.options, **self.without})
 
     def theirs(self) -> nn.Module:
-        """Their network with the same weights."""
+        """Return their network with the same weights."""
         arguments = {**self.twin.arguments, **self.without}
         if self.library == "timm":
             import timm
@@ -60,7 +60,7 @@ class Pair(NamedTuple):
 
 
 def pairs() -> tuple[Pair, ...]:
-    """The networks that the sheets name for benchmarks, oldest first, with a twin."""
+    """Return a pair for each network that the fact sheets select for benchmarks, oldest first."""
     names = [name for family in families() for name in read_sheet(family).benchmarked]
     names.sort(key=lambda name: cnnarch.get_card(name).year or 0)
     rows = (next(t for t in twins(name) if t.library in ("torchvision", "timm")) for name in names)
@@ -71,5 +71,5 @@ PAIRS = pairs()
 
 
 def images(count: int) -> torch.Tensor:
-    """Random images of the size that all pairs take."""
+    """Return random images of the size that all pairs accept."""
     return torch.randn(count, *INPUT_SIZE, generator=torch.Generator().manual_seed(0))

@@ -1,7 +1,7 @@
-"""Put the measured figures into the pages of the docs: `python -m benchmarks.tables`.
+"""Write the measured results to the pages of the docs: `python -m benchmarks.tables`.
 
-Tables are made from the JSON files in results and stand between marks in the pages; nobody types
-them, and a test compares them with the files.
+Tables are generated from the JSON files in results and inserted between markers in the pages. A
+test compares them with the files.
 """
 
 import json
@@ -17,15 +17,15 @@ NOT_YET = "Not measured yet."
 
 
 class Answer(NamedTuple):
-    """What one benchmark found for one bar.
+    """A goal and the measured value.
 
     Args:
-        question: what was asked.
-        bar: what was to be reached: at most this, or at least, if `more`.
-        measured: what came out.
+        question: a description of the value.
+        bar: the goal: a maximum, or a minimum if `more`.
+        measured: the measured value.
         more: whether larger is better.
-        form: how both are printed.
-        why: it was missed, if it was and that is known.
+        form: the format of both values.
+        why: the reason, if the goal was missed and the reason is known.
     """
 
     question: str
@@ -37,32 +37,32 @@ class Answer(NamedTuple):
 
     @property
     def reached(self) -> bool:
-        """Whether the bar holds."""
+        """Whether the goal is reached."""
         return self.measured >= self.bar if self.more else self.measured <= self.bar
 
 
 def replace_table(page: str, name: str, table: str) -> str:
-    """A page with `table` between its marks `<!-- NAME -->` and `<!-- end of NAME -->`.
+    """Return a page with `table` between the markers `<!-- NAME -->` and `<!-- end of NAME -->`.
 
     Raises:
-        ValueError: the page has no such marks.
+        ValueError: the page has no such markers.
     """
     start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    before, found, rest = page.partition(start)
-    _, closed, after = rest.partition(end)
+    before, found, remainder = page.partition(start)
+    _, closed, after = remainder.partition(end)
     if not (found and closed):
-        raise ValueError(f"the page has no place for the table of {name}")
+        raise ValueError(f"the page has no markers for the table {name!r}")
     return f"{before}{start}\n\n{table}\n\n{end}{after}"
 
 
 def results(question: str) -> Any:
-    """What `keep` wrote for a question; None if it was not asked yet."""
+    """Return the saved results of a question, or None if it has not been measured yet."""
     path = RESULTS / f"{question}.json"
     return json.loads(path.read_text())["results"] if path.exists() else None
 
 
 def answers() -> list[Answer]:
-    """Every bar with what was measured."""
+    """Return all goals with the measured values."""
     found: list[Answer] = []
     for question, read in READERS.items():
         kept = results(question)
@@ -75,24 +75,24 @@ def answers() -> list[Answer]:
 
 
 def summary() -> str:
-    """The bars as Markdown."""
-    lines = ["| question | bar | measured | |", "|---|--:|--:|---|"]
+    """Return the goals as a Markdown table."""
+    lines = ["| measurement | goal | measured | |", "|---|--:|--:|---|"]
     for a in answers():
         bar = f"{'≥' if a.more else '≤'} {a.form.format(a.bar)}"
         missed = f"missed: {a.why}" if a.why else "missed"
         verdict = "reached" if a.reached else missed
         measured = a.form.format(a.measured)
-        if not a.reached and measured == a.form.format(a.bar):  # what is missed shall show it
+        if not a.reached and measured == a.form.format(a.bar):  # show a third digit
             measured = a.form.replace(".2f", ".3f").format(a.measured)
         lines.append(f"| {a.question} | {bar} | {measured} | {verdict} |")
     return "\n".join(lines)
 
 
-def _optimised(kept: dict[str, dict[str, float]]) -> list[Answer]:
-    return [a for name, figures in kept.items() for a in _optimised_on(name, figures)]
+def _optimized(kept: dict[str, dict[str, float]]) -> list[Answer]:
+    return [a for name, figures in kept.items() for a in _optimized_on(name, figures)]
 
 
-def _optimised_on(machine: str, figures: dict[str, float]) -> list[Answer]:
+def _optimized_on(machine: str, figures: dict[str, float]) -> list[Answer]:
     bars = {"float32": 0.42, "bfloat16": 0.22, "int8": 0.17}
     rows = inference.done()[machine]
     found = [
@@ -115,55 +115,55 @@ def _optimised_on(machine: str, figures: dict[str, float]) -> list[Answer]:
         for precision, ratio in row["over the better engine"].items()
     }
     worst = max(ratios, key=lambda row: ratios[row])
-    question = f"`optimize` over the better engine, the worst ({worst}), {machine}"
+    question = f"`optimize` over the better engine, worst row ({worst}), {machine}"
     return [*found, Answer(question, 1.1, ratios[worst])]
 
 
 def _why_slow(
     rows: list[dict[str, Any]], figures: dict[str, float], precision: str, bar: float
 ) -> str:
-    """That the better of the engines by itself is no faster, or which networks are slow."""
+    """Return that the better engine itself is not faster, or else which networks are slow."""
     over_eager, over_engine = (
         figures.get(f"{precision} over {of}, batch 1") for of in ("eager", "the better engine")
     )
     if over_eager and over_engine and over_eager / over_engine > bar:
-        return f"the better engine used directly takes {over_eager / over_engine:.2f}x"
+        return f"the better engine itself takes {over_eager / over_engine:.2f}x"
     return _above(rows, f"{precision} over eager, batch 1", bar)
 
 
 def _above(rows: list[dict[str, Any]], name: str, bar: float) -> str:
-    """The networks above a bar in one of the means of `inference`."""
-    precision, _, rest = name.partition(" ")
-    question, _, batch = rest.partition(", batch ")
+    """Return the networks that exceed a goal in one of the means of `inference`."""
+    precision, _, remainder = name.partition(" ")
+    question, _, batch = remainder.partition(", batch ")
     ratios = {
         row["network"]: row[question][precision]
         for row in rows
         if row["batch"] == int(batch) and precision in row[question]
     }
     slow = sorted((n for n in ratios if ratios[n] > bar), key=lambda n: -ratios[n])
-    return "above it are " + ", ".join(f"{n} {ratios[n]:.2f}x" for n in slow[:4])
+    return "above the goal are " + ", ".join(f"{n} {ratios[n]:.2f}x" for n in slow[:4])
 
 
 def _eager(kept: dict[str, Any], machine: str) -> list[Answer]:
     rows = [row.name for row in eager.ROWS if row.precision == "float32"]
     float32 = [name for name in rows if name in kept]
     found = []
-    if 2 * len(float32) > len(rows):  # of a few rows a mean says nothing
+    if 2 * len(float32) > len(rows):  # a mean over few rows means little
         worst, ratio = _worst({name: kept[name] for name in float32}, "ratio")
         mean = kept["geometric mean"]
-        over = f"geometric mean over twins of {len(float32)} rows"
+        over = f"geometric mean of {len(float32)} rows, relative to theirs"
         found = [
             Answer(f"plain eager forward, {over}, {machine}", 1.0, mean),
             Answer(
-                f"plain eager forward, the worst ({worst}), {machine}",
+                f"plain eager forward, worst row ({worst}), {machine}",
                 1.05,
                 ratio,
-                why="{:.2f}x to {:.2f}x from process to process".format(
+                why="{:.2f}x to {:.2f}x in different processes".format(
                     min(kept[worst]["ratios"]), max(kept[worst]["ratios"])
                 ),
             ),
         ]
-    why = "no kernel here is much faster than that of timm's linear layers"
+    why = "no available kernel is much faster than that of timm's linear layers"
     return found + [
         Answer(f"plain eager forward, {name}, {machine}", 0.6, kept[name]["ratio"], why=why)
         for name in ("mixer_b16, batch 1", "mixer_b16, batch 16")
@@ -176,27 +176,31 @@ def _training(kept: dict[str, Any], machine: str) -> list[Answer]:
     mean = kept["geometric mean of ratio"]
     rows = [row for row in kept.values() if isinstance(row, dict)]
     name = f"training step, batch 16, over torchvision's default, geometric mean, {machine}"
-    why = "" if any("bf16-mixed_ms" in row for row in rows) else "this machine has no bfloat16"
+    why = (
+        ""
+        if any("bf16-mixed_ms" in row for row in rows)
+        else "this machine does not support bfloat16"
+    )
     return [
         Answer(name, 0.62, mean, why=why),
         Answer(
-            f"plain training step over their twins, the worst ({worst}), {machine}",
+            f"plain training step over theirs, worst row ({worst}), {machine}",
             1.05,
             ratio,
-            why="[see there](#a-training-step)",
+            why="[see below](#training-steps)",
         ),
     ]
 
 
 def _worst(kept: dict[str, Any], key: str) -> tuple[str, float]:
-    """The row with the largest ratio, and that."""
+    """Return the name of the row with the largest ratio, and the ratio."""
     rows = {name: row[key] for name, row in kept.items() if isinstance(row, dict)}
     worst = max(rows, key=lambda name: rows[name])
     return worst, rows[worst]
 
 
 def _int8(kept: dict[str, Any]) -> list[Answer]:
-    """The worst network of each engine."""
+    """Return the worst network of each engine."""
     found = []
     for engine in int8_accuracy.ENGINES:
         lost = {
@@ -205,25 +209,27 @@ def _int8(kept: dict[str, Any]) -> list[Answer]:
             if isinstance(row[engine], float)
         }
         worst = max(lost, key=lambda network: lost[network])
-        question = f"int8 by {engine}, points of accuracy lost on Fashion-MNIST, the worst of "
+        question = f"int8 with {engine}, points of accuracy lost on Fashion-MNIST, worst of "
         question += f"{len(lost)} ({worst})"
         found.append(Answer(question, 0.5, lost[worst], form="{:.2f}"))
     return found
 
 
 READERS: dict[str, Callable[[Any], list[Answer]]] = {
-    "inference": _optimised,
+    "inference": _optimized,
     "folder": lambda kept: [
-        Answer(f"images a second, 1,000 JPEG files to labels, {name}", 2.5, row["ratio"], more=True)
+        Answer(
+            f"images per second, 1,000 JPEG files to labels, {name}", 2.5, row["ratio"], more=True
+        )
         for name, row in kept.items()
     ],
     "checkpointing": lambda kept: [
-        Answer("DenseNet-121 checkpointed, peak memory of a step", 0.5, kept["memory_ratio"]),
-        Answer("DenseNet-121 checkpointed, time of a step", 1.4, kept["time_ratio"]),
+        Answer("DenseNet-121 with checkpointing, peak memory of a step", 0.5, kept["memory_ratio"]),
+        Answer("DenseNet-121 with checkpointing, time of a step", 1.4, kept["time_ratio"]),
     ],
     "int8_accuracy": _int8,
     "cold_start": lambda kept: [
-        Answer("cold process to first prediction, over torchvision", 0.65, kept["ratio"])
+        Answer("new process to first prediction, over torchvision", 0.65, kept["ratio"])
     ],
     "training_epoch": lambda kept: [
         Answer("epoch of LeNet-5 on Fashion-MNIST, over the usual PIL loop", 0.6, kept["ratio"])
@@ -242,13 +248,13 @@ READERS_OF_MACHINES: dict[str, Callable[[Any, str], list[Answer]]] = {
 
 
 def tables_of(question: str, table: Callable[[dict[str, Any]], str]) -> str:
-    """A table for each machine that was asked."""
+    """Return one table for each machine."""
     kept = of_each_machine(question)
     return "\n\n".join(f"{machine}:\n\n{table(rows)}" for machine, rows in kept.items())
 
 
 def eager_table(kept: dict[str, Any]) -> str:
-    """Plain forwards, milliseconds a batch."""
+    """Return the table of plain forward passes, in milliseconds per batch."""
     lines = [
         "| network | theirs | cnnarch | ratio |",
         "|---|--:|--:|--:|",
@@ -261,7 +267,7 @@ def eager_table(kept: dict[str, Any]) -> str:
 
 
 def training_table(kept: dict[str, Any]) -> str:
-    """Training steps, milliseconds."""
+    """Return the table of training steps, in milliseconds."""
     lines = [
         "| network | theirs | plain | ratio, plain | float32 | bfloat16 | chosen | ratio |",
         "|---|--:|--:|--:|--:|--:|---|--:|",
@@ -280,12 +286,12 @@ def training_table(kept: dict[str, Any]) -> str:
 
 
 def int8_table(kept: dict[str, Any] | None) -> str:
-    """Accuracies, percent of the test images."""
+    """Return the table of int8 accuracies, in percent of the test images."""
     engines = int8_accuracy.ENGINES
     head = ["network", "steps", "float32", *(f"int8, {engine}" for engine in engines), "lost"]
     lines = ["| " + " | ".join(head) + " |", "|---" + "|--:" * (len(head) - 1) + "|"]
     for network, row in (kept["networks"] if kept else {}).items():
-        steps = "as shipped" if row["steps"] is None else row["steps"]
+        steps = "shipped" if row["steps"] is None else row["steps"]
         kept_rates = [row[name] for name in ("float32", *engines)]
         rates = " | ".join(f"{r:.2f}" if isinstance(r, float) else "refused" for r in kept_rates)
         lines.append(f"| {network} | {steps} | {rates} | {row['points_lost']:.2f} |")
@@ -293,23 +299,23 @@ def int8_table(kept: dict[str, Any] | None) -> str:
 
 
 def draw(path: Path) -> None:
-    """How long each network takes of its eager twin's time; a panel a machine and batch."""
+    """Draw the ratio of each time to eager mode, one panel per machine and batch size."""
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    colours = {"float32": "#4477aa", "bfloat16": "#ccbb44", "int8": "#aa3377"}
-    height = 0.8 / len(colours)
+    colors = {"float32": "#4477aa", "bfloat16": "#ccbb44", "int8": "#aa3377"}
+    height = 0.8 / len(colors)
 
     def panel(axes: Axes, rows: list[dict[str, Any]]) -> None:
-        for place, (precision, colour) in enumerate(colours.items()):
+        for place, (precision, color) in enumerate(colors.items()):
             shown = [
                 (i, row["over eager"][precision])
                 for i, row in enumerate(rows)
                 if precision in row["over eager"]
             ]
             where = [i + (place - 1) * height for i, _ in shown]
-            axes.barh(where, [r for _, r in shown], height, color=colour)
+            axes.barh(where, [r for _, r in shown], height, color=color)
         axes.set_yticks(range(len(rows)), [row["network"] for row in rows])
         axes.set_xlim(0, limit)
         axes.axvline(1, color="black", linewidth=0.8)
@@ -324,8 +330,8 @@ def draw(path: Path) -> None:
     limit = 1.03 * max(1.0, *ratios)
     columns = 2
     lines = -(-len(kept) // columns)
-    most = max(map(len, kept.values()))
-    figure = Figure(figsize=(10, (0.45 * most + 0.5) * lines + 0.7), layout="constrained")
+    max_rows = max(map(len, kept.values()))
+    figure = Figure(figsize=(10, (0.45 * max_rows + 0.5) * lines + 0.7), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flatten()
     for axes, (title, rows) in zip(panels, kept.items(), strict=False):
         panel(axes, rows)
@@ -333,14 +339,14 @@ def draw(path: Path) -> None:
     for axes in panels[len(kept) :]:
         axes.remove()
     panels[0].invert_yaxis()
-    figure.supxlabel("time over that of torchvision's or timm's network, eager", fontsize="medium")
-    patches = [Patch(color=colour, label=precision) for precision, colour in colours.items()]
-    figure.legend(handles=patches, frameon=False, loc="outside upper right", ncols=len(colours))
+    figure.supxlabel("time relative to torchvision's or timm's eager mode", fontsize="medium")
+    patches = [Patch(color=color, label=precision) for precision, color in colors.items()]
+    figure.legend(handles=patches, frameon=False, loc="outside upper right", ncols=len(colors))
     figure.savefig(path, dpi=150)
 
 
 def pages() -> dict[Path, str]:
-    """The pages as they must be."""
+    """Return the text of each page with its tables."""
     speed, zoo_page, transfer_page = (DOCS / f"{n}.md" for n in ("speed", "zoo", "transfer"))
     text = {page: page.read_text() for page in (speed, zoo_page, transfer_page)}
     for page, name, table in (
@@ -359,7 +365,7 @@ def pages() -> dict[Path, str]:
 
 
 def _has_rows(table: str) -> bool:
-    """Whether there is more than the head and the rule below it."""
+    """Return whether a table has more than a header."""
     return table.count("\n") > 1
 
 

@@ -1,11 +1,11 @@
-"""How long is a training step as the library arranges it, against torchvision as it comes?
+"""How long does a training step take, compared with torchvision's defaults?
 
-A step is forward, loss, backward and SGD with momentum on 16 images of 224 pixels. Theirs is in
-float32 and in torch's memory order, as their networks come. "plain" is ours in the same way. Ours
-otherwise is what `cnnarch train` does: channels innermost, freed memory kept, and the precision
-that suits the machine and the network; bf16 is shown where the processor has it.
+A step is forward, loss, backward and SGD with momentum on 16 images of 224 pixels. "theirs" runs in
+float32 with the default memory format, and "plain" is our network with the same settings. The other
+columns use the settings of `cnnarch train`: channels last, freed memory kept, and the precision
+chosen for the machine and the network. bf16 is measured if the processor supports it.
 
-    python -m benchmarks.training_step            all of them; a run that was stopped goes on
+    python -m benchmarks.training_step            all of them; resumes a run that was stopped
     python -m benchmarks.training_step resnet18   that one, again
 """
 
@@ -35,7 +35,7 @@ LARGEST_MMAP_THRESHOLD = 32 * 2**20  # the limit of glibc's own adaptive thresho
 
 
 def step(model: nn.Module, precision: str, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
-    """One step of training, to be called many times."""
+    """Return a function that performs one training step."""
     optimizer = torch.optim.SGD(model.train().parameters(), lr=1e-4, momentum=0.9)
     bf16 = precision == "bf16-mixed"
 
@@ -67,7 +67,7 @@ def freed_memory_kept() -> Iterator[None]:
 
 
 def measure(pair: Pair) -> dict[str, object]:
-    """Milliseconds a step and ratios; every precision is shown, `chosen` names the library's."""
+    """Return milliseconds per step and ratios; `chosen` is the precision that training uses."""
     from cnnarch.training import Machine
     from cnnarch.training.machine import multiplies_bf16
 
@@ -96,7 +96,7 @@ def measure(pair: Pair) -> dict[str, object]:
 
 
 def done() -> dict[str, dict[str, Any]]:
-    """The networks that are measured, by name."""
+    """Return the measured networks by name."""
     kept = json.loads(FILE.read_text())["results"] if FILE.exists() else {}
     return {p.network: kept[p.network] for p in PAIRS if p.network in kept}
 

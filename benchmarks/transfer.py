@@ -306,7 +306,7 @@ def settings(row: TableRow) -> dict[str, Any]:
 def table() -> str:
     """Return the finished rows as a Markdown table with the mean over the seeds."""
     lines = [
-        "| data | images | way | accuracy | each seed | minutes | core minutes |",
+        "| data | images | method | accuracy | each seed | minutes | core minutes |",
         "|---|--:|---|--:|---|--:|--:|",
     ]
     for data, images in TASKS:

@@ -1,8 +1,8 @@
-"""How long does it take, and how much memory, to have VGG-16 with its weights from a file?
+"""Measure the time and memory to build VGG-16 with weights from a file.
 
-Bar: against torchvision reading the same values from its .pth, at most 0.4x the time and, in
-extra peak memory, at most 1.1x the size of the file. Mapped pages cost nothing until they are
-used, so the time and the memory that count are taken after every value was read once.
+Target: at most 0.4x the time of torchvision, which reads the same values from its .pth, and at
+most 1.1x the file size in extra peak memory. Mapped pages are only loaded on first use, so both
+are measured after reading every value once.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.measure import keep
 
-FILE = "vgg16-397923af.pth"  # the name under which torchvision looks for it in torch.hub's cache
+FILE = "vgg16-397923af.pth"  # torchvision expects this name in torch.hub's cache
 RUNS = 9
 WRITE = """
 import os, sys, torch, torchvision, cnnarch
@@ -61,7 +61,7 @@ def run(code: str, folder: Path, environment: Mapping[str, str]) -> str:
 
 
 def measure(folder: Path, runs: int) -> dict[str, list[dict[str, float]]]:
-    """Processes in turns (A B C A B C ...), after one of each that fills the page cache."""
+    """Run the processes alternately (A B C A B C ...) after one warm-up run of each."""
     environment = {**os.environ, "TORCH_HOME": str(folder)}
     (folder / "hub" / "checkpoints").mkdir(parents=True)
     run(WRITE, folder, environment)
@@ -73,12 +73,12 @@ def measure(folder: Path, runs: int) -> dict[str, list[dict[str, float]]]:
             if number >= 0:
                 found[name].append(result)
     totals = {round(result["total"], 1) for results in found.values() for result in results}
-    assert len(totals) == 1, f"not the same values were read: {totals}"
+    assert len(totals) == 1, f"different values were read: {totals}"
     return found
 
 
-def median(results: list[dict[str, float]], what: str) -> float:
-    return statistics.median(result[what] for result in results)
+def median(results: list[dict[str, float]], key: str) -> float:
+    return statistics.median(result[key] for result in results)
 
 
 def main(runs: int = RUNS) -> None:

@@ -3,7 +3,8 @@
     >>> import cnnarch
     >>> model = cnnarch.resnet50(num_classes=10)
 
-Importing it loads torch alone. Submodules load when they are first used.
+`import cnnarch` imports no third-party package except torch. Most submodules are imported on first
+use.
 """
 
 from importlib import import_module
@@ -31,15 +32,10 @@ from cnnarch.models.resnext import *
 from cnnarch.models.se_resnet import *
 from cnnarch.models.senet import *
 from cnnarch.models.vgg import *
-from cnnarch.registry import (
-    from_pretrained,
-    get_card,
-    get_model,
-    get_model_builder,
-    list_models,
-)
+from cnnarch.registry import *
+from cnnarch.registry import __all__ as _registry_names
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # `__getattr__` imports these on first use
     from cnnarch import analysis as analysis
     from cnnarch import backbones as backbones
     from cnnarch import blocks as blocks
@@ -51,30 +47,16 @@ if TYPE_CHECKING:
     from cnnarch import training as training
     from cnnarch import viz as viz
     from cnnarch import weights as weights
-    from cnnarch.backbones import Backbone as Backbone
-    from cnnarch.backbones import get_backbone as get_backbone
-    from cnnarch.embedding import Embeddings as Embeddings
-    from cnnarch.embedding import embed as embed
-    from cnnarch.finetuning import convert_norm as convert_norm
-    from cnnarch.finetuning import freeze as freeze
-    from cnnarch.finetuning import init_weights as init_weights
-    from cnnarch.finetuning import param_groups as param_groups
-    from cnnarch.finetuning import set_inplace as set_inplace
-    from cnnarch.finetuning import unfreeze as unfreeze
+    from cnnarch.backbones import *
+    from cnnarch.embedding import *
+    from cnnarch.finetuning import *
 
-_MODULES = (
-    "analysis",
-    "backbones",
-    "blocks",
-    "dilation",
-    "embedding",
-    "finetuning",
-    "inference",
-    "testing",
-    "weights",
+_SUBMODULES = (
+    *("analysis", "backbones", "blocks", "dilation", "embedding", "finetuning", "inference"),
+    *("testing", "weights"),
 )
-_EXTRA_MODULES = ("training", "viz")  # need cnnarch[train], so a star import leaves them out
-_LATER = {  # public name: its module
+_EXTRA_SUBMODULES = ("training", "viz")  # need cnnarch[train], so a star import omits them
+_REEXPORTS = {
     "Backbone": "backbones",
     "Embeddings": "embedding",
     "convert_norm": "finetuning",
@@ -87,27 +69,16 @@ _LATER = {  # public name: its module
     "unfreeze": "finetuning",
 }
 
-__all__ = [
-    "AuxLogits",
-    "ImageClassifier",
-    "from_pretrained",
-    "get_card",
-    "get_model",
-    "get_model_builder",
-    "list_models",
-    *_MODULES,
-    *_LATER,
-    *BUILDERS,
-]
+__all__ = ["AuxLogits", "ImageClassifier", *_registry_names, *_SUBMODULES, *_REEXPORTS, *BUILDERS]
 
 
 def __getattr__(name: str) -> Any:
-    if name in (*_MODULES, *_EXTRA_MODULES):
+    if name in _REEXPORTS:
+        return getattr(import_module(f"cnnarch.{_REEXPORTS[name]}"), name)
+    if name in (*_SUBMODULES, *_EXTRA_SUBMODULES):
         return import_module(f"cnnarch.{name}")
-    if name in _LATER:
-        return getattr(import_module(f"cnnarch.{_LATER[name]}"), name)
     raise AttributeError(f"module 'cnnarch' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_EXTRA_MODULES})
+    return sorted({*globals(), *__all__, *_EXTRA_SUBMODULES})

@@ -1,4 +1,4 @@
-"""`python -m cnnarch`, where the command is not on the path."""
+"""Run the command line as `python -m cnnarch`."""
 
 import sys
 

@@ -17,23 +17,23 @@ __all__ = ["from_pretrained", "get_card", "get_model", "get_model_builder", "lis
 def list_models(
     pattern: str | None = None, *, family: str | None = None, weights: bool = False
 ) -> list[str]:
-    """Names of the networks, sorted.
+    """Return the names of the networks, sorted.
 
     Args:
-        pattern: shell wildcard on the name, such as "resnet*"; None means all.
-        family: only this family, such as "densenet".
-        weights: only networks with a checkpoint in the catalog.
+        pattern: shell wildcard on the name, for example "resnet*"; None matches all.
+        family: return only networks of this family, for example "densenet".
+        weights: return only networks with a checkpoint in the catalog.
 
     Raises:
         TypeError: the pattern or the family is not a string.
-        ValueError: there is no such family.
+        ValueError: the family does not exist.
 
     >>> list_models("resnet?0")
     ['resnet50']
     """
-    for what, value in (("pattern", pattern), ("family", family)):
+    for argument, value in (("pattern", pattern), ("family", family)):
         if not isinstance(value, str | None):
-            raise TypeError(f"{what} must be a string or None, got {value!r}")
+            raise TypeError(f"{argument} must be a string or None, got {value!r}")
     if family is not None and family not in families():
         raise ValueError(f"there is no family {family!r}; {suggest(family, families())}")
     names = [name for name in BUILDERS if family in (None, family_of(name))]
@@ -51,11 +51,11 @@ def get_model(name: str, **options: Any) -> ImageClassifier:
 
     Args:
         name: one of `list_models()`.
-        options: what the builder takes, `weights` among them.
+        options: options of the builder, including `weights`.
 
     Raises:
         TypeError: the name is not a string, or the builder has no such option.
-        ValueError: there is no such network.
+        ValueError: the network does not exist.
     """
     model: ImageClassifier = get_model_builder(name)(**options)
     return model
@@ -65,13 +65,13 @@ def from_pretrained(source: str | PathLike[str], **options: Any) -> ImageClassif
     """Rebuild a network that `save_pretrained` or `cnnarch.weights.push_to_hub` saved.
 
     Args:
-        source: its folder or .safetensors file, or its repository on the hub, "owner/name" (where
-            no folder is called like the owner) or "hf-hub:owner/name[@revision]".
-        options: what the builder takes; those not given are as saved.
+        source: the folder or .safetensors file, or a repository on the hub: "owner/name" (if
+            there is no folder called "owner") or "hf-hub:owner/name[@revision]".
+        options: options of the builder; the others keep their saved values.
 
     Raises:
         TypeError: the source is not a path, or the builder has no such option.
-        WeightsError: it is not there, or is not what it should be; also a ValueError.
+        WeightsError: the source does not exist or is not a saved network; also a ValueError.
     """
     from cnnarch.weights import find_pretrained
 
@@ -82,31 +82,31 @@ def from_pretrained(source: str | PathLike[str], **options: Any) -> ImageClassif
 
 
 def get_model_builder(name: str) -> Callable[..., ImageClassifier]:
-    """The function that builds a network.
+    """Return the function that builds a network.
 
     Raises:
         TypeError: the name is not a string.
-        ValueError: there is no such network.
+        ValueError: the network does not exist.
     """
     if not isinstance(name, str):
         raise TypeError(f"a network's name must be a string, got {name!r}")
     if name not in BUILDERS:
-        known = {other: other for other in sorted(BUILDERS)} | aliases()
+        known = {builder: builder for builder in sorted(BUILDERS)} | aliases()
         raise ValueError(f"there is no network {name!r}; {suggest(name, known, list_models())}")
     return BUILDERS[name]
 
 
 def get_card(name: str) -> ModelCard:
-    """The network's card: paper, exact figures, departures, weights.
+    """Return the card of a network: paper, exact figures, departures and weights.
 
     Raises:
         TypeError: the name is not a string.
-        ValueError: there is no such network.
+        ValueError: the network does not exist.
 
     >>> get_card("resnet50").params
     25557032
     """
     from cnnarch.weights import get_weights
 
-    get_model_builder(name)  # says which names there are
+    get_model_builder(name)  # raises for unknown names
     return make_card(name, tuple(get_weights(name)))

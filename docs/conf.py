@@ -1,4 +1,4 @@
-"""Sphinx configuration; the pages of families are generated from the cards before each build."""
+"""Sphinx configuration. Each build first generates the pages of the families."""
 
 import re
 import sys
@@ -38,8 +38,8 @@ napoleon_custom_sections = ["Shape"]
 suppress_warnings = ["config.cache"]
 
 
-def typeset_formulas(app, what, name, obj, options, lines):  # noqa: ARG001 - Sphinx's signature
-    """Docstrings write $x^2$, as papers do; reStructuredText wants a role."""
+def typeset_formulas(app, what, name, obj, options, lines):  # noqa: ARG001 - signature required by Sphinx
+    """Convert $x^2$ in docstrings to the math role of reStructuredText."""
     lines[:] = [re.sub(r"\$([^$\n]+)\$", r":math:`\1`", line) for line in lines]
 
 

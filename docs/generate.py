@@ -1,4 +1,4 @@
-"""Write one page a family from its cards: idea, the paper's figures beside the measured ones."""
+"""Generate one page per family: its idea, and printed and measured figures."""
 
 import importlib
 import inspect
@@ -31,7 +31,7 @@ def write_pages(folder: Path) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Leave a page that has not changed alone, so that Sphinx does not read it again."""
+    """Write a page only if it changed, so that Sphinx does not process it again."""
     if not path.exists() or path.read_text() != text:
         path.write_text(text)
 
@@ -44,9 +44,9 @@ def index_page() -> str:
         rows.append((link, year, shape_text(card.input_size), f"{card.params:,}", f"{card.macs:,}"))
     parts = [
         "# Networks",
-        f"{len(BUILDERS)} networks of {len(families())} families. Each family has a page: its "
-        "idea, the paper's figures beside the measured ones, and where our network departs from "
-        "the paper.",
+        f"{len(BUILDERS)} networks in {len(families())} families. The page of a family explains "
+        "its idea, compares the paper's figures with measured ones, and lists the differences "
+        "from the paper.",
         table(("network", "year", "input", "parameters", "MACs"), sorted(rows)),
         "```{toctree}\n:hidden:\n" + "\n".join(families()) + "\n```",
     ]
@@ -59,10 +59,10 @@ def family_page(family: str, cards: list[ModelCard]) -> str:
     parts = [f"# {title}", read_sheet(family).idea]
     papers = {card.paper: None for card in cards if card.paper}
     if papers:
-        lines = [f"- {p.authors}, {titled(p)}, {p.year}" for p in papers]
+        lines = [f"- {p.authors}, {link_title(p)}, {p.year}" for p in papers]
         parts += ["\n".join(lines)]
-    parts += ["## The paper's figures and ours", figures_table(cards)]
-    parts += ["## Where our networks depart", departures(cards)]
+    parts += ["## Figures in the paper and measured figures", figures_table(cards)]
+    parts += ["## Differences from the paper", departures(cards)]
     parts += [f"## {cards[0].name}, stage by stage", stage_table(cards[0])]
     parts += ["## Builders", "\n".join(api(module, card.name, "autofunction") for card in cards)]
     classes = [n for n in module.__all__ if inspect.isclass(getattr(module, n))]
@@ -70,7 +70,7 @@ def family_page(family: str, cards: list[ModelCard]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def titled(paper: Paper) -> str:
+def link_title(paper: Paper) -> str:
     return f"[{paper.title}]({paper.link})" if paper.link else f'"{paper.title}"'
 
 
@@ -84,23 +84,25 @@ def figures_table(cards: list[ModelCard]) -> str:
                 "params": count_parameters(model),
                 "macs": count_macs(model, row.input_size),
             }
-            rows.append((called(card, row), *(f"{n:,}" for n in measured.values()), printed(row)))
-    return table(("network", "parameters", "MACs", "the paper prints"), rows)
+            rows.append(
+                (describe_call(card, row), *(f"{n:,}" for n in measured.values()), printed(row))
+            )
+    return table(("network", "parameters", "MACs", "printed in the paper"), rows)
 
 
-def called(card: ModelCard, row: Form) -> str:
+def describe_call(card: ModelCard, row: Form) -> str:
     options = ", ".join(f"{k}={v!r}" for k, v in row.options.items())
     size = "" if row.input_size == card.input_size else f" at {shape_text(row.input_size)}"
     return f"`{card.name}({options})`{size}"
 
 
 def printed(row: Form) -> str:
-    """The printed figures of a row, each marked by whether ours agrees."""
+    """Return the printed figures of a row, each with whether ours agrees."""
     ours = {"params": row.params, "macs": row.macs}
-    return "<br>".join(one_printed(s, ours.get(s.figure)) for s in row.stated) or "-"
+    return "<br>".join(describe_figure(s, ours.get(s.figure)) for s in row.stated) or "-"
 
 
-def one_printed(stated: Stated, exact: int | None) -> str:
+def describe_figure(stated: Stated, exact: int | None) -> str:
     unit = "" if exact is not None else " %"
     text = f"{FIGURES[stated.figure]} {stated.printed}{unit} ({stated.source})"
     if exact is None:
@@ -116,7 +118,7 @@ def departures(cards: list[ModelCard]) -> str:
         for sentence in card.departs:
             lines.setdefault(sentence, []).append(f"`{card.name}`")
     if not lines:
-        return "They are the paper's."
+        return "There are none."
     return "\n".join(f"- {', '.join(names)}: {sentence}" for sentence, names in lines.items())
 
 

@@ -1,4 +1,4 @@
-"""Write the page of ports: which network of another library is which of ours, and which is not."""
+"""Generate the page about networks of other libraries: twins and near twins."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,13 +17,14 @@ LIBRARIES = {
 }
 INTRODUCTION = """# Networks of other libraries
 
-Their tensors load into ours, and `cnnarch.weights.export` writes them back. Every row is tested
-with random weights: the logits of both differ by at most the tolerance, relative to the
+The tensors of these networks load into ours, and `cnnarch.weights.export` converts them back. Every
+row is tested with random weights: the logits differ by at most the tolerance, relative to the
 largest logit."""
-NOT_THE_SAME = """## Look alike and are not the same
+NEAR_TWINS = """## Similar but different networks
 
-The loader refuses their checkpoints. Where the tensors do not show the difference, it can only
-do so if the checkpoint says what it is, as timm's repositories on the Hugging Face Hub do."""
+The loader refuses checkpoints of these networks. If the tensors do not show the difference, it can
+only do so if the checkpoint states its architecture, as timm's repositories on the Hugging Face Hub
+do."""
 
 
 def write_page(folder: Path) -> None:
@@ -36,7 +37,7 @@ def ports_page() -> str:
     parts = [INTRODUCTION]
     for library, title in LIBRARIES.items():
         parts += [f"## {title}", twins_table(library), *notes(library)]
-    parts += [NOT_THE_SAME, near_twins_table()]
+    parts += [NEAR_TWINS, near_twins_table()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -49,12 +50,12 @@ def twins_table(library: str) -> str:
 
 
 def notes(library: str) -> list[str]:
-    """What is beside the rows of a library, once each, with the builders it is about."""
-    about: dict[str, dict[str, None]] = {}
+    """Return each note about the rows of a library once, with its builders."""
+    builders_of: dict[str, dict[str, None]] = {}
     for twin in twins(library=library):
         if twin.note:
-            about.setdefault(twin.note, {})[f"`{twin.builder}`"] = None
-    lines = [f"- {', '.join(builders)}: {note}" for note, builders in about.items()]
+            builders_of.setdefault(twin.note, {})[f"`{twin.builder}`"] = None
+    lines = [f"- {', '.join(builders)}: {note}" for note, builders in builders_of.items()]
     return ["\n".join(lines)] if lines else []
 
 
@@ -63,7 +64,7 @@ def near_twins_table() -> str:
         (f"`{n.name}`", n.library, f"`{n.builder}`", n.reason, "no" if n.hidden else "yes")
         for n in near_twins()
     ]
-    return table(("theirs", "library", "is not", "because", "shown by tensors"), rows)
+    return table(("theirs", "library", "ours", "difference", "shown by tensors"), rows)
 
 
 def call(builder: str, options: Mapping[str, Any]) -> str:

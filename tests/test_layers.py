@@ -28,17 +28,17 @@ def test_networks_without_stages_have_module_paths_only() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
     assert stage_layers(model) == {}
     assert layer_path(model, "1") == "1"
-    with pytest.raises(ValueError, match="no layer 'conv4_x'; the layers are 0, 1"):
+    with pytest.raises(ValueError, match="no layer 'conv4_x'; available: 0, 1"):
         layer_path(model, "conv4_x")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("conv9_x", r"no layer 'conv9_x'; did you mean .*'conv.*\(the stages are conv1, conv2_x"),
-        ("stages.9", r"no layer 'stages\.9'; did you mean 'stages\..*stages are conv1, conv2_x"),
-        ("zzz", "no layer 'zzz'; the stages are conv1, conv2_x, conv3_x, conv4_x, conv5_x"),
-        ("", "no layer ''; the stages are conv1"),
+        ("conv9_x", r"no layer 'conv9_x'; did you mean .*'conv.*\(stages: conv1, conv2_x"),
+        ("stages.9", r"no layer 'stages\.9'; did you mean 'stages\..*stages: conv1, conv2_x"),
+        ("zzz", "no layer 'zzz'; available: conv1, conv2_x, conv3_x, conv4_x, conv5_x"),
+        ("", "no layer ''; available: conv1"),
     ],
 )
 def test_an_unknown_layer_is_reported_with_suggestions_and_stages(name: str, message: str) -> None:

@@ -101,7 +101,7 @@ if TYPE_CHECKING:
     from cnnarch.weights import Weights
 else:
     from cnnarch import images
-    from cnnarch.weights import entry, load
+    from cnnarch.weights import catalog, load
 
 class Network:
     def save(self):
@@ -112,7 +112,7 @@ class Network:
         Import("cnnarch", False),
         Import("cnnarch.viz", False),
         Import("cnnarch.images", False),
-        Import("cnnarch.weights.entry", False),
+        Import("cnnarch.weights.catalog", False),
         Import("cnnarch.weights", False),
         Import("cnnarch.weights.files", True),
     }

@@ -121,7 +121,7 @@ class TrainingCommand:
         split, self.flags = splitter.parse_known_args([_underscored(word) for word in args])
         self.files = [f"--config={file}" for file in split.config]
         self.parser = _training_parser(name)
-        self.given = self._parse(printing=False, defaults=False)
+        self.given = self._parse(defaults=False)
         model = self.given.get("model")
         self.networks: list[str] = self.given.get("networks") or ([model] if model else [])
         self.data: str = self.given.get("data", "digits")
@@ -136,9 +136,10 @@ class TrainingCommand:
         if "num_epochs" in self.given:
             recipe = replace(recipe, num_steps=None)
         self.parser.set_defaults({**asdict(recipe), "model": network})
-        return self.parser.instantiate(self._parse())
+        return self.parser.instantiate(self._parse(defaults=True))
 
-    def _parse(self, *, printing: bool = True, defaults: bool = True) -> "Namespace":
+    def _parse(self, *, defaults: bool) -> "Namespace":
+        """Parse the arguments; without defaults, --print_config has no effect."""
         from jsonargparse import ArgumentError
 
         args = [*self.files, *self.flags]  # later arguments override earlier ones
@@ -146,10 +147,8 @@ class TrainingCommand:
         if "--num_epochs" in flags and "--num_steps" not in flags:
             args.append("--num_steps=null")  # overrides num_steps in a file
         try:
-            return self.parser.parse_args(
-                [word for word in args if printing or not word.startswith("--print")],
-                defaults=defaults,
-            )
+            args = [arg for arg in args if defaults or not arg.startswith("--print")]
+            return self.parser.parse_args(args, defaults=defaults)
         except ArgumentError as error:
             found = re.search(r"unrecognized arguments: --([\w.]+)|Option '(.+?)'", str(error))
             if found:

@@ -36,10 +36,10 @@ def layer_path(model: nn.Module, name: str) -> str:
     path = stages.get(name, name)
     if path in paths:
         return path
-    listed = list(stages) or [child for child, _ in model.named_children()]
-    hint = suggest(name, [*stages, *paths], [])
-    listing = f"the {'stages' if stages else 'layers'} are {', '.join(listed)}"
-    hint = f"{hint} ({listing})" if "did you mean" in hint else listing
+    children = [child for child, _ in model.named_children()]
+    hint = suggest(name, [*stages, *paths], stages or children)
+    if stages and "did you mean" in hint:
+        hint += f" (stages: {', '.join(stages)})"
     raise ValueError(f"there is no layer {name!r}; {hint}")
 
 

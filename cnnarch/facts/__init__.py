@@ -1,4 +1,4 @@
-"""What is true of the networks and is not their code; standard library only.
+"""Facts about the networks: builders by name, fact sheets and model cards.
 
-Builders by name, the fact sheets beside the model files, and the cards made from them.
+These modules import the standard library only.
 """

@@ -1,4 +1,4 @@
-"""Builders by name: what makes a function of a model file a network of cnnarch."""
+"""The registry of builders by name."""
 
 import inspect
 from collections.abc import Callable
@@ -10,22 +10,22 @@ __all__ = ["BUILDERS", "builder", "families", "family_of", "option_parameters"]
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 
 BUILDERS: dict[str, Callable[..., Any]] = {}
-"""Every builder by name, in the order in which the model files define them."""
+"""All builders by name, in the order of their definitions."""
 
 
 def builder(function: Builder) -> Builder:
     """Register a function as the builder of a network.
 
-    Its family is the file it is in, whose fact sheet is the TOML file beside it. Its
-    signature becomes that of the class it returns, whose keyword-only arguments are the options,
-    so `help` and editors show them.
+    Its family is the name of its file, and the TOML file of that name is the fact sheet. The
+    builder gets the keyword-only arguments of the class it returns as options in its signature,
+    so that `help` and editors show them.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is already registered.
     """
     name, network = function.__name__, function.__annotations__["return"]
     if name in BUILDERS:
-        raise ValueError(f"a network called {name!r} is registered already")
+        raise ValueError(f"a network called {name!r} is already registered")
     weights, *_ = inspect.signature(function).parameters.values()
     function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [weights, *option_parameters(network).values()], return_annotation=network
@@ -35,17 +35,17 @@ def builder(function: Builder) -> Builder:
 
 
 def family_of(name: str) -> str:
-    """The family of a network: the name of its model file."""
+    """Return the family of a network: the name of its model file."""
     return BUILDERS[name].__module__.rpartition(".")[2]
 
 
 def families() -> list[str]:
-    """Every family that has a builder, sorted."""
+    """Return all families that have a builder, sorted."""
     return sorted({family_of(name) for name in BUILDERS})
 
 
 @cache
 def option_parameters(network: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The keyword-only parameters of a network class: what its builders take as options."""
+    """Return the keyword-only parameters of a network class: the options of its builders."""
     parameters = inspect.signature(network).parameters
     return {k: p for k, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}

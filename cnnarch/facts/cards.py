@@ -1,4 +1,4 @@
-"""What a fact sheet says of a network, as values: its card, its figures and its twins."""
+"""Data classes of fact sheets: model cards, figures and twins."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ class Paper(NamedTuple):
         title: as printed.
         authors: the first author and "et al.", or all if they are few.
         year: of the first public version.
-        arxiv: identifier such as "1512.03385", None if it is not there.
-        url: where to read it if it has no arXiv entry.
+        arxiv: identifier, for example "1512.03385", None if it is not on arXiv.
+        url: address of a paper that is not on arXiv.
     """
 
     title: str
@@ -40,20 +40,20 @@ class Paper(NamedTuple):
 
     @property
     def link(self) -> str | None:
-        """Address of the paper, None if it has none."""
+        """Address of the paper, None if unknown."""
         return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else self.url
 
 
 class Stated(NamedTuple):
-    """A figure as the paper prints it.
+    """A figure printed in the paper.
 
     Args:
-        figure: what it counts. Errors are percentages; they are shown and never compared.
+        figure: name of the figure. Errors are percentages, which are never compared.
         printed: the number as printed, with K, M, G or B for a power of ten: "3.8B", "60,000".
-        source: table or section, and for errors the protocol.
-        departs: why the network's exact count is not the printed one; empty where they agree.
-        confirmed: False for "about", "less than" and figures without a second source: these
-            are shown and never compared.
+        source: table or section, and the protocol of an error.
+        departs: why the network's exact count differs from the printed one; empty if they agree.
+        confirmed: False for "about", "less than" and figures without a second source, which are
+            never compared.
     """
 
     figure: Literal["params", "macs", "top1_err", "top5_err"]
@@ -63,18 +63,18 @@ class Stated(NamedTuple):
     confirmed: bool = True
 
     def agrees(self, exact: int) -> bool:
-        """Whether `exact` is within one unit of the printed number's last digit."""
+        """Return whether `exact` is within one unit of the printed number's last digit."""
         value, unit = printed_number(self.printed)
         return abs(exact - value) < unit
 
     @property
     def compared(self) -> bool:
-        """Whether a test holds the network to this figure."""
+        """Whether a test compares the network with this figure."""
         return self.confirmed and self.figure in ("params", "macs")
 
 
 class Counts(NamedTuple):
-    """Exact counts of a network whose layers have been fused for inference.
+    """Exact counts of a network after fusing its layers for inference.
 
     Args:
         params: trainable parameters.
@@ -86,17 +86,17 @@ class Counts(NamedTuple):
 
 
 class Form(NamedTuple):
-    """Figures of a network under one set of options.
+    """Figures of a network with one set of options.
 
     Args:
-        options: what is passed to the builder.
+        options: options for the builder.
         params: trainable parameters.
         macs: multiply-adds of convolutions and linear layers for one image of `input_size`.
         input_size: `(C, H, W)` of the image; H and W in pixels.
-        stated: figures the paper prints for this form.
-        stages: output shape, without the batch, of rows of the paper's table by their name.
-        counted_from: where `params` and `macs` were counted: never from the code itself.
-        fused: counts after `cnnarch.inference.fuse`, None where the sheet does not say.
+        stated: figures printed in the paper for this form.
+        stages: output shapes without the batch, by the row names of the paper's table.
+        counted_from: source of `params` and `macs`, which is never the code itself.
+        fused: counts after `cnnarch.inference.fuse`, None if the sheet has none.
     """
 
     options: Mapping[str, Any]
@@ -110,19 +110,19 @@ class Form(NamedTuple):
 
 
 class Twin(NamedTuple):
-    """A network that another library has too, the same tensor for tensor.
+    """A network of another library that equals ours tensor by tensor.
 
     Args:
-        builder: ours.
+        builder: name of our builder.
         library: as in `Layout.library`.
-        name: theirs, as their factory takes it.
-        options: what our builder is given to be the same network.
-        arguments: what their factory is given to be the same network.
-        params: of theirs, where it has more than ours for the same network.
-        tolerance: largest difference between the logits that the same tensors give, over the
-            largest logit: 0.0 where the operations are the same.
-        note: what to know before taking one for the other.
-        one_size: whether theirs takes images of the card's size alone.
+        name: name for the other library's factory.
+        options: options of our builder that create the same network.
+        arguments: arguments of their factory that create the same network.
+        params: number of their parameters if it is larger than ours.
+        tolerance: maximum difference of the logits with the same tensors, divided by the
+            largest logit: 0.0 if the operations are the same.
+        note: differences that matter when replacing one by the other.
+        one_size: whether their network only accepts images of the card's size.
     """
 
     builder: str
@@ -137,16 +137,16 @@ class Twin(NamedTuple):
 
 
 class NearTwin(NamedTuple):
-    """A network that another library names or sizes as ours, but that is another network.
+    """A network of another library that has the name or size of ours but differs from it.
 
     Args:
-        builder: ours, which its tensors are not for.
+        builder: name of our builder, which must not load its tensors.
         library: as in `Layout.library`.
-        name: theirs.
-        reason: what is different.
-        options: what our builder is given to leave only that difference.
-        hidden: whether its state dict does not show it. Only a checkpoint that says what it is
-            can then be refused.
+        name: its name in that library.
+        reason: the difference.
+        options: options of our builder that leave only this difference.
+        hidden: whether the state dict does not show the difference. Such a checkpoint can only
+            be refused if it states its architecture.
     """
 
     builder: str
@@ -159,11 +159,11 @@ class NearTwin(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelCard:
-    """A network's identity card; `cnnarch.get_card(name)` returns it.
+    """The card of a network, returned by `cnnarch.get_card(name)`.
 
-    `params` and `macs` are exact, at `num_classes` classes and one image of `input_size`; `form`
-    has the rest of what is counted, `rows` are the forms under other options or sizes, `weights`
-    the tags in the catalog.
+    `params` and `macs` are exact for `num_classes` classes and one image of `input_size`. `form`
+    has all figures of the network as built without options, and `rows` those of other options or
+    image sizes. `weights` are tags of the catalog.
     """
 
     name: str
@@ -199,24 +199,24 @@ class ModelCard:
 
     @property
     def stated(self) -> tuple[Stated, ...]:
-        """Figures that the paper prints for it."""
+        """Figures printed in the paper."""
         return self.form.stated
 
     def all_rows(self) -> tuple[Form, ...]:
-        """The network as built without options, then `rows`."""
+        """Return `form`, followed by `rows`."""
         return self.form, *self.rows
 
 
 def printed_number(printed: str) -> "tuple[Decimal, Decimal]":
-    """Value of a printed number and of one unit of its last digit.
+    """Return the value of a printed number and of one unit of its last digit.
 
     >>> printed_number("3.8B") == (3_800_000_000, 100_000_000)
     True
     """
-    from decimal import Decimal  # takes a tenth of the time of importing cnnarch
+    from decimal import Decimal  # takes a tenth of the import time of cnnarch
 
     power = _POWERS.get(printed[-1], 0)
     number = Decimal(printed.rstrip("".join(_POWERS)).replace(",", ""))
     exponent = number.as_tuple().exponent
-    assert isinstance(exponent, int)  # a finite number: infinities have a letter here
+    assert isinstance(exponent, int)  # it is a letter only for infinity and NaN
     return number.scaleb(power), Decimal(1).scaleb(exponent + power)

@@ -1,4 +1,4 @@
-"""Fact sheets: `models/<family>.toml`, read when one of its facts is first asked for."""
+"""Fact sheets: `models/<family>.toml`, read on first use."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -24,25 +24,25 @@ __all__ = [
 
 FOLDER = Path(__file__).parent.parent / "models"
 DEFAULTS = ("paper", "input_size", "min_input_size", "departs", "counted_from")
-"""What a sheet says of all its networks that do not say it themselves."""
+"""Keys of a family that apply to its networks unless they override them."""
 
 
 class SheetError(ValueError):
-    """A sheet that does not keep the schema; the message names file and key."""
+    """A sheet violates the schema. The message names the file and the key."""
 
 
 class Facts(NamedTuple):
-    """What a sheet says of one network.
+    """The facts about one network.
 
     Args:
-        paper: None for a network that no paper defines.
-        departs: each difference from the paper, in a sentence.
-        min_input_size: the smallest side in pixels that the default form accepts.
-        forms: the default form, then those of other options or sizes.
-        twins: the same networks in other libraries.
-        near_twins: networks of other libraries that look the same and are not.
-        rows: module paths of rows of the paper's table that are not stages.
-        recipe: as the family's, with what is different for this network, on one data set too.
+        paper: None if no paper defines the network.
+        departs: one sentence for each difference from the paper.
+        min_input_size: minimum image side in pixels that the default form accepts.
+        forms: the default form, followed by forms with other options or image sizes.
+        twins: networks of other libraries that equal this one.
+        near_twins: networks of other libraries that only look the same.
+        rows: module paths of the rows of the paper's table that are not stages.
+        recipe: the family's recipe with the changes for this network.
     """
 
     paper: Paper | None
@@ -56,16 +56,15 @@ class Facts(NamedTuple):
 
 
 class Sheet(NamedTuple):
-    """The facts of a family.
+    """The facts about a family.
 
     Args:
-        idea: a few sentences that a student can follow.
-        recipe: how the family is trained by default, as keys of a recipe; those under "on" are
-            for one data set.
-        usual: the network that the family's aliases mean.
+        idea: a short explanation for students.
+        recipe: default settings of the training recipe. Those under "on" are for one data set.
+        usual: the network to which the family's aliases refer.
         benchmarked: networks that represent the family in benchmarks against other libraries.
-        aliases: names that the command takes for `usual`.
-        networks: facts by builder.
+        aliases: names that the command line accepts for `usual`.
+        networks: facts by name of the builder.
     """
 
     idea: str
@@ -78,12 +77,12 @@ class Sheet(NamedTuple):
 
 @cache
 def read_sheet(family: str) -> Sheet:
-    """The sheet of a family.
+    """Read the sheet of a family.
 
     Raises:
-        SheetError: it does not keep the schema.
+        SheetError: it violates the schema.
     """
-    import tomllib  # takes a tenth of the time of importing cnnarch
+    import tomllib  # takes a tenth of the import time of cnnarch
 
     path = FOLDER / f"{family}.toml"
     try:
@@ -101,14 +100,14 @@ def read_sheet(family: str) -> Sheet:
 
 
 def facts_of(name: str) -> Facts:
-    """What the sheet of its family says of a network."""
+    """Return the facts about a network from the sheet of its family."""
     return read_sheet(family_of(name)).networks[name]
 
 
 def make_card(name: str, weights: tuple[str, ...] = ()) -> ModelCard:
-    """The card of a network; `weights` are the tags of its checkpoints."""
+    """Return the card of a network; `weights` are the tags of its checkpoints."""
     facts, build = facts_of(name), BUILDERS[name]
-    default, *others = facts.forms
+    default, *rows = facts.forms
     options = option_parameters(build.__annotations__["return"])
     return ModelCard(
         name=name,
@@ -117,7 +116,7 @@ def make_card(name: str, weights: tuple[str, ...] = ()) -> ModelCard:
         num_classes=options["num_classes"].default,
         departs=facts.departs,
         form=default,
-        rows=tuple(others),
+        rows=tuple(rows),
         build=build,
         min_input_size=facts.min_input_size,
         weights=weights,
@@ -126,26 +125,26 @@ def make_card(name: str, weights: tuple[str, ...] = ()) -> ModelCard:
 
 @cache
 def aliases() -> dict[str, str]:
-    """The network that each alias of a family means."""
+    """Return the network for each alias of a family."""
     sheets = [read_sheet(family) for family in families()]
     return {alias: str(sheet.usual) for sheet in sheets for alias in sheet.aliases}
 
 
 def twins(builder: str | None = None, library: str | None = None) -> list[Twin]:
-    """Twins of one of our builders, in one library, both or all."""
+    """Return the twins of one builder or of all, in one library or in all."""
     names = BUILDERS if builder is None else (builder,)
     found = [twin for name in names for twin in facts_of(name).twins]
     return [twin for twin in found if library in (None, twin.library)]
 
 
 def near_twins(builder: str | None = None) -> list[NearTwin]:
-    """Near twins of one of our builders, or all."""
+    """Return the near twins of one builder or of all."""
     names = BUILDERS if builder is None else (builder,)
     return [near for name in names for near in facts_of(name).near_twins]
 
 
 def parse_sheet(sheet: Mapping[str, Any]) -> Sheet:
-    """A sheet that keeps the schema, as values."""
+    """Convert a valid sheet."""
     names = [name for name in sheet if name not in FAMILY_KEYS]
     return Sheet(
         idea=sheet["idea"],
@@ -157,18 +156,18 @@ def parse_sheet(sheet: Mapping[str, Any]) -> Sheet:
     )
 
 
-def _facts(name: str, own: Mapping[str, Any], sheet: Mapping[str, Any]) -> Facts:
-    facts = {**{key: sheet[key] for key in DEFAULTS if key in sheet}, **own}
+def _facts(name: str, table: Mapping[str, Any], sheet: Mapping[str, Any]) -> Facts:
+    facts = {**{key: sheet[key] for key in DEFAULTS if key in sheet}, **table}
     forms = (
         {
-            "counted_from": sheet.get("counted_from"),  # never that of the default form
+            "counted_from": sheet.get("counted_from"),  # never from the default form
             **{"input_size": facts["input_size"], **form},
             "counts": {**facts["counts"], **form["counts"]},
         }
         for form in (facts, *facts.get("forms", ()))
     )
-    twins = _elsewhere(name, facts.get("twins", ()), sheet, sheet.get("libraries", {}))
-    near_twins = _elsewhere(name, facts.get("near_twins", ()), sheet, {})
+    twins = _library_rows(name, facts.get("twins", ()), sheet, sheet.get("libraries", {}))
+    near_twins = _library_rows(name, facts.get("near_twins", ()), sheet, {})
     return Facts(
         paper=Paper(**facts["paper"]) if facts["paper"] else None,
         departs=tuple(sheet["departures"][key] for key in facts.get("departs", ())),
@@ -181,11 +180,11 @@ def _facts(name: str, own: Mapping[str, Any], sheet: Mapping[str, Any]) -> Facts
     )
 
 
-def _recipe(family: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The family's keys under the network's own; so too for each data set."""
-    on, own_on = family.get("on", {}), own.get("on", {})
-    by_data = {data: {**on.get(data, {}), **own_on.get(data, {})} for data in {**on, **own_on}}
-    return {**family, **own, **({"on": by_data} if by_data else {})}
+def _recipe(family: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:
+    """Override the family's settings with the network's, also those for each data set."""
+    on, override = family.get("on", {}), network.get("on", {})
+    by_data = {data: {**on.get(data, {}), **override.get(data, {})} for data in {**on, **override}}
+    return {**family, **network, **({"on": by_data} if by_data else {})}
 
 
 def _form(form: Mapping[str, Any], sheet: Mapping[str, Any]) -> Form:
@@ -210,17 +209,17 @@ def _stated(printed: Any, sheet: Mapping[str, Any]) -> Iterator[Stated]:
             yield Stated(figure, row[figure], source, why, row.get("confirmed", True))
 
 
-def _elsewhere(
+def _library_rows(
     name: str, rows: Any, sheet: Mapping[str, Any], libraries: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """`{timm = ["a", "b"]}` as a row each, with what its library's rows share."""
+    """Yield one row for each name in `{timm = ["a", "b"]}`, with the settings of its library."""
     for row in rows:
-        given = {row: name} if isinstance(row, str) else row
-        (library,) = given.keys() & set(LIBRARIES)
-        rest = {**libraries.get(library, {}), **given}
-        theirs = rest.pop(library)
-        rest |= {key: sheet["notes"][rest[key]] for key in rest.keys() & {"note", "reason"}}
-        if isinstance(rest.get("options"), str):
-            rest["options"] = sheet["options"][rest["options"]]
-        for one in [theirs] if isinstance(theirs, str) else theirs:
-            yield {"builder": name, "library": library, "name": one, **rest}
+        table = {row: name} if isinstance(row, str) else row
+        (library,) = table.keys() & set(LIBRARIES)
+        facts = {**libraries.get(library, {}), **table}
+        theirs = facts.pop(library)
+        facts |= {key: sheet["notes"][facts[key]] for key in facts.keys() & {"note", "reason"}}
+        if isinstance(facts.get("options"), str):
+            facts["options"] = sheet["options"][facts["options"]]
+        for their_name in [theirs] if isinstance(theirs, str) else theirs:
+            yield {"builder": name, "library": library, "name": their_name, **facts}

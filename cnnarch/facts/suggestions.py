@@ -1,4 +1,4 @@
-"""What to say of a wrong name: the right ones that are near it."""
+"""Suggest correct names for a misspelled one."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -9,23 +9,24 @@ __all__ = ["suggest"]
 def suggest(
     name: str, known: Iterable[str] | Mapping[str, str], listed: Iterable[str] | None = None
 ) -> str:
-    """The names nearest to a wrong one, or a list if none is near.
+    """Return the names most similar to a wrong one, or all names if none is similar.
 
     Args:
-        name: the wrong one.
-        known: the right ones, or what to offer for each.
-        listed: what to list; None lists what is offered.
+        name: the wrong name.
+        known: the correct names, or a mapping from each to the suggestion for it.
+        listed: names to list if none is similar; None lists all suggestions.
 
     >>> suggest("resnet5O", ["vgg11", "resnet50"])
     "did you mean 'resnet50'?"
     >>> suggest("cnns", {"cnn": "convnet"})
     "did you mean 'convnet'?"
     >>> suggest("xyz", ["vgg11", "resnet50"])
-    'there are vgg11, resnet50'
+    'available: vgg11, resnet50'
     """
-    offered = known if isinstance(known, Mapping) else {right: right for right in known}
-    longer = sorted((right for right in offered if name and right.startswith(name)), key=len)
-    near = dict.fromkeys(offered[n] for n in longer + difflib.get_close_matches(name, offered))
+    suggestions = known if isinstance(known, Mapping) else {right: right for right in known}
+    longer = sorted((right for right in suggestions if name and right.startswith(name)), key=len)
+    close = difflib.get_close_matches(name, suggestions)
+    near = dict.fromkeys(suggestions[n] for n in longer + close)
     if near:
         return f"did you mean {' or '.join(map(repr, list(near)[:3]))}?"
-    return f"there are {', '.join(offered.values() if listed is None else listed)}"
+    return f"available: {', '.join(suggestions.values() if listed is None else listed)}"

@@ -1,8 +1,8 @@
-"""Run any network as fast as this machine can, and take it elsewhere.
+"""Run any network as fast as possible on this machine, and export it for other programs.
 
-`optimize` tries the engines that are installed and keeps the fastest whose output is right;
-`Optimized.save` and `load_optimized` carry the result into new processes. `fuse` and `export`
-make the network that an engine reads; `Predictor` goes from files to class names.
+`optimize` tries the installed engines and keeps the fastest one whose output is correct.
+`Optimized.save` and `load_optimized` transfer the result to new processes. `fuse`, `quantize` and
+`export` prepare a network for an engine, and `Predictor` classifies image files.
 """
 
 from cnnarch.inference.export import export

@@ -13,21 +13,31 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def inference_copy(model: Module, *, share: bool = False) -> Module:
-    """A copy in eval mode, without hooks, whose parameters need no gradient.
+    """Return a copy in eval mode, without hooks, whose parameters need no gradient.
 
     Args:
-        model: stays as it is.
-        share: whether the copy reads the same memory, for a copy that ends before anybody
-            trains `model` on.
+        model: left unchanged.
+        share: share the memory of the weights, for a copy that is dropped before the model is
+            trained further.
 
     Raises:
-        ValueError: a layer computes its weight in a hook (`torch.nn.utils.weight_norm` and the
-            like), so that without hooks it would be another layer; or its `forward` was replaced
-            by a function, which a copy would share with the layer itself.
+        ValueError: a hook computes a layer's weight (`torch.nn.utils.weight_norm` and similar), so
+            that the layer would differ without it; or a function replaces a layer's `forward`, so
+            that the copy would call the original layer.
     """
     for name, module in model.named_modules():
-        _refuse_weights_in_hooks(name, module)
-        _refuse_replaced_forward(name, module)
+        for hook in module._forward_pre_hooks.values():
+            if type(hook).__module__.startswith("torch.nn.utils"):
+                raise ValueError(
+                    f"layer {name!r} computes its weight in a hook ({type(hook).__name__}), and "
+                    "hooks are not copied: make the weight permanent first (torch.nn.utils has a "
+                    "remove function for each)"
+                )
+        if has_replaced_forward(module):
+            raise ValueError(
+                f"the forward of layer {name!r} was replaced by a function, and a copy would still "
+                "call the layer itself: delete the module's attribute `forward` first"
+            )
     memo = without_hooks(model)
     for parameter in model.parameters():
         tensor = parameter.detach()
@@ -35,21 +45,3 @@ def inference_copy(model: Module, *, share: bool = False) -> Module:
     if share:
         memo |= {id(buffer): buffer for buffer in model.buffers()}
     return copy.deepcopy(model, memo).eval()
-
-
-def _refuse_weights_in_hooks(name: str, module: nn.Module) -> None:
-    for hook in module._forward_pre_hooks.values():
-        if type(hook).__module__.startswith("torch.nn.utils"):
-            raise ValueError(
-                f"layer {name!r} computes its weight in a hook ({type(hook).__name__}), and hooks "
-                "are not copied: make the weight permanent first (torch.nn.utils has a remove "
-                "function for each)"
-            )
-
-
-def _refuse_replaced_forward(name: str, module: nn.Module) -> None:
-    if has_replaced_forward(module):
-        raise ValueError(
-            f"the forward of layer {name!r} was replaced by a function, and a copy would still "
-            "call the layer itself: delete the module's attribute `forward` first"
-        )

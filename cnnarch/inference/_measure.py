@@ -1,4 +1,4 @@
-"""What the processor has, threads, seconds, memory and differences."""
+"""Measure threads, seconds, memory and differences between logits."""
 
 import math
 import os
@@ -18,24 +18,24 @@ __all__ = [
     "alternate",
     "difference",
     "has_vnni",
-    "milliseconds",
-    "resident",
+    "median_ms",
+    "resident_mib",
     "spread",
     "usable_threads",
 ]
 
 _CGROUP = Path("/sys/fs/cgroup")
-_NEAR = 1.25  # one call of each does not tell which is faster where they are nearer than this
+_CLOSE = 1.25  # if single calls differ by less than this factor, they do not show which is faster
 
 
 def has_vnni() -> bool:
-    """Whether the processor sums products of 8-bit integers in 32 bits."""
-    has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(has.get(flag) for flag in ("avx512_vnni", "avx_vnni", "amx_int8"))
+    """Return whether the processor sums products of 8-bit integers in 32 bits."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(flag) for flag in ("avx512_vnni", "avx_vnni", "amx_int8"))
 
 
 def usable_threads() -> int:
-    """PyTorch's number of threads, or fewer where the process may not use so many cores."""
+    """Return PyTorch's thread count, or the number of cores the process may use if smaller."""
     limits = [torch.get_num_threads()]
     if hasattr(os, "sched_getaffinity"):
         limits.append(len(os.sched_getaffinity(0)))
@@ -44,7 +44,7 @@ def usable_threads() -> int:
 
 
 def _cgroup_cores(root: Path) -> int | None:
-    """Cores that the control group grants (version 2, then 1), rounded up; None if no limit."""
+    """Return the cores that the control group allows (version 2 or 1), rounded up, or None."""
     try:
         if (root / "cpu.max").exists():
             quota, period = (root / "cpu.max").read_text().split()
@@ -56,51 +56,46 @@ def _cgroup_cores(root: Path) -> int | None:
         return None
 
 
-def resident() -> float:
-    """MiB of memory that this process has in use."""
+def resident_mib() -> float:
+    """Return the memory in MiB that this process uses."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * resource.getpagesize() / 2**20
-    except OSError:  # not Linux: the most it had so far, in KiB, on macOS in bytes
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most / 2**20 if sys.platform == "darwin" else most / 2**10
+    except OSError:  # not Linux: the peak so far, in KiB, on macOS in bytes
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def alternate(
     first: Callable[[], object], second: Callable[[], object], seconds: float, spare: float = 0.0
 ) -> tuple[list[float], list[float]]:
-    """Seconds of the calls of two candidates that take turns, so that drift hits both alike.
+    """Time two functions in alternation, so that drift of the machine affects both equally.
 
-    A turn begins with a call that is not counted: it meets the other's data in the caches and the
-    other's threads still spinning, which made OpenVINO's take half as long again. Each candidate
-    has at least three turns, and more until `seconds` have gone. Where one call of both takes more
-    than half as long, these calls are all; but if they are near each other and the time can be
-    spared, each has two turns.
+    Each turn starts with a call that is not counted: it finds the other function's data in the
+    caches and the other's threads still spinning, which made OpenVINO's calls 1.5 times as long.
+    Each function has at least three turns, and more until `seconds` have passed. If one call of
+    each takes more than half of that, these calls are the result; but if they are close to each
+    other and `spare` is long enough, each function has two turns.
 
     Args:
-        first: one candidate.
-        second: the other.
-        seconds: what the race is to take, about.
-        spare: seconds that a race of long calls may take.
+        first: the first function.
+        second: the second function.
+        seconds: the approximate total time.
+        spare: the time in seconds that long calls may take.
+
+    Returns:
+        The seconds of each counted call, of the first and of the second function.
     """
     calls = (first, second)
-    alone = [_seconds(call) for call in calls]
-    if sum(alone) > seconds / 2:
-        near = max(alone) < _NEAR * min(alone)
-        if near and 4 * sum(alone) <= spare:
-            return _rounds(calls, (1, 1), 2)
-        return [alone[0]], [alone[1]]
-    turns = tuple(max(1, min(20, int(0.02 / one))) for one in alone)
-    return _rounds(calls, turns, 3, seconds)
-
-
-def _rounds(
-    calls: Sequence[Callable[[], object]], turns: Sequence[int], least: int, seconds: float = 0.0
-) -> tuple[list[float], list[float]]:
-    """At least so many rounds, in which each makes one call that does not count, then its turn."""
+    single = [_seconds(call) for call in calls]
+    turns, min_rounds, end = [1, 1], 2, time.perf_counter()
+    if sum(single) <= seconds / 2:
+        turns, min_rounds = [max(1, min(20, int(0.02 / one))) for one in single], 3
+        end += seconds
+    elif max(single) >= _CLOSE * min(single) or 4 * sum(single) > spare:
+        return [single[0]], [single[1]]
     times: tuple[list[float], list[float]] = ([], [])
-    end = time.perf_counter() + seconds
-    while len(times[0]) < least * turns[0] or time.perf_counter() < end:
+    while len(times[0]) < min_rounds * turns[0] or time.perf_counter() < end:
         for call, found, turn in zip(calls, times, turns, strict=True):
             call()
             found += [_seconds(call) for _ in range(turn)]
@@ -114,9 +109,10 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def difference(actual: Tensor, expected: Tensor) -> float:
-    """The largest, relative to the largest value expected; infinite where it says nothing.
+    """Return the largest absolute difference, relative to the largest expected value.
 
-    Where nothing but 0 was expected, every difference is infinite.
+    It is infinite if the shapes differ, if a value is not finite, or if all expected values are 0
+    and the actual ones are not.
     """
     if actual.shape != expected.shape or not bool(actual.isfinite().all()):
         return math.inf
@@ -126,13 +122,13 @@ def difference(actual: Tensor, expected: Tensor) -> float:
 
 
 def spread(logits: Tensor) -> float:
-    """How much the logits vary from image to image, relative to the largest."""
+    """Return how much the logits vary between images, relative to the largest logit."""
     scale = logits.abs().max().item()
     return (logits - logits[:1]).abs().max().item() / scale if scale else 0.0
 
 
 def agreement(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """Share of the images whose top classes are the same; a NaN is no class."""
+    """Return the share of images with the same top class; an image with a NaN never agrees."""
     same = [
         (a.argmax(1) == e.argmax(1)) & a.isfinite().all(1)
         for a, e in zip(actual, expected, strict=True)
@@ -140,6 +136,6 @@ def agreement(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     return torch.cat(same).double().mean().item()
 
 
-def milliseconds(times: Sequence[float]) -> float:
-    """The median of seconds, in milliseconds."""
+def median_ms(times: Sequence[float]) -> float:
+    """Return the median of times in seconds, in milliseconds."""
     return statistics.median(times) * 1e3

@@ -1,4 +1,4 @@
-"""Import the engines with their telemetry off, and make OpenVINO's Cores.
+"""Import the inference engines with their telemetry turned off, and create OpenVINO's Cores.
 
 With telemetry off, an engine uses no network and writes nothing to the home folder.
 """
@@ -7,35 +7,45 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, TypeVar
 
-__all__ = ["import_nncf", "import_onnxruntime", "import_openvino", "with_core"]
+__all__ = ["import_nncf", "import_onnxruntime", "import_openvino", "why_missing", "with_core"]
 
 Result = TypeVar("Result")
 
-# OpenVINO's converter keeps a reference to the telemetry package in each of these.
+# OpenVINO's converter keeps a reference to the telemetry package in each of these modules.
 _CONVERTER = "openvino.tools.ovc."
-_USERS = ("convert_impl", "main", "telemetry_utils", "utils")
+_TELEMETRY_USERS = ("convert_impl", "main", "telemetry_utils", "utils")
+
+
+def why_missing(*packages: str) -> str | None:
+    """Return a message with the first package that is not installed, or None."""
+    for package in packages:
+        if find_spec(package) is None:
+            return f"{package} is not installed: pip install 'cnnarch[export]'"
+    return None
 
 
 def import_openvino() -> Any:
-    """The module `openvino`, which will neither call home nor write there.
+    """Import `openvino` without its telemetry.
 
-    Both libraries have a stub for machines without the package `openvino_telemetry`. So the
-    package is made to look missing for this process, before it is imported. Where somebody has
-    imported OpenVINO earlier, the stub is put in afterwards.
+    OpenVINO and NNCF include a stub for machines without the package `openvino_telemetry`, so that
+    package is made to look missing in this process before it is imported. If OpenVINO was imported
+    earlier, its telemetry is replaced by the stub.
 
     Raises:
         ImportError: OpenVINO is not installed.
     """
-    _hide_telemetry()
+    modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]
+    modules.setdefault("openvino_telemetry", None)  # None makes an import raise ImportError
     import openvino
 
     if sys.modules.get("openvino_telemetry") is not None:
         from openvino.tools.ovc import telemetry_stub
 
-        for name in _USERS:
+        for name in _TELEMETRY_USERS:
             user = sys.modules.get(_CONVERTER + name)
             if user is not None:
                 user.tm = telemetry_stub  # type: ignore[attr-defined]
@@ -43,13 +53,13 @@ def import_openvino() -> Any:
 
 
 def with_core(call: Callable[[Any], Result]) -> Result:
-    """Run `call` with a new `openvino.Core` in a thread that ends before the Core does.
+    """Run `call` with a new `openvino.Core` in a thread that ends before the Core is deleted.
 
-    A Core gives the thread that makes it an alternate stack for signal handlers, and frees that
-    stack when the last model compiled by it is deleted. Cores deleted in another order than made
-    leave a freed stack in place, and the next signal (Ctrl-C, the exit of a DataLoader worker)
-    crashes the process (OpenVINO 2026.4). One Core for the whole process is no alternative: a
-    forked process cannot compile while its parent's Core is alive.
+    A Core gives the thread that creates it an alternate stack for signal handlers, and frees that
+    stack when the last model that it compiled is deleted. If Cores are deleted in another order
+    than they were created, a freed stack stays in place, and the next signal (Ctrl-C, the exit of
+    a DataLoader worker) crashes the process (OpenVINO 2026.4). One Core for the whole process does
+    not work either: a forked process cannot compile while the Core of its parent is alive.
 
     Raises:
         ImportError: OpenVINO is not installed.
@@ -60,7 +70,7 @@ def with_core(call: Callable[[Any], Result]) -> Result:
 
 
 def import_nncf() -> Any:
-    """The module `nncf`, with its telemetry and OpenVINO's off.
+    """Import `nncf` without its telemetry and OpenVINO's.
 
     Raises:
         ImportError: NNCF or OpenVINO is not installed.
@@ -70,16 +80,17 @@ def import_nncf() -> Any:
     from nncf.telemetry.wrapper import telemetry
 
     if sys.modules.get("openvino_telemetry") is not None:
-        telemetry._impl = None  # its events then fail, which NNCF passes over
+        telemetry._impl = None  # sending an event then fails, and NNCF ignores the failure
     return nncf
 
 
 def import_onnxruntime() -> Any:
-    """The module `onnxruntime`, which will neither call home nor leave an identifier there.
+    """Import `onnxruntime` without its telemetry.
 
-    From 1.29 on its Linux and macOS builds do both, unless this variable is set before they are
-    loaded (https://github.com/microsoft/onnxruntime/pull/27379). Where somebody has imported it
-    earlier, its events are turned off, which is as much as can still be done.
+    From version 1.29, the Linux and macOS builds send events and write an identifier to the home
+    folder unless this variable is set before they are loaded
+    (https://github.com/microsoft/onnxruntime/pull/27379). If the package was imported earlier, only
+    its events can be turned off.
 
     Raises:
         ImportError: ONNX Runtime is not installed.
@@ -89,8 +100,3 @@ def import_onnxruntime() -> Any:
 
     onnxruntime.disable_telemetry_events()
     return onnxruntime
-
-
-def _hide_telemetry() -> None:
-    modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]
-    modules.setdefault("openvino_telemetry", None)  # None makes an import raise ImportError

@@ -1,105 +1,89 @@
-"""Write an optimized network to a folder; `cnnarch.inference.saved` describes it and reads it."""
+"""Write and read the folder of an optimized network, which `cnnarch.inference.saved` describes."""
 
 import json
 import os
 import platform
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from cnnarch._version import __version__
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.inference._measure import difference
-from cnnarch.inference.engines import ENGINES, PLAIN, Engine
+from cnnarch.inference.engines import Engine, find_engine
 from cnnarch.preprocessing import Preprocessing
 from cnnarch.registry import from_pretrained
-from cnnarch.weights.files import sha256
+from cnnarch.weights.files import open_regular, sha256
 
 if TYPE_CHECKING:
     from cnnarch.inference.optimized import Optimized
 
-__all__ = [
-    "CHECK",
-    "FACTS",
-    "FORMAT",
-    "NETWORK",
-    "WEIGHTS",
-    "describe_machine",
-    "find_engine",
-    "find_versions",
-    "save_optimized",
-]
+__all__ = ["CHECK", "FACTS", "NETWORK", "find_change", "read_facts", "save_optimized"]
 
 FACTS, CHECK = "optimized.json", "check.safetensors"
-NETWORK, WEIGHTS = "config.json", "model.safetensors"
-FORMAT = 1
+NETWORK, _WEIGHTS = "config.json", "model.safetensors"
+_FORMAT = 1
+_MAX_FACTS_BYTES = 2**20
 
 
 def save_optimized(optimized: "Optimized", path: str | os.PathLike[str]) -> None:
-    """Write the folder; an earlier one of its kind is replaced. See `Optimized.save`."""
-    engine = find_engine(optimized.backend)
-    image = optimized.example[:1]
-    with _replacing_folder(Path(path)) as folder:
-        parts = optimized.parts()
-        for name, content in parts.items():
-            (folder / name).write_bytes(content)
-        kept = _keep_network(optimized, folder, image)
-        if not engine.whole and not kept:
-            raise ValueError(
-                f"{optimized.backend} keeps no graph of its own, and no builder of cnnarch makes "
-                f"this {type(optimized.model).__name__}; openvino and onnxruntime can be saved"
-            )
-        _write_tensors(folder / CHECK, {"images": image, "logits": optimized(image)})
-        facts = {
-            "format": FORMAT,
-            "engine": engine.name,
-            "precision": optimized.precision,
-            "batch": len(optimized.example),
-            "report": asdict(optimized.report),
-            **_words(optimized),
-            "versions": find_versions(engine),
-            "machine": describe_machine(),
-            "files": {file.name: sha256(file) for file in sorted(folder.iterdir())},
-        }
-        (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    """Write the folder next to `path` and move it there; see `Optimized.save`.
+
+    Raises:
+        ValueError: `path` exists and is neither an optimized network nor an empty folder.
+    """
+    path = Path(path)
+    is_ours = (path / FACTS).is_file() or (path.is_dir() and not any(path.iterdir()))
+    if path.exists() and not is_ours:
+        raise ValueError(f"{path} exists and is not an optimized network")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
+        folder = Path(temporary, "new")
+        folder.mkdir()
+        _write(optimized, folder)
+        if path.exists():
+            path.replace(Path(temporary, "old"))
+        folder.replace(path)
 
 
-def find_engine(name: str) -> Engine:
-    """The engine of that name, the plain one too; KeyError if there is none."""
-    return {**ENGINES, PLAIN.name: PLAIN}[name]
-
-
-def find_versions(engine: Engine) -> dict[str, str | None]:
-    """Versions of cnnarch and of the packages of an engine, None for those not installed."""
-    found: dict[str, str | None] = {"cnnarch": __version__}
-    for package in engine.packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    return found
-
-
-def describe_machine() -> dict[str, Any]:
-    """What compiled code depends on."""
-    able: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return {
-        "system": platform.system(),
-        "processor": platform.machine(),
-        "capabilities": sorted(name for name, has in able.items() if has is True),
+def _write(optimized: "Optimized", folder: Path) -> None:
+    engine, image = find_engine(optimized.backend), optimized.example[:1]
+    for name, content in optimized.parts().items():
+        (folder / name).write_bytes(content)
+    if not _save_network(optimized, folder, image) and not engine.keeps_graph:
+        raise ValueError(
+            f"{optimized.backend} keeps no graph of its own, and no builder of cnnarch makes "
+            f"this {type(optimized.model).__name__}; openvino and onnxruntime can be saved"
+        )
+    check = {"images": image, "logits": optimized(image)}
+    save_file({name: t.cpu().contiguous() for name, t in check.items()}, folder / CHECK)
+    preprocessing, categories = optimized.preprocessing, optimized.categories
+    facts = {
+        "format": _FORMAT,
+        "engine": engine.name,
+        "precision": optimized.precision,
+        "batch": len(optimized.example),
+        "report": asdict(optimized.report),
+        "preprocessing": asdict(preprocessing)
+        if isinstance(preprocessing, Preprocessing)
+        else None,
+        "categories": None if categories is None else list(categories),
+        "versions": _find_versions(engine),
+        "machine": _describe_machine(),
+        "files": {file.name: sha256(file) for file in sorted(folder.iterdir())},
     }
+    (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
-def _keep_network(optimized: "Optimized", folder: Path, image: Tensor) -> bool:
-    """Write the network if what its builder makes of the file is the same."""
+def _save_network(optimized: "Optimized", folder: Path, image: Tensor) -> bool:
+    """Save the network if its builder can rebuild it; return whether that is so."""
     model = optimized.model
     if not isinstance(model, ImageClassifier) or model.builder is None:
         return False
@@ -109,49 +93,64 @@ def _keep_network(optimized: "Optimized", folder: Path, image: Tensor) -> bool:
         model.save_pretrained(folder)
         with torch.inference_mode():
             same = difference(from_pretrained(folder).eval()(image), expected) <= 1e-5
-    except ValueError:  # of another builder's options or shapes: somebody changed the network
+    except ValueError:  # the user changed the network, so its options or shapes do not match
         same = False
     if not same:
-        for name in (WEIGHTS, NETWORK, "README.md"):
+        for name in (_WEIGHTS, NETWORK, "README.md"):
             (folder / name).unlink(missing_ok=True)
     return same
 
 
-def _words(optimized: "Optimized") -> dict[str, Any]:
-    """How images are prepared for it, and the names of its classes."""
-    preprocessing, categories = optimized.preprocessing, optimized.categories
-    return {
-        "preprocessing": asdict(preprocessing)
-        if isinstance(preprocessing, Preprocessing)
-        else None,
-        "categories": None if categories is None else list(categories),
-    }
-
-
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    from safetensors.torch import save_file
-
-    save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, path)
-
-
-@contextmanager
-def _replacing_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside `path` that takes its place if all went well.
-
-    Raises:
-        ValueError: something else is there.
-    """
-    ours = (path / FACTS).is_file() or (path.is_dir() and not any(path.iterdir()))
-    if path.exists() and not ours:
-        raise ValueError(f"{path} is there and is not an optimized network")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part, old = (path.with_name(f".{path.name}.{uuid.uuid4().hex}.part") for _ in range(2))
-    part.mkdir()
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Read the JSON file and check the hashes of the files that it lists."""
+    with open_regular(folder / FACTS) as file:
+        text = file.read(_MAX_FACTS_BYTES + 1)
     try:
-        yield part
-        if path.exists():
-            path.replace(old)
-        part.replace(path)
-    finally:
-        for folder in (part, old):
-            shutil.rmtree(folder, ignore_errors=True)
+        if len(text) > _MAX_FACTS_BYTES:
+            raise ValueError("it is too long")
+        facts = dict(json.loads(text))
+        if facts["format"] != _FORMAT:
+            raise ValueError(f"it has format {facts['format']!r}, this version reads {_FORMAT}")
+        files = dict(facts["files"])
+        sections = all(isinstance(facts[key], dict) for key in ("report", "versions", "machine"))
+        needed = {CHECK, *((NETWORK, _WEIGHTS) if NETWORK in files else ())}
+        if not sections or needed - files.keys() or any(Path(n).name != n for n in files):
+            raise ValueError("its entries were changed")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{folder / FACTS} cannot be read: {error}") from error
+    for name, expected in files.items():
+        if sha256(folder / name) != expected:
+            raise ValueError(f"{folder / name} is not the file that was saved: its sha256 differs")
+    return facts
+
+
+def find_change(facts: Mapping[str, Any], engine: type[Engine], precision: str) -> str:
+    """Return what differs from the machine that saved the network, or an empty string."""
+    for name, here in _find_versions(engine).items():
+        if facts["versions"].get(name) != here:
+            return f"it was saved with {name} {facts['versions'].get(name)}, here is {here}"
+    for name, here in _describe_machine().items():
+        if facts["machine"].get(name) != here:
+            return f"it was saved on another machine ({name})"
+    return engine.why_unavailable(precision, torch.device("cpu")) or ""
+
+
+def _find_versions(engine: type[Engine]) -> dict[str, str | None]:
+    """Return the versions of cnnarch and an engine's packages, None if not installed."""
+    found: dict[str, str | None] = {"cnnarch": __version__}
+    for package in engine.packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _describe_machine() -> dict[str, Any]:
+    """Return the properties of the machine that compiled code depends on."""
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "capabilities": sorted(name for name, has in capabilities.items() if has is True),
+    }

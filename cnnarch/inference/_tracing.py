@@ -1,4 +1,4 @@
-"""A network as a graph that other engines read."""
+"""Trace a network as a graph that other engines read."""
 
 import logging
 import os
@@ -17,28 +17,45 @@ from cnnarch.blocks.conv import SamePad2d
 from cnnarch.contract.trunk import Trunk
 from cnnarch.inference.fuse import PixelConv
 
-__all__ = ["converting", "example_for", "has_free_size", "quiet", "trace"]
+__all__ = ["example_for", "has_free_size", "isolate_conversion", "suppress_messages", "trace"]
 
-_converting = threading.RLock()
+_conversion_lock = threading.RLock()
 _CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 
 
-def _new_lock() -> None:
-    global _converting
-    _converting = threading.RLock()
+def _replace_lock() -> None:
+    global _conversion_lock
+    _conversion_lock = threading.RLock()
 
 
-if hasattr(os, "register_at_fork"):  # a thread that holds the lock is not there in a child
-    os.register_at_fork(after_in_child=_new_lock)
+if hasattr(os, "register_at_fork"):  # a child does not have the thread that holds the lock
+    os.register_at_fork(after_in_child=_replace_lock)
 
 
 @contextmanager
-def converting() -> Iterator[None]:
-    """While exporters and compilers run: what they write goes when they are done.
+def suppress_messages() -> Iterator[None]:
+    """Suppress the warnings and logs of exporters and converters, which users cannot act on.
 
-    Torch makes its cache where these variables say. Loaded code stays after its file has gone.
+    These settings apply to the whole process, so only one thread converts at a time, and warnings
+    and logs below the level of errors from other threads are lost meanwhile.
     """
-    with quiet(), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    with _conversion_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        disabled = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
+
+
+@contextmanager
+def isolate_conversion() -> Iterator[None]:
+    """Suppress the messages of exporters and compilers, and delete their files afterwards.
+
+    Torch puts its caches where these variables point. Loaded code stays after its file is deleted.
+    """
+    with suppress_messages(), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         before = {name: os.environ.get(name) for name in _CACHES}
         os.environ.update(dict.fromkeys(_CACHES, folder))
         try:
@@ -51,23 +68,23 @@ def converting() -> Iterator[None]:
 
 
 def trace(model: nn.Module, example: Tensor, free_size: bool) -> ExportedProgram:
-    """The graph of a network for batches of any size, and images of any size if `free_size`.
+    """Return the graph of a network with a free batch size and, if `free_size`, any image size.
 
     Args:
         model: in eval mode.
-        example: images, (N, C, H, W), at least two, as one would be taken for a constant.
+        example: images, (N, C, H, W), at least two: a batch size of 1 becomes a constant.
         free_size: whether height and width are free, too.
 
     Raises:
-        ValueError: PyTorch cannot export the network, or not with sizes that are free.
+        ValueError: PyTorch cannot export the network with these free sizes.
     """
     axes = (0, 2, 3) if free_size else (0,)
     dynamic = (dict.fromkeys(axes, Dim.DYNAMIC),)
-    # Obliviously: else a graph traced where maps have two pixels refuses maps of one pixel.
-    with converting(), torch.no_grad(), _config.patch(backed_size_oblivious=free_size):  # type: ignore[attr-defined]
+    # Without this option a graph traced with maps of two pixels refuses maps of one pixel.
+    with isolate_conversion(), torch.no_grad(), _config.patch(backed_size_oblivious=free_size):  # type: ignore[attr-defined]
         try:
             return torch.export.export(model, (example,), dynamic_shapes=dynamic)
-        except Exception as error:  # whatever the model's code and torch.export raise
+        except Exception as error:  # anything that the model's code or torch.export raises
             free = "batch, height and width" if free_size else "the batch"
             raise ValueError(
                 f"torch.export cannot trace {type(model).__name__} at {tuple(example.shape)} with "
@@ -76,10 +93,10 @@ def trace(model: nn.Module, example: Tensor, free_size: bool) -> ExportedProgram
 
 
 def has_free_size(model: nn.Module) -> bool:
-    """Whether a network says that it takes images of any size; others than cnnarch's do not.
+    """Return whether this is a cnnarch network whose graph can have a free image size.
 
-    TensorFlow's padding depends on the size, and one such layer behind another makes terms that
-    tracing does not come to the end of.
+    TensorFlow's padding depends on the size, and several such layers in a row lead to expressions
+    that tracing does not finish.
     """
     if not isinstance(model, Trunk) or model.fixed_input_size:
         return False
@@ -87,14 +104,14 @@ def has_free_size(model: nn.Module) -> bool:
 
 
 def example_for(model: nn.Module, free_size: bool) -> Tensor:
-    """Two images of a size whose last map has at least 2x2 pixels, as tracing needs.
+    """Return two images large enough that the last map has at least 2x2 pixels, for tracing.
 
     Raises:
-        TypeError: the model does not say what it takes, or takes more than one size and the graph
-            will not.
+        TypeError: the model does not define its input, or accepts several sizes while the graph
+            has a fixed one.
     """
     if not isinstance(model, Trunk):
-        raise TypeError(f"{type(model).__name__} does not say what images it takes: pass example")
+        raise TypeError(f"{type(model).__name__} does not define its input size: pass example")
     height = width = model.min_input_size
     if free_size:
         stride = model.feature_info[-1].stride
@@ -103,23 +120,6 @@ def example_for(model: nn.Module, free_size: bool) -> Tensor:
         raise TypeError("height and width are not free here: pass example, an image of that size")
     shape = (2, model.in_channels, height, width)
     like = next(model.parameters())
-    if any(isinstance(module, PixelConv) for module in model.modules()):
-        return torch.zeros(shape, dtype=torch.uint8, device=like.device)
-    return torch.zeros(shape, dtype=like.dtype, device=like.device)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep back what exporters and converters warn of: users can do nothing about it.
-
-    This and they themselves change the state of the whole process, so one runs at a time, and
-    what other threads warn of or log meanwhile below errors is lost, too.
-    """
-    with _converting, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        disabled = logging.root.manager.disable
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(disabled)
+    reads_pixels = any(isinstance(module, PixelConv) for module in model.modules())
+    dtype = torch.uint8 if reads_pixels else like.dtype
+    return torch.zeros(shape, dtype=dtype, device=like.device)

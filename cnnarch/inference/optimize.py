@@ -1,9 +1,10 @@
-"""Try the engines, keep the fastest whose output is right."""
+"""Try the engines and keep the fastest one whose output is correct."""
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,23 +14,28 @@ from cnnarch.inference._measure import (
     agreement,
     alternate,
     difference,
-    milliseconds,
-    resident,
+    median_ms,
+    resident_mib,
     spread,
     usable_threads,
 )
-from cnnarch.inference._requests import PRECISIONS, Request, check_request
-from cnnarch.inference.engines import ENGINES, PLAIN, Engine, Runner, Source
+from cnnarch.inference._requests import (
+    PRECISIONS,
+    check_calibration,
+    check_request,
+    check_tolerance,
+)
+from cnnarch.inference.engines import ENGINES, Engine, PlainEager, Workload
 from cnnarch.inference.optimized import Optimized
 from cnnarch.inference.report import Candidate, Report
 
 __all__ = ["optimize"]
 
 CALLS = 4
-"""Runs of the network that a candidate takes, about: a slow first one, which is judged, a race."""
+"""Approximate number of calls that a candidate needs: a slow first one, a check and the timing."""
 
 CALIBRATIONS = 3
-"""Runs of the calibration images that int8 takes, about: two to see ranges, one to be judged."""
+"""Approximate number of passes over the calibration images in int8: two for ranges, one check."""
 
 
 def optimize(
@@ -42,246 +48,244 @@ def optimize(
     tolerance: float | None = None,
     budget_s: float = 60,
 ) -> Optimized:
-    """Make a network as fast as this machine can run it, and prove that it is the same network.
+    """Make a network as fast as possible on this machine, and check that it is the same network.
 
-    Each engine that is installed makes a copy of the network ready. Its output is compared with
-    the network's own for the example and for another batch size; if it is right, it runs in turns
-    with the fastest so far. The faster stays. `report` shows all of them.
+    Each installed engine prepares a copy of the network. Its output is compared with the original
+    network's for the example and for another batch size. If it is correct, the engine is timed in
+    alternation with the fastest one so far, and the faster one is kept. `report` lists all of them.
 
     Args:
-        model: any module that takes one batch of images and gives one Tensor; stays as it is.
-        example: images like those to come, `(N, C, H, W)`: N as large as the usual batch, as what
-            is fastest depends on it; float32, or uint8 for a network fused with pre-processing.
-            Where the example and the model are on a GPU, eager and inductor are tried.
-        backend: "auto" tries all; "eager", "inductor", "openvino" or "onnxruntime" takes that one.
-        precision: "float32", "bfloat16" or "int8", the lowest that is allowed. After int8 comes
-            bfloat16, and float32 unless the best so far takes less than half the time of the
-            plain network, which is among the candidates always.
-        calibration: for int8: images, or batches of images (or of images and labels), prepared
-            as for the network; some hundreds.
-        tolerance: the largest difference allowed, relative to the largest logit: 1e-4 in float32,
-            3e-2 in bfloat16. For int8 the share of the calibration images whose top class may
-            change, 0.05.
-        budget_s: seconds; a candidate that would probably not fit in what is left is not tried.
+        model: any module that maps one batch of images to one Tensor; left unchanged.
+        example: images like those to come, `(N, C, H, W)`, in the usual batch size, because the
+            fastest engine depends on it; float32, or uint8 for a network fused with preprocessing.
+            If the example and the model are on a GPU, eager and inductor are tried.
+        backend: "auto" tries all engines; "eager", "inductor", "openvino" or "onnxruntime" uses
+            that one.
+        precision: "float32", "bfloat16" or "int8", the lowest allowed precision. After int8,
+            bfloat16 is tried, and float32 unless the best engine so far takes less than half the
+            time of the plain network, which is always a candidate.
+        calibration: for int8: images, or batches of images (or of images and labels), preprocessed
+            for the network; a few hundred.
+        tolerance: the largest allowed difference, relative to the largest logit: by default 1e-4 in
+            float32 and 3e-2 in bfloat16. For int8 the share of the calibration images whose top
+            class may change, by default 0.05.
+        budget_s: seconds; a candidate that would probably not fit in the remaining time is skipped.
 
     Returns:
-        What is called like the network: `Optimized`.
+        An `Optimized` network, which is called like the original.
 
     Raises:
-        TypeError: the model is not a module or gives no Tensor, or the example is not a Tensor.
-        ValueError: another argument is not as above, the engine asked for is not here, or the
-            network gives NaN for the example.
-        RuntimeError: the engine asked for failed, or its output was not right.
+        TypeError: the model is not a module or does not return a Tensor, or the example is not a
+            Tensor.
+        ValueError: another argument is not as described above, the requested engine is not
+            available, or the network returns NaN for the example.
+        RuntimeError: the requested engine failed, or its output was not correct.
     """
-    request = check_request(model, example, backend, precision, calibration, tolerance, budget_s)
-    source = Source(_own(model), example.detach().clone(), usable_threads(), request.calibration)
-    return _Trial(source, request).optimized()
+    check_request(model, example, backend, precision, budget_s)
+    batches = check_calibration(calibration, example) if precision == "int8" else ()
+    end = time.perf_counter() + budget_s
+    copied = inference_copy(model).float()
+    trial = _Trial(
+        Workload(copied, example.detach().clone(), usable_threads(), batches),
+        precision,
+        check_tolerance(tolerance, precision),
+        min(2.0, budget_s / 20),
+        end,
+    )
+    plain = _run_plain(trial)
+    if backend == "auto":
+        entries = _try_all_engines(trial, plain)
+    else:
+        entries = _use_engine(ENGINES[backend], trial, plain)
+    (engine,) = (entry.engine for entry in entries if entry.engine)
+    trial.workload.free_intermediates()
+    engine.free_other_shapes()
+    report = Report(
+        tuple(entry.candidate() for entry in entries),
+        tuple(example.shape),
+        trial.workload.threads,
+        trial.tolerance,
+        precision,
+        trial.notes,
+    )
+    return Optimized(engine, report)
 
 
-def _own(model: nn.Module) -> nn.Module:
-    """A copy in float32, which is what the candidates are judged by."""
-    copy = inference_copy(model)
-    return copy.float() if {p.dtype for p in copy.parameters()} - {torch.float32} else copy
+@dataclass
+class _Trial:
+    """The settings of `optimize`, and the plain network's logits and times."""
+
+    workload: Workload
+    precision: str
+    tolerance: float
+    seconds: float  # for timing two candidates
+    end: float  # of the budget
+    logits: list[Tensor] = field(default_factory=list)  # of the example and of other images
+    calibration_logits: list[Tensor] = field(default_factory=list)
+    call_s: float = 0.0
+    calibration_s: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
 class _Entry:
-    """A candidate while it competes."""
+    """A candidate and its measurements; it has an `engine` while it may still be chosen."""
 
-    engine: Engine
+    kind: type[Engine]
     precision: str
-    verdict: str = ""
+    verdict: str = "chosen"
     times: list[float] = field(default_factory=list)
     memory: float | None = None
     difference: float | None = None
     agreement: float | None = None
-    runner: Runner | None = None
+    engine: Engine | None = None
 
-    def row(self) -> Candidate:
-        time = milliseconds(self.times) if self.times else None
-        judged = (self.memory, self.difference, self.agreement)
-        return Candidate(self.engine.name, self.precision, self.verdict, time, *judged)
+    def candidate(self) -> Candidate:
+        time = median_ms(self.times) if self.times else None
+        measured = (self.memory, self.difference, self.agreement)
+        return Candidate(self.kind.name, self.precision, self.verdict, time, *measured)
+
+    def prepare(self, workload: Workload) -> Tensor:
+        """Prepare the engine and return the logits of the example."""
+        before = resident_mib()
+        self.engine = self.kind(workload, self.precision)
+        logits = self.engine(workload.example)
+        self.memory = max(0.0, resident_mib() - before)
+        return logits
+
+    def run(self, images: Tensor) -> Tensor:
+        assert self.engine is not None
+        logits = self.engine(images)
+        if images.is_cuda:
+            torch.cuda.synchronize(images.device)
+        return logits
+
+    def drop(self, verdict: str) -> None:
+        """Free the engine of a candidate that is not chosen."""
+        self.verdict = verdict
+        if self.engine is not None:
+            self.engine.close()
+        self.engine = None
 
 
-class _Trial:
-    """Candidates compete one after the other; no more than two are kept in memory."""
-
-    def __init__(self, source: Source, request: Request) -> None:
-        self.source, self.request = source, request
-        self.end = time.perf_counter() + request.budget_s
-        self.others = _others(source.example)
-        self.entries: list[_Entry] = []
-        self.notes: list[str] = []
-        self.best, logits = self._plain()
-        _check_logits(logits, source.example)
-        self.expected = [logits, self._run(self.best, self.others)]
-        _check_logits(self.expected[1], self.others)
-        start = time.perf_counter()
-        self.classes = [self._run(self.best, images) for images in request.calibration]
-        self.calibration_s = time.perf_counter() - start
-        self._note_dead_logits()
-
-    def optimized(self) -> Optimized:
-        """Try what was asked for; the best of it."""
-        wanted = self.request.precision
-        if self.request.named:
-            self._try(ENGINES[self.request.backend], wanted)
-        else:
-            for precision in self._precisions():
-                for engine in ENGINES.values():
-                    self._try(engine, precision)
-        self.best.verdict = "chosen"
-        self.source.forget()
-        self.source.calibration = ()
-        report = Report(
-            tuple(entry.row() for entry in self.entries),
-            tuple(self.source.example.shape),
-            self.source.threads,
-            self.request.tolerance,
-            wanted,
-            tuple(self.notes),
+def _run_plain(trial: _Trial) -> _Entry:
+    """Run the plain network on all images that candidates are compared on."""
+    plain, example = _Entry(PlainEager, "float32", difference=0.0), trial.workload.example
+    start = time.perf_counter()
+    trial.logits = [plain.prepare(trial.workload)]
+    trial.call_s = time.perf_counter() - start
+    _check_logits(trial.logits[0], example)
+    others = _other_images(example)
+    trial.logits.append(plain.run(others))
+    _check_logits(trial.logits[1], others)
+    start = time.perf_counter()
+    trial.calibration_logits = [plain.run(images) for images in trial.workload.calibration]
+    trial.calibration_s = time.perf_counter() - start
+    varies = spread(torch.cat(trial.logits))
+    if varies <= (PRECISIONS["float32"] if trial.precision == "int8" else trial.tolerance):
+        note = (
+            f"The logits hardly depend on the images (they vary by {varies:.0e} of the largest), "
+            "so agreement proves little; this is common for untrained networks."
         )
-        assert self.best.runner is not None
-        self.best.runner.trim()
-        best = (self.best.engine.name, self.best.precision, self.best.runner)
-        return Optimized(self.source, *best, report)
-
-    def _precisions(self) -> Iterator[str]:
-        """What was asked for, and then those above it that may be faster still.
-
-        On processors for bfloat16 small networks are faster in it than in int8. Float32 is not,
-        unless the engines of the lower precision are none for this machine.
-        """
-        wanted = self.request.precision
-        yield wanted
-        if wanted == "int8":
-            yield "bfloat16"
-        if wanted != "float32" and not self._much_faster_than_plain():
-            yield "float32"
-
-    def _much_faster_than_plain(self) -> bool:
-        plain, best = self.entries[0], self.best
-        return best is not plain and 2 * milliseconds(best.times) < milliseconds(plain.times)
-
-    def _plain(self) -> tuple[_Entry, Tensor]:
-        """The network as it was given, and its logits for the example."""
-        entry = _Entry(PLAIN, "float32", difference=0.0)
-        before = resident()
-        entry.runner = PLAIN.build(self.source, "float32")
-        start = time.perf_counter()
-        logits = entry.runner(self.source.example)
-        self.call_s = time.perf_counter() - start
-        entry.memory = max(0.0, resident() - before)
-        self.entries.append(entry)
-        return entry, logits
-
-    def _try(self, engine: Engine, precision: str) -> None:
-        entry = _Entry(engine, precision)
-        self.entries.append(entry)
-        entry.verdict = self._why_not(engine, precision) or ""
-        if entry.verdict:
-            return
-        try:
-            before = resident()
-            entry.runner = engine.build(self.source, precision)
-            logits = entry.runner(self.source.example)
-            entry.memory = max(0.0, resident() - before)
-            entry.verdict = self._judge(entry, logits)
-            if not entry.verdict:
-                self._race(entry)
-                return
-        except Exception as error:  # whatever an engine raises
-            entry.verdict = f"failed: {_first_line(error)}"
-            if self.request.named:
-                raise RuntimeError(f"{engine.name} failed: {error}") from error
-        if self.request.named:
-            raise RuntimeError(f"{engine.name} in {precision} is {entry.verdict}")
-        _drop(entry)
-
-    def _why_not(self, engine: Engine, precision: str) -> str | None:
-        if precision not in engine.precisions:
-            return f"not here: has no {precision}"
-        why = engine.missing(precision, self.source.example.device)
-        if why:
-            return f"not here: {why}"
-        left = max(0.0, self.end - time.perf_counter())
-        needed = engine.seconds(self.source.layers) + CALLS * self.call_s
-        if precision == "int8":
-            needed += CALIBRATIONS * self.calibration_s
-        if not self.request.named and needed > left:
-            return f"not tried: budget, {left:.0f} s are left and it needs about {needed:.0f} s"
-        return None
-
-    def _judge(self, entry: _Entry, logits: Tensor) -> str:
-        """Why its output is not right, that for the example first; an empty string if it is."""
-        tolerance = self.request.tolerance
-        outputs = [logits, self._run(entry, self.others)]
-        pairs = list(zip(outputs, self.expected, strict=True))
-        entry.difference = max(difference(*pair) for pair in pairs)
-        if entry.precision == "int8":
-            classes = [self._run(entry, images) for images in self.request.calibration]
-            entry.agreement = agreement(classes, self.classes)
-            right = entry.agreement >= 1 - tolerance
-            return "" if right else f"out: top-1 agrees on less than {1 - tolerance:.1%}"
-        if entry.precision != self.request.precision:
-            tolerance = PRECISIONS[entry.precision]
-        return "" if entry.difference <= tolerance else f"out: differs by more than {tolerance:.0e}"
-
-    def _race(self, entry: _Entry) -> None:
-        """Let it run in turns with the best so far; the loser is dropped."""
-        example, best = self.source.example, self.best
-        first, second = best.runner, entry.runner
-        assert first is not None
-        assert second is not None
-        seconds = min(2.0, self.request.budget_s / 20)
-        spare = (self.end - time.perf_counter()) / 4  # leave time for the other engines
-        times = alternate(_call(first, example), _call(second, example), seconds, spare)
-        best.times += times[0]
-        entry.times += times[1]
-        ratio = milliseconds(times[1]) / milliseconds(times[0])
-        if ratio < 1 or self.request.named:
-            self.best, loser = entry, best
-        else:
-            loser = entry
-        # In the race that it lost, which its median over all races need not show.
-        slower = f"slower: {max(ratio, 1 / ratio):.2f}x"
-        loser.verdict = "for comparison" if self.request.named else slower
-        _drop(loser)
-
-    def _run(self, entry: _Entry, images: Tensor) -> Tensor:
-        assert entry.runner is not None
-        return entry.runner(images)
-
-    def _note_dead_logits(self) -> None:
-        varies = spread(torch.cat(self.expected))
-        int8 = self.request.precision == "int8"
-        limit = PRECISIONS["float32"] if int8 else self.request.tolerance
-        if varies <= limit:
-            self.notes.append(
-                f"The logits hardly depend on the images (they vary by {varies:.0e} of the "
-                "largest), so agreement proves little; those of an untrained network often do not."
-            )
-            warnings.warn(self.notes[-1], stacklevel=4)
+        trial.notes = (note,)
+        warnings.warn(note, stacklevel=3)
+    return plain
 
 
-def _call(runner: Runner, images: Tensor) -> Callable[[], object]:
-    """One call of it, to its end."""
+def _use_engine(kind: type[Engine], trial: _Trial, plain: _Entry) -> list[_Entry]:
+    """Prepare the requested engine and time it together with the plain network."""
+    entry = _Entry(kind, trial.precision)
+    try:
+        rejected = _check(entry, trial)
+        if not rejected:
+            _time(plain, entry, trial)
+    except Exception as error:  # engines raise exceptions of any kind
+        raise RuntimeError(f"{kind.name} failed: {error}") from error
+    if rejected:
+        raise RuntimeError(f"{kind.name} in {trial.precision} was {rejected}")
+    plain.drop("for comparison")
+    return [plain, entry]
 
-    def on_gpu() -> None:
-        runner(images)
-        torch.cuda.synchronize(images.device)
 
-    return on_gpu if images.is_cuda else lambda: runner(images)
+def _try_all_engines(trial: _Trial, plain: _Entry) -> list[_Entry]:
+    """Try all engines one after another; at most two are in memory at the same time.
+
+    The requested precision comes first. On processors with bfloat16, small networks are faster in
+    it than in int8. Float32 is rarely faster, so it is skipped if an engine with a lower precision
+    is much faster than the plain network.
+    """
+    best, entries = plain, [plain]
+    higher = ["bfloat16", "float32"] if trial.precision == "int8" else ["float32"]
+    for precision in dict.fromkeys([trial.precision, *higher]):
+        much_faster = best is not plain and 2 * median_ms(best.times) < median_ms(plain.times)
+        if precision == "float32" and much_faster:
+            break
+        for kind in ENGINES.values():
+            entry = _Entry(kind, precision)
+            entries.append(entry)
+            try:
+                rejected = _why_skipped(entry, trial) or _check(entry, trial)
+                if rejected:
+                    entry.drop(rejected)
+                    continue
+                ratio = _time(best, entry, trial)
+            except Exception as error:  # engines raise exceptions of any kind
+                line = str(error).strip().partition("\n")[0]
+                entry.drop(f"failed: {type(error).__name__}: {line:.100}")
+                continue
+            slower, best = (best, entry) if ratio < 1 else (entry, best)
+            slower.drop(f"slower: {max(ratio, 1 / ratio):.2f}x")
+    return entries
 
 
-def _drop(entry: _Entry) -> None:
-    if entry.runner is not None:
-        entry.runner.close()
-    entry.runner = None
+def _why_skipped(entry: _Entry, trial: _Trial) -> str:
+    if entry.precision not in entry.kind.precisions:
+        return f"unavailable: does not support {entry.precision}"
+    if why := entry.kind.why_unavailable(entry.precision, trial.workload.example.device):
+        return f"unavailable: {why}"
+    layers = sum(1 for m in trial.workload.model.modules() if not any(m.children()))
+    fixed, per_layer = entry.kind.build_seconds
+    needed = fixed + per_layer * layers + CALLS * trial.call_s
+    if entry.precision == "int8":
+        needed += CALIBRATIONS * trial.calibration_s
+    left = max(0.0, trial.end - time.perf_counter())
+    if needed > left:
+        return f"not tried: budget, {left:.0f} s are left and it needs about {needed:.0f} s"
+    return ""
 
 
-def _others(example: Tensor) -> Tensor:
-    """Other images, in another batch size: seeded noise as bright as the example."""
+def _check(entry: _Entry, trial: _Trial) -> str:
+    """Prepare the engine; return why its output is rejected, or an empty string if it is correct.
+
+    The logits of the example come first, because later calls of an engine may differ from it.
+    """
+    logits = [entry.prepare(trial.workload)]
+    logits.append(entry.run(_other_images(trial.workload.example)))
+    entry.difference = max(map(difference, logits, trial.logits))
+    tolerance = trial.tolerance
+    if entry.precision == "int8":
+        found = [entry.run(images) for images in trial.workload.calibration]
+        entry.agreement = agreement(found, trial.calibration_logits)
+        right = entry.agreement >= 1 - tolerance
+        return "" if right else f"rejected: top-1 agrees on less than {1 - tolerance:.1%}"
+    if entry.precision != trial.precision:
+        tolerance = PRECISIONS[entry.precision]
+    right = entry.difference <= tolerance
+    return "" if right else f"rejected: differs by more than {tolerance:.0e}"
+
+
+def _time(first: _Entry, second: _Entry, trial: _Trial) -> float:
+    """Time two candidates in alternation; return the ratio of the second to the first."""
+    first_call, second_call = (partial(e.run, trial.workload.example) for e in (first, second))
+    spare = (trial.end - time.perf_counter()) / 4  # leaves time for the other engines
+    times = alternate(first_call, second_call, trial.seconds, spare)
+    first.times += times[0]
+    second.times += times[1]
+    return median_ms(times[1]) / median_ms(times[0])
+
+
+def _other_images(example: Tensor) -> Tensor:
+    """Return seeded noise as bright as the example, in another batch size."""
     batch = 2 if len(example) == 1 else 1
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(batch, *example.shape[1:], generator=generator)
@@ -293,11 +297,6 @@ def _others(example: Tensor) -> Tensor:
 def _check_logits(logits: Tensor, images: Tensor) -> None:
     if logits.dim() != 2 or len(logits) != len(images) or not logits.numel():
         got = f"shape {tuple(logits.shape)} for {len(images)} images"
-        raise ValueError(f"the network must give one row of logits for each image, got {got}")
+        raise ValueError(f"the network must return one row of logits per image, got {got}")
     if not bool(logits.isfinite().all()):
-        raise ValueError("the network gives NaN or infinity for the example")
-
-
-def _first_line(error: Exception) -> str:
-    line = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {line:.100}"
+        raise ValueError("the network returns NaN or infinity for the example")

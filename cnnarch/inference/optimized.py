@@ -1,10 +1,9 @@
-"""The network that `optimize` gives back."""
+"""The network that `optimize` returns."""
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any, Self
 from weakref import WeakSet
 
@@ -13,22 +12,22 @@ from torch import Tensor, nn
 
 from cnnarch.inference._measure import usable_threads
 from cnnarch.inference._saving import save_optimized
-from cnnarch.inference.engines import ENGINES, PLAIN, Runner, Source
+from cnnarch.inference.engines import Engine, Parts, PlainEager, Workload, find_engine
 from cnnarch.inference.report import Report
 
-__all__ = ["Optimized", "make_ready"]
+__all__ = ["Optimized", "restore"]
 
-_forks = 0  # of this process from the one that imported this
-_living: "WeakSet[Optimized]" = WeakSet()
-_abandoned: list[Runner] = []  # of the parents: to take them down could wait for threads not there
-_adopting = threading.Lock()
+_forks = 0  # forks between the process that imported this module and this one
+_instances: "WeakSet[Optimized]" = WeakSet()
+_parents_engines: list[Engine] = []  # never freed: that could wait for threads of the parent
+_adoption_lock = threading.Lock()
 
 
 def _count_fork() -> None:
-    global _forks, _adopting
+    global _forks, _adoption_lock
     _forks += 1
-    _adopting = threading.Lock()  # no thread is left to open the parent's
-    _abandoned.extend(each._runner for each in _living)
+    _adoption_lock = threading.Lock()  # the thread that held the parent's is not in this process
+    _parents_engines.extend(each._engine for each in _instances)
 
 
 if hasattr(os, "register_at_fork"):
@@ -36,167 +35,156 @@ if hasattr(os, "register_at_fork"):
 
 
 class Optimized:
-    """A network that runs on the engine that was fastest; used like the network.
+    """A network that runs on the fastest engine and is used like the original network.
 
-    Threads may share it. It can be pickled, so workers of any kind get one: a spawned one makes
-    the engine ready from what is kept, without converting. A forked one must not use the threads
-    of its parent, which are not there; so PyTorch computes with one thread in it, as in
-    DataLoader's workers, the engine is made ready again at the first call, and inductor, which
-    cannot compile there, leaves the place to eager. So it is where a forked process unpickles or
-    loads one.
+    Several threads may call it. It can be pickled, so it works in any kind of worker process: a
+    spawned one prepares the engine from the files that the engine made, without converting again. A
+    forked process does not have the threads of its parent, so the engine is prepared again at the
+    first call there, PyTorch computes with one thread, as in DataLoader's workers, and inductor,
+    which cannot compile there, is replaced by eager. The same holds for a network that a forked
+    process unpickles or loads.
 
     Args:
-        source: the network.
-        engine: its name.
-        precision: it computes in.
-        runner: the network as the engine made it ready.
-        report: of the candidates.
+        engine: the engine, prepared for the network.
+        report: the candidates that were compared.
 
     Shape:
-        as the network: (N, C, H, W) -> (N, num_classes), float32, N as you like
+        (N, C, H, W) -> (N, num_classes), float32, for any N
 
     Raises:
-        TypeError: images are not a Tensor of the example's dtype.
-        ValueError: they are on another device, or the network refuses their shape.
+        TypeError: the images are not a Tensor of the example's dtype.
+        ValueError: they are on another device, or the network does not accept their shape.
         RuntimeError: it is closed.
     """
 
-    def __init__(
-        self, source: Source, engine: str, precision: str, runner: Runner, report: Report
-    ) -> None:
-        self._source, self._runner = source, runner
-        self.backend, self.precision, self.report = engine, precision, report
-        self.preprocessing = getattr(source.model, "preprocessing", None)
-        self.categories = getattr(source.model, "categories", None)
-        self._dtype, self._device = source.example.dtype, source.example.device
+    def __init__(self, engine: Engine, report: Report) -> None:
+        self._workload, self._engine, self.report = engine.workload, engine, report
+        self.backend, self.precision = engine.name, engine.precision
+        self.preprocessing = getattr(self.model, "preprocessing", None)
+        self.categories = getattr(self.model, "categories", None)
         self._closed, self._forks = False, _forks
-        self._running, self._idle = 0, threading.Condition()
-        _living.add(self)
+        self._running, self._call_ended = 0, threading.Condition()
+        _instances.add(self)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits, in float32 and in memory of their own; gradients do not flow."""
-        if not isinstance(images, Tensor) or images.dtype != self._dtype:
+        """Return logits in float32, in newly allocated memory; gradients do not flow."""
+        if not isinstance(images, Tensor) or images.dtype != self.example.dtype:
             kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
-            raise TypeError(f"images must be a {self._dtype} Tensor, got {kind}")
-        if images.device != self._device:
-            raise ValueError(f"images must be on {self._device}, got {images.device}")
+            raise TypeError(f"images must be a {self.example.dtype} Tensor, got {kind}")
+        if images.device != self.example.device:
+            raise ValueError(f"images must be on {self.example.device}, got {images.device}")
+        calibrated, size = tuple(self.example.shape[1:]), tuple(images.shape[1:])
+        if self.precision == "int8" and size != calibrated:
+            raise ValueError(
+                f"int8 was calibrated for images {calibrated}, got {size}: "
+                "optimize again with an example and calibration images of that size"
+            )
         with self._in_use():
-            if images.dim() != 4 or not images.shape[0]:
-                return PLAIN.build(self._source, "float32")(images)  # says what is wrong with it
-            return self._runner(images)
+            if images.dim() != 4 or not images.shape[0]:  # the network raises a clear error
+                return PlainEager(self._workload, "float32")(images)
+            return self._engine(images)
 
     def close(self) -> None:
-        """Give back the engine's memory once the calls of other threads have ended.
+        """Wait for the calls of other threads to end, then free the engine's memory.
 
-        Further calls raise. It may be closed twice.
+        Later calls raise. Closing it twice is allowed.
         """
-        if self._forks != _forks:  # before its first call in a fork: the engine is the parent's
+        if self._forks != _forks:  # not called yet in this process: the engine is the parent's
             self._closed = True
             return
-        with self._idle:
+        with self._call_ended:
             closed, self._closed = self._closed, True
-            self._idle.wait_for(lambda: not self._running)
+            self._call_ended.wait_for(lambda: not self._running)
             if not closed:
-                self._runner.close()
+                self._engine.close()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write what a new process needs to start at once; `load_optimized` reads it.
+        """Write a folder from which `load_optimized` starts in a new process without converting.
 
         Raises:
-            ValueError: neither the engine nor a builder of cnnarch could make it again.
+            ValueError: neither the engine's files nor a builder of cnnarch can restore the network,
+                or `path` exists and is something else.
             RuntimeError: it is closed.
         """
         save_optimized(self, path)
 
     def parts(self) -> dict[str, bytes]:
-        """What the engine made: file name to content.
+        """Return the files that the engine made, by name.
 
         Raises:
             RuntimeError: it is closed.
         """
         with self._in_use():
-            return self._runner.parts()
+            return self._engine.parts()
 
     @property
     def model(self) -> nn.Module:
-        """The network as it was given, in eval mode; not to be changed."""
-        return self._source.model
+        """The original network in eval mode, which must not be changed."""
+        return self._workload.model
 
     @property
     def example(self) -> Tensor:
-        """Images like those it was made ready for."""
-        return self._source.example
+        """Images of the shape that the engine is prepared for."""
+        return self._workload.example
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
-        """While this lasts it is not closed."""
+        """Keep the engine from being closed, and prepare it first in a forked process."""
         if self._forks != _forks:
             self._adopt()
-        with self._idle:
+        with self._call_ended:
             if self._closed:
                 raise RuntimeError("this network is closed")
             self._running += 1
         try:
             yield
         finally:
-            with self._idle:
+            with self._call_ended:
                 self._running -= 1
-                self._idle.notify_all()
+                self._call_ended.notify_all()
 
     def _adopt(self) -> None:
-        """Make the engine ready in a process that was forked off."""
-        with _adopting:
+        with _adoption_lock:
             if self._forks == _forks:
                 return
-            self._running, self._idle = 0, threading.Condition()
-            self._source.lock = threading.Lock()
-            self._source.threads = usable_threads()
+            self._running, self._call_ended = 0, threading.Condition()
+            self._workload.threads = usable_threads()
             if not self._closed:
-                parts = self._runner.parts()
-                self.backend, self._runner = make_ready(
-                    self._source, self.backend, self.precision, parts
-                )
+                parts = self._engine.parts()
+                self._engine = _restore_engine(self._workload, self.backend, self.precision, parts)
+                self.backend = self._engine.name
             self._forks = _forks
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        source = self._source
         facts = (self.backend, self.precision, self.report)
-        return _unpickle, (source.model, source.example, *facts, self.parts())
+        return restore, (self.model, self.example, *facts, self.parts())
 
     def __repr__(self) -> str:
-        kind = type(self._source.model).__name__
+        kind = type(self.model).__name__
         return f"Optimized({kind}, backend={self.backend!r}, precision={self.precision!r})"
 
 
-def make_ready(
-    source: Source, engine: str, precision: str, parts: Mapping[str, bytes]
-) -> tuple[str, Runner]:
-    """An engine with what is kept of it, and its name: in a forked process eager for inductor."""
-    if _forks:
-        torch.set_num_threads(1)
-        engine = "eager" if engine == "inductor" else engine
-    return engine, {**ENGINES, PLAIN.name: PLAIN}[engine].restore(source, precision, parts)
-
-
-def _unpickle(
+def restore(
     model: nn.Module,
     example: Tensor,
     engine: str,
     precision: str,
     report: Report,
-    parts: Mapping[str, bytes],
+    parts: Parts,
 ) -> Optimized:
-    source = Source(model, example, usable_threads())
-    engine, runner = make_ready(source, engine, precision, parts)
-    return Optimized(source, engine, precision, runner, report)
+    """Prepare an optimized network from the files that its engine made."""
+    workload = Workload(model, example, usable_threads())
+    return Optimized(_restore_engine(workload, engine, precision, parts), report)
+
+
+def _restore_engine(workload: Workload, name: str, precision: str, parts: Parts) -> Engine:
+    if _forks:
+        torch.set_num_threads(1)
+        name = "eager" if name == "inductor" else name
+    return find_engine(name)(workload, precision, parts)

@@ -1,4 +1,4 @@
-"""What `optimize` tried, and what came of it."""
+"""The candidates that `optimize` compared, with their times and differences."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,14 @@ class Candidate:
     """One way to run the network.
 
     Args:
-        engine: "plain" is the network as it was given.
-        precision: it computes in.
-        verdict: "chosen", "slower: ..." with the ratio of the race that it lost, "out: ...",
+        engine: the engine's name; "plain" is the original network.
+        precision: the precision it computes in.
+        verdict: "chosen", "slower: ..." with the ratio to the faster candidate, "out: ...",
             "failed: ...", "not here: ..." or "not tried: ...".
-        milliseconds: a call with the example's batch takes, the median over all its races.
-        memory: MiB by which the process grew while it was made ready and first run.
-        difference: the largest from the plain network, of its largest logit.
-        agreement: share of the calibration images with the plain network's top class; int8 only.
+        milliseconds: the median time of a call with the example's batch, over all comparisons.
+        memory: MiB by which the process grew while the engine was prepared and first run.
+        difference: the largest difference from the plain network, relative to its largest logit.
+        agreement: the share of calibration images with the plain network's top class; int8 only.
     """
 
     engine: str
@@ -31,15 +31,15 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Report:
-    """The candidates in the order they were tried.
+    """The candidates in the order in which they were tried.
 
     Args:
-        candidates: one is chosen.
-        shape: of the example, `(N, C, H, W)`.
-        threads: OpenVINO and ONNX Runtime had; PyTorch has its own number.
-        tolerance: allowed `difference`, or for int8 the allowed share of disagreement.
-        precision: that was asked for; the chosen candidate's may be another.
-        notes: what else to know.
+        candidates: all candidates; one is chosen.
+        shape: the shape of the example, `(N, C, H, W)`.
+        threads: the threads of OpenVINO and ONNX Runtime; PyTorch has its own number.
+        tolerance: the allowed `difference`, or for int8 the allowed share of disagreement.
+        precision: the requested precision; the chosen candidate's may differ.
+        notes: other remarks.
     """
 
     candidates: tuple[Candidate, ...]
@@ -51,46 +51,35 @@ class Report:
 
     @property
     def chosen(self) -> Candidate:
-        """The one that runs."""
+        """The candidate that runs."""
         return next(c for c in self.candidates if c.verdict == "chosen")
 
     @property
     def speedup(self) -> float | None:
-        """How many times faster than the plain network; None where that was not measured."""
+        """How many times faster than the plain network; None if that was not measured."""
         plain = next((c for c in self.candidates if c.engine == "plain"), None)
         if plain is None or not plain.milliseconds or not self.chosen.milliseconds:
             return None
         return plain.milliseconds / self.chosen.milliseconds
 
     def __str__(self) -> str:
-        head = ("engine", "precision", "ms", "MiB", "difference", "verdict")
-        rows = [head, *(_row(c) for c in self.candidates)]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-        numbers = range(2, 5)
+        rows = [("engine", "precision", "ms", "MiB", "difference", "verdict")]
+        rows += map(_cells, self.candidates)
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        align = (str.ljust, str.ljust, str.rjust, str.rjust, str.rjust, str.ljust)
         lines = [
-            "  ".join(
-                cell.rjust(width) if i in numbers else cell.ljust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
+            "  ".join(a(cell, width) for a, cell, width in zip(align, row, widths, strict=True))
             for row in rows
         ]
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         title = f"images {' x '.join(map(str, self.shape))}, {threads}"
-        return "\n".join([title, *lines, *self.notes])
+        return "\n".join([title, *map(str.rstrip, lines), *self.notes])
 
 
-def _row(candidate: Candidate) -> tuple[str, ...]:
-    def show(value: float | None, form: str) -> str:
-        return "" if value is None else format(value, form)
-
-    judged = show(candidate.difference, ".1e")
-    if candidate.agreement is not None:
-        judged = f"top-1 {candidate.agreement:.1%}"
-    return (
-        candidate.engine,
-        candidate.precision,
-        show(candidate.milliseconds, ".3f"),
-        show(candidate.memory, ".0f"),
-        judged,
-        candidate.verdict,
-    )
+def _cells(c: Candidate) -> tuple[str, str, str, str, str, str]:
+    ms = "" if c.milliseconds is None else f"{c.milliseconds:.3f}"
+    mib = "" if c.memory is None else f"{c.memory:.0f}"
+    difference = "" if c.difference is None else f"{c.difference:.1e}"
+    if c.agreement is not None:
+        difference = f"top-1 {c.agreement:.1%}"
+    return c.engine, c.precision, ms, mib, difference, c.verdict

@@ -1,22 +1,22 @@
-"""Anyone's weights in any network: exactly, safely, fast.
+"""Load, convert, save and share weights.
 
-`weights=` of every builder, `load` for a network that is built, `port` and `export` between
-libraries, a catalog of checkpoints, saving and sharing.
+`weights=` of every builder loads a checkpoint into a new network, and `load` into an existing
+one. `port` and `export` convert state dicts from and to other libraries.
 
-Files are mapped into memory, so loading costs next to nothing and networks share their pages.
-Replace a file of weights by renaming a new one over it, never by rewriting it in place: that
-would change or kill the networks that have it mapped.
+Files are memory-mapped, so loading takes little time and networks share the pages of a file.
+Replace a weights file by renaming a new one over it. Rewriting it in place changes or crashes
+the networks that map it.
 """
 
 from cnnarch.preprocessing import Preprocessing
 from cnnarch.weights.building import build_with_weights
-from cnnarch.weights.entry import Weights, get_weights
+from cnnarch.weights.catalog import Weights, get_weights
+from cnnarch.weights.checkpoint import find_pretrained
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.fetching import download
 from cnnarch.weights.layouts import export, port
 from cnnarch.weights.loading import LoadReport, load
 from cnnarch.weights.saving import push_to_hub, save_pretrained
-from cnnarch.weights.source import find_pretrained
 
 __all__ = [
     "LoadReport",

@@ -1,4 +1,4 @@
-"""Images of another number of channels: the first convolution is found and adapted."""
+"""Adapt the first convolution to another number of image channels."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ Adapt = Literal["mean", "repeat", "random"]
 
 
 def first_convolution(model: nn.Module) -> str | None:
-    """Name of the weight that meets the image: the first convolution in registration order."""
+    """Return the name of the first convolution's weight, in registration order."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
             return f"{name}.weight" if name else "weight"
@@ -18,14 +18,14 @@ def first_convolution(model: nn.Module) -> str | None:
 
 
 def adapt_input(weight: Tensor, channels: int, adapt: Adapt = "mean") -> Tensor:
-    """The weight of a convolution for images of `channels` channels.
+    """Convert the weight of a convolution for images with `channels` channels.
 
     Args:
         weight: of an ungrouped convolution, (out, m, h, w).
-        channels: of the new images, n.
-        adapt: "mean" gives each new channel the sum over the old ones divided by n, so that one
-            channel x is seen as (x, x, x) was and a grey image as before; "repeat" takes the
-            old channels in turn, times m / n.
+        channels: number of new channels, n.
+        adapt: "mean" sets each new channel to the sum of the old ones divided by n, so that a
+            one-channel image x yields the output of (x, x, x). "repeat" cycles through the old
+            channels and scales them by m / n.
 
     Shape:
         (out, m, h, w) -> (out, n, h, w)

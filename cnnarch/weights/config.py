@@ -1,6 +1,7 @@
-"""config.json: what a saved network needs besides its tensors, ours and timm's."""
+"""Read and write config.json, the metadata of saved weights: ours and timm's."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,28 +10,37 @@ from typing import Any
 from cnnarch.preprocessing import Preprocessing, preprocessing_from
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.files import open_regular
-from cnnarch.weights.foreign import timm_preprocessing
 
-__all__ = ["CONFIG", "METADATA_KEY", "TENSORS", "Config", "parse_config", "read_config"]
+__all__ = [
+    "CONFIG",
+    "METADATA_KEY",
+    "TENSORS",
+    "Config",
+    "parse_config",
+    "parse_timm_preprocessing",
+    "read_config",
+]
 
 CONFIG, TENSORS = "config.json", "model.safetensors"
-METADATA_KEY = "cnnarch"  # under which our .safetensors files carry their config
+METADATA_KEY = "cnnarch"  # our .safetensors files store their config under this key
 
-_MOST_BYTES = 4 * 2**20  # ten thousand class names need a quarter of it
+_MAX_BYTES = 4 * 2**20  # ten thousand class names take a quarter of it
 
 
 @dataclass(frozen=True)
 class Config:
-    """How to rebuild the network that a file of weights belongs to.
+    """Metadata of a weights file, which is enough to rebuild a network saved by cnnarch.
 
     Args:
-        builder: cnnarch's, None if the file is not cnnarch's.
-        architecture: what the library of the layout calls the network.
+        builder: name of the builder, None if cnnarch did not write the file.
+        architecture: name of the network in the library that `layout` names.
         options: for the builder.
-        preprocessing: from an image to the network's input.
-        categories: names of the classes in the order of the logits.
-        version: of cnnarch that wrote it.
-        weights: the file of tensors beside it; its sha256 if that is known.
+        preprocessing: converts an image into the network's input.
+        categories: class names in the order of the logits.
+        version: version of cnnarch that wrote the file.
+        weights: name of the weights file in the same folder.
+        sha256: hash of that file, complete or its first digits, if it is known.
+        layout: library whose tensor names the file uses; "auto" detects it.
     """
 
     builder: str | None = None
@@ -44,7 +54,7 @@ class Config:
     layout: str = "auto"
 
     def to_json(self) -> str:
-        """As config.json holds it: what is known."""
+        """Return the contents of config.json, without the unknown values."""
         facts = {key: value for key, value in asdict(self).items() if value is not None}
         return json.dumps(facts, indent=2, ensure_ascii=False)
 
@@ -53,29 +63,29 @@ def read_config(path: Path) -> Config:
     """Read a config.json.
 
     Raises:
-        WeightsError: it is too long, no JSON, or not a config.
+        WeightsError: the file is too large, not JSON, or not a config.
     """
     with open_regular(path) as file:
-        text = file.read(_MOST_BYTES + 1)
-    if len(text) > _MOST_BYTES:
-        raise WeightsError(f"{path} has more than {_MOST_BYTES} bytes")
+        text = file.read(_MAX_BYTES + 1)
+    if len(text) > _MAX_BYTES:
+        raise WeightsError(f"{path} has more than {_MAX_BYTES} bytes")
     return parse_config(text, str(path))
 
 
 def parse_config(text: str | bytes, label: str) -> Config:
-    """A config from JSON; `label` names it in errors.
+    """Parse a config; `label` names it in errors.
 
     Raises:
-        WeightsError: it is not JSON or not a config.
+        WeightsError: the text is not JSON or not a config.
     """
     try:
         facts = dict(json.loads(text))
-        return _from_cnnarch(facts) if "builder" in facts else _from_timm(facts)
+        return _parse_cnnarch(facts) if "builder" in facts else _parse_timm(facts)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{label} is not a config of cnnarch or timm: {error}") from error
 
 
-def _from_cnnarch(facts: dict[str, Any]) -> Config:
+def _parse_cnnarch(facts: dict[str, Any]) -> Config:
     given = {key: facts[key] for key in Config.__dataclass_fields__ if key in facts}
     categories = facts.get("categories")
     given["preprocessing"] = preprocessing_from(facts.get("preprocessing"))
@@ -86,8 +96,8 @@ def _from_cnnarch(facts: dict[str, Any]) -> Config:
     return Config(**{**given, "options": dict(given.get("options", {}))})
 
 
-def _from_timm(facts: dict[str, Any]) -> Config:
-    """From timm's words; nothing where it is yet another library's."""
+def _parse_timm(facts: dict[str, Any]) -> Config:
+    """Parse timm's config; the config of a third library yields an empty one."""
     if "architecture" not in facts:
         return Config()
     pretrained = {**facts, **facts.get("pretrained_cfg", {})}
@@ -95,6 +105,20 @@ def _from_timm(facts: dict[str, Any]) -> Config:
     return Config(
         architecture=str(facts["architecture"]),
         options=options,
-        preprocessing=timm_preprocessing(pretrained) if "input_size" in pretrained else None,
+        preprocessing=parse_timm_preprocessing(pretrained) if "input_size" in pretrained else None,
         layout="timm",
+    )
+
+
+def parse_timm_preprocessing(facts: Mapping[str, Any]) -> Preprocessing | None:
+    """Convert timm's preprocessing; None if it is not the center crop of a square."""
+    *_, height, side = facts["input_size"]
+    if facts.get("crop_mode", "center") != "center" or height != side:
+        return None
+    return Preprocessing(
+        crop_size=side,
+        resize_size=math.floor(side / facts["crop_pct"]),
+        interpolation=facts["interpolation"],
+        mean=tuple(facts["mean"]),
+        std=tuple(facts["std"]),
     )

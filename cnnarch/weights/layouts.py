@@ -1,4 +1,4 @@
-"""Whose names a checkpoint has, and the way from one library's names to another's."""
+"""Detect the library whose tensor names a checkpoint uses, and convert between libraries."""
 
 import fnmatch
 from collections.abc import Mapping
@@ -9,31 +9,31 @@ import torch
 from torch import Tensor, nn
 
 from cnnarch.weights.errors import WeightsError
-from cnnarch.weights.names import CNNARCH, Match, pair_names, see, their_view
-from cnnarch.weights.options import contradicted
+from cnnarch.weights.matching import CNNARCH, Match, match_layout, pair_names
+from cnnarch.weights.options import find_conflicts
 from cnnarch.weights.porting import Layout, layouts_of
 
-__all__ = ["export", "match", "port", "problems", "report"]
+__all__ = ["describe_mismatches", "export", "find_match", "find_mismatches", "port"]
 
-_MOST_LISTED = 20
+_MAX_LISTED = 20
 
 
 def port(
     state_dict: Mapping[str, Tensor], model: nn.Module, source: str = "auto"
 ) -> dict[str, Tensor]:
-    """Another library's state dict under the names of `model`, ready for `load_state_dict`.
+    """Convert another library's state dict to one that `model.load_state_dict` accepts.
 
-    Only names and views change: the tensors share memory with those given.
+    The returned tensors share memory with the given ones.
 
     Args:
-        state_dict: tensors by their names there.
-        model: a cnnarch network of the same kind; its values are not read or changed.
+        state_dict: tensors under the other library's names.
+        model: a cnnarch network of the same architecture. Its values are neither read nor changed.
         source: "torchvision", "timm", "pytorchcv", "cadene", "efficientnet_pytorch" or
-            "cnnarch"; "auto" finds out.
+            "cnnarch"; "auto" detects it.
 
     Raises:
-        WeightsError: no layout fits; the message lists at most 20 tensors that are missing, not
-            expected or of another shape.
+        WeightsError: no layout fits. The message lists up to 20 tensors that are missing,
+            unexpected or different.
 
     >>> import cnnarch, torchvision
     >>> theirs = torchvision.models.resnet18()
@@ -41,51 +41,51 @@ def port(
     >>> ours["stem.conv.weight"].shape
     torch.Size([64, 3, 7, 7])
     """
-    found = match(state_dict, model, source)
-    faults = problems(found, model)
-    if any(faults.values()):
-        raise WeightsError(report(f"the state dict ({found.layout.library})", faults))
-    if wrong := contradicted(model, found.layout.needs(model)):
-        raise WeightsError(_built_otherwise(found.layout.library, model, wrong))
-    absent = {
-        name: torch.zeros(own.shape, dtype=own.dtype)  # counters that old checkpoints lack
-        for name, own in model.state_dict().items()
+    found = find_match(state_dict, model, source)
+    mismatches = find_mismatches(found, model)
+    if any(mismatches.values()):
+        subject = f"the state dict ({found.layout.library})"
+        raise WeightsError(describe_mismatches(subject, mismatches))
+    if conflicts := find_conflicts(model, found.layout.required_options(model)):
+        raise WeightsError(_conflict_message(found.layout.library, model, conflicts))
+    counters = {
+        name: torch.zeros(tensor.shape, dtype=tensor.dtype)  # old checkpoints lack the counters
+        for name, tensor in model.state_dict().items()
         if name not in found.tensors
     }
-    return found.tensors | absent
+    return found.tensors | counters
 
 
 def export(model: nn.Module, layout: str = "torchvision") -> dict[str, Tensor]:
-    """The state dict of a network as another library names it; theirs loads it with strict=True.
+    """Convert a network's state dict to another library's, for `load_state_dict` there.
 
-    The tensors share memory with the network's, as those of `state_dict` do.
+    The returned tensors share memory with the network's, like those of `state_dict`.
 
     Args:
         model: a cnnarch network.
         layout: "torchvision", "timm" or another library that has the network.
 
     Raises:
-        WeightsError: that library has no such network, or has it only with other options.
+        WeightsError: the library does not have the network, or only with other options.
     """
-    candidates = [one for one in layouts_of(model) if one.library == layout]
-    fitting = [one for one in candidates if pair_names(model, one) is not None]
+    candidates = {one: pairs for one in layouts_of(model) if (pairs := pair_names(model, one))}
+    fitting = [one for one in candidates if one.library == layout]
     if not fitting:
-        known = sorted({one.library for one in layouts_of(model) if pair_names(model, one)})
-        raise WeightsError(
-            f"{_called(model)} has no layout {layout!r}; it has {', '.join(known) or 'none'}"
-        )
-    wrong = [contradicted(model, one.needs(model)) for one in fitting]
-    if all(wrong):
-        raise WeightsError(_built_otherwise(layout, model, wrong[0]))
-    chosen = fitting[wrong.index({})]
-    names = pair_names(model, chosen)
-    assert names is not None
+        known = ", ".join(sorted({one.library for one in candidates}))
+        raise WeightsError(f"{_name(model)} has no layout {layout!r}; it has {known or 'none'}")
+    conflicts = [find_conflicts(model, one.required_options(model)) for one in fitting]
+    if all(conflicts):
+        raise WeightsError(_conflict_message(layout, model, conflicts[0]))
+    chosen = fitting[conflicts.index({})]
     state = model.state_dict()
-    theirs = {pair.theirs: their_view(state[pair.ours], pair) for pair in names.values()}
-    return chosen.after(theirs) if chosen.after else theirs
+    theirs = {}
+    for name, pair in candidates[chosen].items():
+        tensor = state[name]
+        theirs[pair.theirs] = tensor if pair.shape is None else tensor.reshape(pair.shape)
+    return chosen.after_export(theirs) if chosen.after_export else theirs
 
 
-def match(
+def find_match(
     state_dict: Mapping[str, Tensor],
     model: nn.Module,
     source: str = "auto",
@@ -93,35 +93,36 @@ def match(
     options: Mapping[str, Any] | None = None,
     architecture: str | None = None,
 ) -> Match:
-    """Find the layout of a state dict and bring its tensors under our names.
+    """Find the layout that fits a state dict best, and rename the tensors by it.
 
     Args:
-        state_dict: tensors by the names that they came with.
-        model: the network they are for, which may be on the meta device.
-        source: a library's name, or "auto".
-        options: what the network is known to be; a layout that needs something else comes last.
-            None reads it off `model`.
-        architecture: what the library calls the network, if the checkpoint says so.
+        state_dict: tensors under their original names.
+        model: the network, which may be on the meta device.
+        source: name of a library, or "auto".
+        options: known options of the network. Layouts that require other values rank last. None
+            uses the options of `model`.
+        architecture: the library's name for the network, if the checkpoint states it.
 
     Raises:
-        WeightsError: there is no such layout, or none of the names is known.
+        WeightsError: the network has no such layout, or no tensor name matches.
     """
     layouts = [one for one in (CNNARCH, *layouts_of(model)) if source in ("auto", one.library)]
-    seen = [found for one in layouts if (found := see(state_dict, model, one)) is not None]
-    if not seen:
-        raise WeightsError(f"{_called(model)} has no layout {source!r}")
-    most = max(len(found.tensors) for found in seen)
+    matches = [m for one in layouts if (m := match_layout(state_dict, model, one)) is not None]
+    if not matches:
+        raise WeightsError(f"{_name(model)} has no layout {source!r}")
+    most = max(len(found.tensors) for found in matches)
     if not most:
         listed = ", ".join(sorted(state_dict)[:3]) or "it is empty"
-        raise WeightsError(
-            f"no tensor of the checkpoint belongs to {_called(model)}: {listed}, ..."
-        )
-    best = [found for found in seen if len(found.tensors) == most]
+        raise WeightsError(f"no tensor of the checkpoint belongs to {_name(model)}: {listed}, ...")
+    best = [found for found in matches if len(found.tensors) == most]
     ranks = [_rank(found.layout, model, options, architecture) for found in best]
     chosen = best[ranks.index(min(ranks))]
-    needs = chosen.layout.needs(model)
+    required = chosen.layout.required_options(model)
     equal = [found.layout for found, rank in zip(best, ranks, strict=True) if rank == min(ranks)]
-    return replace(chosen, rivals=tuple(one for one in equal if one.needs(model) != needs))
+    return replace(
+        chosen,
+        alternatives=tuple(one for one in equal if one.required_options(model) != required),
+    )
 
 
 def _rank(
@@ -130,55 +131,54 @@ def _rank(
     options: Mapping[str, Any] | None,
     architecture: str | None,
 ) -> tuple[bool, int, int]:
-    """How ill a layout of the right names suits.
+    """Rank a layout whose names match: lower is better.
 
-    First by what the library calls the network, then by the needs that a built network
-    cannot meet, then by all that are not met.
+    The architecture's name counts first, then the conflicts that a built network cannot resolve,
+    then all conflicts.
     """
-    stranger = architecture is not None and not fnmatch.fnmatchcase(architecture, layout.builders)
-    needs = layout.needs(model)
+    misnamed = architecture is not None and not fnmatch.fnmatchcase(
+        architecture, layout.architectures
+    )
+    required = layout.required_options(model)
     if options is None:
-        unmet = set(contradicted(model, needs))
+        conflicts = set(find_conflicts(model, required))
     else:
-        unmet = {name for name in needs if name in options and options[name] != needs[name]}
-    return stranger, len(unmet - {"norm_eps"}), len(unmet)
+        conflicts = {k for k, v in required.items() if k in options and options[k] != v}
+    return misnamed, len(conflicts - {"norm_eps"}), len(conflicts)
 
 
-def problems(found: Match, model: nn.Module) -> dict[str, list[str]]:
-    """What keeps the tensors from loading strictly, by kind."""
-    own = model.state_dict()
+def find_mismatches(found: Match, model: nn.Module) -> dict[str, list[str]]:
+    """Return the tensors that prevent strict loading, by kind."""
+    expected = model.state_dict()
     return {
         "missing": list(found.missing.values()),
         "unexpected": list(found.unexpected),
-        "otherwise": [
-            f"{name} {_kind(tensor)}, the network has {_kind(own[name])}"
+        "different": [
+            f"{name} {_describe(tensor)}, the network has {_describe(expected[name])}"
             for name, tensor in found.tensors.items()
-            if tensor.shape != own[name].shape or _is_float(tensor) != _is_float(own[name])
+            if tensor.shape != expected[name].shape
+            or tensor.is_floating_point() != expected[name].is_floating_point()
         ],
     }
 
 
-def _kind(tensor: Tensor) -> str:
+def _describe(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
-def _is_float(tensor: Tensor) -> bool:
-    return tensor.is_floating_point()
-
-
-def report(subject: str, faults: Mapping[str, list[str]]) -> str:
-    """One message of at most 20 faults, some of each kind."""
-    kinds = [kind for kind, names in faults.items() if names]
-    share = _MOST_LISTED // len(kinds)
-    lines = [f"{kind}: {name}" for kind in kinds for name in faults[kind][:share]]
-    counts = ", ".join(f"{len(names)} {kind}" for kind, names in faults.items())
+def describe_mismatches(subject: str, mismatches: Mapping[str, list[str]]) -> str:
+    """Return one message that lists up to 20 mismatches, some of each kind."""
+    kinds = [kind for kind, names in mismatches.items() if names]
+    share = _MAX_LISTED // len(kinds)
+    lines = [f"{kind}: {name}" for kind in kinds for name in mismatches[kind][:share]]
+    counts = ", ".join(f"{len(names)} {kind}" for kind, names in mismatches.items())
     return "\n  ".join([f"{subject} does not fit the network: {counts}", *lines])
 
 
-def _built_otherwise(library: str, model: nn.Module, options: Mapping[str, Any]) -> str:
+def _conflict_message(library: str, model: nn.Module, options: Mapping[str, Any]) -> str:
     listed = ", ".join(f"{name}={value!r}" for name, value in options.items())
-    return f"{library}'s {_called(model)} is ours built with {listed}"
+    return f"{library}'s {_name(model)} equals ours built with {listed}"
 
 
-def _called(model: nn.Module) -> str:
+def _name(model: nn.Module) -> str:
     return getattr(model, "builder", None) or type(model).__name__

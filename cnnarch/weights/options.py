@@ -1,44 +1,42 @@
-"""Whether what a checkpoint depends on and the options of a network contradict each other."""
+"""Compare the options that a checkpoint requires with those of a network."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-__all__ = ["FREE", "contradicted", "norms"]
+__all__ = ["FREE", "find_conflicts", "find_norms"]
 
 FREE = (
     *("num_classes", "in_channels", "dropout", "drop_path", "aux_logits"),
     *("small_images", "image_size"),
 )
-"""Options that a checkpoint has a value of but does not depend on.
+"""Options on which the values of a checkpoint do not depend.
 
-These are words that mean the same in every family. Another value gives another form of the
-network, for which the tensors are as good or which their shapes do not fit. Each other option
-that a family has is one that its checkpoints need.
+They have the same meaning in every family. With another value, the tensors either remain valid or
+have the wrong shapes. A checkpoint requires all other options of its family.
 """
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _ABSENT = object()
 
 
-def norms(model: nn.Module) -> list[Any]:
-    """The normalisation layers that have an eps."""
+def find_norms(model: nn.Module) -> list[Any]:
+    """Return the normalization layers that have an eps."""
     return [m for m in model.modules() if isinstance(m, _NORMS)]
 
 
-def contradicted(model: nn.Module, needs: Mapping[str, Any]) -> dict[str, Any]:
-    """The needs that a network does not meet.
+def find_conflicts(model: nn.Module, required: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the required options for which the network has another value.
 
-    The network's options decide; an option that it does not have is not met. `norm_eps` can be
-    changed after building, so every norm has to agree too. Of a module that has no options
-    nothing else is known.
+    A missing option is a conflict. `norm_eps` can be changed after building, so the norms are
+    compared as well. Modules without `options` have no other conflicts.
     """
     options = getattr(model, "options", None)
-    wrong = {}
+    conflicts = {}
     if isinstance(options, Mapping):
-        wrong = {k: v for k, v in needs.items() if options.get(k, _ABSENT) != v}
-    eps = needs.get("norm_eps")
-    if eps is not None and any(norm.eps != eps for norm in norms(model)):
-        wrong["norm_eps"] = eps
-    return wrong
+        conflicts = {k: v for k, v in required.items() if options.get(k, _ABSENT) != v}
+    eps = required.get("norm_eps")
+    if eps is not None and any(norm.eps != eps for norm in find_norms(model)):
+        conflicts["norm_eps"] = eps
+    return conflicts

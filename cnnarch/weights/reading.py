@@ -1,4 +1,4 @@
-"""From a file, or what was loaded from one, to a state dict."""
+"""Read a state dict from a file."""
 
 import json
 import re
@@ -11,80 +11,105 @@ from torch import Tensor
 
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.files import open_regular
-from cnnarch.weights.safetensors_file import read_safetensors
 from cnnarch.weights.torch_file import read_torch
 
-__all__ = ["SUFFIXES", "is_plain", "read_tensors", "tensors_in"]
+__all__ = ["SUFFIXES", "extract_state_dict", "is_file_name", "read_safetensors", "read_tensors"]
 
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 SUFFIXES = (".safetensors", *_PICKLES)
 _WRAPPERS = ("model_ema", "state_dict_ema", "state_dict", "model_state_dict", "model")
-"""Keys under which training scripts keep the state dict; the averaged one is the published."""
+"""Keys under which training scripts save the state dict. Scripts publish the averaged one."""
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a file, or of the shards that an index lists.
+    """Return the tensors and metadata of a file, or of the shards that an index lists.
 
     Raises:
-        WeightsError: it cannot be read as weights.
+        WeightsError: the file cannot be read as weights.
     """
     if path.name.endswith(".index.json"):
         return _read_shards(path), {}
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     if path.suffix in _PICKLES:
-        return tensors_in(read_torch(path), str(path)), {}
+        return extract_state_dict(read_torch(path), str(path)), {}
     raise WeightsError(f"{path}: weights end in {', '.join(SUFFIXES)}")
 
 
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a file.
+
+    The tensors are private memory maps of the file: pages are read on first use, and writing to a
+    tensor changes neither the file nor another tensor. Replace the file by renaming a new one
+    over it; rewriting it in place changes every network that maps it.
+
+    Raises:
+        WeightsError: the file is not a valid safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    with open_regular(path):  # raises for a pipe or a device, which safe_open would wait for
+        try:
+            with safe_open(path, "pt") as file:
+                names = file.keys()
+                tensors = {name: file.get_tensor(name) for name in names}
+                metadata = file.metadata() or {}
+        except (SafetensorError, OSError, TypeError, ValueError) as error:
+            raise WeightsError(f"{path} is not a safetensors file: {error!s:.400}") from error
+    for name, tensor in tensors.items():
+        if tensor.data_ptr() % tensor.element_size():  # kernels may assume aligned data
+            tensors[name] = tensor.clone()
+    return tensors, metadata
+
+
 def _read_shards(index: Path) -> dict[str, Tensor]:
-    """The tensors of several files that an index lists; all must lie beside it."""
+    """Return the tensors of the files that an index lists, all in the folder of the index."""
     with open_regular(index) as file:
         text = file.read(2**24)
     try:
-        places = dict(json.loads(text)["weight_map"])
+        shards = dict(json.loads(text)["weight_map"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise WeightsError(f"{index} is not an index of shards: {error}") from error
     tensors: dict[str, Tensor] = {}
-    for name in sorted(set(map(str, places.values()))):
-        if not is_plain(name) or not name.endswith(".safetensors"):
-            raise WeightsError(f"{index} names {name!r}, which is not a file beside it")
+    for name in sorted(set(map(str, shards.values()))):
+        if not is_file_name(name) or not name.endswith(".safetensors"):
+            raise WeightsError(f"{index}: {name!r} is not a .safetensors file in the same folder")
         tensors |= read_safetensors(index.parent / name)[0]
-    if tensors.keys() != places.keys():
-        raise WeightsError(f"{index} and its shards do not hold the same tensors")
+    if tensors.keys() != shards.keys():
+        raise WeightsError(f"{index} does not list the same tensors as its shards contain")
     return tensors
 
 
-def is_plain(name: str) -> bool:
-    """Whether a name from a file stays in its folder, on any system."""
+def is_file_name(name: str) -> bool:
+    """Return whether a name from an untrusted file has no folder part on any system."""
     return re.fullmatch(r"[\w-][\w. -]*", name) is not None
 
 
-def tensors_in(loaded: Any, label: str) -> dict[str, Tensor]:
-    """The state dict in what a file holds, out of its wrappers; only dense tensors pass.
+def extract_state_dict(loaded: Any, label: str) -> dict[str, Tensor]:
+    """Unwrap the state dict in the contents of a file. All its tensors must be dense.
 
     Args:
-        loaded: what torch.load gave, or a state dict.
+        loaded: the return value of torch.load, or a state dict.
         label: names it in errors.
 
     Raises:
-        WeightsError: there is no state dict in it.
+        WeightsError: there is no state dict.
     """
     for _ in range(3):
-        inner = next((loaded[w] for w in _WRAPPERS if _holds(loaded, w)), None)
+        inner = next((loaded[key] for key in _WRAPPERS if _has_mapping(loaded, key)), None)
         if inner is None:
             break
         loaded = inner
     if not isinstance(loaded, Mapping):
-        raise WeightsError(f"{label} holds {type(loaded).__name__}, not a state dict")
+        raise WeightsError(f"{label} contains {type(loaded).__name__}, not a state dict")
     tensors = {key: t for key, t in loaded.items() if isinstance(t, Tensor)}
     if not tensors or not all(isinstance(key, str) for key in tensors):
-        raise WeightsError(f"{label} holds no tensors by name")
+        raise WeightsError(f"{label} contains no named tensors")
     for key, tensor in tensors.items():
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
             raise WeightsError(f"{label}: {key!r} is not a dense tensor")
     return {key: tensor.detach() for key, tensor in tensors.items()}
 
 
-def _holds(loaded: Any, wrapper: str) -> bool:
-    return isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping)
+def _has_mapping(loaded: Any, key: str) -> bool:
+    return isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping)

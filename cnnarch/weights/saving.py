@@ -1,6 +1,5 @@
-"""Save a network so that it can be rebuilt, and share it."""
+"""Save networks to folders and to the Hugging Face Hub."""
 
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -40,21 +39,21 @@ model = cnnarch.from_pretrained({source!r})
 
 
 def save_pretrained(model: Any, directory: str | os.PathLike[str]) -> None:
-    """Write model.safetensors, config.json and a model card; `from_pretrained` rebuilds.
+    """Save a network for `from_pretrained`: model.safetensors, config.json and a model card.
 
-    The tensors' file carries the config too, so it can be moved alone. Files are replaced in one
-    step each: a network that was loaded from the same folder is not disturbed.
+    The config is also stored in the metadata of model.safetensors, so that file suffices. Each
+    file is replaced atomically, so networks that were loaded from the same folder stay intact.
 
     Args:
-        model: a network that a builder made. Its attributes `preprocessing` and `categories`,
-            if they are set, are saved with it.
-        directory: made if it is not there.
+        model: a network created by a builder. Its attributes `preprocessing` and `categories`
+            are saved as well if they are set.
+        directory: the folder, created if it does not exist.
 
     Raises:
-        WeightsError: no builder made the network, its layers were changed since, or they have no
-            values.
+        WeightsError: no builder created the network, its layers were changed afterwards, or it
+            is on the meta device.
     """
-    config = _config(model)
+    config = _make_config(model)
     _write(model, Path(directory), config, str(directory))
 
 
@@ -66,36 +65,36 @@ def push_to_hub(
     token: str | None = None,
     message: str = "Upload model",
 ) -> str:
-    """Save a network to a repository on the Hugging Face Hub, which is made if it is not there.
+    """Save a network to a repository on the Hugging Face Hub, created if it does not exist.
 
     Args:
         model: as in `save_pretrained`.
         repo: "owner/name".
         private: whether a new repository is private.
-        token: of the hub; None takes the one that `hf auth login` stored.
-        message: of the commit.
+        token: access token; None uses the one stored by `hf auth login`.
+        message: commit message.
 
     Returns:
-        The address of the commit.
+        URL of the commit.
 
     Raises:
-        WeightsError: the network cannot be saved, or the hub refuses.
+        WeightsError: the network cannot be saved, or the upload fails.
     """
     import huggingface_hub
 
-    config = _config(model)
+    config = _make_config(model)
     api = huggingface_hub.HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
         _write(model, Path(folder), config, f"hf-hub:{repo}")
         try:
             api.create_repo(repo, private=private, exist_ok=True)
             commit = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
-        except Exception as error:  # whatever the client's transport raises
+        except Exception as error:  # the HTTP client may raise any type
             raise WeightsError(f"{repo}: {type(error).__name__}: {error}") from error
     return str(commit.commit_url)
 
 
-def _config(model: Any) -> Config:
+def _make_config(model: Any) -> Config:
     check_rebuilds(model)
     return Config(
         builder=model.builder,
@@ -115,7 +114,7 @@ def _write(model: nn.Module, folder: Path, config: Config, source: str) -> None:
         raise WeightsError("a network on the meta device has no values to save")
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in state.items()}
     text = config.to_json()
-    metadata = {"format": "pt", METADATA_KEY: json.dumps(json.loads(text))}
+    metadata = {"format": "pt", METADATA_KEY: text}
     with atomic_write(folder / TENSORS) as part:
         save_file(tensors, part, metadata=metadata)
     for name, content in ((CONFIG, text), ("README.md", _card(config, source))):
@@ -125,16 +124,16 @@ def _write(model: nn.Module, folder: Path, config: Config, source: str) -> None:
 
 def _card(config: Config, source: str) -> str:
     chosen = chosen_options(str(config.builder), config.options)
-    options = ", ".join(f"`{k}={v!r}`" for k, v in chosen.items()) or "as by default"
-    images = _images(config.preprocessing)
+    options = ", ".join(f"`{k}={v!r}`" for k, v in chosen.items()) or "all defaults"
+    images = _describe_preprocessing(config.preprocessing)
     return _CARD.format(builder=config.builder, options=options, source=source, images=images)
 
 
-def _images(preprocessing: Preprocessing | None) -> str:
+def _describe_preprocessing(preprocessing: Preprocessing | None) -> str:
     if preprocessing is None:
-        return "How images are to be prepared was not recorded."
+        return "The preprocessing of images was not recorded."
     return (
         f"Images: shorter side resized to {preprocessing.resize_size} "
-        f"({preprocessing.interpolation}), centre crop of {preprocessing.crop_size}, scaled to "
+        f"({preprocessing.interpolation}), center crop of {preprocessing.crop_size}, scaled to "
         f"[0, 1], mean {preprocessing.mean}, std {preprocessing.std}."
     )

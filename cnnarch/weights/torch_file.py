@@ -1,4 +1,7 @@
-"""Read what torch.save wrote, without executing a pickle."""
+"""Read files of torch.save without executing pickles.
+
+Zip archives are checked before torch.load because it does not limit the memory that they need.
+"""
 
 import argparse
 import mmap
@@ -15,18 +18,18 @@ from cnnarch.weights.files import open_regular
 
 __all__ = ["read_torch"]
 
-_SAFE_SINCE = (2, 10)  # before it, weights_only=True could be made to run code
+_SAFE_SINCE = (2, 10)  # before it, a crafted file could run code despite weights_only=True
 _ZIP = b"PK\x03\x04"
-_ONE_AT_A_TIME = threading.Lock()  # torch keeps what is allowed in a global
+_LOCK = threading.Lock()  # safe_globals changes a global of torch
 
 
 def read_torch(path: Path) -> Any:
-    """What a .pth, .pt or .bin file holds: tensors and plain containers, nothing else.
+    """Return the contents of a .pth, .pt or .bin file: tensors and plain containers only.
 
-    Files in the zip format, torch.save's since PyTorch 1.6, are mapped; older ones are read.
+    Files in the zip format, the default since PyTorch 1.6, are memory-mapped.
 
     Raises:
-        WeightsError: the file is damaged, compressed, or holds objects other than tensors.
+        WeightsError: the file is damaged, compressed, or contains objects other than tensors.
     """
     if tuple(map(int, torch.__version__.split(".")[:2])) < _SAFE_SINCE:
         raise WeightsError(
@@ -39,37 +42,37 @@ def read_torch(path: Path) -> Any:
         _check_zip(path)
     try:
         with (
-            _ONE_AT_A_TIME,
-            torch.serialization.safe_globals([argparse.Namespace]),  # training scripts keep theirs
+            _LOCK,
+            torch.serialization.safe_globals([argparse.Namespace]),  # saved by training scripts
             _private_mapping(),
         ):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except Exception as error:  # what torch raises on damaged files is anything
+    except Exception as error:  # torch raises any type for damaged files
         reason = str(error).strip().partition("\n")[0]
         raise WeightsError(
-            f"{path} cannot be read as tensors alone ({type(error).__name__}: {reason:.300}). "
-            "Nothing in it was executed. If you trust it, save the state dict of the network in "
-            "it with safetensors and load that file"
+            f"{path} cannot be read as plain tensors ({type(error).__name__}: {reason:.300}). "
+            "Nothing in it was executed. If you trust the file, save the state dict of its "
+            "network with safetensors and load that file"
         ) from error
 
 
 def _private_mapping() -> AbstractContextManager[Any]:
-    """So that training does not write to the file, whatever the user has set."""
-    if not hasattr(mmap, "MAP_PRIVATE"):  # Windows, where torch maps privately always
+    """Keep training from writing to the file, regardless of the user's mmap options."""
+    if not hasattr(mmap, "MAP_PRIVATE"):  # on Windows, torch always maps privately
         return nullcontext()
     return torch.serialization.set_default_mmap_options(mmap.MAP_PRIVATE)
 
 
 def _check_zip(path: Path) -> None:
-    """Refuse archives that would unpack to more than they are."""
+    """Refuse archives that are compressed, contain programs, or unpack to more than their size."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
         raise WeightsError(f"{path} is a damaged zip archive: {error}") from error
     if any(m.filename.endswith("/constants.pkl") for m in members):
-        raise WeightsError(f"{path} is a TorchScript archive, which is a program")
+        raise WeightsError(f"{path} is a TorchScript archive, which contains a program")
     if any(m.compress_type != zipfile.ZIP_STORED for m in members):
-        raise WeightsError(f"{path} is compressed, which torch.save never does")
+        raise WeightsError(f"{path} is compressed, but torch.save never compresses")
     if sum(m.file_size for m in members) > path.stat().st_size:
         raise WeightsError(f"{path} would unpack to more bytes than it has")

@@ -1,4 +1,8 @@
-"""Files at plain addresses: one download for all processes, checked, in place in one step."""
+"""Download files from plain http addresses into a cache.
+
+This is hand-written because torch.hub has no lock, no timeout and no check of the size, does not
+check files that are already cached, and follows redirects from https to http.
+"""
 
 import hashlib
 import os
@@ -17,71 +21,69 @@ import torch
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.files import atomic_write, hash_matches
 
-__all__ = ["cache_folder", "fetch_url", "hash_in_name"]
+__all__ = ["fetch_url", "hash_in_name"]
 
 _TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 2**18
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept: $CNNARCH_CACHE, else cnnarch in $XDG_CACHE_HOME or ~/.cache."""
-    if folder := os.environ.get("CNNARCH_CACHE"):
-        return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "cnnarch"
-
-
 def hash_in_name(url: str) -> str | None:
-    """The beginning of the sha256 that torch.hub's file names carry: `resnet50-0676ba61.pth`."""
+    """Return the sha256 digits in a file name of torch.hub, for example `resnet50-0676ba61.pth`."""
     found = re.search(r"-([0-9a-f]{8,64})\.[a-z]+$", urlsplit(url).path)
     return found[1] if found else None
 
 
 def fetch_url(url: str, expected: str | None = None) -> Path:
-    """A file at an address, from the cache if it is there.
+    """Return the file at an address, downloaded unless it is cached.
 
-    The cache goes by the address, so that files of one name from two places never meet. A file
-    that torch.hub has fetched already is used if its hash is known and right.
+    The cache is $CNNARCH_CACHE, or cnnarch in $XDG_CACHE_HOME or ~/.cache. Each address has its
+    own folder. A file in torch.hub's cache is used if its hash is known and matches.
 
     Args:
-        url: http or https.
-        expected: the file's sha256, whole or its beginning; None takes it from the file's name
-            as torch.hub does, and warns if there is none.
+        url: http or https address.
+        expected: sha256 of the file, complete or its first digits. None uses the digits in the
+            file name, as torch.hub does, and warns if there are none.
 
     Raises:
-        WeightsError: the address cannot be reached, or its content is twice not what was
-            expected.
+        WeightsError: the address cannot be reached, or the content is wrong twice.
     """
     from filelock import FileLock
+    from huggingface_hub import constants
 
     expected = expected or hash_in_name(url)
     if expected is None:
-        warnings.warn(f"nothing is known of {url} to check it by", stacklevel=2)
+        warnings.warn(f"{url} cannot be checked: its sha256 is unknown", stacklevel=2)
     name = re.sub(r"[^\w.-]", "_", unquote(urlsplit(url).path.rpartition("/")[2])).lstrip(".")
     name = name[-100:] or "weights"
-    folder = cache_folder() / hashlib.sha256(url.encode()).hexdigest()[:16]
-    shared = Path(torch.hub.get_dir()) / "checkpoints" / name
-    for path in (folder / name, shared):
-        if path.is_file() and _is_good(path, expected, shared):
-            return path
-    if _offline():
+    folder = _cache_folder() / hashlib.sha256(url.encode()).hexdigest()[:16]
+    path = folder / name
+    from_torch_hub = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if _is_valid(path, expected):
+        return path
+    if expected is not None and _is_valid(from_torch_hub, expected):
+        return from_torch_hub
+    if constants.HF_HUB_OFFLINE:
         raise WeightsError(f"{url} is not in {folder}, and HF_HUB_OFFLINE is set")
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
-        path = folder / name
-        if not (path.is_file() and _is_good(path, expected, shared)):
+        if not _is_valid(path, expected):  # another process may have finished the download
             _download_checked(url, path, expected)
     return path
 
 
-def _is_good(path: Path, expected: str | None, shared: Path) -> bool:
-    if expected is None:
-        return path != shared
-    return hash_matches(path, expected)
+def _cache_folder() -> Path:
+    if folder := os.environ.get("CNNARCH_CACHE"):
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "cnnarch"
+
+
+def _is_valid(path: Path, expected: str | None) -> bool:
+    return path.is_file() and (expected is None or hash_matches(path, expected))
 
 
 def _download_checked(url: str, path: Path, expected: str | None) -> None:
-    """Fetch to a part file, compare, rename; one more try if anything but a refusal came."""
-    fault: Exception | None = None
+    """Download to a temporary file, check and rename it. Retry once unless the server refuses."""
+    failure: Exception | None = None
     for _ in range(2):
         try:
             with atomic_write(path) as part:
@@ -91,20 +93,20 @@ def _download_checked(url: str, path: Path, expected: str | None) -> None:
             return
         except urllib.error.HTTPError as error:
             error.close()
-            fault = error
+            failure = error
             if error.code < 500:
                 break
         except (OSError, HTTPException, ValueError) as error:
-            fault = error
+            failure = error
     raise WeightsError(
-        f"{url} cannot be downloaded ({type(fault).__name__}: {fault}). It was to be kept as "
-        f"{path}; a file fetched by other means can be passed as weights by its path"
-    ) from fault
+        f"{url} cannot be downloaded to {path} ({type(failure).__name__}: {failure}). If you have "
+        "the file, pass its path as weights"
+    ) from failure
 
 
 def _download(url: str, part: Path) -> str:
-    """Write what an address gives to a file; its sha256."""
-    # The hub client's: one switch for the progress bars of all downloads.
+    """Write the content of an address to a file and return its sha256."""
+    # huggingface_hub's tqdm, so that one setting disables all progress bars.
     tqdm = import_module("huggingface_hub.utils").tqdm
 
     opener = urllib.request.build_opener(_SafeRedirects)
@@ -120,21 +122,15 @@ def _download(url: str, part: Path) -> str:
                 received += len(chunk)
                 bar.update(len(chunk))
     if total is not None and received != total:
-        raise OSError(f"the connection was cut after {received} of {total} bytes")
+        raise OSError(f"the connection was closed after {received} of {total} bytes")
     return digest.hexdigest()
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follow no redirect that gives up encryption or leaves http."""
+    """Refuse redirects from https to http and to other schemes."""
 
     def redirect_request(self, req: Any, *rest: Any) -> Any:
         *_, target = rest
         if urlsplit(target).scheme not in {"https", urlsplit(req.full_url).scheme}:
             raise ValueError(f"{req.full_url} redirects to {target}")
         return super().redirect_request(req, *rest)
-
-
-def _offline() -> bool:
-    from huggingface_hub import constants
-
-    return constants.HF_HUB_OFFLINE

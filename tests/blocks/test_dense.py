@@ -9,7 +9,7 @@ from torch.nn.functional import avg_pool2d, batch_norm, conv2d
 
 from cnnarch.blocks import Dense, DenseLayer, Transition
 from cnnarch.testing import assert_close
-from tests.oracles.in_order import with_a_spread
+from tests.oracles.in_order import randomize_norms
 
 
 def unit(x: Tensor, norm: nn.BatchNorm2d, weight: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def test_every_layer_reads_all_preceding_maps_and_the_output_has_them_in_order(
 ) -> None:
     block = Dense(5, 3, 4, bottleneck=bottleneck)
     x = torch.randn(2, 5, 7, 6)
-    with_a_spread(block, x)
+    randomize_norms(block, x)
     expected = x
     for layer in block:
         expected = torch.cat([expected, second_layer(layer, expected)], 1)
@@ -56,7 +56,7 @@ def test_without_a_bottleneck_a_layer_is_one_3x3() -> None:
 
 def test_a_layer_accepts_separate_or_concatenated_maps() -> None:
     layer = DenseLayer(5, 4)
-    with_a_spread(layer, torch.randn(2, 5, 8, 8))
+    randomize_norms(layer, torch.randn(2, 5, 8, 8))
     a, b = torch.randn(2, 2, 8, 8), torch.randn(2, 3, 8, 8)
     assert torch.equal(layer(a, b), layer(torch.cat([a, b], 1)))
 
@@ -65,7 +65,7 @@ def test_a_layer_accepts_separate_or_concatenated_maps() -> None:
 def test_a_transition_is_norm_relu_1x1_and_average_of_2x2(size: tuple[int, int]) -> None:
     transition = Transition(6, 3)
     x = torch.randn(2, 6, *size)
-    with_a_spread(transition, x)
+    randomize_norms(transition, x)
     expected = avg_pool2d(unit(x, transition.norm, transition.conv.weight), 2)
     assert expected.shape == (2, 3, size[0] // 2, size[1] // 2)
     assert_close(transition(x), expected)

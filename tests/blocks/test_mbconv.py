@@ -9,7 +9,7 @@ from torchvision.models.efficientnet import MBConvConfig
 
 from cnnarch.blocks import SE, MBConv, StochasticDepth, round_channels
 from cnnarch.testing import assert_close, assert_parameters
-from tests.oracles.in_order import copy_in_order, with_a_spread
+from tests.oracles.in_order import copy_in_order, randomize_norms
 
 
 def test_the_branch_expands_filters_excites_and_projects() -> None:
@@ -74,7 +74,7 @@ def test_every_residual_block_has_drop_path_at_any_rate(
 
 def test_a_dropped_image_equals_the_input_and_a_kept_one_has_a_scaled_branch() -> None:
     block, x = MBConv(8, 8, 3, 1, 6, drop_path=0.5), torch.randn(32, 8, 6, 6)
-    with_a_spread(block, x)
+    randomize_norms(block, x)
     full = block(x)
     block.branch.drop_path.train()
     y = block(x)
@@ -95,7 +95,7 @@ def test_equals_torchvision(
     config = MBConvConfig(expansion, kernel_size, stride, in_channels, out_channels, 1, 1.0, 1.0)
     theirs = TorchvisionMBConv(config, 0.0, nn.BatchNorm2d).eval()
     x = torch.randn(4, in_channels, 15, 18)
-    with_a_spread(ours, x)
+    randomize_norms(ours, x)
     copy_in_order(ours, theirs)
     assert_close(ours(x), theirs(x))
 

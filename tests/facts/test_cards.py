@@ -1,4 +1,4 @@
-"""Cards: reading printed numbers, entering networks, telling what agrees."""
+"""Model cards, printed numbers and the registry of networks."""
 
 import re
 from collections.abc import Callable
@@ -23,14 +23,14 @@ from cnnarch.facts.cards import Paper, Stated, printed_number
         ("22.85", "22.85", "0.01"),
     ],
 )
-def test_printed_numbers_are_read_with_their_last_digit(
+def test_printed_numbers_have_a_value_and_a_unit_of_the_last_digit(
     printed: str, value: str, unit: str
 ) -> None:
     assert printed_number(printed) == (Decimal(value), Decimal(unit))
 
 
 def test_a_figure_agrees_within_one_unit_of_its_last_digit() -> None:
-    """Papers round or truncate: 3.858 G is printed 3.8."""
+    """Papers round or truncate: 3.858 G is printed as 3.8."""
     stated = Stated("macs", "3.8B", "Table 1")
     assert stated.agrees(3_857_973_248)
     assert stated.agrees(3_701_000_000)
@@ -43,12 +43,12 @@ def test_errors_and_unconfirmed_figures_are_not_compared() -> None:
     assert not Stated("macs", "1.5B", "about", confirmed=False).compared
 
 
-def test_a_name_can_be_taken_once() -> None:
-    with pytest.raises(ValueError, match="'resnet18' is registered already"):
+def test_a_name_cannot_be_registered_twice() -> None:
+    with pytest.raises(ValueError, match="'resnet18' is already registered"):
         builder(cnnarch.resnet18)
 
 
-def test_a_card_says_what_the_network_is() -> None:
+def test_a_card_describes_the_network() -> None:
     card = cnnarch.get_card("resnet50")
     assert (card.family, card.year, card.num_classes) == ("resnet", 2015, 1000)
     assert card.paper is not None
@@ -60,7 +60,7 @@ def test_a_card_says_what_the_network_is() -> None:
     )
 
 
-def test_families_are_the_files_they_stand_in() -> None:
+def test_families_are_named_after_the_model_files() -> None:
     assert cnnarch.list_models(family="resnet") == sorted(
         ["plain18", "plain34", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
     )
@@ -69,7 +69,7 @@ def test_families_are_the_files_they_stand_in() -> None:
 
 
 @pytest.mark.parametrize("value", [3, ["resnet50"], b"resnet50"])
-def test_what_is_not_a_string_is_refused_with_its_value(value: Any) -> None:
+def test_values_that_are_not_strings_are_refused(value: Any) -> None:
     calls: list[Callable[[], object]] = [
         lambda: cnnarch.get_card(value),
         lambda: cnnarch.get_model_builder(value),
@@ -88,13 +88,13 @@ def test_patterns_are_shell_wildcards() -> None:
     assert cnnarch.list_models("nothing*") == []
 
 
-def test_se_resnext_stands_with_se_resnet() -> None:
+def test_se_resnext_is_in_the_family_of_se_resnet() -> None:
     family = cnnarch.list_models(family="se_resnet")
     assert {"se_resnext50_32x4d", "se_resnext101_32x4d"} < set(family)
     assert cnnarch.list_models(family="senet") == ["senet154"]
 
 
-def test_neither_names_nor_cards_build_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listing_names_and_cards_builds_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_args: object, **_options: object) -> None:
         raise AssertionError("a network was built")
 

@@ -1,4 +1,4 @@
-"""Fact sheets: each keeps the schema, and what does not is named by file and key."""
+"""Fact sheets: every fault is reported with its file and key, and all sheets are valid."""
 
 import tomllib
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import cnnarch
 from cnnarch.facts import sheets
 from cnnarch.facts.builders import BUILDERS, families, family_of, option_parameters
 from cnnarch.facts.cards import Stated, Twin
-from cnnarch.facts.schema import TRAINED_ON, alias_faults, sheet_faults
+from cnnarch.facts.schema import TRAINED_ON, sheet_faults
 from cnnarch.facts.sheets import SheetError, aliases, facts_of, parse_sheet, read_sheet
 from cnnarch.training.recipes import DATA_DEFAULTS
 
@@ -41,7 +41,7 @@ learning_rate = 0.2
 [departures]
 wider = "It is wider."
 [notes]
-same = "Nothing to know."
+same = "Same tensors."
 other = "Another head."
 rounded = "Rounded."
 
@@ -83,7 +83,7 @@ def faults(sheet: Mapping[str, Any]) -> list[str]:
     return sheet_faults("net.toml", sheet, OPTIONS)
 
 
-def test_a_sheet_is_read_as_it_is_written() -> None:
+def test_a_valid_sheet_is_parsed() -> None:
     assert faults(parsed()) == []
     sheet = parse_sheet(parsed())
     facts = sheet.networks["net"]
@@ -106,13 +106,9 @@ def test_a_sheet_is_read_as_it_is_written() -> None:
     ]
     assert facts.twins == (
         Twin("net", "torchvision", "net"),
-        Twin(
-            "net", "timm", "a", {"width": 2}, tolerance=1e-5, note="Nothing to know.", one_size=True
-        ),
-        Twin(
-            "net", "timm", "b", {"width": 2}, tolerance=1e-5, note="Nothing to know.", one_size=True
-        ),
-        Twin("net", "timm", "c", {}, tolerance=1e-4, note="Nothing to know.", one_size=True),
+        Twin("net", "timm", "a", {"width": 2}, tolerance=1e-5, note="Same tensors.", one_size=True),
+        Twin("net", "timm", "b", {"width": 2}, tolerance=1e-5, note="Same tensors.", one_size=True),
+        Twin("net", "timm", "c", {}, tolerance=1e-4, note="Same tensors.", one_size=True),
     )
     (near,) = facts.near_twins
     assert (near.library, near.name, near.reason, near.hidden) == (
@@ -142,22 +138,34 @@ def test_a_sheet_is_read_as_it_is_written() -> None:
         ("params = 4_000, ", "", "net.forms[0].counts: params is missing"),
         ("macs = 16_000", "", "net.forms[1].counts: macs is missing"),
         ("libraries.timm", "libraries.tim", "libraries: unknown key 'tim'; did you mean 'timm'?"),
-        ("libraries.timm", "libraries.cadene", "libraries.cadene is used by no network"),
+        ("libraries.timm", "libraries.cadene", "libraries.cadene is not used by any network"),
         ("one_size", "onesize", "libraries.timm: unknown key 'onesize'; did you mean 'one_size'?"),
         ("tolerance = 1e-5", "tolerance = 1", "libraries.timm: tolerance must be a number"),
-        ('note = "same"', 'note = "sam"', "libraries.timm: there is no notes.sam; did you mean"),
-        ('options = "wide"', 'options = "wid"', "libraries.timm: there is no options.wid; did you"),
+        (
+            'note = "same"',
+            'note = "sam"',
+            "libraries.timm.note: there is no notes.sam; did you mean",
+        ),
+        (
+            'options = "wide"',
+            'options = "wid"',
+            "libraries.timm.options: there is no options.wid; did you",
+        ),
         ("{ width = 2 }", "{ widht = 2 }", "net.twins[1].options: net has no option 'widht'; did"),
-        ("options.wide", "options.narrow", "options.narrow is used by no network"),
-        ("sources.params", "sources.macs", "sources.macs is used by no network"),
+        ("options.wide", "options.narrow", "options.narrow is not used by any network"),
+        ("sources.params", "sources.macs", "sources.macs is not used by any network"),
         ("sources.params", "sources.macs", "net.printed[0]: source is missing"),
         ("sources.params", "sources.param", "sources: unknown key 'param'; did you mean 'params'"),
         ('"torchvision"', '"torchvison"', "net.twins[0]: unknown key 'torchvison'; did you mean"),
         ("{ timm =", "{ tim =", "net.twins[1]: unknown key 'tim'; did you mean 'timm'?"),
         ("{ timm =", "{ torchvision = 'a', timm =", "net.twins[1]: needs exactly one of"),
-        ('reason = "other"', 'reason = "othr"', "net.near_twins[0]: there is no notes.othr; did"),
+        (
+            'reason = "other"',
+            'reason = "othr"',
+            "net.near_twins[0].reason: there is no notes.othr; did",
+        ),
         (', reason = "other"', "", "net.near_twins[0]: reason is missing"),
-        ('departs = ["wider"]', "", "departures.wider is used by no network"),
+        ('departs = ["wider"]', "", "departures.wider is not used by any network"),
         ('departs = ["wider"]', 'departs = ["w"]', "departs: there is no departures.w"),
         (
             '"It is wider."',
@@ -172,16 +180,28 @@ def test_a_sheet_is_read_as_it_is_written() -> None:
         ('usual = "net"', 'usual = "nett"', "usual: 'nett' is not a network of this family"),
         ('aliases = ["n"]', 'benchmarked = ["m"]', "benchmarked: 'm' is not a network of this"),
         ("year = 2020\n", "", "paper: year is missing"),
-        ('[["conv1", 8, 32, 32]]', '[["a", 8], ["a", 8]]', "stages.all: has the row 'a' 2 times"),
-        ('stages = "all"', 'stages = [["a", 8], ["a", 4]]', "net.stages: has the row 'a' 2 times"),
+        (
+            '[["conv1", 8, 32, 32]]',
+            '[["a", 8], ["a", 8]]',
+            "stages.all: contains the row 'a' 2 times",
+        ),
+        (
+            'stages = "all"',
+            'stages = [["a", 8], ["a", 4]]',
+            "net.stages: contains the row 'a' 2 times",
+        ),
         ("[recipe.on.mnist]", "[recipe.on.mnst]", "recipe.on: unknown key 'mnst'; did you mean"),
         ("options = { width = 2 }\n", "options = {}\n", "net.forms[0]: needs options or input_"),
-        ('timm = "c"', 'timm = "b"', "net.twins[2]: timm 'b' is taken by net.twins[1]"),
-        ('["a", "b"]', '["a", "a"]', "net.twins[1]: timm 'a' is taken by net.twins[1]"),
-        ('{ timm = "c", ', '"torchvision", {', "net.twins[2]: torchvision 'net' is taken by"),
+        ('timm = "c"', 'timm = "b"', "net.twins[2]: timm 'b' is already used by net.twins[1]"),
+        ('["a", "b"]', '["a", "a"]', "net.twins[1]: timm 'a' is already used by net.twins[1]"),
+        (
+            '{ timm = "c", ',
+            '"torchvision", {',
+            "net.twins[2]: torchvision 'net' is already used by",
+        ),
     ],
 )
-def test_what_is_wrong_is_named_by_file_and_key(old: str, new: str, fault: str) -> None:
+def test_faults_are_reported_with_file_and_key(old: str, new: str, fault: str) -> None:
     assert old in GOOD
     found = faults(parsed(GOOD.replace(old, new, 1)))
     assert any(line.startswith(f"net.toml: {fault}") for line in found), found
@@ -203,7 +223,7 @@ def test_what_is_wrong_is_named_by_file_and_key(old: str, new: str, fault: str) 
         ("input_size", [3, 0, 32], "input_size must be three whole numbers above 0"),
         ("min_input_size", -1, "min_input_size must be a whole number above 0, got -1"),
         ("paper", {}, "paper: title is missing"),
-        ("paper", True, "paper must be a table, or false where there is none, got True"),
+        ("paper", True, "paper must be a table, or false if there is no paper, got True"),
         ("departures", 3, "departures must be a table, got 3"),
         ("notes", {"same": 3}, "notes: same must be a sentence with a full stop, got 3"),
         ("rows", {"pool": 3}, "rows: pool must be a string that is not empty, got 3"),
@@ -215,7 +235,7 @@ def test_what_is_wrong_is_named_by_file_and_key(old: str, new: str, fault: str) 
         ("net", 3, "net must be a table, got 3"),
     ],
 )
-def test_a_wrong_value_is_named_by_file_and_key(key: str, value: object, fault: str) -> None:
+def test_wrong_values_are_reported_with_file_and_key(key: str, value: object, fault: str) -> None:
     found = faults(parsed(**{key: value}))
     assert any(line.startswith(f"net.toml: {fault}") for line in found), found
 
@@ -246,11 +266,11 @@ def test_a_wrong_value_is_named_by_file_and_key(key: str, value: object, fault: 
         ("fused", 3, "net: fused must be a table, got 3"),
         ("recipe", 3, "net: recipe must be a table, got 3"),
         ("recipe", {"on": 4}, "net.recipe: on must be a table, got 4"),
-        ("departs", ["wider"], "departs is used by no network: each has its own"),
+        ("departs", ["wider"], "departs is not used, because every network has its own"),
         ("paper", {}, "net.paper: title is missing"),
     ],
 )
-def test_a_wrong_value_of_a_network_is_named_by_file_and_key(
+def test_wrong_values_of_a_network_are_reported_with_file_and_key(
     key: str, value: object, fault: str
 ) -> None:
     sheet = parsed()
@@ -262,14 +282,14 @@ def test_two_networks_cannot_have_the_same_twin() -> None:
     sheet = parsed()
     other = {**sheet["net"], "twins": [{"timm": ["d", "b"]}]}
     found = sheet_faults("net.toml", {**sheet, "too": other}, {**OPTIONS, "too": OPTIONS["net"]})
-    assert found == ["net.toml: too.twins[0]: timm 'b' is taken by net.twins[1]"]
+    assert found == ["net.toml: too.twins[0]: timm 'b' is already used by net.twins[1]"]
 
 
-def test_a_family_of_no_paper_says_so() -> None:
+def test_a_family_may_have_no_paper() -> None:
     assert faults(parsed(paper=False)) == []
 
 
-def test_recipes_know_the_data_sets_of_training() -> None:
+def test_recipes_support_the_data_sets_of_training() -> None:
     assert set(TRAINED_ON) == set(DATA_DEFAULTS)
 
 
@@ -277,18 +297,13 @@ def test_a_network_without_facts_is_missing() -> None:
     assert "b.toml: net is missing" in sheet_faults("b.toml", {"idea": "x"}, OPTIONS)
 
 
-def test_an_alias_can_be_taken_once() -> None:
-    both = {"a.toml": parsed(), "b.toml": parsed()}
-    assert alias_faults(both, ["net"]) == ["b.toml: aliases: 'n' is taken by a.toml"]
-    named = {"a.toml": parsed(aliases=["other"])}
-    assert alias_faults(named, ["net", "other"]) == [
-        "a.toml: aliases: 'other' is the name of a network"
-    ]
+def test_aliases_are_unique() -> None:
+    listed = [alias for family in families() for alias in read_sheet(family).aliases]
+    assert len(listed) == len(set(listed))
+    assert all(network == alias for alias, network in aliases().items() if alias in BUILDERS)
 
 
-def test_reading_a_sheet_with_a_fault_raises(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
+def test_reading_an_invalid_sheet_raises(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     (tmp_path / "resnet.toml").write_text("idea = 3\n")
     monkeypatch.setattr(sheets, "FOLDER", tmp_path)
     read_sheet.cache_clear()
@@ -299,7 +314,7 @@ def test_reading_a_sheet_with_a_fault_raises(
 @pytest.mark.parametrize(
     ("text", "fault"), [("idea = ", r"resnet\.toml: Invalid value"), (None, r"resnet\.toml: ")]
 )
-def test_a_sheet_that_cannot_be_read_is_named(
+def test_a_sheet_that_cannot_be_parsed_raises(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any, text: str | None, fault: str
 ) -> None:
     if text is not None:
@@ -311,7 +326,7 @@ def test_a_sheet_that_cannot_be_read_is_named(
 
 
 @pytest.mark.parametrize("family", families())
-def test_every_sheet_keeps_the_schema(family: str) -> None:
+def test_every_sheet_is_valid(family: str) -> None:
     builders = {
         name: option_parameters(build.__annotations__["return"])
         for name, build in BUILDERS.items()
@@ -321,20 +336,18 @@ def test_every_sheet_keeps_the_schema(family: str) -> None:
     assert sheet_faults(path.name, tomllib.loads(path.read_text()), builders) == []
 
 
-def test_every_model_file_has_a_sheet_and_no_alias_stands_twice() -> None:
+def test_every_model_file_has_a_sheet() -> None:
     files = {path.stem for path in sheets.FOLDER.glob("*.toml")}
     assert files == set(families())
-    read = {f: tomllib.loads((sheets.FOLDER / f"{f}.toml").read_text()) for f in files}
-    assert alias_faults(read, BUILDERS) == []
 
 
-def test_aliases_are_the_names_that_people_type() -> None:
+def test_aliases_are_common_names() -> None:
     assert {"resnet": "resnet18", "cnn": "convnet", "senet": "se_resnet18"}.items() <= (
         aliases().items()
     )
 
 
 @pytest.mark.parametrize("name", cnnarch.list_models())
-def test_the_smallest_side_is_the_networks(name: str) -> None:
+def test_the_minimum_size_equals_the_networks(name: str) -> None:
     with torch.device("meta"):
         assert cnnarch.get_model(name).min_input_size == facts_of(name).min_input_size

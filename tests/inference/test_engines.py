@@ -1,4 +1,4 @@
-"""Engines keep to themselves: no network, no stray files; and serve threads and workers."""
+"""Engines use no network and leave no files behind, and work in threads and worker processes."""
 
 import multiprocessing
 import os
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import cnnarch
 from cnnarch.inference import Optimized, load_optimized, optimize
 from cnnarch.inference._tracing import trace
-from cnnarch.inference.engines import ENGINES, Source
+from cnnarch.inference.engines import ENGINES, Workload
 from cnnarch.inference.engines._pt2e import calibrated_ranges, quantized
 from cnnarch.models.densenet import DenseNet
 from cnnarch.models.resnet_cifar import CifarResNet
@@ -34,7 +34,7 @@ pytest.importorskip("onnxruntime")
 QUICK = ["eager", "openvino", "onnxruntime"]
 NO_TORCHAO = find_spec("torchao") is None
 
-# Sockets raise, and whatever a library would write goes where the test looks.
+# Sockets raise, and all folders that a library may write to are inside the test's folder.
 OFFLINE = """
 import os, socket, sys
 from importlib.util import find_spec
@@ -52,7 +52,7 @@ model = cnnarch.lenet5()
 images = torch.randn(8, 1, 32, 32)
 calibrate(model, images)
 for backend in sys.argv[1:]:
-    int8 = find_spec({"inductor": "torchao", "openvino": "nncf"}.get(backend, "nobody"))
+    int8 = find_spec({"inductor": "torchao", "openvino": "nncf"}.get(backend, "missing"))
     for precision in ["float32", "int8"] if int8 else ["float32"]:
         options = {"backend": backend, "precision": precision, "budget_s": 1, "tolerance": 0.5}
         optimized = optimize(model, images, calibration=images, **options)
@@ -75,16 +75,16 @@ Engine = Callable[[str], Optimized]
 
 @pytest.fixture(scope="module")
 def engine(model: cnnarch.ImageClassifier) -> Iterator[Engine]:
-    """The network by an engine's name, made ready for `images(2)` once for all tests."""
-    ready: dict[str, Optimized] = {}
+    """Return a function that prepares an engine by name for `images(2)`, once for all tests."""
+    prepared: dict[str, Optimized] = {}
 
     def find(backend: str) -> Optimized:
-        if backend not in ready:
-            ready[backend] = optimize(model, images(2), backend=backend, budget_s=1)
-        return ready[backend]
+        if backend not in prepared:
+            prepared[backend] = optimize(model, images(2), backend=backend, budget_s=1)
+        return prepared[backend]
 
     yield find
-    for optimized in ready.values():
+    for optimized in prepared.values():
         optimized.close()
 
 
@@ -94,15 +94,15 @@ def images(batch: int, side: int = 32) -> Tensor:
 
 
 def run_offline(folder: Path, *backends: str) -> subprocess.CompletedProcess[str]:
-    places = {"HOME": folder / "home", "TMPDIR": folder / "tmp"}
-    for place in (*places.values(), folder / "here"):
+    folders = {"HOME": folder / "home", "TMPDIR": folder / "tmp"}
+    for place in (*folders.values(), folder / "here"):
         place.mkdir()
-    places["HOME"].chmod(0o500)
+    folders["HOME"].chmod(0o500)
     root = str(Path(cnnarch.__file__).parent.parent)
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", OFFLINE, *backends],
-        env=environment | {name: str(place) for name, place in places.items()},
+        env=environment | {name: str(place) for name, place in folders.items()},
         cwd=folder / "here",
         capture_output=True,
         text=True,
@@ -116,7 +116,7 @@ def left_behind(folder: Path) -> list[str]:
     ]
 
 
-def test_no_engine_reaches_the_network_or_leaves_a_file(tmp_path: Path) -> None:
+def test_no_engine_accesses_the_network_or_leaves_a_file(tmp_path: Path) -> None:
     done = run_offline(tmp_path, *QUICK)
     assert done.stdout.strip() == "done []", done.stderr
     assert done.stderr == ""
@@ -125,13 +125,13 @@ def test_no_engine_reaches_the_network_or_leaves_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
-def test_inductor_leaves_no_file_either(tmp_path: Path) -> None:
+def test_inductor_leaves_no_file(tmp_path: Path) -> None:
     done = run_offline(tmp_path, "inductor")
     assert done.stdout.strip() == "done []", done.stderr
     assert left_behind(tmp_path) == []
 
 
-def test_telemetry_is_off_even_where_the_libraries_were_imported_before(forks: Forks) -> None:
+def test_telemetry_is_off_even_if_the_libraries_were_imported_before(forks: Forks) -> None:
     code = """
 import openvino, onnxruntime, nncf
 from openvino.tools.ovc import convert_impl, telemetry_stub
@@ -147,14 +147,14 @@ print(convert_impl.tm is telemetry_stub, getattr(telemetry, "_impl", None))
     assert done.out.split() == ["True", "None"], done.err
 
 
-def test_importing_the_room_imports_no_engine(forks: Forks) -> None:
+def test_importing_inference_imports_no_engine(forks: Forks) -> None:
     engines = ["openvino", "onnxruntime", "nncf", "onnx", "onnxscript", "PIL", "torch._inductor"]
     code = f"import sys, cnnarch.inference; print([m for m in {engines} if m in sys.modules])"
     (done,) = forks.run(code)
     assert (done.out.strip(), done.err) == ("[]", "")
 
 
-def test_an_engine_that_is_not_installed_says_what_to_install(forks: Forks) -> None:
+def test_the_error_for_a_missing_engine_says_what_to_install(forks: Forks) -> None:
     code = """
 import sys
 sys.modules.update(dict.fromkeys(["openvino", "onnxruntime", "nncf", "torchao"]))
@@ -178,7 +178,7 @@ except ValueError as error: print(error)
     assert all(line.count("pip install 'cnnarch[export]'") >= 1 for line in lines)
 
 
-def test_without_a_compiler_inductor_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inductor_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._inductor import cpp_builder
     from torch._inductor.exc import InvalidCxxCompiler
 
@@ -186,22 +186,22 @@ def test_without_a_compiler_inductor_is_not_there(monkeypatch: pytest.MonkeyPatc
         raise InvalidCxxCompiler
 
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
-    why = ENGINES["inductor"].missing("float32", torch.device("cpu"))
+    why = ENGINES["inductor"].why_unavailable("float32", torch.device("cpu"))
     assert why == "no C++ compiler is installed"
 
 
-def test_on_a_gpu_only_pytorch_is_tried() -> None:
+def test_only_pytorch_engines_run_on_a_gpu() -> None:
     gpu = torch.device("cuda")
     for name in ("openvino", "onnxruntime"):
-        why = ENGINES[name].missing("float32", gpu)
+        why = ENGINES[name].why_unavailable("float32", gpu)
         assert why == "runs on the CPU, the example is on cuda"
 
 
 @pytest.mark.parametrize("backend", [*QUICK, INDUCTOR])
-def test_threads_share_it(engine: Engine, backend: str) -> None:
+def test_threads_can_share_an_engine(engine: Engine, backend: str) -> None:
     optimized = engine(backend)
     batches = [images(1 + i % 5) for i in range(40)]
-    for _ in range(2):  # inductor compiles a size at its third call
+    for _ in range(2):  # inductor compiles a shape at its third call
         alone = [optimized(x) for x in batches]
     start = threading.Barrier(8)
 
@@ -224,7 +224,7 @@ def test_logits_are_not_overwritten_by_the_next_call(engine: Engine, backend: st
 
 
 @pytest.mark.parametrize("backend", QUICK)
-def test_images_may_lie_in_memory_as_they_like(engine: Engine, backend: str) -> None:
+def test_images_may_have_any_strides(engine: Engine, backend: str) -> None:
     optimized, x = engine(backend), images(2)
     expected = optimized(x)
     flipped = x.flip(-1).contiguous().flip(-1).requires_grad_()
@@ -233,7 +233,7 @@ def test_images_may_lie_in_memory_as_they_like(engine: Engine, backend: str) -> 
 
 
 @pytest.mark.parametrize("backend", [*QUICK, INDUCTOR])
-def test_the_callers_autocast_changes_nothing(engine: Engine, backend: str) -> None:
+def test_the_callers_autocast_has_no_effect(engine: Engine, backend: str) -> None:
     optimized = engine(backend)
     expected = optimized(images(2))
     with torch.autocast("cpu", torch.bfloat16):
@@ -241,7 +241,7 @@ def test_the_callers_autocast_changes_nothing(engine: Engine, backend: str) -> N
 
 
 @pytest.mark.parametrize("backend", QUICK)
-def test_another_image_size_is_made_ready_on_its_first_use(
+def test_another_image_size_is_prepared_on_its_first_use(
     model: cnnarch.ImageClassifier, backend: str
 ) -> None:
     with optimize(model, images(1), backend=backend, budget_s=1) as optimized:
@@ -251,17 +251,17 @@ def test_another_image_size_is_made_ready_on_its_first_use(
 
 
 @pytest.mark.parametrize("backend", QUICK)
-def test_a_pickle_is_the_same_network(engine: Engine, backend: str) -> None:
+def test_an_unpickled_engine_computes_the_same(engine: Engine, backend: str) -> None:
     optimized = engine(backend)
-    twin: Optimized = pickle.loads(pickle.dumps(optimized))
-    assert torch.equal(twin(images(2)), optimized(images(2)))
-    assert torch.equal(twin(images(3)), optimized(images(3)))
-    assert twin.report == optimized.report
-    assert twin.backend == backend
+    unpickled: Optimized = pickle.loads(pickle.dumps(optimized))
+    assert torch.equal(unpickled(images(2)), optimized(images(2)))
+    assert torch.equal(unpickled(images(3)), optimized(images(3)))
+    assert unpickled.report == optimized.report
+    assert unpickled.backend == backend
 
 
-def _answer(optimized: Optimized, x: Tensor, put: Callable[[bytes], None]) -> None:
-    put(pickle.dumps([optimized(x).numpy(), optimized(x[:1]).numpy(), torch.get_num_threads()]))
+def _compute(optimized: Optimized, x: Tensor, send: Callable[[bytes], None]) -> None:
+    send(pickle.dumps([optimized(x).numpy(), optimized(x[:1]).numpy(), torch.get_num_threads()]))
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -282,7 +282,7 @@ def test_workers_compute_the_same(
     with optimize(model, images(4), backend=backend, budget_s=1) as optimized:
         expected = optimized(images(4))
         queue = context.SimpleQueue()
-        worker = context.Process(target=_answer, args=(optimized, images(4), queue.put))  # type: ignore[attr-defined]
+        worker = context.Process(target=_compute, args=(optimized, images(4), queue.put))  # type: ignore[attr-defined]
         worker.start()
         worker.join(120)
         if worker.exitcode is None:
@@ -292,23 +292,23 @@ def test_workers_compute_the_same(
         assert_close(torch.from_numpy(found), expected)
         assert_close(torch.from_numpy(first), expected[:1], 1e-4)
         assert threads == 1 or method == "spawn"
-        assert torch.equal(optimized(images(4)), expected)  # the parent goes on
+        assert torch.equal(optimized(images(4)), expected)  # the parent still works
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
-def test_inductor_compiles_the_example_and_what_comes_often(
+def test_inductor_compiles_the_example_and_frequent_shapes(
     model: cnnarch.ImageClassifier,
 ) -> None:
     with optimize(model, images(2), backend="inductor", budget_s=1) as optimized:
-        compiled = optimized._runner._compiled  # type: ignore[attr-defined]
+        compiled = optimized._engine._compiled  # type: ignore[attr-defined]
         assert set(compiled) == {(2, 3, 32, 32)}
         for _ in range(3):
             assert_close(optimized(images(3)), model(images(3)), 1e-4)
         assert set(compiled) == {(2, 3, 32, 32), (3, 3, 32, 32)}
         assert_close(optimized(images(3)), model(images(3)), 1e-4)
-        twin: Optimized = pickle.loads(pickle.dumps(optimized))
-        assert_close(twin(images(2)), optimized(images(2)))
+        unpickled: Optimized = pickle.loads(pickle.dumps(optimized))
+        assert_close(unpickled(images(2)), optimized(images(2)))
 
 
 @pytest.mark.slow
@@ -316,7 +316,7 @@ def test_inductor_compiles_the_example_and_what_comes_often(
 def test_inductor_freezes_the_weights(
     model: cnnarch.ImageClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Handed over as inputs, they would be laid out anew in each call, and could still change."""
+    """As inputs of the graph they would be reordered in each call, and could still change."""
     modules = []
 
     def keep(model: nn.Module, two: Tensor, free_size: bool) -> Any:
@@ -327,14 +327,14 @@ def test_inductor_freezes_the_weights(
     with optimize(model, images(2), backend="inductor", budget_s=1) as optimized:
         expected = optimized(images(2))
         for tensor in modules[0].state_dict.values():
-            if tensor.dim() == 4:  # biases are used where they lie
+            if tensor.dim() == 4:  # biases are used in place
                 tensor.data.zero_()
         assert torch.equal(optimized(images(2)), expected)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
-def test_inductor_compiles_once_for_a_shape_however_it_lies_in_memory() -> None:
+def test_inductor_compiles_once_per_shape_for_any_strides() -> None:
     torch.manual_seed(0)
     model = cnnarch.lenet5()
     x = torch.randn(2, 1, 32, 32)
@@ -346,7 +346,7 @@ def test_inductor_compiles_once_for_a_shape_however_it_lies_in_memory() -> None:
         others = (x.mT.contiguous().mT, x.as_strided(x.shape, (1024, 1, 32, 1)))
         for same in others:
             assert torch.equal(optimized(same), expected)
-        for mode in (torch.inference_mode, torch.no_grad):  # the caller's
+        for mode in (torch.inference_mode, torch.no_grad):  # of the caller
             with mode():
                 assert torch.equal(optimized(x), expected)
         with torch.inference_mode():
@@ -354,7 +354,7 @@ def test_inductor_compiles_once_for_a_shape_however_it_lies_in_memory() -> None:
         threads = torch.get_num_threads()
         torch.set_num_threads(threads + 1)
         try:
-            assert_close(optimized(x), expected, 1e-5)  # who adds up what may change
+            assert_close(optimized(x), expected, 1e-5)  # the order of additions may change
         finally:
             torch.set_num_threads(threads)
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled
@@ -363,13 +363,13 @@ def test_inductor_compiles_once_for_a_shape_however_it_lies_in_memory() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_inductor_leaves_its_place_to_eager_in_a_forked_worker(
+def test_eager_replaces_inductor_in_a_forked_worker(
     model: cnnarch.ImageClassifier,
 ) -> None:
     with optimize(model, images(4), backend="inductor", budget_s=1) as optimized:
         context = multiprocessing.get_context("fork")
         queue = context.SimpleQueue()
-        worker = context.Process(target=_answer, args=(optimized, images(4), queue.put))
+        worker = context.Process(target=_compute, args=(optimized, images(4), queue.put))
         worker.start()
         worker.join(60)
         assert worker.exitcode == 0
@@ -377,7 +377,7 @@ def test_inductor_leaves_its_place_to_eager_in_a_forked_worker(
 
 
 def blurred(batch: int) -> Tensor:
-    """Images whose pixels resemble their neighbours, as photographs' do."""
+    """Return images whose adjacent pixels are similar, as in photographs."""
     generator = torch.Generator().manual_seed(batch)
     rough = torch.randn(batch, 3, 8, 8, generator=generator)
     return nn.functional.interpolate(rough, size=32, mode="bilinear")
@@ -389,66 +389,66 @@ def blurred(batch: int) -> Tensor:
     [partial(CifarResNet, 1), partial(DenseNet, 8, (2, 2), small_images=True)],
     ids=["resnet", "densenet"],
 )
-def test_torchao_quantises_for_the_compiler_and_its_ranges_are_enough_to_do_it_again(
+def test_torchao_quantizes_again_from_its_ranges_alone(
     build: Callable[[], cnnarch.ImageClassifier],
 ) -> None:
-    """Norms that cannot be folded stay: others read the first convolution of a DenseNet."""
+    """DenseNet has norms that cannot be folded: other layers read its first convolution."""
     torch.manual_seed(0)
     model = build()
     calibrate(model, blurred(8))
-    source = Source(model, blurred(2), 1, blurred(64).split(16))
+    workload = Workload(model, blurred(2), 1, blurred(64).split(16))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    parts = calibrated_ranges(source)
-    graph = quantized(source, parts)
+    parts = calibrated_ranges(workload)
+    graph = quantized(workload, parts)
     convolutions = sum(isinstance(layer, nn.Conv2d) for layer in model.modules())
     calls = [str(node.target) for node in graph.graph.nodes]
     weights = sum("dequantize_per_channel" in call for call in calls)
-    assert weights == convolutions + 1  # and the classifier
+    assert weights == convolutions + 1  # plus the classifier
     x = blurred(5)
     expected = model(x)
     error = (graph(x) - expected).norm() / expected.norm()
     assert 0 < error < 0.2
-    source.calibration = ()
+    workload.calibration = ()
     with torch.no_grad():
-        assert torch.equal(quantized(source, parts)(x), graph(x))
+        assert torch.equal(quantized(workload, parts)(x), graph(x))
     after = model.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
 @pytest.mark.skipif(NO_TORCHAO, reason="torchao is not installed")
 def test_logits_are_not_rounded_to_8_bits() -> None:
-    """In NiN they are averages over maps, which torchao would keep in 256 steps."""
+    """In NiN they are averages over maps, which torchao would round to 256 values."""
     torch.manual_seed(0)
     model = cnnarch.nin_cifar()
     x = blurred(40)
     calibrate(model, x[:8])
-    source = Source(model, x[:2], 1, x.split(20))
+    workload = Workload(model, x[:2], 1, x.split(20))
     with torch.no_grad():
-        logits = quantized(source, calibrated_ranges(source))(x)
+        logits = quantized(workload, calibrated_ranges(workload))(x)
     assert logits.unique().numel() > 256
 
 
 @pytest.mark.skipif(NO_TORCHAO, reason="torchao is not installed")
-def test_compiled_int8_that_is_not_its_graph_is_refused_or_left(
+def test_compiled_int8_that_differs_from_its_graph_is_not_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Refused for the example; a shape that comes later must not fail in the middle of work."""
+    """For the example's shape an error is raised; for a later shape the graph runs instead."""
     wrong: list[int] = []
 
-    def compile_wrongly(runner: Any, shape: torch.Size) -> None:
-        graph, right = runner._graph, shape[0] not in wrong
-        runner._compiled[shape] = graph if right else lambda images: 2 * graph(images)
+    def compile_wrongly(engine: Any, shape: torch.Size) -> Callable[[Tensor], Tensor]:
+        graph = engine._eager.model
+        return (lambda images: 2 * graph(images)) if shape[0] in wrong else graph
 
-    monkeypatch.setattr("cnnarch.inference.engines.inductor._Runner.compile", compile_wrongly)
+    monkeypatch.setattr("cnnarch.inference.engines.inductor.Inductor._compile", compile_wrongly)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 30 * 30, 5)).eval()
-    source = Source(model, blurred(2), 1, (blurred(16),))
-    runner = ENGINES["inductor"].build(source, "int8")
+    workload = Workload(model, blurred(2), 1, (blurred(16),))
+    engine = ENGINES["inductor"](workload, "int8")
     wrong += [2, 3]
     for _ in range(4):
-        assert_close(runner(blurred(3)), model(blurred(3)), 0.1)
+        assert_close(engine(blurred(3)), model(blurred(3)), 0.1)
     with pytest.raises(ValueError, match="off its own graph"):
-        ENGINES["inductor"].build(source, "int8")
+        ENGINES["inductor"](workload, "int8")
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -465,7 +465,7 @@ def test_compiled_int8_that_is_not_its_graph_is_refused_or_left(
         pytest.param("openvino", marks=pytest.mark.skipif(not find_spec("nncf"), reason="no NNCF")),
     ],
 )
-def test_int8_is_computed_in_and_starts_again_without_images(
+def test_int8_is_restored_without_calibration_images(
     model: cnnarch.ImageClassifier, backend: str, tmp_path: Path
 ) -> None:
     x = blurred(4)
@@ -474,8 +474,8 @@ def test_int8_is_computed_in_and_starts_again_without_images(
         logits = optimized(x)
         expected = model(x)
         assert (logits - expected).norm() / expected.norm() < 0.2
-        assert not torch.allclose(logits, expected, rtol=0, atol=1e-5)  # it did compute in it
-        assert_close(optimized(x[:3]), logits[:3], 3e-2)  # inductor's in eager at first
+        assert not torch.allclose(logits, expected, rtol=0, atol=1e-5)  # it really computed in int8
+        assert_close(optimized(x[:3]), logits[:3], 3e-2)  # inductor runs it in eager mode at first
         with pytest.raises(ValueError, match="calibrated for images"):
             optimized(images(1, 40))
         optimized.save(tmp_path / "fast")
@@ -485,7 +485,7 @@ def test_int8_is_computed_in_and_starts_again_without_images(
         assert_close(pickle.loads(pickle.dumps(optimized))(x), logits, 1e-4)
         queue = multiprocessing.get_context("fork").SimpleQueue()
         worker = multiprocessing.get_context("fork").Process(
-            target=_answer, args=(optimized, x, queue.put)
+            target=_compute, args=(optimized, x, queue.put)
         )
         worker.start()
         worker.join(120)
@@ -495,13 +495,13 @@ def test_int8_is_computed_in_and_starts_again_without_images(
 
 @pytest.mark.slow
 @pytest.mark.skipif(NO_TORCHAO or not COMPILER, reason="no torchao or no C++ compiler")
-def test_int8_keeps_the_last_window_of_a_pool_that_rounds_up() -> None:
-    """GoogLeNet's and NiN's pools do; inductor forgets it of pools over 8-bit maps."""
-    pool = nn.MaxPool2d(3, 2, ceil_mode=True)  # of 32 pixels: 16, and 15 if it is forgotten
+def test_int8_keeps_the_last_window_of_a_pool_with_ceil_mode() -> None:
+    """GoogLeNet and NiN have such pools; inductor drops the window for 8-bit maps."""
+    pool = nn.MaxPool2d(3, 2, ceil_mode=True)  # 32 pixels to 16, or 15 if the window is dropped
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), pool, nn.Conv2d(8, 5, 1))
     model = nn.Sequential(model, nn.AdaptiveMaxPool2d(1), nn.Flatten()).eval()
     x = blurred(4)
-    x[:, :, -1, -1] = 9.0  # seen by no other window
+    x[:, :, -1, -1] = 9.0  # in no other window
     options = {"backend": "inductor", "precision": "int8", "calibration": x}
     with optimize(model, x, budget_s=1, tolerance=1.0, **options) as optimized:
         expected = model(x)
@@ -510,7 +510,7 @@ def test_int8_keeps_the_last_window_of_a_pool_that_rounds_up() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(NO_TORCHAO or not COMPILER, reason="no torchao or no C++ compiler")
-def test_ranges_alone_are_not_enough_to_save_somebody_elses_network(tmp_path: Path) -> None:
+def test_ranges_alone_are_not_enough_to_save_a_foreign_network(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 30 * 30, 5))
     options = {"backend": "inductor", "precision": "int8", "calibration": blurred(8)}
     with (

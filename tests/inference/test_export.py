@@ -1,4 +1,4 @@
-"""Files that other programs run compute what the network computes, or are not there."""
+"""Exported files compute the same outputs as the network; otherwise no file is written."""
 
 import copy
 import itertools
@@ -30,12 +30,12 @@ from tests.small_forms import calibrated, distinct_forms, small_forms
 
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}
 
-# Every kind of layer goes to disk in one format or more; the rest are slow tests.
+# Every form is exported in one format; the slow tests cover the other formats.
 FORMATS = dict(zip(distinct_forms(), itertools.cycle(("onnx", "openvino"))))
 
 
 def loaded(path: Path) -> Callable[[Tensor], Tensor]:
-    """What a file makes of images, by the engine that such files are for."""
+    """Load a file with the engine for its format and return a function of images."""
     if path.suffix == ".pt2":
         return torch.no_grad()(torch.export.load(path).module())
     if path.suffix == ".onnx":
@@ -58,10 +58,10 @@ def lenet() -> cnnarch.ImageClassifier:
 
 
 def check_file(model: cnnarch.ImageClassifier, path: Path, tolerance: float) -> None:
-    """The file gives the network's logits at several sizes, odd ones too, and any batch."""
+    """Compare the file with the network for several image sizes, also odd ones, and batch sizes."""
     sizes = [example_of(model).shape[2:]]
     if has_free_size(model):
-        side = model.min_input_size + 32  # the very smallest need not pass every engine
+        side = model.min_input_size + 32  # some engines refuse the smallest images
         sizes = [(side, side), (side + 33, side + 42)]
     program = loaded(path)
     for n, size in enumerate(sizes, start=3):
@@ -71,7 +71,7 @@ def check_file(model: cnnarch.ImageClassifier, path: Path, tolerance: float) -> 
 
 
 def example_of(model: cnnarch.ImageClassifier) -> Tensor:
-    """Oblong images, unless the network takes squares alone."""
+    """Return images that are not square, unless the network requires that."""
     return nn.functional.pad(example_images(model), (0, 0 if model.fixed_input_size else 11))
 
 
@@ -85,7 +85,7 @@ def check_exports(form: str, format: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("form", "format"), FORMATS.items())
-def test_small_networks_run_elsewhere(form: str, format: str, tmp_path: Path) -> None:
+def test_small_networks_are_exported(form: str, format: str, tmp_path: Path) -> None:
     check_exports(form, format, tmp_path)
 
 
@@ -93,7 +93,7 @@ def test_small_networks_run_elsewhere(form: str, format: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("form", "format"), [(o, f) for o in FORMATS for f in SUFFIXES if f != FORMATS[o]]
 )
-def test_small_networks_run_in_the_other_formats_too(
+def test_small_networks_are_exported_to_the_other_formats(
     form: str, format: str, tmp_path: Path
 ) -> None:
     check_exports(form, format, tmp_path)
@@ -102,20 +102,20 @@ def test_small_networks_run_in_the_other_formats_too(
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("format", SUFFIXES)
-def test_every_network_runs_elsewhere(
+def test_every_network_is_exported(
     model: cnnarch.ImageClassifier, format: str, tmp_path: Path
 ) -> None:
-    # Untrained networks of hundreds of layers magnify rounding.
+    # Untrained networks with hundreds of layers amplify rounding errors.
     path = export(model, tmp_path / f"net{SUFFIXES[format]}", format, tolerance=1e-3)
     check_file(model, path, 1e-3)
 
 
-def test_the_format_goes_by_the_suffix(lenet: cnnarch.ImageClassifier, tmp_path: Path) -> None:
+def test_the_suffix_determines_the_format(lenet: cnnarch.ImageClassifier, tmp_path: Path) -> None:
     assert export(lenet, str(tmp_path / "net.pt2")) == tmp_path / "net.pt2"
     assert torch.export.load(tmp_path / "net.pt2")
 
 
-def test_a_fused_network_takes_uint8_images(tmp_path: Path) -> None:
+def test_a_fused_network_reads_uint8_images(tmp_path: Path) -> None:
     model = calibrated(partial(cnnarch.lenet5_bn, in_channels=3))
     fused = fuse(model, Preprocessing(32, 32))
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
@@ -124,7 +124,7 @@ def test_a_fused_network_takes_uint8_images(tmp_path: Path) -> None:
         assert_close(run(path, images), fused(images), 1e-4)
 
 
-def test_the_mixer_has_one_image_size_and_any_batch(tmp_path: Path) -> None:
+def test_the_mixer_has_a_fixed_image_size_and_a_free_batch_size(tmp_path: Path) -> None:
     model = calibrated(small_forms()["mlp_mixer"])
     path = export(model, tmp_path / "net.onnx")
     shape = onnx.load(path).graph.input[0].type.tensor_type.shape.dim
@@ -147,9 +147,9 @@ def test_tensorflows_padding_needs_an_example(tmp_path: Path) -> None:
         export(model, tmp_path / "net.onnx")
 
 
-def test_others_networks_need_an_example(tmp_path: Path) -> None:
+def test_networks_of_other_libraries_need_an_example(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    with pytest.raises(TypeError, match="Sequential does not say what images it takes"):
+    with pytest.raises(TypeError, match="Sequential does not define its input size"):
         export(model, tmp_path / "net.onnx")
     path = export(model, tmp_path / "net.onnx", example=torch.zeros(1, 3, 8, 8), dynamic_size=True)
     images = torch.randn(3, 3, 20, 11)
@@ -157,7 +157,7 @@ def test_others_networks_need_an_example(tmp_path: Path) -> None:
         assert_close(run(path, images), model(images))
 
 
-def test_the_network_stays_as_it_is(tmp_path: Path) -> None:
+def test_the_network_is_left_unchanged(tmp_path: Path) -> None:
     model = cnnarch.lenet5_bn().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
@@ -172,7 +172,7 @@ def test_the_network_stays_as_it_is(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_the_file_says_what_it_is(lenet: cnnarch.ImageClassifier, tmp_path: Path) -> None:
+def test_the_file_contains_the_metadata(lenet: cnnarch.ImageClassifier, tmp_path: Path) -> None:
     lenet.preprocessing = Preprocessing(32, 32, mean=(0.5,), std=(0.25,))
     lenet.categories = ("shirt", "shoe")
     paths = {suffix: export(lenet, tmp_path / f"net{suffix}") for suffix in SUFFIXES.values()}
@@ -188,7 +188,7 @@ def test_the_file_says_what_it_is(lenet: cnnarch.ImageClassifier, tmp_path: Path
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES.values())
-def test_what_differs_leaves_no_file(
+def test_a_file_that_differs_is_not_written(
     lenet: cnnarch.ImageClassifier,
     suffix: str,
     tmp_path: Path,
@@ -199,16 +199,16 @@ def test_what_differs_leaves_no_file(
     other = copy.deepcopy(lenet)
     with torch.no_grad():
         other.head.classifier.bias.add_(0.01)
-    room = import_module("cnnarch.inference.export")  # the package's name for it is the function
-    trace = room.trace
-    monkeypatch.setattr(room, "trace", lambda _, *arguments: trace(other, *arguments))
+    module = import_module("cnnarch.inference.export")  # in the package this name is the function
+    trace = module.trace
+    monkeypatch.setattr(module, "trace", lambda _, *arguments: trace(other, *arguments))
     with pytest.raises(ExportError, match=r"differs by .* of scale on images \(2, 1, 36, 40\)"):
         export(lenet, path)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     assert path.read_text() == "old"
 
 
-def test_nan_is_not_close(lenet: cnnarch.ImageClassifier, tmp_path: Path) -> None:
+def test_nan_differs(lenet: cnnarch.ImageClassifier, tmp_path: Path) -> None:
     with torch.no_grad():
         next(lenet.parameters()).fill_(torch.nan)
     with pytest.raises(ExportError, match="differs by inf"):
@@ -225,7 +225,7 @@ def test_nan_is_not_close(lenet: cnnarch.ImageClassifier, tmp_path: Path) -> Non
         ("folder.onnx", None, r"folder\.onnx is a folder"),
     ],
 )
-def test_a_wrong_path_or_format_is_named(
+def test_a_wrong_path_or_format_raises(
     lenet: cnnarch.ImageClassifier, name: str, format: str | None, message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "folder.onnx").mkdir()
@@ -234,15 +234,15 @@ def test_a_wrong_path_or_format_is_named(
     assert [p.name for p in tmp_path.iterdir()] == ["folder.onnx"]
 
 
-def test_a_missing_folder_is_named(lenet: cnnarch.ImageClassifier, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere"):
-        export(lenet, tmp_path / "nowhere" / "net.onnx")
+def test_a_missing_folder_raises(lenet: cnnarch.ImageClassifier, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"the folder .*missing does not exist"):
+        export(lenet, tmp_path / "missing" / "net.onnx")
 
 
 @pytest.mark.parametrize(
     ("suffix", "package"), [(".onnx", "onnxscript"), (".onnx", "onnxruntime"), (".xml", "openvino")]
 )
-def test_a_missing_package_is_named(
+def test_the_error_for_a_missing_package_says_what_to_install(
     lenet: cnnarch.ImageClassifier,
     suffix: str,
     package: str,
@@ -250,12 +250,12 @@ def test_a_missing_package_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    message = rf"{package} is missing: pip install 'cnnarch\[export\]'"
+    message = rf"{package} is not installed: pip install 'cnnarch\[export\]'"
     with pytest.raises(ImportError, match=message):
         export(lenet, tmp_path / f"net{suffix}")
 
 
-def test_other_precisions_and_empty_networks_are_refused(tmp_path: Path) -> None:
+def test_other_precisions_and_networks_without_values_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must be in float32 \(model\.float\(\)\), got torch\.bf"):
         export(cnnarch.lenet5().bfloat16(), tmp_path / "net.onnx")
     with torch.device("meta"):
@@ -265,14 +265,14 @@ def test_other_precisions_and_empty_networks_are_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("example", [torch.zeros(1, 32, 32), torch.zeros(0, 1, 32, 32), [1, 2]])
-def test_an_example_is_a_batch_of_images(
+def test_an_example_must_be_a_batch_of_images(
     lenet: cnnarch.ImageClassifier, example: Any, tmp_path: Path
 ) -> None:
     with pytest.raises(TypeError, match=r"images of shape \(N, C, H, W\), got"):
         export(lenet, tmp_path / "net.onnx", example=example)
 
 
-def test_what_cannot_be_traced_is_named(tmp_path: Path) -> None:
+def test_a_network_that_cannot_be_traced_is_named(tmp_path: Path) -> None:
     class Branching(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x if x.sum() > 0 else -x
@@ -281,8 +281,8 @@ def test_what_cannot_be_traced_is_named(tmp_path: Path) -> None:
         export(Branching(), tmp_path / "net.pt2", example=torch.zeros(2, 3, 8, 8))
 
 
-def test_it_says_nothing_and_writes_nothing_elsewhere(tmp_path: Path) -> None:
-    """In a process of its own, without sockets, with a home folder that must stay empty."""
+def test_export_prints_nothing_and_writes_no_other_files(tmp_path: Path) -> None:
+    """It runs in its own process without sockets, with a home folder that must stay empty."""
     home, out = tmp_path / "home", tmp_path / "out"
     home.mkdir()
     out.mkdir()

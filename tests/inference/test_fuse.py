@@ -1,4 +1,4 @@
-"""Folding BatchNorm and pre-processing changes no output and nothing of the user's."""
+"""Folding BatchNorm and preprocessing changes neither the outputs nor the original model."""
 
 import copy
 import pickle
@@ -28,8 +28,8 @@ def norms(model: nn.Module) -> int:
     return sum(isinstance(m, _BatchNorm | BatchNorm) for m in model.modules())
 
 
-def randomised(model: nn.Module) -> nn.Module:
-    """Statistics, scales and shifts that show where one is forgotten."""
+def randomized(model: nn.Module) -> nn.Module:
+    """Randomize statistics, scales and shifts, so that ignoring one changes the output."""
     for module in model.modules():
         if isinstance(module, _BatchNorm | BatchNorm):
             for tensor in (module.weight, module.running_var):
@@ -42,7 +42,7 @@ def randomised(model: nn.Module) -> nn.Module:
 
 
 def difference(model: nn.Module, images: Tensor) -> float:
-    """Between a network and its fused copy in float64, of scale."""
+    """Return the relative difference between a network and its fused copy in float64."""
     model = copy.deepcopy(model).double()
     with torch.no_grad():
         expected, found = model(images.double()), fuse(model)(images.double())
@@ -50,10 +50,10 @@ def difference(model: nn.Module, images: Tensor) -> float:
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
-def assert_as_near(found: Tensor, plain: Tensor, truth: Tensor) -> None:
-    """Fail unless single precision is off by 1e-5 of scale, or hardly more than without folding.
+def assert_rounding_only(found: Tensor, plain: Tensor, truth: Tensor) -> None:
+    """Check that the float32 error is at most 1e-5, or 3 times the error without folding.
 
-    What many untrained layers make of rounding is no fault of the folding.
+    Untrained networks with many layers amplify rounding errors with and without folding.
     """
     error, rounding = ((y - truth).abs().max() / truth.abs().max() for y in (found, plain))
     assert error <= max(1e-5, 3 * rounding)
@@ -63,7 +63,7 @@ def pixels(channels: int, side: int) -> Tensor:
     return torch.randint(0, 256, (2, channels, side, side), dtype=torch.uint8)
 
 
-def normalised(images: Tensor, preprocessing: Preprocessing) -> Tensor:
+def normalized(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     mean, std = (
         torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)
         for values in (preprocessing.mean, preprocessing.std)
@@ -76,7 +76,7 @@ def test_folding_changes_no_logits(distinct_model: cnnarch.ImageClassifier) -> N
     assert difference(model, images) < 1e-10
     exact = copy.deepcopy(model).double()
     with torch.no_grad():
-        assert_as_near(fuse(model)(images), model(images), exact(images.double()))
+        assert_rounding_only(fuse(model)(images), model(images), exact(images.double()))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_folding_changes_no_logits(distinct_model: cnnarch.ImageClassifier) -> N
         ("densenet121", 121 - 1 - 58),
     ],
 )
-def test_no_norm_is_left_but_those_before_a_relu(name: str, left: int) -> None:
+def test_only_norms_before_a_relu_are_left(name: str, left: int) -> None:
     assert norms(fuse(cnnarch.get_model(name))) == left
 
 
@@ -107,7 +107,7 @@ def test_torchvisions_networks_fuse_too(name: str) -> None:
 
 
 def test_a_backbone_fuses() -> None:
-    # in float64, since how float32 rounds depends on the machine
+    # in float64, because the rounding of float32 depends on the machine
     backbone = cnnarch.get_backbone("resnet18").double()
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     calibrate(backbone, images)
@@ -117,7 +117,7 @@ def test_a_backbone_fuses() -> None:
         assert_close(fused(images)[name], expected)
 
 
-def test_the_copy_is_the_same_kind_of_network(tmp_path: Path) -> None:
+def test_the_copy_has_the_same_class_and_names(tmp_path: Path) -> None:
     model = cnnarch.resnet18(num_classes=10).double()
     images = example_images(model).double()
     calibrate(model, images)
@@ -136,7 +136,7 @@ def test_the_copy_is_the_same_kind_of_network(tmp_path: Path) -> None:
         fused.save_pretrained(tmp_path)
 
 
-def test_the_users_model_stays_as_it_is() -> None:
+def test_the_model_is_left_unchanged() -> None:
     model = cnnarch.resnet20_cifar().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     seen: list[Any] = []
@@ -156,7 +156,7 @@ def test_the_users_model_stays_as_it_is() -> None:
     assert seen
 
 
-def test_the_copy_copies_pickles_compiles_and_exports() -> None:
+def test_the_fused_network_can_be_copied_pickled_compiled_and_exported() -> None:
     model = cnnarch.resnet20_cifar()
     images = torch.randn(2, 3, 32, 32)
     calibrate(model, images)
@@ -165,18 +165,18 @@ def test_the_copy_copies_pickles_compiles_and_exports() -> None:
     expected = fused(image)
     torch.compiler.reset()
     program = torch.export.export(fused, (image,)).module()
-    for twin in (
+    for same in (
         copy.deepcopy(fused),
         pickle.loads(pickle.dumps(fused)),
         torch.compile(fused, fullgraph=True, backend="eager"),
         program,
         fuse(fused),
     ):
-        assert_close(twin(image), expected, 1e-6)
+        assert_close(same(image), expected, 1e-6)
 
 
 class Chain(nn.Module):
-    """Layers one after another, called as a test says."""
+    """Layers whose calls a test defines."""
 
     def __init__(self, call: Callable[..., Tensor], **layers: nn.Module) -> None:
         super().__init__()
@@ -213,9 +213,11 @@ def norm_read_elsewhere(net: Any, x: Tensor) -> Tensor:
     "call",
     [used_twice, norm_used_twice, read_by_another, weight_read_elsewhere, norm_read_elsewhere],
 )
-def test_what_something_else_needs_is_not_folded(call: Callable[..., Tensor]) -> None:
+def test_layers_that_something_else_reads_are_not_folded(
+    call: Callable[..., Tensor],
+) -> None:
     conv, norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
-    model = randomised(Chain(call, conv=conv, norm=norm))
+    model = randomized(Chain(call, conv=conv, norm=norm))
     assert norms(fuse(model)) == 1
     assert difference(model, torch.randn(2, 3, 8, 8)) < 1e-12
 
@@ -233,7 +235,7 @@ class Changed(nn.BatchNorm2d):
         return nn.functional.relu(super().forward(x))
 
 
-class ChangedTeaching(BatchNorm):
+class ChangedOwnNorm(BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.relu(super().forward(x))
 
@@ -251,19 +253,19 @@ class ChangedConv(nn.Conv2d):
         (nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8)),
         (nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8, affine=True, track_running_stats=True)),
         (nn.Conv2d(3, 8, 3), Changed(8)),
-        (nn.Conv2d(3, 8, 3), ChangedTeaching(8)),
+        (nn.Conv2d(3, 8, 3), ChangedOwnNorm(8)),
         (ChangedConv(3, 8, 3), nn.BatchNorm2d(8)),
         (nn.ConvTranspose2d(3, 8, 3), nn.BatchNorm2d(8)),
     ],
 )
-def test_another_computation_is_not_folded(conv: nn.Module, norm: nn.Module) -> None:
-    model = randomised(nn.Sequential(conv, norm))
+def test_other_computations_are_not_folded(conv: nn.Module, norm: nn.Module) -> None:
+    model = randomized(nn.Sequential(conv, norm))
     assert type(fuse(model)[1]) is type(norm)
     assert difference(model, torch.randn(2, 3, 8, 8)) < 1e-12
 
 
-class Initialised(nn.Conv2d):
-    """A subclass that computes what its base does."""
+class Subclass(nn.Conv2d):
+    """A subclass that computes the same as its base class."""
 
 
 @pytest.mark.parametrize(
@@ -271,13 +273,13 @@ class Initialised(nn.Conv2d):
     [
         ([nn.Conv2d(4, 6, 3, groups=2, bias=False), nn.BatchNorm2d(6)], (4, 8, 8)),
         ([nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6, affine=False)], (4, 8, 8)),
-        ([Initialised(4, 6, 3), nn.SyncBatchNorm(6)], (4, 8, 8)),
+        ([Subclass(4, 6, 3), nn.SyncBatchNorm(6)], (4, 8, 8)),
         ([nn.Conv2d(4, 6, 3), BatchNorm(6)], (4, 8, 8)),
         ([nn.Conv2d(4, 6, 3), nn.Identity(), nn.Dropout(), nn.BatchNorm2d(6)], (4, 8, 8)),
         ([nn.Conv1d(4, 6, 3), nn.BatchNorm1d(6)], (4, 8)),
         ([nn.Conv3d(4, 6, 3), nn.BatchNorm3d(6)], (4, 8, 8, 8)),
         ([nn.Flatten(), nn.Linear(32, 6), nn.BatchNorm1d(6)], (4, 8)),
-        # A norm before: no padding, a padding that commutes with it, or no shift.
+        # A norm before: no padding, or a padding that commutes with it.
         ([nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, groups=2)], (4, 8, 8)),
         ([nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, padding="valid")], (4, 8, 8)),
         (
@@ -289,14 +291,14 @@ class Initialised(nn.Conv2d):
     ],
 )
 def test_every_exact_pair_is_folded(layers: list[nn.Module], size: tuple[int, ...]) -> None:
-    model = randomised(nn.Sequential(*layers))
+    model = randomized(nn.Sequential(*layers))
     assert norms(fuse(model)) == 0
     assert difference(model, torch.randn(5, *size)) < 1e-12
 
 
 def test_a_shift_before_zero_padding_is_not_folded() -> None:
     norm, conv = nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, padding="same")
-    model = randomised(nn.Sequential(norm, conv))
+    model = randomized(nn.Sequential(norm, conv))
     assert norms(fuse(model)) == 1
     with torch.no_grad():  # shift = bias - weight * mean / sqrt(var + eps)
         norm.running_mean.zero_()
@@ -306,20 +308,20 @@ def test_a_shift_before_zero_padding_is_not_folded() -> None:
 
 
 def test_a_norm_over_tokens_is_not_folded_into_a_linear_layer() -> None:
-    """BatchNorm1d of (N, L, C) is over L; here L is C, so that no shape tells them apart."""
-    model = randomised(nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6)))
+    """BatchNorm1d normalizes the L of (N, L, C); here L equals C, so the shapes look the same."""
+    model = randomized(nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6)))
     assert norms(fuse(model)) == 1
     assert difference(model, torch.randn(4, 6, 6)) < 1e-12
 
 
-def test_frozen_norms_fold() -> None:
-    model = randomised(convert_norm(cnnarch.resnet20_cifar(), "frozen"))
+def test_frozen_norms_are_folded() -> None:
+    model = randomized(convert_norm(cnnarch.resnet20_cifar(), "frozen"))
     calibrate(model, torch.randn(2, 3, 32, 32))
     fused = fuse(model)
     assert not any(type(m).__name__ == "FrozenBatchNorm2d" for m in fused.modules())
 
 
-def test_bfloat16_stays_bfloat16() -> None:
+def test_bfloat16_is_kept() -> None:
     model = cnnarch.resnet20_cifar()
     images = torch.randn(4, 3, 32, 32)
     calibrate(model, images)
@@ -330,13 +332,13 @@ def test_bfloat16_stays_bfloat16() -> None:
     assert_close(fused(images.bfloat16()).float(), expected, 0.05)
 
 
-def test_channels_last_stays() -> None:
+def test_channels_last_is_kept() -> None:
     fused = fuse(cnnarch.resnet20_cifar().to(memory_format=torch.channels_last))
     assert fused.stem.conv.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-class WrittenOut(nn.Module):
-    """Somebody's own BatchNorm, which says what it computes."""
+class UserDefinedNorm(nn.Module):
+    """A user-defined BatchNorm that declares what it computes."""
 
     computes_batch_norm = True
 
@@ -353,8 +355,8 @@ class WrittenOut(nn.Module):
         return scaled + self.bias.view(-1, 1, 1)
 
 
-def test_a_norm_that_says_so_is_folded_whatever_its_class() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), WrittenOut())
+def test_a_class_that_declares_batch_norm_is_folded() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), UserDefinedNorm())
     assert type(fuse(model)[1]) is nn.Identity
     assert difference(model, torch.randn(2, 3, 8, 8)) < 1e-12
 
@@ -369,7 +371,7 @@ def test_a_replaced_forward_is_refused() -> None:
     fuse(model)
 
 
-def test_what_cannot_be_traced_is_named() -> None:
+def test_a_network_that_cannot_be_traced_is_named() -> None:
     model = Chain(lambda net, x: net.conv(x) if x.sum() > 0 else x, conv=nn.Conv2d(3, 3, 1))
     with pytest.raises(ValueError, match=r"Chain cannot be traced by torch\.fx"):
         fuse(model)
@@ -380,12 +382,12 @@ def test_weights_that_a_hook_computes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"layer '0' computes its weight in a hook \(SpectralNorm"):
         fuse(nn.Sequential(conv, nn.BatchNorm2d(8)))
     parametrized = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3))
-    model = randomised(nn.Sequential(parametrized, nn.BatchNorm2d(8)))
+    model = randomized(nn.Sequential(parametrized, nn.BatchNorm2d(8)))
     assert norms(fuse(model)) == 1
     assert difference(model, torch.randn(2, 3, 8, 8)) < 1e-12
 
 
-def test_a_layer_called_past_its_name_is_not_lost() -> None:
+def test_a_layer_that_is_not_called_by_its_name_is_refused() -> None:
     model = Chain(lambda net, x: net.hidden[1](net.hidden[0](x)), conv=nn.Conv2d(3, 3, 1))
     model.norm = nn.BatchNorm2d(3)
     model.hidden = [model.conv, model.norm]
@@ -393,59 +395,59 @@ def test_a_layer_called_past_its_name_is_not_lost() -> None:
         fuse(model.eval())
 
 
-# Pre-processing.
+# Preprocessing.
 
 
-def test_uint8_images_go_straight_in(distinct_stages_form: Build) -> None:
-    """Of an even and an odd side, where the network takes both: some pad the even one unequally."""
+def test_uint8_images_can_be_passed_directly(distinct_stages_form: Build) -> None:
+    """One side is even and one odd if possible: some networks pad an even side unequally."""
     model = distinct_stages_form(in_channels=3).double()
     side = example_images(model).shape[-1]
     images = pixels(3, side if model.fixed_input_size else side + 1)[..., :side, :]
-    network_input = normalised(images, IMAGENET)
+    network_input = normalized(images, IMAGENET)
     calibrate(model, network_input)
     with torch.no_grad():
         expected = model(network_input)
         assert_close(fuse(model, IMAGENET)(images), expected, 1e-10)
         fused = fuse(model.float(), IMAGENET)
-        assert_as_near(fused(images), model(network_input.float()), expected)
+        assert_rounding_only(fused(images), model(network_input.float()), expected)
         assert torch.equal(fused(images), fused(images.float()))
 
 
-def test_one_channel_and_bfloat16() -> None:
+def test_preprocessing_folds_for_one_channel_and_bfloat16() -> None:
     preprocessing = Preprocessing(28, 28, mean=(0.2860,), std=(0.3530,))
     model = cnnarch.lenet5_bn().double()
     images = pixels(1, 28)
-    network_input = normalised(images, preprocessing)
+    network_input = normalized(images, preprocessing)
     calibrate(model, network_input)
     expected = model(network_input)
     assert_close(fuse(model, preprocessing)(images), expected, 1e-10)
-    rough = copy.deepcopy(model).bfloat16()
-    plain = rough(network_input.bfloat16())
-    for fused in (fuse(rough, preprocessing), fuse(model, preprocessing).bfloat16()):
-        assert_as_near(fused(images), plain, expected)
+    bfloat16 = copy.deepcopy(model).bfloat16()
+    plain = bfloat16(network_input.bfloat16())
+    for fused in (fuse(bfloat16, preprocessing), fuse(model, preprocessing).bfloat16()):
+        assert_rounding_only(fused(images), plain, expected)
 
 
-def test_its_own_preprocessing_then_gives_pixels() -> None:
+def test_the_preprocessing_of_a_fused_network_returns_pixels() -> None:
     model = cnnarch.resnet20_cifar()
     model.preprocessing = Preprocessing(32, 32)
     calibrate(model, torch.randn(4, 3, 32, 32))
     fused = fuse(model, model.preprocessing)
     image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
     assert fused.preprocessing is not None
-    given = fused.preprocessing.transform()(image)
-    assert (given - image).abs().max() < 1e-3
+    transformed = fused.preprocessing.transform()(image)
+    assert (transformed - image).abs().max() < 1e-3
     expected = model(model.preprocessing.transform()(image)[None])
-    assert_close(fused(given[None]), expected)
+    assert_close(fused(transformed[None]), expected)
     assert_close(fused(image[None]), expected)
 
 
-def test_torchvisions_networks_read_pixels_too() -> None:
+def test_fused_torchvision_networks_read_pixels() -> None:
     model = torchvision.models.mobilenet_v2().double()
     images = pixels(3, 64)
-    calibrate(model, normalised(images, IMAGENET))
+    calibrate(model, normalized(images, IMAGENET))
     fused = fuse(model, IMAGENET)
     assert isinstance(fused.features[0][0], PixelConv)
-    assert_close(fused(images), model(normalised(images, IMAGENET)), 1e-10)
+    assert_close(fused(images), model(normalized(images, IMAGENET)), 1e-10)
 
 
 def read_twice(net: Any, x: Tensor) -> Tensor:
@@ -456,7 +458,7 @@ def read_twice(net: Any, x: Tensor) -> Tensor:
     ("model", "message"),
     [
         (nn.Sequential(nn.ReLU(), nn.Conv2d(3, 3, 1)), r"is 0 \(ReLU\)"),
-        (nn.Sequential(nn.Conv2d(4, 3, 1)), "reads 4 channels, but preprocessing is of 3"),
+        (nn.Sequential(nn.Conv2d(4, 3, 1)), "reads 4 channels, but preprocessing has 3"),
         (
             Chain(read_twice, conv=nn.Conv2d(3, 3, 1), conv2=nn.Conv2d(3, 3, 1)),
             r"needs one layer that reads the images, got conv \(Conv2d\), conv2 \(Conv2d\)",
@@ -464,11 +466,11 @@ def read_twice(net: Any, x: Tensor) -> Tensor:
         (Chain(used_twice, conv=nn.Conv2d(3, 3, 1), norm=nn.BatchNorm2d(3)), "used once"),
     ],
 )
-def test_preprocessing_without_a_place_is_refused(model: nn.Module, message: str) -> None:
+def test_preprocessing_that_cannot_be_folded_is_refused(model: nn.Module, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fuse(model, IMAGENET)
 
 
-def test_only_a_preprocessing_is_taken() -> None:
+def test_preprocessing_of_another_type_is_refused() -> None:
     with pytest.raises(TypeError, match="must be a Preprocessing, got 'imagenet'"):
         fuse(cnnarch.lenet5(), "imagenet")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What the measuring parts of `optimize` measure."""
+"""The measurements of `optimize`: differences, times, memory and threads."""
 
 import math
 import os
@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from cnnarch.inference import _measure
-from cnnarch.inference._measure import agreement, alternate, difference, resident, spread
+from cnnarch.inference._measure import agreement, alternate, difference, resident_mib, spread
 
 
-def test_difference_is_of_the_largest_value_expected() -> None:
+def test_difference_is_relative_to_the_largest_expected_value() -> None:
     assert difference(torch.tensor([1.0, -4.2]), torch.tensor([1.0, -4.0])) == pytest.approx(0.05)
 
 
@@ -29,32 +29,32 @@ def test_difference_is_of_the_largest_value_expected() -> None:
         ([1.0], [1.0, 1.0], math.inf),
     ],
 )
-def test_nothing_passes_for_want_of_a_scale(
+def test_zeros_nans_and_other_shapes_differ_infinitely(
     actual: list[float], expected: list[float], found: float
 ) -> None:
     assert difference(torch.tensor(actual), torch.tensor(expected)) == found
 
 
-def test_spread_is_between_images() -> None:
+def test_spread_measures_the_variation_between_images() -> None:
     assert spread(torch.tensor([[1.0, 2.0], [1.0, 2.0]])) == 0
     assert spread(torch.tensor([[1.0, 2.0], [1.0, 1.5]])) == 0.25
     assert spread(torch.zeros(2, 3)) == 0
 
 
-def test_agreement_counts_images_over_all_batches() -> None:
+def test_agreement_counts_the_images_of_all_batches() -> None:
     right = torch.eye(4)
     assert agreement([right, right[:1]], [right, right[1:2]]) == 0.8
     assert agreement([torch.full((2, 4), math.nan)], [right[:2]]) == 0
 
 
-def test_candidates_take_turns_and_slow_ones_are_slower() -> None:
+def test_functions_alternate_and_slow_ones_take_longer() -> None:
     calls: list[str] = []
 
     def slow() -> None:
         calls.append("slow")
         time.sleep(0.003)
 
-    first, second = alternate(slow, lambda: calls.append("quick"), 0.1)
+    first, second = alternate(slow, lambda: calls.append("fast"), 0.1)
     assert min(len(first), len(second)) >= 3
     assert min(first) >= 0.003
     assert sorted(second)[len(second) // 2] < 0.003
@@ -63,10 +63,10 @@ def test_candidates_take_turns_and_slow_ones_are_slower() -> None:
 
 
 @pytest.mark.parametrize("usual", [0.001, 0.04])
-def test_a_turn_begins_with_a_call_that_does_not_count(
+def test_the_first_call_of_a_turn_is_not_counted(
     monkeypatch: pytest.MonkeyPatch, usual: float
 ) -> None:
-    """As the other's threads still spin then."""
+    """The threads of the other function still spin during that call."""
     clock, before = 0.0, ""
 
     def call(name: str) -> None:
@@ -84,12 +84,12 @@ def test_a_turn_begins_with_a_call_that_does_not_count(
 @pytest.mark.parametrize(
     ("seconds", "spare", "turns"),
     [
-        ((0.03, 0.06), 9.0, 1),  # one call tells which is faster
+        ((0.03, 0.06), 9.0, 1),  # one call shows which is faster
         ((0.03, 0.03), 9.0, 2),  # one call does not
-        ((0.03, 0.03), 0.2, 1),  # there is no time for four more of each
+        ((0.03, 0.03), 0.2, 1),  # four more calls of each do not fit
     ],
 )
-def test_long_calls_have_one_turn_or_two_where_it_is_open(
+def test_long_calls_have_two_turns_if_their_times_are_close(
     monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, float], spare: float, turns: int
 ) -> None:
     clock = 0.0
@@ -103,11 +103,11 @@ def test_long_calls_have_one_turn_or_two_where_it_is_open(
     assert [list(found) for found in times] == [pytest.approx([one] * turns) for one in seconds]
 
 
-def test_resident_memory_grows_with_what_is_held() -> None:
-    before = resident()
-    with mmap(-1, 64 * 2**20) as held:  # a tensor might get memory that was in use before
+def test_resident_memory_grows_with_allocated_memory() -> None:
+    before = resident_mib()
+    with mmap(-1, 64 * 2**20) as held:  # a tensor might reuse memory of the process
         held.write(bytes(len(held)))
-        assert resident() - before == pytest.approx(64, abs=16)
+        assert resident_mib() - before == pytest.approx(64, abs=16)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_resident_memory_grows_with_what_is_held() -> None:
         ({}, None),
     ],
 )
-def test_a_control_groups_limit_is_kept(
+def test_threads_respect_the_limit_of_the_control_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], cores: int | None
 ) -> None:
     for name, text in files.items():

@@ -1,4 +1,4 @@
-"""That a process which has used the engines still hears signals and forks off workers."""
+"""A process that has used the engines can still handle signals and fork workers."""
 
 import pytest
 
@@ -13,20 +13,20 @@ from torch.utils.data import DataLoader
 import cnnarch
 from cnnarch.inference import optimize
 
-heard = []
-signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
+received = []
+signal.signal(signal.SIGUSR1, lambda number, _: received.append(number))
 model = cnnarch.lenet5().eval()
 engines = [optimize(model, torch.randn(1, 1, 32, 32), backend="openvino") for _ in range(3)]
 while engines:
     del engines[0]
     gc.collect()
     signal.raise_signal(signal.SIGUSR1)
-    print(len(heard), [int(x) for x in DataLoader(range(3), num_workers=1)])
+    print(len(received), [int(x) for x in DataLoader(range(3), num_workers=1)])
 """
 
 
-def test_signals_and_workers_come_after_engines_were_given_back(forks: Forks) -> None:
-    """OpenVINO's cores, given back in another order than made, left a stack that was not there."""
+def test_signals_and_workers_work_after_engines_are_freed(forks: Forks) -> None:
+    """OpenVINO Cores deleted in another order than created leave a freed signal stack in place."""
     (ended,) = forks.run(CODE)
     assert ended.status == 0, ended.err
     assert ended.out.splitlines() == [f"{count} [0, 1, 2]" for count in (1, 2, 3)]

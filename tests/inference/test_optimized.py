@@ -1,4 +1,4 @@
-"""What `optimize` gives back is closed, forked and unpickled while others use it."""
+"""An optimized network can be closed, forked and unpickled while other threads use it."""
 
 import logging
 import multiprocessing
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import cnnarch
 from cnnarch.inference import Optimized, load_optimized, optimize
-from cnnarch.inference._tracing import quiet
-from cnnarch.inference.engines import Source
+from cnnarch.inference._tracing import suppress_messages
+from cnnarch.inference.engines import Engine, Workload
 from cnnarch.inference.report import Report
 from cnnarch.testing import assert_close, calibrate, example_images
 from tests.inference.engines import INDUCTOR
@@ -28,69 +28,64 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-class Waiting:
-    """A runner whose calls last until they may leave."""
+class Waiting(Engine):
+    """An engine whose calls last until `leave` is set."""
+
+    name = "eager"
+    closed = False
 
     def __init__(self) -> None:
+        super().__init__(Workload(nn.Flatten().eval(), IMAGES, 1), "float32")
         self.entered, self.leave = threading.Event(), threading.Event()
-        self.closed = False
 
     def __call__(self, images: Tensor) -> Tensor:
         self.entered.set()
         assert self.leave.wait(20)
-        assert not self.closed, "it was closed while it computed"
+        assert not self.closed, "it was closed during a call"
         return images.flatten(1)
-
-    def parts(self) -> dict[str, bytes]:
-        return {}
-
-    def trim(self) -> None:
-        pass
 
     def close(self) -> None:
         self.closed = True
 
 
 def waiting() -> tuple[Optimized, Waiting]:
-    runner = Waiting()
-    source = Source(nn.Flatten().eval(), IMAGES, 1)
-    report = Report((), tuple(IMAGES.shape), 1, 1e-4, "float32")
-    return Optimized(source, "eager", "float32", runner, report), runner
+    engine = Waiting()
+    return Optimized(engine, Report((), tuple(IMAGES.shape), 1, 1e-4, "float32")), engine
 
 
 def test_close_waits_for_the_calls_in_flight() -> None:
-    optimized, runner = waiting()
+    optimized, engine = waiting()
     with ThreadPoolExecutor(2) as pool:
         call = pool.submit(optimized, IMAGES)
-        assert runner.entered.wait(20)
+        assert engine.entered.wait(20)
         closing = pool.submit(optimized.close)
         with pytest.raises(TimeoutError):
             closing.result(0.1)
         with pytest.raises(RuntimeError, match="closed"):
-            optimized(IMAGES)  # no further ones meanwhile
-        runner.leave.set()
+            optimized(IMAGES)  # new calls are refused meanwhile
+        engine.leave.set()
         assert torch.equal(call.result(20), IMAGES.flatten(1))
         closing.result(20)
-    assert runner.closed
-    optimized.close()  # twice is no mistake
+    assert engine.closed
+    optimized.close()  # closing twice is allowed
 
 
-def _close(optimized: Optimized, runner: Waiting) -> str:
+def _close(optimized: Optimized, engine: Waiting) -> str:
     optimized.close()
     try:
         optimized(IMAGES)
     except RuntimeError as error:
-        return f"{error}, {runner.closed}"
-    return "it went on"
+        return f"{error}, {engine.closed}"
+    return "it was not closed"
 
 
 @pytest.mark.skipif(not FORKS, reason="this system does not fork")
-def test_a_fork_that_closes_it_leaves_the_parents_engine_alone() -> None:
-    """To take an engine down could wait for threads that are not there."""
+def test_closing_in_a_fork_does_not_close_the_parents_engine() -> None:
+    """Closing an engine could wait for threads that exist only in the parent."""
     context = multiprocessing.get_context("fork")
-    optimized, runner = waiting()
+    optimized, engine = waiting()
     queue = context.SimpleQueue()
-    worker = context.Process(target=lambda: queue.put(_close(optimized, runner)))
+    worker = context.Process(target=lambda: queue.put(_close(optimized, engine)))
     worker.start()
     worker.join(60)
     assert worker.exitcode == 0
@@ -105,13 +100,13 @@ def model() -> cnnarch.ImageClassifier:
     return model
 
 
-def _answer(optimized: Optimized, x: Tensor) -> tuple[list[list[float]], str, int]:
+def _compute(optimized: Optimized, x: Tensor) -> tuple[list[list[float]], str, int]:
     return optimized(x).tolist(), optimized.backend, torch.get_num_threads()
 
 
 def _load(folder: Path, x: Tensor) -> tuple[list[list[float]], str, int]:
     with load_optimized(folder, rebuild=False) as optimized:
-        return _answer(optimized, x)
+        return _compute(optimized, x)
 
 
 @pytest.mark.skipif(not FORKS, reason="this system does not fork")
@@ -119,7 +114,7 @@ def _load(folder: Path, x: Tensor) -> tuple[list[list[float]], str, int]:
     "backend",
     ["eager", "openvino", "onnxruntime", INDUCTOR],
 )
-def test_a_forked_worker_unpickles_and_loads_one(
+def test_a_forked_worker_can_unpickle_and_load_it(
     model: cnnarch.ImageClassifier, backend: str, tmp_path: Path
 ) -> None:
     if backend in ("openvino", "onnxruntime"):
@@ -129,11 +124,11 @@ def test_a_forked_worker_unpickles_and_loads_one(
         expected = optimized(x)
         optimized.save(tmp_path / "fast")
         with multiprocessing.get_context("fork").Pool(1) as pool:
-            answers = [
-                pool.apply_async(_answer, (optimized, x)).get(60),
+            results = [
+                pool.apply_async(_compute, (optimized, x)).get(60),
                 pool.apply_async(_load, (tmp_path / "fast", x)).get(60),
             ]
-    for logits, used, threads in answers:
+    for logits, used, threads in results:
         assert_close(torch.tensor(logits), expected, 1e-4)
         assert used == ("eager" if backend == "inductor" else backend)
         assert threads == 1
@@ -146,22 +141,22 @@ def logging_is_on() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("logging_is_on")
-def test_two_threads_that_convert_leave_the_process_as_it_was() -> None:
-    """What the second found was the first's, and it stayed."""
+def test_two_converting_threads_restore_the_settings_of_the_process() -> None:
+    """Without a lock the second thread would restore the settings of the first."""
     filters = list(warnings.filters)
     inside, tried, left = threading.Event(), threading.Event(), threading.Event()
 
     def first() -> None:
-        with quiet():
+        with suppress_messages():
             inside.set()
             assert tried.wait(20)
-            left.wait(0.1)  # the second has time to come in
+            left.wait(0.1)  # gives the second thread time to enter
         left.set()
 
     def second() -> None:
         assert inside.wait(20)
         tried.set()
-        with quiet():
+        with suppress_messages():
             assert left.wait(20)
 
     with ThreadPoolExecutor(2) as pool:

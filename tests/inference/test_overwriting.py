@@ -1,4 +1,4 @@
-"""Activations overwrite their input in an engine's copy where nothing else reads it."""
+"""In an engine's copy, activations overwrite their input if nothing else reads it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,14 +11,14 @@ import cnnarch
 from cnnarch.contract.inplace import supports_inplace
 from cnnarch.inference._copies import inference_copy
 from cnnarch.inference._overwriting import overwrite_where_safe
-from cnnarch.inference.engines._engine import Source
+from cnnarch.inference.engines import Workload
 from cnnarch.inference.engines.eager import Eager
 from cnnarch.inference.fuse import fuse
 from cnnarch.testing import assert_close, example_images
 
 
 class Calls(nn.Module):
-    """Layers that are called as a test says."""
+    """Layers whose calls a test defines."""
 
     def __init__(self, call: Callable[..., Any], **layers: nn.Module) -> None:
         super().__init__()
@@ -44,27 +44,27 @@ def of_a_concatenation(net: Any, x: Tensor) -> Tensor:
     return net.act(torch.cat([x, x], 1))
 
 
-def used_twice_and_safe_in_each(net: Any, x: Tensor) -> Tensor:
+def used_twice_and_safe_both_times(net: Any, x: Tensor) -> Tensor:
     return net.act(net.conv(net.act(net.conv(x))))
 
 
 @pytest.mark.parametrize(
-    "call", [after_a_convolution, after_a_sum, of_a_concatenation, used_twice_and_safe_in_each]
+    "call", [after_a_convolution, after_a_sum, of_a_concatenation, used_twice_and_safe_both_times]
 )
-def test_what_an_activation_alone_reads_is_overwritten(call: Callable[..., Any]) -> None:
+def test_input_that_only_the_activation_reads_is_overwritten(call: Callable[..., Any]) -> None:
     check(Calls(call), overwrites=True)
 
 
-def test_what_a_folded_norm_passed_on_is_overwritten() -> None:
+def test_input_from_a_folded_norm_is_overwritten() -> None:
     model = Calls(lambda net, x: net.act(net.norm(net.conv(x))), norm=nn.BatchNorm2d(3))
     check(fuse(model), overwrites=True)
 
 
-def of_the_input(net: Any, x: Tensor) -> Tensor:
+def of_the_network_input(net: Any, x: Tensor) -> Tensor:
     return net.act(x)
 
 
-def of_the_input_passed_on(net: Any, x: Tensor) -> Tensor:
+def of_the_network_input_through_identity(net: Any, x: Tensor) -> Tensor:
     return net.act(net.identity(x))
 
 
@@ -87,7 +87,7 @@ def read_by_the_caller(net: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     return y, net.act(y)
 
 
-def used_twice_and_once_of_the_input(net: Any, x: Tensor) -> Tensor:
+def used_twice_and_once_on_the_network_input(net: Any, x: Tensor) -> Tensor:
     return net.act(net.conv(net.act(x)))
 
 
@@ -102,42 +102,42 @@ def cannot_be_traced(net: Any, x: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     "call",
     [
-        of_the_input,
-        of_the_input_passed_on,
+        of_the_network_input,
+        of_the_network_input_through_identity,
         of_a_view,
         of_a_flattened_map,
         read_by_a_sum,
         read_by_the_caller,
-        used_twice_and_once_of_the_input,
+        used_twice_and_once_on_the_network_input,
         of_a_weight,
         cannot_be_traced,
     ],
 )
-def test_what_something_else_reads_stays(call: Callable[..., Any]) -> None:
+def test_input_that_something_else_reads_is_kept(call: Callable[..., Any]) -> None:
     check(Calls(call, identity=nn.Identity(), flatten=nn.Flatten()), overwrites=False)
 
 
 @torch.no_grad()
 def check(model: nn.Module, *, overwrites: bool) -> None:
-    twin, x = inference_copy(model), torch.randn(2, 3, 6, 6)
+    copied, x = inference_copy(model), torch.randn(2, 3, 6, 6)
     kept = x.clone()
     expected = model(x)
-    overwrite_where_safe(twin)
-    assert twin.act.inplace is overwrites
-    for _ in range(2):  # a weight that is overwritten shows in the second call
-        torch.testing.assert_close(twin(x), expected, rtol=0, atol=0)
+    overwrite_where_safe(copied)
+    assert copied.act.inplace is overwrites
+    for _ in range(2):  # the second call shows whether a weight was overwritten
+        torch.testing.assert_close(copied(x), expected, rtol=0, atol=0)
     assert torch.equal(x, kept)
     assert not model.act.inplace
 
 
-def test_dropout_is_no_activation() -> None:
+def test_dropout_does_not_overwrite_its_input() -> None:
     model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Dropout()).eval()
     overwrite_where_safe(model)
     assert not model[1].inplace
 
 
 def called(model: nn.Module, images: Tensor) -> list[nn.Module]:
-    """The modules that run; auxiliary heads rest outside of training."""
+    """Return the modules that run; auxiliary heads run only in training."""
     ran: list[nn.Module] = []
     for module in model.modules():
         module.register_forward_hook(lambda module, *_: ran.append(module))
@@ -146,19 +146,19 @@ def called(model: nn.Module, images: Tensor) -> list[nn.Module]:
 
 
 @torch.no_grad()
-def test_the_eager_engine_overwrites_in_every_network_and_gives_the_same(
+def test_the_eager_engine_overwrites_and_computes_the_same_in_every_network(
     model: cnnarch.ImageClassifier,
 ) -> None:
     images = example_images(model)
     kept = images.clone()
     fused = fuse(model)
-    twin = inference_copy(fused)
-    overwrite_where_safe(twin)
-    assert torch.equal(twin(images), fused(images))
+    copied = inference_copy(fused)
+    overwrite_where_safe(copied)
+    assert torch.equal(copied(images), fused(images))
     assert torch.equal(images, kept)
-    overwriters = [m for m in called(twin, images) if supports_inplace(m)]
+    overwriters = [m for m in called(copied, images) if supports_inplace(m)]
     assert all(module.inplace for module in overwriters)
     assert not any(getattr(module, "inplace", False) for module in fused.modules())
-    runner = Eager().build(Source(model, images, 1), "float32")
-    assert_close(runner(images), model(images), 1e-4)
+    engine = Eager(Workload(model, images, 1), "float32")
+    assert_close(engine(images), model(images), 1e-4)
     assert torch.equal(images, kept)

@@ -1,4 +1,4 @@
-"""int8 costs next to no accuracy, and the same images give the same model."""
+"""int8 loses almost no accuracy, and the same images lead to the same model."""
 
 import random
 import sys
@@ -22,41 +22,41 @@ from cnnarch.preprocessing import Preprocessing
 from cnnarch.testing import calibrate
 from cnnarch.training import load_data
 
-module = sys.modules[quantize.__module__]  # the package has the function by this name
+module = sys.modules[quantize.__module__]  # in the package this name is the function
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
-def runner(graph: Any) -> Callable[[Tensor], Tensor]:
+def run_on_openvino(graph: Any) -> Callable[[Tensor], Tensor]:
     compiled = with_core(lambda core: core.compile_model(graph, "CPU"))
     return lambda images: torch.from_numpy(compiled(images.numpy())[0]).clone()
 
 
-def quantised_layers(graph: Any) -> int:
+def quantized_layers(graph: Any) -> int:
     return sum(op.get_type_name() == "FakeQuantize" for op in graph.get_ops())
 
 
 def smooth(count: int, side: int = 32) -> Tensor:
-    """Images whose pixels resemble their neighbours, as photographs' do."""
+    """Return images whose adjacent pixels are similar, as in photographs."""
     return nn.functional.interpolate(torch.randn(count, 3, 8, 8), size=side, mode="bilinear")
 
 
 @pytest.mark.skipif(not FASHION.is_dir(), reason="Fashion-MNIST is not on this machine")
 def test_int8_keeps_the_accuracy_of_a_trained_network() -> None:
-    """At most half a point of 10,000 test images."""
+    """The loss on 10,000 test images is at most half a point."""
     model = cnnarch.lenet5(weights="FASHION_MNIST").eval()
     assert model.preprocessing is not None
     data = load_data("fashion_mnist", root=FASHION, image_resolution=model.preprocessing.crop_size)
     data = data.prepared(model.preprocessing)
-    quick = runner(quantize(model, data.train.inputs(torch.arange(256))))
+    int8 = run_on_openvino(quantize(model, data.train.inputs(torch.arange(256))))
     right = torch.zeros(2)
     with torch.no_grad():
         for indices in torch.arange(len(data.test)).split(500):
             images, labels = data.test.inputs(indices), data.test.labels[indices]
-            for i, run in enumerate((model, quick)):
+            for i, run in enumerate((model, int8)):
                 right[i] += (run(images).argmax(1) == labels).sum()
-    exact, rough = 100 * right / len(data.test)
-    assert exact > 85
-    assert exact - rough <= 0.5
+    float32, lossy = 100 * right / len(data.test)
+    assert float32 > 85
+    assert float32 - lossy <= 0.5
 
 
 @pytest.mark.parametrize(
@@ -66,36 +66,36 @@ def test_int8_keeps_the_accuracy_of_a_trained_network() -> None:
         lambda: MLPMixer(2, 8, 32, 64, 16, num_classes=10, image_size=32),
     ],
 )
-def test_networks_are_quantised_and_any_batch_runs(
+def test_quantized_networks_run_with_any_batch_size(
     build: Callable[[], cnnarch.ImageClassifier],
 ) -> None:
     model = build()
     images = smooth(32)
     calibrate(model, images)
     graph = quantize(model, images[:16])
-    assert quantised_layers(graph) > 5
-    quick = runner(graph)
+    assert quantized_layers(graph) > 5
+    int8 = run_on_openvino(graph)
     with torch.no_grad():
         expected = model(images)
-    error = (quick(images) - expected).norm() / expected.norm()
+    error = (int8(images) - expected).norm() / expected.norm()
     assert 0 < error < 0.2
-    assert quick(images[:1]).shape == (1, 10)
+    assert int8(images[:1]).shape == (1, 10)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_every_network_is_quantised(model: cnnarch.ImageClassifier) -> None:
+def test_every_network_is_quantized(model: cnnarch.ImageClassifier) -> None:
     side = model.min_input_size if model.fixed_input_size else max(model.min_input_size, 64)
     images = torch.randn(8, model.in_channels, side, side)
     graph = quantize(model, images)
-    assert quantised_layers(graph) > 0
-    logits = runner(graph)(images)
+    assert quantized_layers(graph) > 0
+    logits = run_on_openvino(graph)(images)
     assert logits.shape == (8, model.num_classes)
     assert logits.isfinite().all()
 
 
 class Shortcut(nn.Module):
-    """Three convolutions; the last reads what the second made and what the first did."""
+    """Three convolutions; the last reads the sum of the outputs of the other two."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,8 +106,8 @@ class Shortcut(nn.Module):
         return self.third((x + self.second(x)).relu()).mean((2, 3))
 
 
-def test_what_the_exact_correction_of_biases_collects() -> None:
-    """Three inputs of 4 x 8 x 8 floats, two of the first layer's readers and one of the second's.
+def test_the_memory_of_the_exact_bias_correction_is_estimated() -> None:
+    """Three inputs of 4 x 8 x 8 floats: two readers of the first layer and one of the second.
 
     NNCF keeps them for a fifth of the images.
     """
@@ -116,25 +116,25 @@ def test_what_the_exact_correction_of_biases_collects() -> None:
     assert module._correction_bytes(graph, images) == pytest.approx(3 * 4 * 8 * 8 * 4 * 0.2 * 20)
 
 
-@pytest.mark.parametrize(("limit", "is_quick"), [(2**31, False), (0, True)])
-def test_biases_are_corrected_exactly_where_memory_allows(
-    monkeypatch: pytest.MonkeyPatch, limit: int, is_quick: bool
+@pytest.mark.parametrize(("limit", "is_fast"), [(2**31, False), (0, True)])
+def test_biases_are_corrected_exactly_if_memory_allows(
+    monkeypatch: pytest.MonkeyPatch, limit: int, is_fast: bool
 ) -> None:
     nncf = import_nncf()
-    real, told = nncf.quantize, []
+    real, requested = nncf.quantize, []
 
     def spy(*inputs: Any, **options: Any) -> Any:
-        told.append(options["fast_bias_correction"])
+        requested.append(options["fast_bias_correction"])
         return real(*inputs, **options)
 
     monkeypatch.setattr(nncf, "quantize", spy)
     monkeypatch.setattr(module, "_CORRECTION_LIMIT", limit)
     quantize(Shortcut(), torch.randn(8, 4, 8, 8))
-    assert told == [is_quick]
+    assert requested == [is_fast]
 
 
 @pytest.mark.parametrize(("vnni", "largest"), [(False, 64), (True, 127)])
-def test_weights_take_half_the_range_where_sums_would_overflow(
+def test_weights_use_half_the_range_if_sums_would_overflow(
     monkeypatch: pytest.MonkeyPatch, vnni: bool, largest: int
 ) -> None:
     """Without VNNI two products of an 8-bit map and weight are added in 16 bits: 2 * 255 * 64."""
@@ -146,22 +146,24 @@ def test_weights_take_half_the_range_where_sums_would_overflow(
     assert max(np.abs(values.astype(int)).max() for values in weights) == largest
 
 
-def test_the_same_images_give_the_same_model_and_leave_random_numbers_alone() -> None:
+def test_the_same_images_lead_to_the_same_model_and_random_states_are_kept() -> None:
     model = cnnarch.lenet5()
     images = torch.randn(32, 1, 32, 32)
     random.seed(5)
     np.random.seed(5)
-    first = runner(quantize(model, images))(images)
+    first = run_on_openvino(quantize(model, images))(images)
     drawn = random.random(), np.random.rand()
     batches = (batch for batch in images.split(10))
-    second = runner(quantize(model, batches))(images)
+    second = run_on_openvino(quantize(model, batches))(images)
     assert torch.equal(first, second)
     random.seed(5)
     np.random.seed(5)
     assert drawn == (random.random(), np.random.rand())
 
 
-def test_the_network_stays_as_it_is_and_nothing_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_model_is_left_unchanged_and_nothing_printed(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     model = cnnarch.lenet5().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     quantize(model, torch.randn(8, 1, 32, 32))
@@ -180,7 +182,7 @@ def test_a_fused_network_reads_uint8_in_int8_too() -> None:
     calibrate(model, normal)
     with torch.no_grad():
         expected = model(normal)
-    found = runner(quantize(fuse(model, preprocessing), images))(images)
+    found = run_on_openvino(quantize(fuse(model, preprocessing), images))(images)
     assert (found - expected).norm() / expected.norm() < 0.2
 
 
@@ -194,6 +196,6 @@ def test_a_fused_network_reads_uint8_in_int8_too() -> None:
         ([["a.png"]], TypeError, r"\(N, C, H, W\), got list"),
     ],
 )
-def test_wrong_calibration_is_named(calibration: Any, error: type[Exception], message: str) -> None:
+def test_wrong_calibration_raises(calibration: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         quantize(cnnarch.lenet5(), calibration)

@@ -1,4 +1,4 @@
-"""An optimized network in a folder: taken up at once, rebuilt elsewhere, refused if changed."""
+"""A saved network is loaded without converting, rebuilt elsewhere, and refused if changed."""
 
 import json
 import shutil
@@ -56,7 +56,7 @@ class Foreign(nn.Sequential):
 def saved(
     model: cnnarch.ImageClassifier, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Path]:
-    """A fresh copy of the folder that an engine's network was saved in."""
+    """Return a function that copies the folder that an engine's network was saved to."""
     kept: dict[str, Path] = {}
 
     def copy(backend: str) -> Path:
@@ -78,7 +78,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 @pytest.mark.parametrize("backend", QUICK)
-def test_the_folder_gives_the_same_logits(
+def test_a_loaded_network_computes_the_same_logits(
     model: cnnarch.ImageClassifier, saved: Callable[[str], Path], backend: str
 ) -> None:
     folder = saved(backend)
@@ -110,8 +110,8 @@ print(tuple(load_optimized(sys.argv[1])(torch.zeros(2, 1, 32, 32)).shape))
 def test_from_pretrained_reads_the_same_folder(
     model: cnnarch.ImageClassifier, saved: Callable[[str], Path]
 ) -> None:
-    twin = cnnarch.from_pretrained(saved("openvino")).eval()
-    assert torch.equal(twin(images(2)), model(images(2)))
+    loaded = cnnarch.from_pretrained(saved("openvino")).eval()
+    assert torch.equal(loaded(images(2)), model(images(2)))
 
 
 def test_saving_again_replaces_the_folder(
@@ -128,9 +128,9 @@ def test_saving_again_replaces_the_folder(
 def test_no_other_folder_is_replaced(model: cnnarch.ImageClassifier, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     optimized = optimize(model, images(2), backend="eager", budget_s=1)
-    with pytest.raises(ValueError, match="is there and is not an optimized network"):
+    with pytest.raises(ValueError, match="exists and is not an optimized network"):
         optimized.save(tmp_path)
-    with pytest.raises(ValueError, match="is there and is not an optimized network"):
+    with pytest.raises(ValueError, match="exists and is not an optimized network"):
         optimized.save(tmp_path / "thesis.txt")
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
     optimized.save(tmp_path / "new" / "place")
@@ -160,7 +160,7 @@ def test_a_damaged_file_is_refused(saved: Callable[[str], Path], name: str, dama
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", "{", '{"format": 1, "files": {"../x": "y"}}', "[" * 100_000]
 )
-def test_damaged_facts_are_refused(saved: Callable[[str], Path], text: str) -> None:
+def test_a_damaged_json_file_is_refused(saved: Callable[[str], Path], text: str) -> None:
     folder = saved("eager")
     (folder / "optimized.json").write_text(text)
     with pytest.raises(ValueError, match=r"optimized\.json"):
@@ -179,7 +179,7 @@ def test_damaged_facts_are_refused(saved: Callable[[str], Path], text: str) -> N
         lambda facts: facts.pop("report"),
     ],
 )
-def test_facts_that_make_no_sense_are_refused(
+def test_invalid_json_entries_are_refused(
     saved: Callable[[str], Path], change: Callable[[dict[str, Any]], object]
 ) -> None:
     folder = saved("eager")
@@ -188,9 +188,9 @@ def test_facts_that_make_no_sense_are_refused(
         load_optimized(folder)
 
 
-def test_no_folder_is_refused(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"optimized\.json cannot be read"):
-        load_optimized(tmp_path / "nowhere")
+        load_optimized(tmp_path / "missing")
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_no_folder_is_refused(tmp_path: Path) -> None:
         (lambda facts: facts["machine"].update(capabilities=["abacus"]), "another machine"),
     ],
 )
-def test_elsewhere_the_network_is_rebuilt(
+def test_the_network_is_rebuilt_on_another_machine_or_version(
     model: cnnarch.ImageClassifier,
     saved: Callable[[str], Path],
     change: Callable[[dict[str, Any]], object],
@@ -215,14 +215,14 @@ def test_elsewhere_the_network_is_rebuilt(
     assert_close(loaded(images(2)), model(images(2)), 1e-4)
 
 
-def test_what_fell_back_to_float32_is_rebuilt_as_it_was_asked_for(
+def test_a_network_that_fell_back_to_float32_is_rebuilt_as_requested(
     saved: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """bfloat16 was not to be had; elsewhere it may be, and float32 is held to its own tolerance."""
-    asked: list[tuple[str, float]] = []
+    """Another machine may support bfloat16; float32 is checked with its own tolerance."""
+    requested: list[tuple[str, float]] = []
 
     def note(*arguments: Any, precision: str, tolerance: float, budget_s: float) -> Optimized:
-        asked.append((precision, tolerance))
+        requested.append((precision, tolerance))
         return optimize(*arguments, budget_s=budget_s)
 
     monkeypatch.setattr("cnnarch.inference.saved.optimize", note)
@@ -232,13 +232,13 @@ def test_what_fell_back_to_float32_is_rebuilt_as_it_was_asked_for(
         edit(folder, lambda facts, report=report: facts["report"].update(report))
         edit(folder, lambda facts: facts.update(versions={}))
         load_optimized(folder, budget_s=0.5)
-    assert asked == [("bfloat16", 0.03), ("float32", 1e-4)]
+    assert requested == [("bfloat16", 0.03), ("float32", 1e-4)]
 
 
-def test_a_network_kept_as_its_graph_knows_its_images_and_classes(
+def test_a_network_saved_as_a_graph_keeps_its_preprocessing_and_categories(
     model: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
-    """So a `Predictor` takes what was fused with pre-processing and saved."""
+    """A `Predictor` needs them for a network that was fused with preprocessing."""
     preprocessing = cnnarch.weights.Preprocessing(28, 32, mean=(0.5,), std=(0.25,))
     fused = fuse(model, preprocessing)
     fused.preprocessing = preprocessing  # type: ignore[assignment]
@@ -250,24 +250,24 @@ def test_a_network_kept_as_its_graph_knows_its_images_and_classes(
     assert (loaded.preprocessing, loaded.categories) == (preprocessing, tuple("abcdefg"))
 
 
-def test_int8_cannot_be_rebuilt_elsewhere(saved: Callable[[str], Path]) -> None:
+def test_int8_cannot_be_rebuilt(saved: Callable[[str], Path]) -> None:
     folder = saved("openvino")
     edit(folder, lambda facts: facts.update(precision="int8", versions={}))
     with pytest.raises(ValueError, match="optimize the network again"):
         load_optimized(folder)
 
 
-def test_a_graph_that_gives_other_logits_is_not_trusted(
+def test_a_graph_with_other_logits_is_not_used(
     model: cnnarch.ImageClassifier, saved: Callable[[str], Path]
 ) -> None:
     folder = saved("openvino")
     torch.manual_seed(1)
     other = cnnarch.lenet5_bn(num_classes=7)
     calibrate(other, images(8))
-    strange = folder.parent / "strange"
-    optimize(other, images(2), backend="openvino", budget_s=1).save(strange)
+    swapped = folder.parent / "swapped"
+    optimize(other, images(2), backend="openvino", budget_s=1).save(swapped)
     for name in GRAPHS["openvino"]:
-        shutil.copy(strange / name, folder / name)
+        shutil.copy(swapped / name, folder / name)
     hashes = {name: sha256(folder / name) for name in GRAPHS["openvino"]}
     edit(folder, lambda facts: facts["files"].update(hashes))
     with pytest.raises(ValueError, match="its logits differ by"):
@@ -277,13 +277,13 @@ def test_a_graph_that_gives_other_logits_is_not_trusted(
     assert_close(loaded(images(2)), model(images(2)), 1e-4)
 
 
-def test_a_foreign_network_is_kept_as_its_graph_alone(tmp_path: Path) -> None:
+def test_a_foreign_network_is_saved_as_its_graph_only(tmp_path: Path) -> None:
     model = Foreign().eval()
     optimize(model, images(2), backend="openvino", budget_s=1).save(tmp_path / "foreign")
     assert {p.name for p in (tmp_path / "foreign").iterdir()} == GRAPHS["openvino"] | ALWAYS
     loaded = load_optimized(tmp_path / "foreign")
     assert_close(loaded(images(3)), model(images(3)), 1e-4)
-    with pytest.raises(ValueError, match=r"for images \(1, 32, 32\) alone, got \(1, 1, 40, 40\)"):
+    with pytest.raises(ValueError, match=r"only for images \(1, 32, 32\), got \(1, 1, 40, 40\)"):
         loaded(torch.zeros(1, 1, 40, 40))
     edit(tmp_path / "foreign", lambda facts: facts["versions"].update(cnnarch="0.0.0"))
     with pytest.raises(ValueError, match=r"cnnarch 0\.0\.0"):
@@ -294,15 +294,15 @@ def test_a_foreign_network_is_kept_as_its_graph_alone(tmp_path: Path) -> None:
     assert not (tmp_path / "eager").exists()
 
 
-def test_a_network_changed_by_hand_is_not_taken_for_what_its_builder_makes(
+def test_an_edited_network_is_not_saved_as_its_builder_makes_it(
     model: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
-    twin = cnnarch.lenet5_bn(num_classes=7)
-    twin.load_state_dict(model.state_dict())
-    twin.eval()
-    twin.stem = nn.Sequential(twin.stem, nn.Hardtanh())  # what state dicts do not show
-    twin.load_state_dict(twin.state_dict())
-    changed: Optimized = optimize(twin, images(2), backend="openvino", budget_s=1)
+    edited = cnnarch.lenet5_bn(num_classes=7)
+    edited.load_state_dict(model.state_dict())
+    edited.eval()
+    edited.stem = nn.Sequential(edited.stem, nn.Hardtanh())  # not visible in the state dict
+    edited.load_state_dict(edited.state_dict())
+    changed: Optimized = optimize(edited, images(2), backend="openvino", budget_s=1)
     changed.save(tmp_path / "changed")
     assert {p.name for p in (tmp_path / "changed").iterdir()} == GRAPHS["openvino"] | ALWAYS
-    assert_close(load_optimized(tmp_path / "changed")(images(2)), twin(images(2)), 1e-4)
+    assert_close(load_optimized(tmp_path / "changed")(images(2)), edited(images(2)), 1e-4)

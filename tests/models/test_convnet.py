@@ -8,7 +8,7 @@ from torch.nn.functional import adaptive_avg_pool2d, batch_norm, conv2d, linear,
 import cnnarch
 from cnnarch.models.convnet import ConvNet
 from cnnarch.testing import assert_close, assert_parameters
-from tests.oracles.in_order import with_a_spread
+from tests.oracles.in_order import randomize_norms
 
 SMALL_FORMS = {"convnet": ConvNet}
 
@@ -24,7 +24,7 @@ def test_it_equals_two_convolutions_and_a_linear_layer_at_any_size(size: tuple[i
     for conv in (model.stem.conv, model.stages[1][0].conv):
         nn.init.normal_(conv.bias)
     x = torch.randn(4, 3, *size)
-    with_a_spread(model, x)
+    randomize_norms(model, x)
     tensors = {name.rpartition(".")[0]: None for name in model.state_dict()}
     first, norm1, second, norm2, last = (model.get_submodule(path) for path in tensors)
     y = x

@@ -15,7 +15,7 @@ from cnnarch.blocks import Dense, Transition
 from cnnarch.models.densenet import DenseNet
 from cnnarch.models.densenet_cifar import CifarDenseNet
 from cnnarch.testing import assert_close, assert_parameters
-from tests.oracles.in_order import assert_same_outputs, copy_in_order, with_a_spread
+from tests.oracles.in_order import assert_same_outputs, copy_in_order, randomize_norms
 
 SMALL_FORMS = {
     "bc": partial(DenseNet, 8, (1, 2, 1, 1)),
@@ -64,7 +64,7 @@ def test_the_first_stage_starts_with_the_pool_and_the_others_with_a_transition()
 def test_the_last_map_is_after_the_final_norm_and_relu() -> None:
     model = cnnarch.densenet_bc_100_12_cifar()
     images = torch.randn(4, 3, 16, 16)
-    with_a_spread(model, images)
+    randomize_norms(model, images)
     with torch.no_grad():
         last = model.forward_features(images)
     norm = model.stages[-1].norm
@@ -188,7 +188,7 @@ def densenet_by_hand(state: dict[str, Tensor], layers: int, x: Tensor) -> Tensor
 def test_cifar_outputs_without_bc_equal_a_reimplementation(depth: int, layers: int) -> None:
     model = cnnarch.get_model(f"densenet_{depth}_12_cifar")
     images = torch.randn(2, 3, 12, 12)
-    with_a_spread(model, images)
+    randomize_norms(model, images)
     with torch.no_grad():
         assert_close(model(images), densenet_by_hand(model.state_dict(), layers, images))
 

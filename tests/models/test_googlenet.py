@@ -18,7 +18,7 @@ from cnnarch import AuxLogits
 from cnnarch.blocks import LRN, AuxiliaryHead, Inception
 from cnnarch.models.googlenet import PAPER, TORCHVISION, GoogLeNet, GoogLeNetConfig, InceptionRow
 from cnnarch.testing import assert_close, assert_parameters
-from tests.oracles.in_order import with_a_spread
+from tests.oracles.in_order import randomize_norms
 
 ROW = InceptionRow(8, (8, 16), (4, 8), 8)
 ROWS = ((ROW,), (ROW,), (ROW,))
@@ -409,6 +409,6 @@ def test_it_learns_a_tiny_batch_of_digits() -> None:
 def test_calibration_includes_the_auxiliary_heads() -> None:
     """Calibration runs in training mode, so it updates the statistics of the heads."""
     model = cnnarch.googlenet_bn(num_classes=3, aux_logits=True)
-    with_a_spread(model, torch.randn(4, 3, 64, 64))
+    randomize_norms(model, torch.randn(4, 3, 64, 64))
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert all(n.num_batches_tracked == 1 for n in norms)

@@ -11,7 +11,7 @@ import cnnarch
 from cnnarch.blocks import SE, AlignedMaxPool2d
 from cnnarch.models.inception_bn import BNInception, BNInceptionRow, DoubleInception
 from cnnarch.testing import assert_close
-from tests.oracles.in_order import with_a_spread
+from tests.oracles.in_order import randomize_norms
 
 AVERAGE = BNInceptionRow(1, 4, (4, 8), (4, 8), "avg", 4)
 STRIDED = BNInceptionRow(2, 0, (4, 8), (4, 8), "max", 0)
@@ -119,7 +119,7 @@ def copy_to_pytorchcv(ours: nn.Module, theirs: nn.Module) -> None:
 def pair() -> tuple[BNInception, nn.Module]:
     torch.manual_seed(0)
     ours = cnnarch.bn_inception()
-    with_a_spread(ours, torch.randn(4, 3, 160, 160))
+    randomize_norms(ours, torch.randn(4, 3, 160, 160))
     theirs = pytorchcv_model("bninception")
     copy_to_pytorchcv(ours, theirs)
     return ours, theirs.eval()
@@ -154,7 +154,7 @@ def test_the_aligned_pool_equals_caffes_for_even_maps() -> None:
 
 def test_se_scales_the_output_of_every_block_with_reduction_16() -> None:
     model = cnnarch.se_bn_inception()
-    with_a_spread(model, torch.randn(4, 3, 96, 96))
+    randomize_norms(model, torch.randn(4, 3, 96, 96))
     x = torch.randn(2, 192, 28, 28)
     for row, path in BLOCKS.items():
         gated = model.get_submodule(path)

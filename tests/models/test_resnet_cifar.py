@@ -11,7 +11,7 @@ import cnnarch
 from cnnarch.blocks import ZeroPadShortcut
 from cnnarch.models.resnet_cifar import CifarResNet
 from cnnarch.testing import assert_close, assert_parameters
-from tests.oracles.in_order import with_a_spread
+from tests.oracles.in_order import randomize_norms
 
 SMALL_FORMS = {
     "zero_padding": partial(CifarResNet, 2),
@@ -75,7 +75,7 @@ def resnet20_by_hand(state: dict[str, Tensor], x: Tensor) -> Tensor:
 def test_outputs_equal_a_reimplementation_of_the_paper() -> None:
     model = cnnarch.resnet20_cifar()
     images = torch.randn(2, 3, 32, 32)
-    with_a_spread(model, images)
+    randomize_norms(model, images)
     with torch.no_grad():
         for batch in (images, torch.randn(1, 3, 21, 30)):
             assert_close(model(batch), resnet20_by_hand(model.state_dict(), batch))

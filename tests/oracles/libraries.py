@@ -9,16 +9,16 @@ from torch import nn
 
 from cnnarch.facts.cards import NearTwin, Twin
 
-MANY = 6000  # tensors: a thousand convolutions with their norms
+MANY = 6000  # tensors of a thousand convolutions with their norms
 
 
 def build(twin: Twin | NearTwin, device: str = "meta", **arguments: Any) -> nn.Module:
-    """Their network, without memory unless another device is given.
+    """Build a network of another library in eval mode.
 
     Args:
-        twin: the row that names it.
-        device: where its tensors are.
-        **arguments: for their factory, besides those of the row.
+        twin: the row with its name.
+        device: device of its tensors.
+        **arguments: additional arguments of the library's factory.
     """
     arguments = {**getattr(twin, "arguments", {}), **arguments}
     with torch.device(device):
@@ -43,13 +43,13 @@ def _get(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def randomise(model: nn.Module) -> None:
-    """Fill a network with random values, statistics of BatchNorm too."""
+def randomize(model: nn.Module) -> None:
+    """Fill a network with random values, including the statistics of BatchNorm."""
     if next(model.parameters()).is_meta:
         model.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(0)
     values = model.state_dict()
-    # A thousand layers whose branches are as large as their shortcuts would overflow.
+    # Prevents an overflow after a thousand residual blocks.
     gain = 0.25 if len(values) > MANY else 1.0
     for name, tensor in values.items():
         if name.endswith("num_batches_tracked"):

@@ -1,4 +1,4 @@
-"""What the sheets say is what other libraries' networks have: a second source for every count."""
+"""The counts in the fact sheets equal those of other libraries' networks."""
 
 import pretrainedmodels
 import pytest
@@ -17,7 +17,7 @@ from tests.oracles.libraries import build
 
 
 def counts_of(twin: Twin) -> tuple[int, int]:
-    """Parameters and MACs of the form with the twin's options, or of ours where none has them."""
+    """Return parameters and MACs from the sheet, or from our network if no form matches."""
     forms = facts_of(twin.builder).forms
     size = forms[0].input_size
     for form in forms:
@@ -29,7 +29,7 @@ def counts_of(twin: Twin) -> tuple[int, int]:
 
 
 def counted() -> list[object]:
-    """Every twin; `make test` counts the smallest of each family."""
+    """Return all twins; only the smallest of each family is not slow."""
     smallest: dict[str, Twin] = {}
     for twin in sorted(twins(), key=lambda twin: cnnarch.get_card(twin.builder).macs):
         smallest.setdefault(family_of(twin.builder), twin)
@@ -50,7 +50,7 @@ def test_the_twin_has_the_parameters_and_macs_of_the_sheet(twin: Twin) -> None:
 
 
 def names_in(library: str) -> set[str]:
-    """The networks that a library can build, as its factory takes their names."""
+    """Return the names of all networks of a library."""
     if library == "torchvision":
         return set(torchvision.models.list_models())
     if library == "timm":
@@ -60,7 +60,7 @@ def names_in(library: str) -> set[str]:
     if library == "cadene":
         return set(pretrainedmodels.model_names)
     variants = (*(f"b{i}" for i in range(9)), "l2", *(f"lite{i}" for i in range(5)))
-    return {f"efficientnet-{variant}" for variant in variants}  # neither package lists them
+    return {f"efficientnet-{variant}" for variant in variants}  # neither package has a list
 
 
 def test_every_twin_exists() -> None:

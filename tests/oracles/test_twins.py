@@ -1,4 +1,4 @@
-"""The same tensors give the same logits in other libraries' networks and in ours, both ways."""
+"""Twins have the same logits as our networks after porting and after exporting."""
 
 import pytest
 import torch
@@ -9,10 +9,11 @@ from cnnarch.facts.cards import NearTwin, Twin
 from cnnarch.facts.sheets import near_twins, twins
 from cnnarch.testing import assert_close
 from cnnarch.weights import WeightsError, export, load, port
-from cnnarch.weights.layouts import match, problems
-from cnnarch.weights.loading import recognise
-from cnnarch.weights.source import Checkpoint
-from tests.oracles.libraries import build, randomise
+from cnnarch.weights.checkpoint import Checkpoint
+from cnnarch.weights.config import Config
+from cnnarch.weights.layouts import find_match, find_mismatches
+from cnnarch.weights.loading import match_checkpoint
+from tests.oracles.libraries import build, randomize
 from tests.small_forms import MANY_PARAMETERS
 
 TWINS, NEAR_TWINS = twins(), near_twins()
@@ -27,9 +28,9 @@ def kind(twin: Twin) -> tuple[object, ...]:
 
 
 def every_twin() -> list[object]:
-    """All rows; those that are not the smallest of their kind are slow.
+    """Return all twins. All except the smallest of each kind are marked as slow.
 
-    Of a family whose networks all have many parameters, such as VGG, one is enough.
+    Families of large networks, such as VGG, have only one quick twin.
     """
     quick: dict[tuple[object, ...], str] = {}
     families: set[str] = set()
@@ -49,23 +50,23 @@ def every_twin() -> list[object]:
 
 
 def images_for(twin: Twin) -> Tensor:
-    """An image of a size that their network takes, oblong where it takes any.
+    """Return a random image, which is not square if the network accepts any size.
 
-    Halved again and again, 86 is even and odd by turns (43, 22, 11, 6), so that paddings and
-    poolings must agree: where all maps are odd, TensorFlow's padding is symmetric. 75 is odd and
-    even where 86 is not (38, 19, 10, 5).
+    Repeated halving of 86 alternates between even and odd sizes (43, 22, 11, 6), which detects
+    different padding and pooling: for odd maps, TensorFlow's padding is symmetric. 75 is even where
+    86 is odd (38, 19, 10, 5).
     """
     size = 86, 75
     if twin.one_size:
         size = cnnarch.get_card(twin.builder).input_size[1:]
     elif twin.library == "pytorchcv":
-        size = 86, 86  # its TensorFlow padding takes the height's for the width's
+        size = 86, 86  # its TensorFlow padding uses the height also for the width
     noise = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
-    return 10 * noise  # large enough for ReLU6 to cut off
+    return 10 * noise  # large enough for ReLU6 to clip
 
 
 def theirs_for(twin: Twin, images: Tensor) -> nn.Module:
-    if twin.library == "efficientnet_pytorch":  # it pads for the size that it is told
+    if twin.library == "efficientnet_pytorch":  # its padding depends on this size
         return build(twin, image_size=tuple(images.shape[-2:]))
     return build(twin)
 
@@ -82,16 +83,16 @@ def one_twin(library: str, name: str) -> Twin:
 
 def random_tensors(twin: Twin | NearTwin) -> dict[str, Tensor]:
     theirs = build(twin)
-    randomise(theirs)
+    randomize(theirs)
     return theirs.state_dict()
 
 
 @pytest.mark.parametrize("twin", every_twin())
 @torch.no_grad()
-def test_the_same_tensors_give_the_same_logits_both_ways(twin: Twin) -> None:
+def test_ported_and_exported_tensors_give_the_same_logits(twin: Twin) -> None:
     images = images_for(twin)
     theirs, ours = theirs_for(twin, images), ours_for(twin)
-    randomise(theirs)
+    randomize(theirs)
     ours.load_state_dict(port(theirs.state_dict(), ours), assign=True)
     expected = theirs(images)
     assert_close(ours(images), expected, twin.tolerance)
@@ -102,17 +103,17 @@ def test_the_same_tensors_give_the_same_logits_both_ways(twin: Twin) -> None:
 
 
 @pytest.mark.parametrize("twin", every_twin())
-def test_whose_names_a_state_dict_has_is_found_out(twin: Twin) -> None:
+def test_the_library_of_a_state_dict_is_detected(twin: Twin) -> None:
     ours, tensors = ours_for(twin), build(twin).state_dict()
-    found, told = match(tensors, ours), match(tensors, ours, twin.library)
-    assert not any(problems(found, ours).values())
-    # Two libraries may agree in everything: then either is right.
-    assert list(found.layout.pairs(ours)) == list(told.layout.pairs(ours))
-    assert found.layout.needs(ours) == told.layout.needs(ours)
+    found, named = find_match(tensors, ours), find_match(tensors, ours, twin.library)
+    assert not any(find_mismatches(found, ours).values())
+    # If two libraries have identical layouts, either is correct.
+    assert list(found.layout.pairs(ours)) == list(named.layout.pairs(ours))
+    assert found.layout.required_options(ours) == named.layout.required_options(ours)
     assert found.layout.library == twin.library or twin.library in ("timm", "cadene")
 
 
-def test_no_network_of_theirs_stands_twice() -> None:
+def test_no_network_is_listed_twice() -> None:
     names = [called(twin) for twin in TWINS]
     assert len(names) == len(set(names))
     same = {(called(twin), twin.builder) for twin in TWINS}
@@ -130,9 +131,7 @@ def test_no_network_of_theirs_stands_twice() -> None:
         ("timm", "mobilenetv1_100", "activation='relu6'"),
     ],
 )
-def test_a_network_built_otherwise_is_refused_by_the_name_of_the_option(
-    library: str, name: str, option: str
-) -> None:
+def test_conflicting_options_are_refused_by_name(library: str, name: str, option: str) -> None:
     twin = one_twin(library, name)
     ours = cnnarch.get_model(twin.builder)
     before = {key: tensor.clone() for key, tensor in ours.state_dict().items()}
@@ -144,19 +143,19 @@ def test_a_network_built_otherwise_is_refused_by_the_name_of_the_option(
 @pytest.mark.parametrize(
     ("name", "option"), [("resnet20_cifar", "shortcut='B'"), ("efficientnet_b0", "norm_eps=1e-05")]
 )
-def test_a_network_built_otherwise_is_not_exported(name: str, option: str) -> None:
+def test_a_network_with_conflicting_options_is_not_exported(name: str, option: str) -> None:
     with pytest.raises(WeightsError, match=option):
         export(cnnarch.get_model(name), "pytorchcv")
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_b5"])
-def test_torchvision_s_eps_is_set(name: str) -> None:
-    """It is 1e-5 up to B4 and 1e-3 from B5 on; the default here is the paper's 1e-3."""
+def test_torchvisions_eps_is_required(name: str) -> None:
+    """It is 1e-5 up to B4 and 1e-3 from B5. Our default is the 1e-3 of the paper."""
     theirs = build(one_twin("torchvision", name))
     with torch.device("meta"):
         ours = cnnarch.get_model(name)
     eps = {m.eps for m in theirs.modules() if isinstance(m, nn.BatchNorm2d)}
-    assert {match(theirs.state_dict(), ours).layout.needs(ours)["norm_eps"]} == eps
+    assert {find_match(theirs.state_dict(), ours).layout.required_options(ours)["norm_eps"]} == eps
 
 
 def near_cases(hidden: bool) -> list[object]:
@@ -169,30 +168,30 @@ def near_cases(hidden: bool) -> list[object]:
 
 
 @pytest.mark.parametrize("near", near_cases(hidden=False))
-def test_a_network_that_looks_alike_is_refused(near: NearTwin) -> None:
+def test_a_near_twin_is_refused(near: NearTwin) -> None:
     ours = cnnarch.get_model(near.builder, **near.options)
     with pytest.raises(WeightsError) as caught:
         load(ours, random_tensors(near))
     lines = str(caught.value).splitlines()
     assert len(lines) <= 21
-    kinds = ("missing: ", "unexpected: ", "otherwise: ")
+    kinds = ("missing: ", "unexpected: ", "different: ")
     lists_keys = any(line.strip().startswith(kinds) for line in lines)
     assert lists_keys or "no tensor of the checkpoint belongs to" in lines[0]
 
 
 @pytest.mark.parametrize("near", near_cases(hidden=True))
 @torch.no_grad()
-def test_a_network_whose_tensors_hide_that_it_is_another_is_refused_by_its_name(
+def test_a_hidden_near_twin_is_refused_by_its_name(
     near: NearTwin,
 ) -> None:
-    theirs = build(near, "cpu")  # the blurring kernels are no part of the state dict
-    randomise(theirs)
+    theirs = build(near, "cpu")  # the blur kernels are not in the state dict
+    randomize(theirs)
     tensors = theirs.state_dict()
     ours = cnnarch.get_model(near.builder).eval()
     with pytest.raises(WeightsError, match=near.name):
-        recognise(Checkpoint(near.name, tensors, architecture=near.name), ours)
+        match_checkpoint(Checkpoint(near.name, tensors, Config(architecture=near.name)), ours)
 
-    load(ours, tensors)  # nothing shows it, and yet:
+    load(ours, tensors)  # tensors without metadata load, but the logits differ
     images = 10 * torch.randn(1, 3, 96, 96)
     difference = (ours(images) - theirs(images)).abs().max() / theirs(images).abs().max()
     assert difference > 1e-3
@@ -201,21 +200,21 @@ def test_a_network_whose_tensors_hide_that_it_is_another_is_refused_by_its_name(
 def random_googlenets() -> tuple[nn.Module, cnnarch.ImageClassifier]:
     twin = one_twin("torchvision", "googlenet")
     theirs, ours = build(twin), ours_for(twin)
-    randomise(theirs)
+    randomize(theirs)
     ours.load_state_dict(port(theirs.state_dict(), ours), assign=True)
     return theirs, ours
 
 
 @pytest.mark.parametrize(("head", "channels"), [("aux1", 512), ("aux2", 528)])
 @torch.no_grad()
-def test_googlenet_s_auxiliary_heads_are_ported(head: str, channels: int) -> None:
+def test_googlenets_auxiliary_heads_are_ported(head: str, channels: int) -> None:
     theirs, ours = random_googlenets()
     features = torch.randn(2, channels, 14, 14)
-    # Both average the same pixels, in another order.
+    # The order of the additions in the average differs.
     assert_close(getattr(ours, head)(features), getattr(theirs, head)(features), 1e-5)
 
 
-def test_googlenet_without_auxiliary_heads_leaves_theirs_out() -> None:
+def test_googlenet_without_auxiliary_heads_exports_none() -> None:
     theirs, _ = random_googlenets()
     ours = cnnarch.googlenet_bn()
     ours.load_state_dict(port(theirs.state_dict(), ours))
@@ -224,8 +223,8 @@ def test_googlenet_without_auxiliary_heads_leaves_theirs_out() -> None:
 
 
 @torch.no_grad()
-def test_torchvision_s_densenets_of_2017_have_other_names() -> None:
-    """`denselayer1.norm.1` became `denselayer1.norm1`; their published files still have the old."""
+def test_torchvisions_densenets_of_2017_are_ported() -> None:
+    """Their published files still name `denselayer1.norm1` as `denselayer1.norm.1`."""
     tensors = random_tensors(one_twin("torchvision", "densenet121"))
     old = {
         key.replace("norm1", "norm.1")
@@ -242,7 +241,7 @@ def test_torchvision_s_densenets_of_2017_have_other_names() -> None:
     assert all(torch.equal(tensor, expected[key]) for key, tensor in ported.items())
 
 
-def test_biases_before_a_norm_must_fit_it() -> None:
+def test_biases_before_a_norm_must_have_its_shape() -> None:
     tensors = random_tensors(one_twin("pytorchcv", "bninception"))
     tensors["features.init_block.conv1.conv.bias"] = torch.zeros(3)
     with pytest.raises(WeightsError, match=r"unexpected: features.init_block.conv1.conv.bias"):
@@ -250,7 +249,7 @@ def test_biases_before_a_norm_must_fit_it() -> None:
 
 
 @pytest.mark.parametrize("name", ["vgg11_lrn", "vgg16_c", "alexnet", "googlenet", "nin"])
-def test_networks_that_no_library_has_export_to_none(name: str) -> None:
+def test_networks_that_no_library_has_cannot_be_exported(name: str) -> None:
     with torch.device("meta"):
         ours = cnnarch.get_model(name)
     with pytest.raises(WeightsError, match="has no layout 'torchvision'; it has none"):

@@ -42,7 +42,7 @@ def test_the_first_existing_name_is_found() -> None:
 
 
 def test_an_unknown_recipe_lists_the_existing_ones() -> None:
-    with pytest.raises(ValueError, match=r"no recipe 'zzz'; there are .*lenet-digits"):
+    with pytest.raises(ValueError, match=r"no recipe 'zzz'; available: .*lenet-digits"):
         find_recipe("zzz")
     for wrong, right in (("resnet-cifr", "resnet-cifar"), ("lenett5-mnist", "lenet5-mnist")):
         with pytest.raises(ValueError, match=f"no recipe '{wrong}'; did you mean '{right}'"):

@@ -71,10 +71,10 @@ def test_a_data_set_is_accepted() -> None:
 
 
 def test_an_unknown_layer_is_reported_with_suggestions() -> None:
-    message = r"no layer 'stages\.9'; did you mean 'stages.*\(the stages are C1, S2, C3, S4, C5\)"
+    message = r"no layer 'stages\.9'; did you mean 'stages.*\(stages: C1, S2, C3, S4, C5\)"
     with pytest.raises(ValueError, match=message):
         viz.feature_maps(cnnarch.lenet5(), torch.randn(1, 32, 32), ["stages.9"])
-    with pytest.raises(ValueError, match="no layer 'zzz'; the stages are C1, S2, C3, S4, C5"):
+    with pytest.raises(ValueError, match="no layer 'zzz'; available: C1, S2, C3, S4, C5"):
         viz.feature_maps(cnnarch.lenet5(), torch.randn(1, 32, 32), ["zzz"])
 
 

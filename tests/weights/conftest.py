@@ -1,4 +1,4 @@
-"""A server on loopback, caches of one's own, and small networks to load."""
+"""Fixtures: a local web server, temporary caches, and a network to load."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Empty caches of plain downloads and of torch.hub."""
+    """Create empty caches for downloads and for torch.hub."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("CNNARCH_CACHE", str(folder))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
@@ -28,7 +28,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def hub(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """The server in the place of the Hugging Face Hub, with an empty cache."""
+    """Replace the Hugging Face Hub by the local server, with an empty cache."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
@@ -43,7 +43,7 @@ def hub(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serv
 
 @pytest.fixture(scope="session")
 def resnet() -> cnnarch.ImageClassifier:
-    """ResNet-18 in eval mode whose logits have a spread; shared, so leave it as it is."""
+    """Build a calibrated ResNet-18 in eval mode. It is shared, so do not modify it."""
     torch.manual_seed(0)
     model = cnnarch.resnet18()
     calibrate(model, torch.randn(4, 3, 64, 64))
@@ -52,7 +52,7 @@ def resnet() -> cnnarch.ImageClassifier:
 
 @pytest.fixture(scope="session")
 def saved(resnet: cnnarch.ImageClassifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that `resnet` was saved to."""
+    """Save `resnet` and return the folder."""
     folder = tmp_path_factory.mktemp("saved")
     resnet.save_pretrained(folder)
     return folder

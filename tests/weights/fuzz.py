@@ -1,7 +1,8 @@
-"""Mutate files of weights and load them: `python -m tests.weights.fuzz FOLDER COUNT SEED`.
+"""Load randomly mutated weights files: `python -m tests.weights.fuzz FOLDER COUNT SEED`.
 
-Runs in a process of its own, whose memory is limited, so that a crash is seen as one. Anything
-but success or a WeightsError, a change to a network after an error, or memory that grows ends it.
+It runs in a separate process with limited memory, so that the test can detect crashes. It fails on
+any exception except WeightsError, on a network that changed despite an error, and on growing
+memory.
 """
 
 import json
@@ -17,10 +18,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cnnarch.weights import WeightsError, load
-from cnnarch.weights.source import find_pretrained
+from cnnarch.weights.checkpoint import find_pretrained
 
-ROOM = 2**30  # bytes of address space beyond what importing took
-GROWTH = 200 * 2**20  # bytes of memory that may stay or pass; the files have 3 KiB
+EXTRA_ADDRESS_SPACE = 2**30  # bytes after the imports
+GROWTH = 200 * 2**20  # maximum increase of peak memory in bytes; the files have 3 KiB
 
 
 def network() -> nn.Module:
@@ -28,7 +29,7 @@ def network() -> nn.Module:
 
 
 def samples(folder: Path) -> dict[str, bytes]:
-    """Good files, by the name that they are loaded under."""
+    """Write valid files and return their contents by file name."""
     state = network().state_dict()
     config = json.dumps({"builder": "resnet18", "options": {"num_classes": 3}})
     save_file(state, folder / "a.safetensors", {"format": "pt", "cnnarch": config})
@@ -62,7 +63,7 @@ def overwrite(data: bytearray, at: int, rng: random.Random) -> None:
 
 
 def digits(data: bytearray, at: int, rng: random.Random) -> None:
-    """Another number, where there is one near: sizes, offsets, shapes."""
+    """Replace a nearby digit, which may be part of a size, offset or shape."""
     for place in range(at, min(at + 200, len(data))):
         if data[place : place + 1].isdigit():
             new = rng.choice([b"0", b"-1", b"9" * 20, b"1e9", b"NaN", b"4294967296", b"true"])
@@ -99,14 +100,14 @@ MUTATIONS: list[Callable[[bytearray, int, random.Random], None]] = [
 
 
 def attempt(path: Path, model: nn.Module) -> bool:
-    """Load a file; whether it was refused. A refusal must leave the network as it was."""
+    """Load a file and return whether it was refused, which must not change the network."""
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     try:
         load(model, path)
     except WeightsError:
         for name, tensor in model.state_dict().items():
             same = torch.equal(tensor, before[name]) or tensor.isnan().any()
-            assert same, f"{name} changed though {path.name} was refused"
+            assert same, f"{name} changed although {path.name} was refused"
         return True
     return False
 
@@ -116,22 +117,22 @@ def main(folder: Path, count: int, seed: int) -> None:
     torch.manual_seed(seed)
     goods, model = samples(folder), network()
     for name in goods:
-        assert not attempt(folder / name, model), f"{name} is refused as it is"
+        assert not attempt(folder / name, model), f"{name} is refused without mutation"
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, used + ROOM))
+    resource.setrlimit(resource.RLIMIT_AS, (used + EXTRA_ADDRESS_SPACE, used + EXTRA_ADDRESS_SPACE))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     refused = 0
     for number in range(count):
         name = rng.choice(list(goods))
         path = folder / f"fuzzed{name[1:]}"
-        path.unlink(missing_ok=True)  # a network has the last one mapped
+        path.unlink(missing_ok=True)  # the network still maps the previous file
         path.write_bytes(mutated(goods[name], rng))
         refused += attempt(path, model)
         if name.startswith("a"):
             with suppress(WeightsError):
                 find_pretrained(path)
         grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak)
-        assert grown < GROWTH, f"mutation {number} of seed {seed} took {grown:,} bytes"
+        assert grown < GROWTH, f"mutation {number} of seed {seed} used {grown:,} bytes"
     print(json.dumps({"count": count, "refused": refused, "grown": grown}))
 
 

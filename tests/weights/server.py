@@ -1,4 +1,4 @@
-"""A web server on loopback: plain files, and the hub's protocol for repositories."""
+"""A local web server for files and for the protocol of the Hugging Face Hub."""
 
 import base64
 import hashlib
@@ -16,14 +16,14 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Fault(NamedTuple):
-    """How one answer to a GET goes wrong.
+    """A fault in the response to one GET request.
 
     Args:
-        status: sent instead of 200.
-        cut_after: bytes after which the connection ends, though more were announced.
-        pause: seconds before each piece of the body.
-        body: sent instead of the file.
-        redirect: address that the answer points to.
+        status: HTTP status instead of 200.
+        cut_after: number of bytes after which the connection closes early.
+        pause: seconds before each part of the body.
+        body: content to send instead of the file.
+        redirect: target of a redirect.
     """
 
     status: int = 200
@@ -34,10 +34,10 @@ class Fault(NamedTuple):
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files` by path and `repositories` by "owner/name", and remembers what was asked.
+    """A server of `files` by path and `repositories` by "owner/name" that records its requests.
 
-    `faults[path]` are used up one a GET. `statuses` are answers of the hub for a repository or
-    for one of its files: 401, 403, 404, 500.
+    Each GET uses up one fault of `faults[path]`. `statuses` maps a repository or one of its files
+    to the hub's response: 401, 403, 404 or 500.
     """
 
     daemon_threads = True
@@ -49,17 +49,17 @@ class Server(ThreadingHTTPServer):
         self.repositories: dict[str, dict[str, bytes]] = defaultdict(dict)
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         self.statuses: dict[str, int] = {}
-        self.asked: list[tuple[str, str, str | None]] = []  # method, path, Range
+        self.requests: list[tuple[str, str, str | None]] = []  # method, path, Range
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def count(self, method: str, ending: str = "") -> int:
-        return sum(m == method and p.endswith(ending) for m, p, _ in self.asked)
+        return sum(m == method and p.endswith(ending) for m, p, _ in self.requests)
 
     def gets(self) -> Counter[str]:
-        return Counter(path for method, path, _ in self.asked if method == "GET")
+        return Counter(path for method, path, _ in self.requests if method == "GET")
 
 
 @contextmanager
@@ -89,7 +89,7 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def do_POST(self) -> None:
-        self.server.asked.append(("POST", self.path, None))
+        self.server.requests.append(("POST", self.path, None))
         sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = urlsplit(self.path).path
         if path.startswith("/api/models/") and path.endswith("/commit/main"):
@@ -116,7 +116,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: bool) -> None:
         path = unquote(urlsplit(self.path).path)
-        self.server.asked.append((self.command, path, self.headers.get("Range")))
+        self.server.requests.append((self.command, path, self.headers.get("Range")))
         parts = path.strip("/").split("/")
         if path.startswith("/blobs/"):
             self._send_file(path, self.server.files.get(path), {}, body)
@@ -138,12 +138,14 @@ class Handler(BaseHTTPRequestHandler):
             self._send(status, b"", headers | ({"X-Error-Code": code} if code else {}))
             return
         content = files[name]
-        if name.endswith((".safetensors", ".bin")):  # large files are stored elsewhere
+        if name.endswith((".safetensors", ".bin")):  # the hub redirects to a storage server
             digest = hashlib.sha256(content).hexdigest()
             self.server.files[f"/blobs/{digest}"] = content
             headers |= {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(content))}
-            store = self.server.url.replace("127.0.0.1", "localhost")  # another host, as there
-            self._send(302, b"", headers | {"Location": f"{store}/blobs/{digest}"})
+            storage = self.server.url.replace(
+                "127.0.0.1", "localhost"
+            )  # a different host, as on the hub
+            self._send(302, b"", headers | {"Location": f"{storage}/blobs/{digest}"})
             return
         etag = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
         self._send_file(self.path, content, headers | {"ETag": f'"{etag}"'}, body)

@@ -1,4 +1,4 @@
-"""`weights=` of a builder: built on the meta device, tensors taken from the file's own pages."""
+"""`weights=` of a builder: construction on the meta device and memory-mapped tensors."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
 def printed(forks: Forks, code: str) -> str:
-    """What code prints in a process that has imported torch and cnnarch alone."""
+    """Return the output of code in a process that has imported only torch and cnnarch."""
     (ended,) = forks.run(code)
     assert ended.status == 0, ended.err
     return ended.out.strip()
@@ -45,7 +45,7 @@ def test_every_form_of_weights_gives_the_same_logits(
         assert_close(model(X), resnet(X), 0.0)
 
 
-def test_a_training_script_of_torchvision_leaves_a_file_that_loads(
+def test_a_checkpoint_of_torchvisions_training_script_loads(
     resnet: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
     import argparse
@@ -57,27 +57,29 @@ def test_a_training_script_of_torchvision_leaves_a_file_that_loads(
         assert_close(cnnarch.resnet18(weights=path).eval()(X), theirs.eval()(X), 0.0)
 
 
-def test_a_checkpoint_brings_its_number_of_classes_and_channels(tmp_path: Path) -> None:
+def test_the_number_of_classes_and_channels_comes_from_the_checkpoint(tmp_path: Path) -> None:
     torch.save(cnnarch.resnet18(num_classes=9, in_channels=5).state_dict(), tmp_path / "w.pth")
     model = cnnarch.resnet18(weights=tmp_path / "w.pth")
     assert (model.num_classes, model.in_channels) == (9, 5)
     assert (model.options["num_classes"], model.options["in_channels"]) == (9, 5)
 
 
-def test_what_the_caller_says_goes_before(saved: Path, resnet: cnnarch.ImageClassifier) -> None:
+def test_passed_options_override_the_checkpoints(
+    saved: Path, resnet: cnnarch.ImageClassifier
+) -> None:
     torch.manual_seed(0)
     model = cnnarch.resnet18(weights=saved, num_classes=10, in_channels=1).eval()
     assert (model.options["num_classes"], model.options["in_channels"]) == (10, 1)
     assert model(X[:, :1]).shape == (2, 10)
     weight = model.get_parameter("head.classifier.weight")
-    assert 0 < weight.std() < 0.1  # initialised, not memory as it came
+    assert 0 < weight.std() < 0.1  # initialized, not uninitialized memory
     with torch.no_grad():
-        grey = X[:, :1]
-        expected = resnet.forward_features(grey.expand(-1, 3, -1, -1))
-        assert_close(model.forward_features(grey), expected)
+        gray = X[:, :1]
+        expected = resnet.forward_features(gray.expand(-1, 3, -1, -1))
+        assert_close(model.forward_features(gray), expected)
 
 
-def test_no_classes_asked_for_gives_the_features(
+def test_a_network_with_no_classes_returns_the_features(
     saved: Path, resnet: cnnarch.ImageClassifier
 ) -> None:
     model = cnnarch.resnet18(weights=saved, num_classes=0).eval()
@@ -86,7 +88,7 @@ def test_no_classes_asked_for_gives_the_features(
         assert_close(model(X), pooled, 0.0)
 
 
-def test_options_that_a_checkpoint_depends_on_are_applied(tmp_path: Path) -> None:
+def test_options_required_by_a_checkpoint_are_set(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = cnnarch.efficientnet_lite0(norm_eps=1e-2, padding="same")
     calibrate(model, X)
@@ -108,15 +110,15 @@ def test_options_that_contradict_a_checkpoint_are_refused_by_name(
         cnnarch.efficientnet_lite0(weights=tmp_path, **option)
 
 
-def test_the_file_alone_remembers_its_options(tmp_path: Path) -> None:
-    """Without its config.json, moved elsewhere, it still says what it depends on."""
+def test_a_weights_file_contains_its_options(tmp_path: Path) -> None:
+    """It can be moved without its config.json."""
     cnnarch.efficientnet_lite0(padding="same").save_pretrained(tmp_path)
     alone = (tmp_path / "model.safetensors").rename(tmp_path / "moved.safetensors")
     assert cnnarch.efficientnet_lite0(weights=alone).options["padding"] == "same"
 
 
-def test_needs_of_a_layout_are_applied_without_being_asked(tmp_path: Path) -> None:
-    """efficientnet_pytorch's tensors are TensorFlow's, which pads otherwise."""
+def test_options_required_by_a_layout_are_set(tmp_path: Path) -> None:
+    """efficientnet_pytorch's weights come from TensorFlow and need its padding."""
     state = export(cnnarch.efficientnet_lite0(padding="same"), "efficientnet_pytorch")
     torch.save(state, tmp_path / "lite0.pth")
     model = cnnarch.efficientnet_lite0(weights=tmp_path / "lite0.pth")
@@ -125,13 +127,13 @@ def test_needs_of_a_layout_are_applied_without_being_asked(tmp_path: Path) -> No
         cnnarch.efficientnet_lite0(weights=tmp_path / "lite0.pth", padding="symmetric")
 
 
-def test_drop_rates_are_the_callers_whatever_the_checkpoint_had(tmp_path: Path) -> None:
+def test_passed_drop_rates_override_the_checkpoints(tmp_path: Path) -> None:
     cnnarch.resnet18(dropout=0.5).save_pretrained(tmp_path)
     assert cnnarch.resnet18(weights=tmp_path).options["dropout"] == 0.5
     assert cnnarch.resnet18(weights=tmp_path, dropout=0.1).options["dropout"] == 0.1
 
 
-def test_a_checkpoint_of_another_network_is_an_error(saved: Path) -> None:
+def test_a_checkpoint_of_another_network_raises(saved: Path) -> None:
     with pytest.raises(WeightsError, match="does not fit the network"):
         cnnarch.resnet34(weights=saved)
     entry = cnnarch.weights.get_weights("resnet50")["IMAGENET1K_V1"]
@@ -140,19 +142,19 @@ def test_a_checkpoint_of_another_network_is_an_error(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["no/such/file.safetensors", "nothing.pth"])
-def test_a_path_that_is_not_there_is_an_error_that_names_it(name: str) -> None:
+def test_a_missing_path_raises_an_error_that_names_it(name: str) -> None:
     with pytest.raises(WeightsError, match=name):
         cnnarch.resnet18(weights=name)
 
 
-def test_an_unknown_kind_of_file_is_an_error(tmp_path: Path) -> None:
+def test_an_unknown_file_type_raises(tmp_path: Path) -> None:
     (tmp_path / "weights.h5").write_bytes(b"x")
     with pytest.raises(WeightsError, match=r"weights end in \.safetensors, \.pth"):
         cnnarch.resnet18(weights=tmp_path / "weights.h5")
 
 
-def test_tensors_are_pages_of_the_file_and_private(saved: Path) -> None:
-    """Trainable and one's own, yet no anonymous memory is spent on them."""
+def test_mapped_tensors_are_private(saved: Path) -> None:
+    """Changing them changes neither the file nor another network."""
     copy = (saved / "model.safetensors").read_bytes()
     one, other = (cnnarch.resnet18(weights=saved) for _ in range(2))
     assert one.stem.conv.weight.requires_grad
@@ -164,7 +166,7 @@ def test_tensors_are_pages_of_the_file_and_private(saved: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux")
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_loading_spends_no_memory_of_its_own(
+def test_loading_allocates_no_memory_for_tensors(
     saved: Path, tmp_path: Path, suffix: str, forks: Forks
 ) -> None:
     """Anonymous memory grows by less than a quarter of the file's 45 MiB."""
@@ -185,8 +187,8 @@ print((anonymous() - before) / 3 / 1024)
     assert float(printed(forks, code)) < 11
 
 
-def test_each_tensor_has_a_storage_of_its_own(saved: Path) -> None:
-    """Else saving or copying one layer would take the whole file with it."""
+def test_each_tensor_has_a_separate_storage(saved: Path) -> None:
+    """Otherwise, saving or copying one layer would include the whole file."""
     model = cnnarch.resnet18(weights=saved)
     for tensor in model.state_dict().values():
         assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
@@ -203,7 +205,7 @@ def test_networks_load_onto_the_default_device_and_dtype(saved: Path) -> None:
         assert cnnarch.resnet18(weights=saved, num_classes=3).stem.conv.weight.is_meta
 
 
-def test_a_torchvision_enum_member_stands_for_its_file(
+def test_a_torchvision_enum_member_loads_its_file(
     resnet: cnnarch.ImageClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     member = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
@@ -211,23 +213,23 @@ def test_a_torchvision_enum_member_stands_for_its_file(
     theirs.load_state_dict(export(resnet))
     path = tmp_path / os.path.basename(member.url)
     torch.save(theirs.state_dict(), path)
-    asked: list[Weights] = []
+    fetched: list[Weights] = []
 
     def fetch(entry: Weights) -> Path:
-        asked.append(entry)
+        fetched.append(entry)
         return path
 
-    monkeypatch.setattr("cnnarch.weights.source.fetch", fetch)
+    monkeypatch.setattr("cnnarch.weights.checkpoint.fetch", fetch)
     for weights in (member, "IMAGENET1K_V1", "imagenet1k_v1", "DEFAULT"):
         model = cnnarch.resnet18(weights=weights).eval()
-        assert asked.pop().url == member.url
+        assert fetched.pop().url == member.url
         with torch.no_grad():
             assert_close(model(X), resnet(X), 0.0)
     assert model.categories[:2] == ("tench", "goldfish")  # type: ignore[attr-defined]
     assert model.preprocessing.resize_size == 256  # type: ignore[attr-defined]
 
 
-def test_the_first_call_of_weights_is_what_imports_the_room(forks: Forks) -> None:
+def test_cnnarch_weights_is_imported_on_first_use(forks: Forks) -> None:
     code = "import sys, cnnarch; cnnarch.resnet18(); print('cnnarch.weights' in sys.modules)"
     assert printed(forks, code) == "False"
 

@@ -1,4 +1,4 @@
-"""The catalog says what torchvision and timm say of the checkpoints that they have."""
+"""The catalog agrees with the metadata of torchvision's and timm's checkpoints."""
 
 import inspect
 import json
@@ -16,8 +16,7 @@ import cnnarch
 from cnnarch.facts.cards import Twin
 from cnnarch.facts.sheets import twins
 from cnnarch.weights import Weights, get_weights
-from cnnarch.weights.entry import NOT_STATED
-from cnnarch.weights.foreign import from_torchvision
+from cnnarch.weights.catalog import NOT_STATED, entry_from_torchvision
 from tests.oracles.catalog import CATALOG, as_json, collect, facts_of
 from tests.small_forms import without_memory
 
@@ -35,29 +34,29 @@ TRANSFORMING = [
 FEATURES = torchvision.models.VGG16_Weights.IMAGENET1K_FEATURES  # has no classes
 
 
-def test_what_the_installed_libraries_know_is_what_they_say() -> None:
+def test_the_catalog_agrees_with_the_installed_libraries() -> None:
     """After adding twins, run `python -m tests.oracles.catalog`.
 
-    Versions of timm add, drop and rename checkpoints, so it is not asserted that the catalog has
-    all of timm's, that timm still has all of the catalog's, nor what their tags are called here.
+    Versions of timm add, remove and rename checkpoints, so the test compares only the checkpoints
+    that the catalog and timm share, and not their tags.
     """
-    said = {(e.network, e.url): e for entries in collect().values() for e in entries.values()}
-    known = [e for e in ENTRIES if (e.network, e.url) in said]
+    collected = {(e.network, e.url): e for entries in collect().values() for e in entries.values()}
+    known = [e for e in ENTRIES if (e.network, e.url) in collected]
     for entry in known:
-        theirs = facts_of(said[entry.network, entry.url])
+        theirs = facts_of(collected[entry.network, entry.url])
         assert facts_of(entry) == theirs, f"{entry.network} {entry.tag}"
     assert {e.layout for e in known} == {e.layout for e in ENTRIES}
     have = {(e.network, e.url) for e in ENTRIES}
-    assert {key for key, e in said.items() if e.layout != "timm"} <= have
+    assert {key for key, e in collected.items() if e.layout != "timm"} <= have
 
 
-def test_the_file_is_written_by_its_tool() -> None:
+def test_the_catalog_file_has_the_format_of_its_tool() -> None:
     names = json.loads(CATALOG.read_text())
     assert CATALOG.read_text() == as_json({name: get_weights(name) for name in names})
 
 
 @pytest.mark.parametrize(("twin", "member"), TORCHVISION, ids=lambda v: v.name)
-def test_torchvisions_facts_are_copied(twin: Twin, member: Any) -> None:
+def test_entries_have_the_metadata_of_torchvision(twin: Twin, member: Any) -> None:
     entry = get_weights(twin.builder)[member.name]
     preset = member.transforms()
     assert entry.url == member.url
@@ -83,29 +82,29 @@ def test_torchvisions_facts_are_copied(twin: Twin, member: Any) -> None:
 
 
 @pytest.mark.parametrize("name", TRANSFORMING)
-def test_an_input_transform_is_in_the_mean_and_std(name: str) -> None:
-    """These turn the usual normalisation into (x - 0.5) / 0.5 by themselves."""
+def test_mean_and_std_include_torchvisions_input_transform(name: str) -> None:
+    """These networks convert the default normalization to (x - 0.5) / 0.5."""
     member = get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
-    preprocessing = from_torchvision(member).preprocessing
+    preprocessing = entry_from_torchvision(member).preprocessing
     assert preprocessing is not None
     with torch.device("meta"):
         theirs = get_model(name, weights=None, init_weights=False, transform_input=True)
     pixels = torch.rand(1, 3, 8, 8)
-    usual, ours = (
-        normalize(pixels, list(said.mean), list(said.std))
-        for said in (member.transforms(), preprocessing)
+    default, ours = (
+        normalize(pixels, list(source.mean), list(source.std))
+        for source in (member.transforms(), preprocessing)
     )
-    assert torch.allclose(theirs._transform_input(usual), ours, atol=1e-6)
+    assert torch.allclose(theirs._transform_input(default), ours, atol=1e-6)
 
 
 @pytest.mark.parametrize("twin", twins(library="torchvision"), ids=lambda t: t.name)
-def test_the_default_is_torchvisions(twin: Any) -> None:
+def test_the_default_equals_torchvisions(twin: Any) -> None:
     default = get_model_weights(twin.name).DEFAULT  # type: ignore[attr-defined]
     assert next(iter(get_weights(twin.builder))) == default.name
 
 
 def test_defaults_are_frozen_for_a_major_version() -> None:
-    """What `weights="DEFAULT"` means may change with 1.0, not before."""
+    """The meaning of `weights="DEFAULT"` must not change before version 1.0."""
     frozen = {
         "alexnet_owt": "IMAGENET1K_V1",
         "densenet121": "IMAGENET1K_V1",
@@ -129,7 +128,7 @@ TIMM = [e for e in ENTRIES if e.layout == "timm"]
 
 
 @pytest.mark.parametrize("entry", TIMM, ids=lambda e: e.url.rpartition("/")[2])
-def test_timms_facts_are_copied(entry: Weights) -> None:
+def test_entries_have_the_metadata_of_timm(entry: Weights) -> None:
     names = {f"{t.name}.*" for t in twins(entry.network, "timm")}
     configs = [timm.models.get_pretrained_cfg(n) for p in names for n in timm.list_pretrained(p)]
     found = [c for c in configs if entry.url in (f"hf-hub:{c.hf_hub_id}", c.url)]
@@ -149,9 +148,9 @@ def test_timms_facts_are_copied(entry: Weights) -> None:
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: f"{e.network}-{e.tag}")
-def test_every_entry_has_an_address_a_check_and_options_that_build(entry: Weights) -> None:
+def test_every_entry_has_an_address_a_hash_and_valid_options(entry: Weights) -> None:
     assert entry.url.startswith(("https://", "hf-hub:timm/", "package:"))
-    if not entry.url.startswith("hf-hub:"):  # there the hub names a file by its hash
+    if not entry.url.startswith("hf-hub:"):  # the hub stores files under their hash
         assert entry.sha256 is not None
         assert len(entry.sha256) in (8, 64)
     assert entry.license
@@ -161,7 +160,7 @@ def test_every_entry_has_an_address_a_check_and_options_that_build(entry: Weight
     assert entry.categories is None or len(entry.categories) == entry.num_classes == classes
 
 
-def test_all_torchvision_networks_that_are_here_have_their_checkpoints() -> None:
+def test_all_torchvision_twins_have_checkpoints() -> None:
     with_weights = set(cnnarch.list_models(weights=True))
     assert {t.builder for t in twins(library="torchvision")} <= with_weights
     assert "plain18" not in with_weights
@@ -180,8 +179,8 @@ def photograph() -> PIL.Image.Image:
 
 
 @pytest.mark.parametrize("name", ["resnet50", "efficientnet_b0"])
-def test_the_transform_is_torchvisions_preset(name: str) -> None:
-    """Within one step of 8 bits, by which PIL's own resizing differs from torch's."""
+def test_the_transform_equals_torchvisions_preset(name: str) -> None:
+    """The tolerance is one 8-bit step, the difference between PIL's and torch's resizing."""
     member = get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
     preprocessing = get_weights(name)[member.name].preprocessing
     assert preprocessing is not None

@@ -1,4 +1,4 @@
-"""Plain addresses: fetched once for all processes, checked, in place in one step."""
+"""Downloads from plain addresses: hashes, locks, retries and redirects."""
 
 import hashlib
 import os
@@ -17,13 +17,13 @@ from tests.weights.server import Fault, Server
 pytestmark = pytest.mark.usefixtures("cache")
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
-UNKNOWN = "nothing is known of .* to check it by"
+UNKNOWN = "cannot be checked: its sha256 is unknown"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 @pytest.fixture
 def url(server: Server) -> str:
-    """Address of a file whose name carries its hash, as torchvision's do."""
+    """Serve a file with its hash in the name, like torchvision's files."""
     server.files[f"/net-{SHA256[:8]}.pth"] = CONTENT
     return f"{server.url}/net-{SHA256[:8]}.pth"
 
@@ -32,7 +32,7 @@ def no_parts(cache: Path) -> bool:
     return not list(cache.rglob("*.part"))
 
 
-def test_a_file_is_fetched_once_and_then_found(url: str, server: Server) -> None:
+def test_a_file_is_downloaded_once(url: str, server: Server) -> None:
     first = fetch_url(url)
     assert first.read_bytes() == CONTENT
     assert first.name == f"net-{SHA256[:8]}.pth"
@@ -40,7 +40,7 @@ def test_a_file_is_fetched_once_and_then_found(url: str, server: Server) -> None
     assert server.count("GET") == 1
 
 
-def test_the_hash_is_taken_from_the_files_name() -> None:
+def test_the_hash_is_read_from_the_file_name() -> None:
     assert hash_in_name("https://host/resnet50-0676ba61.pth") == "0676ba61"
     assert hash_in_name("https://host/a-0676ba61.pth?x=-aaaaaaaa.pth") == "0676ba61"
     assert hash_in_name("https://host/resnet50.pth") is None
@@ -51,17 +51,19 @@ def test_an_address_without_any_hash_warns(server: Server) -> None:
     with pytest.warns(UserWarning, match=UNKNOWN):
         fetch_url(f"{server.url}/net.pth")
     with warnings.catch_warnings():
-        fetch_url(f"{server.url}/net.pth", SHA256)  # a hash that the caller knows
+        fetch_url(f"{server.url}/net.pth", SHA256)  # no warning with a hash
 
 
-def test_changed_bytes_are_fetched_once_more(url: str, server: Server, cache: Path) -> None:
+def test_content_with_the_wrong_hash_is_downloaded_again(
+    url: str, server: Server, cache: Path
+) -> None:
     server.faults[f"/net-{SHA256[:8]}.pth"] = [Fault(body=b"changed")]
     assert fetch_url(url).read_bytes() == CONTENT
     assert server.count("GET") == 2
     assert no_parts(cache)
 
 
-def test_bytes_changed_twice_say_what_was_expected_and_what_came(
+def test_content_that_is_wrong_twice_raises_with_both_hashes(
     url: str, server: Server, cache: Path
 ) -> None:
     server.faults[f"/net-{SHA256[:8]}.pth"] = [Fault(body=b"changed")] * 2
@@ -75,35 +77,35 @@ def test_bytes_changed_twice_say_what_was_expected_and_what_came(
     assert not [p for p in cache.rglob("*") if p.is_file() and p.name != ".lock"]
 
 
-def test_a_file_that_was_tampered_with_in_the_cache_is_not_used(url: str, server: Server) -> None:
+def test_a_corrupt_file_in_the_cache_is_not_used(url: str, server: Server) -> None:
     path = fetch_url(url)
-    path.write_bytes(b"tampered")
+    path.write_bytes(b"corrupt")
     assert fetch_url(url).read_bytes() == CONTENT
     assert server.count("GET") == 2
 
 
-def test_a_cut_connection_is_noticed_and_tried_again(url: str, server: Server) -> None:
+def test_an_interrupted_download_is_retried(url: str, server: Server) -> None:
     server.faults[f"/net-{SHA256[:8]}.pth"] = [Fault(cut_after=1000)]
     assert fetch_url(url).read_bytes() == CONTENT
 
 
-def test_a_file_cut_twice_is_an_error_even_without_a_hash(server: Server, cache: Path) -> None:
+def test_two_interrupted_downloads_raise_without_a_hash(server: Server, cache: Path) -> None:
     server.files["/net.pth"] = CONTENT
     server.faults["/net.pth"] = [Fault(cut_after=1000)] * 2
     with (
         pytest.warns(UserWarning, match=UNKNOWN),
-        pytest.raises(WeightsError, match="cut after 1000 of 1048576"),
+        pytest.raises(WeightsError, match="closed after 1000 of 1048576"),
     ):
         fetch_url(f"{server.url}/net.pth")
     assert no_parts(cache)
 
 
-def test_a_slow_server_is_waited_for(url: str, server: Server) -> None:
+def test_a_slow_server_does_not_fail(url: str, server: Server) -> None:
     server.faults[f"/net-{SHA256[:8]}.pth"] = [Fault(pause=0.1)]
     assert fetch_url(url).read_bytes() == CONTENT
 
 
-def test_a_server_that_says_nothing_is_given_up(
+def test_a_silent_server_times_out(
     url: str, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cnnarch.weights.urls._TIMEOUT", 0.2)
@@ -113,11 +115,9 @@ def test_a_server_that_says_nothing_is_given_up(
 
 
 @pytest.mark.parametrize(("status", "gets"), [(403, 1), (404, 1), (500, 2), (503, 2)])
-def test_refusals_are_final_and_breakdowns_tried_again(
-    url: str, server: Server, status: int, gets: int
-) -> None:
+def test_only_server_errors_are_retried(url: str, server: Server, status: int, gets: int) -> None:
     server.faults[f"/net-{SHA256[:8]}.pth"] = [Fault(status=status)] * 2
-    with pytest.raises(WeightsError, match=f"HTTP Error {status}.*passed as weights by its path"):
+    with pytest.raises(WeightsError, match=f"HTTP Error {status}.*pass its path as weights"):
         fetch_url(url)
     assert server.count("GET") == gets
 
@@ -128,14 +128,14 @@ def test_redirects_are_followed(url: str, server: Server) -> None:
     assert fetch_url(f"{server.url}/moved.pth", SHA256).read_bytes() == CONTENT
 
 
-def test_redirects_out_of_http_are_not_followed(server: Server) -> None:
+def test_redirects_to_other_schemes_are_not_followed(server: Server) -> None:
     server.files["/net.pth"] = b""
     server.faults["/net.pth"] = [Fault(redirect="file:///etc/hostname")] * 2
     with pytest.raises(WeightsError, match="file:///etc/hostname"):
         fetch_url(f"{server.url}/net.pth", SHA256)
 
 
-def test_encryption_is_not_given_up_by_a_redirect() -> None:
+def test_redirects_from_https_to_http_are_not_followed() -> None:
     import urllib.request
 
     from cnnarch.weights.urls import _SafeRedirects
@@ -145,15 +145,15 @@ def test_encryption_is_not_given_up_by_a_redirect() -> None:
         _SafeRedirects().redirect_request(request, None, 302, "", {}, "http://host/a")
 
 
-def test_files_of_one_name_from_two_places_are_kept_apart(server: Server) -> None:
+def test_files_with_the_same_name_from_two_addresses_are_both_cached(server: Server) -> None:
     server.files |= {"/one/net.pth": b"one", "/two/net.pth": b"two"}
     with pytest.warns(UserWarning, match=UNKNOWN):
-        paths = [fetch_url(f"{server.url}/{place}/net.pth") for place in ("one", "two")]
+        paths = [fetch_url(f"{server.url}/{folder}/net.pth") for folder in ("one", "two")]
     assert [p.read_bytes() for p in paths] == [b"one", b"two"]
 
 
 @pytest.mark.parametrize("path", ["/%2e%2e%2fescape.pth", "/..%5cescape.pth", "/", "/.hidden"])
-def test_a_name_in_an_address_stays_in_the_cache(server: Server, cache: Path, path: str) -> None:
+def test_a_crafted_file_name_stays_in_the_cache(server: Server, cache: Path, path: str) -> None:
     from urllib.parse import unquote
 
     server.files[unquote(path)] = b"x"
@@ -163,7 +163,7 @@ def test_a_name_in_an_address_stays_in_the_cache(server: Server, cache: Path, pa
     assert not found.name.startswith(".")
 
 
-def test_torch_hubs_file_is_used_if_its_hash_is_right(
+def test_torch_hubs_file_is_used_if_its_hash_matches(
     url: str, server: Server, tmp_path: Path
 ) -> None:
     theirs = tmp_path / "torch" / "hub" / "checkpoints" / f"net-{SHA256[:8]}.pth"
@@ -175,13 +175,13 @@ def test_torch_hubs_file_is_used_if_its_hash_is_right(
     assert server.count("GET") == 1
 
 
-def test_offline_nothing_is_asked_for(
+def test_offline_mode_sends_no_request(
     url: str, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set"):
         fetch_url(url)
-    assert server.asked == []
+    assert server.requests == []
 
 
 def test_eight_processes_make_one_download(
@@ -189,8 +189,8 @@ def test_eight_processes_make_one_download(
 ) -> None:
     server.faults[f"/net-{SHA256[:8]}.pth"] = [Fault(pause=0.3)]
     code = f"from cnnarch.weights.urls import fetch_url; print(fetch_url({url!r}))"
-    place = {"CNNARCH_CACHE": str(cache), "TORCH_HOME": os.environ["TORCH_HOME"]}
-    ended = forks.run(code, *[place] * 8)
+    variables = {"CNNARCH_CACHE": str(cache), "TORCH_HOME": os.environ["TORCH_HOME"]}
+    ended = forks.run(code, *[variables] * 8)
     assert [process.status for process in ended] == [0] * 8, ended
     assert len({process.out for process in ended}) == 1
     assert server.count("GET") == 1
@@ -208,31 +208,31 @@ def test_a_checkpoint_at_an_address_loads(server: Server, tmp_path: Path) -> Non
         load(cnnarch.resnet20_cifar(), f"{server.url}/net.safetensors")
 
 
-def test_a_checkpoint_is_fetched_ahead_into_a_folder_that_needs_no_network(tmp_path: Path) -> None:
+def test_a_downloaded_folder_loads_without_internet_access(tmp_path: Path) -> None:
     folder = download("efficientnet_lite0", tmp_path / "ahead")
     assert sorted(p.name for p in folder.iterdir()) == [
         "config.json",
         "efficientnet-lite0-57934424.pth",
     ]
     model = cnnarch.from_pretrained(folder)
-    twin = cnnarch.efficientnet_lite0(weights="IMAGENET1K_V1")
-    assert model.options == twin.options
-    assert model.preprocessing == twin.preprocessing  # type: ignore[attr-defined]
-    assert model.categories == twin.categories  # type: ignore[attr-defined]
-    assert torch.equal(model.stem.conv.weight, twin.stem.conv.weight)
-    (folder / "efficientnet-lite0-57934424.pth").write_bytes(b"tampered")
+    direct = cnnarch.efficientnet_lite0(weights="IMAGENET1K_V1")
+    assert model.options == direct.options
+    assert model.preprocessing == direct.preprocessing  # type: ignore[attr-defined]
+    assert model.categories == direct.categories  # type: ignore[attr-defined]
+    assert torch.equal(model.stem.conv.weight, direct.stem.conv.weight)
+    (folder / "efficientnet-lite0-57934424.pth").write_bytes(b"corrupt")
     with pytest.raises(WeightsError, match="expected sha256 579344248a"):
         cnnarch.from_pretrained(folder)
 
 
-def test_what_the_catalog_does_not_have_cannot_be_fetched_ahead(tmp_path: Path) -> None:
+def test_download_of_unknown_weights_raises(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="'plain18' has no weights 'DEFAULT'; it has none"):
         download("plain18", tmp_path)
     with pytest.raises(WeightsError, match="'resnet18' has no weights 'V9'; it has IMAGENET1K_V1"):
         download("resnet18", tmp_path, weights="V9")
 
 
-def test_a_package_that_is_not_installed_says_what_installs_it(
+def test_a_missing_package_raises_with_the_install_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub, spoken by a server on loopback: faults, caches, no network at all."""
+"""Downloads from a local server with the protocol of the Hugging Face Hub."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ TIMM_CONFIG = {
 
 @pytest.fixture
 def repository(hub: Server, saved: Path) -> Server:
-    """The hub with what `push_to_hub` puts there, at owner/net."""
+    """Serve the files of `push_to_hub` as the repository owner/net."""
     hub.repositories["owner/net"] = {p.name: p.read_bytes() for p in saved.iterdir()}
     return hub
 
@@ -47,7 +47,7 @@ def test_names_have_an_owner_and_may_have_a_revision() -> None:
             parse_hub_name(wrong)
 
 
-def test_a_repository_of_ours_loads(repository: Server, resnet: cnnarch.ImageClassifier) -> None:
+def test_a_cnnarch_repository_loads(repository: Server, resnet: cnnarch.ImageClassifier) -> None:
     model = cnnarch.resnet18(weights="hf-hub:owner/net").eval()
     with torch.no_grad():
         assert_close(model(X), resnet(X), 0.0)
@@ -56,7 +56,7 @@ def test_a_repository_of_ours_loads(repository: Server, resnet: cnnarch.ImageCla
     assert repository.gets()[blob(repository)] == 1
 
 
-def test_a_repository_of_timms_loads_with_its_preprocessing(
+def test_a_timm_repository_loads_with_its_preprocessing(
     hub: Server, resnet: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
     from safetensors.torch import save_file
@@ -77,7 +77,7 @@ def test_a_repository_of_timms_loads_with_its_preprocessing(
     assert model.categories is None  # type: ignore[attr-defined]
 
 
-def test_a_repository_with_a_pickle_alone_is_read_without_executing_it(
+def test_a_repository_with_only_a_pickle_is_read_without_executing_it(
     hub: Server, resnet: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
     torch.save(resnet.state_dict(), tmp_path / "w.bin")
@@ -87,22 +87,22 @@ def test_a_repository_with_a_pickle_alone_is_read_without_executing_it(
         assert_close(model(X), resnet(X), 0.0)
 
 
-def test_a_cut_download_resumes_where_it_was(repository: Server) -> None:
+def test_an_interrupted_download_resumes(repository: Server) -> None:
     repository.faults[blob(repository)] = [Fault(cut_after=20_000_000)]
     cnnarch.resnet18(weights="hf-hub:owner/net")
-    ranges = [r for m, p, r in repository.asked if m == "GET" and p == blob(repository)]
+    ranges = [r for m, p, r in repository.requests if m == "GET" and p == blob(repository)]
     assert len(ranges) == 2
     assert ranges[0] is None
     start = int(str(ranges[1]).removeprefix("bytes=").rstrip("-"))
     assert 0 < start <= 20_000_000
 
 
-def test_a_slow_hub_is_waited_for(repository: Server) -> None:
+def test_a_slow_hub_does_not_fail(repository: Server) -> None:
     repository.faults[blob(repository)] = [Fault(pause=0.1)]
     cnnarch.resnet18(weights="hf-hub:owner/net")
 
 
-def test_bytes_that_are_not_what_the_hub_names_are_fetched_once_more(repository: Server) -> None:
+def test_content_with_the_wrong_hash_is_downloaded_again(repository: Server) -> None:
     content = repository.repositories["owner/net"]["model.safetensors"]
     changed = content[:-1] + bytes([content[-1] ^ 1])
     repository.faults[blob(repository)] = [Fault(body=changed)]
@@ -110,13 +110,13 @@ def test_bytes_that_are_not_what_the_hub_names_are_fetched_once_more(repository:
     assert repository.gets()[blob(repository)] == 2
 
 
-def test_bytes_changed_twice_are_an_error_and_leave_no_file(
+def test_content_that_is_wrong_twice_raises_and_leaves_no_file(
     repository: Server, tmp_path: Path
 ) -> None:
     content = repository.repositories["owner/net"]["model.safetensors"]
     changed = content[:-1] + bytes([content[-1] ^ 1])
     repository.faults[blob(repository)] = [Fault(body=changed)] * 2
-    with pytest.raises(WeightsError, match=r"the hub says sha256 [0-9a-f]{64}, got") as caught:
+    with pytest.raises(WeightsError, match=r"the hub lists sha256 [0-9a-f]{64}, got") as caught:
         cnnarch.resnet18(weights="hf-hub:owner/net")
     assert str(tmp_path / "hub") in str(caught.value)
     assert not list((tmp_path / "hub").rglob("model.safetensors"))
@@ -125,9 +125,7 @@ def test_bytes_changed_twice_are_an_error_and_leave_no_file(
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 @pytest.mark.usefixtures("repository")
-def test_a_file_that_was_tampered_with_in_the_cache_is_fetched_anew(
-    tmp_path: Path, name: str
-) -> None:
+def test_a_corrupt_file_in_the_cache_is_downloaded_again(tmp_path: Path, name: str) -> None:
     cnnarch.resnet18(weights="hf-hub:owner/net")
     (pointer,) = (tmp_path / "hub").rglob(name)
     content = pointer.read_bytes()
@@ -136,7 +134,7 @@ def test_a_file_that_was_tampered_with_in_the_cache_is_fetched_anew(
     assert pointer.read_bytes() == content
 
 
-def test_what_is_not_there_is_one_error_that_says_so(repository: Server) -> None:
+def test_a_missing_repository_or_file_raises_a_clear_error(repository: Server) -> None:
     with pytest.raises(WeightsError, match=r"owner/none cannot be downloaded \(RepositoryNot"):
         cnnarch.resnet18(weights="hf-hub:owner/none")
     repository.repositories["owner/empty"] = {"README.md": b"x"}
@@ -145,34 +143,35 @@ def test_what_is_not_there_is_one_error_that_says_so(repository: Server) -> None
 
 
 @pytest.mark.parametrize("status", [401, 403, 500])
-def test_a_hub_that_refuses_is_one_error(repository: Server, status: int) -> None:
+def test_an_error_status_of_the_hub_raises(repository: Server, status: int) -> None:
     repository.statuses["owner/net"] = status
     with pytest.raises(WeightsError, match="of hf-hub:owner/net cannot be downloaded"):
         cnnarch.resnet18(weights="hf-hub:owner/net")
 
 
 @pytest.mark.parametrize("status", [403, 500])
-def test_a_hub_that_refuses_what_is_in_the_cache_is_not_needed(
-    repository: Server, status: int
-) -> None:
+def test_cached_files_load_despite_an_error_status(repository: Server, status: int) -> None:
     cnnarch.resnet18(weights="hf-hub:owner/net")
     repository.statuses["owner/net"] = status
     cnnarch.resnet18(weights="hf-hub:owner/net")
 
 
-def test_a_revision_is_what_is_asked_for(repository: Server) -> None:
+def test_the_requested_revision_is_downloaded(repository: Server) -> None:
     cnnarch.resnet18(weights="hf-hub:owner/net@v1.0")
-    assert all("/resolve/v1.0/" in p for _, p, _ in repository.asked if "resolve" in p)
+    assert all("/resolve/v1.0/" in p for _, p, _ in repository.requests if "resolve" in p)
 
 
 def errors(forks: Forks, code: str, server: Server, home: Path, *more: dict[str, str]) -> list[str]:
-    """What each of some processes wrote to standard error, of which each has variables more."""
+    """Run processes with additional environment variables and return their standard errors."""
     environment = {
         "HF_ENDPOINT": server.url,
         "HF_HOME": str(home),
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }
-    return [ended.err for ended in forks.run(code, *({**environment, **own} for own in more))]
+    return [
+        ended.err
+        for ended in forks.run(code, *({**environment, **variables} for variables in more))
+    ]
 
 
 LOAD = "import cnnarch; cnnarch.resnet18(weights='hf-hub:owner/net')\n"
@@ -207,7 +206,7 @@ def test_offline_and_local_files_open_no_socket(
     assert "a socket was opened" in refused  # the guard works
 
 
-def test_offline_a_file_that_the_repository_is_known_not_to_have_is_not_missed(
+def test_offline_a_file_that_is_cached_as_absent_is_not_requested(
     hub: Server, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.repositories["owner/net"] = {
@@ -215,12 +214,12 @@ def test_offline_a_file_that_the_repository_is_known_not_to_have_is_not_missed(
     }
     cnnarch.resnet18(weights="hf-hub:owner/net")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    asked = len(hub.asked)
+    requests = len(hub.requests)
     cnnarch.resnet18(weights="hf-hub:owner/net")
-    assert len(hub.asked) == asked
+    assert len(hub.requests) == requests
 
 
-def test_the_commit_is_what_the_cache_keeps(repository: Server) -> None:
+def test_files_are_cached_by_commit(repository: Server) -> None:
     cnnarch.resnet18(weights="hf-hub:owner/net")
     cnnarch.resnet18(weights=f"hf-hub:owner/net@{COMMIT}")
     assert repository.gets()[blob(repository)] == 1

@@ -1,4 +1,4 @@
-"""Loading into a network that is built: all of it, exactly, or nothing."""
+"""Loading into an existing network."""
 
 import copy
 from pathlib import Path
@@ -28,14 +28,14 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         assert torch.equal(tensor, expected[name]), name
 
 
-def test_a_network_of_the_same_kind_gets_every_value(resnet: cnnarch.ImageClassifier) -> None:
+def test_all_values_are_loaded(resnet: cnnarch.ImageClassifier) -> None:
     model = cnnarch.resnet18()
     report = load(model, resnet.state_dict())
     assert_equal(model.state_dict(), resnet.state_dict())
     assert (report.fresh, report.adapted, dict(report.changed_options)) == ((), (), {})
 
 
-def test_any_module_takes_its_own_state_dict() -> None:
+def test_any_module_loads_its_own_state_dict() -> None:
     one, other = nn.Linear(3, 2), nn.Linear(3, 2)
     load(one, other.state_dict())
     assert torch.equal(one.weight, other.weight)
@@ -43,7 +43,7 @@ def test_any_module_takes_its_own_state_dict() -> None:
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
 @pytest.mark.parametrize("wrapper", ["state_dict", "model", "model_ema", None])
-def test_wrappers_and_prefixes_are_taken_off(
+def test_wrappers_and_prefixes_are_removed(
     resnet: cnnarch.ImageClassifier, prefix: str, wrapper: str | None
 ) -> None:
     state: dict[str, Any] = {prefix + k: v for k, v in resnet.state_dict().items()}
@@ -52,7 +52,7 @@ def test_wrappers_and_prefixes_are_taken_off(
     assert_equal(model.state_dict(), resnet.state_dict())
 
 
-def test_the_average_of_a_training_is_taken_before_its_last_state(
+def test_averaged_weights_are_preferred_to_the_last_ones(
     resnet: cnnarch.ImageClassifier,
 ) -> None:
     average = torch.optim.swa_utils.AveragedModel(resnet)
@@ -61,7 +61,7 @@ def test_the_average_of_a_training_is_taken_before_its_last_state(
     assert_equal(model.state_dict(), resnet.state_dict())
 
 
-def test_parameters_stay_the_objects_an_optimizer_holds(resnet: cnnarch.ImageClassifier) -> None:
+def test_parameters_remain_the_same_objects(resnet: cnnarch.ImageClassifier) -> None:
     model = cnnarch.resnet18()
     before = [id(p) for p in (*model.parameters(), *model.buffers())]
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
@@ -80,7 +80,7 @@ def test_a_callers_state_dict_is_copied(resnet: cnnarch.ImageClassifier) -> None
     assert torch.equal(model.stem.conv.weight, resnet.stem.conv.weight)
 
 
-def test_tensors_that_a_file_shares_are_not_shared_by_the_network(tmp_path: Path) -> None:
+def test_tensors_shared_in_a_file_are_separate_in_the_network(tmp_path: Path) -> None:
     shared = torch.randn(4, 4)
     torch.save({"0.weight": shared, "1.weight": shared}, tmp_path / "tied.pth")
     model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
@@ -90,7 +90,7 @@ def test_tensors_that_a_file_shares_are_not_shared_by_the_network(tmp_path: Path
     assert torch.equal(model[1].weight, shared)
 
 
-def test_dtype_device_and_memory_format_stay_the_networks(saved: Path) -> None:
+def test_the_network_keeps_its_dtype_and_memory_format(saved: Path) -> None:
     model = cnnarch.resnet18().to(torch.float64, memory_format=torch.channels_last)
     load(model, saved)
     weight = model.get_parameter("stages.0.1.branch.conv1.conv.weight")
@@ -107,7 +107,7 @@ def test_a_half_precision_checkpoint_is_cast(resnet: cnnarch.ImageClassifier) ->
     assert torch.equal(model.stem.conv.weight, half["stem.conv.weight"].float())
 
 
-def test_integers_do_not_pass_for_weights(resnet: cnnarch.ImageClassifier) -> None:
+def test_integer_tensors_are_refused_as_weights(resnet: cnnarch.ImageClassifier) -> None:
     state = values(resnet)
     state["stem.conv.weight"] = torch.ones_like(state["stem.conv.weight"], dtype=torch.int8)
     model = cnnarch.resnet18()
@@ -139,7 +139,7 @@ FAULTS = ["missing", "unexpected", "shape", "classifier", "sparse", "meta"]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_after_an_error_the_network_is_bit_for_bit_what_it_was(
+def test_the_network_is_unchanged_after_an_error(
     resnet: cnnarch.ImageClassifier, fault: str
 ) -> None:
     model = cnnarch.resnet18()
@@ -150,19 +150,21 @@ def test_after_an_error_the_network_is_bit_for_bit_what_it_was(
     assert [p.data_ptr() for p in model.parameters()] == pointers
 
 
-def test_an_unknown_way_to_adapt_is_an_error() -> None:
+def test_an_unknown_value_of_adapt_raises() -> None:
     with pytest.raises(ValueError, match="'mean', 'repeat' or 'random', got 'sum'"):
         load(cnnarch.resnet18(), {}, adapt="sum")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("source", [3, None, [1]])
-def test_what_no_weights_can_be_is_a_type_error(source: Any) -> None:
+def test_an_unsupported_source_raises_a_type_error(source: Any) -> None:
     with pytest.raises(TypeError, match="weights must be a tag, a path"):
         load(cnnarch.resnet18(), source)
 
 
-def test_an_unknown_tag_names_those_there_are() -> None:
-    with pytest.raises(WeightsError, match="resnet18 has no weights 'V9'; it has IMAGENET1K_V1"):
+def test_an_unknown_tag_raises_with_the_known_ones() -> None:
+    with pytest.raises(
+        WeightsError, match="resnet18 has no weights 'V9'; the catalog has IMAGENET1K_V1"
+    ):
         load(cnnarch.resnet18(), "V9")
     with pytest.raises(WeightsError, match="a network without a builder has no weights 'DEFAULT'"):
         load(nn.Linear(1, 1), "DEFAULT")
@@ -171,7 +173,7 @@ def test_an_unknown_tag_names_those_there_are() -> None:
 # Another number of classes
 
 
-def test_with_other_classes_every_head_starts_fresh_and_the_rest_is_loaded() -> None:
+def test_other_classes_load_everything_except_the_classifiers() -> None:
     source = cnnarch.googlenet_bn(aux_logits=True)
     model = cnnarch.googlenet_bn(num_classes=7, aux_logits=True)
     before = values(model)
@@ -185,7 +187,7 @@ def test_with_other_classes_every_head_starts_fresh_and_the_rest_is_loaded() -> 
         assert torch.equal(tensor, expected[name]), name
 
 
-def test_auxiliary_heads_that_a_network_does_not_have_are_left() -> None:
+def test_auxiliary_heads_that_the_network_lacks_are_ignored() -> None:
     source = cnnarch.googlenet_bn(aux_logits=True)
     model = cnnarch.googlenet_bn()
     load(model, source.state_dict())
@@ -194,7 +196,7 @@ def test_auxiliary_heads_that_a_network_does_not_have_are_left() -> None:
         load(source, model.state_dict())
 
 
-def test_a_network_without_a_classifier_leaves_the_checkpoints_out(
+def test_a_network_without_a_classifier_ignores_the_checkpoints(
     resnet: cnnarch.ImageClassifier,
 ) -> None:
     model = cnnarch.resnet18(num_classes=0).eval()
@@ -204,7 +206,7 @@ def test_a_network_without_a_classifier_leaves_the_checkpoints_out(
         assert_close(model(X), expected, 0.0)
 
 
-def test_a_checkpoint_without_a_classifier_leaves_the_networks_fresh() -> None:
+def test_a_checkpoint_without_a_classifier_keeps_the_networks() -> None:
     backbone = cnnarch.resnet18(num_classes=0)
     model = cnnarch.resnet18(num_classes=5)
     assert set(load(model, backbone.state_dict()).fresh) == {
@@ -218,8 +220,8 @@ def test_a_checkpoint_without_a_classifier_leaves_the_networks_fresh() -> None:
 
 @pytest.mark.parametrize("target", [1, 2, 4, 13])
 @pytest.mark.parametrize("source", [3, 1, 13])
-def test_one_channel_is_seen_as_all_channels_were(source: int, target: int) -> None:
-    """With "mean", an image whose channels are all x gives what it gave in the source."""
+def test_adapted_networks_have_the_same_logits_for_gray_images(source: int, target: int) -> None:
+    """With "mean", images with equal channels have the same logits as in the source."""
     torch.manual_seed(0)
     theirs, x = cnnarch.resnet20_cifar(in_channels=source), torch.randn(2, 1, 32, 32)
     calibrate(theirs, torch.randn(8, source, 32, 32))
@@ -237,14 +239,14 @@ def test_mean_divides_the_sum_over_source_channels() -> None:
     assert adapt_input(weight, 2).tolist() == [[[[3, 4.5]], [[3, 4.5]]]]
 
 
-def test_repeat_takes_source_channels_in_turn() -> None:
+def test_repeat_cycles_through_the_source_channels() -> None:
     weight = torch.tensor([1.0, 2.0, 4.0]).reshape(1, 3, 1, 1)
     assert adapt_input(weight, 6, "repeat").flatten().tolist() == [0.5, 1, 2, 0.5, 1, 2]
     assert adapt_input(weight, 4, "repeat").flatten().tolist() == [0.75, 1.5, 3, 0.75]
     assert adapt_input(weight, 1, "repeat").flatten().tolist() == [3]
 
 
-def test_random_leaves_the_first_convolution_as_it_is(resnet: cnnarch.ImageClassifier) -> None:
+def test_random_keeps_the_first_convolution(resnet: cnnarch.ImageClassifier) -> None:
     model = cnnarch.resnet18(in_channels=4)
     before = model.stem.conv.weight.clone()
     report = load(model, resnet.state_dict(), adapt="random")
@@ -261,10 +263,10 @@ def test_the_first_convolution_is_found_in_every_network(model_name: str) -> Non
     assert model.get_parameter(name).shape[1] == model.in_channels
 
 
-# What tensors do not show
+# Options that tensors do not show
 
 
-def test_eps_is_set_on_a_network_that_stands() -> None:
+def test_eps_is_set_on_an_existing_network() -> None:
     torch.manual_seed(0)
     model = cnnarch.efficientnet_lite0(norm_eps=1e-5, padding="same")
     report = load(model, "IMAGENET1K_V1")
@@ -274,7 +276,7 @@ def test_eps_is_set_on_a_network_that_stands() -> None:
     assert model.preprocessing.crop_size == 224  # type: ignore[attr-defined]
 
 
-def test_what_cannot_be_set_is_refused_by_name_and_changes_nothing() -> None:
+def test_options_that_cannot_be_set_are_refused_by_name() -> None:
     model = cnnarch.efficientnet_lite0(norm_eps=1e-5)
     before = values(model)
     with pytest.raises(WeightsError, match="needs a network built with padding='same'"):
@@ -283,14 +285,14 @@ def test_what_cannot_be_set_is_refused_by_name_and_changes_nothing() -> None:
     assert {m.eps for m in model.modules() if isinstance(m, nn.BatchNorm2d)} == {1e-5}
 
 
-def test_anothers_stride_is_refused_by_name() -> None:
+def test_a_different_stride_is_refused_by_name() -> None:
     model = cnnarch.resnet50(stride_in_1x1=True)
     with pytest.raises(WeightsError, match="built with stride_in_1x1=False"):
         load(model, torchvision.models.resnet50().state_dict())
 
 
-def test_a_guess_between_forms_of_a_network_warns() -> None:
-    """Pytorchcv's two ResNet-50 have the same names; a checkpoint does not say which it is."""
+def test_an_ambiguous_checkpoint_warns() -> None:
+    """Pytorchcv has two ResNet-50 with the same tensor names."""
     state = cnnarch.weights.export(cnnarch.resnet50(), "pytorchcv")
     with pytest.warns(UserWarning, match="pytorchcv's resnet\\* need .*'stride_in_1x1': True"):
         cnnarch.resnet50(weights=state)

@@ -1,4 +1,4 @@
-"""Files that lie: one WeightsError, nothing executed, no crash, no hang, memory bounded."""
+"""Malformed and malicious files raise a WeightsError and execute nothing."""
 
 import io
 import json
@@ -18,12 +18,11 @@ import torch
 
 import cnnarch
 from cnnarch.weights import WeightsError, load
-from cnnarch.weights.reading import read_tensors, tensors_in
-from cnnarch.weights.safetensors_file import read_safetensors
+from cnnarch.weights.reading import extract_state_dict, read_safetensors, read_tensors
 
 
 def pack(header: Any, data: bytes = b"") -> bytes:
-    """A safetensors file; the header is JSON already if it is bytes."""
+    """Return a safetensors file. A header in bytes is used as JSON."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + data
 
@@ -33,7 +32,7 @@ def entry(begin: int, end: int, shape: Any = None, dtype: str = "F32") -> dict[s
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
 
 
-def test_a_file_as_the_format_wants_it_is_read(tmp_path: Path) -> None:
+def test_a_valid_file_is_read(tmp_path: Path) -> None:
     data = struct.pack("<3f", 1, 2, 3)
     header = {"__metadata__": {"format": "pt"}, "a": entry(0, 4, []), "b": entry(4, 12)}
     (tmp_path / "w.safetensors").write_bytes(pack(header, data))
@@ -43,7 +42,7 @@ def test_a_file_as_the_format_wants_it_is_read(tmp_path: Path) -> None:
     assert tensors["b"].tolist() == [2, 3]
 
 
-def test_what_safetensors_writes_is_read_bit_for_bit(tmp_path: Path) -> None:
+def test_files_of_safetensors_are_read_exactly(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     dtypes = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8]
@@ -57,7 +56,7 @@ def test_what_safetensors_writes_is_read_bit_for_bit(tmp_path: Path) -> None:
         assert torch.equal(tensor, tensors[name])
 
 
-def test_tensors_at_odd_addresses_are_aligned(tmp_path: Path) -> None:
+def test_unaligned_tensors_are_copied(tmp_path: Path) -> None:
     header = {"a": entry(0, 1, [1], "U8"), "b": entry(1, 9, [1], "F64")}
     (tmp_path / "w.safetensors").write_bytes(pack(header, b"\1" + struct.pack("<d", 2.5)))
     tensors, _ = read_safetensors(tmp_path / "w.safetensors")
@@ -71,29 +70,30 @@ MALFORMED = {
     "seven bytes": b"\0" * 7,
     "truncated header": pack({"a": entry(0, 4)}, FLOAT)[:20],
     "truncated data": pack({"a": entry(0, 4)}, FLOAT)[:-1],
-    "more data than said": pack({"a": entry(0, 4)}, FLOAT * 2),
+    "more data than in the header": pack({"a": entry(0, 4)}, FLOAT * 2),
     "header longer than the file": struct.pack("<Q", 2**40) + b"{}",
     "header of 2**64 - 1 bytes": b"\xff" * 8 + b"{}",
-    "header over the limit": struct.pack("<Q", 17 * 2**20) + b" " * (17 * 2**20),
+    "large header of spaces": struct.pack("<Q", 17 * 2**20) + b" " * (17 * 2**20),
     "not JSON": pack(b"{'a'}"),
     "not UTF-8": pack(b'{"\xff": 1}'),
     "a list": pack([]),
     "NaN": pack(b'{"a": {"dtype": "F32", "shape": [NaN], "data_offsets": [0, 4]}}', FLOAT),
     "Infinity": pack(b'{"a": {"dtype": "F32", "shape": [], "data_offsets": [0, Infinity]}}', FLOAT),
-    "a deep nest": pack(b"[" * 100_000 + b"]" * 100_000),
+    "deep nesting": pack(b"[" * 100_000 + b"]" * 100_000),
     "a number of a million digits": pack(b'{"a": ' + b"9" * 1_000_000 + b"}"),
-    "a name twice": pack(
-        b'{"a": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]},'
-        b' "a": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}}'
+    "duplicate name": pack(
+        b'{"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},'
+        b' "a": {"dtype": "U8", "shape": [1], "data_offsets": [1, 2]}}',
+        b"12",
     ),
     "offsets out of range": pack({"a": entry(0, 400)}, FLOAT),
     "offsets backwards": pack({"a": entry(4, 0, [])}, FLOAT),
     "negative offsets": pack({"a": entry(-4, 0, [])}, FLOAT),
     "offsets that overlap": pack({"a": entry(0, 8), "b": entry(4, 12)}, FLOAT * 3),
-    "one place for two": pack({"a": entry(0, 4), "b": entry(0, 4)}, FLOAT),
+    "two tensors at the same offsets": pack({"a": entry(0, 4), "b": entry(0, 4)}, FLOAT),
     "a hole": pack({"a": entry(0, 4), "b": entry(8, 12)}, FLOAT * 3),
     "fractions": pack({"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}, FLOAT),
-    "truths": pack({"a": {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}}, FLOAT),
+    "booleans": pack({"a": {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}}, FLOAT),
     "negative shape": pack({"a": entry(0, 4, [-1, -1])}, FLOAT),
     "shape that overflows": pack({"a": entry(0, 4, [2**62, 4])}, FLOAT),
     "huge empty shape": pack({"a": entry(0, 0, [2**63, 0])}),
@@ -101,24 +101,21 @@ MALFORMED = {
     "unknown dtype": pack({"a": entry(0, 4, [1], "F7")}, FLOAT),
     "dtype of another size": pack({"a": entry(0, 4, [1], "F64")}, FLOAT),
     "no dtype": pack({"a": {"shape": [1], "data_offsets": [0, 4]}}, FLOAT),
-    "more keys": pack({"a": {**entry(0, 4), "x": 1}}, FLOAT),
-    "an entry that is a string": pack({"a": "F32"}),
-    "metadata that are numbers": pack({"__metadata__": {"a": 1}}),
-    "metadata that are a list": pack({"__metadata__": []}),
+    "entry is a string": pack({"a": "F32"}),
+    "metadata of numbers": pack({"__metadata__": {"a": 1}}),
+    "metadata is a list": pack({"__metadata__": []}),
 }
 
 
 @pytest.mark.parametrize("content", MALFORMED.values(), ids=MALFORMED.keys())
-def test_a_safetensors_file_that_breaks_the_format_is_one_error(
-    tmp_path: Path, content: bytes
-) -> None:
+def test_a_malformed_safetensors_file_raises(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=r"w\.safetensors is not|cannot be read"):
         read_safetensors(path)
 
 
-def test_config_inside_a_file_is_not_trusted_either(tmp_path: Path) -> None:
+def test_a_malformed_config_in_the_metadata_raises(tmp_path: Path) -> None:
     for text in ("[", "[3]", "3", '{"builder": 3}', '{"builder": "x", "options": 3}', "[" * 10**5):
         content = pack({"__metadata__": {"cnnarch": text}})
         (tmp_path / "w.safetensors").write_bytes(content)
@@ -130,7 +127,7 @@ def test_config_inside_a_file_is_not_trusted_either(tmp_path: Path) -> None:
 
 
 class Sentinel:
-    """Makes a file when it is unpickled by something that executes pickles."""
+    """An object that creates a folder if its pickle is executed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -161,24 +158,24 @@ SUFFIXES = ["pth", "pt", "bin", "ckpt"]
 
 @pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("place", ["alone", "beside the tensors", "in a wrapper"])
-def test_a_malicious_pickle_leaves_its_sentinel_unmade(
-    tmp_path: Path, write: Callable[[Path, Any], None], suffix: str, place: str
+@pytest.mark.parametrize("position", ["only content", "next to tensors", "in a wrapper"])
+def test_a_malicious_pickle_is_not_executed(
+    tmp_path: Path, write: Callable[[Path, Any], None], suffix: str, position: str
 ) -> None:
     trap, sentinel = Sentinel(tmp_path / "executed"), tmp_path / "executed"
     tensors = {"weight": torch.ones(2)}
     content: Any = {
-        "alone": trap,
-        "beside the tensors": {**tensors, "trap": trap},
+        "only content": trap,
+        "next to tensors": {**tensors, "trap": trap},
         "in a wrapper": {"state_dict": tensors, "optimizer": [trap]},
-    }[place]
+    }[position]
     path = tmp_path / f"w.{suffix}"
     write(path, content)
     model = torch.nn.Linear(1, 1)
     with pytest.raises(WeightsError, match="Nothing in it was executed"):
         load(model, path)
     assert not sentinel.exists()
-    pickle.loads(pickle.dumps(trap))  # the trap works
+    pickle.loads(pickle.dumps(trap))  # check that the trap works
     assert sentinel.exists()
 
 
@@ -188,18 +185,18 @@ def test_a_whole_module_is_not_unpickled(tmp_path: Path) -> None:
         load(torch.nn.Linear(1, 1), tmp_path / "w.pth")
 
 
-def test_a_torchscript_archive_is_not_run(tmp_path: Path) -> None:
+def test_a_torchscript_archive_is_refused(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     torch.save({"weight": torch.ones(1)}, buffer)
     with zipfile.ZipFile(buffer) as archive, zipfile.ZipFile(tmp_path / "w.pt", "w") as other:
         for member in archive.infolist():
             other.writestr(member.filename, archive.read(member))
         other.writestr("archive/constants.pkl", b"")
-    with pytest.raises(WeightsError, match="is a TorchScript archive, which is a program"):
+    with pytest.raises(WeightsError, match="is a TorchScript archive, which contains a program"):
         load(torch.nn.Linear(1, 1), tmp_path / "w.pt")
 
 
-def test_on_a_torch_that_cannot_read_pickles_safely_they_are_refused(
+def test_pickles_are_refused_with_an_unsafe_version_of_torch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.save({"weight": torch.ones(1, 1), "bias": torch.ones(1)}, tmp_path / "w.pth")
@@ -226,23 +223,23 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
         load(torch.nn.Linear(1, 1), tmp_path / "bomb.pth")
 
 
-def test_an_archive_whose_members_share_their_bytes_is_refused(tmp_path: Path) -> None:
-    """Many entries of the directory that point at one large member."""
+def test_an_archive_with_overlapping_members_is_refused(tmp_path: Path) -> None:
+    """Many entries of the central directory refer to one large member."""
     path = tmp_path / "w.pth"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", b"x" * 10_000)
         (member,) = archive.infolist()
         for number in range(100):
-            twin = zipfile.ZipInfo(f"archive/data/{number}")
+            duplicate = zipfile.ZipInfo(f"archive/data/{number}")
             for name in ("header_offset", "file_size", "compress_size", "CRC"):
-                setattr(twin, name, getattr(member, name))
-            archive.filelist.append(twin)
+                setattr(duplicate, name, getattr(member, name))
+            archive.filelist.append(duplicate)
     with pytest.raises(WeightsError, match="unpack to more bytes than it has"):
         load(torch.nn.Linear(1, 1), path)
 
 
 @pytest.mark.parametrize("keep", [0, 3, 4, 100, -1, -30])
-def test_a_truncated_pickle_is_one_error(tmp_path: Path, keep: int) -> None:
+def test_a_truncated_pickle_raises(tmp_path: Path, keep: int) -> None:
     for write in (zipped, legacy):
         write(tmp_path / "w.pth", {"weight": torch.ones(1, 1), "bias": torch.ones(1)})
         content = (tmp_path / "w.pth").read_bytes()
@@ -251,8 +248,8 @@ def test_a_truncated_pickle_is_one_error(tmp_path: Path, keep: int) -> None:
             load(torch.nn.Linear(1, 1), tmp_path / "w.pth")
 
 
-def test_a_tensor_that_claims_more_than_its_storage_has_spends_no_memory(tmp_path: Path) -> None:
-    """A terabyte seen through a stride of 0: the shape is compared before anything is copied."""
+def test_a_huge_expanded_tensor_is_refused_without_allocating_it(tmp_path: Path) -> None:
+    """A stride of 0 makes a terabyte of one number. The shape is checked before copying."""
     huge = torch.zeros(1).expand(2**38)
     torch.save({"weight": huge, "bias": torch.zeros(1)}, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match="the network has"):
@@ -262,7 +259,7 @@ def test_a_tensor_that_claims_more_than_its_storage_has_spends_no_memory(tmp_pat
 # Paths
 
 
-def test_a_shard_index_reads_files_beside_it_alone(tmp_path: Path) -> None:
+def test_a_shard_index_reads_only_files_in_its_folder(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     folder = tmp_path / "model"
@@ -272,9 +269,9 @@ def test_a_shard_index_reads_files_beside_it_alone(tmp_path: Path) -> None:
     save_file({"bias": torch.ones(1)}, tmp_path / "outside.safetensors")
     index = folder / "model.safetensors.index.json"
 
-    def write(place: Any) -> None:
-        places = {"weight": "one.safetensors", "bias": place}
-        index.write_text(json.dumps({"weight_map": places}))
+    def write(shard: Any) -> None:
+        shards = {"weight": "one.safetensors", "bias": shard}
+        index.write_text(json.dumps({"weight_map": shards}))
 
     write("two.safetensors")
     for source in (folder, index):
@@ -282,12 +279,12 @@ def test_a_shard_index_reads_files_beside_it_alone(tmp_path: Path) -> None:
         load(model, source)
         assert model.bias.item() == 1
     outside = str(tmp_path / "outside.safetensors")
-    for place in ("../outside.safetensors", outside, "..\\outside.safetensors", ".", "", 3):
-        write(place)
-        with pytest.raises(WeightsError, match="which is not a file beside it"):
+    for shard in ("../outside.safetensors", outside, "..\\outside.safetensors", ".", "", 3):
+        write(shard)
+        with pytest.raises(WeightsError, match=r"is not a \.safetensors file in the same folder"):
             load(torch.nn.Linear(1, 1), folder)
     write("one.safetensors")
-    with pytest.raises(WeightsError, match="do not hold the same tensors"):
+    with pytest.raises(WeightsError, match="does not list the same tensors"):
         load(torch.nn.Linear(1, 1), folder)
     for text in ("", "[]", "{}", '{"weight_map": 3}', "[" * 10**5):
         index.write_text(text)
@@ -296,15 +293,15 @@ def test_a_shard_index_reads_files_beside_it_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../w.safetensors", "/etc/passwd", "", "a/b.safetensors"])
-def test_a_config_names_a_file_beside_it_alone(tmp_path: Path, name: str) -> None:
+def test_a_config_names_only_a_file_in_its_folder(tmp_path: Path, name: str) -> None:
     config = {"builder": "resnet18", "weights": name}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(WeightsError, match="as its file of tensors"):
+    with pytest.raises(WeightsError, match="is not a file in the same folder"):
         cnnarch.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
-def test_what_is_no_file_is_an_error_and_is_not_waited_for(tmp_path: Path, suffix: str) -> None:
+def test_pipes_devices_and_broken_links_raise_without_blocking(tmp_path: Path, suffix: str) -> None:
     names = [tmp_path / f"{kind}.{suffix}" for kind in ("pipe", "loop", "dangling", "device")]
     pipe, loop, dangling, device = names
     os.mkfifo(pipe)
@@ -324,19 +321,19 @@ def test_a_link_to_a_file_is_followed(tmp_path: Path) -> None:
     load(torch.nn.Linear(1, 1), tmp_path / "link.pth")
 
 
-def test_a_config_that_is_too_long_is_not_read(tmp_path: Path) -> None:
+def test_a_config_that_is_too_large_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(b" " * (5 * 2**20))
     with pytest.raises(WeightsError, match="has more than 4194304 bytes"):
         cnnarch.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("content", [3, [], {}, {"a": 1}, {3: torch.ones(1)}, {"state_dict": {}}])
-def test_what_holds_no_tensors_by_name_is_an_error(content: Any) -> None:
-    with pytest.raises(WeightsError, match="x holds"):
-        tensors_in(content, "x")
+def test_contents_without_named_tensors_raise(content: Any) -> None:
+    with pytest.raises(WeightsError, match="x contains"):
+        extract_state_dict(content, "x")
 
 
-def test_two_threads_read_pickles_at_once(tmp_path: Path) -> None:
+def test_threads_can_read_pickles_concurrently(tmp_path: Path) -> None:
     import argparse
 
     path = tmp_path / "w.pth"
@@ -355,8 +352,7 @@ def test_two_threads_read_pickles_at_once(tmp_path: Path) -> None:
     assert found == [1.0] * 80
 
 
-def test_a_file_of_weights_is_no_program(tmp_path: Path) -> None:
-    """The whole way, in a process of its own, as a user would meet it."""
+def test_a_new_process_does_not_execute_a_malicious_pickle(tmp_path: Path) -> None:
     torch.save(Sentinel(tmp_path / "executed"), tmp_path / "w.pth")
     code = f"import cnnarch; cnnarch.resnet18(weights={str(tmp_path / 'w.pth')!r})"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

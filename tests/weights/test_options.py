@@ -1,4 +1,4 @@
-"""Options in checkpoints: which are needs, which are free, and what cannot be saved."""
+"""Options in checkpoints: required options, free options, and networks that cannot be saved."""
 
 import inspect
 import json
@@ -31,7 +31,7 @@ def saved(folder: Path, model: cnnarch.ImageClassifier) -> Path:
     return folder
 
 
-def test_a_config_holds_every_option_and_the_card_those_that_were_chosen(tmp_path: Path) -> None:
+def test_the_config_contains_all_options_and_the_card_the_chosen_ones(tmp_path: Path) -> None:
     cnnarch.lenet5(activation="relu").save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["options"] == {
@@ -47,7 +47,7 @@ def test_a_config_holds_every_option_and_the_card_those_that_were_chosen(tmp_pat
 # Free options
 
 
-def test_saved_weights_load_into_another_form_of_the_network(tmp_path: Path) -> None:
+def test_saved_weights_load_into_a_network_for_small_images(tmp_path: Path) -> None:
     folder = saved(tmp_path, cnnarch.resnet18(num_classes=4))
     with pytest.warns(UserWarning, match=r"stem.conv.weight starts fresh: small_images=True"):
         model = cnnarch.resnet18(weights=folder, small_images=True, dropout=0.2)
@@ -55,7 +55,7 @@ def test_saved_weights_load_into_another_form_of_the_network(tmp_path: Path) -> 
     assert model.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 4)
 
 
-def test_saved_weights_of_a_small_form_load_into_it(tmp_path: Path) -> None:
+def test_saved_weights_of_a_network_for_small_images_load(tmp_path: Path) -> None:
     small = cnnarch.resnet18(num_classes=4, small_images=True)
     folder = saved(tmp_path, small)
     for options in ({}, {"small_images": True}):
@@ -80,7 +80,7 @@ def test_saved_weights_load_with_other_drop_rates(tmp_path: Path) -> None:
     load(cnnarch.efficientnet_lite0(num_classes=2, dropout=0.5), folder)
 
 
-# Needs
+# Required options
 
 
 def another(option: inspect.Parameter, value: Any) -> Any:
@@ -89,16 +89,16 @@ def another(option: inspect.Parameter, value: Any) -> Any:
     return not value if isinstance(value, bool) else type(value)(value / 2)
 
 
-def tells_apart(build: Build, option: str) -> bool:
-    """Whether the tensors do not fit another value of the option, or give other logits with it."""
+def changes_outputs(build: Build, option: str) -> bool:
+    """Return whether another value of the option changes the shapes or the logits."""
     ours = build().eval()
     try:
         value = another(option_parameters(type(ours))[option], ours.options[option])
         theirs = build(**{option: value}).eval()
-    except ValueError:  # this form has no other
+    except ValueError:  # this form supports no other value
         return False
-    shapes, others = ({k: t.shape for k, t in m.state_dict().items()} for m in (ours, theirs))
-    if shapes != others:
+    shapes, other_shapes = ({k: t.shape for k, t in m.state_dict().items()} for m in (ours, theirs))
+    if shapes != other_shapes:
         return True
     theirs.load_state_dict(ours.state_dict())
     images = 100 * example_images(ours, 1)  # large enough for ReLU6 to cut off
@@ -106,22 +106,22 @@ def tells_apart(build: Build, option: str) -> bool:
 
 
 @torch.no_grad()
-def test_an_option_that_tensors_do_not_depend_on_is_free() -> None:
-    """Each other one matters in some small form of each class of networks that has it."""
+def test_options_that_do_not_change_outputs_are_free() -> None:
+    """Every other option changes the outputs in a small form of each class that has it."""
     forms = defaultdict(list)
     with torch.device("meta"):
         for build in small_forms().values():
             forms[type(build())].append(build)
-    unread = [
+    unused = [
         (network.__name__, option)
         for network, builds in forms.items()
         for option in option_parameters(network)
-        if option not in FREE and not any(tells_apart(build, option) for build in builds)
+        if option not in FREE and not any(changes_outputs(build, option) for build in builds)
     ]
-    assert unread == []
+    assert unused == []
 
 
-def test_a_default_that_the_tensors_depend_on_is_a_need(tmp_path: Path) -> None:
+def test_defaults_are_required_as_well(tmp_path: Path) -> None:
     folder = saved(tmp_path, cnnarch.lenet5())
     with pytest.raises(WeightsError, match="needs activation='tanh', got activation='relu'"):
         cnnarch.lenet5(weights=folder, activation="relu")
@@ -129,7 +129,7 @@ def test_a_default_that_the_tensors_depend_on_is_a_need(tmp_path: Path) -> None:
         load(cnnarch.lenet5(pool="max"), folder)
 
 
-def test_an_option_that_the_network_does_not_have_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_required_option_is_refused(tmp_path: Path) -> None:
     config = {"builder": "resnet18", "options": {"swish": True}}
     tensors = cnnarch.resnet18().state_dict()
     save_file(tensors, tmp_path / "w.safetensors", {METADATA_KEY: json.dumps(config)})
@@ -137,7 +137,7 @@ def test_an_option_that_the_network_does_not_have_is_refused(tmp_path: Path) -> 
         cnnarch.resnet18(weights=tmp_path / "w.safetensors")
 
 
-def test_loading_sets_an_eps_that_was_changed_by_hand(tmp_path: Path) -> None:
+def test_loading_resets_an_eps_that_was_changed_manually(tmp_path: Path) -> None:
     folder = saved(tmp_path, cnnarch.efficientnet_lite0(num_classes=2))
     model = cnnarch.efficientnet_lite0(num_classes=2)
     model.stem.norm.eps = 0.1
@@ -145,7 +145,7 @@ def test_loading_sets_an_eps_that_was_changed_by_hand(tmp_path: Path) -> None:
     assert model.stem.norm.eps == model.options["norm_eps"] == 1e-3
 
 
-def test_options_follow_an_eps_that_loading_set(tmp_path: Path) -> None:
+def test_loading_updates_norm_eps_in_the_options(tmp_path: Path) -> None:
     folder = saved(tmp_path / "one", cnnarch.efficientnet_lite0(num_classes=2))
     model = cnnarch.efficientnet_lite0(num_classes=2, norm_eps=1e-5)
     load(model, folder)
@@ -154,7 +154,7 @@ def test_options_follow_an_eps_that_loading_set(tmp_path: Path) -> None:
     assert again.options["norm_eps"] == again.stem.norm.eps == 1e-3
 
 
-def test_a_network_made_through_its_class_knows_what_contradicts_it() -> None:
+def test_conflicting_options_are_refused_without_a_builder() -> None:
     from cnnarch.blocks import Bottleneck
 
     model = cnnarch.ResNet(Bottleneck, (3, 4, 6, 3), stride_in_1x1=True)
@@ -163,11 +163,11 @@ def test_a_network_made_through_its_class_knows_what_contradicts_it() -> None:
         load(model, theirs)
 
 
-# Configs of before
+# Configs of older versions
 
 
 @pytest.mark.parametrize("options", [{}, {"num_classes": 10, "in_channels": 1}])
-def test_a_config_that_holds_given_options_alone_still_loads(
+def test_a_config_with_only_the_passed_options_loads(
     tmp_path: Path, options: dict[str, int]
 ) -> None:
     model = cnnarch.lenet5()
@@ -179,7 +179,7 @@ def test_a_config_that_holds_given_options_alone_still_loads(
     assert again.state_dict().keys() == model.state_dict().keys()
 
 
-def test_an_option_that_was_saved_as_none_still_loads(tmp_path: Path) -> None:
+def test_an_option_saved_as_none_loads(tmp_path: Path) -> None:
     config = json.dumps({"builder": "se_resnet18", "options": {"stride_in_1x1": None}})
     model = cnnarch.se_resnet18(num_classes=2)
     save_file(model.state_dict(), tmp_path / "model.safetensors", {METADATA_KEY: config})
@@ -187,10 +187,10 @@ def test_an_option_that_was_saved_as_none_still_loads(tmp_path: Path) -> None:
     assert again.options == model.options
 
 
-# What is saved is what is rebuilt
+# Saved networks are rebuilt exactly
 
 
-def test_a_builder_makes_the_same_layers_of_the_options_it_recorded(model_name: str) -> None:
+def test_builders_recreate_the_layers_from_recorded_options(model_name: str) -> None:
     with torch.device("meta"):
         check_rebuilds(cnnarch.get_model(model_name))
         if "small_images" in option_parameters(cnnarch.get_model_builder(model_name)):
@@ -214,7 +214,7 @@ def reset(model: Any) -> None:
     model.reset_classifier(4)
 
 
-def synchronised(model: Any) -> None:
+def synchronized(model: Any) -> None:
     cnnarch.finetuning.convert_norm(model, "sync")
 
 
@@ -222,7 +222,7 @@ def in_place(model: Any) -> None:
     cnnarch.finetuning.set_inplace(model)
 
 
-def trained_otherwise(model: Any) -> None:
+def other_training_settings(model: Any) -> None:
     model.stem.norm.momentum, model.head.dropout.p = 0.01, 0.5
 
 
@@ -230,16 +230,16 @@ def trained_otherwise(model: Any) -> None:
     "edit",
     [
         *(replaced_classifier, replaced_first_convolution, no_classifier, reset),
-        *(synchronised, in_place, trained_otherwise),
+        *(synchronized, in_place, other_training_settings),
     ],
 )
-def test_what_follows_the_layers_or_trains_them_comes_back(
+def test_supported_changes_are_saved_and_restored(
     edit: Callable[[Any], None], tmp_path: Path
 ) -> None:
     model = cnnarch.resnet18()
     edit(model)
     x = X[:, : model.in_channels]
-    if edit is not synchronised:  # in training mode it needs an accelerator
+    if edit is not synchronized:  # SyncBatchNorm trains only on accelerators
         calibrate(model, x)
     again = cnnarch.from_pretrained(saved(tmp_path, model.eval())).eval()
     assert (again.num_classes, again.in_channels) == (model.num_classes, model.in_channels)
@@ -247,7 +247,7 @@ def test_what_follows_the_layers_or_trains_them_comes_back(
         assert_close(again(x), model(x), 0.0)
 
 
-def own_head(model: Any) -> None:
+def custom_head(model: Any) -> None:
     model.head.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(512, 3))
 
 
@@ -275,11 +275,11 @@ def no_bias(model: Any) -> None:
     model.head.classifier = nn.Linear(512, 1000, bias=False)
 
 
-def one_layer_more(model: Any) -> None:
+def added_layer(model: Any) -> None:
     model.stages[3].append(nn.Conv2d(512, 512, 1))
 
 
-def one_block_less(model: Any) -> None:
+def removed_block(model: Any) -> None:
     del model.stages[3][-1]
 
 
@@ -290,19 +290,19 @@ def compiled(model: Any) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (own_head, r"head.classifier is Sequential\(\), not Linear\("),
+        (custom_head, r"head.classifier is Sequential\(\), not Linear\("),
         (another_pool, r"head.pool is AdaptiveMaxPool2d\(.*\), not AdaptiveAvgPool2d\("),
         (dilated, r"stages.1.0.*dilation|stages.2.0.*stride"),
         (another_eps, r"stages.0.*norm is BatchNorm2d\(.*eps=0.001.*\), not .*eps=1e-05"),
         (another_stride, r"stem.conv is Conv2d\(.*stride=\(1, 1\).*\), not .*stride=\(2, 2\)"),
         (group_norm, r"stem.norm is GroupNorm\(.*and \d+ more"),
         (no_bias, r"head.classifier is Linear\(.*bias=False\), not .*bias=True"),
-        (one_layer_more, r"stages.3.2 was added"),
-        (one_block_less, r"stages.3.1 is missing"),
+        (added_layer, r"stages.3.2 was added"),
+        (removed_block, r"stages.3.1 is missing"),
         (compiled, r"stages.0 is OptimizedModule"),
     ],
 )
-def test_layers_changed_otherwise_are_refused_by_name(
+def test_unsupported_changes_are_refused_by_the_layers_name(
     edit: Callable[[Any], None], message: str, tmp_path: Path
 ) -> None:
     model = cnnarch.resnet18()
@@ -312,29 +312,29 @@ def test_layers_changed_otherwise_are_refused_by_name(
     assert not list(tmp_path.iterdir())
 
 
-def test_what_no_builder_made_cannot_be_saved(tmp_path: Path) -> None:
+def test_a_network_without_a_builder_cannot_be_saved(tmp_path: Path) -> None:
     model = cnnarch.ResNet(Residual, (2, 2, 2, 2))
-    with pytest.raises(WeightsError, match=r"made by a builder.*none made this ResNet"):
+    with pytest.raises(WeightsError, match=r"created by a builder.*no builder created this ResNet"):
         model.save_pretrained(tmp_path)
     model.builder = "my_resnet"
     with pytest.raises(WeightsError, match="my_resnet, which cnnarch does not have"):
         model.save_pretrained(tmp_path)
 
 
-def test_saving_draws_no_random_number(tmp_path: Path) -> None:
+def test_saving_does_not_change_the_random_state(tmp_path: Path) -> None:
     model = cnnarch.lenet5_1998()
     before = torch.get_rng_state()
     model.save_pretrained(tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-class Standardised(nn.Conv2d):
-    """A convolution that computes something else from the same tensors."""
+class StandardizedConv2d(nn.Conv2d):
+    """A subclass with the same tensors that could have another forward."""
 
 
 def replace_a_class(model: cnnarch.ImageClassifier) -> None:
     conv = model.stem.conv
-    other = Standardised(conv.in_channels, conv.out_channels, 3, 1, 1, bias=False)
+    other = StandardizedConv2d(conv.in_channels, conv.out_channels, 3, 1, 1, bias=False)
     other.load_state_dict(conv.state_dict())
     model.stem.conv = other
 
@@ -346,11 +346,11 @@ def replace_a_forward(model: cnnarch.ImageClassifier) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (replace_a_class, "stem.conv is Standardised"),
+        (replace_a_class, "stem.conv is StandardizedConv2d"),
         (replace_a_forward, "stages.0 has a forward that is not its class's"),
     ],
 )
-def test_layers_of_the_same_tensors_that_compute_otherwise_are_not_saved(
+def test_changed_classes_and_forwards_are_refused(
     tmp_path: Path, edit: Callable[[cnnarch.ImageClassifier], None], message: str
 ) -> None:
     model = cnnarch.resnet20_cifar()

@@ -1,4 +1,4 @@
-"""A real checkpoint on real photographs, with nothing from the network."""
+"""A trained checkpoint classifies photographs, without downloads."""
 
 from collections.abc import Callable
 from functools import cache
@@ -45,7 +45,7 @@ def photograph(name: str) -> Tensor:
 
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
-def test_the_right_thing_is_on_top(name: str) -> None:
+def test_the_top_class_is_correct(name: str) -> None:
     model = lite0()
     with torch.no_grad():
         logits = model(photograph(name))
@@ -53,33 +53,35 @@ def test_the_right_thing_is_on_top(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
-def test_logits_are_those_of_the_package_that_the_checkpoint_is_for(name: str) -> None:
+def test_logits_equal_those_of_the_original_package(name: str) -> None:
     x = photograph(name)
     with torch.no_grad():
         assert_close(lite0()(x), theirs()(x), 1e-5)
 
 
 @pytest.mark.parametrize(
-    ("options", "least"), [({"padding": "symmetric"}, 0.1), ({"norm_eps": 1e-5}, 0.05)]
+    ("options", "minimum"), [({"padding": "symmetric"}, 0.1), ({"norm_eps": 1e-5}, 0.05)]
 )
-def test_what_tensors_do_not_show_moves_the_logits(options: dict[str, Any], least: float) -> None:
-    """The photographs may still look right; that is why loading applies or refuses it."""
+def test_options_that_tensors_do_not_show_change_the_logits(
+    options: dict[str, Any], minimum: float
+) -> None:
+    """The top class may still be correct, so loading must set these options or raise."""
     x = photograph("cat")
     other = cnnarch.efficientnet_lite0(**{"padding": "same", **options}).eval()
     other.load_state_dict(lite0().state_dict())
     with torch.no_grad():
         expected, found = lite0()(x), other(x)
-    assert (found - expected).abs().max() / expected.abs().max() > least
+    assert (found - expected).abs().max() / expected.abs().max() > minimum
 
 
-def test_one_channel_of_a_grey_photograph_is_enough() -> None:
+def test_one_channel_of_a_gray_photograph_gives_the_same_logits() -> None:
     model = cnnarch.efficientnet_lite0(weights="DEFAULT", in_channels=1).eval()
-    grey = photograph("cat").mean(1, keepdim=True)
+    gray = photograph("cat").mean(1, keepdim=True)
     with torch.no_grad():
-        assert_close(model(grey), lite0()(grey.expand(-1, 3, -1, -1)))
+        assert_close(model(gray), lite0()(gray.expand(-1, 3, -1, -1)))
 
 
-def test_fine_tuning_starts_from_features_that_are_the_checkpoints() -> None:
+def test_fine_tuning_starts_from_the_checkpoints_features() -> None:
     torch.manual_seed(0)
     model = cnnarch.efficientnet_lite0(weights="DEFAULT", num_classes=5).eval()
     x = photograph("flower")

@@ -1,4 +1,4 @@
-"""Between libraries: names, both ways; what tensors do not show; errors that say what is wrong."""
+"""Conversion of state dicts between libraries, and its errors."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +13,7 @@ from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.facts.sheets import twins
 from cnnarch.testing import assert_close, calibrate
 from cnnarch.weights import WeightsError, export, port
-from cnnarch.weights.names import pair_names, see
+from cnnarch.weights.matching import match_layout, pair_names
 from cnnarch.weights.porting import Layout, Pair, layouts_of
 from tests.small_forms import without_memory
 
@@ -29,7 +29,7 @@ def torchvision_resnet18() -> nn.Module:
 @pytest.mark.parametrize(
     "twin", [t for t in twins() if t.library != "timm"], ids=lambda t: f"{t.library}-{t.name}"
 )
-def test_every_twin_has_a_layout_that_names_each_tensor_once(twin: Any) -> None:
+def test_every_twin_has_a_layout_with_one_name_per_tensor(twin: Any) -> None:
     ours = without_memory(twin.builder, **twin.options)
     layouts = [one for one in layouts_of(ours) if one.library == twin.library]
     names = next(filter(None, (pair_names(ours, one) for one in layouts)))
@@ -37,13 +37,13 @@ def test_every_twin_has_a_layout_that_names_each_tensor_once(twin: Any) -> None:
     assert len(theirs) == len(set(theirs)) == len(ours.state_dict())
 
 
-def test_ported_tensors_share_memory_with_those_given() -> None:
+def test_ported_tensors_share_memory_with_the_given_ones() -> None:
     theirs = torchvision.models.resnet18().state_dict()
     ported = port(theirs, cnnarch.resnet18())
     assert ported["head.classifier.weight"].data_ptr() == theirs["fc.weight"].data_ptr()
 
 
-def test_a_checkpoint_older_than_pytorch_0_4_1_has_no_counters() -> None:
+def test_missing_counters_of_pytorch_before_0_4_1_are_created() -> None:
     theirs = {
         name: tensor
         for name, tensor in torchvision_resnet18().state_dict().items()
@@ -56,7 +56,7 @@ def test_a_checkpoint_older_than_pytorch_0_4_1_has_no_counters() -> None:
     assert ported["stem.norm.num_batches_tracked"].item() == 0
 
 
-def test_a_wrong_network_is_an_error_that_lists_at_most_20_tensors() -> None:
+def test_a_wrong_network_raises_an_error_that_lists_at_most_20_tensors() -> None:
     theirs = torchvision.models.resnet50().state_dict()
     with pytest.raises(WeightsError) as caught:
         port(theirs, cnnarch.resnet18())
@@ -65,16 +65,16 @@ def test_a_wrong_network_is_an_error_that_lists_at_most_20_tensors() -> None:
     assert "unexpected, " in lines[0]
     assert 3 <= len(lines) - 1 <= 20
     assert any("unexpected: layer1.0.conv3.weight" in line for line in lines)
-    shapes = "otherwise: stages.1.0.branch.conv1.conv.weight (128, 256, 1, 1) float32"
+    shapes = "different: stages.1.0.branch.conv1.conv.weight (128, 256, 1, 1) float32"
     assert any(line.strip().startswith(shapes) for line in lines)
 
 
-def test_tensors_of_no_known_name_are_an_error() -> None:
+def test_unknown_tensor_names_raise() -> None:
     with pytest.raises(WeightsError, match="no tensor of the checkpoint belongs to resnet18: foo"):
         port({"foo": torch.zeros(1)}, cnnarch.resnet18())
 
 
-def test_a_layout_that_the_network_does_not_have_is_an_error() -> None:
+def test_a_layout_that_the_network_lacks_raises() -> None:
     model = cnnarch.resnet18()
     with pytest.raises(WeightsError, match="resnet18 has no layout 'cadene'; it has pytorchcv"):
         export(model, "cadene")
@@ -82,12 +82,12 @@ def test_a_layout_that_the_network_does_not_have_is_an_error() -> None:
         port(model.state_dict(), model, "cadene")
 
 
-def test_a_network_that_no_other_library_has_exports_to_none() -> None:
+def test_a_network_that_no_other_library_has_cannot_be_exported() -> None:
     with pytest.raises(WeightsError, match="plain18 has no layout 'torchvision'; it has none"):
         export(cnnarch.plain18())
 
 
-def test_the_place_of_a_stride_must_be_theirs() -> None:
+def test_the_position_of_a_stride_must_match() -> None:
     ours = cnnarch.resnet50(stride_in_1x1=True)
     with pytest.raises(WeightsError, match="built with stride_in_1x1=False"):
         export(ours, "torchvision")
@@ -95,8 +95,8 @@ def test_the_place_of_a_stride_must_be_theirs() -> None:
         port(torchvision.models.resnet50().state_dict(), ours)
 
 
-def test_of_two_layouts_with_the_same_names_that_of_the_network_is_taken() -> None:
-    """Pytorchcv's resnet50 strides in the 1x1, its resnet50b in the 3x3; names are the same."""
+def test_options_select_between_layouts_with_the_same_names() -> None:
+    """Pytorchcv's resnet50 and resnet50b have the same names but other strides."""
     from pytorchcv.model_provider import get_model
 
     x = torch.randn(2, 3, 224, 224)
@@ -111,22 +111,22 @@ def test_of_two_layouts_with_the_same_names_that_of_the_network_is_taken() -> No
     get_model("resnet50b").load_state_dict(export(cnnarch.resnet50(), "pytorchcv"), strict=True)
 
 
-def test_layouts_serve_subclasses_of_a_network() -> None:
+def test_layouts_apply_to_subclasses_of_a_network() -> None:
     class Mine(cnnarch.ResNet):
-        """A user's own."""
+        """A user's subclass."""
 
     mine = Mine(cnnarch.blocks.Residual, (2, 2, 2, 2))
     assert set(port(torchvision.models.resnet18().state_dict(), mine)) == set(mine.state_dict())
     assert layouts_of(nn.Linear(1, 1)) == ()
 
 
-def test_small_images_move_the_blocks_of_the_first_stage_and_keep_their_names() -> None:
+def test_small_images_do_not_change_exported_names() -> None:
     small, large = cnnarch.resnet18(small_images=True), cnnarch.resnet18()
     assert export(small).keys() == export(large).keys()
 
 
 class Toy(nn.Module):
-    """A network with a linear layer where another library has a convolution."""
+    """A network with a linear layer that is a convolution in another library."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,13 +141,13 @@ def toy_pairs(_model: Any) -> Iterator[Pair]:
     yield Pair("hidden", "fc", shape=(-1, 4, 2, 2))
 
 
-def test_a_pair_may_say_that_a_weight_is_another_view() -> None:
+def test_a_pair_can_reshape_a_weight() -> None:
     model, layout = Toy(), Layout("toy", toy_pairs)
     theirs: dict[str, Tensor] = {"conv.weight": torch.randn(4, 3, 3, 3)}
     for name in ("weight", "bias", "running_mean", "running_var"):
         theirs[f"bn.{name}"] = torch.rand(4)
     theirs |= {"fc.weight": torch.randn(5, 4, 2, 2), "fc.bias": torch.randn(5)}
-    found = see(theirs, model, layout)
+    found = match_layout(theirs, model, layout)
     assert found is not None
     assert (found.missing, found.unexpected) == ({}, ())
     x = torch.randn(1, 4, 2, 2)
@@ -158,17 +158,17 @@ def test_a_pair_may_say_that_a_weight_is_another_view() -> None:
     assert torch.allclose(as_convolution, as_linear, atol=1e-6)
 
 
-def test_a_layout_that_leaves_a_tensor_out_is_not_for_the_network() -> None:
+def test_a_layout_that_does_not_cover_a_tensor_does_not_match() -> None:
     layout = Layout("toy", lambda _: iter([Pair("body", "b")]))
     assert pair_names(Toy(), layout) is None
 
 
-def test_a_checkpoint_may_be_put_in_order_before_its_names_are_read() -> None:
-    def newer(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+def test_a_layout_can_rename_old_tensors_before_porting() -> None:
+    def rename(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name.replace("old_", ""): tensor for name, tensor in theirs.items()}
 
-    layout = Layout("toy", toy_pairs, before=newer, ignored=("aux",))
-    found = see({"old_fc.bias": torch.ones(5), "aux.weight": torch.ones(1)}, Toy(), layout)
+    layout = Layout("toy", toy_pairs, before_port=rename, ignored=("aux",))
+    found = match_layout({"old_fc.bias": torch.ones(5), "aux.weight": torch.ones(1)}, Toy(), layout)
     assert found is not None
     assert found.tensors["hidden.bias"].sum() == 5
     assert found.unexpected == ()

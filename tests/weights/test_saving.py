@@ -1,4 +1,4 @@
-"""Saved networks are rebuilt exactly, and shared."""
+"""Saving, rebuilding and sharing networks."""
 
 import copy
 import json
@@ -17,7 +17,9 @@ from tests.weights.server import Server
 X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
-def test_a_folder_has_tensors_config_and_card(saved: Path, resnet: cnnarch.ImageClassifier) -> None:
+def test_a_saved_folder_contains_tensors_config_and_card(
+    saved: Path, resnet: cnnarch.ImageClassifier
+) -> None:
     assert sorted(p.name for p in saved.iterdir()) == [
         "README.md",
         "config.json",
@@ -32,7 +34,7 @@ def test_a_folder_has_tensors_config_and_card(saved: Path, resnet: cnnarch.Image
     assert "cnnarch.from_pretrained(" in (saved / "README.md").read_text()
 
 
-def test_options_preprocessing_and_classes_come_back(tmp_path: Path) -> None:
+def test_options_preprocessing_and_classes_are_restored(tmp_path: Path) -> None:
     model = cnnarch.resnet18(num_classes=2, small_images=True)
     model.preprocessing = Preprocessing(32, 36, "bicubic", (0.5,) * 3, (0.25,) * 3)  # type: ignore[assignment]
     model.categories = ("cat", "dög")  # type: ignore[assignment]
@@ -47,7 +49,7 @@ def test_options_preprocessing_and_classes_come_back(tmp_path: Path) -> None:
     assert (tmp_path / "again" / "config.json").read_text() == config
 
 
-def test_every_network_comes_back_with_its_logits(model_name: str, tmp_path: Path) -> None:
+def test_every_rebuilt_network_has_the_same_logits(model_name: str, tmp_path: Path) -> None:
     model = cnnarch.get_model(model_name)
     x = example_images(model)
     calibrate(model, x)
@@ -56,7 +58,7 @@ def test_every_network_comes_back_with_its_logits(model_name: str, tmp_path: Pat
     assert again.builder == model_name
     with torch.no_grad():
         logits = model(x)
-        # From the mapped file, whose numbers lie otherwise in memory, some processors round anew.
+        # The mapped tensors have another alignment, which changes the rounding on some processors.
         assert_close(again(x), logits, 1e-4)
         assert_close(copy.deepcopy(again)(x), logits, 0.0)
     other = cnnarch.from_pretrained(tmp_path, num_classes=7)
@@ -67,15 +69,15 @@ def test_every_network_comes_back_with_its_logits(model_name: str, tmp_path: Pat
             assert torch.equal(tensor, model.state_dict()[name]), name
 
 
-def test_options_given_anew_go_before_those_saved(saved: Path) -> None:
+def test_passed_options_override_saved_ones(saved: Path) -> None:
     assert cnnarch.from_pretrained(saved, num_classes=4).num_classes == 4
 
 
-def test_the_tensors_file_is_enough(saved: Path) -> None:
+def test_a_network_is_rebuilt_from_the_tensors_file_alone(saved: Path) -> None:
     assert cnnarch.from_pretrained(saved / "model.safetensors").builder == "resnet18"
 
 
-def test_saving_over_the_file_a_network_is_mapped_from_disturbs_no_one(
+def test_overwriting_a_mapped_file_does_not_change_loaded_networks(
     resnet: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
     resnet.save_pretrained(tmp_path)
@@ -89,7 +91,7 @@ def test_saving_over_the_file_a_network_is_mapped_from_disturbs_no_one(
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_failed_save_leaves_the_old_file(
+def test_a_failed_save_keeps_the_old_file(
     resnet: cnnarch.ImageClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resnet.save_pretrained(tmp_path)
@@ -105,44 +107,46 @@ def test_a_failed_save_leaves_the_old_file(
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_loaded_network_copies_pickles_and_saves_like_any(saved: Path) -> None:
+def test_a_loaded_network_can_be_copied_and_pickled(saved: Path) -> None:
     model = cnnarch.from_pretrained(saved).eval()
     with torch.no_grad():
         for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
             assert_close(again(X), model(X), 0.0)
 
 
-def test_a_network_made_through_its_class_cannot_be_rebuilt(tmp_path: Path) -> None:
+def test_a_network_created_by_its_class_cannot_be_saved(tmp_path: Path) -> None:
     from cnnarch.blocks import Residual
 
-    with pytest.raises(WeightsError, match=r"made by a builder .* none made this ResNet"):
+    with pytest.raises(
+        WeightsError, match=r"created by a builder .* no builder created this ResNet"
+    ):
         cnnarch.ResNet(Residual, (1, 1, 1, 1)).save_pretrained(tmp_path)
 
 
-def test_a_network_without_values_cannot_be_saved(tmp_path: Path) -> None:
+def test_a_network_on_the_meta_device_cannot_be_saved(tmp_path: Path) -> None:
     with torch.device("meta"):
         model = cnnarch.resnet18()
     with pytest.raises(WeightsError, match="meta device has no values"):
         model.save_pretrained(tmp_path)
 
 
-def test_a_folder_that_names_no_builder_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+def test_a_folder_without_a_builder_raises_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"architecture": "resnet18", "num_classes": 10}')
-    with pytest.raises(WeightsError, match="does not say which cnnarch builder"):
+    with pytest.raises(WeightsError, match="does not name the cnnarch builder"):
         cnnarch.from_pretrained(tmp_path)
 
 
-def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(
+def test_a_missing_folder_is_not_searched_on_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("runs").mkdir()
     for name in ("nothing", "runs/nothing"):
-        with pytest.raises(WeightsError, match=f"no folder or file '{name}', nor is it hf-hub"):
+        with pytest.raises(WeightsError, match=f"'{name}' is neither a folder, a file nor hf-hub"):
             cnnarch.from_pretrained(name)
 
 
-def test_a_network_goes_to_the_hub_and_comes_back(
+def test_a_network_pushed_to_the_hub_can_be_loaded_from_it(
     hub: Server, resnet: cnnarch.ImageClassifier
 ) -> None:
     address = push_to_hub(resnet, "owner/name", token="hf_none")
@@ -161,13 +165,13 @@ def test_a_network_goes_to_the_hub_and_comes_back(
     assert find_pretrained("owner/name") == ("resnet18", "hf-hub:owner/name")
 
 
-def test_a_hub_that_refuses_is_one_error(hub: Server, resnet: cnnarch.ImageClassifier) -> None:
+def test_a_failed_upload_raises(hub: Server, resnet: cnnarch.ImageClassifier) -> None:
     with pytest.raises(WeightsError, match="owner/name/more"):
         push_to_hub(resnet, "owner/name/more")
     assert hub.count("POST") == 0
 
 
-def test_files_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+def test_saved_files_have_the_permissions_of_the_umask(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.touch()
     cnnarch.lenet5().save_pretrained(tmp_path / "saved")

@@ -1,4 +1,4 @@
-"""The small trained networks in the package: that they work offline and reach what they claim."""
+"""The trained networks in the package work offline and reach the accuracy in the catalog."""
 
 import math
 
@@ -11,16 +11,16 @@ from cnnarch.weights import get_weights
 from tests.oracles.catalog import SHIPPED
 
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
-QUICK = ("lenet5", "convnet")  # classify 10,000 images in two seconds
+QUICK = ("lenet5", "convnet")  # these classify 10,000 images in two seconds
 
 
-def test_there_are_some_and_they_are_small() -> None:
+def test_the_shipped_networks_take_less_than_8_megabytes() -> None:
     assert {"lenet5", "convnet"} <= set(NAMES)
     assert sum(path.stat().st_size for path in SHIPPED.iterdir()) <= 8e6
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_they_name_their_classes_and_their_training(name: str) -> None:
+def test_shipped_networks_have_class_names_and_a_training_command(name: str) -> None:
     model = cnnarch.get_model(name, weights="FASHION_MNIST")
     assert (model.num_classes, model.in_channels) == (10, 1)
     assert model.categories is not None
@@ -37,7 +37,7 @@ needs_fashion_mnist = pytest.mark.skipif(
 
 
 def accuracy(name: str, images: int) -> tuple[float, float]:
-    """The share that is right of the first test images, and what the catalog says of all."""
+    """Return the accuracy on the first test images, and the catalog's on all of them."""
     model = cnnarch.get_model(name, weights="FASHION_MNIST")
     assert model.preprocessing is not None
     data = load_data("fashion_mnist", image_resolution=model.preprocessing.crop_size)
@@ -51,19 +51,19 @@ def accuracy(name: str, images: int) -> tuple[float, float]:
     "name",
     [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NAMES],
 )
-def test_accuracy_on_the_real_test_set_is_what_the_catalog_says(name: str) -> None:
-    found, claimed = accuracy(name, 10_000)
-    # 3 images of 10,000 may fall otherwise on another machine.
-    assert found == pytest.approx(claimed, abs=0.0003)
+def test_accuracy_on_the_test_set_equals_the_catalogs(name: str) -> None:
+    found, expected = accuracy(name, 10_000)
+    # The prediction of 3 images of 10,000 may differ on another machine.
+    assert found == pytest.approx(expected, abs=0.0003)
 
 
 @needs_fashion_mnist
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in QUICK])
-def test_accuracy_on_500_images_is_within_chance_of_the_catalogs(name: str) -> None:
-    """Of n images of which each is right with probability p, the share has a spread of its own.
+def test_accuracy_on_500_images_is_statistically_equal_to_the_catalogs(name: str) -> None:
+    """The standard deviation of the accuracy on n images is sqrt(p (1 - p) / n).
 
-    Its standard deviation is sqrt(p (1 - p) / n): 1.1 points for p = 93% and n = 500. Four of
-    them, 4.6 points, are passed by chance once in 16,000 choices of images.
+    For p = 93% and n = 500, it is 1.1 points. A random sample of images exceeds four standard
+    deviations, 4.6 points, with probability 1 / 16,000.
     """
-    found, claimed = accuracy(name, 500)
-    assert abs(found - claimed) <= 4 * math.sqrt(claimed * (1 - claimed) / 500)
+    found, expected = accuracy(name, 500)
+    assert abs(found - expected) <= 4 * math.sqrt(expected * (1 - expected) / 500)

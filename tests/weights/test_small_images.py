@@ -1,4 +1,4 @@
-"""Weights of usual networks in networks for small images."""
+"""Loading weights into networks for small images."""
 
 import inspect
 import warnings
@@ -11,13 +11,13 @@ import cnnarch
 from cnnarch import ImageClassifier
 
 
-def test_all_but_a_smaller_first_convolution_loads_and_that_is_reported(
+def test_everything_except_a_smaller_first_convolution_is_loaded(
     builder: Callable[..., ImageClassifier],
 ) -> None:
     if "small_images" not in inspect.signature(builder).parameters:
         return
-    usual, small = builder(), builder(small_images=True)
-    weights, before = usual.state_dict(), {k: v.clone() for k, v in small.state_dict().items()}
+    standard, small = builder(), builder(small_images=True)
+    weights, before = standard.state_dict(), {k: v.clone() for k, v in small.state_dict().items()}
     larger = tuple(k for k, v in weights.items() if v.shape != before[k].shape)
     assert all(k.startswith("stem.") and weights[k].shape[-1] >= 7 for k in larger)
     report = cnnarch.weights.load(small, weights)
@@ -26,19 +26,21 @@ def test_all_but_a_smaller_first_convolution_loads_and_that_is_reported(
     assert all(torch.equal(after[k], before[k] if k in larger else weights[k]) for k in weights)
 
 
-def test_a_builder_warns_of_the_fresh_convolution_and_initialises_it() -> None:
+def test_a_builder_warns_about_the_fresh_convolution_and_initializes_it() -> None:
     weights = cnnarch.resnet18().state_dict()
     with pytest.warns(UserWarning, match=r"stem.conv.weight starts fresh: small_images=True"):
         model = cnnarch.resnet18(weights=weights, small_images=True, num_classes=10)
     kernel = model.stem.conv.weight
     assert kernel.shape == (64, 3, 3, 3)
-    assert kernel.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.1)  # He's, fan out
+    assert kernel.std().item() == pytest.approx(
+        (2 / (64 * 9)) ** 0.5, rel=0.1
+    )  # He et al., fan-out
     kept = model.state_dict()
     assert all(torch.equal(kept[k], weights[k]) for k in kept if k.startswith("stages."))
     assert model.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
 
 
-def test_no_warning_where_every_tensor_fits() -> None:
+def test_there_is_no_warning_if_every_tensor_fits() -> None:
     weights = cnnarch.vgg11_bn(num_classes=2).state_dict()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -46,7 +48,7 @@ def test_no_warning_where_every_tensor_fits() -> None:
     assert model.num_classes == 2
 
 
-def test_another_kernel_is_refused_where_images_are_not_small() -> None:
+def test_a_smaller_kernel_is_refused_without_small_images() -> None:
     weights = cnnarch.resnet18(small_images=True).state_dict()
     with pytest.raises(ValueError, match=r"stem.conv.weight \(64, 3, 3, 3\)"):
         cnnarch.resnet18(weights=weights)

@@ -1,13 +1,17 @@
-"""The engines that can run a network, the cheapest to try first."""
+"""The engines that can run a network, ordered by how cheap they are to try."""
 
-from cnnarch.inference.engines._engine import Engine, Runner, Source
-from cnnarch.inference.engines.eager import Eager, Plain
+from cnnarch.inference.engines._engine import Engine, Parts, Workload
+from cnnarch.inference.engines.eager import Eager, PlainEager
 from cnnarch.inference.engines.inductor import Inductor
 from cnnarch.inference.engines.onnxruntime import ONNXRuntime
 from cnnarch.inference.engines.openvino import OpenVINO
 
-__all__ = ["ENGINES", "PLAIN", "Engine", "Runner", "Source"]
+__all__ = ["ENGINES", "Engine", "Parts", "PlainEager", "Workload", "find_engine"]
 
-PLAIN: Engine = Plain()
-_ALL: tuple[Engine, ...] = (Eager(), OpenVINO(), ONNXRuntime(), Inductor())
-ENGINES: dict[str, Engine] = {engine.name: engine for engine in _ALL}
+_ALL: tuple[type[Engine], ...] = (Eager, OpenVINO, ONNXRuntime, Inductor)
+ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in _ALL}
+
+
+def find_engine(name: str) -> type[Engine]:
+    """Return the engine with this name, "plain" included; KeyError if there is none."""
+    return PlainEager if name == PlainEager.name else ENGINES[name]

@@ -1,10 +1,10 @@
-"""What every engine has in common, and what each needs of the network."""
+"""The base class of the engines, and the network and settings that they prepare."""
 
 import threading
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, Protocol, TypeVar
+from functools import cached_property, lru_cache
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,70 +13,21 @@ from torch.export import ExportedProgram
 from cnnarch.inference._tracing import trace
 from cnnarch.inference.fuse import fuse
 
-__all__ = ["BySize", "Engine", "Runner", "Source"]
+__all__ = ["Engine", "EngineBySize", "Parts", "Workload"]
 
-Made = TypeVar("Made")
+Parts: TypeAlias = Mapping[str, bytes]
+"""The contents of the files that an engine made, by name."""
 
-_SIZES = 4  # image sizes beside the example's that an engine keeps ready
-
-
-class Runner(Protocol):
-    """A network made ready by an engine. Threads may call it at the same time."""
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Logits in float32, in memory of their own."""
-
-    def parts(self) -> dict[str, bytes]:
-        """What the engine made and need not make again: file name to content."""
-
-    def trim(self) -> None:
-        """Give back what was made ready for other shapes than the example's."""
-
-    def close(self) -> None:
-        """Give back what it holds; it is not called again."""
+_OTHER_SIZES = 4  # image sizes that an engine keeps prepared in addition to the example's
 
 
-class Engine(ABC):
-    """Something that runs networks.
-
-    `precisions` are those it can compute in; `packages` those whose versions what it makes
-    depends on; `whole` says whether `Runner.parts` are all that it needs to run again.
-    """
-
-    name: str
-    precisions: tuple[str, ...] = ("float32",)
-    packages: tuple[str, ...] = ("torch",)
-    whole: bool = False
-
-    def missing(self, precision: str, device: torch.device) -> str | None:  # noqa: ARG002
-        """Why it cannot be used here in one of its precisions; None if it can."""
-        return None
-
-    def seconds(self, layers: int) -> float:  # noqa: ARG002
-        """About how long `build` takes for a network of so many layers, to keep to a budget."""
-        return 0.0
-
-    @abstractmethod
-    def build(self, source: "Source", precision: str) -> Runner:
-        """Make the network ready for images like the source's example."""
-
-    def restore(
-        self,
-        source: "Source",
-        precision: str,
-        parts: Mapping[str, bytes],  # noqa: ARG002
-    ) -> Runner:
-        """Make it ready again from `Runner.parts`, if it has any."""
-        return self.build(source, precision)
-
-
-class Source:
-    """A network, and what several engines make of it on the way.
+class Workload:
+    """A network to run, and the intermediate forms of it that several engines need.
 
     Args:
         model: in eval mode, used by nothing else.
-        example: images like those that it is made ready for, on the model's device.
-        threads: how many each engine may use.
+        example: images of the shape to prepare for, on the model's device.
+        threads: the number of threads that each engine may use.
         calibration: batches of images, for int8.
     """
 
@@ -91,74 +42,105 @@ class Source:
         self.example = example
         self.threads = threads
         self.calibration = calibration
-        self.lock = threading.Lock()
-        self._fused: nn.Module | None = None
-        self._program: ExportedProgram | None = None
 
-    @property
-    def layers(self) -> int:
-        """How many modules have no others in them."""
-        return sum(1 for m in self.model.modules() if not any(m.children()))
-
+    @cached_property
     def fused(self) -> nn.Module:
-        """The network with its norms folded, or as it is where it cannot be traced."""
-        if self._fused is None:
-            try:
-                self._fused = fuse(self.model)
-            except ValueError:  # a network that torch.fx cannot trace, or with weights in hooks
-                self._fused = self.model
-        return self._fused
+        """The network with its norms folded, or unchanged if it cannot be traced."""
+        try:
+            return fuse(self.model)
+        except ValueError:  # torch.fx cannot trace it, or hooks compute its weights
+            return self.model
+
+    @cached_property
+    def _example_program(self) -> ExportedProgram:
+        return self._trace(self.example.shape[1:])
 
     def program(self, size: torch.Size) -> ExportedProgram:
-        """The fused network as a graph for images `(C, H, W)` in batches of any size.
+        """Return the fused network as a graph for images `(C, H, W)` in batches of any size."""
+        is_example_size = size == self.example.shape[1:]  # which two engines need
+        return self._example_program if is_example_size else self._trace(size)
 
-        That of the example's size is kept until `forget`, as two engines need it.
-        """
-        mine = size == self.example.shape[1:]
-        if mine and self._program is not None:
-            return self._program
-        images = torch.zeros(2, *size, dtype=self.example.dtype, device=self.example.device)
-        if not mine:
+    def _trace(self, size: torch.Size) -> ExportedProgram:
+        images = self.example.new_zeros(2, *size)
+        if size != self.example.shape[1:]:
             with torch.no_grad():
-                self.model(images[:1])  # says it better where it does not take this size
-        program = trace(self.fused(), images, free_size=False)
-        if mine:
-            self._program = program
-        return program
+                self.model(images[:1])  # raises a clearer error if the size is not supported
+        return trace(self.fused, images, free_size=False)
 
-    def check_calibrated(self, size: torch.Size) -> None:
-        """Raise ValueError for images `(C, H, W)` of another size than was calibrated for int8."""
-        mine = tuple(self.example.shape[1:])
-        if tuple(size) != mine:
-            raise ValueError(
-                f"int8 was calibrated for images {mine}, got {tuple(size)}: "
-                "optimize again with an example and calibration images of that size"
-            )
-
-    def forget(self) -> None:
-        """Give back what can be made again: the fused network and its graph."""
-        self._fused = self._program = None
+    def free_intermediates(self) -> None:
+        """Free the calibration images, and the fused network and graph, which can be made again."""
+        self.calibration = ()
+        for name in ("fused", "_example_program"):
+            vars(self).pop(name, None)
 
 
-class BySize(Generic[Made]):
-    """What an engine makes ready for image sizes `(C, H, W)` when they first come, a few of them.
+class Engine(ABC):
+    """A network prepared by an inference engine. Several threads may call it at the same time.
 
-    The least recently used goes when there are too many.
+    Class attributes:
+        precisions: the precisions it can compute in.
+        packages: packages whose versions determine whether saved files can be used.
+        files: names of the files that it may make, which `parts` returns.
+        keeps_graph: whether these files contain the whole network.
+        build_seconds: the approximate time to prepare a network, fixed and per layer.
+
+    Args:
+        workload: the network, and the images to prepare for.
+        precision: one of `precisions`.
+        parts: the `parts` of an earlier instance, which then need not be made again.
     """
 
-    def __init__(self, source: Source, make: Callable[[torch.Size], Made]) -> None:
-        self._source, self._make = source, make
-        self._made: OrderedDict[torch.Size, Made] = OrderedDict()
+    name: ClassVar[str]
+    precisions: ClassVar[tuple[str, ...]] = ("float32",)
+    packages: ClassVar[tuple[str, ...]] = ("torch",)
+    files: ClassVar[tuple[str, ...]] = ()
+    keeps_graph: ClassVar[bool] = False
+    build_seconds: ClassVar[tuple[float, float]] = (0.0, 0.0)
 
-    def __getitem__(self, size: torch.Size) -> Made:
-        with self._source.lock:
-            if size not in self._made:
-                self._made[size] = self._make(size)
-                if len(self._made) > _SIZES:
-                    self._made.popitem(last=False)
-            self._made.move_to_end(size)
-            return self._made[size]
+    def __init__(self, workload: Workload, precision: str, parts: Parts | None = None) -> None:
+        self.workload, self.precision = workload, precision
+        self._parts = dict(parts or {})
 
-    def clear(self) -> None:
-        """Give all of it back."""
-        self._made.clear()
+    @classmethod
+    def why_unavailable(cls, precision: str, device: torch.device) -> str | None:  # noqa: ARG003
+        """Return why one of the `precisions` cannot be used on this machine, or None."""
+        return None
+
+    @abstractmethod
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return logits in float32, in newly allocated memory."""
+
+    def parts(self) -> dict[str, bytes]:
+        """Return the files that the engine made, by name."""
+        return self._parts
+
+    def free_other_shapes(self) -> None:  # noqa: B027
+        """Free what was prepared for shapes other than the example's."""
+
+    def close(self) -> None:
+        """Free all memory. The engine is not called afterwards."""
+        vars(self).clear()
+
+
+class EngineBySize(Engine):
+    """An engine that prepares an image size `(C, H, W)` when it is first used.
+
+    It keeps the sizes that were used most recently.
+    """
+
+    def __init__(self, workload: Workload, precision: str, parts: Parts | None = None) -> None:
+        super().__init__(workload, precision, parts)
+        self._lock = threading.Lock()
+        self._cached: Any = lru_cache(_OTHER_SIZES)(self._prepare)
+
+    @abstractmethod
+    def _prepare(self, size: torch.Size) -> Callable[[Tensor], Tensor]:
+        """Prepare the network for images of this size."""
+
+    def _for_size(self, size: torch.Size) -> Callable[[Tensor], Tensor]:
+        with self._lock:
+            prepared: Callable[[Tensor], Tensor] = self._cached(size)
+            return prepared
+
+    def free_other_shapes(self) -> None:
+        self._cached.cache_clear()

@@ -1,6 +1,6 @@
-"""PyTorch as it is, and PyTorch with folded norms and channels last."""
+"""PyTorch without changes, and PyTorch with folded norms and the channels-last memory format."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -8,106 +8,79 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cnnarch.inference._copies import inference_copy
 from cnnarch.inference._overwriting import overwrite_where_safe
-from cnnarch.inference.engines._engine import Engine, Runner, Source
-from cnnarch.inference.engines._pt2e import quantized
+from cnnarch.inference.engines._engine import Engine, Parts, Workload
+from cnnarch.inference.engines._pt2e import RANGES, quantized
 from cnnarch.inference.fuse import PixelConv
 
-__all__ = ["Eager", "Plain", "cast_for_inference", "run_eagerly", "run_quantized"]
+__all__ = ["Eager", "PlainEager", "cast_for_inference", "compute_logits"]
 
 
-class Plain(Engine):
-    """The network as it was given. The others are judged by it."""
+class PlainEager(Engine):
+    """The original network. The other candidates are compared with it."""
 
     name = "plain"
 
-    def build(self, source: Source, precision: str) -> Runner:
-        """Nothing is to be done."""
-        return _Runner(source.model, torch.contiguous_format, getattr(torch, precision))
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the network's logits."""
+        layout = torch.contiguous_format
+        return compute_logits(self.workload.model, images, layout, torch.float32)
 
 
 class Eager(Engine):
-    """PyTorch's own kernels, norms folded, activations in place, channels last.
+    """PyTorch's kernels with norms folded, activations in place and channels last.
 
-    A processor without bfloat16 is slow in it, which the times will say.
+    bfloat16 is slow on a processor without instructions for it; the measured times show that.
+    int8 is only for the graph that inductor calibrated, when it cannot be compiled.
     """
 
     name = "eager"
     precisions = ("float32", "bfloat16")
+    files = (RANGES,)
 
-    def build(self, source: Source, precision: str) -> Runner:
-        """Fold norms, let activations overwrite their input, lay the weights out and cast them."""
-        model = inference_copy(source.fused())
-        overwrite_where_safe(model)
-        model = model.to(memory_format=torch.channels_last)
-        dtype = getattr(torch, precision)
-        cast_for_inference(model, dtype)
-        return _Runner(model, torch.channels_last, dtype)
-
-    def restore(self, source: Source, precision: str, parts: Mapping[str, bytes]) -> Runner:
-        """As `build`; or in a forked worker what inductor had calibrated for int8."""
+    def __init__(self, workload: Workload, precision: str, parts: Parts | None = None) -> None:
+        super().__init__(workload, precision, parts)
+        self.dtype, self._layout = torch.float32, torch.contiguous_format
         if precision == "int8":
-            return run_quantized(quantized(source, parts), parts)
-        return self.build(source, precision)
+            self.model: nn.Module = quantized(workload, self._parts)
+            return
+        self.dtype, self._layout = getattr(torch, precision), torch.channels_last
+        self.model = inference_copy(workload.fused)
+        overwrite_where_safe(self.model)
+        self.model.to(memory_format=torch.channels_last)
+        cast_for_inference(self.model, self.dtype)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return logits for images of any size that the network accepts."""
+        return compute_logits(self.model, images, self._layout, self.dtype)
 
 
-def run_eagerly(
+def compute_logits(
     model: Callable[[Tensor], Tensor],
     images: Tensor,
     layout: torch.memory_format,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Logits in float32; not inference tensors, so that they may go into a training step.
+    """Return logits in float32 that may be used in a training step (not inference tensors).
 
-    In the precision that was judged, whatever autocast the caller is in.
+    The caller's autocast is disabled, so that the precision is the one that was checked.
     """
     with torch.inference_mode(), torch.autocast(images.device.type, enabled=False):
         dtype = dtype if images.is_floating_point() else images.dtype
         logits = model(images.to(dtype, memory_format=layout))
     if not isinstance(logits, Tensor):
-        raise TypeError(f"the network must give one Tensor, got {type(logits).__name__}")
+        raise TypeError(f"the network must return one Tensor, got {type(logits).__name__}")
     return logits.to(torch.float32, copy=True)
 
 
-def run_quantized(graph: nn.Module, parts: Mapping[str, bytes]) -> Runner:
-    """A quantised graph without a compiler, which computes in float32."""
-    return _Runner(graph, torch.contiguous_format, torch.float32, parts)
-
-
-class _Runner:
-    def __init__(
-        self,
-        model: nn.Module,
-        layout: torch.memory_format,
-        dtype: torch.dtype,
-        parts: Mapping[str, bytes] | None = None,
-    ) -> None:
-        self._model, self._layout, self._dtype = model, layout, dtype
-        self._parts = dict(parts or {})
-
-    def __call__(self, images: Tensor) -> Tensor:
-        return run_eagerly(self._model, images, self._layout, self._dtype)
-
-    def parts(self) -> dict[str, bytes]:
-        return self._parts
-
-    def trim(self) -> None:
-        pass
-
-    def close(self) -> None:
-        self._model = nn.Identity()
-
-
 def cast_for_inference(model: nn.Module, dtype: torch.dtype) -> None:
-    """Cast parameters and buffers in place, but not those that need more than 8 bits.
+    """Cast parameters and buffers in place, except those that need more than 8 bits of precision.
 
-    BatchNorm's kernels take float32 statistics beside bfloat16 maps, and the mean colour is
-    subtracted from pixels before these are cast.
+    BatchNorm's kernels accept float32 statistics with bfloat16 maps, and the mean color is
+    subtracted from pixels before they are cast.
     """
     for module in model.modules():
         if isinstance(module, _BatchNorm | PixelConv):
             continue
-        for parameter in module.parameters(recurse=False):
-            parameter.data = parameter.data.to(dtype)
-        for name, buffer in module.named_buffers(recurse=False):
-            if buffer.is_floating_point():
-                setattr(module, name, buffer.to(dtype))
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.to(dtype)

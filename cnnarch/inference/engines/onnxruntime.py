@@ -1,99 +1,73 @@
 """ONNX Runtime: float32 on the CPU."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from contextlib import redirect_stdout
-from importlib import import_module
 from io import StringIO
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from cnnarch.inference._offline import import_onnxruntime
-from cnnarch.inference._tracing import converting
-from cnnarch.inference.engines._engine import BySize, Engine, Runner, Source
+from cnnarch.inference._offline import import_onnxruntime, why_missing
+from cnnarch.inference._tracing import isolate_conversion
+from cnnarch.inference.engines._engine import EngineBySize, Parts, Workload
 
 __all__ = ["ONNXRuntime"]
 
-_ONNX = "model.onnx"
 
+class ONNXRuntime(EngineBySize):
+    """The network as an ONNX model with a free batch size, exported again for other image sizes.
 
-class ONNXRuntime(Engine):
-    """The network as an ONNX model with an open batch; another height or width is exported anew.
-
-    The model stays in memory and must be smaller than 2 GiB, which is what its format can hold
+    The model stays in memory and must be smaller than 2 GiB, the limit of the format for a model
     in one piece.
     """
 
     name = "onnxruntime"
     packages = ("torch", "onnxruntime", "onnxscript")
-    whole = True
+    build_seconds = (1.0, 0.03)
+    files = ("model.onnx",)
+    keeps_graph = True
 
-    def missing(self, precision: str, device: torch.device) -> str | None:  # noqa: ARG002
-        """Not installed or not for this device."""
+    def __init__(self, workload: Workload, precision: str, parts: Parts | None = None) -> None:
+        super().__init__(workload, precision, parts)
+        self._size = workload.example.shape[1:]
+        if not parts:
+            self._parts = {self.files[0]: self._export(self._size)}
+        self._run = self._start_session(self._parts[self.files[0]])
+
+    @classmethod
+    def why_unavailable(cls, precision: str, device: torch.device) -> str | None:  # noqa: ARG003
+        """Return why it cannot be used on this machine, or None."""
         if device.type != "cpu":
             return f"runs on the CPU, the example is on {device.type}"
-        try:
-            import_onnxruntime()
-            import_module("onnxscript")  # which the exporter needs
-        except ImportError as error:
-            return f"{error}: pip install 'cnnarch[export]'"
-        return None
-
-    def seconds(self, layers: int) -> float:
-        """Exporting, and the exporter's own passes."""
-        return 1 + 0.03 * layers
-
-    def build(self, source: Source, precision: str) -> Runner:  # noqa: ARG002
-        """Export and start a session."""
-        return _Runner(source, _export(source, source.example.shape[1:]))
-
-    def restore(
-        self,
-        source: Source,
-        precision: str,  # noqa: ARG002
-        parts: Mapping[str, bytes],
-    ) -> Runner:
-        """Start a session for the model that was kept."""
-        return _Runner(source, parts[_ONNX])
-
-
-class _Runner:
-    def __init__(self, source: Source, model: bytes) -> None:
-        self._source, self._model = source, model
-        self._size = source.example.shape[1:]
-        self._session = self._start(model)
-        self._name = self._session.get_inputs()[0].name
-        self._others = BySize(source, lambda size: self._start(_export(source, size)))
+        return why_missing("onnxruntime", "onnxscript")
 
     def __call__(self, images: Tensor) -> Tensor:
+        """Return logits for images of any size that the network accepts."""
         size = images.shape[1:]
-        session = self._session if size == self._size else self._others[size]
-        array = images.detach().contiguous().numpy()
-        return torch.from_numpy(session.run(None, {self._name: array})[0])
+        run = self._run if size == self._size else self._for_size(size)
+        return run(images)
 
-    def parts(self) -> dict[str, bytes]:
-        return {_ONNX: self._model}
+    def _prepare(self, size: torch.Size) -> Callable[[Tensor], Tensor]:
+        return self._start_session(self._export(size))
 
-    def trim(self) -> None:
-        self._others.clear()
-
-    def close(self) -> None:
-        self._others.clear()
-        del self._session, self._model
-
-    def _start(self, model: bytes) -> Any:
+    def _start_session(self, model: bytes) -> Callable[[Tensor], Tensor]:
         onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._source.threads
+        options.intra_op_num_threads = self.workload.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
 
+        def run(images: Tensor) -> Tensor:
+            array = images.detach().contiguous().numpy()
+            return torch.from_numpy(session.run(None, {name: array})[0])
 
-def _export(source: Source, size: torch.Size) -> bytes:
-    program = source.program(size)
-    with converting(), redirect_stdout(StringIO()):
-        exported = torch.onnx.export(program, dynamo=True, verbose=False)
-        assert exported is not None
-        return exported.model_proto.SerializeToString()
+        return run
+
+    def _export(self, size: torch.Size) -> bytes:
+        program = self.workload.program(size)
+        with isolate_conversion(), redirect_stdout(StringIO()):
+            exported = torch.onnx.export(program, dynamo=True, verbose=False)
+            assert exported is not None
+            return exported.model_proto.SerializeToString()

@@ -1,21 +1,20 @@
-"""What other libraries call the tensors of our networks: one short rule file a family.
+"""Names of our networks' tensors in other libraries: one file of rules per family.
 
-docs/adding_a_family.md says how to write one. A generator says which module of ours is which of
-theirs, by walking the network it is given, so indices are plain arithmetic and one rule serves
-every depth. Because it gives pairs and not rewriting steps, it reads both ways: `port` renames
-theirs to ours, `export` ours to theirs.
+docs/adding_a_family.md explains how to write one. A generator walks a network and yields pairs of
+module names, so one rule covers every depth and works in both directions: `port` renames theirs
+to ours, and `export` ours to theirs.
 
-- A pair names a module (all its tensors keep their own names: weight, running_mean, ...) or a
-  single tensor. The longest match wins. Pairs for modules that a network does not have are
-  ignored, so a rule may name a shortcut that only some blocks have.
-- A layout fits a network if its pairs cover every tensor; else it is passed over. So a file may
-  hold rules for several classes, and a forgotten tensor shows in `tests/oracles`.
-- Which layout a checkpoint has is found by comparing names (and then what the caller asked for),
-  so two layouts may share their names and differ in `needs`, as timm's `efficientnet_b0` and
-  `tf_efficientnet_b0` do. Put the commoner one first.
-- `needs` holds what tensors do not show: eps, the place of a stride, the padding. They are
-  builder options; loading applies them or refuses. State them all, defaults too, wherever two
-  forms of the network exist.
+- A pair names a module, whose tensors have the same names in both libraries (weight,
+  running_mean, ...), or a single tensor. The longest match wins. Pairs for modules that a network
+  does not have are ignored, so a rule may name a shortcut that only some blocks have.
+- A layout fits a network if its pairs cover every tensor. Layouts that do not fit are skipped, so
+  a file may contain rules for several classes. `tests/oracles` detects forgotten tensors.
+- The layout of a checkpoint is detected by its names, and then by the caller's options. Two
+  layouts may have the same names and differ in `required_options`, like timm's `efficientnet_b0`
+  and `tf_efficientnet_b0`. List the more common one first.
+- `required_options` contains what tensors do not show: eps, the position of a stride, the padding.
+  Loading sets these builder options or raises an error. List them even if they are defaults,
+  whenever the network has two forms.
 """
 
 import importlib
@@ -27,10 +26,9 @@ __all__ = ["Layout", "Pair", "layouts_of"]
 
 
 def layouts_of(model: object) -> tuple[Layout, ...]:
-    """The other libraries' layouts of a network: those of the model file its class comes from.
+    """Return the layouts of a network in other libraries, from the rules of its family.
 
-    Subclasses that users write have the layouts of what they derive from; a network that is not
-    of this package has none.
+    A user's subclass has the layouts of its base class. Other networks have none.
     """
     for cls in type(model).__mro__:
         package, _, family = cls.__module__.rpartition(".")

@@ -1,6 +1,7 @@
-"""AlexNet in one tower, in torchvision and in pytorchcv.
+"""One-tower AlexNet in torchvision and pytorchcv.
 
-Pytorchcv's `alexnet`, with local response normalisation, is not the paper's: its alpha is 1e-4 / 5.
+Pytorchcv's `alexnet` with local response normalization differs from the paper: its alpha is
+1e-4 / 5.
 """
 
 from collections.abc import Iterator

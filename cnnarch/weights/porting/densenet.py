@@ -1,4 +1,4 @@
-"""DenseNet in torchvision and timm, which agree in every name, and in pytorchcv."""
+"""DenseNet in torchvision, timm and pytorchcv. The first two use the same names."""
 
 import re
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def pytorchcv(model: Any) -> Iterator[Pair]:
 
 
 def units(model: Any) -> Iterator[Pair]:
-    """Pytorchcv's names of all but the stem, which the networks for CIFAR share."""
+    """Yield the pairs of all layers except the stem, in pytorchcv's networks for CIFAR as well."""
     for ours, i, k in _layers(model):
         theirs = f"features.stage{i + 1}.unit{k + 1}"
         for n, (name, _) in enumerate(model.get_submodule(ours).named_children(), start=1):
@@ -46,20 +46,20 @@ def units(model: Any) -> Iterator[Pair]:
 
 
 def _layers(model: Any) -> Iterator[tuple[str, int, int]]:
-    """Name of each dense layer with its stage and its place in the dense block."""
+    """Yield the name of each dense layer, its stage and its index in the dense block."""
     for i, stage in enumerate(model.stages):
         for k in range(len(stage.get_submodule("0"))):
             yield f"stages.{i}.0.{k}", i, k
 
 
-def _without_old_dots(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Torchvision's checkpoints of 2017 say `denselayer1.norm.1` for `denselayer1.norm1`."""
+def _rename_2017_layers(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename `denselayer1.norm.1` in torchvision's checkpoints of 2017 to `denselayer1.norm1`."""
     old = re.compile(r"(\.denselayer\d+\.(?:norm|conv))\.([12]\.)")
     return {old.sub(r"\1\2", name): tensor for name, tensor in theirs.items()}
 
 
 LAYOUTS = (
-    Layout("torchvision", torchvision, before=_without_old_dots),
-    Layout("timm", torchvision, before=_without_old_dots),
+    Layout("torchvision", torchvision, before_port=_rename_2017_layers),
+    Layout("timm", torchvision, before_port=_rename_2017_layers),
     Layout("pytorchcv", pytorchcv),
 )

@@ -1,4 +1,4 @@
-"""The DenseNets for 32x32 images in pytorchcv: DenseNet-BC alone, its others are no paper's."""
+"""DenseNet-BC for 32x32 images in pytorchcv. No paper defines its other DenseNets."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,17 +1,17 @@
 """EfficientNet in torchvision, timm, efficientnet_pytorch and pytorchcv.
 
-Their networks differ in BatchNorm's eps and in the padding of strided convolutions, often under
-the same names: the authors' checkpoints need eps 1e-3 and TensorFlow's padding.
+The networks differ in BatchNorm's eps and in the padding of strided convolutions, often with the
+same tensor names. The authors' checkpoints need an eps of 1e-3 and TensorFlow's padding.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
-from cnnarch.weights.porting._layout import Layout, Pair, blocks, conv_bn, conv_norm
+from cnnarch.weights.porting._layout import Layout, Pair, always, blocks, conv_bn, conv_norm
 
-__all__ = ["LAYOUTS", "efficientnet_pytorch", "pytorch", "tensorflow", "timm"]
+__all__ = ["LAYOUTS", "PYTORCH", "TENSORFLOW", "efficientnet_pytorch", "timm"]
 
-B5_FEATURES = 2048  # width of B5's head; torchvision's networks from B5 up have eps 1e-3
+B5_FEATURES = 2048  # width of B5's head; torchvision uses an eps of 1e-3 from B5 upwards
 TIMM = {
     "expand": ("conv_pw", "bn1"),
     "depthwise": ("conv_dw", "bn2"),
@@ -23,7 +23,7 @@ PYTORCHCV_NOT_EXPANDED = {"depthwise": "dw_conv", "project": "pw_conv"}
 
 
 def torchvision(model: Any) -> Iterator[Pair]:
-    """`features.1.0.block.0.0`: the parts of a block are numbered, those that are absent not."""
+    """`features.1.0.block.0.0`, where only the present layers of a block are numbered."""
     yield from conv_norm("stem", "features.0.0", "features.0.1")
     for ours, block, i, j in blocks(model):
         for k, (part, _) in enumerate(block.branch.named_children()):
@@ -50,7 +50,7 @@ def timm(model: Any) -> Iterator[Pair]:
 
 
 def efficientnet_pytorch(model: Any) -> Iterator[Pair]:
-    """`_conv_stem`, `_bn0`, `_blocks.0._depthwise_conv`; blocks are counted through."""
+    """`_conv_stem`, `_bn0`, `_blocks.0._depthwise_conv`; block numbers continue across stages."""
     yield from conv_norm("stem", "_conv_stem", "_bn0")
     for number, (ours, *_) in enumerate(blocks(model)):
         branch, theirs = f"{ours}.branch", f"_blocks.{number}"
@@ -63,7 +63,7 @@ def efficientnet_pytorch(model: Any) -> Iterator[Pair]:
 
 
 def pytorchcv(model: Any) -> Iterator[Pair]:
-    """`features.stage4.unit1.conv1.conv`: a stage of theirs is all that has one stride."""
+    """`features.stage4.unit1.conv1.conv`; a stage contains all blocks with the same stride."""
     yield from conv_bn("stem", "features.init_block.conv")
     stage = unit = 0
     for ours, block, i, j in blocks(model):
@@ -87,25 +87,17 @@ def _squeeze(ours: str, reduce: str, expand: str) -> Iterator[Pair]:
     yield Pair(f"{ours}.branch.se.expand", expand)
 
 
-def pytorch(_model: Any) -> dict[str, Any]:
-    """Options of networks with PyTorch's eps and padding."""
-    return {"norm_eps": 1e-5, "padding": "symmetric"}
-
-
-def tensorflow(_model: Any) -> dict[str, Any]:
-    """Options of networks with the eps and padding of the authors' code."""
-    return {"norm_eps": 1e-3, "padding": "same"}
-
-
-def _torchvision_needs(model: Any) -> dict[str, Any]:
+def _torchvision_options(model: Any) -> dict[str, Any]:
     return {"norm_eps": 1e-3 if model.num_features >= B5_FEATURES else 1e-5, "padding": "symmetric"}
 
 
+PYTORCH = always(norm_eps=1e-5, padding="symmetric")
+TENSORFLOW = always(norm_eps=1e-3, padding="same")  # as in the authors' code
 LAYOUTS = (
-    Layout("torchvision", torchvision, _torchvision_needs),
-    Layout("timm", timm, pytorch, builders="efficientnet_*"),
-    Layout("timm", timm, tensorflow, builders="tf_efficientnet_*"),
-    Layout("efficientnet_pytorch", efficientnet_pytorch, tensorflow),
-    Layout("pytorchcv", pytorchcv, pytorch, builders="efficientnet_b[0-9]"),
-    Layout("pytorchcv", pytorchcv, tensorflow, builders="efficientnet_b[0-9][bc]"),
+    Layout("torchvision", torchvision, _torchvision_options),
+    Layout("timm", timm, PYTORCH, architectures="efficientnet_*"),
+    Layout("timm", timm, TENSORFLOW, architectures="tf_efficientnet_*"),
+    Layout("efficientnet_pytorch", efficientnet_pytorch, TENSORFLOW),
+    Layout("pytorchcv", pytorchcv, PYTORCH, architectures="efficientnet_b[0-9]"),
+    Layout("pytorchcv", pytorchcv, TENSORFLOW, architectures="efficientnet_b[0-9][bc]"),
 )

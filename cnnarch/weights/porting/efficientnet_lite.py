@@ -1,12 +1,12 @@
-"""EfficientNet-Lite in timm and in efficientnet_lite_pytorch, a copy of efficientnet_pytorch."""
+"""EfficientNet-Lite in timm and in efficientnet_lite_pytorch, a fork of efficientnet_pytorch."""
 
 from cnnarch.weights.porting._layout import Layout
-from cnnarch.weights.porting.efficientnet import efficientnet_pytorch, pytorch, tensorflow, timm
+from cnnarch.weights.porting.efficientnet import PYTORCH, TENSORFLOW, efficientnet_pytorch, timm
 
 __all__ = ["LAYOUTS"]
 
 LAYOUTS = (
-    Layout("timm", timm, pytorch, builders="efficientnet_lite*"),
-    Layout("timm", timm, tensorflow, builders="tf_efficientnet_lite*"),
-    Layout("efficientnet_pytorch", efficientnet_pytorch, tensorflow),
+    Layout("timm", timm, PYTORCH, architectures="efficientnet_lite*"),
+    Layout("timm", timm, TENSORFLOW, architectures="tf_efficientnet_lite*"),
+    Layout("efficientnet_pytorch", efficientnet_pytorch, TENSORFLOW),
 )

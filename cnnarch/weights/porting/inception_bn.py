@@ -1,10 +1,11 @@
 """BN-Inception in Cadene's pretrainedmodels, converted from Caffe, and in pytorchcv.
 
-Their convolutions have biases, which our norms' means take in: BN(Wx + b) with mean m is BN(Wx)
-with mean m - b.
+Their convolutions have biases, which port into the running means of our norms: BN(Wx + b) with
+mean m equals BN(Wx) with mean m - b.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -37,7 +38,7 @@ def cadene(model: Any) -> Iterator[Pair]:
 
 
 def pytorchcv(model: Any) -> Iterator[Pair]:
-    """`features.stage1.unit1.branches.branch2.conv1`; branches that are absent do not count."""
+    """`features.stage1.unit1.branches.branch2.conv1`, where only present branches are numbered."""
     yield from conv_bn("stem", "features.init_block.conv1")
     yield from conv_bn("stages.0.0", "features.init_block.conv2.conv1")
     yield from conv_bn("stages.0.1", "features.init_block.conv2.conv2")
@@ -62,55 +63,34 @@ def _caffe(ours: str, theirs: str) -> Iterator[Pair]:
     return conv_norm(ours, theirs, f"{theirs}_bn")
 
 
-def _into_norms(norm_of: Callable[[str], str]) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
-    """Take the biases of convolutions into the means of their norms."""
-
-    def rewrite(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-        folded = dict(theirs)
-        for name, bias in theirs.items():
-            mean = f"{norm_of(name.removesuffix('.bias'))}.running_mean"
-            if name.endswith(".bias") and mean in theirs and theirs[mean].shape == bias.shape:
-                folded[mean] = theirs[mean] - folded.pop(name)
-        return folded
-
-    return rewrite
+def _fold_biases(norm_of: Callable[[str], str], theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Subtract the biases of convolutions from the running means of their norms."""
+    folded = dict(theirs)
+    for name, bias in theirs.items():
+        mean = f"{norm_of(name.removesuffix('.bias'))}.running_mean"
+        if name.endswith(".bias") and mean in theirs and theirs[mean].shape == bias.shape:
+            folded[mean] = theirs[mean] - folded.pop(name)
+    return folded
 
 
-def _with_biases(
-    norm_of: Callable[[str], str],
-) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
-    """Give every convolution before a norm a bias of zero."""
-
-    def rewrite(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-        biases = {}
-        for name, weight in theirs.items():
-            conv = name.removesuffix(".weight")
-            if name.endswith(".weight") and f"{norm_of(conv)}.running_mean" in theirs:
-                biases[f"{conv}.bias"] = weight.new_zeros(weight.shape[0])
-        return theirs | biases
-
-    return rewrite
+def _add_biases(norm_of: Callable[[str], str], theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add a zero bias to every convolution before a norm."""
+    biases = {}
+    for name, weight in theirs.items():
+        conv = name.removesuffix(".weight")
+        if name.endswith(".weight") and f"{norm_of(conv)}.running_mean" in theirs:
+            biases[f"{conv}.bias"] = weight.new_zeros(weight.shape[0])
+    return theirs | biases
 
 
-def _norm_of_cadene(conv: str) -> str:
-    return f"{conv}_bn"
-
-
-def _norm_of_pytorchcv(conv: str) -> str:
-    return conv.removesuffix(".conv") + ".bn"
+def _layout(
+    library: str, pairs: Callable[[Any], Iterator[Pair]], norm_of: Callable[[str], str]
+) -> Layout:
+    before_port, after_export = partial(_fold_biases, norm_of), partial(_add_biases, norm_of)
+    return Layout(library, pairs, before_port=before_port, after_export=after_export)
 
 
 LAYOUTS = (
-    Layout(
-        "cadene",
-        cadene,
-        before=_into_norms(_norm_of_cadene),
-        after=_with_biases(_norm_of_cadene),
-    ),
-    Layout(
-        "pytorchcv",
-        pytorchcv,
-        before=_into_norms(_norm_of_pytorchcv),
-        after=_with_biases(_norm_of_pytorchcv),
-    ),
+    _layout("cadene", cadene, lambda conv: f"{conv}_bn"),
+    _layout("pytorchcv", pytorchcv, lambda conv: conv.removesuffix(".conv") + ".bn"),
 )

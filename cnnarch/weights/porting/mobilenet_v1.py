@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from cnnarch.weights.porting._layout import Layout, Pair, blocks, conv_bn, conv_norm
+from cnnarch.weights.porting._layout import Layout, Pair, always, blocks, conv_bn, conv_norm
 
 __all__ = ["LAYOUTS"]
 
@@ -28,15 +28,8 @@ def pytorchcv(model: Any) -> Iterator[Pair]:
     yield Pair("head.classifier", "output")
 
 
-def _relu(_model: Any) -> dict[str, Any]:
-    return {"norm_eps": 1e-5, "padding": "symmetric", "activation": "relu"}
-
-
-def _relu6(_model: Any) -> dict[str, Any]:
-    return {"norm_eps": 1e-5, "padding": "symmetric", "activation": "relu6"}
-
-
+_SHARED = {"norm_eps": 1e-5, "padding": "symmetric"}
 LAYOUTS = (
-    Layout("timm", timm, _relu6),
-    Layout("pytorchcv", pytorchcv, _relu),
+    Layout("timm", timm, always(**_SHARED, activation="relu6")),
+    Layout("pytorchcv", pytorchcv, always(**_SHARED, activation="relu")),
 )

@@ -1,10 +1,10 @@
-"""ResNet in torchvision and timm, which agree in every name, and in pytorchcv."""
+"""ResNet in torchvision, timm and pytorchcv. The first two use the same names."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from cnnarch.blocks.conv import ConvNormAct
-from cnnarch.weights.porting._layout import Layout, Pair, blocks, conv_bn, conv_norm
+from cnnarch.weights.porting._layout import Layout, Pair, always, blocks, conv_bn, conv_norm
 
 __all__ = ["LAYOUTS", "layers", "pytorchcv", "torchvision", "units"]
 
@@ -17,7 +17,7 @@ def torchvision(model: Any) -> Iterator[Pair]:
 
 
 def layers(model: Any) -> Iterator[Pair]:
-    """The blocks of `torchvision`."""
+    """Yield the pairs of the blocks in torchvision."""
     for ours, block, i, j in blocks(model):
         theirs = f"layer{i + 1}.{j}"
         for k, name in enumerate(_convolutions(block), start=1):
@@ -33,7 +33,7 @@ def pytorchcv(model: Any) -> Iterator[Pair]:
 
 
 def units(model: Any) -> Iterator[Pair]:
-    """The blocks of `pytorchcv`, which may have squeeze-and-excitation."""
+    """Yield the pairs of the blocks in pytorchcv, with or without squeeze-and-excitation."""
     for ours, block, i, j in blocks(model):
         theirs = f"features.stage{i + 1}.unit{j + 1}"
         for k, name in enumerate(_convolutions(block), start=1):
@@ -44,23 +44,20 @@ def units(model: Any) -> Iterator[Pair]:
 
 
 def _convolutions(block: Any) -> list[str]:
-    """Their names in order; the paper's plain networks have no branch and no twin elsewhere."""
+    """Return the convolutions' names in order; empty for plain networks, which no library has."""
     children = block.branch.named_children() if hasattr(block, "branch") else ()
     return [name for name, child in children if isinstance(child, ConvNormAct)]
 
 
-def _stride_in_3x3(_model: Any) -> dict[str, Any]:
-    return {"stride_in_1x1": False}
-
-
 def _stride_in_1x1(model: Any) -> dict[str, Any]:
     bottlenecks = "reduce" in _convolutions(model.stages[0][-1])
-    return {"stride_in_1x1": bottlenecks}  # basic blocks have no 1x1
+    return {"stride_in_1x1": bottlenecks}  # basic blocks have no 1x1 convolution
 
 
+_STRIDE_IN_3X3 = always(stride_in_1x1=False)
 LAYOUTS = (
-    Layout("torchvision", torchvision, _stride_in_3x3),
-    Layout("timm", torchvision, _stride_in_3x3),
-    Layout("pytorchcv", pytorchcv, _stride_in_3x3, builders="resnet*b"),
-    Layout("pytorchcv", pytorchcv, _stride_in_1x1, builders="resnet*"),
+    Layout("torchvision", torchvision, _STRIDE_IN_3X3),
+    Layout("timm", torchvision, _STRIDE_IN_3X3),
+    Layout("pytorchcv", pytorchcv, _STRIDE_IN_3X3, architectures="resnet*b"),
+    Layout("pytorchcv", pytorchcv, _stride_in_1x1, architectures="resnet*"),
 )

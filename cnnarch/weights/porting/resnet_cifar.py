@@ -1,9 +1,9 @@
-"""The ResNets for 32x32 images in pytorchcv, whose shortcuts are projections; with SE too."""
+"""ResNet and SE-ResNet for 32x32 images in pytorchcv, whose shortcuts are projections."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from cnnarch.weights.porting._layout import Layout, Pair, conv_bn
+from cnnarch.weights.porting._layout import Layout, Pair, always, conv_bn
 from cnnarch.weights.porting.resnet import units
 
 __all__ = ["LAYOUTS"]
@@ -16,8 +16,4 @@ def pytorchcv(model: Any) -> Iterator[Pair]:
     yield Pair("head.classifier", "output")
 
 
-def _option_b(_model: Any) -> dict[str, Any]:
-    return {"shortcut": "B"}
-
-
-LAYOUTS = (Layout("pytorchcv", pytorchcv, _option_b),)
+LAYOUTS = (Layout("pytorchcv", pytorchcv, always(shortcut="B")),)

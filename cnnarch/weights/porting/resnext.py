@@ -1,4 +1,4 @@
-"""ResNeXt in torchvision, timm and pytorchcv: their tensors are named as ResNet's."""
+"""ResNeXt in torchvision, timm and pytorchcv, with the same tensor names as ResNet."""
 
 from cnnarch.weights.porting._layout import Layout
 from cnnarch.weights.porting.resnet import pytorchcv, torchvision

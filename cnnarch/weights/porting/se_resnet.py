@@ -1,6 +1,6 @@
 """SE-ResNet and SE-ResNeXt in Cadene's pretrainedmodels, timm and pytorchcv.
 
-timm's `legacy_seresnet18` and `legacy_seresnet34` are other networks: their branches end in a
+timm's `legacy_seresnet18` and `legacy_seresnet34` are different networks: their branches end in a
 ReLU before the squeeze. Its `seresnet18` and `seresnet34` have wider squeezes.
 """
 
@@ -10,13 +10,13 @@ from typing import Any
 from torch import nn
 
 from cnnarch.weights.porting import resnet
-from cnnarch.weights.porting._layout import Layout, Pair, blocks, conv_norm
+from cnnarch.weights.porting._layout import Layout, Pair, always, blocks, conv_norm
 
-__all__ = ["LAYOUTS", "caffe_pool", "padded_pool", "squeezes"]
+__all__ = ["LAYOUTS", "squeezes"]
 
 
 def timm(model: Any) -> Iterator[Pair]:
-    """As ResNet's, with `layer1.0.se.fc1`."""
+    """The names of ResNet, and `layer1.0.se.fc1`."""
     if not _has_bottlenecks(model):
         return
     yield from resnet.torchvision(model)
@@ -24,7 +24,7 @@ def timm(model: Any) -> Iterator[Pair]:
 
 
 def cadene(model: Any) -> Iterator[Pair]:
-    """`layer0.conv1`, `layer1.0.conv1`, `layer1.0.se_module.fc1`: timm's `legacy_` networks too."""
+    """`layer0.conv1`, `layer1.0.se_module.fc1`; also the names of timm's `legacy_` networks."""
     if not _has_bottlenecks(model):
         return
     yield from conv_norm("stem", "layer0.conv1", "layer0.bn1")
@@ -34,33 +34,19 @@ def cadene(model: Any) -> Iterator[Pair]:
 
 
 def squeezes(model: Any, name: str) -> Iterator[Pair]:
-    """The two layers of each block's squeeze-and-excitation, which they call `name`."""
+    """Yield the pairs of each block's squeeze-and-excitation, which they call `name`."""
     for ours, _, i, j in blocks(model):
         yield Pair(f"{ours}.branch.attention.reduce", f"layer{i + 1}.{j}.{name}.fc1")
         yield Pair(f"{ours}.branch.attention.expand", f"layer{i + 1}.{j}.{name}.fc2")
 
 
-def caffe_pool(_model: Any) -> dict[str, Any]:
-    """Options of networks converted from Caffe."""
-    return {"ceil_pool": True}
-
-
-def padded_pool(_model: Any) -> dict[str, Any]:
-    """Options of networks that have the first pool of ResNet."""
-    return {"ceil_pool": False}
-
-
-def _released(model: Any) -> dict[str, Any]:
-    return {**caffe_pool(model), "stride_in_1x1": not _has_groups(model)}
-
-
-def _stride_in_3x3(model: Any) -> dict[str, Any]:
-    return {**padded_pool(model), "stride_in_1x1": False}
+def _caffe(model: Any) -> dict[str, Any]:
+    return {"ceil_pool": True, "stride_in_1x1": not _has_groups(model)}
 
 
 def _stride_in_1x1(model: Any) -> dict[str, Any]:
     in_1x1 = _has_bottlenecks(model) and not _has_groups(model)
-    return {**padded_pool(model), "stride_in_1x1": in_1x1}
+    return {"ceil_pool": False, "stride_in_1x1": in_1x1}
 
 
 def _has_bottlenecks(model: Any) -> bool:
@@ -68,14 +54,15 @@ def _has_bottlenecks(model: Any) -> bool:
 
 
 def _has_groups(model: Any) -> bool:
-    """Whether it is SE-ResNeXt."""
+    """Return whether the network is an SE-ResNeXt."""
     return any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in model.modules())
 
 
+_STRIDE_IN_3X3 = always(ceil_pool=False, stride_in_1x1=False)
 LAYOUTS = (
-    Layout("timm", cadene, _released, builders="legacy_*"),
-    Layout("cadene", cadene, _released),
-    Layout("timm", timm, _stride_in_3x3, builders="seres*"),
-    Layout("pytorchcv", resnet.pytorchcv, _stride_in_3x3, builders="seresnet*b"),
+    Layout("timm", cadene, _caffe, architectures="legacy_*"),
+    Layout("cadene", cadene, _caffe),
+    Layout("timm", timm, _STRIDE_IN_3X3, architectures="seres*"),
+    Layout("pytorchcv", resnet.pytorchcv, _STRIDE_IN_3X3, architectures="seresnet*b"),
     Layout("pytorchcv", resnet.pytorchcv, _stride_in_1x1),
 )

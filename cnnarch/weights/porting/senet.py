@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from cnnarch.weights.porting import resnet
-from cnnarch.weights.porting._layout import Layout, Pair, conv_bn, conv_norm
-from cnnarch.weights.porting.se_resnet import caffe_pool, padded_pool, squeezes
+from cnnarch.weights.porting._layout import Layout, Pair, always, conv_bn, conv_norm
+from cnnarch.weights.porting.se_resnet import squeezes
 
 __all__ = ["LAYOUTS"]
 
 
 def timm(model: Any) -> Iterator[Pair]:
-    """`conv1` holds the stem but for its last norm, `bn1`; `layer1.0.se.fc1`."""
+    """`conv1.0` to `conv1.6`, `bn1` for the last norm of the stem, `layer1.0.se.fc1`."""
     yield from conv_norm("stem.0", "conv1.0", "conv1.1")
     yield from conv_norm("stem.1", "conv1.3", "conv1.4")
     yield from conv_norm("stem.2", "conv1.6", "bn1")
@@ -21,7 +21,7 @@ def timm(model: Any) -> Iterator[Pair]:
 
 
 def cadene(model: Any) -> Iterator[Pair]:
-    """`layer0.conv1`, `layer1.0.conv1`, `layer1.0.se_module.fc1`: timm's `legacy_senet154` too."""
+    """`layer0.conv1`, `layer1.0.se_module.fc1`; also the names of timm's `legacy_senet154`."""
     for k in range(3):
         yield from conv_norm(f"stem.{k}", f"layer0.conv{k + 1}", f"layer0.bn{k + 1}")
     yield from resnet.layers(model)
@@ -37,9 +37,10 @@ def pytorchcv(model: Any) -> Iterator[Pair]:
     yield Pair("head.classifier", "output.fc")
 
 
+_CAFFE_POOL, _RESNET_POOL = always(ceil_pool=True), always(ceil_pool=False)
 LAYOUTS = (
-    Layout("timm", cadene, caffe_pool, builders="legacy_*"),
-    Layout("cadene", cadene, caffe_pool),
-    Layout("timm", timm, padded_pool),
-    Layout("pytorchcv", pytorchcv, padded_pool),
+    Layout("timm", cadene, _CAFFE_POOL, architectures="legacy_*"),
+    Layout("cadene", cadene, _CAFFE_POOL),
+    Layout("timm", timm, _RESNET_POOL),
+    Layout("pytorchcv", pytorchcv, _RESNET_POOL),
 )

@@ -1,4 +1,4 @@
-"""VGG in torchvision and timm, which differ in the head, and in pytorchcv."""
+"""VGG in torchvision, timm and pytorchcv. The first two differ only in the head."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 from torch import nn
 
 from cnnarch.blocks.normalization import LRN
-from cnnarch.weights.porting._layout import Layout, Pair, blocks, conv_bn
+from cnnarch.weights.porting._layout import Layout, Pair, blocks, conv_bn, conv_norm
 
 __all__ = ["LAYOUTS"]
 
 
 def torchvision(model: Any) -> Iterator[Pair]:
-    """`features` counts every layer, pools and ReLUs too; `classifier.0`, `.3` and `.6`."""
+    """`features` numbers every layer, including pools and ReLUs; `classifier.0`, `.3` and `.6`."""
     yield from _features(model)
     yield Pair("head.hidden.fc6", "classifier.0")
     yield Pair("head.hidden.fc7", "classifier.3")
@@ -20,7 +20,7 @@ def torchvision(model: Any) -> Iterator[Pair]:
 
 
 def timm(model: Any) -> Iterator[Pair]:
-    """As torchvision's; the hidden layers are convolutions of 7x7 and 1x1."""
+    """The features of torchvision; the hidden layers are 7x7 and 1x1 convolutions."""
     yield from _features(model)
     channels = model.head.hidden.fc6.in_features // 7**2
     yield Pair("head.hidden.fc6", "pre_logits.fc1", (-1, channels, 7, 7))
@@ -46,15 +46,14 @@ def _features(model: Any) -> Iterator[Pair]:
     index = 0
     for ours, layer in [
         ("stem", model.stem),
-        *((ours, block) for ours, block, *_ in blocks(model)),
+        *((name, block) for name, block, *_ in blocks(model)),
     ]:
-        yield Pair(f"{ours}.conv", f"features.{index}")
-        yield Pair(f"{ours}.norm", f"features.{index + 1}")
+        yield from conv_norm(ours, f"features.{index}", f"features.{index + 1}")
         index += 1 if isinstance(layer, nn.MaxPool2d) else len(layer)
 
 
 def _in_libraries(model: Any) -> bool:
-    """Whether the network is not A-LRN or C, which no other library has."""
+    """Return whether other libraries have the network: all except A-LRN and C."""
     kernels = {m.kernel_size for m in model.modules() if isinstance(m, nn.Conv2d)}
     return kernels == {(3, 3)} and not any(isinstance(m, LRN) for m in model.modules())
 

@@ -1,0 +1,187 @@
+"""Read a checkpoint from any source that `weights=` accepts."""
+
+import enum
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from cnnarch.weights.catalog import (
+    Weights,
+    entry_from_torchvision,
+    find_by_url,
+    find_weights,
+    get_weights,
+)
+from cnnarch.weights.config import CONFIG, METADATA_KEY, Config, parse_config, read_config
+from cnnarch.weights.errors import WeightsError
+from cnnarch.weights.fetching import HUB_FILES, fetch
+from cnnarch.weights.files import check_hash
+from cnnarch.weights.hub import fetch_from_hub, parse_hub_name
+from cnnarch.weights.options import FREE
+from cnnarch.weights.reading import (
+    SUFFIXES,
+    extract_state_dict,
+    is_file_name,
+    read_safetensors,
+    read_tensors,
+)
+
+__all__ = ["Checkpoint", "CheckpointSource", "find_pretrained", "read_checkpoint"]
+
+CheckpointSource = str | os.PathLike[str] | Weights | enum.Enum | Mapping[str, Any]
+
+_SHARD_INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a checkpoint under their original names, with its metadata.
+
+    Args:
+        label: names the checkpoint in messages.
+        tensors: by their names in the checkpoint.
+        config: its metadata.
+        shared: whether the caller also holds the tensors, so that loading must copy them.
+    """
+
+    label: str
+    tensors: dict[str, Tensor]
+    config: Config = field(default_factory=Config)
+    shared: bool = False
+
+    @property
+    def required_options(self) -> dict[str, Any]:
+        """The options on which the tensors depend."""
+        return {k: v for k, v in self.config.options.items() if k not in FREE and v is not None}
+
+
+def read_checkpoint(source: CheckpointSource, builder: str | None = None) -> Checkpoint:
+    """Read the checkpoint that `source` names.
+
+    Args:
+        source: a tag of the catalog, a path, a hub name, an address, a catalog entry, a member
+            of a torchvision weights enum, or a state dict.
+        builder: name of the network's builder, which a tag requires.
+
+    Raises:
+        WeightsError: the checkpoint cannot be found, downloaded or read.
+        TypeError: `source` has another type.
+    """
+    if isinstance(source, Mapping):
+        return Checkpoint(
+            "the state dict", extract_state_dict(source, "the state dict"), shared=True
+        )
+    if isinstance(source, enum.Enum) and hasattr(source.value, "url"):
+        entry = entry_from_torchvision(source)
+        return _read_entry(find_by_url(entry.url) or entry, builder)
+    if isinstance(source, Weights):
+        return _read_entry(source, builder)
+    if isinstance(source, os.PathLike):
+        return _read_path(Path(source))
+    if not isinstance(source, str):
+        raise TypeError(
+            "weights must be a tag, a path, a hub name, Weights or a state dict, got "
+            f"{type(source).__name__}"
+        )
+    if source.startswith("hf-hub:"):
+        return _read_hub(source)
+    if source.startswith(("https://", "http://")):
+        return _read_entry(Weights(url=source), builder)
+    if (found := find_weights(builder, source)) is not None:
+        return _read_entry(found, builder)
+    if os.sep in source or "/" in source or source.endswith(SUFFIXES):
+        return _read_path(Path(source))
+    known = ", ".join(get_weights(builder)) if builder else ""
+    raise WeightsError(
+        f"{builder or 'a network without a builder'} has no weights {source!r}; the catalog has "
+        f"{known or 'none'}. Paths and hf-hub:owner/name are also accepted"
+    )
+
+
+def find_pretrained(source: str | os.PathLike[str]) -> tuple[str, str]:
+    """Return the builder of a saved network and the value for the builder's `weights=`.
+
+    Args:
+        source: the folder or .safetensors file, or a repository on the hub: "owner/name" (if
+            there is no folder called "owner") or "hf-hub:owner/name[@revision]".
+
+    Raises:
+        WeightsError: the source does not exist or does not name its builder.
+    """
+    name = os.fspath(source)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        name, config = str(path.absolute()), _read_folder_config(path)  # "net" would be a tag
+    elif path.exists():
+        name, config = str(path.absolute()), _parse_metadata(read_safetensors(path)[1], name)
+    elif _may_be_on_hub(name):
+        hub = parse_hub_name(name)
+        found = fetch_from_hub(hub, CONFIG)
+        name, config = str(hub), read_config(found) if found else Config()
+    else:
+        raise WeightsError(f"{name!r} is neither a folder, a file nor hf-hub:owner/name")
+    if config.builder is None:
+        raise WeightsError(
+            f"{name} does not name the cnnarch builder that created it; pass it to the right "
+            f"builder, for example cnnarch.resnet50(weights={name!r})"
+        )
+    return config.builder, name
+
+
+def _may_be_on_hub(name: str) -> bool:
+    """Return whether a name that is not an existing path looks like a hub name."""
+    is_path = name.startswith((".", "/", "~")) or name.endswith(SUFFIXES)
+    return "/" in name and not is_path and not Path(name).parent.is_dir()
+
+
+def _parse_metadata(metadata: Mapping[str, str], label: str) -> Config:
+    """Parse the config in the metadata of a .safetensors file; empty if there is none."""
+    text = metadata.get(METADATA_KEY)
+    return Config() if text is None else parse_config(text, label)
+
+
+def _read_entry(entry: Weights, builder: str | None) -> Checkpoint:
+    if builder and entry.network and entry.network != builder:
+        raise WeightsError(f"{entry.tag} is for {entry.network}, not for {builder}")
+    return Checkpoint(entry.url, read_tensors(fetch(entry))[0], entry.config)
+
+
+def _read_hub(source: str) -> Checkpoint:
+    name = parse_hub_name(source)
+    config = fetch_from_hub(name, CONFIG)
+    weights = fetch_from_hub(name, *HUB_FILES)
+    if weights is None:
+        raise WeightsError(f"{name} has none of {', '.join(HUB_FILES)}")
+    return _read_file(str(name), weights, read_config(config) if config else Config())
+
+
+def _read_path(path: Path) -> Checkpoint:
+    path = path.expanduser()
+    if not path.is_dir():
+        return _read_file(str(path), path, Config())
+    config = _read_folder_config(path)
+    weights = path / config.weights
+    if not is_file_name(config.weights):
+        raise WeightsError(f"{path / CONFIG}: {config.weights!r} is not a file in the same folder")
+    if not weights.exists() and (path / _SHARD_INDEX).exists():
+        weights = path / _SHARD_INDEX
+    return _read_file(str(path), weights, config)
+
+
+def _read_folder_config(folder: Path) -> Config:
+    path = folder / CONFIG
+    return read_config(path) if path.exists() else Config()
+
+
+def _read_file(label: str, path: Path, config: Config) -> Checkpoint:
+    """Read a weights file; a config in its own metadata overrides `config`."""
+    if config.sha256:
+        check_hash(path, config.sha256)
+    tensors, metadata = read_tensors(path)
+    if METADATA_KEY in metadata:
+        config = _parse_metadata(metadata, label)
+    return Checkpoint(label, tensors, config)

@@ -1,0 +1,103 @@
+"""Match the tensor names of a checkpoint with those of a network."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cnnarch.blocks.head import ClassifierHead
+from cnnarch.weights.porting import Layout, Pair
+
+__all__ = ["CNNARCH", "Match", "classifier_names", "match_layout", "pair_names"]
+
+CNNARCH = Layout(
+    "cnnarch", lambda model: (Pair(k, k) for k in model.state_dict()), ignored=("aux1", "aux2")
+)
+
+
+@dataclass(frozen=True)
+class Match:
+    """A checkpoint whose tensors are renamed by a layout.
+
+    Args:
+        layout: the layout.
+        tensors: the checkpoint's tensors under our names.
+        missing: our names without a tensor in the checkpoint, mapped to the checkpoint's names.
+        unexpected: names in the checkpoint that the network does not have.
+        alternatives: layouts with the same names that require other options.
+    """
+
+    layout: Layout
+    tensors: dict[str, Tensor]
+    missing: dict[str, str]
+    unexpected: tuple[str, ...]
+    alternatives: tuple[Layout, ...] = ()
+
+
+def classifier_names(model: nn.Module) -> list[str]:
+    """Return the names of the classifier layers of all heads, including absent layers."""
+    heads = [name for name, m in model.named_modules() if isinstance(m, ClassifierHead)]
+    return [f"{name}.classifier" if name else "classifier" for name in heads]
+
+
+def match_layout(
+    state_dict: Mapping[str, Tensor], model: nn.Module, layout: Layout
+) -> Match | None:
+    """Rename a state dict by one layout; None if the layout does not cover the network."""
+    names = pair_names(model, layout)
+    if names is None:
+        return None
+    remaining = dict(state_dict)
+    if layout.before_port:
+        remaining = layout.before_port(remaining)
+    tensors, missing = {}, {}
+    for name, pair in names.items():
+        if pair.theirs in remaining:
+            tensors[name] = _reshape_for_port(remaining.pop(pair.theirs), model, pair)
+        elif not name.endswith("num_batches_tracked"):  # PyTorch < 0.4.1 did not save it
+            missing[name] = pair.theirs
+    unused = (*layout.ignored, *_absent_classifiers(model, layout))
+    unexpected = [name for name in remaining if not _is_inside(name, unused)]
+    return Match(layout, tensors, missing, tuple(unexpected))
+
+
+def pair_names(model: nn.Module, layout: Layout) -> dict[str, Pair] | None:
+    """Return a pair for each of our tensor names; None if the layout does not cover all."""
+    pairs = {pair.ours: pair for pair in layout.pairs(model)}
+    names = {}
+    for name in model.state_dict():
+        parts = name.split(".")
+        for cut in range(len(parts), 0, -1):
+            pair = pairs.get(".".join(parts[:cut]))
+            if pair is not None:
+                break
+        else:
+            return None
+        shape = None if parts[-1] == "bias" else pair.shape
+        names[name] = Pair(name, ".".join([pair.theirs, *parts[cut:]]), shape)
+    return names
+
+
+def _absent_classifiers(model: nn.Module, layout: Layout) -> list[str]:
+    """Return the layout's names of classifiers that the network was built without."""
+    present = {name for name, _ in model.named_modules()}
+    absent = [name for name in classifier_names(model) if name not in present]
+    if layout is CNNARCH:
+        return absent
+    return [pair.theirs for pair in layout.pairs(model) if _is_inside(pair.ours, absent)]
+
+
+def _is_inside(name: str, modules: Iterable[str]) -> bool:
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
+
+
+def _reshape_for_port(tensor: Tensor, model: nn.Module, pair: Pair) -> Tensor:
+    """Return their tensor in our shape with their number of rows, unchanged if it does not fit."""
+    if pair.shape is None:
+        return tensor
+    shape = model.get_parameter(pair.ours).shape
+    expected = torch.empty(shape, device="meta").reshape(pair.shape).shape
+    if tensor.shape[1:] != expected[1:]:
+        return tensor
+    return tensor.reshape(tensor.shape[:1] + shape[1:])
