@@ -1,4 +1,4 @@
-"""Find, decode and resize image files, ahead of who reads them."""
+"""Find and decode image files, and read them in threads."""
 
 import os
 import sys
@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -20,37 +21,40 @@ if TYPE_CHECKING:
 __all__ = [
     "IMAGE_SUFFIXES",
     "Unreadable",
+    "check_file_channels",
     "decode_image",
     "find_images",
     "progress_bar",
     "read_ahead",
     "read_image",
+    "read_together",
     "reading_threads",
+    "try_decode",
 ]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""Endings, in lower case, of the files that `find_images` looks for in folders."""
+"""Lowercase suffixes of the files that `find_images` finds in folders."""
 
-MOST_ELONGATED = 1000
-"""How much longer than wide an image may be, as scaling its shorter side up scales the other."""
+MAX_ASPECT_RATIO = 1000
+"""Maximum ratio of the sides, because resizing the shorter side enlarges the longer one."""
 
 
 class Unreadable(NamedTuple):
-    """An image that could not be read: what it is called, and why."""
+    """An image that cannot be read: its name and the reason."""
 
     name: str
     reason: str
 
 
 def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
-    """The files among `paths`, and the images anywhere below the folders among them, sorted.
+    """Return the given files, and the sorted images in the given folders and their subfolders.
 
     Raises:
-        FileNotFoundError: there is no such file or folder.
-        ValueError: a folder without images.
+        FileNotFoundError: a file or folder does not exist.
+        ValueError: a folder contains no images.
     """
     found: list[Path] = []
     for path in map(Path, paths):
@@ -60,7 +64,7 @@ def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
             named = (p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
             below = [p for p in named if not p.is_dir()]
             if not below:
-                raise ValueError(f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)})")
+                raise ValueError(f"{path} contains no images ({', '.join(IMAGE_SUFFIXES)})")
             found += sorted(below)
         else:
             raise FileNotFoundError(f"there is no file or folder {path}")
@@ -68,22 +72,22 @@ def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
 
 
 def read_image(path: str | PathLike[str], channels: int = 3) -> Tensor:
-    """Decode an image file, turned upright as its EXIF data says.
+    """Decode an image file and apply the rotation in its EXIF data.
 
-    16 bits a channel become 8. Transparency is left out: the colours are those stored below it.
-    Pillow's `Image.MAX_IMAGE_PIXELS` holds: what claims to have more than twice that is refused.
+    16 bits per channel are reduced to 8. Transparency is dropped, which leaves the stored colors.
+    Images with more than twice Pillow's `Image.MAX_IMAGE_PIXELS` are rejected.
 
     Args:
-        path: a file that Pillow reads.
+        path: a file in a format that Pillow reads.
         channels: 1 for gray, 3 for red, green and blue.
 
     Shape:
         (channels, H, W), uint8
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a number of channels that files do not have, or a file that is not an image or
-            is damaged; the message names it.
+        FileNotFoundError: the file does not exist.
+        ValueError: `channels` is neither 1 nor 3, or the file is damaged or not an image; the
+            message names the file.
     """
     return decode_image(path, channels).contiguous()
 
@@ -91,14 +95,14 @@ def read_image(path: str | PathLike[str], channels: int = 3) -> Tensor:
 def decode_image(
     source: "str | PathLike[str] | BinaryIO | Image", channels: int = 3, name: str | None = None
 ) -> Tensor:
-    """`read_image` for open files and Pillow images too, in the order of rows that files have.
+    """Decode a file like `read_image`, or an open file or a Pillow image; keep its memory layout.
 
-    The channels of a pixel lie side by side in memory, which resizing takes half the time for.
+    The channels of each pixel are adjacent in memory, which halves the time that resizing takes.
 
     Args:
-        source: a path, an open file or a Pillow image, which stays as it is.
+        source: a path, an open file or a Pillow image, which is not changed.
         channels: 1 or 3.
-        name: what an error calls it; None takes the path.
+        name: what error messages call the image; None uses the path.
 
     Shape:
         (channels, H, W), uint8, a view of (H, W, channels)
@@ -106,8 +110,7 @@ def decode_image(
     import numpy as np
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    if channels not in (1, 3):
-        raise ValueError(f"image files give 1 or 3 channels, not {channels}")
+    check_file_channels(channels)
     try:
         if isinstance(source, Image.Image):
             pixels = np.array(_upright(ImageOps.exif_transpose(source), channels))
@@ -117,51 +120,68 @@ def decode_image(
     except FileNotFoundError:
         raise
     except UnidentifiedImageError:
-        raise ValueError(f"{name or source} is not a readable image: no format fits") from None
-    except Exception as error:  # on damaged files Pillow's readers raise almost anything
+        raise ValueError(f"{name or source} is not a readable image: unknown format") from None
+    except Exception as error:  # Pillow raises exceptions of many types for damaged files
         raise ValueError(f"{name or source} is not a readable image: {error}") from error
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
 
 
+def check_file_channels(channels: int) -> None:
+    """Raise ValueError unless image files can have this number of channels."""
+    if channels not in (1, 3):
+        raise ValueError(f"image files have 1 or 3 channels, but {channels} are needed")
+
+
+def try_decode(
+    source: "str | PathLike[str] | BinaryIO | Image", channels: int, name: str
+) -> Tensor | Unreadable:
+    """Return the result of `decode_image`, or the reason why the image cannot be read."""
+    check_file_channels(channels)
+    try:
+        return decode_image(source, channels, name)
+    except (OSError, ValueError) as error:
+        return Unreadable(name, str(error))
+
+
 def _upright(image: "Image", channels: int) -> "Image":
-    """In gray or in colour, turned as EXIF says; what needs no change is not copied."""
+    """Return a gray or color image in the orientation of its EXIF data; copy only if needed."""
     import numpy as np
     from PIL import Image, ImageOps
 
-    if max(image.size) > MOST_ELONGATED * min(image.size):
+    if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
         raise ValueError("{} by {} pixels are too elongated".format(*image.size))
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode!r} do not say how bright white is")
-    if image.mode.startswith("I;16"):  # Pillow would make all from 255 up white
+        raise ValueError(f"pixels of mode {image.mode!r} have no defined white level")
+    if image.mode.startswith("I;16"):  # Pillow would turn every value above 255 into white
         image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
     if image.mode in ("P", "PA") and "transparency" in image.info:
-        image = image.convert("RGBA")  # else Pillow warns of what it leaves out
+        image = image.convert("RGBA")  # otherwise Pillow warns about dropped transparency
     mode = "L" if channels == 1 else "RGB"
     return image if image.mode == mode else image.convert(mode)
 
 
 def reading_threads() -> int:
-    """Threads that read images: one for each processor that this process may use, at most 8."""
+    """Return the default number of reading threads: one per available CPU, at most 8."""
     try:
         return min(8, len(os.sched_getaffinity(0)))
-    except AttributeError:  # not on every system
+    except AttributeError:  # not available on every system
         return min(8, os.cpu_count() or 1)
 
 
 def read_ahead(
-    items: Iterable[T], read: Callable[[T], R], *, num_threads: int, ahead: int
+    items: Iterable[T], read: Callable[[T], R], *, ahead: int, num_threads: int | None = None
 ) -> Generator[R, None, None]:
-    """What `read` makes of each item, in order, while threads read the next ones.
+    """Yield the result of `read` for each item, in order, while threads read the next items.
 
     Args:
-        items: taken one by one, never more than `ahead` before they are asked for.
-        read: called in the threads; what it raises is raised where its item would come.
-        num_threads: that read.
-        ahead: how many items may be read ahead or wait.
+        items: items to read; at most `ahead` of them are consumed in advance.
+        read: called in the threads; its exceptions are raised in place of the result.
+        ahead: maximum number of items that are being read or wait to be yielded.
+        num_threads: number of threads; None uses `reading_threads()`.
     """
     waiting: deque[Future[R]] = deque()
-    pool = ThreadPoolExecutor(num_threads, "cnnarch-read")
+    pool = ThreadPoolExecutor(num_threads or reading_threads(), "cnnarch-read")
     try:
         for item in items:
             waiting.append(pool.submit(read, item))
@@ -169,22 +189,33 @@ def read_ahead(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    finally:  # also where the reader stops early
+    finally:  # also if the caller stops early
         pool.shutdown(cancel_futures=True)
+
+
+def read_together(items: Iterable[T], read: Callable[[T], R]) -> list[R]:
+    """Return the result of `read` for each item, in threads that are kept for the next call."""
+    return list(_shared_pool(os.getpid()).map(read, items))
+
+
+@cache
+def _shared_pool(_process: int) -> ThreadPoolExecutor:
+    """Return the threads of a process; a forked process does not inherit those of its parent."""
+    return ThreadPoolExecutor(reading_threads(), "cnnarch-read")
 
 
 @contextmanager
 def progress_bar(
-    what: str, total: int | None, shown: bool | None
+    label: str, total: int | None, visible: bool | None
 ) -> Iterator[Callable[[int], object]]:
-    """A function to call with each number of images done, which moves a bar.
+    """Show a progress bar, and yield a function that advances it by a number of images.
 
     Args:
-        what: text before the bar.
-        total: images there are; None if that is not known.
-        shown: None shows the bar where someone looks on, in a terminal. Without rich there is none.
+        label: text before the bar.
+        total: number of images, or None if it is unknown.
+        visible: whether to show the bar; None shows it in a terminal. It requires rich.
     """
-    if not (sys.stderr.isatty() if shown is None else shown) or not find_spec("rich"):
+    if not (sys.stderr.isatty() if visible is None else visible) or not find_spec("rich"):
         yield lambda _count: None
         return
     from rich.console import Console
@@ -192,5 +223,5 @@ def progress_bar(
 
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(what, total=total)
+        task = progress.add_task(label, total=total)
         yield lambda count: progress.advance(task, count)

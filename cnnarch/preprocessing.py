@@ -1,4 +1,4 @@
-"""How images become a network's input; torchvision is loaded with the first transform."""
+"""Conversion of images to network inputs; torchvision is imported when it is first used."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ __all__ = ["Preprocessing", "preprocessing_from"]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How images become the input that a checkpoint was trained on.
+    """The conversion of images to network inputs that a checkpoint was trained with.
 
     Args:
-        crop_size: side in pixels of the square that the network sees.
-        resize_size: the image's shorter side in pixels before the crop.
+        crop_size: side in pixels of the square center crop.
+        resize_size: length in pixels to which the shorter side is resized before the crop.
         interpolation: "bilinear" or "bicubic".
-        mean: of each channel, in units where white is 1; it is subtracted.
-        std: of each channel, in the same units; the difference is divided by it.
-        antialias: whether shrinking filters first, as PIL does.
+        mean: mean of each channel, for pixels in [0, 1].
+        std: standard deviation of each channel, for pixels in [0, 1].
+        antialias: whether to filter before downsampling, as PIL does.
     """
 
     crop_size: int
@@ -36,16 +36,16 @@ class Preprocessing:
     antialias: bool = True
 
     def transform(self) -> "v2.Transform":
-        """A torchvision v2 transform of PIL images and of image tensors, (C, H, W) or batches.
+        """Return a torchvision v2 transform of PIL images and image tensors, (C, H, W) or batches.
 
-        PIL images are read as files are: turned upright as their EXIF data says, 16 bits become
-        8, transparency is left out. Tensors are uint8, or floats in [0, 1]. Grey images are
-        repeated for a network of colours, and colours made grey for one of grey.
+        PIL images are handled like files: EXIF rotation is applied, 16 bits are reduced to 8, and
+        transparency is dropped. Tensors are uint8, or floats in [0, 1]. Gray images are converted
+        to color, and color images to gray, if the network needs it.
 
         Raises:
-            ValueError: `interpolation` is not one that torchvision has.
+            ValueError: torchvision does not support `interpolation`.
 
-        The transform raises TypeError for tensors of other integers, whose white is not known.
+        The transform raises TypeError for other integer tensors, whose white level is unknown.
 
         >>> import torch
         >>> preprocessing = Preprocessing(224, 256)
@@ -64,20 +64,20 @@ class Preprocessing:
         )
 
     def crop(self) -> "v2.Transform":
-        """The first part of `transform`: the pixels that the network sees, in 8 bits."""
+        """Return the first part of `transform`, which returns the cropped pixels in uint8."""
         from torchvision.transforms import v2
 
         return v2.Compose([*self._to_crop(), v2.ToPureTensor()])
 
     def scale(self, pixels: Tensor) -> Tensor:
-        """The second part of `transform`, also for batches: what the network reads.
+        """Apply the second part of `transform` to an image or a batch.
 
-        It gives the values of torchvision's ToDtype and Normalize to the last bit, in one thread:
-        PyTorch would start threads, which wait for one another for longer than the work takes
+        The values equal those of torchvision's ToDtype and Normalize bit for bit. They are
+        computed by NumPy in one thread, because the threads that PyTorch would start are slower
         while other threads decode images.
 
         Args:
-            pixels: on the CPU, as `crop` gives them.
+            pixels: pixels on the CPU, as the transform of `crop` returns them.
 
         Shape:
             (..., C, H, W), uint8 -> the same, float32
@@ -100,25 +100,25 @@ class Preprocessing:
 
         interpolation = InterpolationMode(self.interpolation)
         return [
-            _Pixels(len(self.mean)),
+            _ToUint8(len(self.mean)),
             v2.Resize(self.resize_size, interpolation, antialias=self.antialias),
             v2.CenterCrop(self.crop_size),
         ]
 
 
 def preprocessing_from(facts: Mapping[str, Any] | None) -> Preprocessing | None:
-    """A `Preprocessing` from its fields as JSON has them."""
+    """Return a `Preprocessing` from its fields in JSON."""
     if facts is None:
         return None
     lists = {key: tuple(facts[key]) for key in ("mean", "std") if key in facts}
     return Preprocessing(**{**facts, **lists})
 
 
-class _Pixels(nn.Module):
-    """Tensors of the right number of channels in 8 bits, as files have them.
+class _ToUint8(nn.Module):
+    """Converts images to uint8 tensors with the given number of channels.
 
-    PIL resizes by other numbers than torch, and floats keep what bicubic interpolation
-    overshoots, so PIL images and floats become 8-bit tensors first.
+    PIL and PyTorch resize differently, and float tensors keep the overshoot of bicubic
+    interpolation. So every image is converted before it is resized.
     """
 
     def __init__(self, channels: int) -> None:

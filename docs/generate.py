@@ -10,6 +10,7 @@ import cnnarch
 from cnnarch.analysis import count_macs, count_parameters, summary
 from cnnarch.facts.builders import BUILDERS, families
 from cnnarch.facts.cards import Form, ModelCard, Paper, Stated
+from cnnarch.facts.shapes import shape_text
 from cnnarch.facts.sheets import read_sheet
 
 FIGURES = {
@@ -40,9 +41,7 @@ def index_page() -> str:
     for card in map(cnnarch.get_card, BUILDERS):
         year = str(card.year or "")
         link = f"[{card.name}]({card.family}.md)"
-        rows.append(
-            (link, year, format_size(card.input_size), f"{card.params:,}", f"{card.macs:,}")
-        )
+        rows.append((link, year, shape_text(card.input_size), f"{card.params:,}", f"{card.macs:,}"))
     parts = [
         "# Networks",
         f"{len(BUILDERS)} networks in {len(families())} families. The page of a family explains "
@@ -93,7 +92,7 @@ def figures_table(cards: list[ModelCard]) -> str:
 
 def describe_call(card: ModelCard, row: Form) -> str:
     options = ", ".join(f"{k}={v!r}" for k, v in row.options.items())
-    size = "" if row.input_size == card.input_size else f" at {format_size(row.input_size)}"
+    size = "" if row.input_size == card.input_size else f" at {shape_text(row.input_size)}"
     return f"`{card.name}({options})`{size}"
 
 
@@ -133,7 +132,7 @@ def stage_table(card: ModelCard) -> str:
         path = "stem" if i == 0 else f"stages.{i - 1}"
         inside = [r for r in layers.rows if r.path == path or r.path.startswith(path + ".")]
         costs = (sum(r.params for r in inside), sum(r.macs for r in inside))
-        rows.append((info.name, format_size(shape), str(info.stride), *(f"{n:,}" for n in costs)))
+        rows.append((info.name, shape_text(shape), str(info.stride), *(f"{n:,}" for n in costs)))
     head = [r for r in layers.rows if r.path.split(".")[0] == "head"]
     costs = (sum(r.params for r in head), sum(r.macs for r in head))
     rows.append(("head", str(model.num_classes), "", *(f"{n:,}" for n in costs)))
@@ -147,10 +146,6 @@ def stage_maps(model: cnnarch.ImageClassifier, card: ModelCard) -> list[tuple[in
 
 def api(module: object, name: str, directive: str) -> str:
     return f"```{{eval-rst}}\n.. {directive}:: {module.__name__}.{name}\n```"
-
-
-def format_size(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

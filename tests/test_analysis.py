@@ -1,4 +1,4 @@
-"""Counts and shapes against hand arithmetic and PyTorch's own counter."""
+"""Tests for counts and shapes by hand arithmetic and PyTorch's FLOP counter."""
 
 import copy
 import sys
@@ -15,7 +15,7 @@ from cnnarch.testing import example_images
 
 
 def test_macs_of_a_grouped_convolution_count_the_channels_it_reads() -> None:
-    # 8 outputs of 5x5 pixels, each a sum over 2 channels of 3x3.
+    # 8 output channels of 5x5 pixels, each a sum over 2 channels of 3x3.
     layer = nn.Conv2d(4, 8, 3, groups=2, bias=True)
     assert count_macs(layer, (4, 7, 7)) == 8 * 5 * 5 * 2 * 9
 
@@ -27,7 +27,7 @@ def test_frozen_parameters_are_not_trainable() -> None:
 
 
 def test_macs_are_half_of_torchs_flops(model: ImageClassifier) -> None:
-    """PyTorch counts a multiply and an add; it also counts what pooling by matrices costs."""
+    """PyTorch counts multiplications and additions separately, and also pooling by matrices."""
     side = model.min_input_size if model.fixed_input_size else 224
     size = (model.in_channels, side, side)
     counter = FlopCounterMode(display=False)
@@ -36,15 +36,15 @@ def test_macs_are_half_of_torchs_flops(model: ImageClassifier) -> None:
     assert counter.get_total_flops() / 2 == pytest.approx(count_macs(model, size), rel=0.01)
 
 
-def test_counting_leaves_the_network_as_it_is(model: ImageClassifier) -> None:
-    twin = copy.deepcopy(model).train()
-    before = {k: v.clone() for k, v in twin.state_dict().items()}
-    images = example_images(twin, 1)
-    count_macs(twin, tuple(images.shape[1:]))
-    stage_shapes(twin, tuple(images.shape[1:]))
-    assert twin.training
-    assert all(torch.equal(before[k], v) for k, v in twin.state_dict().items())
-    assert not any(m._forward_hooks for m in twin.modules())
+def test_counting_does_not_change_the_network(model: ImageClassifier) -> None:
+    network = copy.deepcopy(model).train()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    images = example_images(network, 1)
+    count_macs(network, tuple(images.shape[1:]))
+    stage_shapes(network, tuple(images.shape[1:]))
+    assert network.training
+    assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
+    assert not any(m._forward_hooks for m in network.modules())
 
 
 def test_a_summary_row_has_shape_parameters_and_macs() -> None:
@@ -68,20 +68,20 @@ def test_a_network_without_a_card_needs_a_size() -> None:
         count_macs(nn.Conv2d(1, 1, 1))
 
 
-def test_the_largest_resnet_takes_no_memory() -> None:
+def test_counting_the_largest_resnet_takes_no_memory() -> None:
     resource = pytest.importorskip("resource")
     with torch.device("meta"):
         model = cnnarch.resnet152()
-    count_macs(model)  # what is loaded on first use does not count
+    count_macs(model)  # imports on first use are not measured
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     count_macs(model, (3, 1024, 1024))
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     unit = 1 if sys.platform == "darwin" else 1024
-    assert grown * unit < 20 * 2**20  # its weights alone are 230 MiB
+    assert grown * unit < 20 * 2**20  # the weights alone are 230 MiB
 
 
-def test_layers_derived_from_those_that_keep_the_shape_are_run() -> None:
-    """CReLU (Shang et al., 2016) doubles the channels; a norm may halve the map."""
+def test_subclasses_of_shape_preserving_layers_are_run() -> None:
+    """CReLU (Shang et al., 2016) doubles the channels; this norm halves height and width."""
 
     class CReLU(nn.ReLU):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -97,7 +97,7 @@ def test_layers_derived_from_those_that_keep_the_shape_are_run() -> None:
     assert count_macs(net, (3, 10, 10)) == 64 * 8 * 27 + 16 * 4 * 8
 
 
-def test_a_norm_of_other_channels_is_not_passed_over() -> None:
+def test_a_norm_of_the_wrong_number_of_channels_is_an_error() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(16))
     with pytest.raises(RuntimeError, match="BatchNorm2d of 16 channels"):
         count_macs(net, (3, 10, 10))

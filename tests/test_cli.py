@@ -345,16 +345,16 @@ def test_draw_creates_each_picture_of_a_run(capsys: pytest.CaptureFixture[str]) 
     assert main([*words, "--rows", "2", "--columns", "3", "--output", "few.png"]) == 0
     assert image_size("few.png") < image_size("predictions.png")
     words = ["draw", "feature_maps", "--model", "run", "--output", "maps.png", "--layers"]
-    assert main([*words, "stem", "stages.1"]) == 0
+    assert main([*words, "C1", "stages.1"]) == 0
     words[-1:] = []
-    line = failure(capsys, *words, "--layers", "stem", "stages.7")
+    line = failure(capsys, *words, "--layers", "C1", "stages.7")
     assert "there is no layer 'stages.7'; did you mean 'stages." in line
     line = failure(capsys, "draw", "diagram", "--model", "run", "--rows", "2")
-    assert line == "cnnarch: diagram does not take --rows; it takes no options"
+    assert line == "cnnarch: diagram does not accept --rows; it accepts no options"
     line = failure(capsys, "draw", "embeddings", "--model", "run", "--layer", "stem")
-    assert line.endswith("embeddings does not take --layer; it takes --method, --num-samples")
+    assert line.endswith("embeddings does not accept --layer; it accepts --method, --num-samples")
     line = failure(capsys, "draw", "embeddings", "--model", "run", "--method", "mds")
-    assert "method must be one of tsne, pca, umap, got 'mds'" in line
+    assert "method must be one of 'tsne', 'pca', 'umap', got 'mds'" in line
     line = failure(capsys, "draw", "data_grid", "--data", "digits", "--rows", "0")
     assert "must be a positive integer, got '0'" in line
 

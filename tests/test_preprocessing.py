@@ -1,4 +1,4 @@
-"""From images to a network's input: the same from every kind of image, on every way."""
+"""Preprocessing returns the same network inputs for every kind of image."""
 
 import pickle
 from collections.abc import Callable
@@ -24,7 +24,7 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize("preprocessing", EXAMPLES)
-def test_every_value_is_scaled_to_the_last_bit_of_torchvisions(
+def test_scaled_values_equal_torchvisions_bit_for_bit(
     preprocessing: Preprocessing,
 ) -> None:
     channels, size = len(preprocessing.mean), preprocessing.crop_size
@@ -39,7 +39,7 @@ def test_every_value_is_scaled_to_the_last_bit_of_torchvisions(
 
 @pytest.mark.parametrize("preprocessing", EXAMPLES)
 @pytest.mark.parametrize("shape", [(3, 30, 40), (1, 18, 18), (3, 90, 7)])
-def test_the_two_parts_are_the_transform(
+def test_crop_and_scale_equal_the_transform(
     preprocessing: Preprocessing, shape: tuple[int, int, int]
 ) -> None:
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8)
@@ -63,10 +63,8 @@ def photograph() -> PIL.Image.Image:
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("size", [(224, 256), (96, 97), (500, 500)])
-def test_images_and_tensors_become_the_same_input(
-    interpolation: str, size: tuple[int, int]
-) -> None:
-    """Far within one step of 8 bits, 1/255: from PIL images, bytes and floats."""
+def test_images_and_tensors_have_the_same_result(interpolation: str, size: tuple[int, int]) -> None:
+    """For PIL images, uint8 tensors and float tensors."""
     preprocessing = Preprocessing(*size, interpolation, mean=(0.0,) * 3, std=(1.0,) * 3)
     transform, image = preprocessing.transform(), photograph()
     expected = transform(image)
@@ -79,7 +77,7 @@ def test_images_and_tensors_become_the_same_input(
         assert torch.equal(found, expected)
 
 
-def test_palettes_transparency_and_grey_are_made_colours() -> None:
+def test_palettes_transparency_and_gray_are_converted_to_rgb() -> None:
     transform = Preprocessing(32, 32, mean=(0.0,) * 3, std=(1.0,) * 3).transform()
     red = PIL.Image.new("RGB", (40, 40), (255, 0, 0))
     for image in (red, red.convert("RGBA"), red.convert("P")):
@@ -91,8 +89,8 @@ def test_palettes_transparency_and_grey_are_made_colours() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.int16, torch.uint16, torch.int64])
-def test_integers_of_another_range_are_refused(dtype: torch.dtype) -> None:
-    """By torchvision they are divided by the maximum of their type: 255 is almost black."""
+def test_other_integer_types_are_refused(dtype: torch.dtype) -> None:
+    """The torchvision transforms divide them by the maximum of their type: 255 is nearly 0."""
     preprocessing, pixels = Preprocessing(8, 8), torch.ones(3, 8, 8, dtype=dtype)
     for call in (preprocessing.transform(), preprocessing.crop(), preprocessing.scale):
         with pytest.raises(TypeError, match=f"uint8, got {dtype}"):
@@ -101,7 +99,7 @@ def test_integers_of_another_range_are_refused(dtype: torch.dtype) -> None:
         preprocessing.scale(pixels.float())
 
 
-def test_a_network_of_grey_images_gets_grey_images() -> None:
+def test_a_gray_network_gets_gray_images() -> None:
     transform = Preprocessing(32, 32, mean=(0.0,), std=(1.0,)).transform()
     red = PIL.Image.new("RGB", (40, 40), (255, 0, 0))
     pixels = torch.zeros(3, 40, 40)
@@ -111,7 +109,7 @@ def test_a_network_of_grey_images_gets_grey_images() -> None:
         assert abs(transform(image).mean().item() - 0.299) < 2 / 255
 
 
-def test_a_transform_goes_to_worker_processes() -> None:
+def test_a_transform_can_be_pickled() -> None:
     transform = Preprocessing(32, 32).transform()
     again = pickle.loads(pickle.dumps(transform))
     assert torch.equal(again(photograph()), transform(photograph()))
@@ -125,11 +123,11 @@ def deep(folder: Path) -> Path:
 
 
 def turned(folder: Path) -> Path:
-    """Stored black on the left; shown a quarter turn clockwise, so black at the top."""
+    """Write an image with black on the left, which EXIF rotates to black at the top."""
     image, exif = PIL.Image.new("L", (16, 16)), PIL.Image.Exif()
     image.paste(255, (8, 0, 16, 16))
     exif[0x0112] = 6
-    image.save(folder / "turned.jpg", exif=exif)  # flat blocks of 8x8 lose nothing
+    image.save(folder / "turned.jpg", exif=exif)  # JPEG stores uniform blocks of 8x8 exactly
     return folder / "turned.jpg"
 
 
@@ -140,16 +138,16 @@ def palette(folder: Path) -> Path:
     return folder / "palette.png"
 
 
-def plain(mode: str, colour: object, suffix: str = "png") -> Callable[[Path], Path]:
+def plain(mode: str, color: object, suffix: str = "png") -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
-        PIL.Image.new(mode, (16, 16), colour).save(folder / f"{mode}.{suffix}")  # type: ignore[arg-type]
+        PIL.Image.new(mode, (16, 16), color).save(folder / f"{mode}.{suffix}")  # type: ignore[arg-type]
         return folder / f"{mode}.{suffix}"
 
     return write
 
 
-def flat(*colour: int) -> Tensor:
-    return torch.tensor(colour, dtype=torch.float32)[:, None, None].expand(-1, 16, 16)
+def flat(*color: int) -> Tensor:
+    return torch.tensor(color, dtype=torch.float32)[:, None, None].expand(-1, 16, 16)
 
 
 LEFT_AND_RIGHT = flat(128, 128, 128).where(torch.arange(16) < 8, torch.tensor(255.0))
@@ -165,11 +163,11 @@ FILES: dict[str, tuple[Callable[[Path], Path], Tensor]] = {
     "CMYK": (plain("CMYK", (0, 255, 255, 0), "tiff"), flat(255, 0, 0)),
     "gray for a gray network": (plain("L", 77), flat(77)),
     "16 bits for a gray network": (deep, LEFT_AND_RIGHT[:1]),
-    "colour for a gray network": (plain("RGB", (255, 0, 0)), flat(76)),  # 0.299 of 255
+    "color for a gray network": (plain("RGB", (255, 0, 0)), flat(76)),  # 0.299 of 255
 }
 
 
-def inputs_of_predictor(path: Path, preprocessing: Preprocessing) -> Tensor:
+def predictor_inputs(path: Path, preprocessing: Preprocessing) -> Tensor:
     seen = []
 
     def network(inputs: Tensor) -> Tensor:
@@ -180,50 +178,50 @@ def inputs_of_predictor(path: Path, preprocessing: Preprocessing) -> Tensor:
     return seen[0]
 
 
-def inputs_of_embed(path: Path, preprocessing: Preprocessing) -> Tensor:
+def embed_inputs(path: Path, preprocessing: Preprocessing) -> Tensor:
     model = cnnarch.lenet5(in_channels=len(preprocessing.mean))
     (batch,) = open_source(model, [path], 1, preprocessing, False)
     assert batch.images is not None
     return batch.images
 
 
-def inputs_of_training(path: Path, preprocessing: Preprocessing) -> Tensor:
+def training_inputs(path: Path, preprocessing: Preprocessing) -> Tensor:
     files = FilePixels([path], len(preprocessing.mean), preprocessing)
     return ImageSet(files, torch.tensor([0]), ("a",), preprocessing).inputs(torch.tensor([0]))
 
 
-WAYS = (inputs_of_predictor, inputs_of_embed, inputs_of_training)
+READERS = (predictor_inputs, embed_inputs, training_inputs)
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_every_way_to_read_a_file_gives_the_same_pixels(tmp_path: Path, kind: str) -> None:
+def test_every_reader_returns_the_same_pixels(tmp_path: Path, kind: str) -> None:
     write, expected = FILES[kind]
     path, channels = write(tmp_path), len(expected)
     preprocessing = Preprocessing(16, 16, mean=(0.0,) * channels, std=(1.0,) * channels)
     with PIL.Image.open(path) as image:
         found = preprocessing.transform()(image)
     assert torch.equal((255 * found).round(), expected)
-    for way in WAYS:
-        assert torch.equal(way(path, preprocessing), found[None]), way.__name__
+    for reader in READERS:
+        assert torch.equal(reader(path, preprocessing), found[None]), reader.__name__
 
 
 @pytest.mark.parametrize("size", [(24, 32), (40, 40)])
-def test_every_way_to_read_a_photograph_scales_it_alike(
+def test_every_reader_resizes_photographs_identically(
     tmp_path: Path, size: tuple[int, int]
 ) -> None:
     path, image = tmp_path / "china.png", photograph().resize((90, 60))
     image.save(path)
     preprocessing = Preprocessing(*size)
     found = preprocessing.transform()(image)
-    for way in WAYS[:2]:
-        assert torch.equal(way(path, preprocessing), found[None]), way.__name__
+    for reader in READERS[:2]:
+        assert torch.equal(reader(path, preprocessing), found[None]), reader.__name__
 
 
-def test_what_files_may_not_hold_is_refused_in_images_too() -> None:
+def test_unsupported_modes_and_channels_are_refused_in_images() -> None:
     transform = Preprocessing(16, 16).transform()
-    with pytest.raises(ValueError, match="mode 'F' do not say how bright white is"):
+    with pytest.raises(ValueError, match="mode 'F' have no defined white level"):
         transform(PIL.Image.new("F", (16, 16)))
-    with pytest.raises(ValueError, match="1 or 3 channels, not 4"):
+    with pytest.raises(ValueError, match="1 or 3 channels, but 4 are needed"):
         Preprocessing(16, 16, mean=(0.5,) * 4, std=(0.5,) * 4).transform()(
             PIL.Image.new("RGB", (16, 16))
         )
@@ -231,7 +229,7 @@ def test_what_files_may_not_hold_is_refused_in_images_too() -> None:
         transform(np.zeros((16, 16, 3), np.uint8))
 
 
-def test_an_image_that_is_transformed_stays_as_it_is() -> None:
+def test_a_transformed_image_is_not_changed() -> None:
     image = PIL.Image.new("P", (20, 16))
     image.getexif()[0x0112] = 6
     Preprocessing(16, 16).transform()(image)

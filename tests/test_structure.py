@@ -32,12 +32,12 @@ ALLOWED = {
     "dilation": {"analysis", "blocks", "contract"},
     "backbones": {"contract", "dilation", "registry"},
     "finetuning": {"blocks", "contract", "registry"},
-    "embedding": {"blocks", "contract", "images", "registry"},
+    "embedding": {"blocks", "contract", "images", "preprocessing", "registry"},
     "inference": {
         *("facts", "_version", "analysis", "blocks", "contract", "images"),
         *("preprocessing", "registry", "weights"),
     },
-    "viz": {"facts", "analysis", "blocks", "contract", "images", "registry"},
+    "viz": {"facts", "analysis", "blocks", "contract", "images", "preprocessing", "registry"},
     "training": {
         *("facts", "_version", "analysis", "blocks", "contract", "images", "preprocessing"),
         *("registry", "viz", "weights"),

@@ -112,8 +112,10 @@ def _add_draw(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command.add_argument("--output", help="output file; default: PICTURE.png")
     command.add_argument("--rows", type=_positive, help="rows of a grid")
     command.add_argument("--columns", type=_positive, help="columns of a grid")
-    command.add_argument("--layer", help="name of a layer, for gradcam and filters")
-    command.add_argument("--layers", nargs="+", help="names of layers, for feature_maps")
+    command.add_argument(
+        "--layer", help="stage such as conv4_x, or module path, for gradcam and filters"
+    )
+    command.add_argument("--layers", nargs="+", help="stages or module paths, for feature_maps")
     command.add_argument("--method", help="method of embeddings: tsne, pca or umap")
     command.add_argument("--num-samples", type=_positive, help="number of images for embeddings")
 

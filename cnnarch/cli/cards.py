@@ -8,8 +8,9 @@ import torch
 
 import cnnarch
 from cnnarch.analysis import count_macs, count_parameters
-from cnnarch.cli.tables import shape_text, show_table
+from cnnarch.cli.tables import show_table
 from cnnarch.facts.cards import Form, ModelCard
+from cnnarch.facts.shapes import shape_text
 from cnnarch.facts.sheets import aliases
 
 __all__ = ["run_info", "run_list", "run_verify"]

@@ -1,9 +1,10 @@
-"""draw: one picture of a network, or of what it sees and says."""
+"""The `draw` command: draw a figure of a network or of data."""
 
 import argparse
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import cnnarch
 from cnnarch.cli.models import load_model, load_test_data
@@ -15,71 +16,66 @@ if TYPE_CHECKING:
 
 __all__ = ["PICTURES", "run_draw"]
 
-
-class Picture(NamedTuple):
-    """What it is drawn from, and the options of the command that it takes."""
-
-    model: bool
-    images: bool
-    options: tuple[str, ...] = ()
-
-
-PICTURES = {
-    "data_grid": Picture(model=False, images=True, options=("rows", "columns")),
-    "predictions": Picture(model=True, images=True, options=("rows", "columns")),
-    "confusion_matrix": Picture(model=True, images=True),
-    "embeddings": Picture(model=True, images=True, options=("method", "num_samples")),
-    "gradcam": Picture(model=True, images=True, options=("layer", "columns")),
-    "integrated_gradients": Picture(model=True, images=True, options=("columns",)),
-    "feature_maps": Picture(model=True, images=True, options=("layers", "columns")),
-    "filters": Picture(model=True, images=False, options=("layer", "rows", "columns")),
-    "diagram": Picture(model=True, images=False),
-}
+PICTURES = (
+    "data_grid",
+    "predictions",
+    "confusion_matrix",
+    "embeddings",
+    "gradcam",
+    "integrated_gradients",
+    "feature_maps",
+    "filters",
+    "diagram",
+)
 """The functions of `cnnarch.viz` that draw a network or its data."""
 
-_OPTIONS = ("rows", "columns", "layer", "layers", "method", "num_samples")
+OPTIONS = ("rows", "columns", "layer", "layers", "method", "num_samples")
 
 
 def run_draw(parsed: argparse.Namespace) -> int:
-    """Write one picture to a file."""
-    name, picture = parsed.picture, PICTURES[parsed.picture]
-    options = {key: value for key in _OPTIONS if (value := getattr(parsed, key)) is not None}
+    """Write a figure to a file."""
+    from cnnarch import viz
+
+    name = parsed.picture
+    draw: Callable[..., Figure] = getattr(viz, name)
+    allowed = signature(draw).parameters
+    options = {key: value for key in OPTIONS if (value := getattr(parsed, key)) is not None}
     for key in options:
-        if key not in picture.options:
-            takes = ", ".join(f"--{_dashed(o)}" for o in picture.options) or "no options"
-            raise ValueError(f"{name} does not take --{_dashed(key)}; it takes {takes}")
+        if key not in allowed:
+            flags = ", ".join(_flag(option) for option in OPTIONS if option in allowed)
+            raise ValueError(
+                f"{name} does not accept {_flag(key)}; it accepts {flags or 'no options'}"
+            )
     file = Path(parsed.output or f"{name}.png")
-    _draw(name, picture, parsed, options).savefig(file)
+    draw(*_arguments(name, parsed), **options).savefig(file)
     print(file)
     return 0
 
 
-def _draw(
-    name: str, picture: Picture, parsed: argparse.Namespace, options: dict[str, Any]
-) -> "Figure":
-    from cnnarch import viz
+def _arguments(name: str, parsed: argparse.Namespace) -> tuple[Any, ...]:
+    """Return the network, data or counts that a figure shows."""
     from cnnarch.training import evaluate, load_data
 
-    if not (picture.model or parsed.model):
+    if name == "diagram":
+        return (_without_weights(parsed),)
+    if name == "data_grid" and not parsed.model:
         if not parsed.data:
             raise ValueError("name a data set with --data, or the folder of a run with --model")
-        data = load_data(parsed.data, root=parsed.data_root)
-        return viz.data_grid(getattr(data, parsed.split), **options)
-    model = _untrained(parsed) if name == "diagram" else load_model(parsed)
-    inputs: list[Any] = [model] if picture.model else []
-    if picture.images:
-        inputs.append(getattr(load_test_data(model, parsed), parsed.split))
+        return (getattr(load_data(parsed.data, root=parsed.data_root), parsed.split),)
+    model = load_model(parsed)
+    if name == "filters":
+        return (model,)
+    images = getattr(load_test_data(model, parsed), parsed.split)
     if name == "confusion_matrix":
-        inputs = [evaluate(*inputs).confusion, inputs[1].classes]
-    draw: Callable[..., Figure] = getattr(viz, name)
-    return draw(*inputs, **options)
+        return evaluate(model, images).confusion, images.classes
+    return (images,) if name == "data_grid" else (model, images)
 
 
-def _untrained(parsed: argparse.Namespace) -> "cnnarch.ImageClassifier":
-    """A network whose weights do not matter, so that none are fetched."""
+def _without_weights(parsed: argparse.Namespace) -> "cnnarch.ImageClassifier":
+    """Return a network for a figure without weights, so that no checkpoint is downloaded."""
     name = aliases().get(parsed.model, parsed.model)
     return cnnarch.get_model(name) if name in BUILDERS else load_model(parsed)
 
 
-def _dashed(option: str) -> str:
-    return option.replace("_", "-")
+def _flag(option: str) -> str:
+    return "--" + option.replace("_", "-")

@@ -1,8 +1,8 @@
 """Tables in a terminal, without rich, so that `cnnarch list` works without any extra."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-__all__ = ["shape_text", "show_table"]
+__all__ = ["show_table"]
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -16,8 +16,3 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def _is_number(cell: str) -> bool:
     return not cell or cell.replace(",", "").replace(".", "").rstrip("%").isdigit()
-
-
-def shape_text(size: Iterable[int]) -> str:
-    """Format a shape as 3x224x224."""
-    return "x".join(map(str, size))

@@ -1,6 +1,7 @@
-"""What a network makes of images just before it classifies them."""
+"""Compute the features that a network's classifier reads."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
 
@@ -10,14 +11,37 @@ from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_integer
 from cnnarch.contract.modes import evaluating
-from cnnarch.embedding.files import FileRows, check_output, fingerprint
-from cnnarch.embedding.rows import Embeddings, Rows
-from cnnarch.embedding.sources import open_source
-from cnnarch.images import progress_bar
+from cnnarch.embedding.files import FeatureFile, check_output, fingerprint
+from cnnarch.embedding.sources import Origin, join, open_source
+from cnnarch.images import Unreadable, progress_bar
 
 __all__ = ["Embeddings", "embed"]
 
 Paths = Sequence[str | PathLike[str]]
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """Rows of features and their origin. NumPy reads it as the array of its features.
+
+    Args:
+        features: (N, num_features), float32; memory-mapped if they are in a file.
+        names: the file of each row, for images from files.
+        labels: the label of each row, for images from a loader with labels.
+        unreadable: files without a row.
+    """
+
+    features: np.ndarray
+    names: tuple[str, ...] | None = field(default=None, repr=False)
+    labels: np.ndarray | None = None
+    unreadable: tuple[Unreadable, ...] = ()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.features, dtype=dtype, copy=copy)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.features)
 
 
 def embed(
@@ -31,37 +55,36 @@ def embed(
     skip_unreadable: bool = False,
     progress: bool | None = None,
 ) -> Embeddings:
-    """The pooled features of images: what the network's classifier reads, `num_features` wide.
+    """Compute the pooled features that the network's classifier reads, `num_features` wide.
 
-    In networks with hidden layers before the classifier (AlexNet, VGG, LeNet) that is the last
-    of them. The network runs in eval mode, on the device it is on, and has its mode back after.
+    In networks with hidden layers before the classifier (AlexNet, VGG, LeNet) these are the values
+    of the last hidden layer. The network runs in eval mode on its current device, and its mode is
+    restored afterwards.
 
-    With `output` the rows are written as they come. When the same call is made again after
-    any end, a `kill -9` too, it goes on where the file ends, and when all is there it computes
-    nothing. NAME.json beside the file has the names, labels and unreadable files.
+    With `output` the features are saved while they are computed. If the call is interrupted, even
+    by `kill -9`, the same call resumes from the saved features; if all are saved, it computes
+    nothing. NAME.json next to the file has the names, labels and unreadable files.
 
     Args:
-        model: one of this package's networks, or any that has `forward_features` and
+        model: a network of this package, or any other with `forward_features` and
             `forward_head(x, pre_logits=True)`.
-        images: floats as the network reads them, (N, C, H, W), or pixels in uint8: tensors
-            (N, C, H, W), NumPy arrays (N, H, W, C). Or a folder, a file or a list of them. Or a
-            DataLoader, or anything that gives batches: of tensors, or of tuples of a tensor
-            and labels.
-        batch_size: images to compute at once; a loader's own batches stay as they are.
+        images: network inputs as floats (N, C, H, W), or uint8 pixels as a tensor (N, C, H, W) or
+            NumPy array (N, H, W, C). Or a folder, a file or a list of them. Or a DataLoader or
+            any other iterable of batches: tensors, or tuples of a tensor and labels.
+        batch_size: number of images per batch; batches from a loader keep their size.
         output: a .npy file, or a .safetensors file with one tensor, `features`.
-        overwrite: replace the file and any rest of an earlier call, whatever they hold.
-        preprocessing: from pixels to the network's input: a `cnnarch.weights.Preprocessing`, or
-            a function of a uint8 tensor (C, H, W) or (N, C, H, W); None takes the network's.
-        skip_unreadable: leave files out that cannot be read, and list them.
-        progress: show a bar; None shows it in a terminal.
+        overwrite: replace the file and any features saved by an earlier call.
+        preprocessing: converts pixels to network inputs: a `cnnarch.weights.Preprocessing`, or
+            a function of a uint8 tensor (C, H, W) or (N, C, H, W); None uses the network's.
+        skip_unreadable: skip files that cannot be read, and list them in the result.
+        progress: whether to show a progress bar; None shows it in a terminal.
 
     Raises:
-        ValueError: no images, a file that cannot be read, images of several sizes, a network
-            that does not say how images are prepared, or an `output` that holds the features
-            of other images or of another network.
-        TypeError: something that is not an image, or a network that cannot be cut before its
-            classifier.
-        FileNotFoundError: there is no such file or folder.
+        ValueError: there are no images, a file cannot be read, images differ in size, pixels come
+            without preprocessing, or `output` has features of other images or another network.
+        TypeError: the input is not an image, or the model lacks `forward_features` or
+            `forward_head`.
+        FileNotFoundError: a file or folder does not exist.
 
     >>> import cnnarch, torch
     >>> cnnarch.embed(cnnarch.lenet5(), torch.zeros(5, 1, 32, 32)).features.shape
@@ -69,23 +92,31 @@ def embed(
     """
     if not (hasattr(model, "forward_features") and hasattr(model, "forward_head")):
         raise TypeError(
-            f"{type(model).__name__} has no forward_features and forward_head; embed takes the "
-            "networks of this package and those that are cut in the same way"
+            f"{type(model).__name__} has no forward_features and forward_head; embed needs a "
+            "network of this package or another network with these methods"
         )
     check_integer("batch_size", batch_size, 1)
     preprocessing = preprocessing or getattr(model, "preprocessing", None)
     source = open_source(model, images, batch_size, preprocessing, skip_unreadable)
-    rows = Rows()
-    if output is not None:
-        rows = FileRows(check_output(output), fingerprint(model, preprocessing), overwrite)
-    with rows, evaluating(model), progress_bar("embedding", source.total, progress) as advance:
-        advance(rows.resume(source))
-        if rows.unreadable and not skip_unreadable:  # an earlier call left them out
-            raise ValueError(rows.unreadable[0].reason)
-        for batch in source:
-            rows.add(batch, _features(model, batch.images))
-            advance(batch.size)
-        return rows.finish()
+    with evaluating(model), progress_bar("embedding", source.total, progress) as advance:
+        if output is None:
+            parts, origins = [], []
+            for batch in source:
+                parts.append(_features(model, batch.images))
+                origins.append(batch.origin)
+                advance(batch.origin.size)
+            found = [part for part in parts if part is not None]
+            return _embeddings(np.concatenate(found) if found else None, join(origins))
+        network = fingerprint(model, preprocessing)
+        with FeatureFile(check_output(output), network, overwrite) as file:
+            saved = file.resume(source)
+            if saved.unreadable and not skip_unreadable:
+                raise ValueError(saved.unreadable[0].reason)
+            advance(saved.size)
+            for batch in source:
+                file.add(batch, _features(model, batch.images))
+                advance(batch.origin.size)
+            return _embeddings(file.finish(), join(file.origins))
 
 
 @torch.inference_mode()
@@ -93,6 +124,16 @@ def _features(model: Any, images: Tensor | None) -> np.ndarray | None:
     if images is None:
         return None
     like = next(model.parameters(), torch.empty(0))
-    images = images.to(like.device, like.dtype)
-    features = model.forward_head(model.forward_features(images), pre_logits=True)
-    return features.flatten(1).float().cpu().numpy()
+    maps = model.forward_features(images.to(like.device, like.dtype))
+    return model.forward_head(maps, pre_logits=True).flatten(1).float().cpu().numpy()
+
+
+def _embeddings(features: np.ndarray | None, origin: Origin) -> Embeddings:
+    if features is None:
+        if origin.unreadable:
+            raise ValueError(f"no file can be read; the first: {origin.unreadable[0].reason}")
+        raise ValueError("there are no images: the loader is empty")
+    names, labels = tuple(origin.names), np.array(origin.labels)
+    return Embeddings(
+        features, names or None, labels if len(labels) else None, tuple(origin.unreadable)
+    )

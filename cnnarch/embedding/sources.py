@@ -1,60 +1,72 @@
-"""Where images come from: arrays, files that are read ahead, loaders."""
+"""Batches of images from arrays, files or loaders."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import closing
 from itertools import chain
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cnnarch.images import Unreadable, decode_image, find_images, read_ahead, reading_threads
+from cnnarch.images import Unreadable, check_file_channels, find_images, read_ahead, try_decode
+from cnnarch.preprocessing import Preprocessing
 
-__all__ = ["Batch", "Source", "open_source"]
+__all__ = ["ImageSource", "InputBatch", "Origin", "join", "open_source", "tensor_bytes"]
 
 NO_PREPROCESSING = (
-    "the network does not say how images are prepared for it; pass one, such as "
+    "the network has no preprocessing; pass one, such as "
     "preprocessing=cnnarch.weights.Preprocessing(crop_size=224, resize_size=256)"
 )
 
 
-class Batch(NamedTuple):
-    """Images as the network reads them, and what is known of them.
+class Origin(NamedTuple):
+    """The images that features belong to.
 
-    `identity` is what tells them from others; `size` includes those that cannot be read.
+    Args:
+        size: number of images, including unreadable ones.
+        names: file names of the readable images.
+        labels: labels from a loader.
+        unreadable: files that cannot be read.
     """
 
-    images: Tensor | None
-    identity: Tensor | bytes
-    size: int
+    size: int = 0
     names: Sequence[str] = ()
     labels: Sequence[int] = ()
     unreadable: Sequence[Unreadable] = ()
 
 
-class Source(Protocol):
-    """Images that can be read once, in an order; `total` is their number if it is known."""
+def join(origins: Iterable[Origin]) -> Origin:
+    """Concatenate the origins of consecutive batches."""
+    sizes, *lists = zip(Origin(), *origins, strict=True)
+    names, labels, unreadable = map(list, map(chain.from_iterable, lists))
+    return Origin(sum(sizes), names, labels, [Unreadable(*each) for each in unreadable])
 
-    total: int | None
 
-    def skip(self, count: int) -> Iterator[Tensor | bytes]:
-        """Identities of the next `count` images, which are left out."""
+class InputBatch(NamedTuple):
+    """A batch of network inputs.
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Batches of the rest."""
+    Args:
+        images: (N, C, H, W), or None if no image of the batch can be read.
+        identities: bytes that identify each image, including unreadable ones.
+        origin: of the images.
+    """
+
+    images: Tensor | None
+    identities: Iterable[bytes | memoryview]
+    origin: Origin
 
 
 def open_source(
     model: Any, images: Any, batch_size: int, preprocessing: Any, skip_unreadable: bool
-) -> Source:
-    """A source of whatever `embed` takes; its errors are those of `embed`."""
+) -> "ImageSource":
+    """Return a source for any input that `embed` accepts; raise the errors of `embed`."""
     prepare = None if preprocessing is None else _Preparation(preprocessing)
     if isinstance(images, Tensor | np.ndarray):
-        _check_array(images)
-        return _Arrays(_split(images, batch_size), prepare, len(images))
+        batches = _split(_channels_first(images), batch_size)
+        return _ArraySource(batches, prepare, len(images))
     if isinstance(images, str | PathLike):
         images = [images]
     if isinstance(images, Sequence) and all(isinstance(i, str | PathLike) for i in images):
@@ -63,52 +75,52 @@ def open_source(
         if prepare is None:
             raise ValueError(NO_PREPROCESSING)
         channels = getattr(model, "in_channels", 3)
-        return _Files(find_images(images), prepare, channels, batch_size, skip_unreadable)
+        check_file_channels(channels)
+        return _FileSource(find_images(images), prepare, channels, batch_size, skip_unreadable)
     if not isinstance(images, Iterable):
         raise TypeError(f"expected arrays, files or a loader, got {type(images).__name__}")
     data = None if getattr(images, "drop_last", False) else getattr(images, "dataset", None)
-    total = len(data) if isinstance(data, Sized) else None
-    return _Arrays(images, prepare, total)
+    return _ArraySource(images, prepare, len(data) if isinstance(data, Sized) else None)
 
 
 class _Preparation:
-    """From pixels in uint8 to what the network reads: a `Preprocessing`, or any function."""
+    """Converts uint8 pixels to network inputs with a `Preprocessing` or any function."""
 
     def __init__(self, preprocessing: Any) -> None:
         self.crop: Callable[[Tensor], Tensor] = preprocessing
         self.scale: Callable[[Tensor], Tensor] | None = None
-        if not callable(preprocessing):
-            if not hasattr(preprocessing, "transform"):
-                raise TypeError(
-                    f"preprocessing must be a Preprocessing or a function: {preprocessing!r}"
-                )
+        if isinstance(preprocessing, Preprocessing):
             self.crop, self.scale = preprocessing.crop(), preprocessing.scale
+        elif not callable(preprocessing):
+            raise TypeError(
+                f"preprocessing must be a Preprocessing or a function: {preprocessing!r}"
+            )
 
     def one(self, pixels: Tensor) -> Tensor:
-        """What threads do with each image."""
+        """Prepare one image, except for scaling its values; called in reading threads."""
         image = self.crop(pixels)
         if not isinstance(image, Tensor) or image.ndim != 3:
-            raise TypeError(f"preprocessing must give a tensor (C, H, W), gave {image!r:.200}")
-        if self.scale is not None:  # NumPy copies, as PyTorch would start threads for it
+            raise TypeError(f"preprocessing must return a tensor (C, H, W), got {image!r:.200}")
+        if self.scale is not None:  # copied by NumPy, because PyTorch would start threads
             image = torch.from_numpy(np.ascontiguousarray(image.numpy()))
         return image
 
-    def several(self, images: Sequence[Tensor]) -> Tensor:
-        """A batch of what `one` gave."""
+    def stack(self, images: Sequence[Tensor]) -> Tensor:
+        """Make a batch of images from `one`."""
         if self.scale is None:
             return torch.stack(list(images))
         return self.scale(torch.from_numpy(np.stack([image.numpy() for image in images])))
 
     def batch(self, pixels: Tensor) -> Tensor:
-        """What becomes of images that come in batches."""
+        """Prepare a batch of pixels."""
         images = self.crop(pixels)
         return images if self.scale is None else self.scale(images.cpu())
 
 
-class _Files:
+class _FileSource:
     """Image files, read ahead while the network computes.
 
-    What tells one from others is its name, size and time of change.
+    Name, size and modification time identify a file.
     """
 
     def __init__(
@@ -119,64 +131,59 @@ class _Files:
         batch_size: int,
         skip_unreadable: bool,
     ) -> None:
-        if channels not in (1, 3):
-            raise ValueError(f"image files have 1 or 3 channels, the network reads {channels}")
         self.paths, self.prepare, self.channels = paths, prepare, channels
         self.batch_size, self.skip_unreadable = batch_size, skip_unreadable
         self.total: int | None = len(paths)
 
     def skip(self, count: int) -> Iterator[bytes]:
+        """Skip the next `count` images and return their identities."""
         skipped, self.paths = self.paths[:count], self.paths[count:]
         return map(_file_identity, skipped)
 
-    def __iter__(self) -> Iterator[Batch]:
-        threads = reading_threads()
-        ahead = 2 * self.batch_size
-        with closing(read_ahead(self.paths, self._read, num_threads=threads, ahead=ahead)) as read:
+    def __iter__(self) -> Iterator[InputBatch]:
+        with closing(read_ahead(self.paths, self._read, ahead=2 * self.batch_size)) as read:
             for start in range(0, len(self.paths), self.batch_size):
                 paths = self.paths[start : start + self.batch_size]
                 images = [(fspath(path), next(read)) for path in paths]
                 readable = [(name, i) for name, i in images if isinstance(i, Tensor)]
                 _check_sizes(readable)
-                tensors = [image for _, image in readable]
-                yield Batch(
-                    self.prepare.several(tensors) if tensors else None,
-                    b"".join(map(_file_identity, paths)),
-                    len(paths),
-                    names=[name for name, _ in readable],
-                    unreadable=[i for _, i in images if isinstance(i, Unreadable)],
+                names = [name for name, _ in readable]
+                unreadable = [i for _, i in images if isinstance(i, Unreadable)]
+                yield InputBatch(
+                    self.prepare.stack([i for _, i in readable]) if readable else None,
+                    map(_file_identity, paths),
+                    Origin(len(paths), names, unreadable=unreadable),
                 )
 
     def _read(self, path: Path) -> Tensor | Unreadable:
-        try:
-            pixels = decode_image(path, self.channels)
-        except (OSError, ValueError) as error:
-            if not self.skip_unreadable:
-                raise
-            return Unreadable(fspath(path), str(error))
-        return self.prepare.one(pixels)
+        pixels = try_decode(path, self.channels, fspath(path))
+        if isinstance(pixels, Tensor):
+            return self.prepare.one(pixels)
+        if not self.skip_unreadable:
+            raise ValueError(pixels.reason)
+        return pixels
 
 
 def _file_identity(path: Path) -> bytes:
     try:
         status = path.stat()
-    except OSError:  # it went away in the meantime
+    except OSError:  # deleted since the folder was listed
         return f"{path}\n".encode(errors="surrogateescape")
     return f"{path}\0{status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogateescape")
 
 
 def _check_sizes(images: Sequence[tuple[str, Tensor]]) -> None:
     for name, image in images[1:]:
-        first, like = images[0]
-        if image.shape != like.shape:
+        first, expected = images[0]
+        if image.shape != expected.shape:
             raise ValueError(
-                f"images of one size are needed: {first} is {tuple(like.shape)} when it is "
-                f"prepared, {name} is {tuple(image.shape)}"
+                f"images must have one size after preprocessing: {first} is "
+                f"{tuple(expected.shape)}, {name} is {tuple(image.shape)}"
             )
 
 
-class _Arrays:
-    """Batches of a loader, or of an array that was split."""
+class _ArraySource:
+    """Batches from a loader or from slices of an array; their values identify the images."""
 
     def __init__(
         self,
@@ -188,60 +195,73 @@ class _Arrays:
         self.prepare = prepare
         self.total = total
 
-    def skip(self, count: int) -> Iterator[Tensor]:
+    def skip(self, count: int) -> Iterator[bytes | memoryview]:
+        """Skip the next `count` images and return their identities."""
         while count and (found := next(self.batches, None)):
             images, labels = found
-            if len(images) > count:  # batches were of another size
+            if len(images) > count:  # the earlier call used another batch size
                 self.batches = chain([(images[count:], labels[count:])], self.batches)
-            yield images[:count]
+            yield from _identities(images[:count])
             count -= min(count, len(images))
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[InputBatch]:
         for images, labels in self.batches:
-            yield self._batch(images, labels)
-
-    def _batch(self, images: Tensor, labels: Sequence[int]) -> Batch:
-        inputs = images
-        if images.dtype == torch.uint8:
-            if self.prepare is None:
-                raise ValueError(f"pixels in uint8: {NO_PREPROCESSING}")
-            inputs = self.prepare.batch(images)
-        elif not images.is_floating_point():
-            raise TypeError(f"images must be floats or uint8, got {images.dtype}")
-        return Batch(inputs, images, len(images), labels=labels)
+            inputs = images
+            if images.dtype == torch.uint8:
+                if self.prepare is None:
+                    raise ValueError(f"images are uint8 pixels, but {NO_PREPROCESSING}")
+                inputs = self.prepare.batch(images)
+            elif not images.is_floating_point():
+                raise TypeError(f"images must be floats or uint8, got {images.dtype}")
+            origin = Origin(len(images), labels=labels)
+            yield InputBatch(inputs, _identities(images), origin)
 
 
-def _check_array(images: Tensor | np.ndarray) -> None:
+ImageSource = _FileSource | _ArraySource
+
+
+def _identities(images: Tensor) -> Iterator[bytes | memoryview]:
+    for image in images:
+        yield f"{tuple(image.shape)} {image.dtype}".encode()
+        yield tensor_bytes(image)
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """Return the bytes of a tensor of any dtype."""
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+
+
+def _channels_first(images: Tensor | np.ndarray) -> Tensor | np.ndarray:
+    """Check an array, and return it as (N, C, H, W)."""
     if images.ndim != 4:
         raise ValueError(f"expected images of 4 dimensions, got shape {tuple(images.shape)}")
     if not len(images):
-        raise ValueError(f"there are no images: the array's shape is {tuple(images.shape)}")
-    if _is_by_pixel(images) and images.shape[-1] not in (1, 3):
+        raise ValueError(f"there are no images: the array has shape {tuple(images.shape)}")
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+        return images
+    if images.shape[-1] not in (1, 3):
         raise ValueError(
-            f"NumPy arrays of pixels are (N, H, W, 1 or 3), got {images.shape}; pixels of another "
-            "order can be given as a tensor, (N, C, H, W)"
+            f"NumPy arrays of pixels must be (N, H, W, 1 or 3), got {images.shape}; pass pixels in "
+            "another order as a tensor (N, C, H, W)"
         )
-
-
-def _is_by_pixel(images: Tensor | np.ndarray) -> bool:
-    return isinstance(images, np.ndarray) and images.dtype == np.uint8
+    return images.transpose(0, 3, 1, 2)
 
 
 def _split(images: Tensor | np.ndarray, batch_size: int) -> Iterator[Tensor]:
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
-        if isinstance(batch, np.ndarray):  # it may be mapped from a file, which stays as it is
+        if isinstance(batch, np.ndarray):  # copied, because it may be a read-only memory map
             batch = torch.from_numpy(np.array(batch))
-        yield batch.permute(0, 3, 1, 2) if _is_by_pixel(images) else batch
+        yield batch
 
 
 def _read_batch(batch: Any) -> tuple[Tensor, Sequence[int]]:
-    """Images and labels of what a loader gives."""
-    images, *rest = batch if isinstance(batch, tuple | list) else (batch,)
+    """Return the images and labels of a loader's batch."""
+    images, *targets = batch if isinstance(batch, tuple | list) else (batch,)
     if not isinstance(images, Tensor) or images.ndim != 4:
         found = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise TypeError(f"a batch must be, or begin with, a tensor (N, C, H, W), got {found}")
-    labels = rest[0] if rest else None
+    labels = targets[0] if targets else None
     if isinstance(labels, Tensor) and labels.shape == images.shape[:1]:
         return images, labels.tolist()
     return images, ()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from cnnarch.images import decode_image, read_ahead, reading_threads
+from cnnarch.images import decode_image, read_together
 from cnnarch.preprocessing import Preprocessing
 
 __all__ = [
@@ -101,9 +101,7 @@ class FilePixels:
         """Return pixels of the files at `indices`: (N, channels, side, side), uint8."""
         if self.decoded is not None:
             return self.decoded[indices]
-        paths, threads = [self.paths[i] for i in indices], reading_threads()
-        squares = read_ahead(paths, self._square, num_threads=threads, ahead=len(paths))
-        return torch.stack(list(squares))
+        return torch.stack(read_together([self.paths[i] for i in indices], self._square))
 
     def _square(self, path: Path) -> Tensor:
         pixels: Tensor = self._resize(decode_image(path, self.channels))

@@ -1,4 +1,4 @@
-"""Batches for Lightning: the same order of images for the same seed, on any number of processes."""
+"""Data loading for Lightning, with the same order of images on any number of processes."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,40 +16,40 @@ __all__ = ["BatchSampler", "ImageDataModule", "evaluation_loader"]
 
 
 class Loader(DataLoader[tuple[Tensor, Tensor, int]]):
-    """A loader whose place in an epoch Lightning keeps in its checkpoints."""
+    """A data loader whose position in the epoch Lightning saves in checkpoints."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.trained: Callable[[], int] = lambda: 0
-        """Number of the epoch's batches that were trained on; reading may be ahead of it."""
+        """Return the number of batches trained on in this epoch; more may have been loaded."""
 
     def state_dict(self) -> dict[str, int]:
-        """Where the epoch is; at its end, the start of the next."""
+        """Return the position in the epoch, which is 0 at its end."""
         return {"trained": self.trained() % len(self)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Leave out what was trained on."""
+        """Skip the batches that were trained on."""
         assert isinstance(self.sampler, BatchSampler)
         self.sampler.skip = state["trained"]
 
 
 class BatchSampler(Sampler[SeededIndices]):
-    """A process's share of every batch.
+    """Samples this process's share of every batch.
 
-    Shuffled batches are full: images that do not fill one are left out of that epoch, others
-    in each. (A last batch of one image would break BatchNorm.) The order is set by seed and
-    epoch alone, and process r of w takes images r, r + w, ... of each batch.
+    Shuffled batches are full. Images that do not fill a batch are skipped, and these differ in
+    each epoch. (A last batch of one image would break BatchNorm.) The order depends only on seed
+    and epoch. Process r of w gets images r, r + w, ... of each batch.
 
     Args:
         count: number of images.
-        batch_size: images a batch, over all processes together.
-        shuffle: whether to draw an order for each epoch.
-        seed: of the order.
-        rank: which process this is.
+        batch_size: number of images per batch, over all processes.
+        shuffle: whether to shuffle the images in each epoch.
+        seed: seed of the order.
+        rank: index of this process.
         world_size: number of processes.
 
     Raises:
-        ValueError: the batches cannot be shared out evenly, or there are fewer images than
+        ValueError: `batch_size` is not a multiple of `world_size`, or there are fewer images than
             processes.
     """
 
@@ -63,8 +63,8 @@ class BatchSampler(Sampler[SeededIndices]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if world_size > 1 and count < world_size:  # those without one would be waited for
-            raise ValueError(f"{count} images cannot be shared by {world_size} processes")
+        if world_size > 1 and count < world_size:  # processes without images would block the others
+            raise ValueError(f"{count} images cannot be divided among {world_size} processes")
         if shuffle and batch_size % world_size:
             raise ValueError(
                 f"batch_size must be a multiple of the {world_size} processes, got {batch_size}"
@@ -76,19 +76,19 @@ class BatchSampler(Sampler[SeededIndices]):
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
-        self.skip = 0  # batches of the next epoch that were trained on before a stop
+        self.skip = 0  # batches of the next epoch that were trained on before an interruption
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next; Lightning calls it."""
+        """Set the next epoch; called by Lightning."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Number of batches."""
+        """Return the number of batches."""
         full, rest = divmod(self.count, self.batch_size)
         return full + (rest > 0 and not self.shuffle)
 
     def __iter__(self) -> Iterator[SeededIndices]:
-        """This process's share of each batch of the epoch, with the batch's seed."""
+        """Yield this process's share of each batch of the epoch, with the seed of the batch."""
         order = torch.arange(self.count)
         if self.shuffle:
             generator = torch.Generator().manual_seed(seed_of(self.seed, self.epoch))
@@ -102,7 +102,7 @@ class BatchSampler(Sampler[SeededIndices]):
 
 
 def seed_of(*numbers: int) -> int:
-    """One seed from several numbers; it differs wherever one of them does."""
+    """Combine several numbers into one seed, which differs if any of them differs."""
     result = 0
     for number in numbers:
         result = (result * 1_000_003 + number + 1) % 2**63
@@ -110,7 +110,7 @@ def seed_of(*numbers: int) -> int:
 
 
 def evaluation_loader(images: ImageSet, batch_size: int, num_workers: int = 0) -> Loader:
-    """All images in their order: batches of pixels, labels and a seed."""
+    """Return a loader of all images in order, in batches of pixels, labels and a seed."""
     return _loader(images, BatchSampler(len(images), batch_size), num_workers)
 
 
@@ -118,7 +118,7 @@ def _loader(images: ImageSet, sampler: BatchSampler, num_workers: int) -> Loader
     return Loader(
         images,
         sampler=sampler,
-        batch_size=None,  # the sampler's batches are read whole
+        batch_size=None,  # the sampler returns whole batches
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
@@ -126,15 +126,15 @@ def _loader(images: ImageSet, sampler: BatchSampler, num_workers: int) -> Loader
 
 
 class ImageDataModule(LightningDataModule):
-    """Images as a recipe wants them: shuffled, augmented and scaled a batch at a time.
+    """Images of a recipe: shuffled, augmented and scaled batch by batch.
 
     Args:
         data: the data set.
-        recipe: batch size, augmentation, share held back, seed.
-        stage: of the recipe; each has its own order.
-        num_workers: processes that read ahead; 0 reads in the training process, which is best
-            for images in memory.
-        channels_last: memory order of what the network reads.
+        recipe: batch size, augmentation, validation share and seed.
+        stage: stage of the recipe; each stage has its own order.
+        num_workers: number of processes that load batches; 0 loads in the training process, which
+            is best for images in memory.
+        channels_last: whether network inputs use the channels-last memory format.
     """
 
     def __init__(
@@ -154,10 +154,10 @@ class ImageDataModule(LightningDataModule):
         self.train_images, validation = data.hold_back(recipe.validation, recipe.seed)
         watched = {"val": validation, "test": data.test if recipe.test_each_epoch else None}
         self.watched = {name: images for name, images in watched.items() if images is not None}
-        """What is evaluated after each epoch, by the prefix of its figures."""
+        """Image sets to evaluate after each epoch, by the prefix of their metrics."""
 
     def train_dataloader(self) -> Loader:
-        """Shuffled, full batches."""
+        """Return a loader of shuffled, full batches."""
         loader = self._loader(self.train_images, shuffle=True)
         assert self.trainer is not None
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
@@ -165,25 +165,25 @@ class ImageDataModule(LightningDataModule):
         return loader
 
     def val_dataloader(self) -> list[Loader]:
-        """One loader for each of `watched`."""
+        """Return a loader for each of `watched`."""
         return [self._loader(images) for images in self.watched.values()]
 
     def on_after_batch_transfer(
         self, batch: tuple[Tensor, Tensor, int], _loader: int
     ) -> tuple[Tensor, Tensor]:
-        """From pixels, labels and seed to the network's input and targets, on its device.
+        """Convert pixels, labels and seed to network inputs and targets, on the training device.
 
-        All that is random in a training step follows from the batch's seed: a resumed run
-        draws what an uninterrupted one does.
+        All random numbers of a training step depend on the seed of the batch. So a resumed run
+        draws the same numbers as an uninterrupted one.
         """
         pixels, labels, seed = batch
         trainer = self.trainer
         assert trainer is not None
         if trainer.training:
-            change = self._augmentation(trainer)
+            augmentation = self._augmentation(trainer)
             torch.manual_seed(seed_of(seed, trainer.global_rank))
-            inputs = self.train_images.prepare(change.pixels(pixels, seed))
-            inputs, labels = change.inputs(inputs, labels)
+            inputs = self.train_images.prepare(augmentation.pixels(pixels, seed))
+            inputs, labels = augmentation.inputs(inputs, labels)
         else:
             inputs = self.train_images.prepare(pixels)
         order = torch.channels_last if self.channels_last else torch.contiguous_format

@@ -1,4 +1,4 @@
-"""Pictures of networks, data and training; each function returns a matplotlib figure."""
+"""Figures of networks, data and training; each function returns a Matplotlib figure."""
 
 from cnnarch.viz.attribution import gradcam, integrated_gradients
 from cnnarch.viz.confusion import confusion_matrix

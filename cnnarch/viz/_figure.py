@@ -1,11 +1,14 @@
-"""What all pictures share: figures without a window, images as people see them, colours."""
+"""Shared parts of all figures: the images that they show, fonts and colors."""
 
 import functools
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from cnnarch.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,37 +21,25 @@ __all__ = [
     "GREEN",
     "ORANGE",
     "RED",
-    "LabelledImages",
-    "Normalisation",
-    "Shown",
-    "cut",
-    "in_any_script",
+    "LabeledImages",
+    "Selection",
+    "add_fallback_fonts",
+    "import_extra",
     "new_figure",
-    "short",
+    "select_images",
+    "shorten",
     "show_image",
-    "shown",
+    "truncate",
 ]
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
+# The colors of Okabe and Ito, which color-blind readers can distinguish.
 BLUE, ORANGE, GREEN, RED, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
 
-DOTS = 150  # to an inch
+DOTS = 150  # per inch
 
 
-class Normalisation(Protocol):
-    """How a network's input was scaled, such as a `cnnarch.weights.Preprocessing`."""
-
-    @property
-    def mean(self) -> Sequence[float]:
-        """What was subtracted from each channel, in units where white is 1."""
-
-    @property
-    def std(self) -> Sequence[float]:
-        """What each channel was divided by then."""
-
-
-class LabelledImages(Protocol):
-    """Images with labels, such as `cnnarch.training.ImageSet`."""
+class LabeledImages(Protocol):
+    """Images with labels, such as `cnnarch.training.ImageSet`, which viz must not import."""
 
     @property
     def labels(self) -> Tensor:
@@ -56,124 +47,147 @@ class LabelledImages(Protocol):
 
     @property
     def classes(self) -> Sequence[str]:
-        """Names of the classes."""
+        """Class names."""
 
     @property
-    def preprocessing(self) -> Normalisation:
-        """From pixels to the network's input."""
+    def preprocessing(self) -> Preprocessing:
+        """Conversion from pixels to network inputs."""
 
     def inputs(self, indices: Tensor) -> Tensor:
-        """What a network reads of the images at `indices`."""
+        """Return the network inputs of the images at `indices`."""
 
 
-class Shown(NamedTuple):
-    """Images for a picture.
+class Selection(NamedTuple):
+    """The images of a figure.
 
     Args:
-        inputs: as the network reads them, (N, C, H, W).
-        pixels: as people see them, N arrays of (H, W) or (H, W, 3) in [0, 1].
-        labels: class indices; None where they are not known.
-        classes: names of the classes; None where they are not known.
+        inputs: network inputs, (N, C, H, W).
+        labels: class indices, or None if they are unknown.
+        classes: class names, or None if they are unknown.
+        preprocessing: normalization of the inputs, or None if it is unknown.
     """
 
     inputs: Tensor
-    pixels: list[Any]
     labels: list[int] | None
     classes: Sequence[str] | None
+    preprocessing: Preprocessing | None
+
+    def pixels(self) -> list[Any]:
+        """Return arrays (H, W) or (H, W, 3) in [0, 1], with the normalization undone.
+
+        Without a known normalization, values outside [0, 1] are scaled by their range. Of images
+        that do not have three channels, only the first channel is shown.
+        """
+        pixels = self.inputs
+        if self.preprocessing is not None:
+            mean, std = torch.tensor([self.preprocessing.mean, self.preprocessing.std])
+            pixels = pixels * std[:, None, None] + mean[:, None, None]
+        elif pixels.min() < 0 or pixels.max() > 1:
+            pixels = (pixels - pixels.min()) / (pixels.max() - pixels.min())
+        pixels = pixels.clamp(0, 1)[:, : 3 if pixels.shape[1] == 3 else 1].permute(0, 2, 3, 1)
+        return list(pixels.squeeze(3).numpy())
 
     def name(self, index: int) -> str:
-        """A class's name, or its number where names are not known; ValueError if it has none."""
+        """Return the name of a class, or its index if names are unknown.
+
+        Raises:
+            ValueError: there are names, but none for this index.
+        """
         if self.classes is None:
             return str(index)
         if not 0 <= index < len(self.classes):
-            raise ValueError(f"there are {len(self.classes)} names of classes, none for {index}")
+            raise ValueError(f"there are {len(self.classes)} class names, but none for {index}")
         return self.classes[index]
 
 
-def short(name: str, most: int) -> str:
-    """What fits of a name; of names such as "tench, Tinca tinca" the first.
-
-    Long ones lose letters before their end, by which many names differ.
-    """
-    fits = name.split(",")[0]
-    if len(fits) > most:
-        end = fits[-(most // 3) :]
-        fits = cut(fits, most - len(end)) + end
-    return fits.replace("$", r"\$")  # Matplotlib takes what two dollars enclose for a formula
-
-
-def cut(text: str, most: int) -> str:
-    """The text, or its beginning and dots if it has more letters."""
-    return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
-
-
-def shown(
-    images: Tensor | LabelledImages,
+def select_images(
+    images: Tensor | LabeledImages,
     count: int,
     labels: Tensor | Sequence[int] | None = None,
     classes: Sequence[str] | None = None,
-    preprocessing: Normalisation | None = None,
-) -> Shown:
-    """The first `count` images, their normalisation undone for the eye.
+    preprocessing: Preprocessing | None = None,
+    model: nn.Module | None = None,
+) -> Selection:
+    """Return the first `count` images; missing facts come from the data set or the network.
 
     Raises:
-        ValueError: images that are not (N, C, H, W), or fewer labels than images.
+        ValueError: the images are not (N, C, H, W), or there are fewer labels than images.
     """
     if not isinstance(images, Tensor):
-        chosen = torch.arange(min(count, len(images.labels)))
-        labels, classes = images.labels[chosen], images.classes
-        preprocessing, images = images.preprocessing, images.inputs(chosen)
+        indices = torch.arange(min(count, len(images.labels)))
+        labels, classes = images.labels[indices], images.classes
+        preprocessing, images = images.preprocessing, images.inputs(indices)
     if images.dim() != 4:
         raise ValueError(f"expected images of shape (N, C, H, W), got {tuple(images.shape)}")
-    images = images[:count].detach().cpu().float()
-    pixels = images
-    if preprocessing is not None:
-        mean, std = (
-            torch.tensor(v)[:, None, None] for v in (preprocessing.mean, preprocessing.std)
-        )
-        pixels = images * std + mean
-    elif images.min() < 0 or images.max() > 1:  # normalised, it is not known how: use the range
-        pixels = (images - images.min()) / (images.max() - images.min())
-    # Of images with other than 3 channels the first is shown, in gray.
-    pixels = pixels.clamp(0, 1)[:, : 3 if pixels.shape[1] == 3 else 1].permute(0, 2, 3, 1)
-    numbers = None if labels is None else [int(label) for label in labels[:count]]
-    if numbers is not None and len(numbers) < len(images):
-        raise ValueError(f"{len(images)} images need as many labels, got {len(numbers)}")
-    return Shown(images, list(pixels.squeeze(3).numpy()), numbers, classes)
+    inputs = images[:count].detach().cpu().float()
+    indices_of_classes = None if labels is None else [int(label) for label in labels[:count]]
+    if indices_of_classes is not None and len(indices_of_classes) < len(inputs):
+        raise ValueError(f"{len(inputs)} images need as many labels, got {len(indices_of_classes)}")
+    return Selection(
+        inputs,
+        indices_of_classes,
+        classes or getattr(model, "categories", None),
+        preprocessing or getattr(model, "preprocessing", None),
+    )
+
+
+def shorten(name: str, length: int) -> str:
+    """Return a class name of limited length, such as "tench" for "tench, Tinca tinca".
+
+    Long names lose letters in the middle, because many names differ only at the end.
+    """
+    name = name.split(",")[0]
+    if len(name) > length:
+        end = name[-(length // 3) :]
+        name = truncate(name, length - len(end)) + end
+    return name.replace("$", r"\$")  # Matplotlib reads text between two dollars as a formula
+
+
+def truncate(text: str, length: int) -> str:
+    """Return the text, cut off with an ellipsis if it is longer than `length`."""
+    return text if len(text) <= length else text[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure of this size in inches, which no window shows.
+    """Return an empty figure of this size in inches, without a window."""
+    figure: Figure = import_extra("matplotlib.figure").Figure(
+        figsize=(width, height), layout="constrained", facecolor="white", dpi=DOTS
+    )
+    return figure
+
+
+def import_extra(module: str, extra: str = "train") -> Any:
+    """Import a module that an extra of this package installs.
 
     Raises:
-        ImportError: matplotlib is not installed.
+        ImportError: it is not installed; the message names the extra.
     """
     try:
-        from matplotlib.figure import Figure
+        return import_module(module)
     except ImportError as error:
         raise ImportError(
-            "pictures need more packages: pip install 'cnnarch[train]'", name=error.name
+            f"this figure needs more packages: pip install 'cnnarch[{extra}]'", name=error.name
         ) from error
-    return Figure(figsize=(width, height), layout="constrained", facecolor="white", dpi=DOTS)
 
 
-def in_any_script(figure: "Figure") -> "Figure":
-    """Give texts that the usual font cannot print an installed one that can, if there is any."""
+def add_fallback_fonts(figure: "Figure") -> "Figure":
+    """Add installed fonts for letters that the default font lacks.
+
+    Matplotlib has fallback fonts, but they must be listed by name.
+    """
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
-        usual = text.get_fontfamily()
-        others = (_font_for(letter) for letter in text.get_text() if not letter.isascii())
-        families = dict.fromkeys([*usual, *(name for name in others if name)])
-        if len(families) > len(usual):
-            text.set_fontfamily(list(families))
+        fonts = [_font_for(letter) for letter in text.get_text() if not letter.isascii()]
+        if any(fonts):
+            text.set_fontfamily([*text.get_fontfamily(), *filter(None, dict.fromkeys(fonts))])
     return figure
 
 
 @functools.cache
 def _font_for(letter: str) -> str | None:
-    """A font that has the letter, where the usual one has not."""
+    """Return an installed font that has the letter; None if the default font has it."""
     from matplotlib.font_manager import FontProperties, findfont, fontManager
     from matplotlib.ft2font import FT2Font
 
@@ -182,13 +196,13 @@ def _font_for(letter: str) -> str | None:
 
     if has_letter(findfont(FontProperties())):
         return None
-    # The font of the last resort has a box for every letter.
+    # The Last Resort font shows a box for every letter.
     fonts = [font for font in fontManager.ttflist if not font.name.startswith("Last Resort")]
     return next((font.name for font in fonts if has_letter(font.fname)), None)
 
 
 def show_image(axes: "Axes", pixels: Any, color: str | None = None) -> None:
-    """Draw an image without ticks, in a frame if a colour is given."""
+    """Show an image without ticks, in a frame if a color is given."""
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():

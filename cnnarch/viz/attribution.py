@@ -1,168 +1,154 @@
-"""Where a network looks: Grad-CAM and integrated gradients, both by Captum."""
+"""Grad-CAM and integrated gradients, both computed by Captum."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from cnnarch.contract.layers import layer_name, layer_path, stage_layers
 from cnnarch.contract.modes import evaluating
+from cnnarch.preprocessing import Preprocessing
 from cnnarch.viz._figure import (
-    LabelledImages,
-    Normalisation,
-    Shown,
-    in_any_script,
+    LabeledImages,
+    Selection,
+    add_fallback_fonts,
+    import_extra,
     new_figure,
-    short,
+    select_images,
+    shorten,
     show_image,
-    shown,
 )
-from cnnarch.viz.features import is_stage, layer_of, outputs_of
+from cnnarch.viz.features import layer_maps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["gradcam", "integrated_gradients"]
 
-CELL = 1.4  # inches an image
-LONGEST = 18  # letters of a name above it
+CELL = 1.4  # inches per image
+NAME_LENGTH = 18  # letters of a class name
 
 
 def gradcam(
     model: nn.Module,
-    images: Tensor | LabelledImages,
+    images: Tensor | LabeledImages,
     targets: Sequence[int] | None = None,
     *,
     layer: str | None = None,
     classes: Sequence[str] | None = None,
-    preprocessing: Normalisation | None = None,
+    preprocessing: Preprocessing | None = None,
     columns: int = 6,
 ) -> "Figure":
-    """Grad-CAM (Selvaraju et al., 2017): the places whose features speak for a class.
+    """Show the regions that support a class, by Grad-CAM (Selvaraju et al., 2017).
 
     Args:
-        model: a classifier; its mode and gradients stay as they are.
-        images: a set such as `data.test`, or a tensor (N, C, H, W) as the network reads it.
-        targets: the class to ask for, an image each; None takes the network's answers.
-        layer: whose maps to weigh; None takes `model.cam_layer`, or where its map is a single
-            pixel the last stage before it whose map is not.
-        classes: names of the classes; None takes the network's own.
-        preprocessing: how a tensor's images were normalised; None takes the network's own.
-        columns: images.
+        model: a classifier; its mode and gradients are not changed.
+        images: a data set such as `data.test`, or a tensor of network inputs (N, C, H, W).
+        targets: class index for each image; None uses the predicted classes.
+        layer: a stage such as "conv4_x" or a module path; None uses `model.cam_layer`, or if its
+            map is a single pixel, the last stage before it with a larger map.
+        classes: class names; None uses the network's own.
+        preprocessing: normalization of the images in a tensor; None uses the network's own.
+        columns: number of images.
 
     Raises:
-        ValueError: there is no such layer, or its maps are single pixels, which show no place,
-            or there are not as many targets as images.
+        ValueError: there is no such layer, its maps are single pixels, or there are fewer targets
+            than images.
     """
-    name = _place(model, shown(images, 1).inputs, layer)
-    module = layer_of(model, name)
+    selection = select_images(images, columns, None, classes, preprocessing, model)
+    path = _spatial_layer(model, selection.inputs[:1], layer)
 
     def attribute(inputs: Tensor, chosen: Tensor) -> Tensor:
-        from captum.attr import LayerAttribution, LayerGradCam
+        cam = import_extra("captum.attr").LayerGradCam(model, model.get_submodule(path))
+        maps: Tensor = cam.attribute(inputs, chosen, relu_attributions=True)
+        return nn.functional.interpolate(maps, inputs.shape[-2:], mode="bilinear")[:, 0]
 
-        maps = LayerGradCam(model, module).attribute(inputs, chosen, relu_attributions=True)
-        size = tuple(inputs.shape[-2:])
-        result: Tensor = LayerAttribution.interpolate(maps, size, "bilinear")[:, 0]
-        return result
-
-    return _pictures(
-        model, images, targets, attribute, f"Grad-CAM at {name}", classes, preprocessing, columns
-    )
+    title = f"Grad-CAM at {layer_name(model, path)}"
+    return _draw(model, selection, targets, attribute, title)
 
 
 def integrated_gradients(
     model: nn.Module,
-    images: Tensor | LabelledImages,
+    images: Tensor | LabeledImages,
     targets: Sequence[int] | None = None,
     *,
     steps: int = 32,
     classes: Sequence[str] | None = None,
-    preprocessing: Normalisation | None = None,
+    preprocessing: Preprocessing | None = None,
     columns: int = 6,
 ) -> "Figure":
-    """Integrated gradients (Sundararajan et al., 2017): the pixels that speak for a class.
+    """Show the pixels that support a class, by integrated gradients (Sundararajan et al., 2017).
 
-    The path starts at the mean colour of the training images, where inputs are 0.
+    The path starts at inputs of 0, which is the mean color of the training images.
 
     Args:
-        model: a classifier; its mode and gradients stay as they are.
-        images: a set such as `data.test`, or a tensor (N, C, H, W) as the network reads it.
-        targets: the class to ask for, an image each; None takes the network's answers.
-        steps: along the path.
-        classes: names of the classes; None takes the network's own.
-        preprocessing: how a tensor's images were normalised; None takes the network's own.
-        columns: images.
+        model: a classifier; its mode and gradients are not changed.
+        images: a data set such as `data.test`, or a tensor of network inputs (N, C, H, W).
+        targets: class index for each image; None uses the predicted classes.
+        steps: number of steps along the path.
+        classes: class names; None uses the network's own.
+        preprocessing: normalization of the images in a tensor; None uses the network's own.
+        columns: number of images.
 
     Raises:
-        ValueError: there are not as many targets as images.
+        ValueError: there are fewer targets than images.
     """
 
     def attribute(inputs: Tensor, chosen: Tensor) -> Tensor:
-        from captum.attr import IntegratedGradients
-
-        shares = IntegratedGradients(model).attribute(
-            inputs, target=chosen, n_steps=steps, internal_batch_size=len(inputs)
+        gradients: Tensor = (
+            import_extra("captum.attr")
+            .IntegratedGradients(model)
+            .attribute(inputs, target=chosen, n_steps=steps, internal_batch_size=len(inputs))
         )
-        result: Tensor = shares.abs().sum(1)
-        return result
+        return gradients.abs().sum(1)
 
-    title = "Integrated gradients"
-    return _pictures(model, images, targets, attribute, title, classes, preprocessing, columns)
+    selection = select_images(images, columns, None, classes, preprocessing, model)
+    return _draw(model, selection, targets, attribute, "Integrated gradients")
 
 
-def _place(model: nn.Module, image: Tensor, layer: str | None) -> str:
-    """The layer to look at: the one that was named, or the network's last that shows places."""
-    own = getattr(model, "cam_layer", None)
-    if layer is None and own is None:
+def _spatial_layer(model: nn.Module, image: Tensor, layer: str | None) -> str:
+    """Return the path of the given layer, or of the network's last one with more than one pixel."""
+    default = getattr(model, "cam_layer", None)
+    if layer is None and default is None:
         raise ValueError(f"{type(model).__name__} has no cam_layer: name a layer")
-    stages = [n for n, _ in model.named_modules() if n == "stem" or is_stage(n)]
-    earlier = stages[: stages.index(own)] if own in stages else []
-    for name in [layer] if layer is not None else [own, *reversed(earlier)]:
-        if outputs_of(model, image, [name])[name][0].numel() > 1:
-            return str(name)
-    raise ValueError(f"the maps of {layer or own!r} are single pixels, which show no place")
+    paths = [layer_path(model, layer or str(default))]
+    stages = list(stage_layers(model).values())
+    if layer is None and default in stages:
+        paths += reversed(stages[: stages.index(default)])
+    for path, maps in layer_maps(model, image, paths).items():
+        if maps[0].numel() > 1:
+            return path
+    name = layer_name(model, paths[0])
+    raise ValueError(f"the maps of {name!r} are single pixels, which have no regions")
 
 
-def _pictures(
+def _draw(
     model: nn.Module,
-    images: Tensor | LabelledImages,
+    selection: Selection,
     targets: Sequence[int] | None,
-    attribute: Any,
+    attribute: Callable[[Tensor, Tensor], Tensor],
     title: str,
-    classes: Sequence[str] | None,
-    preprocessing: Normalisation | None,
-    columns: int,
 ) -> "Figure":
-    classes = classes or getattr(model, "categories", None)
-    preprocessing = preprocessing or getattr(model, "preprocessing", None)
-    some = shown(images, columns, classes=classes, preprocessing=preprocessing)
-    inputs = some.inputs.to(next(model.parameters()).device)
-    if targets is not None and len(targets) < len(inputs):
-        raise ValueError(f"{len(inputs)} images need as many targets, got {len(targets)}")
+    """Draw images in the first row, and their attributions for the targets in the second row."""
+    inputs = selection.inputs.to(next(model.parameters()).device)
+    count = len(inputs)
+    if targets is not None and len(targets) < count:
+        raise ValueError(f"{count} images need as many targets, got {len(targets)}")
     with evaluating(model):
-        answers = model(inputs).argmax(1)
-        chosen = answers if targets is None else torch.tensor(targets[: len(inputs)]).to(answers)
+        chosen = model(inputs).argmax(1)
+        if targets is not None:
+            chosen = torch.tensor(targets[:count]).to(chosen)
         with torch.enable_grad():
-            try:
-                heat = attribute(inputs, chosen).detach().cpu()
-            except ImportError as error:
-                raise ImportError(
-                    "attribution needs more packages: pip install 'cnnarch[train]'"
-                ) from error
-    return _draw(some, heat, chosen.tolist(), title)
-
-
-def _draw(some: Shown, heat: Tensor, chosen: list[int], title: str) -> "Figure":
-    """Images above, the same under their heat below."""
-    count = len(some.pixels)
-    figure = new_figure(max(2.6, count * CELL), 2 * CELL + 0.6)
-    cells = figure.subplots(2, count, squeeze=False)
+            heat = attribute(inputs, chosen).detach().cpu()
     low = heat.amin((1, 2), keepdim=True)
     scaled = (heat - low) / (heat.amax((1, 2), keepdim=True) - low).clamp(min=1e-12)
-    for i, pixels in enumerate(some.pixels):
+    figure = new_figure(max(2.6, count * CELL), 2 * CELL + 0.6)
+    cells = figure.subplots(2, count, squeeze=False)
+    for i, (pixels, target) in enumerate(zip(selection.pixels(), chosen.tolist(), strict=True)):
         show_image(cells[0, i], pixels)
-        cells[0, i].set_title(short(some.name(chosen[i]), LONGEST), fontsize=8, pad=3)
+        cells[0, i].set_title(shorten(selection.name(target), NAME_LENGTH), fontsize=8, pad=3)
         show_image(cells[1, i], pixels if pixels.ndim == 2 else pixels.mean(2))
         cells[1, i].imshow(scaled[i].numpy(), cmap="inferno", alpha=0.65, vmin=0, vmax=1)
     figure.suptitle(title, fontsize=9)
-    return in_any_script(figure)
+    return add_fallback_fonts(figure)

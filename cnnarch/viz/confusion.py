@@ -1,4 +1,4 @@
-"""Which classes a network takes for which."""
+"""Confusion matrices."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -6,35 +6,34 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cnnarch.viz._figure import in_any_script, new_figure, short
+from cnnarch.viz._figure import add_fallback_fonts, new_figure, shorten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["confusion_matrix"]
 
-LONGEST = 24  # letters of a name
-WRITTEN = 20  # classes up to which names and numbers are written
+NAME_LENGTH = 24  # letters of a class name
+MAX_LABELED = 20  # classes; larger matrices have no names and numbers
 
 
 def confusion_matrix(
     counts: Tensor | Sequence[Sequence[int]], classes: Sequence[str] | None = None
 ) -> "Figure":
-    """Numbers of images by label and prediction, coloured by the share of the label's images.
+    """Show the number of images by label and prediction, colored by the share of the label.
 
     Args:
-        counts: a square; rows are labels, columns predictions, as `evaluate` gives it.
-        classes: names of the classes.
+        counts: a square matrix as `evaluate` returns it: rows are labels, columns predictions.
+        classes: class names.
 
     Raises:
-        ValueError: it is not a square, or has not as many classes as names.
+        ValueError: the matrix is not square, or its size differs from the number of names.
     """
     table = torch.as_tensor(counts).double()
     if table.dim() != 2 or table.shape[0] != table.shape[1]:
-        raise ValueError(f"expected a square of counts, got shape {tuple(table.shape)}")
+        raise ValueError(f"expected a square matrix of counts, got shape {tuple(table.shape)}")
     count = len(table)
-    known = map(str, range(count)) if classes is None else classes
-    names = [short(name, LONGEST) for name in known]
+    names = [shorten(name, NAME_LENGTH) for name in classes or map(str, range(count))]
     if len(names) != count:
         raise ValueError(f"{count} classes need as many names, got {len(names)}")
     shares = table / table.sum(1, keepdim=True).clamp(min=1)
@@ -43,22 +42,15 @@ def confusion_matrix(
     axes = figure.subplots()
     image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="Predicted", ylabel="True")
-    if count <= WRITTEN:
+    if count <= MAX_LABELED:
         slanted: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
         axes.set_xticks(range(count), names, **(slanted if max(map(len, names)) > 2 else {}))
         axes.set_yticks(range(count), names)
         size = max(5.0, 9 - count / 5)
         axes.tick_params(labelsize=size)
-        for row, line in enumerate(table.tolist()):
-            for column, number in enumerate(line):
-                if number:
-                    color = "white" if shares[row, column] > 0.5 else "black"
-                    style: dict[str, Any] = {
-                        "ha": "center",
-                        "va": "center",
-                        "fontsize": size,
-                        "color": color,
-                    }
-                    axes.text(column, row, f"{number:.0f}", **style)
+        for row, column in table.nonzero().tolist():
+            color = "white" if shares[row, column] > 0.5 else "black"
+            text = axes.text(column, row, f"{table[row, column]:.0f}", ha="center", va="center")
+            text.set(fontsize=size, color=color)
     figure.colorbar(image, ax=axes, label="Share of the true class", shrink=0.8)
-    return in_any_script(figure)
+    return add_fallback_fonts(figure)

@@ -1,4 +1,4 @@
-"""Curves of training: one network in detail, or several beside each other."""
+"""Curves of loss and accuracy during training."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["Figures", "comparison", "curves"]
 
 Figures = Mapping[str, Sequence[float]]
-"""Figures of each epoch by name: a `History`, or lists or tensors called "train_loss" etc."""
+"""Metrics of each epoch by name: a `History`, or lists or tensors such as "train_loss"."""
 
 SPLITS = (
     ("train", "training", BLUE, "-"),
@@ -20,26 +20,26 @@ SPLITS = (
     ("test", "test", GREEN, "--"),
 )
 
-STYLES = ("-", "--", ":")  # for each ten colours
-MOST_INSIDE = 6  # entries of a legend that leave the curves room
+STYLES = ("-", "--", ":")  # one for each ten colors
+MAX_INSIDE = 6  # entries of a legend that fit next to the curves
 
 
 def curves(history: Figures) -> "Figure":
-    """Loss and accuracy by epoch, of training, validation and test as far as they are there.
+    """Draw loss and accuracy by epoch for the training, validation and test images.
 
-    Auxiliary losses are dotted.
+    Losses of auxiliary heads are dotted.
 
     Args:
-        history: figures called "train_loss", "val_acc", "train_aux1_loss" and so on.
+        history: metrics such as "train_loss", "val_acc" and "train_aux1_loss".
 
     Raises:
-        ValueError: there is no loss and no accuracy.
+        ValueError: there is neither a loss nor an accuracy.
     """
     figure = new_figure(9, 3.6)
     left, right = figure.subplots(1, 2)
     for prefix, label, color, style in SPLITS:
-        for axes, figure_name, scale in ((left, "loss", 1), (right, "acc", 100)):
-            values = history.get(f"{prefix}_{figure_name}")
+        for axes, metric, scale in ((left, "loss", 1), (right, "acc", 100)):
+            values = history.get(f"{prefix}_{metric}")
             if values is not None:
                 _draw(axes, values, scale, label=label, color=color, linestyle=style)
     for i, style in ((1, ":"), (2, "-.")):
@@ -47,20 +47,20 @@ def curves(history: Figures) -> "Figure":
         if values is not None:
             _draw(left, values, 1, label=f"auxiliary head {i}", color=GRAY, linestyle=style)
     if not (left.lines or right.lines):
-        raise ValueError(f"there is no loss and no accuracy among {', '.join(history)}")
+        raise ValueError(f"there is neither a loss nor an accuracy among {', '.join(history)}")
     _finish(left, "Loss")
     _finish(right, "Accuracy (%)")
     return figure
 
 
 def comparison(histories: Mapping[str, Figures]) -> "Figure":
-    """Accuracy of several networks by epoch: in training, and on test or validation images.
+    """Draw the accuracy of several networks by epoch: training, and test or validation.
 
     Args:
-        histories: figures of each network by its name.
+        histories: metrics of each network by its name.
 
     Raises:
-        ValueError: there is no network, or one without accuracies.
+        ValueError: there are no networks, or one has no training accuracy.
     """
     if not histories:
         raise ValueError("there are no networks to compare")
@@ -77,14 +77,14 @@ def comparison(histories: Mapping[str, Figures]) -> "Figure":
             _draw(right, values, 100, label=name, **style)
     _finish(left, "Accuracy (%)", "Training")
     _finish(right, "", held_out.capitalize())
-    if len(left.lines) > MOST_INSIDE and right.lines:  # the other legend has the same names
+    if len(left.lines) > MAX_INSIDE and right.lines:  # the other legend has the same names
         left.get_legend().remove()
     return figure
 
 
 def _draw(axes: "Axes", values: Sequence[float], scale: float, **style: Any) -> None:
     points = [scale * float(value) for value in values]
-    marker = "o" if len(points) < 3 else ""  # a line of one point is no line
+    marker = "o" if len(points) < 3 else ""  # a line needs two points
     axes.plot(range(1, len(points) + 1), points, marker=marker, markersize=4, **style)
 
 
@@ -95,7 +95,7 @@ def _finish(axes: "Axes", quantity: str, title: str = "") -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(axes.lines) > MOST_INSIDE:
+    if len(axes.lines) > MAX_INSIDE:
         axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     elif axes.lines:
         axes.legend(framealpha=0.8, edgecolor="none")

@@ -1,13 +1,24 @@
-"""Where a network puts images: its last features, brought to two dimensions."""
+"""Features of images, projected to two dimensions."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cnnarch.blocks._checks import check_choice
 from cnnarch.contract.modes import evaluating
-from cnnarch.viz._figure import BLUE, LabelledImages, in_any_script, new_figure, short
+from cnnarch.viz._figure import (
+    BLUE,
+    LabeledImages,
+    Selection,
+    add_fallback_fonts,
+    import_extra,
+    new_figure,
+    select_images,
+    shorten,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,102 +28,93 @@ __all__ = ["embeddings"]
 Method = Literal["tsne", "pca", "umap"]
 TITLES = {"tsne": "t-SNE", "pca": "PCA", "umap": "UMAP"}
 SEED = 42
-LONGEST = 24  # letters of a name
-LEGEND = 20  # classes up to which each has a colour and a name
+NAME_LENGTH = 24  # letters of a class name
+MAX_IN_LEGEND = 20  # classes; more classes share a color scale
 
 
 def embeddings(
     model: nn.Module,
-    images: Tensor | LabelledImages,
+    images: Tensor | LabeledImages,
     labels: Tensor | Sequence[int] | None = None,
     *,
     classes: Sequence[str] | None = None,
     method: Method = "tsne",
     num_samples: int = 1000,
 ) -> "Figure":
-    """A point for each image, near those that the network finds alike.
+    """Show each image as a point, so that images with similar features are near each other.
 
-    What is shown is what the classifier reads: the features before the last layer.
+    The features are the input of the last layer, the classifier.
 
     Args:
-        model: a network of this package; its mode is put back afterwards.
-        images: a set such as `data.test`, or a tensor (N, C, H, W) as the network reads it.
-        labels: class indices of a tensor's images; they colour the points.
-        classes: names of the classes; None takes the network's own, if it has them.
+        model: a network of this package; its mode is restored afterwards.
+        images: a data set such as `data.test`, or a tensor of network inputs (N, C, H, W).
+        labels: class indices of the images in a tensor, shown as colors.
+        classes: class names; None uses the network's own, if it has any.
         method: "tsne", "pca" or "umap", which needs the package umap-learn.
-        num_samples: images to show, from the first; all if there are fewer.
+        num_samples: maximum number of images.
 
     Raises:
         ValueError: there is no such method, or there are fewer than four images.
         ImportError: the package of the method is not installed.
     """
-    if method not in get_args(Method):
-        raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
-    if isinstance(images, Tensor):
-        inputs = images[:num_samples]
-        chosen = None if labels is None else torch.as_tensor(labels)[:num_samples]
-        classes = classes or getattr(model, "categories", None)
-    else:
-        indices = torch.arange(min(num_samples, len(images.labels)))
-        inputs, chosen, classes = images.inputs(indices), images.labels[indices], images.classes
-    if len(inputs) < 4:
-        raise ValueError(f"at least 4 images are needed, got {len(inputs)}")
-    points = _reduce(_features(model, inputs), method)
+    check_choice("method", method, get_args(Method))
+    selection = select_images(images, num_samples, labels, classes, model=model)
+    if len(selection.inputs) < 4:
+        raise ValueError(f"at least 4 images are needed, got {len(selection.inputs)}")
+    points = _project(_features(model, selection.inputs), method)
     figure = new_figure(7, 5.2)
     axes = figure.subplots()
-    _scatter(axes, points, chosen, classes)
+    _scatter(axes, points, selection)
     axes.set(xlabel="Dimension 1", ylabel="Dimension 2", xticks=[], yticks=[])
     axes.set_title(f"{TITLES[method]} of the features before the classifier", fontsize=10)
-    return in_any_script(figure)
+    return add_fallback_fonts(figure)
 
 
-def _features(model: Any, inputs: Tensor) -> Tensor:
+def _features(model: Any, inputs: Tensor) -> Any:
     device = next(model.parameters()).device
     with evaluating(model):
         parts = [
             model.forward_head(model.forward_features(batch.to(device)), pre_logits=True).cpu()
             for batch in torch.split(inputs, 64)
         ]
-    return torch.cat(parts).float()
+    return torch.cat(parts).float().numpy()
 
 
-def _reduce(features: Tensor, method: str) -> Any:
-    """Two coordinates for each row."""
-    values = features.numpy()
-    try:
-        if method == "umap":
-            from umap import UMAP
-
-            # With a seed it runs on one thread whatever it is asked for.
-            neighbours = min(15, len(values) - 1)
-            return UMAP(random_state=SEED, n_jobs=1, n_neighbors=neighbours).fit_transform(values)
-        from sklearn.decomposition import PCA
-        from sklearn.manifold import TSNE
-    except ImportError as error:
-        package = "'cnnarch[umap]'" if method == "umap" else "'cnnarch[train]'"
-        raise ImportError(f"{method} needs a package: pip install {package}") from error
-    if method == "pca":
-        return PCA(2, random_state=SEED).fit_transform(values)
-    perplexity = min(30.0, (len(values) - 1) / 3)
-    return TSNE(2, perplexity=perplexity, init="pca", random_state=SEED).fit_transform(values)
+def _project(features: Any, method: str) -> Any:
+    """Return two coordinates for each row of features."""
+    count = len(features)
+    if method == "umap":  # with a seed it always uses one thread
+        neighbors = min(15, count - 1)
+        reducer = import_extra("umap", "umap").UMAP(
+            random_state=SEED, n_jobs=1, n_neighbors=neighbors
+        )
+    elif method == "pca":
+        reducer = import_extra("sklearn.decomposition").PCA(2, random_state=SEED)
+    else:
+        perplexity = min(30.0, (count - 1) / 3)
+        reducer = import_extra("sklearn.manifold").TSNE(
+            2, perplexity=perplexity, init="pca", random_state=SEED
+        )
+    return reducer.fit_transform(features)
 
 
-def _scatter(axes: Any, points: Any, labels: Tensor | None, classes: Sequence[str] | None) -> None:
+def _scatter(axes: Any, points: Any, selection: Selection) -> None:
     style = {"s": 12, "alpha": 0.7, "linewidths": 0}
-    if labels is None:
-        axes.scatter(points[:, 0], points[:, 1], color=BLUE, **style)
+    x, y = points.T
+    if selection.labels is None:
+        axes.scatter(x, y, color=BLUE, **style)
         return
-    present = sorted(set(labels.tolist()))
-    if len(present) > LEGEND:
-        dots = axes.scatter(points[:, 0], points[:, 1], c=labels.numpy(), cmap="turbo", **style)
+    labels = np.array(selection.labels)
+    present = sorted(set(selection.labels))
+    if len(present) > MAX_IN_LEGEND:
+        dots = axes.scatter(x, y, c=labels, cmap="turbo", **style)
         axes.figure.colorbar(dots, ax=axes, label="Class")
         return
     from matplotlib import colormaps
 
     colors: Callable[[int], Any] = colormaps["tab10" if len(present) <= 10 else "tab20"]
     for i, label in enumerate(present):
-        here = points[(labels == label).numpy()]
-        name = str(label) if classes is None else short(classes[label], LONGEST)
-        name = f" {name}" if name.startswith("_") else name  # Matplotlib leaves those out
-        axes.scatter(here[:, 0], here[:, 1], color=colors(i), label=name, **style)
+        name = shorten(selection.name(label), NAME_LENGTH)
+        name = f" {name}" if name.startswith("_") else name  # Matplotlib hides such labels
+        axes.scatter(x[labels == label], y[labels == label], color=colors(i), label=name, **style)
     axes.legend(title="Classes", fontsize=8, frameon=False, bbox_to_anchor=(1, 1), loc="upper left")

@@ -1,106 +1,102 @@
-"""What layers do: the maps that they give, and the filters that they have learned."""
+"""Feature maps of layers, and filters of convolutions."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
+from cnnarch.contract.layers import layer_name, layer_path, stage_layers
 from cnnarch.contract.modes import evaluating
-from cnnarch.facts.suggestions import suggest
-from cnnarch.viz._figure import (
-    LabelledImages,
-    Normalisation,
-    new_figure,
-    show_image,
-    shown,
-)
+from cnnarch.facts.shapes import shape_text
+from cnnarch.preprocessing import Preprocessing
+from cnnarch.viz._figure import LabeledImages, import_extra, new_figure, select_images, show_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["feature_maps", "filters", "is_stage", "layer_of", "outputs_of"]
+__all__ = ["feature_maps", "filters", "layer_maps"]
 
-CELL = 0.95  # inches a map
+CELL = 0.95  # inches per map
 
 
 def feature_maps(
     model: nn.Module,
-    image: Tensor | LabelledImages,
+    image: Tensor | LabeledImages,
     layers: Sequence[str] | None = None,
     *,
-    preprocessing: Normalisation | None = None,
+    preprocessing: Preprocessing | None = None,
     columns: int = 8,
 ) -> "Figure":
-    """An image and the first maps of several layers, a row a layer, each map by its own range.
+    """Show an image and the first maps of several layers, one row per layer.
 
-    Maps of one pixel have no range of their own; they share their layer's.
+    Each map is scaled by its own range. Maps of one pixel are scaled by the range of their layer.
 
     Args:
-        model: any network; its mode is put back afterwards.
-        image: (C, H, W) or (1, C, H, W) as the network reads it, or a set, whose first is taken.
-        layers: names as in `model.named_modules()`; None takes the stem and all stages.
-        preprocessing: how the image was normalised; None takes the network's own.
-        columns: maps a layer.
+        model: any network; its mode is restored afterwards.
+        image: network input (C, H, W) or (1, C, H, W), or a data set, whose first image is used.
+        layers: stages such as "conv4_x" or module paths; None shows all stages.
+        preprocessing: normalization of the image; None uses the network's own.
+        columns: number of maps per layer.
 
     Raises:
-        ValueError: there is no such layer, or it gives no maps, or more than one image came.
+        ValueError: there is no such layer, a layer returns no maps, there is more than one image,
+            or no layers are named for a network without stages.
     """
     if isinstance(image, Tensor):
         image = image[None] if image.dim() == 3 else image
         if len(image) != 1:
             raise ValueError(f"expected one image, got {len(image)}")
-    preprocessing = preprocessing or getattr(model, "preprocessing", None)
-    some = shown(image, 1, preprocessing=preprocessing)
-    if layers is None:
-        layers = [name for name, _ in model.named_modules() if name == "stem" or is_stage(name)]
-    maps = outputs_of(model, some.inputs, layers)
-    figure = new_figure((columns + 1) * CELL, len(layers) * (CELL + 0.25))
-    cells = figure.subplots(len(layers), columns + 1, squeeze=False)
+    selection = select_images(image, 1, preprocessing=preprocessing, model=model)
+    paths = [layer_path(model, name) for name in layers or stage_layers(model)]
+    if not paths:
+        raise ValueError(f"{type(model).__name__} has no stages: name the layers")
+    maps = layer_maps(model, selection.inputs, paths)
+    figure = new_figure((columns + 1) * CELL, len(maps) * (CELL + 0.25))
+    cells = figure.subplots(len(maps), columns + 1, squeeze=False)
     for axes in cells.flatten():
         axes.set_axis_off()
-    show_image(cells[0, 0], some.pixels[0])
+    show_image(cells[0, 0], selection.pixels()[0])
     cells[0, 0].set_axis_on()
     cells[0, 0].set_title("input", fontsize=7, pad=3)
-    for row, (name, output) in zip(cells, maps.items(), strict=True):
-        shared = output[:columns] if output[0].numel() == 1 else None  # one value has no range
+    for row, (path, output) in zip(cells, maps.items(), strict=True):
         for axes, channel in zip(row[1:], output, strict=False):
-            scale = channel if shared is None else shared
+            scale = output[:columns] if channel.numel() == 1 else channel
             limits = {"vmin": float(scale.min()), "vmax": float(scale.max())}
             axes.imshow(channel.numpy(), cmap="viridis", interpolation="nearest", **limits)
-        channels, height, width = output.shape
-        row[1].set_title(f"{name}: {channels} x {height} x {width}", fontsize=7, pad=3, loc="left")
+        title = f"{layer_name(model, path)}: {shape_text(output.shape, ' x ')}"
+        row[1].set_title(title, fontsize=7, pad=3, loc="left")
     return figure
 
 
 def filters(
     model: nn.Module, layer: str | None = None, *, rows: int = 8, columns: int = 8
 ) -> "Figure":
-    """The filters of a convolution, each by its own range; zero is gray.
+    """Show the filters of a convolution, each scaled by its own range; zero is gray.
 
-    Of filters over three channels all are shown, in colour; of others the first.
+    Filters over three channels are shown in color. Of other filters the first channel is shown.
 
     Args:
         model: any network.
-        layer: name of a convolution; None takes the first.
-        rows: of filters; fewer where they do not fill them.
-        columns: of filters.
+        layer: module path of a convolution, or a stage that is a convolution; None uses the first
+            convolution.
+        rows: maximum number of rows.
+        columns: number of filters per row.
 
     Raises:
-        ValueError: there is no such layer, or it is no convolution.
+        ValueError: there is no such layer, or it is not a convolution.
     """
     convolutions = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
     if not convolutions:
         raise ValueError(f"{type(model).__name__} has no convolution")
-    name = convolutions[0] if layer is None else layer
-    module = layer_of(model, name)
+    path = convolutions[0] if layer is None else layer_path(model, layer)
+    module = model.get_submodule(path)
     if not isinstance(module, nn.Conv2d):
-        raise ValueError(f"{name!r} is {type(module).__name__}, no convolution")
+        raise ValueError(f"{layer!r} is {type(module).__name__}, not a convolution")
     weight = module.weight.detach().cpu().float()
-    colours = weight if weight.shape[1] == 3 else weight[:, :1]
-    count = min(len(colours), rows * columns)
-    largest = colours.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
-    pictures = ((colours / largest + 1) / 2).permute(0, 2, 3, 1)
+    visible = weight if weight.shape[1] == 3 else weight[:, :1]
+    count = min(len(visible), rows * columns)
+    largest = visible.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
+    pictures = ((visible / largest + 1) / 2).permute(0, 2, 3, 1)
     columns = min(columns, count)
     height = -(-count // columns)
     figure = new_figure(columns * 0.6, height * 0.6 + 0.35)
@@ -109,46 +105,18 @@ def filters(
     for axes, picture in zip(figure.axes, pictures[:count].numpy(), strict=False):
         values = picture if picture.shape[-1] == 3 else picture[..., 0]
         axes.imshow(values, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    out, into, tall, wide = weight.shape
-    figure.suptitle(f"{name}: {count} of {out} filters, {into} x {tall} x {wide}", fontsize=8)
+    shape = shape_text(weight.shape[1:], " x ")
+    figure.suptitle(f"{path}: {count} of {len(weight)} filters, {shape}", fontsize=8)
     return figure
 
 
-def is_stage(name: str) -> bool:
-    """Whether this is the name of a whole stage of a network of this package."""
-    first, _, rest = name.partition(".")
-    return first == "stages" and rest.isdigit()
-
-
-def layer_of(model: nn.Module, name: str) -> nn.Module:
-    """A layer by its name; ValueError with the nearest names if there is none."""
-    known = dict(model.named_modules())
-    if not name or name not in known:
-        parts = [part for part, _ in model.named_children()]
-        raise ValueError(f"there is no layer {name!r}; {suggest(name, list(known), parts)}")
-    return known[name]
-
-
-def outputs_of(model: nn.Module, image: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-    """Maps (C, h, w) that layers give for one image."""
-    found: dict[str, Tensor] = {}
-
-    def keep(name: str) -> object:
-        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
-            if isinstance(output, Tensor) and output.dim() == 4:
-                # A copy: what comes next may work in place.
-                found[name] = output[0].detach().to("cpu", torch.float32, copy=True)
-
-        return hook
-
-    handles = [layer_of(model, name).register_forward_hook(keep(name)) for name in names]  # type: ignore[arg-type]
-    try:
-        with evaluating(model):
-            model(image.to(next(model.parameters()).device))
-    finally:
-        for handle in handles:
-            handle.remove()
-    for name in names:
-        if name not in found:
-            raise ValueError(f"layer {name!r} gives no maps of shape (N, C, H, W)")
-    return {name: found[name] for name in names}
+def layer_maps(model: nn.Module, image: Tensor, paths: Sequence[str]) -> dict[str, Tensor]:
+    """Return the maps (C, h, w) of layers for one image, by module path."""
+    layers = [model.get_submodule(path) for path in paths]
+    activations = import_extra("captum.attr").LayerActivation(model, layers)
+    with evaluating(model):
+        outputs = activations.attribute(image.to(next(model.parameters()).device))
+    for path, output in zip(paths, outputs, strict=True):
+        if not isinstance(output, Tensor) or output.dim() != 4:
+            raise ValueError(f"layer {path!r} returns no maps of shape (N, C, H, W)")
+    return {path: output[0].float().cpu() for path, output in zip(paths, outputs, strict=True)}

@@ -1,4 +1,4 @@
-"""Grids of images: what a network learns from, and what it makes of them."""
+"""Grids of images with their classes or predictions."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from cnnarch.contract.modes import evaluating
+from cnnarch.preprocessing import Preprocessing
 from cnnarch.viz._figure import (
     GREEN,
     RED,
-    LabelledImages,
-    Normalisation,
-    in_any_script,
+    LabeledImages,
+    add_fallback_fonts,
     new_figure,
-    short,
+    select_images,
+    shorten,
     show_image,
-    shown,
 )
 
 if TYPE_CHECKING:
@@ -23,90 +23,87 @@ if TYPE_CHECKING:
 
 __all__ = ["data_grid", "predictions"]
 
-CELL = 1.25  # inches an image
-LONGEST = 14  # letters of a name above it
-LONGEST_WITH_SHARE = 10  # beside " (100%)"
+CELL = 1.25  # inches per image
+NAME_LENGTH = 14  # letters of a class name
+NAME_LENGTH_WITH_PROBABILITY = 10  # followed by " (100%)"
 
 
 def data_grid(
-    images: Tensor | LabelledImages,
+    images: Tensor | LabeledImages,
     labels: Tensor | Sequence[int] | None = None,
     *,
     classes: Sequence[str] | None = None,
-    preprocessing: Normalisation | None = None,
+    preprocessing: Preprocessing | None = None,
     rows: int = 4,
     columns: int = 8,
 ) -> "Figure":
-    """Images with the names of their classes.
+    """Show images with their class names.
 
     Args:
-        images: a set such as `data.train`, or a tensor (N, C, H, W).
-        labels: class indices of a tensor's images.
-        classes: names of the classes.
-        preprocessing: how a tensor's images were normalised, which is undone; None shows
-            what is not in [0, 1] by its range.
-        rows: of images; fewer where the images do not fill them.
-        columns: of images.
+        images: a data set such as `data.train`, or a tensor (N, C, H, W).
+        labels: class indices of the images in a tensor.
+        classes: class names.
+        preprocessing: normalization of the images in a tensor, which is undone; None scales
+            values outside [0, 1] by their range.
+        rows: maximum number of rows.
+        columns: number of images per row.
 
     Raises:
-        ValueError: images that are not (N, C, H, W), or fewer labels than images.
+        ValueError: the images are not (N, C, H, W), or there are fewer labels than images.
     """
-    some = shown(images, rows * columns, labels, classes, preprocessing)
-    count = len(some.pixels)
-    titles = [""] * count
-    if some.labels is not None:
-        titles = [short(some.name(label), LONGEST) for label in some.labels]
-    return _grid(some.pixels, titles, [None] * count, columns)
+    selection = select_images(images, rows * columns, labels, classes, preprocessing)
+    titles = [shorten(selection.name(i), NAME_LENGTH) for i in selection.labels or ()]
+    count = len(selection.inputs)
+    return _grid(selection.pixels(), titles or [""] * count, [None] * count, columns)
 
 
 def predictions(
     model: nn.Module,
-    images: Tensor | LabelledImages,
+    images: Tensor | LabeledImages,
     labels: Tensor | Sequence[int] | None = None,
     *,
     classes: Sequence[str] | None = None,
-    preprocessing: Normalisation | None = None,
+    preprocessing: Preprocessing | None = None,
     rows: int = 5,
     columns: int = 10,
 ) -> "Figure":
-    """Images with the class that a network sees and how sure it is; errors stand out.
+    """Show images with the predicted class and its probability.
 
-    Where the label is known, a right answer has a green frame, and a wrong one a red frame and
-    the label below it.
+    If the labels are known, correct predictions have a green frame, and wrong predictions have a
+    red frame and the true class below the prediction.
 
     Args:
-        model: a classifier; its mode is put back afterwards.
-        images: a set such as `data.test`, or a tensor (N, C, H, W) as the network reads it.
-        labels: class indices of a tensor's images.
-        classes: names of the classes; None takes the network's own, if it has them.
-        preprocessing: how a tensor's images were normalised; None takes the network's own.
-        rows: of images; fewer where the images do not fill them.
-        columns: of images.
+        model: a classifier; its mode is restored afterwards.
+        images: a data set such as `data.test`, or a tensor of network inputs (N, C, H, W).
+        labels: class indices of the images in a tensor.
+        classes: class names; None uses the network's own, if it has any.
+        preprocessing: normalization of the images in a tensor; None uses the network's own.
+        rows: maximum number of rows.
+        columns: number of images per row.
 
     Raises:
-        ValueError: images that are not (N, C, H, W), fewer labels than images, a class without
-            a name, or answers that are not numbers.
+        ValueError: the images are not (N, C, H, W), there are fewer labels than images, a class
+            has no name, or the logits contain NaN.
     """
-    classes = classes or getattr(model, "categories", None)
-    preprocessing = preprocessing or getattr(model, "preprocessing", None)
-    some = shown(images, rows * columns, labels, classes, preprocessing)
+    selection = select_images(images, rows * columns, labels, classes, preprocessing, model)
     with evaluating(model):
         device = next(model.parameters()).device
-        confidences, answers = model(some.inputs.to(device)).softmax(1).max(1)
-    if confidences.isnan().any():
-        raise ValueError("the network's answers to some images are not numbers")
+        found, indices = model(selection.inputs.to(device)).softmax(1).max(1)
+    if found.isnan().any():
+        raise ValueError("the network's logits contain NaN")
     titles: list[str] = []
     colors: list[str | None] = []
-    for i, (answer, sure) in enumerate(zip(answers.tolist(), confidences.tolist(), strict=True)):
-        right = None if some.labels is None else answer == some.labels[i]
-        title = f"{short(some.name(answer), LONGEST_WITH_SHARE)} ({sure:.0%})"
-        if some.labels is not None and not right:
-            title += f"\ntrue: {short(some.name(some.labels[i]), LONGEST_WITH_SHARE)}"
-        titles.append(title)
-        colors.append({None: None, True: GREEN, False: RED}[right])
-    figure = _grid(some.pixels, titles, colors, columns)
-    if some.labels is not None:
-        figure.suptitle(f"{colors.count(GREEN)} of {len(colors)} right", fontsize=9)
+    for i, (index, probability) in enumerate(zip(indices.tolist(), found.tolist(), strict=True)):
+        label = None if selection.labels is None else selection.labels[i]
+        name = shorten(selection.name(index), NAME_LENGTH_WITH_PROBABILITY)
+        titles.append(f"{name} ({probability:.0%})")
+        colors.append(None if label is None else GREEN if label == index else RED)
+        if label not in (None, index):
+            name = shorten(selection.name(label), NAME_LENGTH_WITH_PROBABILITY)
+            titles[-1] += f"\ntrue: {name}"
+    figure = _grid(selection.pixels(), titles, colors, columns)
+    if selection.labels is not None:
+        figure.suptitle(f"{colors.count(GREEN)} of {len(colors)} correct", fontsize=9)
     return figure
 
 
@@ -122,4 +119,4 @@ def _grid(
         axes.set_title(title, fontsize=7, pad=3, color=RED if color == RED else "black")
     for axes in cells[len(pixels) :]:
         axes.set_axis_off()
-    return in_any_script(figure)
+    return add_fallback_fonts(figure)

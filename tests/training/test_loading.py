@@ -1,4 +1,4 @@
-"""Batches: full, shuffled, and the same whatever the number of processes."""
+"""Tests for the batch sampler."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ def order(sampler: BatchSampler) -> list[list[int]]:
     return [batch.indices.tolist() for batch in sampler]
 
 
-def test_training_batches_are_full_and_each_image_comes_once_at_most() -> None:
+def test_training_batches_are_full_and_contain_each_image_at_most_once() -> None:
     sampler = BatchSampler(100, 32, shuffle=True)
     batches = order(sampler)
     assert [len(b) for b in batches] == [32, 32, 32]
@@ -18,7 +18,7 @@ def test_training_batches_are_full_and_each_image_comes_once_at_most() -> None:
     assert len({i for b in batches for i in b}) == 96
 
 
-def test_other_images_are_left_out_in_other_epochs() -> None:
+def test_skipped_images_differ_between_epochs() -> None:
     sampler = BatchSampler(100, 32, shuffle=True)
     seen = set()
     for epoch in range(10):
@@ -27,13 +27,13 @@ def test_other_images_are_left_out_in_other_epochs() -> None:
     assert seen == set(range(100))
 
 
-def test_evaluation_takes_every_image_in_order() -> None:
+def test_evaluation_samples_every_image_in_order() -> None:
     sampler = BatchSampler(10, 4)
     assert order(sampler) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert len(sampler) == 3
 
 
-def test_seed_and_epoch_alone_set_the_order() -> None:
+def test_the_order_depends_only_on_seed_and_epoch() -> None:
     a, b = (BatchSampler(50, 10, shuffle=True, seed=3) for _ in range(2))
     a.set_epoch(4)
     b.set_epoch(4)
@@ -45,7 +45,7 @@ def test_seed_and_epoch_alone_set_the_order() -> None:
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_two_processes_share_out_the_batches_of_one(shuffle: bool) -> None:
+def test_two_processes_divide_the_batches_of_one(shuffle: bool) -> None:
     alone = BatchSampler(41, 8, shuffle=shuffle, seed=1)
     shares = [BatchSampler(41, 8, shuffle=shuffle, seed=1, rank=r, world_size=2) for r in (0, 1)]
     together = [sorted(a + b) for a, b in zip(*map(order, shares), strict=False)]
@@ -54,26 +54,26 @@ def test_two_processes_share_out_the_batches_of_one(shuffle: bool) -> None:
     assert seeds[0] == seeds[1] == seeds[2]
 
 
-def test_evaluation_by_two_processes_misses_no_image() -> None:
+def test_evaluation_by_two_processes_samples_every_image() -> None:
     shares = [BatchSampler(9, 4, rank=r, world_size=2) for r in (0, 1)]
     assert sorted(i for s in shares for b in order(s) for i in b) == list(range(9))
 
 
-def test_a_batch_larger_than_the_set_is_the_set() -> None:
+def test_a_batch_is_at_most_the_whole_set() -> None:
     assert [len(b) for b in order(BatchSampler(7, 32, shuffle=True))] == [7]
     share = BatchSampler(7, 32, shuffle=True, rank=0, world_size=2)
     assert [len(b) for b in order(share)] == [3]
 
 
-def test_batches_that_cannot_be_shared_out_are_refused() -> None:
+def test_batches_that_cannot_be_divided_are_refused() -> None:
     with pytest.raises(ValueError, match="batch_size must be a multiple of the 3 processes, got 8"):
         BatchSampler(50, 8, shuffle=True, world_size=3)
     for shuffle in (True, False):
-        with pytest.raises(ValueError, match="2 images cannot be shared by 3 processes"):
+        with pytest.raises(ValueError, match="2 images cannot be divided among 3 processes"):
             BatchSampler(2, 9, shuffle=shuffle, world_size=3)
 
 
-def test_seeds_differ_wherever_a_number_does() -> None:
+def test_seeds_differ_if_any_number_differs() -> None:
     seeds = {seed_of(a, b, c) for a in range(10) for b in range(10) for c in range(10)}
     assert len(seeds) == 1000
     assert all(0 <= seed < 2**63 for seed in seeds)

@@ -1,4 +1,4 @@
-"""Curves of training."""
+"""Tests for curves of training."""
 
 import pytest
 import torch
@@ -13,14 +13,14 @@ ROWS = [
 
 
 def lines(axes: object) -> dict[str, list[tuple[float, float]]]:
-    """Points of each curve by its label."""
+    """Return the points of each curve by its label."""
     return {
         line.get_label(): [tuple(map(float, xy)) for xy in line.get_xydata()]
         for line in axes.get_lines()  # type: ignore[attr-defined]
     }
 
 
-def test_loss_and_accuracy_stand_side_by_side_by_epoch() -> None:
+def test_loss_and_accuracy_are_drawn_by_epoch() -> None:
     loss, accuracy = viz.curves(History(ROWS)).axes
     assert lines(loss) == {"training": [(1, 2.0), (2, 1.0)], "validation": [(1, 2.2), (2, 1.5)]}
     assert lines(accuracy) == {"training": [(1, 30), (2, 60)], "validation": [(1, 25), (2, 50)]}
@@ -28,12 +28,12 @@ def test_loss_and_accuracy_stand_side_by_side_by_epoch() -> None:
 
 
 @pytest.mark.parametrize("make", [list, torch.tensor, tuple])
-def test_lists_and_tensors_do_as_well(make: type) -> None:
+def test_lists_and_tensors_are_accepted(make: type) -> None:
     figure = viz.curves({"train_loss": make([3.0, 2.0, 1.0])})
     assert lines(figure.axes[0]) == {"training": [(1, 3.0), (2, 2.0), (3, 1.0)]}
 
 
-def test_auxiliary_and_test_curves_are_drawn_if_they_are_there() -> None:
+def test_auxiliary_and_test_curves_are_drawn_if_present() -> None:
     rows = [
         {**row, "train_aux1_loss": 2.5, "train_aux2_loss": 2.4, "test_acc": 0.4} for row in ROWS
     ]
@@ -54,8 +54,8 @@ def test_epochs_are_whole_numbers() -> None:
     assert {t for t in figure.axes[0].get_xticks() if low <= t <= high} == {1, 2}
 
 
-def test_a_history_without_figures_is_refused() -> None:
-    with pytest.raises(ValueError, match="no loss and no accuracy among epoch"):
+def test_a_history_without_metrics_is_refused() -> None:
+    with pytest.raises(ValueError, match="neither a loss nor an accuracy among epoch"):
         viz.curves(History([{"epoch": 1}]))
 
 
@@ -73,7 +73,7 @@ def test_a_comparison_shows_training_and_test_of_each_network() -> None:
     assert len(set(colors[0])) == 2
 
 
-def test_a_comparison_takes_validation_where_there_is_no_test() -> None:
+def test_a_comparison_shows_validation_without_test_accuracy() -> None:
     _, held_out = viz.comparison({"net": History(ROWS)}).axes
     assert held_out.get_title() == "Validation"
 
@@ -84,7 +84,7 @@ def test_a_comparison_of_nothing_is_refused(histories: dict[str, dict[str, list[
         viz.comparison(histories)
 
 
-def test_more_than_ten_networks_look_different_and_are_named_beside_the_curves() -> None:
+def test_more_than_ten_networks_have_different_styles_and_a_legend_outside() -> None:
     histories = {str(i): {"train_acc": [0.1, 0.2], "test_acc": [0.1, 0.2]} for i in range(12)}
     figure = viz.comparison(histories)
     figure.canvas.draw()

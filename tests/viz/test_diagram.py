@@ -1,4 +1,4 @@
-"""The diagram of a network and the confusion matrix."""
+"""Tests for the network diagram and the confusion matrix."""
 
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ def texts(figure: Any) -> list[str]:
     return [text.get_text() for text in figure.axes[0].texts if text.get_text()]
 
 
-def test_stages_stand_with_shape_parameters_and_work() -> None:
-    """GoogLeNet's Table 1: a stage ends in several branches, whose maps stand together."""
+def test_stages_have_shape_parameters_and_macs() -> None:
+    """GoogLeNet's Table 1: stages end in branches whose maps are concatenated."""
     found = texts(viz.diagram(cnnarch.googlenet()))
     shapes = [t for t in found if " x " in t and t.replace(" x ", "").isdigit()]
     assert shapes == [
@@ -31,17 +31,17 @@ def test_stages_stand_with_shape_parameters_and_work() -> None:
     assert found[-2:] == ["6,998,552", "1,582,671,872"]
 
 
-def test_stages_add_up_to_the_whole() -> None:
+def test_stages_add_up_to_the_total() -> None:
     card = cnnarch.get_card("densenet121")
     found = texts(viz.diagram(cnnarch.densenet121()))
     numbers = [int(t.replace(",", "")) for t in found if t.replace(",", "").isdigit()]
-    numbers = numbers[: numbers.index(1000)] + numbers[numbers.index(1000) + 1 :]  # logits' shape
+    numbers.remove(1000)  # the shape of the logits
     *stages, params, macs = numbers
     assert (sum(stages[::2]), sum(stages[1::2])) == (params, macs) == (card.params, card.macs)
 
 
-def test_auxiliary_heads_are_counted_below_the_head() -> None:
-    """GoogLeNet's two, of 512 and 528 channels: pool to 4x4, 128 convolved, 1024, 1000."""
+def test_auxiliary_heads_are_listed_below_the_head() -> None:
+    """GoogLeNet pools 512 or 528 channels to 4x4; a 1x1 convolution, 1024 and 1000 units follow."""
     found = texts(viz.diagram(cnnarch.googlenet(aux_logits=True)))
     heads = [c * 128 + 128 + 2048 * 1024 + 1024 + 1024 * 1000 + 1000 for c in (512, 528)]
     for name, count in zip(("aux1", "aux2"), heads, strict=True):
@@ -50,13 +50,13 @@ def test_auxiliary_heads_are_counted_below_the_head() -> None:
     assert f"{6_998_552 + sum(heads):,}" in found
 
 
-def test_the_network_may_be_without_memory() -> None:
+def test_a_network_on_the_meta_device_is_drawn() -> None:
     with torch.device("meta"):
         model = cnnarch.resnet152()
     assert "60,192,808" in texts(viz.diagram(model))
 
 
-def test_another_image_size_may_be_asked_for() -> None:
+def test_another_image_size_can_be_given() -> None:
     assert "2048 x 4 x 4" in texts(viz.diagram(cnnarch.resnet50(), (3, 128, 128)))
 
 
@@ -72,12 +72,12 @@ def test_every_network_fits_the_width_of_a_page(builder: Build) -> None:
         assert box.x1 <= page.x1 + 1, text.get_text()
 
 
-def test_confusions_are_counted_by_label_and_prediction() -> None:
+def test_confusion_counts_are_shown_by_label_and_prediction() -> None:
     figure = viz.confusion_matrix([[3, 1], [0, 4]], ["cat", "dog"])
     axes = figure.axes[0]
     assert {(t.get_position(), t.get_text()) for t in axes.texts} == {
         ((0, 0), "3"),
-        ((1, 0), "1"),  # across: a cat taken for a dog
+        ((1, 0), "1"),  # column 1, row 0: a cat predicted as a dog
         ((1, 1), "4"),
     }
     assert axes.images[0].get_array().tolist() == [[0.75, 0.25], [0.0, 1.0]]
@@ -85,7 +85,7 @@ def test_confusions_are_counted_by_label_and_prediction() -> None:
     assert [t.get_text() for t in axes.get_yticklabels()] == ["cat", "dog"]
 
 
-def test_a_class_without_images_is_blank() -> None:
+def test_a_class_without_images_has_no_color() -> None:
     image = viz.confusion_matrix(torch.tensor([[0, 0], [1, 1]])).axes[0].images[0]
     assert image.get_array().tolist() == [[0, 0], [0.5, 0.5]]
 
@@ -96,10 +96,10 @@ def test_a_hundred_classes_are_drawn_without_numbers() -> None:
 
 
 @pytest.mark.parametrize("letter", ["\N{CIRCLED LATIN CAPITAL LETTER A}", "\N{SCRIPT SMALL G}"])
-def test_a_letter_that_the_usual_font_has_not_is_printed_from_another(
+def test_a_letter_missing_in_the_default_font_is_taken_from_another(
     letter: str, tmp_path: Path
 ) -> None:
-    """STIX, which comes with Matplotlib, has both; that a glyph is missing would be a warning."""
+    """Matplotlib's STIX font has both letters. A missing glyph would cause a warning."""
     figure = viz.confusion_matrix([[3, 1], [0, 4]], [letter, "dog"])
     figure.savefig(tmp_path / "figure.png")
     labels = figure.axes[0].get_xticklabels()
@@ -107,8 +107,8 @@ def test_a_letter_that_the_usual_font_has_not_is_printed_from_another(
     assert labels[1].get_fontfamily() == ["sans-serif"]
 
 
-def test_a_long_name_leaves_room_for_the_matrix(tmp_path: Path) -> None:
-    """Of the whole name Matplotlib would warn that nothing is left for the squares."""
+def test_a_long_name_is_shortened(tmp_path: Path) -> None:
+    """With the whole name, Matplotlib would warn that no space is left for the matrix."""
     name = "a name that goes on and on, as some do"
     figure = viz.confusion_matrix(torch.eye(3), ["cat", "dog", 3 * name.replace(",", "")])
     figure.savefig(tmp_path / "figure.png")
@@ -119,11 +119,11 @@ def test_a_long_name_leaves_room_for_the_matrix(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("counts", "names", "message"),
     [
-        ([[1, 2]], None, "expected a square"),
+        ([[1, 2]], None, "expected a square matrix"),
         ([[1, 0], [0, 1]], ["one"], "2 classes need as many names, got 1"),
     ],
 )
-def test_what_is_no_confusion_is_refused(
+def test_a_bad_confusion_matrix_is_refused(
     counts: list[list[int]], names: list[str] | None, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

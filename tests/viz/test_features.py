@@ -1,4 +1,4 @@
-"""Feature maps and filters."""
+"""Tests for feature maps and filters."""
 
 from typing import Any
 
@@ -17,28 +17,34 @@ def drawn(axes: Any) -> Any:
 
 
 def titles(figure: Any) -> list[str]:
-    """What stands over the cells, in the middle or on the left."""
+    """Return the titles of the cells, centered or on the left."""
     both = [axes.get_title() or axes.get_title(loc="left") for axes in figure.axes]
     return [title for title in both if title]
 
 
-def test_maps_are_what_the_named_layer_gives() -> None:
+@pytest.mark.parametrize("layer", ["C3", "stages.1"])
+def test_maps_are_the_output_of_the_layer(layer: str) -> None:
     model = cnnarch.lenet5().eval()
     x = torch.randn(1, 32, 32)
-    figure = viz.feature_maps(model, x, ["stages.1"], columns=4)
+    figure = viz.feature_maps(model, x, [layer], columns=4)
     with torch.no_grad():
         expected = model.forward_stages(x[None], [2])[0][0]  # row 0 is the stem
     for axes, channel in zip(figure.axes[1:], expected, strict=False):
         np.testing.assert_allclose(drawn(axes), channel, atol=1e-6)
-    assert titles(figure) == ["input", "stages.1: 16 x 10 x 10"]
+    assert titles(figure) == ["input", "C3: 16 x 10 x 10"]
 
 
-def test_the_stem_and_all_stages_are_shown_if_no_layer_is_named() -> None:
+def test_all_stages_are_shown_by_default() -> None:
     figure = viz.feature_maps(cnnarch.resnet18(small_images=True), torch.randn(3, 32, 32))
     assert [t.split(":")[0] for t in titles(figure)[1:]] == [
-        "stem",
-        *(f"stages.{i}" for i in range(4)),
+        "conv1",
+        *(f"conv{i}_x" for i in range(2, 6)),
     ]
+
+
+def test_a_network_without_stages_needs_layers() -> None:
+    with pytest.raises(ValueError, match="Sequential has no stages: name the layers"):
+        viz.feature_maps(nn.Sequential(nn.Conv2d(3, 1, 3)), torch.randn(1, 3, 8, 8))
 
 
 def test_a_layer_of_one_map_is_drawn() -> None:
@@ -49,14 +55,14 @@ def test_a_layer_of_one_map_is_drawn() -> None:
 
 
 def test_maps_of_one_pixel_share_a_range() -> None:
-    """Each by itself would be black."""
+    """Scaled by its own range, each map would be black."""
     figure = viz.feature_maps(cnnarch.lenet5(), torch.randn(1, 32, 32), ["stages.3"])
     images = [axes.images[0] for axes in figure.axes[1:] if axes.images]
     assert len({image.get_clim() for image in images}) == 1
     assert images[0].get_clim()[0] < images[0].get_clim()[1]
 
 
-def test_a_data_set_may_be_given() -> None:
+def test_a_data_set_is_accepted() -> None:
     data = load_data("digits", image_resolution=32)
     figure = viz.feature_maps(cnnarch.lenet5(), data.test, ["stem"])
     expected = data.test.pixels[torch.tensor([0])]
@@ -64,38 +70,39 @@ def test_a_data_set_may_be_given() -> None:
     assert expected.shape == (1, 1, 8, 8)
 
 
-def test_an_unknown_layer_names_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"no layer 'stages\.9'; did you mean '.*stages"):
+def test_an_unknown_layer_is_reported_with_suggestions() -> None:
+    message = r"no layer 'stages\.9'; did you mean 'stages.*\(stages: C1, S2, C3, S4, C5\)"
+    with pytest.raises(ValueError, match=message):
         viz.feature_maps(cnnarch.lenet5(), torch.randn(1, 32, 32), ["stages.9"])
-    with pytest.raises(ValueError, match="no layer 'zzz'; available: stem, stages, head"):
+    with pytest.raises(ValueError, match="no layer 'zzz'; available: C1, S2, C3, S4, C5"):
         viz.feature_maps(cnnarch.lenet5(), torch.randn(1, 32, 32), ["zzz"])
 
 
 def test_a_layer_without_maps_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'head\.flatten' gives no maps"):
+    with pytest.raises(ValueError, match=r"'head\.flatten' returns no maps"):
         viz.feature_maps(cnnarch.lenet5(), torch.randn(1, 32, 32), ["head.flatten"])
 
 
-def test_one_image_is_taken() -> None:
+def test_more_than_one_image_is_refused() -> None:
     with pytest.raises(ValueError, match="expected one image, got 2"):
         viz.feature_maps(cnnarch.lenet5(), torch.randn(2, 1, 32, 32))
 
 
-@pytest.mark.parametrize("layers", [["stem"], ["nothing"]])
-def test_mode_and_hooks_are_put_back(layers: list[str]) -> None:
-    """Also after an error."""
+@pytest.mark.parametrize("layers", [["stem"], ["unknown"]])
+def test_mode_and_hooks_are_restored(layers: list[str]) -> None:
+    """Even after an error."""
     model = cnnarch.lenet5().train()
     model.head.eval()
     try:
         viz.feature_maps(model, torch.randn(1, 32, 32), layers)
     except ValueError:
-        assert layers == ["nothing"]
+        assert layers == ["unknown"]
     assert model.training
     assert not model.head.training
     assert not any(m._forward_hooks for m in model.modules())
 
 
-def test_filters_over_colours_are_shown_in_colour() -> None:
+def test_filters_over_three_channels_are_shown_in_color() -> None:
     model = cnnarch.resnet18()
     figure = viz.filters(model, rows=2, columns=4)
     pictures = [drawn(axes) for axes in figure.axes if axes.images]
@@ -117,11 +124,11 @@ def test_zero_is_gray_in_filters() -> None:
     ("model", "layer", "message"),
     [
         (nn.Linear(2, 2), None, "Linear has no convolution"),
-        (nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU()), "1", "'1' is ReLU, no convolution"),
+        (nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU()), "1", "'1' is ReLU, not a convolution"),
         (nn.Sequential(nn.Conv2d(1, 1, 1)), "conv", "no layer 'conv'"),
     ],
 )
-def test_filters_of_what_is_no_convolution_are_refused(
+def test_filters_of_other_layers_are_refused(
     model: nn.Module, layer: str | None, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

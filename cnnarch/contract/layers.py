@@ -1,0 +1,48 @@
+"""Names of layers: the stages of `feature_info` and module paths."""
+
+from torch import nn
+
+from cnnarch.contract.freezing import stage_paths
+from cnnarch.contract.trunk import Trunk
+from cnnarch.facts.suggestions import suggest
+
+__all__ = ["layer_name", "layer_path", "stage_layers"]
+
+
+def stage_layers(model: nn.Module) -> dict[str, str]:
+    """Return the module path of the stem and each stage by its name in `feature_info`.
+
+    >>> import cnnarch
+    >>> stage_layers(cnnarch.resnet18())["conv4_x"]
+    'stages.2'
+    """
+    if not isinstance(model, Trunk):
+        return {}
+    return dict(zip(model.stage_names, stage_paths(model), strict=True))
+
+
+def layer_path(model: nn.Module, name: str) -> str:
+    """Return the module path of a layer.
+
+    Args:
+        model: any network; only those of this package have stage names.
+        name: a stage such as "conv4_x", or a module path such as "stages.2.0".
+
+    Raises:
+        ValueError: there is no such layer; the message names similar layers and the stages.
+    """
+    stages = stage_layers(model)
+    paths = [path for path, _ in model.named_modules() if path]
+    path = stages.get(name, name)
+    if path in paths:
+        return path
+    children = [child for child, _ in model.named_children()]
+    hint = suggest(name, [*stages, *paths], stages or children)
+    if stages and "did you mean" in hint:
+        hint += f" (stages: {', '.join(stages)})"
+    raise ValueError(f"there is no layer {name!r}; {hint}")
+
+
+def layer_name(model: nn.Module, path: str) -> str:
+    """Return the stage name of a module path, or the path itself if it is not a stage."""
+    return next((name for name, known in stage_layers(model).items() if known == path), path)
