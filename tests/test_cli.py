@@ -528,7 +528,7 @@ def test_compare_trains_each_network_and_plots_all(capsys: pytest.CaptureFixture
         (["train", "lenet5", "--optimizer", "lion"], "'sgd', 'adam', 'adamw'"),
         (["train", "lenet5", "--num_epochs", "0"], "num_epochs must be at least 1"),
         (["train", "lenet5", "--config", "gone.yaml"], "gone.yaml"),
-        (["train", "lenet5", "--recipe", "secret"], "no recipe 'secret'; there are"),
+        (["train", "lenet5", "--recipe", "secret"], "no recipe 'secret'; available:"),
         (["train", "lenet5", "--model_options", "{activaton: relu}"], "no option 'activaton'"),
         (["train", "lenet5", "--freeze", "conv9"], "no stage 'conv9'; the stages are 0 'C1'"),
         (["train", "lenet5", "--init", "magic"], "init must be one of 'xavier'"),
