@@ -10,7 +10,7 @@ from torch import nn
 
 from cnnarch.blocks._checks import check_choice, check_positive
 from cnnarch.blocks.initialization import init_weights
-from cnnarch.contract.freezing import freeze, stage_paths, unfreeze
+from cnnarch.contract.freezing import freeze, unfreeze
 from cnnarch.contract.inplace import set_inplace
 from cnnarch.contract.trunk import Trunk, as_trunk
 
@@ -34,8 +34,8 @@ def param_groups(
         layer_decay: factor from a stage to the one before it, in (0, 1].
 
     Returns:
-        Groups with "params", "lr", "weight_decay" and "name", for example "stages.0" for the
-        weights of a stage and "stages.0, no decay" for its biases and norms. Each parameter is in
+        Groups with "params", "lr", "weight_decay" and "name", for example "conv2_x" for the
+        weights of a stage and "conv2_x, no decay" for its biases and norms. Each parameter is in
         one group.
 
     Raises:
@@ -45,22 +45,22 @@ def param_groups(
     >>> import cnnarch
     >>> groups = param_groups(cnnarch.resnet18(), lr=0.1, layer_decay=0.5)
     >>> {group["name"]: group["lr"] for group in groups[:3]}
-    {'stem': 0.003125, 'stem, no decay': 0.003125, 'stages.0': 0.00625}
+    {'conv1': 0.003125, 'conv1, no decay': 0.003125, 'conv2_x': 0.00625}
     """
     check_positive("lr", lr)
     _check_between("layer_decay", layer_decay, "in (0, 1]", lambda value: 0 < value <= 1)
     _check_between("weight_decay", weight_decay, "at least 0", lambda value: 0 <= value < math.inf)
     model = as_trunk(model)
-    paths = stage_paths(model)
+    count = len(model.stage_paths)
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
-        part = next((path for path in paths if name.startswith(f"{path}.")), "head")
-        steps = len(paths) - paths.index(part) if part in paths else 0
+        inside = (i for i, path in enumerate(model.stage_paths) if name.startswith(f"{path}."))
+        index = next(inside, count)
         decays = parameter.dim() > 1 and not name.endswith(".bias")
-        title = part if decays else f"{part}, no decay"
+        title = (*model.stage_names, "head")[index] + ("" if decays else ", no decay")
         group = {
             "params": [],
-            "lr": lr * layer_decay**steps,
+            "lr": lr * layer_decay ** (count - index),
             "weight_decay": weight_decay if decays else 0.0,
             "name": title,
         }

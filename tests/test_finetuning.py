@@ -117,6 +117,17 @@ def test_unfreezing_starts_at_a_stage() -> None:
     assert all(m.training for m in model.modules())
 
 
+def test_stages_can_be_named_by_their_module_path() -> None:
+    model, expected = cnnarch.resnet18(), cnnarch.resnet18()
+    cnnarch.freeze(model, upto="stages.2")
+    cnnarch.freeze(expected, upto="conv4_x")
+    assert model.frozen == expected.frozen == {"stem", "stages.0", "stages.1", "stages.2"}
+    cnnarch.unfreeze(model, downto="stages.1")
+    assert model.frozen == {"stem", "stages.0"}
+    with pytest.raises(ValueError, match="no stage 'stages.2.0'; the stages are 0 'conv1'"):
+        cnnarch.freeze(model, upto="stages.2.0")
+
+
 def test_freezing_past_the_last_stage_raises() -> None:
     with pytest.raises(ValueError, match="no stage 'head'; the stages are 0 'conv1'"):
         cnnarch.freeze(cnnarch.resnet18(), upto="head")
@@ -170,11 +181,9 @@ def test_each_parameter_is_in_one_group(model: cnnarch.ImageClassifier) -> None:
             without_decay = name == "bias" or "Norm" in type(layer).__name__
             assert (id(parameter) in decayed) != without_decay, f"{name} of {layer}"
     rates = {group["name"]: group["lr"] for group in groups}
-    order = [
-        rates[n] for n in ("stem", *(f"stages.{i}" for i in range(len(model.stages)))) if n in rates
-    ]
+    order = [rates[row.name] for row in model.feature_info if row.name in rates]
     assert order == sorted(order)
-    assert rates["stem"] == 0.5 ** (len(model.stages) + 1)
+    assert order[0] == 0.5 ** (len(model.stages) + 1)
     torch.optim.AdamW(groups)
 
 
@@ -197,7 +206,7 @@ def test_group_names_are_unique() -> None:
     """Lightning's LearningRateMonitor refuses duplicate names."""
     names = [group["name"] for group in cnnarch.param_groups(cnnarch.lenet5_bn(), lr=0.1)]
     assert len(names) == len(set(names))
-    assert names[:2] == ["stem", "stem, no decay"]
+    assert names[:2] == ["C1", "C1, no decay"]
 
 
 def has_norms(model: nn.Module) -> bool:

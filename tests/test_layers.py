@@ -15,6 +15,7 @@ def test_every_stage_has_the_name_in_feature_info_and_a_module_path(builder: Bui
     assert stage_layers(model) == dict(zip(names, paths, strict=True))
     assert [layer_path(model, name) for name in names] == paths
     assert [layer_name(model, path) for path in paths] == names
+    assert model.stage_indices(names) == model.stage_indices(paths) == list(range(len(names)))
 
 
 def test_module_paths_are_accepted() -> None:

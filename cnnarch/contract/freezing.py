@@ -9,7 +9,7 @@ from torch import nn
 from cnnarch.blocks._checks import check_choice
 from cnnarch.contract.trunk import Trunk, as_trunk
 
-__all__ = ["freeze", "stage_paths", "temporarily_frozen", "unfreeze"]
+__all__ = ["freeze", "temporarily_frozen", "unfreeze"]
 
 
 def freeze(
@@ -23,7 +23,8 @@ def freeze(
 
     Args:
         model: a network or a backbone.
-        upto: last stage to freeze, by index in `feature_info` or by name. All by default.
+        upto: last stage to freeze: an index in `feature_info`, a name or a module path. All by
+            default.
         batch_norm: "eval" keeps the BatchNorm statistics, "train" updates them on the new data.
 
     Raises:
@@ -38,7 +39,7 @@ def freeze(
     """
     check_choice("batch_norm", batch_norm, ("eval", "train"))
     model = as_trunk(model)
-    for path in stage_paths(model)[: model.stage_index(upto) + 1]:
+    for path in model.stage_paths[: model.stage_index(upto) + 1]:
         part = model.get_submodule(path).requires_grad_(False)
         part.zero_grad()  # an optimizer would still apply existing gradients
         keep = model.frozen.add if batch_norm == "eval" else model.frozen.discard
@@ -51,14 +52,14 @@ def unfreeze(model: Trunk, downto: int | str = 0) -> None:
 
     Args:
         model: a network or a backbone.
-        downto: first stage to train, by index in `feature_info` or by name.
+        downto: first stage to train: an index in `feature_info`, a name or a module path.
 
     Raises:
         TypeError: `model` is neither a network nor a backbone.
         ValueError: the stage does not exist.
     """
     model = as_trunk(model)
-    for path in stage_paths(model)[model.stage_index(downto) :]:
+    for path in model.stage_paths[model.stage_index(downto) :]:
         model.get_submodule(path).requires_grad_(True)
         model.frozen.discard(path)
     model.train(model.training)
@@ -78,8 +79,3 @@ def temporarily_frozen(model: nn.Module, upto: int | str = -1) -> Iterator[None]
             parameter.requires_grad_(True)
         trunk.frozen = frozen_before
         trunk.train(trunk.training)
-
-
-def stage_paths(model: Trunk) -> list[str]:
-    """Return the module paths of the stem and the stages."""
-    return ["stem", *(f"stages.{i}" for i in range(len(model.stages)))]

@@ -2,7 +2,6 @@
 
 from torch import nn
 
-from cnnarch.contract.freezing import stage_paths
 from cnnarch.contract.trunk import Trunk
 from cnnarch.facts.suggestions import suggest
 
@@ -18,7 +17,7 @@ def stage_layers(model: nn.Module) -> dict[str, str]:
     """
     if not isinstance(model, Trunk):
         return {}
-    return dict(zip(model.stage_names, stage_paths(model), strict=True))
+    return dict(zip(model.stage_names, model.stage_paths, strict=True))
 
 
 def layer_path(model: nn.Module, name: str) -> str:

@@ -57,13 +57,18 @@ class Trunk(nn.Module):
         convolutions = (m for m in self.stem.modules() if isinstance(m, nn.Conv2d))
         return next(convolutions).in_channels
 
+    @property
+    def stage_paths(self) -> tuple[str, ...]:
+        """Module paths of the stem and the stages, in the order of `feature_info`."""
+        return ("stem", *(f"stages.{i}" for i in range(len(self.stages))))
+
     def forward_stages(self, x: Tensor, stages: Sequence[int | str] | None = None) -> list[Tensor]:
         """Return the maps of the requested rows of `feature_info`, in the requested order.
 
         Args:
             x: images, (N, in_channels, H, W).
-            stages: indices or names of rows. Negative indices count from the end. None returns
-                all maps. Layers after the last requested row do not run.
+            stages: indices, names or module paths of rows. Negative indices count from the end.
+                None returns all maps. Layers after the last requested row do not run.
 
         Raises:
             ValueError: a row does not exist, or the network does not accept the images.
@@ -79,7 +84,7 @@ class Trunk(nn.Module):
         return [maps[index] for index in wanted]
 
     def stage_indices(self, stages: Sequence[int | str]) -> list[int]:
-        """Return the indices of rows of `feature_info`, given by index or name.
+        """Return the indices of rows of `feature_info`, as `stage_index` does.
 
         Raises:
             TypeError: `stages` is a single row instead of a sequence.
@@ -90,14 +95,18 @@ class Trunk(nn.Module):
         return [self.stage_index(stage) for stage in stages]
 
     def stage_index(self, stage: int | str) -> int:
-        """Return the index of a row of `feature_info`, given by index or name. The stem is 0.
+        """Return the index of a row of `feature_info`; the stem is 0.
+
+        Args:
+            stage: an index, a name such as "conv4_x", or a module path such as "stages.2".
 
         Raises:
             ValueError: the row does not exist. The message lists all rows.
         """
         count = len(self.stage_names)
-        if isinstance(stage, str) and stage in self.stage_names:
-            return self.stage_names.index(stage)
+        for rows in (self.stage_names, self.stage_paths):
+            if isinstance(stage, str) and stage in rows:
+                return rows.index(stage)
         number = isinstance(stage, int) and not isinstance(stage, bool)
         if number and -count <= int(stage) < count:
             return int(stage) % count
