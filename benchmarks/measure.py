@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from cnnarch.weights.files import atomic_write
+
 PAUSE = 0.02  # seconds after which the threads of OpenMP and ONNX Runtime sleep
 SETTLE = 0.02  # seconds of uncounted calls
 RESULTS = Path(__file__).parent / "results"
@@ -105,11 +107,9 @@ def keep(question: str, bar: str, results: Any, path: Path | None = None) -> Non
 
 
 def write(path: Path, record: Any) -> None:
-    """Write results as JSON atomically, so that a run that is stopped leaves no partial file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=2) + "\n")
-    part.replace(path)
+    """Write results as JSON atomically, so that an interrupted run leaves no partial file."""
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def machine() -> dict[str, Any]:
