@@ -1,7 +1,7 @@
 """Is a plain forward pass as fast as torchvision's and timm's, for batches of 1 and 16?
 
     python -m benchmarks.eager                             all in float32, the mixer in bfloat16;
-                                                           resumes a run that was stopped
+                                                           resumes an interrupted run
     python -m benchmarks.eager mobilenet_v1 16 float32     that row, again
     python -m benchmarks.eager mobilenet_v1 16 float32 1   in this process only, ours first
 

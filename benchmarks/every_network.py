@@ -1,6 +1,6 @@
 """Does `cnnarch.inference.optimize` work for every network, and how much faster is the result?
 
-    python -m benchmarks.every_network               all of them; resumes a run that was stopped
+    python -m benchmarks.every_network               all of them; resumes an interrupted run
     python -m benchmarks.every_network resnet18 60   that one, with a budget in seconds
 
 It uses one image of the network's input size, backend "auto" and float32. Each network has random

@@ -5,7 +5,7 @@
     python -m benchmarks.inference --table            print the results so far
 
 Each network and batch size is measured in its own process and saved to results/inference/MACHINE,
-so a run that was stopped resumes. All candidates of a row are timed in alternation (A B A B ...).
+so an interrupted run can be resumed. The candidates of a row are timed in alternation (A B A B).
 """
 
 import gc

@@ -107,7 +107,7 @@ def keep(question: str, bar: str, results: Any, path: Path | None = None) -> Non
 
 
 def write(path: Path, record: Any) -> None:
-    """Write results as JSON atomically, so that a run that is stopped leaves no partial file."""
+    """Write results as JSON atomically, so that an interrupted run leaves no partial file."""
     with atomic_write(path) as part:
         part.write_text(json.dumps(record, indent=2) + "\n")
 

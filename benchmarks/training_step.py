@@ -5,7 +5,7 @@ float32 with the default memory format, and "plain" is our network with the same
 columns use the settings of `cnnarch train`: channels last, freed memory kept, and the precision
 chosen for the machine and the network. bf16 is measured if the processor supports it.
 
-    python -m benchmarks.training_step            all of them; resumes a run that was stopped
+    python -m benchmarks.training_step            all of them; resumes an interrupted run
     python -m benchmarks.training_step resnet18   that one, again
 """
 
