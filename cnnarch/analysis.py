@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from cnnarch.contract.meta import without_memory
 from cnnarch.facts.builders import BUILDERS
-from cnnarch.facts.shapes import shape_text
 from cnnarch.facts.sheets import facts_of
+from cnnarch.facts.text import shape_text, table_lines
 
 __all__ = ["Summary", "SummaryRow", "count_macs", "count_parameters", "stage_shapes", "summary"]
 
@@ -46,11 +46,7 @@ class Summary(NamedTuple):
             for r in self.rows
         ]
         cells += [("total", "", "", f"{self.params:,}", f"{self.macs:,}")]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            "  ".join([*map(str.ljust, row[:2], widths), *map(str.rjust, row[2:], widths[2:])])
-            for row in cells
-        ]
+        lines = table_lines(cells)
         rule = "-" * len(lines[0])
         title = f"{self.name}, input {shape_text(self.input_size)}"
         return "\n".join([title, rule, lines[0], rule, *lines[1:-1], rule, lines[-1]])

@@ -12,7 +12,7 @@ from cnnarch.images import decode_image
 if TYPE_CHECKING:
     from torchvision.transforms import v2
 
-__all__ = ["Preprocessing", "preprocessing_from"]
+__all__ = ["Preprocessing", "convert_channels", "preprocessing_from"]
 
 
 @dataclass(frozen=True)
@@ -137,10 +137,22 @@ class _ToUint8(nn.Module):
             image = functional.to_dtype(image.clamp(0, 1), torch.uint8, scale=True)
         if image.dtype != torch.uint8:
             raise TypeError(f"images must be floats or uint8, got {image.dtype}")
-        if image.shape[-3] == self.channels:
-            return image
-        if image.shape[-3] == 1:
-            return image.expand(*image.shape[:-3], self.channels, *image.shape[-2:])
-        if self.channels == 1 and image.shape[-3] == 3:
-            return functional.rgb_to_grayscale(image)
-        raise ValueError(f"expected {self.channels} channels, got {tuple(image.shape)}")
+        return convert_channels(image, self.channels)
+
+
+def convert_channels(pixels: Tensor, channels: int) -> Tensor:
+    """Convert gray to color or color to gray: (..., C, H, W) -> (..., channels, H, W).
+
+    Raises:
+        ValueError: there is no such conversion.
+    """
+    present = pixels.shape[-3]
+    if present == channels:
+        return pixels
+    if present == 1:
+        return pixels.expand(*pixels.shape[:-3], channels, *pixels.shape[-2:])
+    if (present, channels) == (3, 1):
+        from torchvision.transforms.v2 import functional
+
+        return functional.rgb_to_grayscale(pixels)
+    raise ValueError(f"images with {present} channels cannot be converted to {channels} channels")

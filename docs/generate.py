@@ -10,8 +10,8 @@ import cnnarch
 from cnnarch.analysis import count_macs, count_parameters, summary
 from cnnarch.facts.builders import BUILDERS, families
 from cnnarch.facts.cards import Form, ModelCard, Paper, Stated
-from cnnarch.facts.shapes import shape_text
 from cnnarch.facts.sheets import read_sheet
+from cnnarch.facts.text import shape_text
 
 FIGURES = {
     "params": "parameters",

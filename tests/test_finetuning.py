@@ -124,7 +124,7 @@ def test_stages_can_be_named_by_their_module_path() -> None:
     assert model.frozen == expected.frozen == {"stem", "stages.0", "stages.1", "stages.2"}
     cnnarch.unfreeze(model, downto="stages.1")
     assert model.frozen == {"stem", "stages.0"}
-    with pytest.raises(ValueError, match="no stage 'stages.2.0'; the stages are 0 'conv1'"):
+    with pytest.raises(ValueError, match=r"no stage 'stages\.2\.0'; the stages are 0 'conv1'"):
         cnnarch.freeze(model, upto="stages.2.0")
 
 

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import cnnarch
-from cnnarch.cli.cards import run_info, run_list, run_verify
+from cnnarch.cli.cards import run_download, run_info, run_list, run_verify
 from cnnarch.cli.models import run_evaluate, run_predict
 from cnnarch.cli.pictures import PICTURES, run_draw
 from cnnarch.cli.training import run_compare, run_train
-from cnnarch.cli.weights import run_download
 
 __all__ = ["main"]
 

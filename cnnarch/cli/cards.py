@@ -1,4 +1,4 @@
-"""list, info and verify: the networks, and the figures of their papers next to measured ones."""
+"""list, info, verify and download: the networks, the figures of their papers, checkpoints."""
 
 import argparse
 from collections.abc import Iterator
@@ -8,12 +8,11 @@ import torch
 
 import cnnarch
 from cnnarch.analysis import count_macs, count_parameters
-from cnnarch.cli.tables import show_table
 from cnnarch.facts.cards import Form, ModelCard
-from cnnarch.facts.shapes import shape_text
 from cnnarch.facts.sheets import aliases
+from cnnarch.facts.text import shape_text, show_table
 
-__all__ = ["run_info", "run_list", "run_verify"]
+__all__ = ["run_download", "run_info", "run_list", "run_verify"]
 
 FIGURES = {
     "params": "parameters",
@@ -70,6 +69,17 @@ def run_info(parsed: argparse.Namespace) -> int:
         if lines:
             print(f"\n{title}:")
             print("\n".join(f"  {line}" for line in lines))
+    return 0
+
+
+def run_download(parsed: argparse.Namespace) -> int:
+    """Save a network's checkpoint in a folder that can be passed as `weights=`."""
+    from cnnarch.weights import download
+
+    name = aliases().get(parsed.model, parsed.model)
+    folder = download(name, parsed.to, weights=parsed.weights)
+    print(f"{folder} contains {', '.join(sorted(p.name for p in folder.iterdir()))}")
+    print(f"load it with cnnarch.{name}(weights={str(folder.resolve())!r})")
     return 0
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import cnnarch
-from cnnarch.cli.tables import show_table
 from cnnarch.facts.builders import BUILDERS
 from cnnarch.facts.sheets import aliases
+from cnnarch.facts.text import show_table
 
 if TYPE_CHECKING:
     from cnnarch.contract.classifier import ImageClassifier

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import cnnarch
 from cnnarch.analysis import count_parameters
 from cnnarch.cli.models import show_evaluation
-from cnnarch.cli.tables import show_table
 from cnnarch.facts.sheets import aliases
 from cnnarch.facts.suggestions import suggest
+from cnnarch.facts.text import show_table
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace

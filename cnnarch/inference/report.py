@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from cnnarch.facts.text import shape_text, table_lines
+
 __all__ = ["Candidate", "Report"]
 
 
@@ -12,8 +14,8 @@ class Candidate:
     Args:
         engine: the engine's name; "plain" is the original network.
         precision: the precision it computes in.
-        verdict: "chosen", "slower: ..." with the ratio to the faster candidate, "out: ...",
-            "failed: ...", "not here: ..." or "not tried: ...".
+        verdict: "chosen", "slower: ..." with the ratio to the faster candidate, "rejected: ...",
+            "failed: ...", "unavailable: ..." or "not tried: ...".
         milliseconds: the median time of a call with the example's batch, over all comparisons.
         memory: MiB by which the process grew while the engine was prepared and first run.
         difference: the largest difference from the plain network, relative to its largest logit.
@@ -65,15 +67,9 @@ class Report:
     def __str__(self) -> str:
         rows = [("engine", "precision", "ms", "MiB", "difference", "verdict")]
         rows += map(_cells, self.candidates)
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        align = (str.ljust, str.ljust, str.rjust, str.rjust, str.rjust, str.ljust)
-        lines = [
-            "  ".join(a(cell, width) for a, cell, width in zip(align, row, widths, strict=True))
-            for row in rows
-        ]
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        title = f"images {' x '.join(map(str, self.shape))}, {threads}"
-        return "\n".join([title, *map(str.rstrip, lines), *self.notes])
+        title = f"images {shape_text(self.shape, ' x ')}, {threads}"
+        return "\n".join([title, *table_lines(rows), *self.notes])
 
 
 def _cells(c: Candidate) -> tuple[str, str, str, str, str, str]:

@@ -11,36 +11,17 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from cnnarch.images import decode_image, read_together
-from cnnarch.preprocessing import Preprocessing
+from cnnarch.preprocessing import Preprocessing, convert_channels
 
 __all__ = [
     "FilePixels",
     "ImageData",
     "ImageSet",
     "SeededIndices",
-    "convert_channels",
     "measure_preprocessing",
 ]
 
 MEMORY_LIMIT = 2**31  # bytes; folders with more pixels are decoded batch by batch
-
-
-def convert_channels(pixels: Tensor, channels: int) -> Tensor:
-    """Convert gray to color or color to gray: (N, C, H, W) -> (N, channels, H, W).
-
-    Raises:
-        ValueError: there is no such conversion.
-    """
-    present = pixels.shape[1]
-    if present == channels:
-        return pixels
-    if present == 1:
-        return pixels.expand(-1, channels, -1, -1)
-    if (present, channels) == (3, 1):
-        from torchvision.transforms.v2 import functional
-
-        return functional.rgb_to_grayscale(pixels)
-    raise ValueError(f"images with {present} channels cannot be converted to {channels} channels")
 
 
 def measure_preprocessing(pixels: Tensor, size: int, channels: int) -> Preprocessing:
@@ -191,7 +172,7 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
 
     def prepare(self, pixels: Tensor) -> Tensor:
         """Preprocess pixels: (N, C, H, W) of uint8 -> (N, channels, size, size)."""
-        result: Tensor = self._transform(convert_channels(pixels, self.channels))
+        result: Tensor = self._transform(pixels)
         return result
 
     @cached_property

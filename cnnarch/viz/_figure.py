@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from cnnarch.training.data import ImageSet
+
 __all__ = [
     "BLUE",
     "DOTS",
@@ -21,7 +23,6 @@ __all__ = [
     "GREEN",
     "ORANGE",
     "RED",
-    "LabeledImages",
     "Selection",
     "add_fallback_fonts",
     "import_extra",
@@ -36,25 +37,6 @@ __all__ = [
 BLUE, ORANGE, GREEN, RED, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
 
 DOTS = 150  # per inch
-
-
-class LabeledImages(Protocol):
-    """Images with labels, such as `cnnarch.training.ImageSet`, which viz must not import."""
-
-    @property
-    def labels(self) -> Tensor:
-        """Class indices."""
-
-    @property
-    def classes(self) -> Sequence[str]:
-        """Class names."""
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """Conversion from pixels to network inputs."""
-
-    def inputs(self, indices: Tensor) -> Tensor:
-        """Return the network inputs of the images at `indices`."""
 
 
 class Selection(NamedTuple):
@@ -101,7 +83,7 @@ class Selection(NamedTuple):
 
 
 def select_images(
-    images: Tensor | LabeledImages,
+    images: "Tensor | ImageSet",
     count: int,
     labels: Tensor | Sequence[int] | None = None,
     classes: Sequence[str] | None = None,

@@ -10,7 +10,6 @@ from cnnarch.contract.layers import layer_name, layer_path, stage_layers
 from cnnarch.contract.modes import evaluating
 from cnnarch.preprocessing import Preprocessing
 from cnnarch.viz._figure import (
-    LabeledImages,
     Selection,
     add_fallback_fonts,
     import_extra,
@@ -24,6 +23,8 @@ from cnnarch.viz.features import layer_maps
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from cnnarch.training.data import ImageSet
+
 __all__ = ["gradcam", "integrated_gradients"]
 
 CELL = 1.4  # inches per image
@@ -32,7 +33,7 @@ NAME_LENGTH = 18  # letters of a class name
 
 def gradcam(
     model: nn.Module,
-    images: Tensor | LabeledImages,
+    images: "Tensor | ImageSet",
     targets: Sequence[int] | None = None,
     *,
     layer: str | None = None,
@@ -70,7 +71,7 @@ def gradcam(
 
 def integrated_gradients(
     model: nn.Module,
-    images: Tensor | LabeledImages,
+    images: "Tensor | ImageSet",
     targets: Sequence[int] | None = None,
     *,
     steps: int = 32,

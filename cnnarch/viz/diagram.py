@@ -8,7 +8,7 @@ from torch import nn
 from cnnarch.analysis import Summary, count_parameters, stage_shapes, summary
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.contract.layers import stage_layers
-from cnnarch.facts.shapes import shape_text
+from cnnarch.facts.text import shape_text
 from cnnarch.viz._figure import BLUE, GRAY, ORANGE, new_figure, truncate
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from cnnarch.blocks._checks import check_choice
 from cnnarch.contract.modes import evaluating
 from cnnarch.viz._figure import (
     BLUE,
-    LabeledImages,
     Selection,
     add_fallback_fonts,
     import_extra,
@@ -22,6 +21,8 @@ from cnnarch.viz._figure import (
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from cnnarch.training.data import ImageSet
 
 __all__ = ["embeddings"]
 
@@ -34,7 +35,7 @@ MAX_IN_LEGEND = 20  # classes; more classes share a color scale
 
 def embeddings(
     model: nn.Module,
-    images: Tensor | LabeledImages,
+    images: "Tensor | ImageSet",
     labels: Tensor | Sequence[int] | None = None,
     *,
     classes: Sequence[str] | None = None,

@@ -7,12 +7,14 @@ from torch import Tensor, nn
 
 from cnnarch.contract.layers import layer_name, layer_path, stage_layers
 from cnnarch.contract.modes import evaluating
-from cnnarch.facts.shapes import shape_text
+from cnnarch.facts.text import shape_text
 from cnnarch.preprocessing import Preprocessing
-from cnnarch.viz._figure import LabeledImages, import_extra, new_figure, select_images, show_image
+from cnnarch.viz._figure import import_extra, new_figure, select_images, show_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from cnnarch.training.data import ImageSet
 
 __all__ = ["feature_maps", "filters", "layer_maps"]
 
@@ -21,7 +23,7 @@ CELL = 0.95  # inches per map
 
 def feature_maps(
     model: nn.Module,
-    image: Tensor | LabeledImages,
+    image: "Tensor | ImageSet",
     layers: Sequence[str] | None = None,
     *,
     preprocessing: Preprocessing | None = None,

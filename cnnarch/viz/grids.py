@@ -10,7 +10,6 @@ from cnnarch.preprocessing import Preprocessing
 from cnnarch.viz._figure import (
     GREEN,
     RED,
-    LabeledImages,
     add_fallback_fonts,
     new_figure,
     select_images,
@@ -21,6 +20,8 @@ from cnnarch.viz._figure import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from cnnarch.training.data import ImageSet
+
 __all__ = ["data_grid", "predictions"]
 
 CELL = 1.25  # inches per image
@@ -29,7 +30,7 @@ NAME_LENGTH_WITH_PROBABILITY = 10  # followed by " (100%)"
 
 
 def data_grid(
-    images: Tensor | LabeledImages,
+    images: "Tensor | ImageSet",
     labels: Tensor | Sequence[int] | None = None,
     *,
     classes: Sequence[str] | None = None,
@@ -59,7 +60,7 @@ def data_grid(
 
 def predictions(
     model: nn.Module,
-    images: Tensor | LabeledImages,
+    images: "Tensor | ImageSet",
     labels: Tensor | Sequence[int] | None = None,
     *,
     classes: Sequence[str] | None = None,

@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 
 import cnnarch
+from cnnarch.preprocessing import convert_channels
 from cnnarch.training import ImageData, ImageSet
-from cnnarch.training.data import FilePixels, SeededIndices, convert_channels, measure_preprocessing
+from cnnarch.training.data import FilePixels, SeededIndices, measure_preprocessing
 from cnnarch.weights import Preprocessing
 
 

@@ -1,0 +1,43 @@
+"""Format shapes and tables as text, without a package that only an extra installs."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+__all__ = ["shape_text", "show_table", "table_lines"]
+
+
+def shape_text(shape: Iterable[int], separator: str = "x") -> str:
+    """Format a shape such as 3x224x224.
+
+    >>> shape_text((3, 224, 224))
+    '3x224x224'
+    """
+    return separator.join(map(str, shape))
+
+
+def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table with a header row; columns of numbers are aligned to the right.
+
+    >>> table_lines([("layer", "size"), ("conv", "10"), ("fc", "5")])
+    ['layer  size', 'conv     10', 'fc        5']
+    """
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, cells)) for cells in columns]
+    numbers = [all(map(_is_number, cells[1:])) for cells in columns]
+    return [
+        "  ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(row, widths, numbers, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table."""
+    print(*table_lines([header, *rows]), sep="\n")
+
+
+def _is_number(cell: str) -> bool:
+    """Return whether a cell is empty, a number, a percentage or a shape."""
+    return re.fullmatch(r"([\d.,x]+(e[+-]\d+)?%?)?", cell) is not None
