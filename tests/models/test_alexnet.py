@@ -83,7 +83,7 @@ def test_the_2012_network_equals_the_paper(alexnet: AlexNet) -> None:
         for module in plain.modules():
             if isinstance(module, LRN):
                 module.alpha /= 5  # as torch.nn.LocalResponseNorm interprets 1e-4
-        with pytest.raises(AssertionError, match="of scale"):
+        with pytest.raises(AssertionError, match="are not close"):
             assert_close(plain(x), alexnet_by_hand(alexnet, x), 1e-3)
 
 
