@@ -44,7 +44,7 @@ import cnnarch
 from benchmarks.measure import RESULTS, machine, versions, write
 from cnnarch.training import ImageData, ImageSet, Recipe, load_data
 from cnnarch.training.augmentation import Augmentation
-from cnnarch.training.memory import keep_freed_memory
+from cnnarch.training.machine import keep_freed_memory
 
 FOLDER = RESULTS / "transfer"
 NETWORK, WEIGHTS = "efficientnet_lite0", "IMAGENET1K_V1"

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import cnnarch
 from benchmarks.measure import RESULTS, machine, versions, write
 from cnnarch.training import Recipe, build_model, default_recipe, load_data, train
-from cnnarch.training.memory import keep_freed_memory
+from cnnarch.training.machine import keep_freed_memory
 
 DATA = "fashion_mnist"
 RUNS = Path("runs/zoo")

@@ -1,14 +1,12 @@
 """Prepare a network for fine-tuning: frozen stages, learning rates, norms and activations."""
 
 import math
-from collections.abc import Callable
-from numbers import Real
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
 
-from cnnarch.blocks._checks import check_choice, check_positive
+from cnnarch.blocks._checks import check_choice, check_number, check_positive
 from cnnarch.blocks.initialization import init_weights
 from cnnarch.contract.freezing import freeze, unfreeze
 from cnnarch.contract.inplace import set_inplace
@@ -48,8 +46,8 @@ def param_groups(
     {'conv1': 0.003125, 'conv1, no decay': 0.003125, 'conv2_x': 0.00625}
     """
     check_positive("lr", lr)
-    _check_between("layer_decay", layer_decay, "in (0, 1]", lambda value: 0 < value <= 1)
-    _check_between("weight_decay", weight_decay, "at least 0", lambda value: 0 <= value < math.inf)
+    check_number("layer_decay", layer_decay, "in (0, 1]", lambda value: 0 < value <= 1)
+    check_number("weight_decay", weight_decay, "at least 0", lambda value: 0 <= value < math.inf)
     model = as_trunk(model)
     count = len(model.stage_paths)
     groups: dict[str, dict[str, Any]] = {}
@@ -66,12 +64,6 @@ def param_groups(
         }
         groups.setdefault(title, group)["params"].append(parameter)
     return list(groups.values())
-
-
-def _check_between(name: str, value: object, allowed: str, holds: Callable[[float], bool]) -> None:
-    """Raise ValueError unless `value` is a number in the allowed range."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not holds(float(value)):
-        raise ValueError(f"{name} must be {allowed}, got {value!r}")
 
 
 def convert_norm(model: Module, kind: Literal["group", "frozen", "sync"]) -> Module:

@@ -57,8 +57,7 @@ def get_model(name: str, **options: Any) -> ImageClassifier:
         TypeError: the name is not a string, or the builder has no such option.
         ValueError: the network does not exist.
     """
-    model: ImageClassifier = get_model_builder(name)(**options)
-    return model
+    return get_model_builder(name)(**options)
 
 
 def from_pretrained(source: str | PathLike[str], **options: Any) -> ImageClassifier:

@@ -1,13 +1,14 @@
 """Argument checks. Each error message states the received value and the allowed values."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 
 __all__ = [
     "check_choice",
     "check_integer",
     "check_length",
+    "check_number",
     "check_positive",
     "check_probability",
 ]
@@ -33,13 +34,17 @@ def check_length(name: str, value: object, length: int) -> None:
         raise ValueError(f"{name} must have {length} entries, got {value!r}")
 
 
+def check_number(name: str, value: object, allowed: str, holds: Callable[[float], bool]) -> None:
+    """Raise ValueError unless `value` is a number for which `holds` is true."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not holds(float(value)):
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+
+
 def check_positive(name: str, value: object) -> None:
     """Raise ValueError unless `value` is a finite number greater than 0."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
-        raise ValueError(f"{name} must be a number above 0, got {value!r}")
+    check_number(name, value, "a number above 0", lambda number: 0 < number < math.inf)
 
 
 def check_probability(name: str, value: object) -> None:
     """Raise ValueError unless `value` is a number in [0, 1)."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < 1:
-        raise ValueError(f"{name} must be in [0, 1), got {value!r}")
+    check_number(name, value, "in [0, 1)", lambda number: 0 <= number < 1)

@@ -26,13 +26,12 @@ def checkpointed(module: nn.Module, forward: Callable[..., Tensor], *inputs: Ten
         forward: the function to call, usually `module` itself.
         *inputs: arguments of `forward`.
     """
-    result: Tensor = checkpoint(
+    return checkpoint(
         forward,
         *inputs,
         use_reentrant=False,
         context_fn=lambda: (nullcontext(), _running_statistics_frozen(module)),
     )
-    return result
 
 
 def should_checkpoint(enabled: bool) -> bool:

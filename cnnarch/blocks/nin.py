@@ -83,8 +83,7 @@ class ScoreMapHead(ClassifierHead):
 
     def pre_logits(self, x: Tensor) -> Tensor:
         """Return the average of the map: (N, num_features, H, W) -> (N, num_features)."""
-        result: Tensor = self.flatten(self.pool(x))
-        return result
+        return self.flatten(self.pool(x))
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifier with a new one for `num_classes`; 0 removes it."""

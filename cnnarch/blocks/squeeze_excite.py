@@ -62,5 +62,4 @@ class SE(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Multiply each channel by its gate."""
         squeezed = x.mean((2, 3), keepdim=True)
-        scaled: Tensor = x * self.gate(self.expand(self.act(self.reduce(squeezed))))
-        return scaled
+        return x * self.gate(self.expand(self.act(self.reduce(squeezed))))

@@ -36,8 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args[:1] == ["compare"]:
             return run_compare(args[1:])
         parsed = _parser().parse_args(args or ["--help"])
-        status: int = parsed.run(parsed)
-        return status
+        return parsed.run(parsed)
     except BrokenPipeError:  # the reading program, such as `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

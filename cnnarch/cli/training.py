@@ -67,8 +67,7 @@ def _train(
 ) -> dict[str, Any] | None:
     from cnnarch.training import Machine, Recipe, build_model, load_data, train
     from cnnarch.training.datasets import folder_of
-    from cnnarch.training.machine import is_first_process
-    from cnnarch.training.memory import keep_freed_memory
+    from cnnarch.training.machine import is_first_process, keep_freed_memory
 
     card = cnnarch.get_card(name)
     options = command.options(card.name)

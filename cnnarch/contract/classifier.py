@@ -95,8 +95,7 @@ class ImageClassifier(Trunk):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Return the logits of a map, or the input of the classifier: (N, num_features)."""
-        result: Tensor = self.head.pre_logits(x) if pre_logits else self.head(x)
-        return result
+        return self.head.pre_logits(x) if pre_logits else self.head(x)
 
     @property
     def options(self) -> dict[str, Any]:

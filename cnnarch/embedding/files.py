@@ -180,7 +180,6 @@ def _sync(path: Path) -> None:
 def _map(path: Path) -> np.ndarray:
     """Return the features in an output file, memory-mapped."""
     if path.suffix == ".npy":
-        features: np.ndarray = np.load(path, mmap_mode="r")
-        return features
+        return np.load(path, mmap_mode="r")
     with safe_open(path, "pt") as file:  # with "numpy", safetensors copies to memory
         return np.asarray(file.get_tensor("features"))

@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
 __all__ = [
-    "Counts",
     "Form",
     "ModelCard",
     "NearTwin",
@@ -73,18 +72,6 @@ class Stated(NamedTuple):
         return self.confirmed and self.figure in ("params", "macs")
 
 
-class Counts(NamedTuple):
-    """Exact counts of a network after fusing its layers for inference.
-
-    Args:
-        params: trainable parameters.
-        macs: multiply-adds, as in `Form`.
-    """
-
-    params: int
-    macs: int
-
-
 class Form(NamedTuple):
     """Figures of a network with one set of options.
 
@@ -96,7 +83,7 @@ class Form(NamedTuple):
         stated: figures printed in the paper for this form.
         stages: output shapes without the batch, by the row names of the paper's table.
         counted_from: source of `params` and `macs`, which is never the code itself.
-        fused: counts after `cnnarch.inference.fuse`, None if the sheet has none.
+        fused: `params` and `macs` after `cnnarch.inference.fuse`, None if the sheet has none.
     """
 
     options: Mapping[str, Any]
@@ -106,7 +93,7 @@ class Form(NamedTuple):
     stated: tuple[Stated, ...] = ()
     stages: Mapping[str, tuple[int, ...]] = {}
     counted_from: str = ""
-    fused: Counts | None = None
+    fused: tuple[int, int] | None = None
 
 
 class Twin(NamedTuple):

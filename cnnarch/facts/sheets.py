@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cnnarch.facts.builders import BUILDERS, families, family_of, option_parameters
-from cnnarch.facts.cards import Counts, Form, ModelCard, NearTwin, Paper, Stated, Twin
+from cnnarch.facts.cards import Form, ModelCard, NearTwin, Paper, Stated, Twin
 from cnnarch.facts.schema import FAMILY_KEYS, FIGURES, LIBRARIES, sheet_faults
 
 __all__ = [
@@ -197,7 +197,7 @@ def _form(form: Mapping[str, Any], sheet: Mapping[str, Any]) -> Form:
         stated=tuple(_stated(form.get("printed", ()), sheet)),
         stages={row: tuple(shape) for row, *shape in shapes},
         counted_from=form["counted_from"],
-        fused=Counts(**form["fused"]) if "fused" in form else None,
+        fused=(form["fused"]["params"], form["fused"]["macs"]) if "fused" in form else None,
     )
 
 

@@ -20,8 +20,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils import parametrize
 
 from cnnarch.blocks.conv import SamePad2d
-from cnnarch.contract.checks import check_images
 from cnnarch.contract.classifier import ImageClassifier
+from cnnarch.contract.trunk import check_images
 from cnnarch.inference._copies import inference_copy
 from cnnarch.preprocessing import Preprocessing
 
@@ -122,8 +122,7 @@ class PixelConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Subtract the mean, pad, convolve."""
-        y: Tensor = self.conv(self.pad((x - self.mean).to(self.conv.weight.dtype)))
-        return y
+        return self.conv(self.pad((x - self.mean).to(self.conv.weight.dtype)))
 
 
 class _LayerTracer(fx.Tracer):

@@ -85,8 +85,7 @@ class FilePixels:
         return torch.stack(read_together([self.paths[i] for i in indices], self._square))
 
     def _square(self, path: Path) -> Tensor:
-        pixels: Tensor = self._resize(decode_image(path, self.channels))
-        return pixels
+        return self._resize(decode_image(path, self.channels))
 
     @cached_property
     def _resize(self) -> Callable[[Tensor], Tensor]:
@@ -172,8 +171,7 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
 
     def prepare(self, pixels: Tensor) -> Tensor:
         """Preprocess pixels: (N, C, H, W) of uint8 -> (N, channels, size, size)."""
-        result: Tensor = self._transform(pixels)
-        return result
+        return self._transform(pixels)
 
     @cached_property
     def _transform(self) -> Callable[[Tensor], Tensor]:

@@ -206,8 +206,7 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """Return all keys as YAML that `load` can read."""
-        text: str = yaml.safe_dump(asdict(self), sort_keys=False, width=100)
-        return text
+        return yaml.safe_dump(asdict(self), sort_keys=False, width=100)
 
 
 _UNBOUNDED = 10**9

@@ -5,7 +5,9 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.figure import Figure
 
 import cnnarch.viz as viz
 from cnnarch.contract.classifier import ImageClassifier
@@ -13,9 +15,6 @@ from cnnarch.training.data import ImageData
 from cnnarch.training.engine import Evaluation
 from cnnarch.training.history import History
 from cnnarch.viz._figure import DOTS
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["draw_pictures", "write_report"]
 

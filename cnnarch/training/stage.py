@@ -198,10 +198,9 @@ def _load(path: Path) -> dict[str, Any]:
         ValueError: the file is damaged or contains objects that could run code.
     """
     try:
-        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} is damaged; delete it to continue without it") from error
-    return saved
 
 
 def _weights(saved: dict[str, Any]) -> dict[str, Any]:

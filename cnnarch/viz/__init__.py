@@ -1,5 +1,13 @@
 """Figures of networks, data and training; each function returns a Matplotlib figure."""
 
+try:
+    import captum as _captum  # noqa: F401
+    import matplotlib as _matplotlib  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "figures need more packages: pip install 'cnnarch[train]'", name=error.name
+    ) from error
+
 from cnnarch.viz.attribution import gradcam, integrated_gradients
 from cnnarch.viz.confusion import confusion_matrix
 from cnnarch.viz.curves import comparison, curves

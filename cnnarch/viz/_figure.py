@@ -2,18 +2,19 @@
 
 import functools
 from collections.abc import Sequence
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, fontManager
+from matplotlib.ft2font import FT2Font
+from matplotlib.text import Text
 from torch import Tensor, nn
 
 from cnnarch.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
     from cnnarch.training.data import ImageSet
 
 __all__ = [
@@ -23,9 +24,9 @@ __all__ = [
     "GREEN",
     "ORANGE",
     "RED",
+    "Images",
     "Selection",
     "add_fallback_fonts",
-    "import_extra",
     "new_figure",
     "select_images",
     "shorten",
@@ -37,6 +38,10 @@ __all__ = [
 BLUE, ORANGE, GREEN, RED, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
 
 DOTS = 150  # per inch
+
+
+Images: TypeAlias = "Tensor | ImageSet"
+"""A batch of network inputs, or a data set with labels and preprocessing."""
 
 
 class Selection(NamedTuple):
@@ -83,7 +88,7 @@ class Selection(NamedTuple):
 
 
 def select_images(
-    images: "Tensor | ImageSet",
+    images: Images,
     count: int,
     labels: Tensor | Sequence[int] | None = None,
     classes: Sequence[str] | None = None,
@@ -130,35 +135,16 @@ def truncate(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def new_figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure of this size in inches, without a window."""
-    figure: Figure = import_extra("matplotlib.figure").Figure(
-        figsize=(width, height), layout="constrained", facecolor="white", dpi=DOTS
-    )
-    return figure
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white", dpi=DOTS)
 
 
-def import_extra(module: str, extra: str = "train") -> Any:
-    """Import a module that an extra of this package installs.
-
-    Raises:
-        ImportError: it is not installed; the message names the extra.
-    """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"this figure needs more packages: pip install 'cnnarch[{extra}]'", name=error.name
-        ) from error
-
-
-def add_fallback_fonts(figure: "Figure") -> "Figure":
+def add_fallback_fonts(figure: Figure) -> Figure:
     """Add installed fonts for letters that the default font lacks.
 
     Matplotlib has fallback fonts, but they must be listed by name.
     """
-    from matplotlib.text import Text
-
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         fonts = [_font_for(letter) for letter in text.get_text() if not letter.isascii()]
@@ -170,8 +156,6 @@ def add_fallback_fonts(figure: "Figure") -> "Figure":
 @functools.cache
 def _font_for(letter: str) -> str | None:
     """Return an installed font that has the letter; None if the default font has it."""
-    from matplotlib.font_manager import FontProperties, findfont, fontManager
-    from matplotlib.ft2font import FT2Font
 
     def has_letter(path: str) -> bool:
         return ord(letter) in FT2Font(path).get_charmap()
@@ -183,7 +167,7 @@ def _font_for(letter: str) -> str | None:
     return next((font.name for font in fonts if has_letter(font.fname)), None)
 
 
-def show_image(axes: "Axes", pixels: Any, color: str | None = None) -> None:
+def show_image(axes: Axes, pixels: Any, color: str | None = None) -> None:
     """Show an image without ticks, in a frame if a color is given."""
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set(xticks=[], yticks=[])

@@ -1,29 +1,25 @@
 """Grad-CAM and integrated gradients, both computed by Captum."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
+from captum.attr import IntegratedGradients, LayerGradCam
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from cnnarch.contract.layers import layer_name, layer_path, stage_layers
 from cnnarch.contract.modes import evaluating
 from cnnarch.preprocessing import Preprocessing
 from cnnarch.viz._figure import (
+    Images,
     Selection,
     add_fallback_fonts,
-    import_extra,
     new_figure,
     select_images,
     shorten,
     show_image,
 )
 from cnnarch.viz.features import layer_maps
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from cnnarch.training.data import ImageSet
 
 __all__ = ["gradcam", "integrated_gradients"]
 
@@ -33,14 +29,14 @@ NAME_LENGTH = 18  # letters of a class name
 
 def gradcam(
     model: nn.Module,
-    images: "Tensor | ImageSet",
+    images: Images,
     targets: Sequence[int] | None = None,
     *,
     layer: str | None = None,
     classes: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
     columns: int = 6,
-) -> "Figure":
+) -> Figure:
     """Show the regions that support a class, by Grad-CAM (Selvaraju et al., 2017).
 
     Args:
@@ -61,7 +57,7 @@ def gradcam(
     path = _spatial_layer(model, selection.inputs[:1], layer)
 
     def attribute(inputs: Tensor, chosen: Tensor) -> Tensor:
-        cam = import_extra("captum.attr").LayerGradCam(model, model.get_submodule(path))
+        cam = LayerGradCam(model, model.get_submodule(path))
         maps: Tensor = cam.attribute(inputs, chosen, relu_attributions=True)
         return nn.functional.interpolate(maps, inputs.shape[-2:], mode="bilinear")[:, 0]
 
@@ -71,14 +67,14 @@ def gradcam(
 
 def integrated_gradients(
     model: nn.Module,
-    images: "Tensor | ImageSet",
+    images: Images,
     targets: Sequence[int] | None = None,
     *,
     steps: int = 32,
     classes: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
     columns: int = 6,
-) -> "Figure":
+) -> Figure:
     """Show the pixels that support a class, by integrated gradients (Sundararajan et al., 2017).
 
     The path starts at inputs of 0, which is the mean color of the training images.
@@ -97,10 +93,8 @@ def integrated_gradients(
     """
 
     def attribute(inputs: Tensor, chosen: Tensor) -> Tensor:
-        gradients: Tensor = (
-            import_extra("captum.attr")
-            .IntegratedGradients(model)
-            .attribute(inputs, target=chosen, n_steps=steps, internal_batch_size=len(inputs))
+        gradients: Tensor = IntegratedGradients(model).attribute(
+            inputs, target=chosen, n_steps=steps, internal_batch_size=len(inputs)
         )
         return gradients.abs().sum(1)
 
@@ -130,7 +124,7 @@ def _draw(
     targets: Sequence[int] | None,
     attribute: Callable[[Tensor, Tensor], Tensor],
     title: str,
-) -> "Figure":
+) -> Figure:
     """Draw images in the first row, and their attributions for the targets in the second row."""
     inputs = selection.inputs.to(next(model.parameters()).device)
     count = len(inputs)

@@ -1,15 +1,13 @@
 """Confusion matrices."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from cnnarch.viz._figure import add_fallback_fonts, new_figure, shorten
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["confusion_matrix"]
 
@@ -19,7 +17,7 @@ MAX_LABELED = 20  # classes; larger matrices have no names and numbers
 
 def confusion_matrix(
     counts: Tensor | Sequence[Sequence[int]], classes: Sequence[str] | None = None
-) -> "Figure":
+) -> Figure:
     """Show the number of images by label and prediction, colored by the share of the label.
 
     Args:

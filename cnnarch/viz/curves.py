@@ -1,13 +1,13 @@
 """Curves of loss and accuracy during training."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cnnarch.viz._figure import BLUE, GRAY, GREEN, ORANGE, new_figure
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 __all__ = ["Figures", "comparison", "curves"]
 
@@ -24,7 +24,7 @@ STYLES = ("-", "--", ":")  # one for each ten colors
 MAX_INSIDE = 6  # entries of a legend that fit next to the curves
 
 
-def curves(history: Figures) -> "Figure":
+def curves(history: Figures) -> Figure:
     """Draw loss and accuracy by epoch for the training, validation and test images.
 
     Losses of auxiliary heads are dotted.
@@ -53,7 +53,7 @@ def curves(history: Figures) -> "Figure":
     return figure
 
 
-def comparison(histories: Mapping[str, Figures]) -> "Figure":
+def comparison(histories: Mapping[str, Figures]) -> Figure:
     """Draw the accuracy of several networks by epoch: training, and test or validation.
 
     Args:
@@ -82,15 +82,13 @@ def comparison(histories: Mapping[str, Figures]) -> "Figure":
     return figure
 
 
-def _draw(axes: "Axes", values: Sequence[float], scale: float, **style: Any) -> None:
+def _draw(axes: Axes, values: Sequence[float], scale: float, **style: Any) -> None:
     points = [scale * float(value) for value in values]
     marker = "o" if len(points) < 3 else ""  # a line needs two points
     axes.plot(range(1, len(points) + 1), points, marker=marker, markersize=4, **style)
 
 
-def _finish(axes: "Axes", quantity: str, title: str = "") -> None:
-    from matplotlib.ticker import MaxNLocator
-
+def _finish(axes: Axes, quantity: str, title: str = "") -> None:
     axes.set(xlabel="Epoch", ylabel=quantity, title=title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)

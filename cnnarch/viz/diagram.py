@@ -1,8 +1,11 @@
 """A diagram of a network: its stages with shapes, parameters and multiply-adds."""
 
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from torch import nn
 
 from cnnarch.analysis import Summary, count_parameters, stage_shapes, summary
@@ -10,10 +13,6 @@ from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.contract.layers import stage_layers
 from cnnarch.facts.text import shape_text
 from cnnarch.viz._figure import BLUE, GRAY, ORANGE, new_figure, truncate
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 __all__ = ["diagram"]
 
@@ -32,7 +31,7 @@ class DiagramRow(NamedTuple):
     macs: int
 
 
-def diagram(model: ImageClassifier, input_size: tuple[int, int, int] | None = None) -> "Figure":
+def diagram(model: ImageClassifier, input_size: tuple[int, int, int] | None = None) -> Figure:
     """Draw the stages from top to bottom with their layers, shapes, parameters and multiply-adds.
 
     Bars show each stage's share of all parameters and of all multiply-adds. Auxiliary heads,
@@ -88,7 +87,7 @@ def _stages(model: ImageClassifier, found: Summary) -> list[DiagramRow]:
     return stages
 
 
-def _arrow(axes: "Axes", y: float) -> None:
+def _arrow(axes: Axes, y: float) -> None:
     """Draw an arrow from the previous box to the one at `y`."""
     style: dict[str, Any] = {"arrowstyle": "-|>", "color": GRAY, "shrinkA": 0, "shrinkB": 0}
     axes.annotate("", (BOX[1] / 2, y - 0.36), (BOX[1] / 2, y - 0.64), arrowprops=style)
@@ -103,8 +102,7 @@ def _contents(module: nn.Module) -> str:
     return ", ".join(texts) or type(module).__name__
 
 
-def _box(axes: "Axes", y: float, name: str, contents: str, color: str) -> None:
-    from matplotlib.patches import FancyBboxPatch
+def _box(axes: Axes, y: float, name: str, contents: str, color: str) -> None:
 
     left, width = BOX
     style: dict[str, Any] = {"boxstyle": "round,pad=0,rounding_size=0.012", "edgecolor": GRAY}
@@ -117,7 +115,7 @@ def _box(axes: "Axes", y: float, name: str, contents: str, color: str) -> None:
 
 
 def _bar(
-    axes: "Axes", left: float, right: float, y: float, value: int, total: int, color: str
+    axes: Axes, left: float, right: float, y: float, value: int, total: int, color: str
 ) -> None:
     """Draw a number, and below it a bar with its share of the total."""
     axes.text(left, y - 0.1, f"{value:,}", fontsize=8, va="center")

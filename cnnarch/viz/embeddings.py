@@ -1,28 +1,25 @@
 """Features of images, projected to two dimensions."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_choice
 from cnnarch.contract.modes import evaluating
 from cnnarch.viz._figure import (
     BLUE,
+    Images,
     Selection,
     add_fallback_fonts,
-    import_extra,
     new_figure,
     select_images,
     shorten,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from cnnarch.training.data import ImageSet
 
 __all__ = ["embeddings"]
 
@@ -35,13 +32,13 @@ MAX_IN_LEGEND = 20  # classes; more classes share a color scale
 
 def embeddings(
     model: nn.Module,
-    images: "Tensor | ImageSet",
+    images: Images,
     labels: Tensor | Sequence[int] | None = None,
     *,
     classes: Sequence[str] | None = None,
     method: Method = "tsne",
     num_samples: int = 1000,
-) -> "Figure":
+) -> Figure:
     """Show each image as a point, so that images with similar features are near each other.
 
     The features are the input of the last layer, the classifier.
@@ -86,16 +83,20 @@ def _project(features: Any, method: str) -> Any:
     count = len(features)
     if method == "umap":  # with a seed it always uses one thread
         neighbors = min(15, count - 1)
-        reducer = import_extra("umap", "umap").UMAP(
-            random_state=SEED, n_jobs=1, n_neighbors=neighbors
-        )
+        try:
+            from umap import UMAP
+        except ImportError as error:
+            raise ImportError("UMAP needs more packages: pip install 'cnnarch[umap]'") from error
+        reducer: Any = UMAP(random_state=SEED, n_jobs=1, n_neighbors=neighbors)
     elif method == "pca":
-        reducer = import_extra("sklearn.decomposition").PCA(2, random_state=SEED)
+        from sklearn.decomposition import PCA
+
+        reducer = PCA(2, random_state=SEED)
     else:
+        from sklearn.manifold import TSNE
+
         perplexity = min(30.0, (count - 1) / 3)
-        reducer = import_extra("sklearn.manifold").TSNE(
-            2, perplexity=perplexity, init="pca", random_state=SEED
-        )
+        reducer = TSNE(2, perplexity=perplexity, init="pca", random_state=SEED)
     return reducer.fit_transform(features)
 
 
@@ -111,8 +112,6 @@ def _scatter(axes: Any, points: Any, selection: Selection) -> None:
         dots = axes.scatter(x, y, c=labels, cmap="turbo", **style)
         axes.figure.colorbar(dots, ax=axes, label="Class")
         return
-    from matplotlib import colormaps
-
     colors: Callable[[int], Any] = colormaps["tab10" if len(present) <= 10 else "tab20"]
     for i, label in enumerate(present):
         name = shorten(selection.name(label), NAME_LENGTH)

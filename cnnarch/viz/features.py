@@ -1,20 +1,16 @@
 """Feature maps of layers, and filters of convolutions."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from captum.attr import LayerActivation
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from cnnarch.contract.layers import layer_name, layer_path, stage_layers
 from cnnarch.contract.modes import evaluating
 from cnnarch.facts.text import shape_text
 from cnnarch.preprocessing import Preprocessing
-from cnnarch.viz._figure import import_extra, new_figure, select_images, show_image
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from cnnarch.training.data import ImageSet
+from cnnarch.viz._figure import Images, new_figure, select_images, show_image
 
 __all__ = ["feature_maps", "filters", "layer_maps"]
 
@@ -23,12 +19,12 @@ CELL = 0.95  # inches per map
 
 def feature_maps(
     model: nn.Module,
-    image: "Tensor | ImageSet",
+    image: Images,
     layers: Sequence[str] | None = None,
     *,
     preprocessing: Preprocessing | None = None,
     columns: int = 8,
-) -> "Figure":
+) -> Figure:
     """Show an image and the first maps of several layers, one row per layer.
 
     Each map is scaled by its own range. Maps of one pixel are scaled by the range of their layer.
@@ -72,7 +68,7 @@ def feature_maps(
 
 def filters(
     model: nn.Module, layer: str | None = None, *, rows: int = 8, columns: int = 8
-) -> "Figure":
+) -> Figure:
     """Show the filters of a convolution, each scaled by its own range; zero is gray.
 
     Filters over three channels are shown in color. Of other filters the first channel is shown.
@@ -115,7 +111,7 @@ def filters(
 def layer_maps(model: nn.Module, image: Tensor, paths: Sequence[str]) -> dict[str, Tensor]:
     """Return the maps (C, h, w) of layers for one image, by module path."""
     layers = [model.get_submodule(path) for path in paths]
-    activations = import_extra("captum.attr").LayerActivation(model, layers)
+    activations = LayerActivation(model, layers)
     with evaluating(model):
         outputs = activations.attribute(image.to(next(model.parameters()).device))
     for path, output in zip(paths, outputs, strict=True):

@@ -1,8 +1,9 @@
 """Grids of images with their classes or predictions."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from cnnarch.contract.modes import evaluating
@@ -10,17 +11,13 @@ from cnnarch.preprocessing import Preprocessing
 from cnnarch.viz._figure import (
     GREEN,
     RED,
+    Images,
     add_fallback_fonts,
     new_figure,
     select_images,
     shorten,
     show_image,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from cnnarch.training.data import ImageSet
 
 __all__ = ["data_grid", "predictions"]
 
@@ -30,14 +27,14 @@ NAME_LENGTH_WITH_PROBABILITY = 10  # followed by " (100%)"
 
 
 def data_grid(
-    images: "Tensor | ImageSet",
+    images: Images,
     labels: Tensor | Sequence[int] | None = None,
     *,
     classes: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
     rows: int = 4,
     columns: int = 8,
-) -> "Figure":
+) -> Figure:
     """Show images with their class names.
 
     Args:
@@ -60,14 +57,14 @@ def data_grid(
 
 def predictions(
     model: nn.Module,
-    images: "Tensor | ImageSet",
+    images: Images,
     labels: Tensor | Sequence[int] | None = None,
     *,
     classes: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
     rows: int = 5,
     columns: int = 10,
-) -> "Figure":
+) -> Figure:
     """Show images with the predicted class and its probability.
 
     If the labels are known, correct predictions have a green frame, and wrong predictions have a
@@ -110,7 +107,7 @@ def predictions(
 
 def _grid(
     pixels: Sequence[Any], titles: Sequence[str], colors: Sequence[str | None], columns: int
-) -> "Figure":
+) -> Figure:
     columns = min(columns, len(pixels))
     rows = -(-len(pixels) // columns)
     figure = new_figure(columns * CELL, rows * (CELL + 0.2))

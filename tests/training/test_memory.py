@@ -35,7 +35,7 @@ def test_the_pages_of_a_freed_tensor_are_reused(forks: Forks) -> None:
     run(
         forks,
         """
-from cnnarch.training.memory import keep_freed_memory
+from cnnarch.training.machine import keep_freed_memory
 assert min(page_faults()) >= PAGES
 keep_freed_memory()
 assert page_faults()[-1] < PAGES / 2

@@ -139,8 +139,7 @@ class EngineBySize(Engine):
 
     def _for_size(self, size: torch.Size) -> Callable[[Tensor], Tensor]:
         with self._lock:
-            prepared: Callable[[Tensor], Tensor] = self._cached(size)
-            return prepared
+            return self._cached(size)
 
     def free_other_shapes(self) -> None:
         self._cached.cache_clear()

@@ -34,6 +34,5 @@ def layouts_of(model: object) -> tuple[Layout, ...]:
         package, _, family = cls.__module__.rpartition(".")
         rules = f"{__name__}.{family}"
         if package == "cnnarch.models" and importlib.util.find_spec(rules):
-            layouts: tuple[Layout, ...] = importlib.import_module(rules).LAYOUTS
-            return layouts
+            return importlib.import_module(rules).LAYOUTS
     return ()

@@ -10,8 +10,6 @@ from typing import Any
 from cnnarch.blocks.normalization import LRN
 from cnnarch.weights.porting._layout import Layout, Pair
 
-__all__ = ["LAYOUTS"]
-
 CONVOLUTIONS = ("stem", "stages.1.0", "stages.2.0", "stages.2.1", "stages.2.2")
 LINEAR = ("head.hidden.fc6", "head.hidden.fc7", "head.classifier")
 

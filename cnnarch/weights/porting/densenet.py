@@ -8,8 +8,6 @@ from torch import Tensor
 
 from cnnarch.weights.porting._layout import Layout, Pair, conv_bn, conv_norm
 
-__all__ = ["LAYOUTS", "units"]
-
 
 def torchvision(model: Any) -> Iterator[Pair]:
     """`features.conv0`, `features.denseblock1.denselayer1.norm1`, `features.transition1`."""

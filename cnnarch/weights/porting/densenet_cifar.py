@@ -6,8 +6,6 @@ from typing import Any
 from cnnarch.weights.porting._layout import Layout, Pair
 from cnnarch.weights.porting.densenet import units
 
-__all__ = ["LAYOUTS"]
-
 
 def pytorchcv(model: Any) -> Iterator[Pair]:
     """`features.init_block`, `features.stage1.unit1.conv1.bn`, `features.stage2.trans2`."""

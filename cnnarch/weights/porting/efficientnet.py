@@ -9,8 +9,6 @@ from typing import Any
 
 from cnnarch.weights.porting._layout import Layout, Pair, always, blocks, conv_bn, conv_norm
 
-__all__ = ["LAYOUTS", "PYTORCH", "TENSORFLOW", "efficientnet_pytorch", "timm"]
-
 B5_FEATURES = 2048  # width of B5's head; torchvision uses an eps of 1e-3 from B5 upwards
 TIMM = {
     "expand": ("conv_pw", "bn1"),

@@ -3,8 +3,6 @@
 from cnnarch.weights.porting._layout import Layout
 from cnnarch.weights.porting.efficientnet import PYTORCH, TENSORFLOW, efficientnet_pytorch, timm
 
-__all__ = ["LAYOUTS"]
-
 LAYOUTS = (
     Layout("timm", timm, PYTORCH, architectures="efficientnet_lite*"),
     Layout("timm", timm, TENSORFLOW, architectures="tf_efficientnet_lite*"),

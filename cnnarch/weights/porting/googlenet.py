@@ -7,8 +7,6 @@ from torch import nn
 
 from cnnarch.weights.porting._layout import Layout, Pair, blocks, conv_bn
 
-__all__ = ["LAYOUTS"]
-
 BRANCHES = {
     "branch1x1": "branch1",
     "branch3x3.reduce": "branch2.0",

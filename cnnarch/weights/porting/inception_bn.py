@@ -12,8 +12,6 @@ from torch import Tensor
 
 from cnnarch.weights.porting._layout import Layout, Pair, blocks, conv_bn, conv_norm
 
-__all__ = ["LAYOUTS"]
-
 NAMES = (("3a", "3b"), ("3c", "4a", "4b", "4c", "4d"), ("4e", "5a", "5b"))  # of Fig. 5
 CAFFE = {
     "branch1x1": "1x1",

@@ -5,8 +5,6 @@ from typing import Any
 
 from cnnarch.weights.porting._layout import Layout, Pair
 
-__all__ = ["LAYOUTS"]
-
 
 def timm(model: Any) -> Iterator[Pair]:
     """`stem.proj`, `blocks.0.norm1`, `blocks.0.mlp_tokens.fc1`, `blocks.0.mlp_channels.fc1`."""

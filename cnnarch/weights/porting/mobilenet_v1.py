@@ -5,8 +5,6 @@ from typing import Any
 
 from cnnarch.weights.porting._layout import Layout, Pair, always, blocks, conv_bn, conv_norm
 
-__all__ = ["LAYOUTS"]
-
 
 def timm(model: Any) -> Iterator[Pair]:
     """`conv_stem`, `blocks.1.0.conv_dw`, `blocks.1.0.bn1`, `blocks.1.0.conv_pw`."""

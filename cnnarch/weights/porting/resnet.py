@@ -6,8 +6,6 @@ from typing import Any
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.weights.porting._layout import Layout, Pair, always, blocks, conv_bn, conv_norm
 
-__all__ = ["LAYOUTS", "layers", "pytorchcv", "torchvision", "units"]
-
 
 def torchvision(model: Any) -> Iterator[Pair]:
     """`conv1`, `layer1.0.conv1`, `layer1.0.bn1`, `layer1.0.downsample.0`."""

@@ -6,8 +6,6 @@ from typing import Any
 from cnnarch.weights.porting._layout import Layout, Pair, always, conv_bn
 from cnnarch.weights.porting.resnet import units
 
-__all__ = ["LAYOUTS"]
-
 
 def pytorchcv(model: Any) -> Iterator[Pair]:
     """`features.init_block.conv`, `features.stage1.unit1.body.conv1.conv`."""

@@ -3,8 +3,6 @@
 from cnnarch.weights.porting._layout import Layout
 from cnnarch.weights.porting.resnet import pytorchcv, torchvision
 
-__all__ = ["LAYOUTS"]
-
 LAYOUTS = (
     Layout("torchvision", torchvision),
     Layout("timm", torchvision),

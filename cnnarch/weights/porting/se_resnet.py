@@ -12,8 +12,6 @@ from torch import nn
 from cnnarch.weights.porting import resnet
 from cnnarch.weights.porting._layout import Layout, Pair, always, blocks, conv_norm
 
-__all__ = ["LAYOUTS", "squeezes"]
-
 
 def timm(model: Any) -> Iterator[Pair]:
     """The names of ResNet, and `layer1.0.se.fc1`."""

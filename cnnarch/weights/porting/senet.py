@@ -7,8 +7,6 @@ from cnnarch.weights.porting import resnet
 from cnnarch.weights.porting._layout import Layout, Pair, always, conv_bn, conv_norm
 from cnnarch.weights.porting.se_resnet import squeezes
 
-__all__ = ["LAYOUTS"]
-
 
 def timm(model: Any) -> Iterator[Pair]:
     """`conv1.0` to `conv1.6`, `bn1` for the last norm of the stem, `layer1.0.se.fc1`."""

@@ -8,8 +8,6 @@ from torch import nn
 from cnnarch.blocks.normalization import LRN
 from cnnarch.weights.porting._layout import Layout, Pair, blocks, conv_bn, conv_norm
 
-__all__ = ["LAYOUTS"]
-
 
 def torchvision(model: Any) -> Iterator[Pair]:
     """`features` numbers every layer, including pools and ReLUs; `classifier.0`, `.3` and `.6`."""
