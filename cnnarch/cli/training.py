@@ -37,7 +37,6 @@ def run_train(args: Sequence[str]) -> int:
 
 def run_compare(args: Sequence[str]) -> int:
     """Train several networks, each with its own recipe, and compare them in a plot and a table."""
-    from cnnarch import viz
     from cnnarch.training import History
 
     command = TrainingCommand("compare", args)
@@ -56,7 +55,7 @@ def run_compare(args: Sequence[str]) -> int:
         histories[name] = History.load(folder / name / "metrics.csv")
         accuracies = (histories[name]["train_acc"][-1], results["test"]["top1"])
         rows.append((name, f"{results['parameters']:,}", *(f"{a:.2%}" for a in accuracies)))
-    viz.comparison(histories).savefig(folder / "comparison.png")
+    cnnarch.viz.comparison(histories).savefig(folder / "comparison.png")
     show_table(("network", "parameters", "training accuracy", "test accuracy"), rows)
     print(f"the curves are in {folder / 'comparison.png'}")
     return 0

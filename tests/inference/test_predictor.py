@@ -447,8 +447,16 @@ def test_a_batch_without_images_is_refused(network: cnnarch.ImageClassifier) -> 
         ("gone.png", FileNotFoundError, "no file or folder gone.png"),
         (torch.zeros(3, 9, 9), TypeError, "image 0 must have pixels in uint8, got torch.float32"),
         (np.zeros((9, 9, 3)), TypeError, "image 0 must have pixels in uint8, got float64"),
-        (np.zeros((9, 9, 4), np.uint8), ValueError, r"image 0: expected 3 channels, got \(4, 9"),
-        (torch.zeros(2, 9, 9, dtype=torch.uint8), ValueError, "image 0: expected 3 channels"),
+        (
+            np.zeros((9, 9, 4), np.uint8),
+            ValueError,
+            "image 0: images with 4 channels cannot be converted to 3",
+        ),
+        (
+            torch.zeros(2, 9, 9, dtype=torch.uint8),
+            ValueError,
+            "image 0: images with 2 channels cannot be converted to 3",
+        ),
         (np.zeros(9, np.uint8), ValueError, r"image 0 must be \(H, W, C\), got shape \(9,\)"),
         (torch.zeros(9, dtype=torch.uint8), ValueError, r"must be \(C, H, W\), got shape \(9,"),
         (np.zeros((0, 9, 3), np.uint8), ValueError, r"got shape \(0, 9, 3\)"),
