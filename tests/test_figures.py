@@ -35,15 +35,16 @@ FORMS = [NamedForm(name, f) for name in cnnarch.list_models() for f in facts_of(
 @pytest.mark.parametrize("named", FORMS, ids=str, scope="module")
 def test_parameters_and_macs_equal_the_sheet(named: NamedForm) -> None:
     model, form = named.build(), named.form
-    assert model.in_channels == form.input_size[0]
-    assert count_parameters(model) == form.params
-    assert count_macs(model, form.input_size) == form.macs
+    sheet = f"{family_of(named.name)}.toml: {named}"
+    assert model.in_channels == form.input_size[0], f"{sheet}: input_size"
+    assert count_parameters(model) == form.params, f"{sheet}: counts.params"
+    assert count_macs(model, form.input_size) == form.macs, f"{sheet}: counts.macs"
 
 
 @pytest.mark.parametrize("named", [f for f in FORMS if f.form.stages], ids=str, scope="module")
 def test_map_shapes_equal_the_papers_table(named: NamedForm) -> None:
     model = named.build()
-    paths = dict(zip(model.stage_names, ["stem", *stage_paths(model)], strict=True))
+    paths = dict(zip(model.stage_names, model.stage_paths, strict=True))
     paths |= facts_of(named.name).rows
     sheet = f"{family_of(named.name)}.toml: {named.name}.stages"
     assert named.form.stages.keys() <= paths.keys(), f"{sheet}: rows are {', '.join(paths)}"
@@ -78,7 +79,3 @@ def test_counts_of_fused_networks_equal_the_sheet(named: NamedForm) -> None:
     fused = fuse(cnnarch.get_model(named.name, **named.form.options).eval())
     parameters = sum(p.numel() for p in fused.parameters())
     assert (parameters, count_macs(fused, named.form.input_size)) == named.form.fused
-
-
-def stage_paths(model: cnnarch.ImageClassifier) -> list[str]:
-    return [f"stages.{i}" for i in range(len(model.stages))]

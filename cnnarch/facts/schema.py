@@ -149,7 +149,8 @@ FAMILY_KEYS = {
     "aliases": NAMES,
     "benchmarked": NAMES,
     **{key: NETWORK[key] for key in ("input_size", "min_input_size", "counted_from", "departs")},
-    **{key: NETWORK[key] for key in ("paper", "recipe", "rows")},
+    **{key: NETWORK[key] for key in ("paper", "rows")},
+    "recipe": RECIPE._replace(keys={"on": ON, "source": SENTENCE}, required=("source",)),
     **NAMED,
 }
 """Keys of a sheet that describe the family. All other keys are its networks."""
@@ -182,7 +183,7 @@ class _Check:
         network = TABLE._replace(keys={**NETWORK, "forms": forms}, required=required)
         family = TABLE._replace(
             keys={**FAMILY_KEYS, **dict.fromkeys(builders, network)},
-            required=("idea", "input_size", "paper", *builders),
+            required=("idea", "input_size", "paper", "recipe", *builders),
         )
         self.sheet: Table = self.clean("", sheet, family)
 

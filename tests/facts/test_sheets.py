@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-import torch
 
 import cnnarch
 from cnnarch.facts import sheets
@@ -14,6 +13,7 @@ from cnnarch.facts.cards import Stated, Twin
 from cnnarch.facts.schema import TRAINED_ON, sheet_faults
 from cnnarch.facts.sheets import SheetError, aliases, facts_of, parse_sheet, read_sheet
 from cnnarch.training.recipes import DATA_DEFAULTS
+from tests.small_forms import without_memory
 
 GOOD = """
 idea = "A network."
@@ -34,6 +34,7 @@ year = 2020
 arxiv = "2001.00001"
 
 [recipe]
+source = "The paper."
 learning_rate = 0.1
 [recipe.on.mnist]
 learning_rate = 0.2
@@ -116,9 +117,10 @@ def test_a_valid_sheet_is_parsed() -> None:
         True,
     )
     on_mnist = {"learning_rate": 0.2}
-    assert sheet.recipe == {"learning_rate": 0.1, "on": {"mnist": on_mnist}}
+    family = {"source": "The paper.", "learning_rate": 0.1}
+    assert sheet.recipe == {**family, "on": {"mnist": on_mnist}}
     assert facts.recipe == {
-        "learning_rate": 0.1,
+        **family,
         "on": {"mnist": {**on_mnist, "flip": True}, "digits": {"learning_rate": 0.3}},
     }
     assert facts.rows == {"pool": "stages.0.pool"}
@@ -180,6 +182,7 @@ def test_a_valid_sheet_is_parsed() -> None:
         ('usual = "net"', 'usual = "nett"', "usual: 'nett' is not a network of this family"),
         ('aliases = ["n"]', 'benchmarked = ["m"]', "benchmarked: 'm' is not a network of this"),
         ("year = 2020\n", "", "paper: year is missing"),
+        ('source = "The paper."\n', "", "recipe: source is missing"),
         (
             '[["conv1", 8, 32, 32]]',
             '[["a", 8], ["a", 8]]',
@@ -349,5 +352,5 @@ def test_aliases_are_common_names() -> None:
 
 @pytest.mark.parametrize("name", cnnarch.list_models())
 def test_the_minimum_size_equals_the_networks(name: str) -> None:
-    with torch.device("meta"):
-        assert cnnarch.get_model(name).min_input_size == facts_of(name).min_input_size
+    model, sheet = without_memory(name), f"{family_of(name)}.toml"
+    assert model.min_input_size == facts_of(name).min_input_size, f"{sheet}: min_input_size"
