@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -378,12 +379,60 @@ def test_a_log_damaged_by_a_power_failure_loses_whole_batches_only(
     np.testing.assert_allclose(found.features, by_hand(lenet, x), atol=1e-6)
 
 
-def test_a_file_in_place_of_the_database_is_reported(
+@pytest.mark.parametrize("content", [bytes(5000), b"text"])
+def test_a_damaged_database_is_replaced(
+    tmp_path: Path, lenet: cnnarch.ImageClassifier, content: bytes
+) -> None:
+    x, output = torch.rand(1, 1, 32, 32), tmp_path / "x.npy"
+    (tmp_path / "x.npy.part").write_bytes(content)
+    found = cnnarch.embed(lenet, x, output=output)
+    np.testing.assert_allclose(found.features, by_hand(lenet, x), atol=1e-6)
+
+
+def test_damaged_features_are_computed_again(
     tmp_path: Path, lenet: cnnarch.ImageClassifier
 ) -> None:
-    (tmp_path / "x.npy.part").write_bytes(bytes(5000))
-    with pytest.raises(ValueError, match=r"delete .*x\.npy\.part, .*not a database"):
+    x, output = torch.rand(8, 1, 32, 32), tmp_path / "x.npy"
+    interrupted(lenet, x, output, 3)
+    database = sqlite3.connect(tmp_path / "x.npy.part", isolation_level=None)
+    database.execute("UPDATE batches SET features = zeroblob(length(features)) WHERE rowid = 2")
+    database.close()
+    counted = Counted(lenet)
+    found = cnnarch.embed(lenet, x, output=output, batch_size=2)
+    assert counted.images == 6  # all but the first batch
+    np.testing.assert_allclose(found.features, by_hand(lenet, x), atol=1e-6)
+
+
+def test_a_folder_in_place_of_the_database_is_an_os_error(
+    tmp_path: Path, lenet: cnnarch.ImageClassifier
+) -> None:
+    (tmp_path / "x.npy.part").mkdir()
+    with pytest.raises(OSError, match=r"x\.npy\.part cannot be read or written"):
         cnnarch.embed(lenet, torch.rand(1, 1, 32, 32), output=tmp_path / "x.npy")
+
+
+def test_other_files_with_similar_names_are_kept(
+    tmp_path: Path, lenet: cnnarch.ImageClassifier
+) -> None:
+    (tmp_path / "x.part.npy").write_bytes(b"mine")
+    cnnarch.embed(lenet, torch.rand(1, 1, 32, 32), output=tmp_path / "x.npy")
+    assert (tmp_path / "x.part.npy").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".safetensors"])
+@pytest.mark.parametrize("damage", ["empty", "junk", "short", "fewer rows"])
+def test_a_damaged_output_is_refused(
+    tmp_path: Path, lenet: cnnarch.ImageClassifier, suffix: str, damage: str
+) -> None:
+    x, output = torch.rand(4, 1, 32, 32), tmp_path / f"x{suffix}"
+    cnnarch.embed(lenet, x, output=output)
+    whole = output.read_bytes()
+    cnnarch.embed(lenet, x[:2], output=tmp_path / f"y{suffix}")
+    fewer = (tmp_path / f"y{suffix}").read_bytes()
+    contents = {"empty": b"", "junk": b"junk" * 99, "short": whole[:-8], "fewer rows": fewer}
+    output.write_bytes(contents[damage])
+    with pytest.raises(ValueError, match="of another network or other images; overwrite=True"):
+        cnnarch.embed(lenet, x, output=output)
 
 
 @pytest.mark.parametrize("finished", [False, True])
@@ -424,7 +473,7 @@ def test_features_of_another_network_or_other_images_are_refused(
     assert len(np.load(output)) == len(x)
 
 
-@pytest.mark.parametrize("metadata", [None, '{"digest": "a", "count": 2}'])
+@pytest.mark.parametrize("metadata", [None, "", "{}", "[]", "null", '{"digest": "a", "size": 2}'])
 def test_a_file_without_matching_metadata_is_refused(
     tmp_path: Path, lenet: cnnarch.ImageClassifier, metadata: str | None
 ) -> None:

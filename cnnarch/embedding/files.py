@@ -5,14 +5,17 @@ import json
 import os
 import re
 import sqlite3
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from shutil import copymode
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from numpy.lib.format import open_memmap
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import nn
 
@@ -61,9 +64,10 @@ def fingerprint(model: nn.Module, preprocessing: Any) -> bytes:
 class FeatureFile:
     """An output file whose features are collected in an SQLite database, NAME.part.
 
-    Each batch is one row of the database: its features, the origin of its images, and a hash of
-    the network and all images so far. When all images are done, their features are copied to the
-    output file and the rest to NAME.json.
+    Each batch is one row of the database: its features with a checksum, the origin of its images,
+    and a hash of the network and all images so far. When all images are done, their features are
+    copied to the output file and the rest to NAME.json. A damaged database, or the rows after a
+    damaged one, are computed again.
 
     Args:
         output: the file.
@@ -71,7 +75,8 @@ class FeatureFile:
         overwrite: whether to replace an existing file and an existing database.
 
     Raises:
-        ValueError: another process is writing the file, or the database is damaged.
+        ValueError: another process is writing the file.
+        OSError: the database cannot be created or written.
     """
 
     def __init__(self, output: Path, network: bytes, overwrite: bool) -> None:
@@ -82,14 +87,7 @@ class FeatureFile:
         self.origins: list[Origin] = []
 
     def __enter__(self) -> Self:
-        self.database = sqlite3.connect(self.part, timeout=0, isolation_level=None)
-        try:
-            self.database.executescript(SETUP)
-        except sqlite3.DatabaseError as error:
-            self.database.close()
-            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-                raise ValueError(f"another process is writing {self.output}") from None
-            raise ValueError(f"delete {self.part}, which is unusable: {error}") from error
+        self._connect()
         self.finished = self.output.exists() and not self.overwrite
         return self
 
@@ -98,6 +96,33 @@ class FeatureFile:
         if self.finished:
             self.part.unlink(missing_ok=True)
 
+    def _connect(self) -> None:
+        with self._os_errors():
+            self.database = sqlite3.connect(self.part, timeout=0, isolation_level=None)
+            try:
+                self.database.executescript(SETUP)
+            except sqlite3.DatabaseError as error:
+                self.database.close()
+                if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                    raise ValueError(f"another process is writing {self.output}") from None
+                if not self.part.is_file() or error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
+                    raise
+                self._discard()
+
+    def _discard(self) -> None:
+        """Replace a database that cannot be used by an empty one."""
+        self.database.close()
+        for suffix in ("", "-wal", "-journal"):
+            self.part.with_name(self.part.name + suffix).unlink(missing_ok=True)
+        self._connect()
+
+    @contextmanager
+    def _os_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise OSError(f"{self.part} cannot be read or written: {error}") from error
+
     def resume(self, source: ImageSource) -> Origin:
         """Skip the images whose features are saved, and return their origin.
 
@@ -105,54 +130,84 @@ class FeatureFile:
             ValueError: the saved features belong to other images or another network.
         """
         if self.overwrite:
-            self.database.execute("DELETE FROM batches")
-        texts = [text for (text,) in self.database.execute("SELECT record FROM batches")]
-        if self.finished:
-            texts = [self.json.read_text() if self.json.exists() else '{"digest": ""}']
+            self._discard()
         digest = self.digest.hexdigest()
-        for text in texts:
-            record = json.loads(text)
-            digest = record["digest"]
-            values = {key: record[key] for key in Origin._fields if key in record}
-            self.origins.append(Origin(**values))
+        try:
+            for record in self._finished_record() if self.finished else self._saved_records():
+                digest = record["digest"]
+                self.origins.append(Origin(**{key: record[key] for key in Origin._fields}))
+        except (KeyError, TypeError, ValueError):
+            self._refuse()
         origin = join(self.origins)
         for identity in source.skip(origin.size):
             self.digest.update(identity)
         if self.digest.hexdigest() != digest or (self.finished and next(iter(source), None)):
-            raise ValueError(
-                f"{self.output} has features of another network or other images; overwrite=True "
-                "replaces it"
-            )
+            self._refuse()
         return origin
+
+    def _finished_record(self) -> list[dict[str, Any]]:
+        return [json.loads(self.json.read_text())] if self.json.exists() else [{}]
+
+    def _saved_records(self) -> list[dict[str, Any]]:
+        """Return the records up to the first damaged row, and delete the rows from there on."""
+        records = []
+        try:
+            rows = self.database.execute("SELECT rowid, record, features FROM batches")
+            for row, text, features in rows:
+                record = json.loads(text)
+                if zlib.crc32(features) != record["checksum"]:
+                    self.database.execute("DELETE FROM batches WHERE rowid >= ?", (row,))
+                    break
+                records.append(record)
+        except (sqlite3.Error, KeyError, TypeError, ValueError):
+            self._discard()
+            return []
+        return records
+
+    def _refuse(self) -> NoReturn:
+        raise ValueError(
+            f"{self.output} has features of another network or other images; overwrite=True "
+            "replaces it"
+        )
 
     def add(self, batch: InputBatch, features: np.ndarray | None) -> None:
         """Save the features of a batch."""
         for identity in batch.identities:
             self.digest.update(identity)
-        record = self._record(batch.origin)
         values = b"" if features is None else features.tobytes()
-        self.database.execute("INSERT INTO batches VALUES (?, ?)", (record, values))
+        record = self._record(batch.origin, checksum=zlib.crc32(values))
+        with self._os_errors():
+            self.database.execute("INSERT INTO batches VALUES (?, ?)", (record, values))
         self.origins.append(batch.origin)
 
     def finish(self) -> np.ndarray | None:
         """Write the output file if it does not exist, and return its memory-mapped features."""
         origin = join(self.origins)
         rows = origin.size - len(origin.unreadable)
-        if rows and not self.finished:
-            part = self._copy_features(rows)
+        if not rows:
+            return None
+        if not self.finished:
+            with self._os_errors():
+                part = self._copy_features(rows)
             self.output.unlink(missing_ok=True)  # it must not exist with the metadata of another
             self.json.write_text(self._record(origin))
             _sync(self.json)
             part.replace(self.output)
             self.finished = True
-        return _map(self.output) if rows else None
+        try:
+            features = _map(self.output)
+        except (EOFError, OSError, SafetensorError, ValueError):
+            self._refuse()
+        if features.ndim != 2 or len(features) != rows:
+            self._refuse()
+        return features
 
-    def _record(self, origin: Origin) -> str:
-        return json.dumps({**origin._asdict(), "digest": self.digest.hexdigest()})
+    def _record(self, origin: Origin, **more: Any) -> str:
+        return json.dumps({**origin._asdict(), "digest": self.digest.hexdigest(), **more})
 
     def _copy_features(self, rows: int) -> Path:
         """Write the features to a file in the format of the output, and return its path."""
-        path = self.output.with_suffix(".part.npy")
+        path = self.output.with_name(f"{self.output.name}.part.npy")
         query = "SELECT sum(length(features)) FROM batches"
         (size,) = self.database.execute(query).fetchone()
         features = open_memmap(path, "w+", np.float32, (rows, size // 4 // rows))
@@ -182,4 +237,6 @@ def _map(path: Path) -> np.ndarray:
     if path.suffix == ".npy":
         return np.load(path, mmap_mode="r")
     with safe_open(path, "pt") as file:  # with "numpy", safetensors copies to memory
-        return np.asarray(file.get_tensor("features"))
+        features = np.asarray(file.get_tensor("features"))
+    features.flags.writeable = False  # as in a mapped .npy file
+    return features
