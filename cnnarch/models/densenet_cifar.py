@@ -134,7 +134,7 @@ def densenet_100_24_cifar(
 def densenet_bc_40_12_cifar(
     *, weights: WeightsSource = None, **options: Unpack[DropoutOptions]
 ) -> CifarDenseNet:
-    """DenseNet-BC with L = 40, k = 12 for 32x32 images; Table 2 lists this depth only without BC."""
+    """DenseNet-BC with L = 40, k = 12 for 32x32 images; Table 2 lists L = 40 only without BC."""
     return build("densenet_bc_40_12_cifar", weights, CifarDenseNet, *DENSENET_BC_40_12, **options)
 
 

@@ -135,7 +135,7 @@ class EfficientNet(ImageClassifier):
 
 
 def _classifier(in_features: int, out_features: int) -> nn.Linear:
-    # Without this limit, 10 classes would start with logits 10 times as large and learn half as fast.
+    # With a bound for 10 classes, the logits start 10 times as large and learn half as fast.
     bound = 1 / math.sqrt(max(out_features, IMAGENET_CLASSES))
     return uniform_(nn.Linear(in_features, out_features), bound)
 

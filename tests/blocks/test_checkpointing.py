@@ -34,7 +34,7 @@ def pair() -> tuple[Stage, Stage]:
     return plain, saving
 
 
-def test_gradients_statistics_and_dropout_equal_a_step_without_checkpointing(
+def test_gradients_statistics_and_dropout_match_a_step_without_checkpointing(
     pair: tuple[Stage, Stage],
 ) -> None:
     plain, saving = pair
@@ -51,7 +51,7 @@ def test_gradients_statistics_and_dropout_equal_a_step_without_checkpointing(
     assert {c.item() for c in counters} == {3}
 
 
-def test_a_cumulative_average_is_also_unchanged(pair: tuple[Stage, Stage]) -> None:
+def test_a_cumulative_moving_average_is_also_unchanged(pair: tuple[Stage, Stage]) -> None:
     """BatchNorm with momentum=None divides by its batch counter."""
     for model in pair:
         for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
@@ -104,7 +104,7 @@ def test_nothing_is_recomputed_without_gradients(pair: tuple[Stage, Stage]) -> N
     assert counts == [1, 1, 1]
 
 
-def test_a_block_with_its_own_grad_checkpointing_is_called_directly() -> None:
+def test_a_block_with_its_own_grad_checkpointing_attribute_is_called_directly() -> None:
     inner = Stage(ConvNormAct(3, 4, 3))
     outer = Stage(inner)
     outer.grad_checkpointing = True

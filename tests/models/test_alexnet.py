@@ -195,6 +195,6 @@ def test_one_tower_has_0_2_percent_more_parameters() -> None:
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
     ],
 )
-def test_invalid_options_are_reported(options: dict[str, float], message: str) -> None:
+def test_invalid_options_are_rejected(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         cnnarch.get_model("alexnet", **options)

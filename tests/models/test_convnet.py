@@ -13,7 +13,7 @@ from tests.oracles.in_order import randomize_norms
 SMALL_FORMS = {"convnet": ConvNet}
 
 
-def test_parameters_by_hand() -> None:
+def test_the_parameter_count_matches_hand_arithmetic() -> None:
     first, second = 25 * 16 + 16 + 2 * 16, 25 * 16 * 32 + 32 + 2 * 32  # convolution, bias, norm
     assert_parameters(cnnarch.convnet(), first + second + 32 * 7 * 7 * 10 + 10)
 

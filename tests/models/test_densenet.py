@@ -247,13 +247,13 @@ def test_invalid_depths_are_rejected() -> None:
 
 
 @pytest.mark.parametrize("compression", [0, 1.5, -1, "half"])
-def test_compression_out_of_range_is_reported(compression: float) -> None:
+def test_compression_out_of_range_is_rejected(compression: float) -> None:
     with pytest.raises(ValueError, match=r"compression must be .*got "):
         DenseNet(8, (1, 1), compression=compression)
 
 
 @pytest.mark.parametrize("growth_rate", [0, 2.5])
-def test_a_growth_rate_out_of_range_is_reported(growth_rate: int) -> None:
+def test_a_growth_rate_out_of_range_is_rejected(growth_rate: int) -> None:
     for make in (lambda: DenseNet(growth_rate, (1, 1)), lambda: CifarDenseNet(40, growth_rate)):
         with pytest.raises(ValueError, match="growth_rate must be an integer of at least 1, got"):
             make()

@@ -283,7 +283,7 @@ def test_lite0_equals_the_authors_checkpoint() -> None:
         ({"padding": "valid"}, "padding must be one of 'symmetric', 'same', got 'valid'"),
     ],
 )
-def test_invalid_options_are_reported(options: dict[str, object], message: str) -> None:
+def test_invalid_options_are_rejected(options: dict[str, object], message: str) -> None:
     for name in ("efficientnet_b0", "efficientnet_lite0"):
         with pytest.raises(ValueError, match=message):
             on_meta(name, **options)

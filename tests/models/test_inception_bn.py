@@ -144,7 +144,7 @@ def test_blocks_of_stride_2_accept_odd_maps() -> None:
     assert [m.shape[-2:] for m in maps[2:]] == [(14, 12), (7, 6), (4, 3)]
 
 
-def test_the_aligned_pool_equals_caffes_for_even_maps() -> None:
+def test_the_aligned_pool_matches_caffe_for_even_maps() -> None:
     pool, caffe = AlignedMaxPool2d(), nn.MaxPool2d(3, 2, ceil_mode=True)
     x = torch.randn(2, 3, 28, 14)
     assert torch.equal(pool(x), caffe(x))

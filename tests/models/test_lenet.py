@@ -119,7 +119,7 @@ def test_at_28_pixels_c1_is_padded_to_keep_the_size() -> None:
         ("image_size", 30, "32, 28"),
     ],
 )
-def test_an_invalid_choice_is_reported(option: str, value: object, allowed: str) -> None:
+def test_an_invalid_choice_is_rejected(option: str, value: object, allowed: str) -> None:
     with pytest.raises(ValueError, match=f"{option} must be one of {allowed}, got {value!r}"):
         cnnarch.get_model("lenet5", **{option: value})
 
@@ -138,7 +138,7 @@ def test_larger_images_average_the_maps_of_c5() -> None:
 
 
 @pytest.mark.parametrize("name", ["lenet5", "lenet5_bn"])
-def test_weights_use_glorots_rule_and_biases_are_zero(name: str) -> None:
+def test_weights_use_glorot_initialization_and_biases_are_zero(name: str) -> None:
     model = cnnarch.get_model(name)
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):

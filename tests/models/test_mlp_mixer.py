@@ -136,7 +136,7 @@ def test_only_the_given_image_size_is_accepted() -> None:
             model(torch.zeros(1, 3, *size))
 
 
-def test_weights_use_lecuns_rule_and_biases_are_zero() -> None:
+def test_weights_use_lecun_initialization_and_biases_are_zero() -> None:
     """The deviation is fan_in^-1/2, also in the classifier, which the paper initializes to zero."""
     model = cnnarch.mixer_s32()
     for layer, fan_in in ((model.stem, 3 * 32 * 32), (model.head.classifier, 512)):
@@ -181,7 +181,7 @@ def test_gelu_is_exact_and_each_use_has_its_own_module() -> None:
         ((3, 4, 16, 64, 0), "token_dim must be an integer of at least 1, got 0"),
     ],
 )
-def test_arguments_out_of_range_are_reported(
+def test_arguments_out_of_range_are_rejected(
     arguments: tuple[int, int, int, int, int], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -119,7 +119,7 @@ def test_dropout_is_off_by_default() -> None:
     assert on_meta(dropout=0.2).head.dropout.p == 0.2
 
 
-def test_convolutions_use_hes_rule() -> None:
+def test_convolutions_use_he_initialization() -> None:
     """N(0, 2 / fan_out), where fan_out is 9 for depthwise kernels and all channels for 1x1."""
     block = cnnarch.mobilenet_v1().stages[4][1]
     assert isinstance(block, DepthwiseSeparable)
@@ -128,12 +128,12 @@ def test_convolutions_use_hes_rule() -> None:
 
 
 @pytest.mark.parametrize("width", [0, -0.5, float("nan"), float("inf"), "1.0"])
-def test_a_width_out_of_range_is_reported(width: object) -> None:
+def test_a_width_out_of_range_is_rejected(width: object) -> None:
     with pytest.raises(ValueError, match=f"width must be a number above 0, got {width!r}"):
         cnnarch.mobilenet_v1(width=width)
 
 
-def test_other_invalid_options_are_reported() -> None:
+def test_other_invalid_options_are_rejected() -> None:
     with pytest.raises(ValueError, match="activation must be one of 'relu', 'relu6', got 'swish'"):
         cnnarch.mobilenet_v1(activation="swish")
     with pytest.raises(ValueError, match="padding must be one of"):

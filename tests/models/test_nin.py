@@ -196,6 +196,6 @@ def test_small_images_give_a_4x4_map_and_change_one_kernel() -> None:
 
 
 @pytest.mark.parametrize("rows", [(), IMAGENET[1:], (CIFAR[0]._replace(dropout=True),)])
-def test_an_invalid_first_row_is_reported(rows: tuple[Mlpconv, ...]) -> None:
+def test_an_invalid_first_row_is_rejected(rows: tuple[Mlpconv, ...]) -> None:
     with pytest.raises(ValueError, match="the first row must have no pool or dropout, got rows"):
         NiN(rows)

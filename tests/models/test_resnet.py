@@ -113,7 +113,7 @@ def test_no_activation_follows_the_last_norm_of_a_branch() -> None:
         assert isinstance(block.act, nn.ReLU)
 
 
-def test_convolutions_use_hes_rule() -> None:
+def test_convolutions_use_he_initialization() -> None:
     """Weights are from N(0, 2 / fan_out): their standard deviation is within 5 sigma of it."""
     for conv in (m for m in cnnarch.resnet50().modules() if isinstance(m, nn.Conv2d)):
         fan_out = conv.out_channels * conv.kernel_size[0] * conv.kernel_size[1]

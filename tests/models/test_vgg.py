@@ -172,7 +172,7 @@ def test_the_pool_to_7x7_has_no_effect_at_224_pixels() -> None:
     assert torch.equal(model.head.pool(x), x)
 
 
-def test_weights_use_glorots_rule_and_biases_are_zero() -> None:
+def test_weights_use_glorot_initialization_and_biases_are_zero() -> None:
     """The variance is 2 / (fan_in + fan_out): footnote in sec. 3.1."""
     model = cnnarch.vgg11(width=0.25)
     for layer in (m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)):
