@@ -76,7 +76,7 @@ def test_frozen_statistics_stay_frozen(pair: tuple[Stage, Stage]) -> None:
 
 
 def calls(model: Stage) -> list[int]:
-    """Count how often the first convolution of each block runs."""
+    """Count how many times the first convolution in each block runs."""
     counts = [0] * len(model)
     for i, block in enumerate(model):
         conv = next(m for m in block.modules() if isinstance(m, nn.Conv2d))
@@ -117,7 +117,7 @@ def test_a_block_with_its_own_grad_checkpointing_attribute_is_called_directly() 
 
 
 def test_fewer_values_are_saved_for_backward(pair: tuple[Stage, Stage]) -> None:
-    """Count the values that autograd saves, without the parameters."""
+    """Count the values that autograd saves, excluding the parameters."""
     kept = []
     for model in pair:
         parameters = {p.data_ptr() for p in model.parameters()}
@@ -138,7 +138,7 @@ def test_fewer_values_are_saved_for_backward(pair: tuple[Stage, Stage]) -> None:
 def test_checkpointing_is_off_when_compiling(pair: tuple[Stage, Stage]) -> None:
     torch.compiler.reset()
     for model in pair:
-        model[1][1].p = 0.0  # compiled code draws other random numbers
+        model[1][1].p = 0.0  # compiled code draws different random numbers
     plain, saving = pair
     compiled = torch.compile(saving, fullgraph=True, backend="aot_eager")
     x = torch.randn(4, 3, 8, 8)

@@ -1,4 +1,4 @@
-"""ConvNormAct, and TensorFlow's padding."""
+"""ConvNormAct and TensorFlow's padding."""
 
 import pytest
 import timm.layers
@@ -83,7 +83,9 @@ def test_same_padding_matches_tensorflow(
 
 @pytest.mark.parametrize("kernel_size", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("stride", [1, 2, 3])
-def test_a_convolution_with_same_padding_matches_timm_and_rounds_sizes_up(kernel_size: int, stride: int) -> None:
+def test_a_convolution_with_same_padding_matches_timm_and_rounds_sizes_up(
+    kernel_size: int, stride: int
+) -> None:
     ours = ConvNormAct(2, 3, kernel_size, stride, padding="same", norm=None, act=None)
     theirs = timm.layers.Conv2dSame(2, 3, kernel_size, stride)
     theirs.load_state_dict(ours.conv.state_dict())

@@ -62,7 +62,9 @@ def test_a_layer_accepts_separate_or_concatenated_maps() -> None:
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 7)])
-def test_a_transition_is_norm_relu_1x1_convolution_and_2x2_average_pool(size: tuple[int, int]) -> None:
+def test_a_transition_is_norm_relu_1x1_convolution_and_2x2_average_pool(
+    size: tuple[int, int],
+) -> None:
     transition = Transition(6, 3)
     x = torch.randn(2, 6, *size)
     randomize_norms(transition, x)
@@ -122,7 +124,7 @@ def test_checkpointing_changes_neither_gradients_nor_statistics(dropout: float) 
 
 
 def test_checkpointing_recomputes_each_layer_and_its_concatenation() -> None:
-    """It recomputes every layer but no whole block, and nothing without gradients."""
+    """Every layer is recomputed, but no whole block; without gradients, nothing is recomputed."""
     block = Dense(6, 3, 5)
     block.grad_checkpointing = True
     calls: list[int] = []

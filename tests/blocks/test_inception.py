@@ -17,7 +17,7 @@ def relu_conv(x: Tensor, layer: nn.Module, padding: int = 0) -> Tensor:
 
 
 def test_the_output_matches_manually_computed_branches() -> None:
-    """The order is 1x1, 3x3, 5x5, pool; a ReLU follows each convolution, including reductions."""
+    """The order is 1x1, 3x3, 5x5, pool; a ReLU follows every convolution, including reductions."""
     block = Inception(6, 2, (3, 4), (2, 5), 3)
     x = torch.randn(2, 6, 9, 7)
     three = relu_conv(relu_conv(x, block.branch3x3.reduce), block.branch3x3.conv, 1)
@@ -86,7 +86,9 @@ def test_the_auxiliary_head_pools_5x5_with_stride_3() -> None:
 
 
 @pytest.mark.parametrize(("in_channels", "params"), [(512, 3_188_840), (528, 3_190_888)])
-def test_the_parameter_count_of_the_auxiliary_head_matches_sec_5(in_channels: int, params: int) -> None:
+def test_the_parameter_count_of_the_auxiliary_head_matches_sec_5(
+    in_channels: int, params: int
+) -> None:
     assert params == (in_channels + 1) * 128 + (2048 + 1) * 1024 + (1024 + 1) * 1000
     assert_parameters(AuxiliaryHead(in_channels, 1000), params)
 

@@ -1,4 +1,4 @@
-"""Layers that only the original LeNet-5 has."""
+"""Layers found only in the original LeNet-5."""
 
 import pytest
 import torch
@@ -84,7 +84,7 @@ def test_codes_are_fixed_random_signs_saved_with_the_parameters() -> None:
     assert abs(first.codes.mean()) < 0.1
     assert list(first.parameters()) == []
     assert list(first.state_dict()) == ["codes"]
-    # Pairs of random codes differ in 42 of 84 signs on average; 16 is over 5 deviations less.
+    # Pairs of random codes differ in 42 of 84 signs on average; 16 is over 5 sigma below that.
     apart = (RBF(84, 1000).codes @ RBF(84, 1000).codes.T - 84) / -2
     assert (apart + 84 * torch.eye(1000)).min() >= 16
 

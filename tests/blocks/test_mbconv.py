@@ -107,7 +107,7 @@ def test_round_channels_returns_the_widths_of_efficientnet_b2() -> None:
 
 def test_round_channels_rounds_up_if_rounding_down_would_lose_a_tenth() -> None:
     assert round_channels(11) == 16  # 8 would be 27% less
-    assert round_channels(75) == 72  # 4% less is allowed
+    assert round_channels(75) == 72  # 4% less is acceptable
     assert round_channels(1) == 8
 
 

@@ -14,7 +14,7 @@ TOKENS, TOKEN_DIM, CHANNEL_DIM = 12, 5, 20
 
 
 def normalize(x: Tensor, norm: nn.LayerNorm) -> Tensor:
-    """Normalize the last axis with the biased variance and an eps of 1e-6, as in Flax."""
+    """Normalize along the last axis with the biased variance and an eps of 1e-6, as in Flax."""
     centred = x - x.mean(-1, keepdim=True)
     return (
         centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt() * norm.weight + norm.bias
@@ -22,7 +22,7 @@ def normalize(x: Tensor, norm: nn.LayerNorm) -> Tensor:
 
 
 def perceptron(x: Tensor, mlp: nn.Module) -> Tensor:
-    """Compute W_2 GELU(W_1 x) on the last axis, with GELU(x) = x Phi(x)."""
+    """Compute W_2 GELU(W_1 x) along the last axis, with GELU(x) = x Phi(x)."""
     first, second = (m for m in mlp.modules() if isinstance(m, nn.Conv2d))
     hidden = x @ first.weight[:, :, 0, 0].T + first.bias
     hidden = hidden * (1 + torch.erf(hidden / 2**0.5)) / 2
@@ -30,7 +30,7 @@ def perceptron(x: Tensor, mlp: nn.Module) -> Tensor:
 
 
 def second_layer(layer: MixerLayer, x: Tensor) -> Tensor:
-    """Compute equations (1) for a matrix of tokens by channels."""
+    """Compute equations (1) for a tokens-by-channels matrix."""
     table = x.flatten(2).transpose(1, 2)
     mixed = perceptron(normalize(table, layer.token_norm).transpose(1, 2), layer.token_mlp)
     table = table + mixed.transpose(1, 2)
@@ -48,7 +48,9 @@ def random_layer(**options: float) -> MixerLayer:
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("gradients", [False, True])
-def test_output_matches_the_papers_equations(batch: int, channels_last: bool, gradients: bool) -> None:
+def test_output_matches_the_papers_equations(
+    batch: int, channels_last: bool, gradients: bool
+) -> None:
     layer, x = random_layer(), torch.randn(batch, C, H, W)
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""The NiN block, and the head that averages score maps."""
+"""The NiN block and the head that averages score maps."""
 
 import pytest
 import torch

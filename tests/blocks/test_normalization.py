@@ -1,4 +1,4 @@
-"""LRN against the paper's formula, BatchNorm against PyTorch's."""
+"""LRN against the paper's formula, and BatchNorm against PyTorch's."""
 
 import io
 
@@ -74,7 +74,7 @@ def test_lrn_preserves_dtype_and_memory_format() -> None:
 
 
 def test_lrn_of_large_float16_activations_is_finite() -> None:
-    x = torch.linspace(500, 1000, 5).half().view(1, 5, 1, 1)  # their squares are not finite
+    x = torch.linspace(500, 1000, 5).half().view(1, 5, 1, 1)  # their squares overflow
     y = LRN()(x)
     assert_close(y.float() - x.float(), LRN()(x.float()) - x.float(), 1e-2)
 

@@ -32,7 +32,7 @@ def test_the_depthwise_convolution_has_the_stride() -> None:
 
 
 def test_the_parameter_count_matches_hand_arithmetic() -> None:
-    # kernels, and scales and shifts of the norms
+    # kernels, plus the norms' scales and shifts
     assert_parameters(DepthwiseSeparable(32, 64), 9 * 32 + 2 * 32 + 32 * 64 + 2 * 64)
 
 

@@ -1,4 +1,4 @@
-"""Squeeze-and-excitation against the paper's equations, timm's and torchvision's."""
+"""Squeeze-and-excitation against the paper's equations, timm and torchvision."""
 
 import pytest
 import timm.layers
@@ -55,7 +55,9 @@ def test_both_activations_can_be_replaced() -> None:
 
 
 @pytest.mark.parametrize(("channels", "squeeze"), [(64, 4), (256, 16), (16, 1)])
-def test_the_only_parameters_are_those_of_two_layers_with_biases(channels: int, squeeze: int) -> None:
+def test_the_only_parameters_are_those_of_two_layers_with_biases(
+    channels: int, squeeze: int
+) -> None:
     assert_parameters(SE(channels, squeeze), 2 * channels * squeeze + squeeze + channels)
 
 

@@ -1,4 +1,4 @@
-"""Stochastic depth drops whole images at the given rate and keeps the expected value."""
+"""Stochastic depth drops whole images at the given rate and preserves the expected value."""
 
 import pytest
 import torch

@@ -41,7 +41,7 @@ def test_the_pool_halves_the_size_rounding_down_and_can_be_omitted() -> None:
 
 
 def test_weights_use_glorot_initialization_and_biases_are_zero() -> None:
-    """Weights are uniform with variance 2 / (fan_in + fan_out), so within sqrt(3 * variance)."""
+    """Weights are uniform with variance 2 / (fan_in + fan_out), so at most sqrt(3 * variance)."""
     conv = VGGBlock(32, 64, 1)[0].conv
     variance = 2 / (9 * 32 + 9 * 64)
     bound = math.sqrt(3 * variance)
