@@ -132,7 +132,9 @@ class BatchNorm(nn.Module):
         axes = [axis for axis in range(x.dim()) if axis != 1]
         count = x.numel() // self.num_features
         if count < 2:
-            raise ValueError(f"training needs two values per channel, got {tuple(x.shape)}")
+            raise ValueError(
+                f"training needs at least two values per channel, got {tuple(x.shape)}"
+            )
         mean = x.mean(axes)
         var = x.var(axes, correction=0)
         with torch.no_grad():

@@ -86,7 +86,7 @@ class CifarDenseNet(ImageClassifier):
         step = 2 * BLOCKS if bc else BLOCKS
         layers, rest = divmod(depth - 4, step)
         if layers < 1 or rest:
-            raise ValueError(f"depth must be {step}n + 4 with n of at least 1, got {depth}")
+            raise ValueError(f"depth must be {step}n + 4 with n >= 1, got {depth}")
         channels = 2 * growth_rate if bc else STEM_CHANNELS
         stem = ConvNormAct(in_channels, channels, 3, bias=False, norm=None, act=None)
         stages, channels = dense_stages(

@@ -92,7 +92,7 @@ class ResNet(ResidualNetwork):
         make_block = partial(block)
         if stride_in_1x1:
             if not issubclass(block, Bottleneck):
-                raise ValueError(f"stride_in_1x1 needs Bottleneck blocks, got {block.__name__}")
+                raise ValueError(f"stride_in_1x1 requires Bottleneck blocks, got {block.__name__}")
             make_block = partial(block, stride_in_1x1=True)
         super().__init__(
             conv_7x7(in_channels, widths[0], small_images),

@@ -108,7 +108,7 @@ class SEResNet(ResidualNetwork):
         reduction: int = 16,
     ) -> None:
         if stride_in_1x1 and not issubclass(block, Bottleneck):
-            raise ValueError(f"stride_in_1x1 needs Bottleneck blocks, got {block.__name__}")
+            raise ValueError(f"stride_in_1x1 requires Bottleneck blocks, got {block.__name__}")
         if stride_in_1x1 is None:
             stride_in_1x1 = groups == 1 and issubclass(block, Bottleneck)
         attention = partial(squeeze_excite, reduction=reduction)

@@ -234,11 +234,11 @@ def test_dropout_follows_every_convolution_except_the_stem() -> None:
 
 
 def test_invalid_depths_are_rejected() -> None:
-    with pytest.raises(ValueError, match=r"depth must be 3n \+ 4 with n of at least 1, got 41"):
+    with pytest.raises(ValueError, match=r"depth must be 3n \+ 4 with n >= 1, got 41"):
         CifarDenseNet(41, 12)
-    with pytest.raises(ValueError, match=r"depth must be 6n \+ 4 with n of at least 1, got 43"):
+    with pytest.raises(ValueError, match=r"depth must be 6n \+ 4 with n >= 1, got 43"):
         CifarDenseNet(43, 12, bc=True)
-    with pytest.raises(ValueError, match=r"depth must be 3n \+ 4 with n of at least 1, got 4"):
+    with pytest.raises(ValueError, match=r"depth must be 3n \+ 4 with n >= 1, got 4"):
         CifarDenseNet(4, 12)
     with pytest.raises(ValueError, match="depths must list at least one dense block"):
         DenseNet(32, ())

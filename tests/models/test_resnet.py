@@ -193,9 +193,9 @@ def test_invalid_depths_are_rejected() -> None:
 
 
 def test_stride_in_1x1_requires_a_1x1_convolution() -> None:
-    with pytest.raises(ValueError, match="needs Bottleneck blocks, got Residual"):
+    with pytest.raises(ValueError, match="requires Bottleneck blocks, got Residual"):
         cnnarch.resnet18(stride_in_1x1=True)
-    with pytest.raises(ValueError, match="needs Bottleneck blocks, got PlainBlock"):
+    with pytest.raises(ValueError, match="requires Bottleneck blocks, got PlainBlock"):
         cnnarch.plain18(stride_in_1x1=True)
 
 

@@ -240,7 +240,7 @@ def test_networks_that_are_not_in_the_paper_are_marked() -> None:
 
 
 def test_stride_in_1x1_requires_a_1x1_convolution() -> None:
-    with pytest.raises(ValueError, match="needs Bottleneck blocks, got Residual"):
+    with pytest.raises(ValueError, match="requires Bottleneck blocks, got Residual"):
         on_meta("se_resnet18", stride_in_1x1=True)
     assert on_meta("se_resnet18", stride_in_1x1=False).num_classes == 1000
 
