@@ -1,4 +1,4 @@
-"""Argument checks. Each error message states the received value and the allowed values."""
+"""Argument checks whose error messages state both the received and the allowed values."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence

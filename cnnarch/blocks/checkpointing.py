@@ -1,4 +1,4 @@
-"""Gradient checkpointing: keep only a block's input and recompute the rest in the backward pass.
+"""Gradient checkpointing: store only a block's input and recompute the rest in the backward pass.
 
 Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174.
 """
@@ -22,9 +22,10 @@ def checkpointed(module: nn.Module, forward: Callable[..., Tensor], *inputs: Ten
     Gradients, random numbers and BatchNorm statistics match those of a direct call.
 
     Args:
-        module: the module that `forward` belongs to; its BatchNorm layers are updated only once.
+        module: the module that `forward` belongs to; its BatchNorm statistics are updated only
+            once.
         forward: the function to call, usually `module` itself.
-        *inputs: arguments of `forward`.
+        *inputs: arguments to `forward`.
     """
     return checkpoint(
         forward,
@@ -35,9 +36,9 @@ def checkpointed(module: nn.Module, forward: Callable[..., Tensor], *inputs: Ten
 
 
 def should_checkpoint(enabled: bool) -> bool:
-    """Return whether to checkpoint: if enabled, gradients are on, and no compiler is running.
+    """Return whether to checkpoint: it is enabled, gradients are on, and nothing is compiling.
 
-    Compilers make their own choice between storing and recomputing.
+    Compilers decide for themselves what to store and what to recompute.
     """
     return enabled and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
@@ -48,8 +49,8 @@ class Stage(nn.Sequential):
     Blocks with their own `grad_checkpointing` attribute, such as `Dense`, are called directly.
 
     Args:
-        *blocks: the blocks, named "0", "1", ... regardless of the opening modules. The names in a
-            checkpoint are therefore the same with and without an opening pool.
+        *blocks: the blocks, named "0", "1", ... regardless of the opening modules. A checkpoint
+            therefore uses the same names with or without an opening pool.
         **opening: named modules that run before the blocks, such as `pool=nn.MaxPool2d(3, 2)`.
 
     Shape:
@@ -75,7 +76,7 @@ class Stage(nn.Sequential):
         """Run the modules in order and append each output to `maps`, if given."""
         save_memory = should_checkpoint(self.grad_checkpointing)
         for block in self:
-            overwrites = getattr(block, "inplace", False)  # its input is lost: do not recompute it
+            overwrites = getattr(block, "inplace", False)  # loses its input: do not recompute
             if save_memory and not overwrites and not hasattr(block, "grad_checkpointing"):
                 x = checkpointed(block, block, x)
             else:
@@ -89,8 +90,8 @@ class Stage(nn.Sequential):
 def _running_statistics_frozen(module: nn.Module) -> Iterator[None]:
     """Keep BatchNorm's running statistics and batch counters unchanged during recomputation.
 
-    Momentum 0 leaves the statistics unchanged. Turning off `track_running_stats` would save
-    different tensors than the forward pass did, which `torch.utils.checkpoint` rejects.
+    Momentum 0 leaves the statistics unchanged. With `track_running_stats` turned off, the saved
+    tensors would differ from those of the forward pass, and `torch.utils.checkpoint` rejects that.
     """
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
     before = [(n.momentum, copy.deepcopy(n.num_batches_tracked)) for n in norms]

@@ -1,4 +1,4 @@
-"""Compound scaling: scale the width and depth of one table of MBConv stages.
+"""Compound scaling: scale the width and depth of a table of MBConv stages.
 
 Source: Tan and Le, "EfficientNet", arXiv 1905.11946, sec. 3 and Table 1.
 """
@@ -24,7 +24,7 @@ class Scaling(NamedTuple):
 
 
 class MBConvRow(NamedTuple):
-    """A row of Table 1: MBConv`expansion`, k`kernel_size`; only the first layer has the stride."""
+    """A row of Table 1: MBConv`expansion`, k`kernel_size`. Only the first layer uses the stride."""
 
     expansion: int
     kernel_size: int
@@ -36,12 +36,14 @@ class MBConvRow(NamedTuple):
 def scale_rows(
     table: Mapping[str, MBConvRow], scaling: Scaling, *, fixed_depth: tuple[str, ...] = ()
 ) -> dict[str, MBConvRow]:
-    """Return `table` with channels multiplied by the width, and layers by the depth, rounded up.
+    """Return `table` with channels scaled by the width factor and layers by the depth factor.
+
+    Channels are rounded by `round_channels`, numbers of layers are rounded up.
 
     Args:
-        table: rows by name.
+        table: the rows, keyed by name.
         scaling: the scaling factors.
-        fixed_depth: names of rows whose number of layers is not scaled.
+        fixed_depth: names of the rows whose number of layers is not scaled.
 
     Raises:
         ValueError: a factor is not greater than 0.
@@ -60,9 +62,10 @@ def scale_rows(
 def mbconv_stages(
     in_channels: int, rows: Mapping[str, MBConvRow], block: Callable[..., MBConv], drop_path: float
 ) -> list[Stage]:
-    """Return one stage per row; block i of n in total has a drop rate of `drop_path` * i / n.
+    """Return one stage per row; block i of n in total has the drop rate `drop_path` * i / n.
 
-    This is the authors' schedule: the first block is never dropped, and no block has the full rate.
+    This is the authors' schedule: the first block is never dropped, and no block reaches the full
+    rate.
     """
     total = sum(row.layers for row in rows.values())
     ramp = iter([drop_path * i / total for i in range(total)])

@@ -1,6 +1,6 @@
 """Convolution, normalization, activation: the basic unit of most networks.
 
-Written here because `import cnnarch` must work without torchvision.
+Implemented here because `import cnnarch` must work without torchvision.
 """
 
 from collections.abc import Callable
@@ -23,18 +23,18 @@ Padding = Literal["symmetric", "same"]
 class ConvNormAct(nn.Sequential):
     r"""$y = \phi(\mathrm{BN}(W * x))$ with the children `conv`, `norm` and `act`.
 
-    A convolution followed by a norm has no bias, because the norm's shift makes it redundant.
+    A convolution followed by a norm has no bias because the norm's shift makes it redundant.
 
     Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        kernel_size: side of the square kernel, in pixels.
+        in_channels: number of input channels.
+        out_channels: number of output channels.
+        kernel_size: side length of the square kernel, in pixels.
         stride: stride of the convolution, in pixels.
-        groups: number of groups of the convolution.
-        padding: "symmetric" pads (kernel_size - 1) // 2 pixels on each side. "same" pads as
-            TensorFlow does: the output has ceil(H / stride) rows, and an odd pixel is added at
-            the bottom and right. A number pads that many pixels on each side.
-        bias: whether the convolution has a bias; None means only if there is no norm.
+        groups: number of groups in the convolution.
+        padding: "symmetric" pads each side by (kernel_size - 1) // 2 pixels. "same" pads as
+            TensorFlow does: the output has ceil(H / stride) rows, and any odd pixel is added at
+            the bottom and right. A number pads each side by that many pixels.
+        bias: whether the convolution has a bias; None adds one only if there is no norm.
         norm: creates the normalization layer from its number of channels; None omits it.
         act: creates the activation; None omits it.
 
@@ -85,7 +85,7 @@ class ConvNormAct(nn.Sequential):
 
 
 def conv_7x7(in_channels: int, channels: int, small_images: bool) -> ConvNormAct:
-    """Return the usual stem: 7x7 with stride 2, or 3x3 with stride 1 for small images."""
+    """Return the usual stem: a 7x7 convolution with stride 2, or 3x3 with stride 1 if small."""
     kernel_size, stride = (3, 1) if small_images else (7, 2)
     return ConvNormAct(in_channels, channels, kernel_size, stride)
 
@@ -93,8 +93,8 @@ def conv_7x7(in_channels: int, channels: int, small_images: bool) -> ConvNormAct
 class SamePad2d(nn.Module):
     """Zero padding after which a strided convolution returns ceil(H / stride) rows.
 
-    This is TensorFlow's "SAME" padding, which adds an odd pixel at the right and at the bottom.
-    Checkpoints trained with it need it. Source: TensorFlow's `tf.nn.convolution`.
+    This is TensorFlow's "SAME" padding, which adds any odd pixel at the bottom and right.
+    Checkpoints trained with it require it. Source: TensorFlow's `tf.nn.convolution`.
 
     Shape:
         (N, C, H, W) -> (N, C, H + p, W + q) with 0 <= p, q < kernel_size
@@ -106,11 +106,11 @@ class SamePad2d(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pad the four sides with zeros."""
+        """Pad all four sides with zeros."""
         return _pad_same(x, self.kernel_size, self.stride)
 
     def extra_repr(self) -> str:
-        """Return kernel size and stride of the convolution that follows."""
+        """Return the kernel size and stride of the convolution that follows."""
         return f"kernel_size={self.kernel_size}, stride={self.stride}"
 
 
@@ -120,9 +120,9 @@ def _pad_same(x: Tensor, kernel_size: int, stride: int) -> Tensor:
         if isinstance(size, Tensor):  # in torch.jit.trace; sym_max accepts only numbers
             size = int(size)
         missing = (-(-size // stride) - 1) * stride + kernel_size - size
-        total = torch.sym_max(missing, 0)  # max() would make a dynamic size constant
+        total = torch.sym_max(missing, 0)  # max() would specialize a dynamic size
         sides += [total // 2, total - total // 2]  # type: ignore[list-item] # may be symbolic
     return nn.functional.pad(x, sides)
 
 
-torch.fx.wrap("_pad_same")  # a leaf of symbolic tracing, because it computes with the sizes
+torch.fx.wrap("_pad_same")  # a leaf in symbolic tracing, because it does arithmetic on sizes

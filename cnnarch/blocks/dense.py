@@ -1,4 +1,4 @@
-"""Dense blocks: each layer reads the feature maps of all preceding layers.
+"""Dense blocks: each layer takes the feature maps of all preceding layers as its input.
 
 Source: Huang et al., "Densely Connected Convolutional Networks", arXiv 1608.06993, sec. 3.
 """
@@ -28,19 +28,20 @@ class _NormActConv(nn.Sequential):
         self.conv = he_normal_(
             nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
         )
-        self.dropout = nn.Dropout(dropout)  # also at rate 0, so that the layout stays the same
+        self.dropout = nn.Dropout(dropout)  # kept even at rate 0, so the layout never changes
 
 
 class DenseLayer(nn.Sequential):
-    r"""$H_\ell([x_0, x_1, \dots])$: the new maps that one layer computes (eq. 2).
+    r"""$H_\ell([x_0, x_1, \dots])$: the new maps computed by one layer (eq. 2).
 
     `reduce` is BN, ReLU and a 1x1 convolution to `bottleneck` times the growth rate
     (DenseNet-B); it is absent if `bottleneck` is None. `conv` is BN, ReLU and a 3x3 convolution.
 
     Args:
-        in_channels: total channels of all preceding maps.
-        growth_rate: channels of the output, the paper's k.
-        bottleneck: width of the 1x1 convolution divided by the growth rate; None omits it.
+        in_channels: total number of channels in all preceding maps.
+        growth_rate: number of output channels, the paper's k.
+        bottleneck: width of the 1x1 convolution as a multiple of the growth rate; None omits the
+            convolution.
         dropout: probability of zeroing a value after each convolution, in [0, 1).
 
     Shape:
@@ -71,15 +72,15 @@ class Dense(nn.ModuleList):
     r"""Dense block: $x_\ell = H_\ell([x_0, \dots, x_{\ell-1}])$; returns all $x_\ell$ concatenated.
 
     The children are `DenseLayer` modules. If `grad_checkpointing` is set, the backward pass
-    recomputes each layer including its concatenation. Training then stores only the maps that
-    the layers add, so memory grows linearly with depth, not quadratically.
+    recomputes each layer, including its concatenation. Training then stores only the maps that
+    the layers add, so memory grows linearly with depth rather than quadratically.
 
     Args:
-        in_channels: channels of the input, x_0.
+        in_channels: number of channels in the input, x_0.
         num_layers: number of layers.
-        growth_rate: channels that each layer adds, the paper's k.
-        bottleneck: width of each layer's 1x1 convolution divided by the growth rate; None omits
-            these convolutions.
+        growth_rate: number of channels that each layer adds, the paper's k.
+        bottleneck: width of each layer's 1x1 convolution as a multiple of the growth rate; None
+            omits these convolutions.
         dropout: probability of zeroing a value after each convolution, in [0, 1).
 
     Shape:
@@ -124,9 +125,9 @@ class Transition(_NormActConv):
     """Transition between dense blocks: BN, ReLU, 1x1 convolution and 2x2 average pool.
 
     Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output. DenseNet-C compresses: it uses fewer than
-            `in_channels`.
+        in_channels: number of input channels.
+        out_channels: number of output channels; fewer than `in_channels` in DenseNet-C, which
+            compresses.
         dropout: probability of zeroing a value after the convolution, in [0, 1).
 
     Shape:

@@ -1,4 +1,4 @@
-"""Stages of the DenseNets: one dense block each, with a transition before all but the first."""
+"""DenseNet stages: one dense block each, preceded by a transition in all but the first stage."""
 
 from torch import nn
 
@@ -19,18 +19,19 @@ def dense_stages(
     dropout: float,
     pool: nn.Module | None = None,
 ) -> tuple[list[Stage], int]:
-    """Return the stages and the number of output channels of the last one.
+    """Return the stages and the last stage's number of output channels.
 
     The last stage ends with the BN and ReLU that precede the classifier.
 
     Args:
-        channels: output channels of the stem.
+        channels: number of output channels of the stem.
         depths: number of layers in each dense block.
-        growth_rate: channels that each layer adds.
-        bottleneck: width of a layer's 1x1 convolution divided by the growth rate; None omits it.
+        growth_rate: number of channels that each layer adds.
+        bottleneck: width of a layer's 1x1 convolution as a multiple of the growth rate; None omits
+            the convolution.
         compression: fraction of its input channels that a transition keeps, in (0, 1].
         dropout: probability of zeroing a value after each convolution.
-        pool: first module of the first stage, such as the max-pool in Table 1 of the paper.
+        pool: module that opens the first stage, such as the max-pool in the paper's Table 1.
 
     Raises:
         ValueError: `depths` is empty, or a number is out of range.

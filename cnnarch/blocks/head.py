@@ -1,4 +1,4 @@
-"""Classifier heads: they turn the last feature map into logits."""
+"""Classifier heads, which turn the last feature map into logits."""
 
 from collections.abc import Callable
 
@@ -14,12 +14,12 @@ class ClassifierHead(nn.Sequential):
 
     Args:
         num_features: width of the classifier's input.
-        num_classes: width of the logits; 0 omits dropout and classifier.
+        num_classes: number of logits; 0 omits dropout and classifier.
         before: a module applied to the map, such as EfficientNet's last 1x1 convolution.
-        pool: reduces the map before it is flattened; None means global average pooling.
+        pool: the pool applied before flattening; None means global average pooling.
         hidden: a module applied to the flattened vector, such as VGG's first two linear layers.
-        dropout: probability of zeroing an input of the classifier, in [0, 1).
-        make_classifier: creates the last layer from its input and output width.
+        dropout: probability of zeroing an input value of the classifier, in [0, 1).
+        make_classifier: creates the last layer from its input and output widths.
 
     Shape:
         (N, C, H, W) -> (N, num_classes), or (N, num_features) if num_classes is 0
@@ -54,9 +54,9 @@ class ClassifierHead(nn.Sequential):
 
     @property
     def num_classes(self) -> int:
-        """Width of the logits, read from the classifier's last layer; 0 without a classifier.
+        """Number of logits, read from the classifier's last layer; 0 without a classifier.
 
-        If a replaced classifier does not expose its width, the previous width is returned.
+        If a replacement classifier does not expose its width, the previous number is returned.
         """
         classifier = self._modules.get("classifier")
         if classifier is None or isinstance(classifier, nn.Identity):
@@ -82,6 +82,6 @@ class ClassifierHead(nn.Sequential):
         for name in ("dropout", "classifier"):
             self._modules.pop(name, None)
         if num_classes:
-            # Also at rate 0, so that layer names do not depend on the rate.
+            # Kept even at rate 0, so layer names do not depend on the rate.
             self.dropout = nn.Dropout(self.dropout_rate)
             self.classifier = self.make_classifier(self.num_features, num_classes)

@@ -1,4 +1,4 @@
-"""Inception block, which has parallel convolutions of several sizes, and its auxiliary head.
+"""Inception block, which runs convolutions of several sizes in parallel, and the auxiliary head.
 
 Source: Szegedy et al., "Going Deeper with Convolutions", arXiv 1409.4842, sec. 4 and 5.
 """
@@ -22,7 +22,7 @@ class Branches(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Concatenate the outputs of the branches in registration order."""
+        """Concatenate the branch outputs in registration order."""
         return torch.cat([branch(x) for branch in self.children()], dim=1)
 
 
@@ -36,9 +36,10 @@ def inception_conv(
 ) -> ConvNormAct:
     """Return GoogLeNet's convolution with ReLU.
 
-    The paper does not specify the initialization. Weights are drawn from N(0, 2 / fan_in), He's
-    rule for the forward pass (arXiv 1502.01852, eq. 10). Reductions have far fewer outputs than
-    inputs, so with the rule for the backward pass the initial logits would be in the hundreds.
+    The paper does not specify the initialization. Weights are drawn from N(0, 2 / fan_in), which
+    is He initialization for the forward pass (arXiv 1502.01852, eq. 10). Reductions have far fewer
+    outputs than inputs, so He initialization for the backward pass would produce initial logits in
+    the hundreds.
     """
     layer = ConvNormAct(in_channels, out_channels, kernel_size, stride, norm=norm)
     he_fan_in_(layer.conv)
@@ -48,19 +49,19 @@ def inception_conv(
 class Inception(Branches):
     r"""$y = [W_1 x;\ W_3 R_3 x;\ W_5 R_5 x;\ W_p\,\mathrm{pool}(x)]$, ReLU after each convolution.
 
-    This is Fig. 2b of the paper. 1x1 convolutions (`reduce`) reduce the channels before the
-    expensive 3x3 and 5x5 convolutions and after the 3x3 max-pool with stride 1. Weights are drawn
-    from N(0, 2 / fan_in).
+    This is Fig. 2b of the paper. 1x1 convolutions reduce the number of channels before the
+    expensive 3x3 and 5x5 convolutions (`reduce`) and after the 3x3 max-pool with stride 1. Weights
+    are drawn from N(0, 2 / fan_in).
 
     Args:
-        in_channels: channels of the input.
-        c1: filters of the 1x1 convolution ("#1x1" in Table 1).
-        c3: filters of the reduction and of the 3x3 convolution ("#3x3 reduce", "#3x3").
-        c5: filters of the reduction and of the 5x5 convolution ("#5x5 reduce", "#5x5").
-        pool: filters of the 1x1 convolution after the pool ("pool proj").
-        norm: creates a normalization layer after each convolution from its number of channels.
+        in_channels: number of input channels.
+        c1: filters in the 1x1 convolution ("#1x1" in Table 1).
+        c3: filters in the reduction and in the 3x3 convolution ("#3x3 reduce", "#3x3").
+        c5: filters in the reduction and in the 5x5 convolution ("#5x5 reduce", "#5x5").
+        pool: filters in the 1x1 convolution after the pool ("pool proj").
+        norm: creates the normalization layer after a convolution from the number of channels.
             None uses biases instead, as in the paper.
-        kernel_size5: side of the 5x5 kernel; torchvision's checkpoint uses 3.
+        kernel_size5: side length of the 5x5 kernel; torchvision's checkpoint uses 3.
 
     Shape:
         (N, in_channels, H, W) -> (N, c1 + c3[1] + c5[1] + pool, H, W)
@@ -98,18 +99,18 @@ class Inception(Branches):
 
 
 class AuxiliaryHead(ClassifierHead):
-    """Classifier on an intermediate map; it adds gradients to the lower layers in training.
+    """Classifier on an intermediate map; in training, it adds to the lower layers' gradients.
 
-    5x5 average pool with stride 3, 1x1 convolution to 128 channels, linear layer with 1024 units,
-    70% dropout, classifier (sec. 5). The map is first averaged to the paper's 14x14. This has no
-    effect at 224 pixels and allows all other sizes.
+    It consists of a 5x5 average pool with stride 3, a 1x1 convolution to 128 channels, a linear
+    layer with 1024 units, 70% dropout and the classifier (sec. 5). The map is first averaged to
+    the paper's 14x14. This has no effect at 224 pixels and supports all other sizes.
 
     Args:
-        in_channels: channels of the map.
-        num_classes: width of the logits; 0 returns the classifier's input.
-        pool: another pool to 4x4; torchvision's networks average to 4x4 directly.
-        norm: creates a normalization layer after the 1x1 convolution from its number of channels.
-        dropout: probability of zeroing an input of the classifier, in [0, 1).
+        in_channels: number of channels in the map.
+        num_classes: number of logits; 0 returns the classifier's input.
+        pool: a different pool to 4x4; torchvision's networks average to 4x4 directly.
+        norm: creates the normalization layer after the 1x1 convolution from the number of channels.
+        dropout: probability of zeroing an input value of the classifier, in [0, 1).
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes), or (N, 1024) if num_classes is 0

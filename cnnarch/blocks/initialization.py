@@ -1,7 +1,7 @@
 """Weight initialization rules.
 
 Each rule changes one layer in place and returns it. `init_weights` applies a rule to a whole model.
-Layers on the meta device are skipped: they have no values, and building a model there stays fast.
+Layers on the meta device hold no values and are skipped, so building a model there stays fast.
 """
 
 import math
@@ -51,8 +51,8 @@ def he_fan_in_(layer: LayerType) -> LayerType:
 def lecun_normal_(layer: LayerType) -> LayerType:
     r"""Draw weights from a truncated normal distribution with variance $1 / \mathrm{fan_{in}}$.
 
-    It is truncated at two standard deviations; the variance is that of the truncated values. The
-    bias is set to 0.
+    The distribution is truncated at two standard deviations, and the variance is that of the
+    truncated values. The bias is set to 0.
     Sources: LeCun et al., "Efficient BackProp", 1998, sec. 4.6; JAX for the truncation.
     """
     if not layer.weight.is_meta:
@@ -98,15 +98,15 @@ def constant_(parameter: torch.Tensor | None, value: float) -> None:
 
 
 def init_weights(model: nn.Module, rule: str) -> None:
-    """Reinitialize all convolutions and linear layers by one rule and set their biases to 0.
+    """Reinitialize all convolutions and linear layers with one rule and set their biases to 0.
 
-    Networks are already initialized as their papers specify. Use this function to try another
+    Networks are already initialized as their papers specify. Use this function to try a different
     rule. Normalization layers are reset to scale 1 and shift 0.
 
     Args:
         model: any module; changed in place.
-        rule: "xavier" (uniform, Glorot and Bengio, 2010), "kaiming" (normal, fan-out of
-            convolutions and fan-in of linear layers, He et al., 2015), "orthogonal" (Saxe et
+        rule: "xavier" (uniform, Glorot and Bengio, 2010), "kaiming" (normal, with fan-out for
+            convolutions and fan-in for linear layers, He et al., 2015), "orthogonal" (Saxe et
             al., 2014) or "torch" (PyTorch's defaults).
 
     Raises:
@@ -128,7 +128,7 @@ def _orthogonal_(layer: Layer) -> None:
 
 
 def _kaiming_(layer: Layer) -> None:
-    """Use fan-in for linear layers: with fan-out, fewer classes would mean larger logits."""
+    """Use fan-in for linear layers; with fan-out, fewer classes would mean larger logits."""
     if isinstance(layer, nn.Linear):
         he_fan_in_(layer)
     else:

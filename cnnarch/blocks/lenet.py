@@ -34,7 +34,7 @@ class ScaledTanh(nn.Module):
 
 
 class Subsampling(nn.Module):
-    """The sum of 2x2 pixels times a coefficient plus a bias, both trained, one pair per map.
+    """The sum over 2x2 pixels times a coefficient plus a bias, with one trainable pair per map.
 
     Args:
         channels: number of maps.
@@ -60,14 +60,14 @@ class Subsampling(nn.Module):
 
 
 class PartialConv(nn.Module):
-    """A convolution in which each output map reads only some of the input maps.
+    """A convolution in which each output map is connected to only some of the input maps.
 
     Consecutive output maps with the same number of inputs share one grouped convolution.
 
     Args:
-        in_channels: channels of the input.
-        table: for each output map, the indices of the input maps that it reads.
-        kernel_size: side of the square kernel, in pixels.
+        in_channels: number of input channels.
+        table: for each output map, the indices of the input maps it is connected to.
+        kernel_size: side length of the square kernel, in pixels.
 
     Shape:
         (N, in_channels, H, W) -> (N, len(table), H - kernel_size + 1, W - kernel_size + 1)
@@ -93,7 +93,7 @@ class PartialConv(nn.Module):
             self.convs.append(conv)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve the input maps of each output map."""
+        """Compute each output map from its input maps."""
         maps = x.unbind(1)
         outputs = []
         for conv, inputs in zip(self.convs, self.inputs, strict=True):
@@ -104,13 +104,13 @@ class PartialConv(nn.Module):
 class RBF(nn.Module):
     r"""Negative squared distance to each class's code: $y_i = -\sum_j (x_j - w_{ij})^2$.
 
-    The paper uses the opposite sign, a penalty. For logits, larger is better, and their
-    cross-entropy is the paper's criterion (eq. 9) without the rubbish class. Codes are fixed. Each
-    value is -1 or +1, where the curvature of the scaled tanh is largest. The codes are drawn with
-    a fixed seed and stored in a buffer, so they are saved with the parameters.
+    The paper uses the opposite sign, so its outputs are penalties. With logits, larger is better,
+    and their cross-entropy is the paper's criterion (eq. 9) without the rubbish class. The codes
+    are fixed. Each value is -1 or +1, where the curvature of the scaled tanh is largest. The codes
+    are drawn with a fixed seed and stored in a buffer, so they are saved with the parameters.
 
     Args:
-        in_features: number of values in a code.
+        in_features: number of values in each code.
         num_classes: number of codes.
 
     Shape:
@@ -132,14 +132,14 @@ class RBF(nn.Module):
         return -(x.unsqueeze(-2) - self.codes).square().sum(-1)
 
     def extra_repr(self) -> str:
-        """Return the length and the number of the codes."""
+        """Return the length and number of the codes."""
         return f"{self.codes.shape[1]}, {self.codes.shape[0]}"
 
 
 def fan_in_uniform_(fan_in: int, *parameters: nn.Parameter) -> None:
     """Draw weights and biases from U(-2.4, 2.4) / fan_in.
 
-    Source: the paper's appendix A, which treats a bias as the weight of a constant input.
+    Source: appendix A of the paper, which treats a bias as the weight of a constant input.
     """
     for parameter in parameters:
         if not parameter.is_meta:

@@ -18,11 +18,11 @@ __all__ = ["MBConv", "round_channels"]
 
 
 def round_channels(channels: int, width: float = 1.0, divisor: int = 8) -> int:
-    """Multiply a number of channels by `width` and round it to a multiple of `divisor`.
+    """Multiply a number of channels by `width` and round the product to a multiple of `divisor`.
 
-    Rounds to the nearest multiple, or to the next larger one if the nearest is more than 10%
-    smaller. The result is at least `divisor`. Source: the code of MobileNetV2's and EfficientNet's
-    authors.
+    The product is rounded to the nearest multiple, or up to the next one if the nearest is more
+    than 10% smaller. The result is at least `divisor`. Source: the MobileNetV2 and EfficientNet
+    authors' code.
 
     >>> [round_channels(c, 1.1) for c in (16, 40, 112, 1280)]
     [16, 48, 120, 1408]
@@ -35,23 +35,23 @@ def round_channels(channels: int, width: float = 1.0, divisor: int = 8) -> int:
 class MBConv(nn.Module):
     r"""$y = x + \mathrm{drop}(\mathrm{BN}(W_3 * \mathrm{SE}(\phi(\mathrm{BN}(W_{dw} * h)))))$.
 
-    $h = \phi(\mathrm{BN}(W_1 * x))$ has `expansion` times as many channels as $x$; if expansion
+    $h = \phi(\mathrm{BN}(W_1 * x))$ has `expansion` times as many channels as $x$; if `expansion`
     is 1, $h = x$. The branch's children are `expand` (1x1), `depthwise`, `se`, `project` (1x1,
     without an activation) and `drop_path`. A block that changes the shape has no residual sum and
     therefore no `drop_path`.
 
     Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        kernel_size: side of the depthwise kernel, in pixels.
+        in_channels: number of input channels.
+        out_channels: number of output channels.
+        kernel_size: side length of the depthwise kernel, in pixels.
         stride: stride of the depthwise convolution, in pixels.
-        expansion: width of the depthwise convolution divided by that of the input.
-        se_ratio: width of the squeeze divided by that of the *input*, in [0, 1); 0 omits
+        expansion: width of the depthwise convolution divided by the input width.
+        se_ratio: width of the squeeze divided by the *input* width, in [0, 1); 0 omits
             squeeze-and-excitation.
         drop_path: probability of dropping the branch for an image in training, in [0, 1).
         padding: "symmetric" or TensorFlow's "same"; see `ConvNormAct`.
         norm: creates a normalization layer from its number of channels.
-        act: creates an activation; squeeze-and-excitation uses it too.
+        act: creates an activation, which is also used in squeeze-and-excitation.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)
@@ -94,11 +94,11 @@ class MBConv(nn.Module):
             branch.se = SE(middle, max(1, int(in_channels * se_ratio)), act=act)
         branch.project = ConvNormAct(middle, out_channels, 1, norm=norm, act=None)
         self.has_residual = stride == 1 and in_channels == out_channels
-        if self.has_residual:  # also at rate 0, so that the layout stays the same
+        if self.has_residual:  # kept even at rate 0, so the layout never changes
             branch.drop_path = StochasticDepth(drop_path)
         self.branch = branch
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the branch's output, plus the input if the shapes are equal."""
+        """Return the branch's output, plus the input if their shapes match."""
         y: Tensor = self.branch(x)
         return x + y if self.has_residual else y

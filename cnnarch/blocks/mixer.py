@@ -14,10 +14,10 @@ __all__ = ["LayerNorm2d", "MixerLayer"]
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """LayerNorm over the channels of each pixel, with the eps of the authors' code.
+    """LayerNorm over the channels of each pixel, with the eps used in the authors' code.
 
     Args:
-        channels: channels of the map.
+        channels: number of channels in the map.
 
     Shape:
         (N, channels, H, W) -> the same
@@ -36,15 +36,15 @@ class MixerLayer(nn.Module):
     r"""$u = x + \mathrm{MLP}_S(\mathrm{LN}(x)^T)^T$, $y = u + \mathrm{MLP}_C(\mathrm{LN}(u))$.
 
     $\mathrm{MLP}(x) = W_2 \, \mathrm{GELU}(W_1 x)$ with biases. The first MLP mixes the tokens
-    (pixels) of each channel, the second mixes the channels of each token. Both are built from 1x1
-    convolutions; the channels of the first are the tokens. Weights use LeCun's rule, as in the
-    authors' code.
+    (pixels) of each channel, and the second mixes the channels of each token. Both are built from
+    1x1 convolutions; the first treats the tokens as its channels. Weights use LeCun
+    initialization, as in the authors' code.
 
     Args:
-        tokens: pixels of the map, H * W, the paper's S.
-        channels: channels of the map, the paper's C.
-        token_dim: width of the MLP over tokens, the paper's D_S.
-        channel_dim: width of the MLP over channels, the paper's D_C.
+        tokens: number of pixels in the map, H * W, the paper's S.
+        channels: number of channels in the map, the paper's C.
+        token_dim: hidden width of the MLP over tokens, the paper's D_S.
+        channel_dim: hidden width of the MLP over channels, the paper's D_C.
         drop_path: probability of dropping each of the two MLPs for an image in training, in
             [0, 1).
 

@@ -1,4 +1,4 @@
-"""NiN block and head: a small MLP slides over the map; each logit is the average of a map.
+"""NiN block and head: a small MLP slides over the map, and each logit is the average of a map.
 
 Source: Lin, Chen and Yan, "Network In Network", arXiv 1312.4400, sec. 3.
 """
@@ -18,14 +18,14 @@ class NiNBlock(nn.Sequential):
     r"""mlpconv layer (eq. 2): $y = \phi(W_n \dots \phi(W_2\,\phi(W_1 * x)))$, ReLU after each.
 
     $W_1$ is a convolution. The 1x1 convolutions after it act as an MLP at each pixel. Weights use
-    Glorot's rule; the paper does not specify the initialization.
+    Glorot initialization because the paper does not specify one.
 
     Args:
-        in_channels: channels of the input.
-        widths: output channels of each layer, starting with the convolution.
-        kernel_size: side of the convolution's kernel, in pixels.
+        in_channels: number of input channels.
+        widths: number of output channels of each layer, starting with the convolution.
+        kernel_size: side length of the convolution's kernel, in pixels.
         stride: stride of the convolution.
-        padding: padding of the convolution, as for `ConvNormAct`.
+        padding: padding of the convolution, as in `ConvNormAct`.
 
     Shape:
         (N, in_channels, H, W) -> (N, widths[-1], H / stride, W / stride)
@@ -62,11 +62,11 @@ class ScoreMapHead(ClassifierHead):
     """dropout -> 1x1 classifier -> ReLU -> global average of one score map per class.
 
     The classifier precedes the average, so the pre-logits are the average of the classifier's
-    input. The ReLU on the scores is the paper's; logits are therefore never negative.
+    input. As in the paper, a ReLU is applied to the scores, so logits are never negative.
 
     Args:
-        num_features: channels of the classifier's input map.
-        num_classes: width of the logits; 0 keeps only the average.
+        num_features: number of channels in the classifier's input map.
+        num_classes: number of logits; 0 keeps only the average.
         dropout: probability of zeroing a value of the input map, in [0, 1).
 
     Shape:

@@ -1,4 +1,4 @@
-"""Local response normalization, and BatchNorm written in plain PyTorch for study."""
+"""Local response normalization, and BatchNorm written in plain PyTorch for learning."""
 
 import torch
 from torch import Tensor, nn
@@ -9,17 +9,17 @@ __all__ = ["LRN", "BatchNorm"]
 
 
 class LRN(nn.Module):
-    r"""Local response normalization: divides each channel by the energy of its neighbors.
+    r"""Local response normalization: divide each channel by the energy of its neighbors.
 
     $$b_i = \frac{a_i}{\big(k + \alpha \sum_j a_j^2\big)^\beta}
       \qquad \max(0, i - n/2) \le j \le \min(C - 1, i + n/2)$$
 
-    Here alpha is the paper's, while `torch.nn.LocalResponseNorm` and Caffe divide alpha by n.
-    Their alpha = 1e-4 with n = 5 corresponds to `LRN(5, alpha=1e-4 / 5)`.
+    Here, alpha is used as in the paper, whereas `torch.nn.LocalResponseNorm` and Caffe divide it
+    by n. Their alpha = 1e-4 with n = 5 corresponds to `LRN(5, alpha=1e-4 / 5)`.
 
     Args:
-        n: number of channels in the sum; odd, so that the window is symmetric.
-        alpha: factor on the sum of squares.
+        n: number of channels in the sum; must be odd to keep the window symmetric.
+        alpha: factor by which the sum of squares is multiplied.
         beta: exponent.
         k: constant added to the sum.
 
@@ -53,7 +53,7 @@ class LRN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalize each channel."""
         channels, half = x.shape[1], self.n // 2
-        # Multiply by alpha before squaring, so that large float16 activations stay finite.
+        # Multiply by alpha before squaring to keep large float16 activations finite.
         energy = nn.functional.pad(self.alpha * x * x, (0, 0, 0, 0, half, half))
         # Adding n shifted views is two to three times as fast as average pooling over channels.
         windows = [energy[:, i : i + channels] for i in range(self.n)]
@@ -72,8 +72,8 @@ class BatchNorm(nn.Module):
 
     In training mode, $\mu$ and $v$ are each channel's mean and variance over the batch and all
     positions, and their running averages are updated. In eval mode, the running averages are used.
-    Results and state dict equal those of `nn.BatchNorm1d` and `nn.BatchNorm2d`, which are faster
-    and which the networks use.
+    The results and the state dict match those of `nn.BatchNorm1d` and `nn.BatchNorm2d`. The
+    networks use these because they are faster.
 
     Args:
         num_features: number of channels.
@@ -84,13 +84,13 @@ class BatchNorm(nn.Module):
         (N, num_features), (N, num_features, L) or (N, num_features, H, W) -> the same
 
     Raises:
-        ValueError: a count or constant is out of range, the input has another shape, or a training
-            batch has only one value per channel and so no variance.
+        ValueError: a count or constant is out of range, the input has the wrong shape, or a
+            training batch has only one value per channel and therefore no variance.
 
     Source: Ioffe and Szegedy, "Batch Normalization", arXiv 1502.03167, algorithms 1 and 2.
     """
 
-    computes_batch_norm = True  # like nn.BatchNorm2d, so that inference can fold it
+    computes_batch_norm = True  # like nn.BatchNorm2d, so it can be folded for inference
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
@@ -118,7 +118,7 @@ class BatchNorm(nn.Module):
                 f"expected 2 to 4 dimensions, the second of size {self.num_features}, "
                 f"got {tuple(x.shape)}"
             )
-        # This depends on the mode only: gradients can be off in training mode, too.
+        # This depends only on the mode: gradients can also be off in training mode.
         if self.training:
             mean, var = self._batch_statistics(x)
         else:
@@ -128,11 +128,13 @@ class BatchNorm(nn.Module):
         return self.weight.view(shape) * normalized + self.bias.view(shape)
 
     def _batch_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and variance of each channel and update their running averages."""
+        """Return the mean and variance of each channel and update their running averages."""
         axes = [axis for axis in range(x.dim()) if axis != 1]
         count = x.numel() // self.num_features
         if count < 2:
-            raise ValueError(f"training needs two values per channel, got {tuple(x.shape)}")
+            raise ValueError(
+                f"training needs at least two values per channel, got {tuple(x.shape)}"
+            )
         mean = x.mean(axes)
         var = x.var(axes, correction=0)
         with torch.no_grad():

@@ -9,13 +9,14 @@ __all__ = ["AdaptiveAvgPool2d", "AlignedMaxPool2d"]
 class AdaptiveAvgPool2d(nn.Module):
     """Average over bins that divide the map into a fixed number of rows and columns.
 
-    Uses the same bins as `torch.nn.AdaptiveAvgPool2d` but computes two matrix products,
-    $y = A_h x A_w^T$ with averaging matrices. It can therefore be exported to ONNX with dynamic
-    sizes, where PyTorch's layer gets a constant kernel, and its backward pass is deterministic.
+    The bins are those of `torch.nn.AdaptiveAvgPool2d`, but the average is computed as two matrix
+    products, $y = A_h x A_w^T$ with averaging matrices. The layer can therefore be exported to
+    ONNX with dynamic sizes, where PyTorch's layer is exported with a constant kernel, and its
+    backward pass is deterministic.
     A map that already has the requested size is returned unchanged.
 
     Args:
-        output_size: rows and columns of the output.
+        output_size: number of rows and of columns in the output.
 
     Shape:
         (N, C, H, W) -> (N, C, output_size, output_size)
@@ -30,13 +31,13 @@ class AdaptiveAvgPool2d(nn.Module):
         return _adaptive_average(x, self.output_size)
 
     def extra_repr(self) -> str:
-        """Return the rows and columns of the output."""
+        """Return the output size."""
         return f"{self.output_size}"
 
 
 def _adaptive_average(x: Tensor, bins: int) -> Tensor:
     height, width = x.shape[-2:]
-    # In an export, dynamic sizes are not ints. Comparing them would exclude size `bins`.
+    # During export, dynamic sizes are not ints. Comparing them would rule out the size `bins`.
     if isinstance(height, int) and isinstance(width, int) and height == width == bins:
         return x
     rows, columns = (_averaging_matrix(x, size, bins) for size in (height, width))
@@ -47,7 +48,7 @@ torch.fx.wrap("_adaptive_average")  # symbolic tracing cannot follow a branch on
 
 
 def _averaging_matrix(like: Tensor, size: int, bins: int) -> Tensor:
-    """Return (bins, size); row i averages floor(i * size / bins) to ceil((i + 1) * size / bins)."""
+    """Return (bins, size): row i averages floor(i * size / bins) to ceil((i + 1) * size / bins)."""
     bin_number = torch.arange(bins, device=like.device).unsqueeze(1)
     pixel = torch.arange(size, device=like.device)
     start = bin_number * size // bins
@@ -57,11 +58,11 @@ def _averaging_matrix(like: Tensor, size: int, bins: int) -> Tensor:
 
 
 class AlignedMaxPool2d(nn.Sequential):
-    """3x3 max-pool with stride 2 and an output of ceil(H / 2), like a padded convolution.
+    """3x3 max-pool with stride 2 and output size ceil(H / 2), like a padded convolution.
 
     Windows start at the first pixel and may extend past the last, as in Caffe. Unlike with
-    `ceil_mode`, the output size equals that of a stride-2 convolution for odd sizes as well, so
-    the two outputs can be concatenated. The children are `pad` and `pool`.
+    `ceil_mode`, the output is the size of a stride-2 convolution's even if the input size is odd,
+    so the two outputs can be concatenated. The children are `pad` and `pool`.
 
     Shape:
         (N, C, H, W) -> (N, C, ceil(H / 2), ceil(W / 2))
@@ -74,5 +75,5 @@ class AlignedMaxPool2d(nn.Sequential):
 
 
 def caffe_max_pool(kernel_size: int = 3) -> nn.MaxPool2d:
-    """Return Caffe's max-pool with stride 2: no padding, and the last window may be cut off."""
+    """Return Caffe's max-pool with stride 2: no padding, and the last window may be truncated."""
     return nn.MaxPool2d(kernel_size, 2, ceil_mode=True)

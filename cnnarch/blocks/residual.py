@@ -20,12 +20,12 @@ class ResidualSum(nn.Module):
     """y = ReLU(branch(x) + shortcut(x)); the shortcut is the identity if the shape is unchanged.
 
     Args:
-        branch: the paper's F, any module.
-        in_channels: channels of the input.
-        out_channels: channels of the branch's output.
+        branch: any module, the paper's F.
+        in_channels: number of input channels.
+        out_channels: number of channels in the branch's output.
         stride: total stride of the branch.
-        make_shortcut: creates the shortcut if the shape changes, from input channels, output
-            channels and stride: `projection` (option B) or `ZeroPadShortcut` (option A).
+        make_shortcut: creates the shortcut from input channels, output channels and stride if the
+            shape changes: `projection` (option B) or `ZeroPadShortcut` (option A).
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)
@@ -49,21 +49,21 @@ class ResidualSum(nn.Module):
         self.act = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the outputs of branch and shortcut."""
+        """Add the outputs of the branch and the shortcut, then apply ReLU."""
         return self.act(self.branch(x) + self.shortcut(x))
 
 
 class Residual(ResidualSum):
     r"""Basic block: $y = \mathrm{ReLU}(\mathrm{BN}(W_2 \mathrm{ReLU}(\mathrm{BN}(W_1 x))) + x)$.
 
-    It has two 3x3 convolutions (the paper's Fig. 5, left), `branch.conv1` and `branch.conv2`.
+    The two 3x3 convolutions (the paper's Fig. 5, left) are `branch.conv1` and `branch.conv2`.
 
     Args:
-        in_channels: channels of the input.
-        channels: channels of both convolutions and of the output.
+        in_channels: number of input channels.
+        channels: number of channels in both convolutions and in the output.
         stride: stride of the first convolution and of the shortcut.
         make_shortcut: `projection` (option B) or `ZeroPadShortcut` (option A).
-        attention: creates the last layer of the branch, such as `SE`, from its channels.
+        attention: creates the branch's last layer, such as `SE`, from its number of channels.
 
     Shape:
         (N, in_channels, H, W) -> (N, channels, H / stride, W / stride)
@@ -90,18 +90,18 @@ class Residual(ResidualSum):
 class Bottleneck(ResidualSum):
     """Bottleneck block: 1x1 to `channels`, 3x3, 1x1 to four times `channels` (Fig. 5, right).
 
-    The branch's children are `reduce`, `conv` and `expand`. With `groups` it is the block of
-    ResNeXt (Xie et al., arXiv 1611.05431, Fig. 3c).
+    The branch's children are `reduce`, `conv` and `expand`. With `groups`, this is the ResNeXt
+    block (Xie et al., arXiv 1611.05431, Fig. 3c).
 
     Args:
-        in_channels: channels of the input.
+        in_channels: number of input channels.
         channels: width of the paper's bottleneck; the output has 4 * channels.
         stride: stride of the block.
-        groups: groups of the 3x3 convolution, ResNeXt's cardinality.
-        group_width: channels per group; None means channels / groups.
-        stride_in_1x1: whether the stride is in the first 1x1 convolution, as in the paper.
-            Otherwise it is in the 3x3, as in torchvision's and timm's checkpoints ("v1.5").
-        attention: creates the last layer of the branch, such as `SE`, from its channels.
+        groups: number of groups in the 3x3 convolution, ResNeXt's cardinality.
+        group_width: number of channels per group; None means channels / groups.
+        stride_in_1x1: whether the first 1x1 convolution has the stride, as in the paper. Otherwise
+            the 3x3 convolution has it, as in torchvision's and timm's checkpoints ("v1.5").
+        attention: creates the branch's last layer, such as `SE`, from its number of channels.
 
     Shape:
         (N, in_channels, H, W) -> (N, 4 * channels, H / stride, W / stride)

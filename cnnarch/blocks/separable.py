@@ -1,4 +1,4 @@
-"""Depthwise separable convolution: filter each channel on its own, then mix the channels.
+"""Depthwise separable convolution: filter each channel separately, then mix the channels.
 
 Source: Howard et al., "MobileNets", arXiv 1704.04861, sec. 3.1 and Fig. 3.
 """
@@ -15,14 +15,14 @@ __all__ = ["DepthwiseSeparable"]
 class DepthwiseSeparable(nn.Sequential):
     r"""$y = \phi(\mathrm{BN}(W_{1\times1} * \phi(\mathrm{BN}(W_{dw} * x))))$.
 
-    `depthwise` has one kernel per channel and `pointwise` is a 1x1 convolution. A norm and an
-    activation follow each of them. The block needs $1 / N + 1 / k^2$ of the multiply-adds of a
+    `depthwise` has one kernel per channel, and `pointwise` is a 1x1 convolution. Each is followed
+    by a norm and an activation. The block needs $1 / N + 1 / k^2$ times the multiply-adds of a
     full convolution with N output channels and k x k kernels (sec. 3.1).
 
     Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        kernel_size: side of the depthwise kernel, in pixels.
+        in_channels: number of input channels.
+        out_channels: number of output channels.
+        kernel_size: side length of the depthwise kernel, in pixels.
         stride: stride of the depthwise convolution, in pixels.
         padding: "symmetric" or TensorFlow's "same"; see `ConvNormAct`.
         norm: creates a normalization layer from its number of channels.

@@ -1,4 +1,4 @@
-"""Shortcuts of residual blocks that change the shape of their input.
+"""Shortcuts for residual blocks that change the shape of their input.
 
 Source: He et al., "Deep Residual Learning for Image Recognition", arXiv 1512.03385, sec. 3.3.
 """

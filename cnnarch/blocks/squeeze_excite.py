@@ -1,7 +1,6 @@
 """Squeeze-and-excitation: scale each channel by a gate computed from the whole map.
 
-Written here because `import cnnarch` must work without torchvision.
-
+Implemented here because `import cnnarch` must work without torchvision.
 
 Source: Hu et al., "Squeeze-and-Excitation Networks", arXiv 1709.01507, sec. 3.
 """
@@ -19,14 +18,14 @@ __all__ = ["SE"]
 class SE(nn.Module):
     r"""$y = x \cdot \sigma(W_2 \, \delta(W_1 z + b_1) + b_2)$, where $z$ is each channel's mean.
 
-    Squeeze (eq. 2), two fully connected layers (eq. 3), scale (eq. 4). The layers `reduce` and
-    `expand` are 1x1 convolutions on the 1x1 map, as in all published checkpoints. They have
-    biases, as in the authors' released models.
+    The steps are squeeze (eq. 2), two fully connected layers (eq. 3) and scale (eq. 4). The layers
+    `reduce` and `expand` are 1x1 convolutions on the 1x1 map, as in all published checkpoints.
+    They have biases, as in the authors' released models.
 
     Args:
-        channels: channels of the map.
-        squeeze_channels: width between the two layers: channels / 16 in the SE networks, a
-            quarter of a block's input channels in EfficientNet.
+        channels: number of channels in the map.
+        squeeze_channels: width between the two layers: channels / 16 in the SE networks, and a
+            quarter of the block's input channels in EfficientNet.
         act: creates the activation between the layers, the paper's delta.
         gate: creates the activation that computes the gates, the paper's sigma.
 

@@ -1,6 +1,6 @@
 """Stochastic depth: in training, skip a residual branch for some of the images.
 
-Written here because `import cnnarch` must work without torchvision.
+Implemented here because `import cnnarch` must work without torchvision.
 
 Source: Huang et al., "Deep Networks with Stochastic Depth", arXiv 1603.09382, sec. 3.
 """
@@ -16,9 +16,9 @@ __all__ = ["StochasticDepth"]
 class StochasticDepth(nn.Module):
     r"""$y_n = x_n b_n / (1 - p)$, where $b_n$ is 0 with probability $p$ and 1 otherwise.
 
-    Each image of the batch is dropped or kept independently. The division keeps the expected
-    value, so the module returns its input unchanged in eval mode. This is the variant of
-    EfficientNet's authors; the paper drops whole batches and scales in eval mode instead.
+    Each image in the batch is dropped or kept independently. The division preserves the expected
+    value, so the module returns its input unchanged in eval mode. This is the EfficientNet
+    authors' variant; the paper drops whole batches and scales in eval mode instead.
 
     Args:
         rate: probability of dropping an image, in [0, 1).
@@ -42,7 +42,7 @@ class StochasticDepth(nn.Module):
         """Drop random images in training mode."""
         if not self.training or self.rate == 0:
             return x
-        # feature_dropout drops slices of dimension 1, which here is the batch dimension.
+        # feature_dropout drops slices along dimension 1, which here is the batch dimension.
         return torch.feature_dropout(x.unsqueeze(0), self.rate, train=True).squeeze(0)
 
     def extra_repr(self) -> str:

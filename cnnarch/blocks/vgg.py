@@ -1,4 +1,4 @@
-"""VGG block: a few small convolutions, then a pool that halves the map's size.
+"""VGG block: a few small convolutions, then a pool that halves the map's height and width.
 
 Source: Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
 Recognition", arXiv 1409.1556, sec. 2.
@@ -17,16 +17,17 @@ __all__ = ["VGGBlock"]
 class VGGBlock(Stage):
     r"""$y = \mathrm{pool}(\phi(W_d * \dots \phi(W_1 * x)))$: 3x3 convolutions, ReLU, 2x2 pool.
 
-    Two 3x3 convolutions have the receptive field of one 5x5, three that of one 7x7, with fewer
-    weights and more non-linearities (sec. 2.3). Weights use Glorot's rule, which according to the
-    paper makes its pre-training unnecessary (footnote in sec. 3.1). Biases are 0.
+    Two 3x3 convolutions have the receptive field of one 5x5 convolution, and three that of one
+    7x7, with fewer weights and more non-linearities (sec. 2.3). Weights use Glorot initialization,
+    which, according to the paper, makes its pre-training unnecessary (footnote in sec. 3.1).
+    Biases are initialized to 0.
 
     Args:
-        in_channels: channels of the input.
-        channels: channels of every convolution.
+        in_channels: number of input channels.
+        channels: number of output channels of every convolution.
         depth: number of convolutions.
-        last_kernel_size: side of the last kernel, 1 in the paper's configuration C.
-        norm: creates a normalization layer after each convolution from its number of channels.
+        last_kernel_size: side length of the last kernel, 1 in the paper's configuration C.
+        norm: creates the normalization layer after a convolution from the number of channels.
             The convolutions keep their biases, as in the published networks with BatchNorm.
         pool: whether the block ends with the pool.
 

@@ -21,15 +21,15 @@ from cnnarch.facts.builders import builder
 __all__ = ["AlexNet", "alexnet", "alexnet_owt"]
 
 NAMES = ("conv1", "pool1", "pool2", "pool5")
-HIDDEN = 4096  # units of each hidden fully connected layer
+HIDDEN = 4096  # units in each hidden fully connected layer
 
 
 class AlexNetConfig(NamedTuple):
-    """The differences between the networks of the two papers.
+    """The differences between the two papers' networks.
 
     Args:
-        conv1: number of kernels of the first convolution; likewise `conv2` to `conv5`.
-        groups: number of groups (the paper's towers) of conv2, conv4 and conv5.
+        conv1: number of kernels in the first convolution; likewise for `conv2` to `conv5`.
+        groups: number of groups (the paper's towers) in conv2, conv4 and conv5.
         lrn: whether local response normalization follows conv1 and conv2.
         padding: padding of the first convolution, in pixels.
     """
@@ -59,15 +59,15 @@ class AlexNet(ImageClassifier):
 
     Weights are drawn from N(0, 0.01). The initial biases are 1 in conv2, conv4, conv5 and the
     hidden fully connected layers, and 0 elsewhere (2012, sec. 5). An average pool to 6x6 before
-    the fully connected layers has no effect at the paper's size and allows other sizes.
+    the fully connected layers has no effect at the paper's image size and supports other sizes.
 
     Args:
-        config: widths and the other differences between the two networks.
-        hidden: units of each hidden fully connected layer.
-        num_classes: width of the logits; 0 returns the output of fc7.
-        in_channels: channels of the input image.
-        groups: groups of conv2, conv4 and conv5; None means the value in `config`, and 1 connects
-            all maps.
+        config: widths and other differences between the two networks.
+        hidden: number of units in each hidden fully connected layer.
+        num_classes: number of logits; 0 returns the output of fc7.
+        in_channels: number of channels in the input image.
+        groups: number of groups in conv2, conv4 and conv5; None means the value in `config`, and 1
+            connects all maps.
         dropout: probability of zeroing an output of fc6 or fc7, in [0, 1).
 
     Shape:
@@ -109,7 +109,7 @@ class AlexNet(ImageClassifier):
             ),
         ]
         head = _head(config.conv5, hidden, num_classes, dropout)
-        # Three 3x3 pools with stride 2 need 15 rows, and conv1 needs 14 * 4 + 11 = 67 for those.
+        # Three 3x3 pools with stride 2 need 15 rows, for which conv1 needs 14 * 4 + 11 = 67.
         super().__init__(stem, stages, head, names=NAMES, min_input_size=67 - 2 * config.padding)
         self.options |= {"groups": towers}  # the effective value, not None
 
@@ -142,7 +142,7 @@ def _head(channels: int, units: int, num_classes: int, dropout: float) -> Classi
 
 
 def _linear(in_features: int, out_features: int, bias: float = 0.0) -> nn.Linear:
-    # Skip PyTorch's initialization: it would double the time needed for 59 million weights.
+    # Skip PyTorch's initialization, which would double the time needed for 59 million weights.
     layer: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
         nn.Linear, in_features, out_features, device=torch.get_default_device()
     )
@@ -151,11 +151,11 @@ def _linear(in_features: int, out_features: int, bias: float = 0.0) -> nn.Linear
 
 @builder
 def alexnet_owt(*, weights: WeightsSource = None, **options: Unpack[AlexNetOptions]) -> AlexNet:
-    """AlexNet with one tower and 64 to 384 kernels per layer; torchvision's alexnet."""
+    """AlexNet with one tower and 64 to 384 kernels per layer, the same as torchvision's alexnet."""
     return build("alexnet_owt", weights, AlexNet, ONE_TOWER, **options)
 
 
 @builder
 def alexnet(*, weights: WeightsSource = None, **options: Unpack[AlexNetOptions]) -> AlexNet:
-    """AlexNet of 2012: two towers as groups, local response normalization, for 227 pixels."""
+    """The 2012 AlexNet: two towers as groups, local response normalization, 227x227 images."""
     return build("alexnet", weights, AlexNet, TWO_TOWERS, **options)

@@ -20,12 +20,12 @@ NAMES = ("conv1", "stage1", "stage2")
 class ConvNet(ImageClassifier):
     """Two blocks of 5x5 convolution, BatchNorm, ReLU and 2x2 max-pool, then one linear layer.
 
-    An average pool to 7x7 before the linear layer has no effect at 28 pixels and allows other
-    sizes. Weights use He's rule.
+    An average pool to 7x7 before the linear layer has no effect at 28 pixels and supports other
+    sizes. Weights use He initialization.
 
     Args:
-        num_classes: width of the logits; 0 returns the flattened map.
-        in_channels: channels of the input image.
+        num_classes: number of logits; 0 returns the flattened map.
+        in_channels: number of channels in the input image.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Rows have stride 1, 2 and 4.
@@ -43,5 +43,5 @@ class ConvNet(ImageClassifier):
 
 @builder
 def convnet(*, weights: WeightsSource = None, **options: Unpack[ModelOptions]) -> ConvNet:
-    """A first network: two convolutions of 16 and 32 channels, 29,034 parameters."""
+    """A first network: two convolutions with 16 and 32 channels, 29,034 parameters."""
     return build("convnet", weights, ConvNet, **options)

@@ -1,4 +1,4 @@
-"""DenseNet: each layer reads the maps of all preceding layers (Huang et al., 2016)."""
+"""DenseNet: each layer takes the maps of all preceding layers as input (Huang et al., 2016)."""
 
 from typing import NamedTuple, Unpack
 
@@ -40,15 +40,17 @@ DENSENET_264 = DenseNetConfig(32, (6, 12, 64, 48))
 class DenseNet(ImageClassifier):
     """DenseNet-BC: 7x7 stem, dense blocks with transitions between them, pooled linear head.
 
-    Convolutions use He's rule, as in sec. 4.2.
+    Convolutions use He initialization, as in sec. 4.2.
 
     Args:
-        growth_rate: channels that each layer adds, the paper's k; the stem has twice as many.
+        growth_rate: number of channels that each layer adds, the paper's k; the stem has twice as
+            many.
         depths: number of layers in each dense block.
-        bottleneck: width of a layer's 1x1 convolution divided by the growth rate; None omits it.
+        bottleneck: width of a layer's 1x1 convolution as a multiple of the growth rate; None omits
+            the convolution.
         compression: fraction of its input channels that a transition keeps, the paper's theta.
-        num_classes: width of the logits; 0 returns the pooled features.
-        in_channels: channels of the input image.
+        num_classes: number of logits; 0 returns the pooled features.
+        in_channels: number of channels in the input image.
         dropout: probability of zeroing a value after each convolution except the stem, in [0, 1).
             The paper uses 0.2 when it trains without augmentation.
         small_images: use a 3x3 stem with stride 1 and no max-pool; 32x32 images give 4x4 maps.
@@ -85,7 +87,7 @@ class DenseNet(ImageClassifier):
             pool=None if small_images else nn.MaxPool2d(3, 2, 1),
         )
         head = ClassifierHead(channels, num_classes)
-        # The n - 1 transitions halve the map and round down. Stem and pool round up.
+        # The n - 1 transitions halve the map and round down. The stem and the pool round up.
         halved = 2 ** (len(depths) - 1)
         super().__init__(
             stem,
@@ -118,12 +120,12 @@ def densenet201(*, weights: WeightsSource = None, **options: Unpack[CommonOption
 def densenet161(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> DenseNet:
     """DenseNet-161: growth rate 48, depths (6, 12, 36, 24).
 
-    It is in the first version of the paper but not in the published one.
+    It appears in the first version of the paper but not in the published one.
     """
     return build("densenet161", weights, DenseNet, *DENSENET_161, **options)
 
 
 @builder
 def densenet264(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> DenseNet:
-    """DenseNet-264: growth rate 32, depths (6, 12, 64, 48), in fact 265 layers."""
+    """DenseNet-264: growth rate 32, depths (6, 12, 64, 48), which actually give 265 layers."""
     return build("densenet264", weights, DenseNet, *DENSENET_264, **options)

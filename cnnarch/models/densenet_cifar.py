@@ -27,7 +27,7 @@ STEM_CHANNELS = 16  # without BC; the stem of DenseNet-BC has twice the growth r
 
 
 class CifarDenseNetConfig(NamedTuple):
-    """A row of Table 2: the depth L, the growth rate k, and whether it is DenseNet-BC."""
+    """A row of Table 2: the depth L, the growth rate k, and whether it is a DenseNet-BC."""
 
     depth: int
     k: int
@@ -46,17 +46,17 @@ DENSENET_BC_190_40 = CifarDenseNetConfig(190, 40, bc=True)
 class CifarDenseNet(ImageClassifier):
     """DenseNet for 32x32 images: a 3x3 convolution and three dense blocks of equal depth (sec. 3).
 
-    The stem is only a convolution, because the first dense layer starts with BN and ReLU.
-    Convolutions use He's rule, as in sec. 4.2.
+    The stem is only a convolution because the first dense layer starts with BN and ReLU.
+    Convolutions use He initialization, as in sec. 4.2.
 
     Args:
         depth: number of layers with weights, the paper's L: 3n + 4 with n layers per dense block,
             or 6n + 4 for DenseNet-BC, whose layers have two convolutions.
-        growth_rate: channels that each layer adds, the paper's k.
-        bc: whether it is a DenseNet-BC, which has 1x1 convolutions to 4k channels before the 3x3
+        growth_rate: number of channels that each layer adds, the paper's k.
+        bc: whether to build a DenseNet-BC, which has 1x1 convolutions to 4k channels before the 3x3
             ones and transitions that keep half of the channels.
-        num_classes: width of the logits; 0 returns the pooled features.
-        in_channels: channels of the input image.
+        num_classes: number of logits; 0 returns the pooled features.
+        in_channels: number of channels in the input image.
         dropout: probability of zeroing a value after each convolution except the stem, in [0, 1).
             The paper uses 0.2 when it trains without augmentation.
 
@@ -86,7 +86,7 @@ class CifarDenseNet(ImageClassifier):
         step = 2 * BLOCKS if bc else BLOCKS
         layers, rest = divmod(depth - 4, step)
         if layers < 1 or rest:
-            raise ValueError(f"depth must be {step}n + 4 with n of at least 1, got {depth}")
+            raise ValueError(f"depth must be {step}n + 4 with n >= 1, got {depth}")
         channels = 2 * growth_rate if bc else STEM_CHANNELS
         stem = ConvNormAct(in_channels, channels, 3, bias=False, norm=None, act=None)
         stages, channels = dense_stages(
@@ -134,7 +134,7 @@ def densenet_100_24_cifar(
 def densenet_bc_40_12_cifar(
     *, weights: WeightsSource = None, **options: Unpack[DropoutOptions]
 ) -> CifarDenseNet:
-    """DenseNet-BC with L = 40, k = 12 for 32x32 images. Table 2 has this depth only without BC."""
+    """DenseNet-BC with L = 40, k = 12 for 32x32 images; Table 2 lists L = 40 only without BC."""
     return build("densenet_bc_40_12_cifar", weights, CifarDenseNet, *DENSENET_BC_40_12, **options)
 
 

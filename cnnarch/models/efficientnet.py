@@ -1,4 +1,4 @@
-"""EfficientNet: one baseline scaled in width, depth and resolution (Tan and Le, 2019)."""
+"""EfficientNet: a baseline scaled in width, depth and resolution (Tan and Le, 2019)."""
 
 import math
 from functools import partial
@@ -52,7 +52,7 @@ TABLE_1 = {
     "stage8": MBConvRow(6, 3, 1, 320, 1),
 }
 HEAD_CHANNELS = 1280  # stage 9
-IMAGENET_CLASSES = 1000  # the authors' rule for the classifier assumes this number
+IMAGENET_CLASSES = 1000  # the authors' classifier initialization assumes this number
 
 
 class Options(ModelOptions, total=False):
@@ -68,18 +68,19 @@ class Options(ModelOptions, total=False):
 class EfficientNet(ImageClassifier):
     """EfficientNet: 3x3 stem, seven stages of MBConv, 1x1 convolution, pooled linear head.
 
-    Channels are multiplied by the width and rounded to multiples of 8. Layers are multiplied by
-    the depth and rounded up. Weights use the authors' rule: N(0, 2 / fan_out) for convolutions,
-    and for the classifier a uniform distribution within 1 / sqrt(num_classes), or within
-    ImageNet's 1 / sqrt(1000) if there are fewer classes. BatchNorm's momentum is 0.01.
+    Numbers of channels are multiplied by the width factor and rounded to multiples of 8. Numbers
+    of layers are multiplied by the depth factor and rounded up. Weights are initialized as in the
+    authors' code: from N(0, 2 / fan_out) in convolutions, and in the classifier uniformly within
+    1 / sqrt(num_classes), or within ImageNet's 1 / sqrt(1000) if there are fewer classes.
+    BatchNorm's momentum is 0.01.
 
     Args:
-        scaling: width, depth, resolution (not used here) and dropout of the variant.
-        num_classes: width of the logits; 0 returns the pooled features.
-        in_channels: channels of the input image.
-        dropout: probability of zeroing a pooled feature, in [0, 1); None means the variant's.
-        drop_path: scale of the probability of dropping a residual branch, in [0, 1); block i of n
-            has the probability drop_path * i / n.
+        scaling: the variant's width, depth, resolution (not used here) and dropout.
+        num_classes: number of logits; 0 returns the pooled features.
+        in_channels: number of channels in the input image.
+        dropout: probability of zeroing a pooled feature, in [0, 1); None uses the variant's.
+        drop_path: maximum probability of dropping a residual branch, in [0, 1); for block i of n,
+            the probability is drop_path * i / n.
         norm_eps: constant that BatchNorm adds to the variance.
         padding: "symmetric", or "same" as in TensorFlow and the authors' checkpoints.
         small_images: use stride 1 in the stem and `stage3`; 32x32 images give 4x4 maps.
@@ -95,7 +96,7 @@ class EfficientNet(ImageClassifier):
     act: ClassVar[type[nn.Module]] = nn.SiLU
     se_ratio: ClassVar[float] = 0.25
     fixed_depth: ClassVar[tuple[str, ...]] = ()  # stages whose number of layers is not scaled
-    fixed_ends: ClassVar[bool] = False  # whether the width of stem and head is not scaled
+    fixed_ends: ClassVar[bool] = False  # whether stem and head keep their width
 
     def __init__(
         self,
@@ -134,7 +135,7 @@ class EfficientNet(ImageClassifier):
 
 
 def _classifier(in_features: int, out_features: int) -> nn.Linear:
-    # Without the minimum, the logits of 10 classes start 10 times as wide and learn half as fast.
+    # With a bound for 10 classes, the logits start 10 times as large and learn half as fast.
     bound = 1 / math.sqrt(max(out_features, IMAGENET_CLASSES))
     return uniform_(nn.Linear(in_features, out_features), bound)
 

@@ -28,8 +28,8 @@ LITE4 = Scaling(1.4, 1.8, 300, 0.3)
 class EfficientNetLite(EfficientNet):
     """EfficientNet without squeeze-and-excitation and with ReLU6 instead of SiLU.
 
-    The width of stem and head and the depth of the first and last stage are not scaled.
-    Arguments, shapes and errors are those of `EfficientNet`.
+    The width of the stem and head and the depth of the first and last stages are not scaled.
+    Arguments, shapes and errors are the same as for `EfficientNet`.
     """
 
     act: ClassVar[type[nn.Module]] = nn.ReLU6
@@ -42,7 +42,7 @@ class EfficientNetLite(EfficientNet):
 def efficientnet_lite0(
     *, weights: WeightsSource = None, **options: Unpack[Options]
 ) -> EfficientNetLite:
-    """EfficientNet-Lite0: width and depth of the baseline."""
+    """EfficientNet-Lite0: the baseline's width and depth."""
     return build("efficientnet_lite0", weights, EfficientNetLite, LITE0, **options)
 
 

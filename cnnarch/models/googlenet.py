@@ -25,7 +25,7 @@ NAMES = ("conv1", "conv2", "inception_3", "inception_4", "inception_5")
 
 
 class InceptionRow(NamedTuple):
-    """A block of Table 1: its columns from "#1x1" to "pool proj", as arguments of `Inception`."""
+    """A block of Table 1: its columns from "#1x1" to "pool proj", as arguments to `Inception`."""
 
     c1: int
     c3: tuple[int, int]
@@ -34,7 +34,7 @@ class InceptionRow(NamedTuple):
 
     @property
     def out_channels(self) -> int:
-        """Channels of the block's output, from the column "output size"."""
+        """Number of channels in the block's output, as in the column "output size"."""
         return self.c1 + self.c3[1] + self.c5[1] + self.pool
 
 
@@ -60,10 +60,10 @@ class GoogLeNetConfig(NamedTuple):
     """The differences between the paper's network and torchvision's.
 
     Args:
-        norm: creates a normalization layer after each convolution. None uses biases, and local
-            response normalization around conv2, as in the paper.
-        kernel_size5: side of the kernel in the branch that the paper calls 5x5.
-        last_pool: side of the pool before "inception (5a)".
+        norm: creates the normalization layer after a convolution. None uses biases, and local
+            response normalization before and after conv2, as in the paper.
+        kernel_size5: side length of the kernel in the branch that the paper calls 5x5.
+        last_pool: side length of the pool before "inception (5a)".
         aux_pool: creates the auxiliary heads' pool to 4x4; None uses the paper's 5x5 pool with
             stride 3.
     """
@@ -93,14 +93,14 @@ class GoogLeNet(ImageClassifier):
     """GoogLeNet ("Inception v1"): two convolutions, nine Inception blocks, pooled linear head.
 
     `GoogLeNet(GoogLeNetConfig(norm=nn.BatchNorm2d))` is the paper's network with BatchNorm. The
-    paper does not specify the initialization. Weights are drawn from N(0, 2 / fan_in), He's rule
-    for the forward pass, and biases are 0.
+    paper does not specify the initialization. Weights are drawn from N(0, 2 / fan_in), which is He
+    initialization for the forward pass, and biases are 0.
 
     Args:
         config: differences from the paper's network.
-        stages: rows of the Inception blocks in each stage.
-        num_classes: width of the logits; 0 returns the pooled features.
-        in_channels: channels of the input image.
+        stages: for each stage, the rows of its Inception blocks.
+        num_classes: number of logits; 0 returns the pooled features.
+        in_channels: number of channels in the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
         aux_logits: whether the network has auxiliary heads, after "inception (4a)" and "(4d)",
             and returns `AuxLogits` in training mode.
@@ -110,8 +110,8 @@ class GoogLeNet(ImageClassifier):
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.
 
     Raises:
-        ValueError: `stages` is not three non-empty stages, or a network with auxiliary heads does
-            not have five blocks in its second stage.
+        ValueError: `stages` does not consist of three non-empty stages, or a network with
+            auxiliary heads does not have five blocks in its second stage.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class GoogLeNet(ImageClassifier):
             _inception_stage(config, config.last_pool, fourth[-1].out_channels, fifth),
         ]
         head = ClassifierHead(fifth[-1].out_channels, num_classes, dropout=dropout)
-        # The last pool needs two pixels if it is 3x3, or one if it is 2x2. Other pools halve.
+        # The last pool needs two pixels if it is 3x3, or one if it is 2x2. The other pools halve.
         pixels = 4 * (config.last_pool - 1)
         if not small_images:
             pixels = 2 * (2 * pixels) - 1  # the first pool, then the stem, which rounds up
@@ -201,5 +201,5 @@ def googlenet(*, weights: WeightsSource = None, **options: Unpack[GoogLeNetOptio
 def googlenet_bn(
     *, weights: WeightsSource = None, **options: Unpack[GoogLeNetOptions]
 ) -> GoogLeNet:
-    """GoogLeNet as in torchvision: with BatchNorm, and 3x3 kernels instead of 5x5."""
+    """GoogLeNet as in torchvision: BatchNorm, and 3x3 kernels instead of 5x5."""
     return build("googlenet_bn", weights, GoogLeNet, TORCHVISION, **options)

@@ -1,4 +1,4 @@
-"""BN-Inception: GoogLeNet redesigned for BatchNorm (Ioffe and Szegedy, 2015), also with SE."""
+"""BN-Inception: GoogLeNet redesigned for BatchNorm (Ioffe and Szegedy, 2015); SE is optional."""
 
 from typing import Literal, NamedTuple, Unpack
 
@@ -47,14 +47,14 @@ FIG_5 = ((ROW_3A, ROW_3B), (ROW_3C, ROW_4A, ROW_4B, ROW_4C, ROW_4D), (ROW_4E, RO
 
 
 class DoubleInception(Branches):
-    """Inception block with two 3x3 convolutions instead of the 5x5.
+    """Inception block with two 3x3 convolutions in place of the 5x5 convolution.
 
     BatchNorm and ReLU follow each convolution. The children are `branch1x1`, `branch3x3`,
     `branch_double` and `branch_pool`, in the order of their output channels. In a block with
-    stride 2, the stride is in the last convolution of each branch and in the pool.
+    stride 2, the last convolution of each branch and the pool have that stride.
 
     Args:
-        in_channels: channels of the input.
+        in_channels: number of input channels.
         row: the block's row in Fig. 5.
 
     Shape:
@@ -87,15 +87,15 @@ class DoubleInception(Branches):
 class BNInception(ImageClassifier):
     """BN-Inception ("Inception v2" of 2015): GoogLeNet with BatchNorm and only 3x3 kernels.
 
-    The paper specifies neither the initialization nor BatchNorm's eps. This network uses He's rule
-    and an eps of 1e-5, the default of PyTorch and Caffe.
+    The paper specifies neither the initialization nor BatchNorm's eps. This network uses He
+    initialization and an eps of 1e-5, the default in PyTorch and Caffe.
 
     Args:
-        se_reduction: if given, an `SE` with channels / se_reduction squeezed channels follows each
-            block; SE-BN-Inception uses 16.
-        stages: rows of the Inception blocks in each stage.
-        num_classes: width of the logits; 0 returns the pooled features.
-        in_channels: channels of the input image.
+        se_reduction: if given, each block is followed by an `SE` whose squeeze has
+            channels / se_reduction channels; SE-BN-Inception uses 16.
+        stages: for each stage, the rows of its Inception blocks.
+        num_classes: number of logits; 0 returns the pooled features.
+        in_channels: number of channels in the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
         small_images: use a 3x3 stem with stride 1 and no first pool; 32x32 images give 4x4 maps.
 
@@ -122,7 +122,7 @@ class BNInception(ImageClassifier):
         convs = (ConvNormAct(64, 64, 1), ConvNormAct(64, 192, 3))
         parts = [Stage(*convs) if small_images else Stage(*convs, pool=caffe_max_pool())]
         channels = 192
-        for rows in stages:  # only the first needs a pool: the others start with a stride of 2
+        for rows in stages:  # only the first needs a pool; the others start with a stride of 2
             stage = Stage() if len(parts) > 1 else Stage(pool=caffe_max_pool())
             for row in rows:
                 block = DoubleInception(channels, row)

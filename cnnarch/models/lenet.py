@@ -18,7 +18,7 @@ from cnnarch.facts.builders import builder
 __all__ = ["LeNet", "LeNet1998", "LeNetBN", "lenet5", "lenet5_1998", "lenet5_bn"]
 
 NAMES = ("C1", "S2", "C3", "S4", "C5")
-TABLE_I = (  # maps of S2 that each of the 16 maps of C3 reads
+TABLE_I = (  # maps of S2 that each of the 16 maps of C3 is connected to
     *((0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (4, 5, 0), (5, 0, 1)),
     *((0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (3, 4, 5, 0), (4, 5, 0, 1), (5, 0, 1, 2)),
     *((0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5)),
@@ -41,15 +41,15 @@ class LeNet(ImageClassifier):
     """LeNet-5 as it is usually built today: full convolutions, standard pooling, linear output.
 
     C5 is a convolution, as in the paper, and its maps are averaged, so larger images also work.
-    Weights use Glorot's rule, which suits all three activations.
+    Weights use Glorot initialization, which suits all three activations.
 
     Args:
-        num_classes: width of the logits; 0 returns the output of F6.
-        in_channels: channels of the input image.
+        num_classes: number of logits; 0 returns the output of F6.
+        in_channels: number of channels in the input image.
         activation: "tanh" is closest to the paper's scaled tanh.
         pool: "avg" is closest to the paper's subsampling.
-        image_size: smallest side of the images, in pixels. 28 (the size of MNIST) pads the image
-            by two pixels; 32 adds no padding.
+        image_size: minimum side length of the images, in pixels. With 28 (MNIST's size), the image
+            is padded by two pixels; with 32, it is not padded.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Rows have stride 1, 2, 2, 4 and 4.
@@ -87,14 +87,14 @@ class LeNet(ImageClassifier):
 class LeNet1998(ImageClassifier):
     """LeNet-5 as published in 1998, with 60,000 trainable parameters.
 
-    Subsampling is trained and followed by the activation, a scaled tanh. C3 reads the maps listed
-    in Table I. Each class has a code, and its logit depends on the distance of F6's output to it.
-    Weights are drawn from U(-2.4, 2.4) / fan-in (appendix A). C5's maps are averaged, so larger
-    images also work.
+    Subsampling is trainable and followed by the activation, a scaled tanh. C3 is connected to the
+    maps listed in Table I. Each class has a code, and its logit depends on the distance between
+    F6's output and this code. Weights are drawn from U(-2.4, 2.4) / fan-in (appendix A). C5's maps
+    are averaged, so larger images also work.
 
     Args:
         num_classes: number of codes; 0 returns the output of F6.
-        in_channels: channels of the input image.
+        in_channels: number of channels in the input image.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes): negative squared distances to the codes
@@ -118,14 +118,14 @@ class LeNet1998(ImageClassifier):
 
 
 class LeNetBN(ImageClassifier):
-    """LeNet-5 with BatchNorm and sigmoid, a common teaching example for BatchNorm.
+    """LeNet-5 with BatchNorm and sigmoid, a common example for teaching BatchNorm.
 
     BatchNorm follows each convolution and the hidden linear layer. No layer has a bias. Weights
-    use Glorot's rule.
+    use Glorot initialization.
 
     Args:
-        num_classes: width of the logits; 0 returns the output of F6.
-        in_channels: channels of the input image.
+        num_classes: number of logits; 0 returns the output of F6.
+        in_channels: number of channels in the input image.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Rows have stride 1, 2, 2, 4 and 4.
@@ -138,7 +138,7 @@ class LeNetBN(ImageClassifier):
             Stage(nn.AvgPool2d(2)),
             Stage(conv(6, 16)),
             Stage(nn.AvgPool2d(2)),
-            Stage(conv(16, 120, 4)),  # S4 is 4x4, without padding at 28 pixels
+            Stage(conv(16, 120, 4)),  # without padding, S4 is 4x4 at 28 pixels
         ]
         hidden = nn.Sequential(linear(120, 84), nn.BatchNorm1d(84), nn.Sigmoid())
         head = ClassifierHead(84, num_classes, hidden=hidden, make_classifier=linear)
@@ -159,13 +159,13 @@ def _linear(in_features: int, out_features: int, bias: bool = True) -> nn.Linear
 
 @builder
 def lenet5_bn(*, weights: WeightsSource = None, **options: Unpack[ModelOptions]) -> LeNetBN:
-    """LeNet-5 with BatchNorm after every convolution and hidden linear layer, for 28 pixels."""
+    """LeNet-5 with BatchNorm after every convolution and the hidden layer, for 28x28 images."""
     return build("lenet5_bn", weights, LeNetBN, **options)
 
 
 @builder
 def lenet5_1998(*, weights: WeightsSource = None, **options: Unpack[ModelOptions]) -> LeNet1998:
-    """LeNet-5 as in the paper: partial C3, trained subsampling, scaled tanh, RBF output."""
+    """LeNet-5 as in the paper: partial C3, trainable subsampling, scaled tanh, RBF output."""
     return build("lenet5_1998", weights, LeNet1998, **options)
 
 

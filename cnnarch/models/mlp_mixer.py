@@ -56,21 +56,21 @@ class MLPMixer(ImageClassifier):
     """MLP-Mixer: a convolution that embeds patches, Mixer layers, pooled linear head.
 
     Each layer is a stage, and the stride of all stages is the patch size. The last stage ends with
-    the final LayerNorm. Weights use LeCun's rule, as in the authors' code.
+    the final LayerNorm. Weights use LeCun initialization, as in the authors' code.
 
     Args:
         layers: number of Mixer layers.
-        patch_size: side of a patch, in pixels.
-        hidden_size: channels of the maps, the paper's C.
-        mlp_dim_c: width of the MLPs over channels, the paper's D_C.
-        mlp_dim_s: width of the MLPs over tokens, the paper's D_S.
-        num_classes: width of the logits; 0 returns the pooled features.
-        in_channels: channels of the input image.
-        image_size: side of the images in pixels, a multiple of `patch_size`. Other sizes are not
-            accepted, because the MLPs over tokens have a weight for each patch.
+        patch_size: side length of a patch, in pixels.
+        hidden_size: number of channels in the maps, the paper's C.
+        mlp_dim_c: hidden width of the MLPs over channels, the paper's D_C.
+        mlp_dim_s: hidden width of the MLPs over tokens, the paper's D_S.
+        num_classes: number of logits; 0 returns the pooled features.
+        in_channels: number of channels in the input image.
+        image_size: side length of the images, in pixels, a multiple of `patch_size`. Other sizes
+            are not accepted because the MLPs over tokens have weights for each patch.
         dropout: probability of zeroing a pooled feature, in [0, 1).
         drop_path: probability of dropping a residual branch of the last layer for an image in
-            training, in [0, 1). It grows linearly from 0 in the first layer.
+            training, in [0, 1). The probability increases linearly from 0 in the first layer.
 
     Shape:
         (N, in_channels, image_size, image_size) -> (N, num_classes)

@@ -21,7 +21,7 @@ ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6}
 
 
 class SeparableRow(NamedTuple):
-    """Two rows of Table 1: the stride of `Conv dw` and the filters of the 1x1 `Conv` after it."""
+    """Two rows of Table 1: the stride of `Conv dw` and the filters in the 1x1 `Conv` after it."""
 
     filters: int
     stride: int
@@ -50,18 +50,18 @@ class MobileNetV1(ImageClassifier):
     """MobileNet V1: 3x3 stem, 13 depthwise separable convolutions, pooled linear head.
 
     A smaller `width` (the paper's alpha) and smaller images (its rho) reduce the cost (sec. 3.3
-    and 3.4). The paper does not specify the initialization; this network uses He's rule.
+    and 3.4). The paper does not specify the initialization; this network uses He initialization.
 
     Args:
-        num_classes: width of the logits; 0 returns the pooled features.
-        in_channels: channels of the input image.
-        width: factor on the channels of each layer, greater than 0. The result is rounded down,
-            and a layer has at least one channel.
+        num_classes: number of logits; 0 returns the pooled features.
+        in_channels: number of channels in the input image.
+        width: factor by which each layer's number of channels is multiplied, greater than 0. The
+            product is rounded down, but a layer has at least one channel.
         dropout: probability of zeroing a pooled feature, in [0, 1).
         small_images: use stride 1 in the stem and `ds2`; 32x32 images give 4x4 maps.
         norm_eps: constant that BatchNorm adds to the variance.
         padding: "symmetric", or "same" as in TensorFlow.
-        activation: "relu" as in the paper, or "relu6" as in the released networks.
+        activation: "relu", as in the paper, or "relu6", as in the released networks.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 2, 4, 8, 16 and 32.

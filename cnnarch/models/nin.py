@@ -1,4 +1,4 @@
-"""NiN: small MLPs that slide over the map; logits are averaged maps (Lin, Chen and Yan, 2013)."""
+"""NiN: small MLPs slide over the map, and logits are averaged maps (Lin, Chen and Yan, 2013)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Unpack
@@ -20,9 +20,9 @@ class Mlpconv(NamedTuple):
     """One mlpconv layer and the layers before it.
 
     Args:
-        widths: channels of the convolution and of each 1x1 layer. The last row does not include
-            the layer of class scores, which belongs to the head.
-        kernel_size: side of the convolution's kernel, in pixels.
+        widths: numbers of channels in the convolution and in each 1x1 layer. The last row does not
+            include the layer that computes the class scores, which belongs to the head.
+        kernel_size: side length of the convolution's kernel, in pixels.
         stride: stride of the convolution.
         padding: padding of the convolution, in pixels.
         pool: 3x3 pool with stride 2 before the convolution; None in the first row.
@@ -53,11 +53,11 @@ CIFAR = (
 class NiN(ImageClassifier):
     """Network in network: mlpconv layers with pools between them, global average of scores.
 
-    Pools are Caffe's: windows start at the first pixel and the last may be cut off. A ReLU precedes
-    the average of the class scores, as in the authors' networks, so logits are never negative.
-    Weights use Glorot's rule; the paper does not specify the initialization.
+    Pools work as in Caffe: windows start at the first pixel, and the last may be truncated. As in
+    the authors' networks, a ReLU precedes the average of the class scores, so logits are never
+    negative. Weights use Glorot initialization because the paper does not specify one.
 
-    The network of many textbooks, for 10 classes:
+    The network that appears in many textbooks, for 10 classes:
 
     >>> from cnnarch.models.nin import IMAGENET, Mlpconv, NiN
     >>> last = Mlpconv((10, 10), 3, padding=1, dropout=True)
@@ -65,9 +65,10 @@ class NiN(ImageClassifier):
     2015398
 
     Args:
-        rows: the mlpconv layers. The 1x1 layer of class scores that ends the last one is the head.
-        num_classes: width of the logits; 0 returns the average of the last map.
-        in_channels: channels of the input image.
+        rows: the mlpconv layers. The last one's final 1x1 layer, which computes the class scores,
+            is not included because it belongs to the head.
+        num_classes: number of logits; 0 returns the average of the last map.
+        in_channels: number of channels in the input image.
         dropout: probability of zeroing a value in the dropout layers of `rows`, in [0, 1).
         small_images: use a 3x3 first kernel with stride 1; 32x32 images give 4x4 maps.
 
@@ -119,17 +120,17 @@ def _min_input_size(rows: Sequence[Mlpconv]) -> int:
     side = 1
     for row in reversed(rows):
         side = max((side - 1) * row.stride + row.kernel_size - 2 * row.padding, 1)
-        if row.pool is not None:  # the window may be cut off and needs only two pixels
+        if row.pool is not None:  # the window may be truncated and needs only two pixels
             side *= 2
     return side
 
 
 class CifarNiN(NiN):
-    """The paper's network for CIFAR: three mlpconv layers, a max-pool and an average pool between.
+    """The paper's CIFAR network: three mlpconv layers with a max-pool and an average pool between.
 
     Args:
-        num_classes: width of the logits; 0 returns the average of the last map.
-        in_channels: channels of the input image.
+        num_classes: number of logits; 0 returns the average of the last map.
+        in_channels: number of channels in the input image.
         dropout: probability of zeroing a value after either pool, in [0, 1).
 
     Shape:
@@ -144,11 +145,11 @@ class CifarNiN(NiN):
 
 @builder
 def nin_cifar(*, weights: WeightsSource = None, **options: Unpack[DropoutOptions]) -> CifarNiN:
-    """NiN for CIFAR images: three mlpconv layers of 192 channels."""
+    """NiN for CIFAR images: three mlpconv layers with 192 channels."""
     return build("nin_cifar", weights, CifarNiN, **options)
 
 
 @builder
 def nin(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> NiN:
-    """NiN for ImageNet: four mlpconv layers of 96 to 1024 channels."""
+    """NiN for ImageNet: four mlpconv layers with 96 to 1024 channels."""
     return build("nin", weights, NiN, IMAGENET, **options)

@@ -38,7 +38,7 @@ class ResNetOptions(CommonOptions, total=False):
 
 
 class PlainBlock(nn.Sequential):
-    """Two 3x3 convolutions without a shortcut, which the paper compares `Residual` with.
+    """Two 3x3 convolutions without a shortcut, the paper's baseline for `Residual`.
 
     Shape:
         (N, in_channels, H, W) -> (N, channels, H / stride, W / stride)
@@ -62,12 +62,12 @@ class ResNet(ResidualNetwork):
     Args:
         block: `Residual` (two 3x3), `Bottleneck` (1x1, 3x3, 1x1) or `PlainBlock` (no shortcut).
         depths: number of blocks in each of the four stages.
-        widths: width of the blocks in each stage; the stem has the width of the first.
-        num_classes: width of the logits; 0 returns the pooled features.
-        in_channels: channels of the input image.
+        widths: width of the blocks in each stage; the stem has the first stage's width.
+        num_classes: number of logits; 0 returns the pooled features.
+        in_channels: number of channels in the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
         small_images: use a 3x3 stem with stride 1 and no max-pool; 32x32 images give 4x4 maps.
-        stride_in_1x1: whether the stride is in the first 1x1 of a bottleneck, as in the paper.
+        stride_in_1x1: whether a bottleneck has its stride in the first 1x1, as in the paper.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.
@@ -92,7 +92,7 @@ class ResNet(ResidualNetwork):
         make_block = partial(block)
         if stride_in_1x1:
             if not issubclass(block, Bottleneck):
-                raise ValueError(f"stride_in_1x1 needs Bottleneck blocks, got {block.__name__}")
+                raise ValueError(f"stride_in_1x1 requires Bottleneck blocks, got {block.__name__}")
             make_block = partial(block, stride_in_1x1=True)
         super().__init__(
             conv_7x7(in_channels, widths[0], small_images),
@@ -138,11 +138,11 @@ def resnet152(*, weights: WeightsSource = None, **options: Unpack[ResNetOptions]
 
 @builder
 def plain18(*, weights: WeightsSource = None, **options: Unpack[ResNetOptions]) -> ResNet:
-    """Plain-18: ResNet-18 without shortcuts, the paper's comparison."""
+    """Plain-18: ResNet-18 without shortcuts, a baseline in the paper."""
     return build("plain18", weights, ResNet, PlainBlock, DEPTHS_18, **options)
 
 
 @builder
 def plain34(*, weights: WeightsSource = None, **options: Unpack[ResNetOptions]) -> ResNet:
-    """Plain-34: ResNet-34 without shortcuts, the paper's comparison."""
+    """Plain-34: ResNet-34 without shortcuts, a baseline in the paper."""
     return build("plain34", weights, ResNet, PlainBlock, DEPTHS_34, **options)

@@ -37,13 +37,14 @@ class CifarResNet(ResidualNetwork):
     """Residual network for 32x32 images: a 3x3 stem and three stages of n basic blocks.
 
     Args:
-        n: blocks per stage; the network has 6n + 2 layers with weights.
-        attention: creates the last layer of each residual branch from its channels; None omits it.
-        num_classes: width of the logits; 0 returns the pooled features.
-        in_channels: channels of the input image.
+        n: number of blocks per stage; the network has 6n + 2 layers with weights.
+        attention: creates each residual branch's last layer from its number of channels; None
+            omits it.
+        num_classes: number of logits; 0 returns the pooled features.
+        in_channels: number of channels in the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
-        shortcut: the shortcut of blocks that change the shape. "A" subsamples and pads with zeros,
-            as in the paper; "B" is a 1x1 convolution, as in most checkpoints of these networks.
+        shortcut: the shortcut in blocks that change the shape. "A" subsamples and pads with zeros,
+            as in the paper; "B" is a 1x1 convolution, as in most checkpoints for these networks.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 1, 2 and 4.

@@ -24,15 +24,16 @@ T_64X4D = Template(64, 4)
 
 
 class ResNeXt(ResidualNetwork):
-    """ResNet with grouped 3x3 convolutions in its bottlenecks; the stride is in the 3x3.
+    """ResNet with grouped 3x3 convolutions in its bottlenecks, which also have the stride.
 
     Args:
         depths: number of blocks in each of the four stages.
-        cardinality: groups of the 3x3 convolutions, the paper's C.
-        group_width: channels per group in conv2_x, the paper's d; doubled in each later stage.
-        widths: width of ResNet's bottleneck in each stage; the stem has the width of the first.
-        num_classes: width of the logits; 0 returns the pooled features.
-        in_channels: channels of the input image.
+        cardinality: number of groups in the 3x3 convolutions, the paper's C.
+        group_width: number of channels per group in conv2_x, the paper's d; doubled in each later
+            stage.
+        widths: width of ResNet's bottleneck in each stage; the stem has the first stage's width.
+        num_classes: number of logits; 0 returns the pooled features.
+        in_channels: number of channels in the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
         small_images: use a 3x3 stem with stride 1 and no max-pool; 32x32 images give 4x4 maps.
 
@@ -40,8 +41,8 @@ class ResNeXt(ResidualNetwork):
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.
 
     Raises:
-        ValueError: `depths` is not four positive integers, or the channels per group of a stage
-            are not an integer.
+        ValueError: `depths` is not four positive integers, or a stage's number of channels per
+            group is not an integer.
     """
 
     def __init__(

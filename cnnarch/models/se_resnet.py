@@ -1,7 +1,7 @@
 """SE-ResNet and SE-ResNeXt: branches that end in squeeze-and-excitation (Hu et al., 2017).
 
-Strides, pool and biases follow the authors' released models (SE-ResNet-50.prototxt and others in
-the repository hujie-frank/SENet).
+The strides, pool and biases follow the authors' released models (SE-ResNet-50.prototxt and others
+in the repository hujie-frank/SENet).
 """
 
 from functools import partial
@@ -55,9 +55,9 @@ def squeeze_excite(channels: int, reduction: int = 16) -> SE:
 
 
 def first_pool(small_images: bool, ceil_pool: bool) -> nn.MaxPool2d | None:
-    """Return the pool at the start of conv2_x, Caffe's if `ceil_pool`.
+    """Return the pool at the start of conv2_x: Caffe's if `ceil_pool` is set, else ResNet's.
 
-    Both pools give 112 / 2 = 56 pixels, but their windows differ by an offset of one pixel.
+    Both pools give 112 / 2 = 56 pixels, but their windows are offset by one pixel.
     """
     return caffe_max_pool() if ceil_pool and not small_images else resnet.first_pool(small_images)
 
@@ -68,26 +68,27 @@ class SEResNet(ResidualNetwork):
     Args:
         block: `Residual` (two 3x3) or `Bottleneck` (1x1, 3x3, 1x1).
         depths: number of blocks in each of the four stages.
-        groups: groups of the bottlenecks' 3x3 convolutions, ResNeXt's cardinality.
-        group_width: channels per group in conv2_x, doubled in each later stage. None gives the
-            3x3 convolution the width of ResNet's.
-        widths: width of the blocks in each stage; the stem has the width of the first.
-        num_classes: width of the logits; 0 returns the pooled features.
-        in_channels: channels of the input image.
+        groups: number of groups in the bottlenecks' 3x3 convolutions, ResNeXt's cardinality.
+        group_width: number of channels per group in conv2_x, doubled in each later stage. None
+            uses the width of ResNet's 3x3 convolution.
+        widths: width of the blocks in each stage; the stem has the first stage's width.
+        num_classes: number of logits; 0 returns the pooled features.
+        in_channels: number of channels in the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
         small_images: use a 3x3 stem with stride 1 and no max-pool; 32x32 images give 4x4 maps.
-        stride_in_1x1: whether the stride is in the first 1x1 of a bottleneck, not in its 3x3.
+        stride_in_1x1: whether a bottleneck has its stride in the first 1x1 rather than in the 3x3.
             None follows the released models: True for SE-ResNet, False for SE-ResNeXt.
-        ceil_pool: whether the max-pool is Caffe's, as in the released models: no padding, and
-            sizes are rounded up. False pads each side by one pixel, as in torchvision's ResNets.
-        reduction: channels of the map divided by those of the squeeze, the paper's r.
+        ceil_pool: whether the max-pool works as in Caffe and in the released models, without
+            padding and with sizes rounded up. False pads each side by one pixel, as in
+            torchvision's ResNets.
+        reduction: the map's number of channels divided by the squeeze's, the paper's r.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.
 
     Raises:
-        ValueError: `depths` is not four positive integers, the channels per group of a stage are
-            not an integer, or `stride_in_1x1` is set for blocks without a 1x1 convolution.
+        ValueError: `depths` is not four positive integers, a stage's number of channels per group
+            is not an integer, or `stride_in_1x1` is set for blocks without a 1x1 convolution.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class SEResNet(ResidualNetwork):
         reduction: int = 16,
     ) -> None:
         if stride_in_1x1 and not issubclass(block, Bottleneck):
-            raise ValueError(f"stride_in_1x1 needs Bottleneck blocks, got {block.__name__}")
+            raise ValueError(f"stride_in_1x1 requires Bottleneck blocks, got {block.__name__}")
         if stride_in_1x1 is None:
             stride_in_1x1 = groups == 1 and issubclass(block, Bottleneck)
         attention = partial(squeeze_excite, reduction=reduction)
@@ -173,7 +174,7 @@ def se_resnet152(*, weights: WeightsSource = None, **options: Unpack[SEResNetOpt
 def se_resnext50_32x4d(
     *, weights: WeightsSource = None, **options: Unpack[SEResNetOptions]
 ) -> SEResNet:
-    """SE-ResNeXt-50: bottlenecks of 32 groups, depths (3, 4, 6, 3)."""
+    """SE-ResNeXt-50: bottlenecks with 32 groups, depths (3, 4, 6, 3)."""
     return build(
         "se_resnext50_32x4d", weights, SEResNet, Bottleneck, resnet.DEPTHS_50, *T_32X4D, **options
     )
@@ -183,7 +184,7 @@ def se_resnext50_32x4d(
 def se_resnext101_32x4d(
     *, weights: WeightsSource = None, **options: Unpack[SEResNetOptions]
 ) -> SEResNet:
-    """SE-ResNeXt-101: bottlenecks of 32 groups, depths (3, 4, 23, 3)."""
+    """SE-ResNeXt-101: bottlenecks with 32 groups, depths (3, 4, 23, 3)."""
     return build(
         "se_resnext101_32x4d", weights, SEResNet, Bottleneck, resnet.DEPTHS_101, *T_32X4D, **options
     )

@@ -1,7 +1,7 @@
 """SENet: narrower ResNeXt bottlenecks with squeeze-and-excitation (Hu et al., 2017).
 
-The appendix of the paper describes SENet-154. SENet-154.prototxt in the authors' repository
-hujie-frank/SENet specifies the remaining details.
+The paper's appendix describes SENet-154. The remaining details come from SENet-154.prototxt in the
+authors' repository hujie-frank/SENet.
 """
 
 from functools import partial
@@ -23,22 +23,22 @@ GROUPS = 64  # "64x4d": 4 channels per group in conv2_x, doubled in each later s
 
 
 def senet_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """Return the shortcut for a changed shape: a 3x3 convolution with a stride, else a 1x1."""
+    """Return the shortcut for a changed shape: a 3x3 convolution if strided, otherwise a 1x1."""
     return ConvNormAct(in_channels, out_channels, 3 if stride > 1 else 1, stride, act=None)
 
 
 class HalvedBottleneck(ResidualSum):
     """ResNeXt's bottleneck with half as many channels in its first 1x1 as in its 3x3.
 
-    The 3x3 is four times as wide as ResNet's and applies the stride. The branch ends with
-    squeeze-and-excitation.
+    The 3x3 convolution is four times as wide as ResNet's and has the block's stride. The branch
+    ends with squeeze-and-excitation.
 
     Args:
-        in_channels: channels of the input.
+        in_channels: number of input channels.
         channels: width of ResNet's bottleneck; the output has 4 * channels.
         stride: stride of the block.
-        groups: groups of the 3x3 convolution.
-        reduction: channels of the map divided by those of the squeeze.
+        groups: number of groups in the 3x3 convolution.
+        reduction: the map's number of channels divided by the squeeze's.
 
     Shape:
         (N, in_channels, H, W) -> (N, 4 * channels, H / stride, W / stride)
@@ -67,16 +67,17 @@ class SENet(ResidualNetwork):
 
     Args:
         depths: number of blocks in each of the four stages.
-        groups: groups of the 3x3 convolutions.
-        widths: width of ResNet's bottleneck in each stage. The stem has the width of the first,
-            and twice that in its last convolution.
-        num_classes: width of the logits; 0 returns the pooled features.
-        in_channels: channels of the input image.
+        groups: number of groups in the 3x3 convolutions.
+        widths: width of ResNet's bottleneck in each stage. The stem has the first stage's width,
+            except for its last convolution, which is twice as wide.
+        num_classes: number of logits; 0 returns the pooled features.
+        in_channels: number of channels in the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
         small_images: use a stem with stride 1 and no max-pool; 32x32 images give 4x4 maps.
-        ceil_pool: whether the max-pool is Caffe's, as in the released model: no padding, and sizes
-            are rounded up. False pads each side by one pixel, as in torchvision's ResNets.
-        reduction: channels of the map divided by those of the squeeze, the paper's r.
+        ceil_pool: whether the max-pool works as in Caffe and in the released model, without
+            padding and with sizes rounded up. False pads each side by one pixel, as in
+            torchvision's ResNets.
+        reduction: the map's number of channels divided by the squeeze's, the paper's r.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.

@@ -39,8 +39,8 @@ class VGGRow(NamedTuple):
 
     Args:
         depth: number of convolutions.
-        channels: filters of each convolution, such as 256 for "conv3-256".
-        last_kernel: side of the last kernel; 1 for "conv1-256" in configuration C.
+        channels: number of filters in each convolution, such as 256 for "conv3-256".
+        last_kernel: side length of the last kernel; 1 for "conv1-256" in configuration C.
     """
 
     depth: int
@@ -49,7 +49,7 @@ class VGGRow(NamedTuple):
 
 
 class VGGConfig(NamedTuple):
-    """A column of Table 1. Later networks also have BatchNorm after each convolution."""
+    """A column of Table 1; later networks add BatchNorm after each convolution."""
 
     rows: tuple[VGGRow, ...]
     norm: MakeNorm | None = None
@@ -65,7 +65,7 @@ C = VGGConfig(
 D = VGGConfig((VGGRow(2, 64), VGGRow(2, 128), VGGRow(3, 256), VGGRow(3, 512), VGGRow(3, 512)))
 E = VGGConfig((VGGRow(2, 64), VGGRow(2, 128), VGGRow(4, 256), VGGRow(4, 512), VGGRow(4, 512)))
 A_BN, B_BN, D_BN, E_BN = (column._replace(norm=nn.BatchNorm2d) for column in (A, B, D, E))
-HIDDEN = 4096  # units of each of the two hidden fully connected layers
+HIDDEN = 4096  # units in each of the two hidden fully connected layers
 
 
 class VGGOptions(CommonOptions, total=False):
@@ -78,20 +78,23 @@ class VGG(ImageClassifier):
     """VGG network: blocks of 3x3 convolutions and a pool, then three fully connected layers.
 
     Pass other rows to build your own network: `VGG(((1, 16), (2, 32)), num_classes=10)`.
-    Weights use Glorot's rule, which according to the paper makes its pre-training unnecessary
-    (footnote in sec. 3.1). Biases are 0. An average pool to 7x7 before the fully connected layers
-    has no effect at 224 pixels and allows all sizes from 32 up in the five-block networks.
+    Weights use Glorot initialization, which, according to the paper, makes its pre-training
+    unnecessary (footnote in sec. 3.1). Biases are initialized to 0. An average pool to 7x7 before
+    the fully connected layers has no effect at 224 pixels and, in the five-block networks, supports
+    all sizes from 32 pixels up.
 
     Args:
-        rows: depth and channels of each block, and the side of its last kernel if not 3.
-        norm: creates a normalization layer after each convolution from its number of channels.
+        rows: depth and number of channels of each block, and the side length of its last kernel if
+            it is not 3.
+        norm: creates the normalization layer after a convolution from the number of channels.
         lrn: whether local response normalization follows the first convolution, with the
             constants of the AlexNet paper (column A-LRN of Table 1).
-        hidden: units of each of the two hidden fully connected layers.
-        num_classes: width of the logits; 0 returns the output of the second hidden layer.
-        in_channels: channels of the input image.
-        width: factor on the channels of each convolution, greater than 0. The result is rounded
-            down, and a layer has at least one channel. Fully connected layers are not scaled.
+        hidden: number of units in each of the two hidden fully connected layers.
+        num_classes: number of logits; 0 returns the output of the second hidden layer.
+        in_channels: number of channels in the input image.
+        width: factor by which each convolution's number of channels is multiplied, greater than 0.
+            The product is rounded down, but a layer has at least one channel. Fully connected
+            layers are not scaled.
         dropout: probability of zeroing an output of either hidden layer, in [0, 1).
         small_images: pool only after the last three blocks; 32x32 images give 4x4 maps.
 
@@ -99,8 +102,8 @@ class VGG(ImageClassifier):
         (N, in_channels, H, W) -> (N, num_classes). Stages have stride 2, 4, 8, 16 and 32.
 
     Raises:
-        ValueError: `rows` is empty or not made of positive integers, or `width` or `dropout` is
-            out of range.
+        ValueError: `rows` is empty or contains values that are not positive integers, or `width` or
+            `dropout` is out of range.
     """
 
     def __init__(
@@ -120,7 +123,7 @@ class VGG(ImageClassifier):
         check_probability("dropout", dropout)
         pools = min(len(rows), 3) if small_images else len(rows)
         stages = _blocks(rows, in_channels, width, norm, pools)
-        stem = stages[0].pop(0)  # the first convolution, which a network's stem owns
+        stem = stages[0].pop(0)  # the first convolution, which belongs to the network's stem
         if lrn:
             stages[0].insert(0, LRN())
         head = _head(stages[-1].out_channels, hidden, num_classes, dropout)

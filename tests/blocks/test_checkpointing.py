@@ -34,7 +34,7 @@ def pair() -> tuple[Stage, Stage]:
     return plain, saving
 
 
-def test_gradients_statistics_and_dropout_equal_a_step_without_checkpointing(
+def test_gradients_statistics_and_dropout_match_a_step_without_checkpointing(
     pair: tuple[Stage, Stage],
 ) -> None:
     plain, saving = pair
@@ -51,7 +51,7 @@ def test_gradients_statistics_and_dropout_equal_a_step_without_checkpointing(
     assert {c.item() for c in counters} == {3}
 
 
-def test_a_cumulative_average_is_also_unchanged(pair: tuple[Stage, Stage]) -> None:
+def test_a_cumulative_moving_average_is_also_unchanged(pair: tuple[Stage, Stage]) -> None:
     """BatchNorm with momentum=None divides by its batch counter."""
     for model in pair:
         for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
@@ -76,7 +76,7 @@ def test_frozen_statistics_stay_frozen(pair: tuple[Stage, Stage]) -> None:
 
 
 def calls(model: Stage) -> list[int]:
-    """Count how often the first convolution of each block runs."""
+    """Count how many times the first convolution in each block runs."""
     counts = [0] * len(model)
     for i, block in enumerate(model):
         conv = next(m for m in block.modules() if isinstance(m, nn.Conv2d))
@@ -104,7 +104,7 @@ def test_nothing_is_recomputed_without_gradients(pair: tuple[Stage, Stage]) -> N
     assert counts == [1, 1, 1]
 
 
-def test_a_block_with_its_own_grad_checkpointing_is_called_directly() -> None:
+def test_a_block_with_its_own_grad_checkpointing_attribute_is_called_directly() -> None:
     inner = Stage(ConvNormAct(3, 4, 3))
     outer = Stage(inner)
     outer.grad_checkpointing = True
@@ -117,7 +117,7 @@ def test_a_block_with_its_own_grad_checkpointing_is_called_directly() -> None:
 
 
 def test_fewer_values_are_saved_for_backward(pair: tuple[Stage, Stage]) -> None:
-    """Count the values that autograd saves, without the parameters."""
+    """Count the values that autograd saves, excluding the parameters."""
     kept = []
     for model in pair:
         parameters = {p.data_ptr() for p in model.parameters()}
@@ -138,7 +138,7 @@ def test_fewer_values_are_saved_for_backward(pair: tuple[Stage, Stage]) -> None:
 def test_checkpointing_is_off_when_compiling(pair: tuple[Stage, Stage]) -> None:
     torch.compiler.reset()
     for model in pair:
-        model[1][1].p = 0.0  # compiled code draws other random numbers
+        model[1][1].p = 0.0  # compiled code draws different random numbers
     plain, saving = pair
     compiled = torch.compile(saving, fullgraph=True, backend="aot_eager")
     x = torch.randn(4, 3, 8, 8)

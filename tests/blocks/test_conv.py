@@ -1,4 +1,4 @@
-"""ConvNormAct, and TensorFlow's padding."""
+"""ConvNormAct and TensorFlow's padding."""
 
 import pytest
 import timm.layers
@@ -9,7 +9,7 @@ from cnnarch.blocks import ConvNormAct, SamePad2d
 from cnnarch.testing import assert_close
 
 
-def test_the_order_is_convolution_norm_activation() -> None:
+def test_the_order_is_convolution_then_norm_then_activation() -> None:
     block = ConvNormAct(3, 4, 3)
     assert [name for name, _ in block.named_children()] == ["conv", "norm", "act"]
     x = torch.randn(2, 3, 5, 5)
@@ -50,7 +50,7 @@ def test_groups_are_convolved_separately() -> None:
     assert not torch.equal(block(x)[:, 2:], block(changed)[:, 2:])
 
 
-def test_weights_use_hes_rule_with_the_outputs_of_one_group() -> None:
+def test_weights_use_he_initialization_with_the_fan_out_of_one_group() -> None:
     for groups in (1, 8):
         conv = ConvNormAct(128, 256, 3, groups=groups).conv
         fan_out = 9 * 256 // groups
@@ -72,7 +72,7 @@ def test_weights_use_hes_rule_with_the_outputs_of_one_group() -> None:
         (2, 3, 4, 0, 1),
     ],
 )
-def test_same_padding_is_tensorflows(
+def test_same_padding_matches_tensorflow(
     size: int, kernel_size: int, stride: int, before: int, after: int
 ) -> None:
     padded = SamePad2d(kernel_size, stride)(torch.ones(1, 1, size, size))
@@ -83,7 +83,9 @@ def test_same_padding_is_tensorflows(
 
 @pytest.mark.parametrize("kernel_size", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("stride", [1, 2, 3])
-def test_a_same_convolution_equals_timms_and_rounds_sizes_up(kernel_size: int, stride: int) -> None:
+def test_a_convolution_with_same_padding_matches_timm_and_rounds_sizes_up(
+    kernel_size: int, stride: int
+) -> None:
     ours = ConvNormAct(2, 3, kernel_size, stride, padding="same", norm=None, act=None)
     theirs = timm.layers.Conv2dSame(2, 3, kernel_size, stride)
     theirs.load_state_dict(ours.conv.state_dict())
@@ -93,7 +95,7 @@ def test_a_same_convolution_equals_timms_and_rounds_sizes_up(kernel_size: int, s
         assert ours(x).shape[-2:] == (-(-height // stride), -(-width // stride))
 
 
-def test_same_padding_of_an_odd_kernel_at_stride_1_needs_no_module() -> None:
+def test_same_padding_with_an_odd_kernel_and_stride_1_needs_no_module() -> None:
     assert not hasattr(ConvNormAct(2, 2, 3, padding="same"), "pad")
     assert hasattr(ConvNormAct(2, 2, 3, 2, padding="same"), "pad")
 
@@ -108,7 +110,7 @@ def test_same_padding_exports_with_dynamic_sizes() -> None:
             assert torch.equal(program.module()(x), block(x))
 
 
-def test_a_trace_of_same_padding_works_at_every_size() -> None:
+def test_a_trace_with_same_padding_works_at_every_size() -> None:
     block = ConvNormAct(1, 2, 3, 2, padding="same").eval()
     graph = torch.fx.symbolic_trace(block)
     for size in ((8, 8), (9, 12)):
@@ -116,7 +118,7 @@ def test_a_trace_of_same_padding_works_at_every_size() -> None:
         assert torch.equal(graph(x), block(x))
 
 
-def test_invalid_arguments_are_reported() -> None:
+def test_invalid_arguments_are_rejected() -> None:
     with pytest.raises(ValueError, match="in_channels must be an integer of at least 1, got 0"):
         ConvNormAct(0, 4, 3)
     with pytest.raises(ValueError, match="out_channels must be an integer of at least 1, got -1"):

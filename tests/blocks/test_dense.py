@@ -29,7 +29,7 @@ def second_layer(layer: DenseLayer, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("bottleneck", [None, 1, 4])
-def test_every_layer_reads_all_preceding_maps_and_the_output_has_them_in_order(
+def test_every_layer_takes_all_preceding_maps_and_the_output_keeps_their_order(
     bottleneck: int | None,
 ) -> None:
     block = Dense(5, 3, 4, bottleneck=bottleneck)
@@ -49,7 +49,7 @@ def test_a_bottleneck_layer_is_1x1_to_4k_then_3x3_to_k() -> None:
     assert kernels == [(128, 64, 1, 1), (32, 128, 3, 3)]
 
 
-def test_without_a_bottleneck_a_layer_is_one_3x3() -> None:
+def test_without_a_bottleneck_a_layer_is_one_3x3_convolution() -> None:
     convs = [m for m in DenseLayer(16, 12, bottleneck=None).modules() if isinstance(m, nn.Conv2d)]
     assert [c.weight.shape for c in convs] == [(12, 16, 3, 3)]
 
@@ -62,7 +62,9 @@ def test_a_layer_accepts_separate_or_concatenated_maps() -> None:
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 7)])
-def test_a_transition_is_norm_relu_1x1_and_average_of_2x2(size: tuple[int, int]) -> None:
+def test_a_transition_is_norm_relu_1x1_convolution_and_2x2_average_pool(
+    size: tuple[int, int],
+) -> None:
     transition = Transition(6, 3)
     x = torch.randn(2, 6, *size)
     randomize_norms(transition, x)
@@ -71,7 +73,7 @@ def test_a_transition_is_norm_relu_1x1_and_average_of_2x2(size: tuple[int, int])
     assert_close(transition(x), expected)
 
 
-def test_convolutions_have_no_bias_and_use_hes_rule() -> None:
+def test_convolutions_have_no_bias_and_use_he_initialization() -> None:
     """Weights are from N(0, 2 / fan_out): their standard deviation is within 5 sigma of it."""
     torch.manual_seed(0)
     for conv in (m for m in Dense(64, 4, 32).modules() if isinstance(m, nn.Conv2d)):
@@ -97,13 +99,13 @@ def test_dropout_follows_every_convolution_in_training_only() -> None:
     assert torch.equal(layer(x), layer(x))
 
 
-def test_the_layout_does_not_depend_on_the_dropout() -> None:
+def test_the_layout_does_not_depend_on_the_dropout_rate() -> None:
     with_dropout, without = Dense(8, 2, 4, dropout=0.2), Dense(8, 2, 4)
     assert [n for n, _ in with_dropout.named_modules()] == [n for n, _ in without.named_modules()]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_checkpointing_changes_no_gradient_and_no_statistic(dropout: float) -> None:
+def test_checkpointing_changes_neither_gradients_nor_statistics(dropout: float) -> None:
     plain = Dense(6, 4, 5, dropout=dropout)
     saving = copy.deepcopy(plain)
     saving.grad_checkpointing = True
@@ -122,7 +124,7 @@ def test_checkpointing_changes_no_gradient_and_no_statistic(dropout: float) -> N
 
 
 def test_checkpointing_recomputes_each_layer_and_its_concatenation() -> None:
-    """It recomputes every layer but no whole block, and nothing without gradients."""
+    """Every layer is recomputed, but no whole block; without gradients, nothing is recomputed."""
     block = Dense(6, 3, 5)
     block.grad_checkpointing = True
     calls: list[int] = []
@@ -163,7 +165,7 @@ def test_with_checkpointing_autograd_saves_nothing_inside_the_layers() -> None:
         ((8, 2, 4), {"dropout": 1}, r"dropout must be in \[0, 1\), got 1"),
     ],
 )
-def test_arguments_out_of_range_are_reported(
+def test_arguments_out_of_range_are_rejected(
     arguments: tuple[int, int, int], options: dict[str, float], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -16,8 +16,8 @@ def relu_conv(x: Tensor, layer: nn.Module, padding: int = 0) -> Tensor:
     return conv2d(x, layer.conv.weight, layer.conv.bias, padding=padding).clamp(min=0)
 
 
-def test_the_output_equals_the_branches_computed_by_hand() -> None:
-    """The order is 1x1, 3x3, 5x5, pool; a ReLU follows each convolution, including reductions."""
+def test_the_output_matches_manually_computed_branches() -> None:
+    """The order is 1x1, 3x3, 5x5, pool; a ReLU follows every convolution, including reductions."""
     block = Inception(6, 2, (3, 4), (2, 5), 3)
     x = torch.randn(2, 6, 9, 7)
     three = relu_conv(relu_conv(x, block.branch3x3.reduce), block.branch3x3.conv, 1)
@@ -28,7 +28,7 @@ def test_the_output_equals_the_branches_computed_by_hand() -> None:
     assert_close(block(x), torch.cat(expected, 1))
 
 
-def test_inception_3a_has_the_parameters_of_its_widths() -> None:
+def test_the_parameter_count_of_inception_3a_follows_from_its_widths() -> None:
     """Weights and biases of row 3a in Table 1, where "159K" counts weights in units of 1,024."""
     block = Inception(192, 64, (96, 128), (16, 32), 32)
     weights = 192 * (64 + 96 + 16 + 32) + 9 * 96 * 128 + 25 * 16 * 32
@@ -55,7 +55,7 @@ def test_a_norm_replaces_the_biases() -> None:
 
 
 @pytest.mark.parametrize("norm", [None, nn.BatchNorm2d])
-def test_weights_use_hes_rule_for_the_forward_pass(norm: type[nn.Module] | None) -> None:
+def test_weights_use_he_initialization_for_the_forward_pass(norm: type[nn.Module] | None) -> None:
     """Weights are from N(0, 2 / fan_in) and biases are 0: eq. 10 of He et al., 2015."""
     block = Inception(192, 64, (96, 128), (16, 32), 32, norm=norm)
     for layer, fan_in in ((block.branch3x3.conv, 9 * 96), (block.branch5x5.reduce, 192)):
@@ -64,7 +64,7 @@ def test_weights_use_hes_rule_for_the_forward_pass(norm: type[nn.Module] | None)
         assert norm or layer.conv.bias.abs().max() == 0
 
 
-def test_every_branch_gets_a_gradient() -> None:
+def test_every_branch_receives_a_gradient() -> None:
     block = Inception(8, 2, (2, 2), (2, 2), 2)
     block(torch.randn(2, 8, 6, 6)).sum().backward()
     assert all(p.grad is not None for p in block.parameters())
@@ -86,7 +86,9 @@ def test_the_auxiliary_head_pools_5x5_with_stride_3() -> None:
 
 
 @pytest.mark.parametrize(("in_channels", "params"), [(512, 3_188_840), (528, 3_190_888)])
-def test_the_auxiliary_head_has_the_parameters_of_sec_5(in_channels: int, params: int) -> None:
+def test_the_parameter_count_of_the_auxiliary_head_matches_sec_5(
+    in_channels: int, params: int
+) -> None:
     assert params == (in_channels + 1) * 128 + (2048 + 1) * 1024 + (1024 + 1) * 1000
     assert_parameters(AuxiliaryHead(in_channels, 1000), params)
 

@@ -1,4 +1,4 @@
-"""Layers that only the original LeNet-5 has."""
+"""Layers found only in the original LeNet-5."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from cnnarch.blocks import RBF, PartialConv, ScaledTanh, Subsampling
 from cnnarch.testing import assert_close, assert_parameters
 
 
-def test_the_scaled_tanh_is_one_at_one_and_bounded() -> None:
+def test_the_scaled_tanh_is_bounded_and_is_one_at_one() -> None:
     y = ScaledTanh()(torch.tensor([-1e3, -1.0, 0.0, 1.0, 1e3]))
     torch.testing.assert_close(
         y, torch.tensor([-1.7159, -1.0, 0.0, 1.0, 1.7159]), atol=1e-4, rtol=0
@@ -31,7 +31,7 @@ def test_subsampling_has_two_parameters_per_map() -> None:
     assert_parameters(Subsampling(16), 32)  # S4
 
 
-def test_a_partial_convolution_is_a_full_one_with_zeros() -> None:
+def test_a_partial_convolution_is_a_full_convolution_with_zeroed_weights() -> None:
     table = ((2, 0), (1, 2), (0, 1, 2), (1,))
     layer = PartialConv(3, table, 3)
     dense = torch.zeros(4, 3, 3, 3)
@@ -43,7 +43,7 @@ def test_a_partial_convolution_is_a_full_one_with_zeros() -> None:
     assert_close(layer(x), conv2d(x, dense, bias))
 
 
-def test_maps_with_equally_many_inputs_share_a_grouped_convolution() -> None:
+def test_maps_with_the_same_number_of_inputs_share_a_grouped_convolution() -> None:
     layer = PartialConv(4, ((0, 1), (1, 2), (2, 3), (0, 1, 2, 3)), 5)
     assert [(c.in_channels, c.out_channels, c.groups) for c in layer.convs] == [
         (6, 3, 3),
@@ -60,7 +60,7 @@ def test_maps_with_equally_many_inputs_share_a_grouped_convolution() -> None:
         (((-1,),), "indices must be 0 to 2, got -1"),
     ],
 )
-def test_an_invalid_table_is_reported(table: tuple[tuple[int, ...], ...], message: str) -> None:
+def test_an_invalid_table_is_rejected(table: tuple[tuple[int, ...], ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PartialConv(3, table, 3)
 
@@ -84,7 +84,7 @@ def test_codes_are_fixed_random_signs_saved_with_the_parameters() -> None:
     assert abs(first.codes.mean()) < 0.1
     assert list(first.parameters()) == []
     assert list(first.state_dict()) == ["codes"]
-    # Pairs of random codes differ in 42 of 84 signs on average; 16 is over 5 deviations less.
+    # Pairs of random codes differ in 42 of 84 signs on average; 16 is over 5 sigma below that.
     apart = (RBF(84, 1000).codes @ RBF(84, 1000).codes.T - 84) / -2
     assert (apart + 84 * torch.eye(1000)).min() >= 16
 
@@ -96,7 +96,7 @@ def test_codes_use_the_default_device_and_dtype() -> None:
     assert str(RBF(84, 10)) == "RBF(84, 10)"
 
 
-def test_cross_entropy_of_the_logits_is_the_papers_criterion() -> None:
+def test_the_cross_entropy_of_the_logits_is_the_papers_criterion() -> None:
     """Eq. 9 without the rubbish class: y_D + log(sum_i exp(-y_i)), where y are the distances."""
     layer, x = RBF(84, 10).double(), torch.randn(4, 84, dtype=torch.float64)
     target = torch.tensor([3, 1, 4, 1])

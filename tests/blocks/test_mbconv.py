@@ -25,7 +25,7 @@ def test_the_expansion_is_a_1x1_convolution() -> None:
     assert block.branch.project.conv.weight.shape == (24, 96, 1, 1)
 
 
-def test_expansion_1_has_no_expansion_convolution() -> None:
+def test_expansion_1_omits_the_expansion_convolution() -> None:
     names = [name for name, _ in MBConv(16, 24, 3, 1, 1).branch.named_children()]
     assert names == ["depthwise", "se", "project"]
 
@@ -72,7 +72,7 @@ def test_every_residual_block_has_drop_path_at_any_rate(
     assert any(isinstance(m, StochasticDepth) for m in block.modules()) == residual
 
 
-def test_a_dropped_image_equals_the_input_and_a_kept_one_has_a_scaled_branch() -> None:
+def test_a_dropped_image_equals_the_input_and_a_kept_one_adds_a_scaled_branch() -> None:
     block, x = MBConv(8, 8, 3, 1, 6, drop_path=0.5), torch.randn(32, 8, 6, 6)
     randomize_norms(block, x)
     full = block(x)
@@ -88,7 +88,7 @@ def test_a_dropped_image_equals_the_input_and_a_kept_one_has_a_scaled_branch() -
     ("in_channels", "out_channels", "kernel_size", "stride", "expansion"),
     [(16, 16, 3, 1, 6), (16, 24, 5, 2, 6), (32, 16, 3, 1, 1), (24, 24, 5, 1, 4)],
 )
-def test_equals_torchvision(
+def test_output_matches_torchvision(
     in_channels: int, out_channels: int, kernel_size: int, stride: int, expansion: int
 ) -> None:
     ours = MBConv(in_channels, out_channels, kernel_size, stride, expansion)
@@ -105,19 +105,19 @@ def test_round_channels_returns_the_widths_of_efficientnet_b2() -> None:
     assert widths == [32, 16, 24, 48, 88, 120, 208, 352, 1408]
 
 
-def test_round_channels_rounds_up_if_rounding_would_lose_a_tenth() -> None:
+def test_round_channels_rounds_up_if_rounding_down_would_lose_a_tenth() -> None:
     assert round_channels(11) == 16  # 8 would be 27% less
-    assert round_channels(75) == 72  # 4% less is allowed
+    assert round_channels(75) == 72  # 4% less is acceptable
     assert round_channels(1) == 8
 
 
-def test_round_channels_equals_torchvision() -> None:
+def test_round_channels_matches_torchvision() -> None:
     for channels in range(1, 400):
         for width in (0.1, 0.35, 0.75, 1.0, 1.1, 1.4, 2.2, 4.3):
             assert round_channels(channels, width) == _make_divisible(channels * width, 8)
 
 
-def test_invalid_arguments_are_reported() -> None:
+def test_invalid_arguments_are_rejected() -> None:
     with pytest.raises(ValueError, match="in_channels must be an integer of at least 1, got 0"):
         MBConv(0, 8, 3, 1, 6)
     with pytest.raises(ValueError, match="expansion must be an integer of at least 1, got 0"):

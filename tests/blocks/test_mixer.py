@@ -14,7 +14,7 @@ TOKENS, TOKEN_DIM, CHANNEL_DIM = 12, 5, 20
 
 
 def normalize(x: Tensor, norm: nn.LayerNorm) -> Tensor:
-    """Normalize the last axis with the biased variance and an eps of 1e-6, as in Flax."""
+    """Normalize along the last axis with the biased variance and an eps of 1e-6, as in Flax."""
     centred = x - x.mean(-1, keepdim=True)
     return (
         centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt() * norm.weight + norm.bias
@@ -22,7 +22,7 @@ def normalize(x: Tensor, norm: nn.LayerNorm) -> Tensor:
 
 
 def perceptron(x: Tensor, mlp: nn.Module) -> Tensor:
-    """Compute W_2 GELU(W_1 x) on the last axis, with GELU(x) = x Phi(x)."""
+    """Compute W_2 GELU(W_1 x) along the last axis, with GELU(x) = x Phi(x)."""
     first, second = (m for m in mlp.modules() if isinstance(m, nn.Conv2d))
     hidden = x @ first.weight[:, :, 0, 0].T + first.bias
     hidden = hidden * (1 + torch.erf(hidden / 2**0.5)) / 2
@@ -30,7 +30,7 @@ def perceptron(x: Tensor, mlp: nn.Module) -> Tensor:
 
 
 def second_layer(layer: MixerLayer, x: Tensor) -> Tensor:
-    """Compute equations (1) for a matrix of tokens by channels."""
+    """Compute equations (1) for a tokens-by-channels matrix."""
     table = x.flatten(2).transpose(1, 2)
     mixed = perceptron(normalize(table, layer.token_norm).transpose(1, 2), layer.token_mlp)
     table = table + mixed.transpose(1, 2)
@@ -48,7 +48,9 @@ def random_layer(**options: float) -> MixerLayer:
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("gradients", [False, True])
-def test_equals_the_papers_equations(batch: int, channels_last: bool, gradients: bool) -> None:
+def test_output_matches_the_papers_equations(
+    batch: int, channels_last: bool, gradients: bool
+) -> None:
     layer, x = random_layer(), torch.randn(batch, C, H, W)
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
@@ -56,7 +58,7 @@ def test_equals_the_papers_equations(batch: int, channels_last: bool, gradients:
         assert_close(layer(x), second_layer(layer, x))
 
 
-def test_gradients_equal_those_of_the_papers_equations() -> None:
+def test_gradients_match_those_of_the_papers_equations() -> None:
     layer = random_layer()
     x = torch.randn(2, C, H, W)
     gradients = []
@@ -77,7 +79,7 @@ def test_shape_and_memory_format_are_preserved(layout: torch.memory_format) -> N
     assert y.is_contiguous(memory_format=layout)
 
 
-def test_a_layer_has_the_weights_of_two_mlps_and_two_norms() -> None:
+def test_the_parameters_are_those_of_two_mlps_and_two_norms() -> None:
     """2 S D_S + D_S + S for tokens, 2 C D_C + D_C + C for channels, 2 C for each norm."""
     over_tokens = 2 * TOKENS * TOKEN_DIM + TOKEN_DIM + TOKENS
     over_channels = 2 * C * CHANNEL_DIM + CHANNEL_DIM + C
@@ -94,7 +96,7 @@ def test_norms_normalize_each_pixel_with_the_papers_eps() -> None:
     assert (layer.token_norm.eps, layer.channel_norm.eps) == (1e-6, 1e-6)
 
 
-def test_weights_use_lecuns_rule_truncated_at_two_deviations() -> None:
+def test_weights_use_lecun_initialization_truncated_at_two_standard_deviations() -> None:
     """Flax's default: the truncated variance is 1 / fan_in, here within 5 sigma."""
     torch.manual_seed(0)
     layer = MixerLayer(196, 512, 256, 2048)
@@ -129,7 +131,7 @@ def test_autocast_computes_in_bfloat16() -> None:
     assert not torch.equal(rough.float(), layer(x))
 
 
-def test_copies_compute_the_same() -> None:
+def test_copies_compute_the_same_output() -> None:
     layer, x = random_layer(), torch.randn(40, C, H, W)
     with torch.no_grad():
         assert torch.equal(copy.deepcopy(layer)(x), layer(x))
@@ -144,7 +146,7 @@ def test_copies_compute_the_same() -> None:
         ((12, 8, 5, 0), "channel_dim must be an integer of at least 1, got 0"),
     ],
 )
-def test_arguments_out_of_range_are_reported(
+def test_arguments_out_of_range_are_rejected(
     arguments: tuple[int, int, int, int], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""The NiN block, and the head that averages score maps."""
+"""The NiN block and the head that averages score maps."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def test_a_separate_relu_follows_every_layer() -> None:
     assert kinds == [nn.Conv2d, nn.ReLU] * 3
 
 
-def test_parameters_by_hand() -> None:
+def test_the_parameter_count_matches_hand_arithmetic() -> None:
     expected = 25 * 3 * 192 + 192 + 192 * 160 + 160 + 160 * 96 + 96
     block = NiNBlock(3, (192, 160, 96), 5)
     assert_parameters(block, expected)
@@ -44,7 +44,7 @@ def test_stride_and_padding_apply_to_the_first_convolution(
     assert block(torch.zeros(1, 1, 224, 224)).shape == (1, 2, side, side)
 
 
-def test_weights_use_glorots_rule_and_biases_are_zero() -> None:
+def test_weights_use_glorot_initialization_and_biases_are_zero() -> None:
     block = NiNBlock(64, (64, 256), 3)
     first, second = (m for m in block.modules() if isinstance(m, nn.Conv2d))
     assert first.weight.std().item() == pytest.approx((2 / (9 * 128)) ** 0.5, rel=0.03)
@@ -52,7 +52,7 @@ def test_weights_use_glorots_rule_and_biases_are_zero() -> None:
     assert not first.bias.any()
 
 
-def test_invalid_widths_are_reported() -> None:
+def test_invalid_widths_are_rejected() -> None:
     with pytest.raises(ValueError, match="at least one layer, got none"):
         NiNBlock(3, (), 3)
     with pytest.raises(ValueError, match="out_channels must be an integer of at least 1, got 0"):
@@ -88,7 +88,7 @@ def test_a_new_classifier_also_precedes_the_average() -> None:
     assert_close(head.eval()(x), expected)
 
 
-def test_head_arguments_out_of_range_are_reported() -> None:
+def test_head_arguments_out_of_range_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"dropout must be in \[0, 1\), got 1.0"):
         ScoreMapHead(6, 3, dropout=1.0)
     with pytest.raises(ValueError, match="num_classes must be an integer of at least 0, got -1"):

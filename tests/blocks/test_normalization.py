@@ -1,4 +1,4 @@
-"""LRN against the paper's formula, BatchNorm against PyTorch's."""
+"""LRN against the paper's formula, and BatchNorm against PyTorch's."""
 
 import io
 
@@ -29,7 +29,7 @@ def lrn_as_printed(a: Tensor, n: int, alpha: float, beta: float, k: float) -> Te
 @pytest.mark.parametrize(
     "constants", [(5, 1e-4, 0.75, 2.0), (5, 1.0, 0.75, 1.0), (3, 0.3, 0.5, 1.0), (1, 2.0, 1.0, 0.1)]
 )
-def test_lrn_equals_the_papers_formula(
+def test_lrn_matches_the_papers_formula(
     channels: int, constants: tuple[int, float, float, float]
 ) -> None:
     n, alpha, beta, k = constants
@@ -44,7 +44,7 @@ def test_lrn_has_the_papers_constants() -> None:
     assert str(layer) == "LRN(5, alpha=0.0001, beta=0.75, k=2.0)"
 
 
-def test_alpha_is_not_divided_by_n_as_pytorch_does() -> None:
+def test_alpha_is_not_divided_by_n_unlike_in_pytorch() -> None:
     x = 30 * torch.randn(2, 9, 4, 4, requires_grad=True)
     ours, theirs = LRN(), nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2.0)
     assert_close(ours(x), theirs(x), 1e-6)
@@ -73,8 +73,8 @@ def test_lrn_preserves_dtype_and_memory_format() -> None:
     assert LRN()(x.bfloat16()).dtype == torch.bfloat16
 
 
-def test_lrn_of_large_activations_is_finite_in_float16() -> None:
-    x = torch.linspace(500, 1000, 5).half().view(1, 5, 1, 1)  # their squares are not finite
+def test_lrn_of_large_float16_activations_is_finite() -> None:
+    x = torch.linspace(500, 1000, 5).half().view(1, 5, 1, 1)  # their squares overflow
     y = LRN()(x)
     assert_close(y.float() - x.float(), LRN()(x.float()) - x.float(), 1e-2)
 
@@ -89,7 +89,7 @@ def test_lrn_of_large_activations_is_finite_in_float16() -> None:
         ({"k": 0}, "k must be a number above 0, got 0"),
     ],
 )
-def test_invalid_lrn_constants_are_reported(constants: dict[str, float], message: str) -> None:
+def test_invalid_lrn_constants_are_rejected(constants: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LRN(**constants)  # type: ignore[arg-type]
 
@@ -104,7 +104,7 @@ def pair_of_norms(shape: tuple[int, ...]) -> tuple[BatchNorm, nn.Module]:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_batch_norm_equals_pytorchs_in_training_and_eval_mode(shape: tuple[int, ...]) -> None:
+def test_batch_norm_matches_pytorch_in_training_and_eval_mode(shape: tuple[int, ...]) -> None:
     ours, theirs = pair_of_norms(shape)
     for step in range(3):
         x = (3 * torch.randn(shape) + step).requires_grad_()
@@ -124,7 +124,7 @@ def test_batch_norm_equals_pytorchs_in_training_and_eval_mode(shape: tuple[int, 
     assert_close(ours(x[:1]), theirs(x[:1]), 1e-5)
 
 
-def test_the_running_variance_is_the_unbiased_one() -> None:
+def test_the_running_variance_is_unbiased() -> None:
     norm = BatchNorm(1)
     norm(torch.tensor([[0.0], [2.0]]))  # mean 1, variance 1, unbiased variance 2
     assert norm.running_mean.item() == pytest.approx(0.9 * 0 + 0.1 * 1)
@@ -132,7 +132,7 @@ def test_the_running_variance_is_the_unbiased_one() -> None:
     assert norm.num_batches_tracked.item() == 1
 
 
-def test_the_statistics_depend_on_the_mode_and_not_on_gradients() -> None:
+def test_the_statistics_depend_on_the_mode_and_not_on_whether_gradients_are_on() -> None:
     x = 5 * torch.randn(8, 5)
     norm = BatchNorm(5)
     with torch.no_grad():
@@ -146,7 +146,7 @@ def test_the_statistics_depend_on_the_mode_and_not_on_gradients() -> None:
     assert norm.num_batches_tracked == 1
 
 
-def test_statistics_are_buffers_that_are_saved_and_moved() -> None:
+def test_statistics_are_buffers_so_they_are_saved_and_moved() -> None:
     norm = BatchNorm(5)
     assert norm.state_dict().keys() == nn.BatchNorm2d(5).state_dict().keys()
     assert {n for n, _ in norm.named_parameters()} == {"weight", "bias"}
@@ -169,7 +169,7 @@ def test_statistics_are_buffers_that_are_saved_and_moved() -> None:
         (torch.zeros(1, 5, 1, 1), r"two values per channel, got \(1, 5, 1, 1\)"),
     ],
 )
-def test_an_invalid_batch_norm_input_is_reported(x: Tensor, message: str) -> None:
+def test_an_invalid_batch_norm_input_is_rejected(x: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         BatchNorm(5)(x)
 
@@ -183,7 +183,7 @@ def test_an_invalid_batch_norm_input_is_reported(x: Tensor, message: str) -> Non
         ({"momentum": 1.5}, r"momentum must be in \(0, 1\], got 1.5"),
     ],
 )
-def test_invalid_batch_norm_constants_are_reported(
+def test_invalid_batch_norm_constants_are_rejected(
     arguments: dict[str, float], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

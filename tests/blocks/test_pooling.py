@@ -10,17 +10,17 @@ from cnnarch.testing import assert_close
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (6, 6), (7, 7), (13, 8), (14, 20), (31, 7)])
 @pytest.mark.parametrize("bins", [1, 4, 6, 7])
-def test_bins_equal_pytorchs(size: tuple[int, int], bins: int) -> None:
+def test_bins_match_pytorch(size: tuple[int, int], bins: int) -> None:
     x = torch.randn(2, 3, *size, dtype=torch.float64)
     torch.testing.assert_close(AdaptiveAvgPool2d(bins)(x), nn.AdaptiveAvgPool2d(bins)(x))
 
 
-def test_a_map_of_the_output_size_is_returned_unchanged() -> None:
+def test_a_map_that_already_has_the_output_size_is_returned_unchanged() -> None:
     x = torch.randn(1, 2, 6, 6)
     assert AdaptiveAvgPool2d(6)(x) is x
 
 
-def test_the_gradient_equals_pytorchs() -> None:
+def test_the_gradient_matches_pytorch() -> None:
     x = torch.randn(1, 2, 9, 11, dtype=torch.float64, requires_grad=True)
     (ours,) = torch.autograd.grad(AdaptiveAvgPool2d(6)(x).square().sum(), x)
     (theirs,) = torch.autograd.grad(nn.AdaptiveAvgPool2d(6)(x).square().sum(), x)
@@ -35,7 +35,7 @@ def test_exports_with_dynamic_rows_and_columns() -> None:
     assert_close(program.module()(x), nn.AdaptiveAvgPool2d(6)(x))
 
 
-def test_the_aligned_pool_equals_caffes_at_even_sizes() -> None:
+def test_the_aligned_pool_matches_caffe_at_even_sizes() -> None:
     x = torch.randn(2, 3, 28, 14)
     assert torch.equal(AlignedMaxPool2d()(x), nn.MaxPool2d(3, 2, ceil_mode=True)(x))
 

@@ -15,7 +15,7 @@ def conv_norm(layer: nn.Module, x: Tensor, **options: int) -> Tensor:
     return batch_norm(y, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=1e-5)
 
 
-def test_residual_is_the_equation_of_fig_5_left() -> None:
+def test_residual_matches_the_equation_in_fig_5_left() -> None:
     block = Residual(4, 6, 2)
     x = torch.randn(2, 4, 9, 8)
     calibrate(block, x)
@@ -25,7 +25,7 @@ def test_residual_is_the_equation_of_fig_5_left() -> None:
 
 
 @pytest.mark.parametrize("stride_in_1x1", [False, True])
-def test_bottleneck_is_the_equation_of_fig_5_right(stride_in_1x1: bool) -> None:
+def test_bottleneck_matches_the_equation_in_fig_5_right(stride_in_1x1: bool) -> None:
     block = Bottleneck(4, 6, 2, stride_in_1x1=stride_in_1x1)
     x = torch.randn(2, 4, 9, 8)
     calibrate(block, x)
@@ -65,7 +65,7 @@ def test_a_block_with_option_a_has_only_its_two_convolutions() -> None:
     assert_parameters(block, 9 * (8 * 16 + 16 * 16) + 2 * 2 * 16)
 
 
-def test_cardinality_divides_the_3x3_convolution() -> None:
+def test_cardinality_splits_the_3x3_convolution_into_groups() -> None:
     """ResNeXt's template: 256 input channels, 32 groups of 4 channels (70k weights in total)."""
     block = Bottleneck(256, 64, groups=32, group_width=4)
     conv = block.branch.conv.conv
@@ -74,7 +74,7 @@ def test_cardinality_divides_the_3x3_convolution() -> None:
     assert weights == 256 * 128 + 32 * 4 * 3 * 3 * 4 + 128 * 256 == 70_144
 
 
-def test_groups_without_a_width_divide_the_channels() -> None:
+def test_groups_without_a_width_split_the_channels_evenly() -> None:
     assert Bottleneck(16, 8, groups=4).branch.conv.conv.weight.shape == (8, 2, 3, 3)
 
 
@@ -93,7 +93,7 @@ def test_any_module_can_be_the_branch() -> None:
     assert torch.equal(block(x), (branch(x) + x).relu())
 
 
-def test_counts_that_are_not_positive_are_rejected() -> None:
+def test_nonpositive_counts_are_rejected() -> None:
     with pytest.raises(ValueError, match="channels must be an integer of at least 1, got 0"):
         Residual(4, 0)
     with pytest.raises(ValueError, match="groups must be an integer of at least 1, got 0"):

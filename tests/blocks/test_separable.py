@@ -16,7 +16,7 @@ def test_layers_are_filter_norm_relu_mix_norm_relu() -> None:
     assert [type(m) for m in leaves] == kinds
 
 
-def test_each_channel_has_its_own_kernel_and_the_1x1_mixes_them() -> None:
+def test_each_channel_has_its_own_kernel_and_the_1x1_convolution_mixes_channels() -> None:
     block = DepthwiseSeparable(8, 16, 5)
     assert block.depthwise.conv.weight.shape == (8, 1, 5, 5)
     assert block.pointwise.conv.weight.shape == (16, 8, 1, 1)
@@ -31,13 +31,13 @@ def test_the_depthwise_convolution_has_the_stride() -> None:
         assert block(torch.zeros(2, 8, side, side)).shape == (2, 16, out, out)
 
 
-def test_parameters_by_hand() -> None:
-    # kernels, and scales and shifts of the norms
+def test_the_parameter_count_matches_hand_arithmetic() -> None:
+    # kernels, plus the norms' scales and shifts
     assert_parameters(DepthwiseSeparable(32, 64), 9 * 32 + 2 * 32 + 32 * 64 + 2 * 64)
 
 
 @pytest.mark.parametrize(("channels", "kernel_size"), [(64, 3), (100, 5)])
-def test_the_cost_equals_section_3_1(channels: int, kernel_size: int) -> None:
+def test_the_cost_matches_section_3_1(channels: int, kernel_size: int) -> None:
     """The ratio to a full convolution is 1 / N + 1 / D_K^2."""
     full = nn.Conv2d(32, channels, kernel_size, padding=kernel_size // 2)
     ratio = count_macs(DepthwiseSeparable(32, channels, kernel_size), (32, 14, 14)) / count_macs(
@@ -47,7 +47,7 @@ def test_the_cost_equals_section_3_1(channels: int, kernel_size: int) -> None:
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_equals_a_loop_over_channels(stride: int) -> None:
+def test_output_matches_a_loop_over_channels(stride: int) -> None:
     block, x = DepthwiseSeparable(4, 6, 3, stride), torch.randn(2, 4, 9, 11)
     calibrate(block, torch.randn(8, 4, 9, 11))
     filtered = torch.cat(
@@ -74,7 +74,7 @@ def test_norm_activation_and_padding_can_be_chosen() -> None:
     assert block(torch.zeros(1, 4, 7, 7)).shape == (1, 8, 4, 4)
 
 
-def test_invalid_arguments_are_reported() -> None:
+def test_invalid_arguments_are_rejected() -> None:
     with pytest.raises(ValueError, match="in_channels must be an integer of at least 1, got 0"):
         DepthwiseSeparable(0, 8)
     with pytest.raises(ValueError, match="out_channels must be an integer of at least 1, got -8"):

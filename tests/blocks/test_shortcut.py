@@ -49,7 +49,7 @@ def test_option_a_cannot_reduce_channels() -> None:
         ZeroPadShortcut(8, 4, 1)
 
 
-def test_option_b_is_a_strided_1x1_convolution_and_a_norm() -> None:
+def test_option_b_is_a_strided_1x1_convolution_with_a_norm() -> None:
     shortcut = projection(3, 6, 2).eval()
     x = torch.randn(1, 3, 5, 5)
     expected = nn.functional.conv2d(x, shortcut.conv.weight, stride=2) / (1 + 1e-5) ** 0.5

@@ -1,4 +1,4 @@
-"""Squeeze-and-excitation against the paper's equations, timm's and torchvision's."""
+"""Squeeze-and-excitation against the paper's equations, timm and torchvision."""
 
 import pytest
 import timm.layers
@@ -11,7 +11,7 @@ from cnnarch.testing import assert_close, assert_parameters
 from tests.oracles.in_order import copy_in_order
 
 
-def test_equals_equations_2_to_4_of_the_paper() -> None:
+def test_output_matches_equations_2_to_4_of_the_paper() -> None:
     block = SE(6, 2)
     nn.init.normal_(block.reduce.bias)
     nn.init.normal_(block.expand.bias)
@@ -30,14 +30,14 @@ def test_zero_weights_give_gates_of_one_half() -> None:
     assert torch.equal(block(x), x * 0.5)
 
 
-def test_outputs_equal_timms() -> None:
+def test_outputs_match_timm() -> None:
     ours, theirs = SE(32, 2), timm.layers.SEModule(32, rd_channels=2)
     copy_in_order(ours, theirs)
     x = torch.randn(2, 32, 7, 9)
     assert_close(ours(x), theirs(x))
 
 
-def test_with_silu_outputs_equal_torchvisions_in_efficientnet() -> None:
+def test_with_silu_outputs_match_the_block_in_torchvisions_efficientnet() -> None:
     ours = SE(96, 4, act=nn.SiLU)
     theirs = torchvision.ops.SqueezeExcitation(96, 4, activation=nn.SiLU)
     copy_in_order(ours, theirs)
@@ -55,11 +55,13 @@ def test_both_activations_can_be_replaced() -> None:
 
 
 @pytest.mark.parametrize(("channels", "squeeze"), [(64, 4), (256, 16), (16, 1)])
-def test_it_has_only_two_layers_with_biases(channels: int, squeeze: int) -> None:
+def test_the_only_parameters_are_those_of_two_layers_with_biases(
+    channels: int, squeeze: int
+) -> None:
     assert_parameters(SE(channels, squeeze), 2 * channels * squeeze + squeeze + channels)
 
 
-def test_weights_use_hes_rule_and_biases_are_zero() -> None:
+def test_weights_use_he_initialization_and_biases_are_zero() -> None:
     block = SE(512, 128)
     for layer in (block.reduce, block.expand):
         assert (layer.bias == 0).all()
@@ -84,7 +86,7 @@ def test_gradients_are_correct() -> None:
     assert torch.autograd.gradcheck(block, (x,))
 
 
-def test_widths_that_are_not_positive_are_rejected() -> None:
+def test_nonpositive_and_fractional_widths_are_rejected() -> None:
     with pytest.raises(ValueError, match="squeeze_channels must be an integer of at least 1"):
         SE(8, 0)
     with pytest.raises(ValueError, match=r"channels must be an integer of at least 1, got 1\.5"):

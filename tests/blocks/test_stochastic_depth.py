@@ -1,4 +1,4 @@
-"""Stochastic depth drops whole images at the given rate and keeps the expected value."""
+"""Stochastic depth drops whole images at the given rate and preserves the expected value."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def test_an_image_is_dropped_or_scaled_as_a_whole() -> None:
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.3, 0.8])
-def test_the_fraction_dropped_equals_the_rate_and_the_mean_is_unchanged(rate: float) -> None:
+def test_the_dropped_fraction_equals_the_rate_and_the_mean_is_unchanged(rate: float) -> None:
     y = StochasticDepth(rate).train()(torch.ones(IMAGES, 1, 1, 1))
     four_sigma = 4 * (rate * (1 - rate) / IMAGES) ** 0.5
     assert abs((y == 0).float().mean().item() - rate) < four_sigma
@@ -43,7 +43,7 @@ def test_images_are_dropped_independently() -> None:
     assert abs(agree - 0.5) < 4 * 0.5 / IMAGES**0.5
 
 
-def test_a_dropped_image_gets_no_gradient_and_a_kept_one_a_scaled_one() -> None:
+def test_a_dropped_image_receives_no_gradient_and_a_kept_one_a_scaled_gradient() -> None:
     x = torch.randn(64, 1, 1, 1, requires_grad=True)
     y = StochasticDepth(0.75).train()(x)
     y.sum().backward()
@@ -66,7 +66,7 @@ def test_preserves_dtype_and_memory_format() -> None:
 
 
 @pytest.mark.parametrize("shape", [(64,), (64, 5), (64, 5, 2), (64, 5, 2, 2, 2)])
-def test_the_first_dimension_is_the_batch_for_any_shape(shape: tuple[int, ...]) -> None:
+def test_the_first_dimension_is_the_batch_dimension_for_any_shape(shape: tuple[int, ...]) -> None:
     y = StochasticDepth(0.5).train()(torch.ones(shape)).reshape(64, -1)
     assert set(y[:, 0].tolist()) == {0, 2}
     assert torch.equal(y, y[:, :1].expand_as(y))
@@ -82,6 +82,6 @@ def test_traces_and_compiles_in_training_mode() -> None:
 
 
 @pytest.mark.parametrize("rate", [1.0, -0.1, float("nan"), "0.5", True])
-def test_a_rate_out_of_range_is_reported(rate: object) -> None:
+def test_a_rate_out_of_range_is_rejected(rate: object) -> None:
     with pytest.raises(ValueError, match=rf"rate must be in \[0, 1\), got {rate!r}"):
         StochasticDepth(rate)

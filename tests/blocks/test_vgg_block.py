@@ -10,7 +10,7 @@ from cnnarch.blocks import VGGBlock
 from cnnarch.testing import assert_close, assert_parameters
 
 
-def test_a_block_has_3x3_convolutions_of_stride_1_with_biases() -> None:
+def test_a_block_has_3x3_convolutions_with_stride_1_and_biases() -> None:
     block = VGGBlock(3, 8, 2)
     convs = [m for m in block.modules() if isinstance(m, nn.Conv2d)]
     assert [(c.in_channels, c.out_channels) for c in convs] == [(3, 8), (8, 8)]
@@ -18,7 +18,7 @@ def test_a_block_has_3x3_convolutions_of_stride_1_with_biases() -> None:
     assert_parameters(block, (3 * 9 + 1) * 8 + (8 * 9 + 1) * 8)
 
 
-def test_the_output_equals_the_equation() -> None:
+def test_the_output_matches_the_equation() -> None:
     block = VGGBlock(3, 8, 2, last_kernel_size=1)
     first, second = (block[i].conv for i in range(2))
     x = torch.randn(2, 3, 9, 10)
@@ -28,20 +28,20 @@ def test_the_output_equals_the_equation() -> None:
     assert_close(block(x), y.amax(0))
 
 
-def test_a_norm_is_between_convolution_and_relu_and_the_bias_stays() -> None:
+def test_a_norm_is_between_convolution_and_relu_and_the_bias_is_kept() -> None:
     block = VGGBlock(3, 8, 1, norm=nn.BatchNorm2d)
     assert [type(m) for m in block[0]] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
     assert block[0].conv.bias is not None
 
 
-def test_the_pool_halves_rounding_down_and_can_be_omitted() -> None:
+def test_the_pool_halves_the_size_rounding_down_and_can_be_omitted() -> None:
     x = torch.randn(1, 3, 9, 7)
     assert VGGBlock(3, 4, 1)(x).shape == (1, 4, 4, 3)
     assert VGGBlock(3, 4, 1, pool=False)(x).shape == (1, 4, 9, 7)
 
 
-def test_weights_use_glorots_rule_and_biases_are_zero() -> None:
-    """Weights are uniform with variance 2 / (fan_in + fan_out), so within sqrt(3 * variance)."""
+def test_weights_use_glorot_initialization_and_biases_are_zero() -> None:
+    """Weights are uniform with variance 2 / (fan_in + fan_out), so at most sqrt(3 * variance)."""
     conv = VGGBlock(32, 64, 1)[0].conv
     variance = 2 / (9 * 32 + 9 * 64)
     bound = math.sqrt(3 * variance)

@@ -75,7 +75,7 @@ def alexnet_by_hand(model: AlexNet, x: Tensor) -> Tensor:
     return linear(x, weights[7], biases[7])
 
 
-def test_the_2012_network_equals_the_paper(alexnet: AlexNet) -> None:
+def test_the_2012_network_matches_the_paper(alexnet: AlexNet) -> None:
     x = 500 * torch.randn(2, 3, 227, 227)  # large enough for the normalization to have an effect
     with torch.no_grad():
         assert_close(alexnet(x), alexnet_by_hand(alexnet, x))
@@ -93,7 +93,7 @@ def test_224_pixels_also_work(alexnet: AlexNet) -> None:
         assert alexnet.forward_features(torch.randn(1, 3, 224, 224)).shape == (1, 256, 5, 5)
 
 
-def test_without_groups_and_with_pytorchs_alpha_it_equals_pytorchcv() -> None:
+def test_without_groups_and_with_pytorchs_alpha_it_matches_pytorchcv() -> None:
     ours = cnnarch.alexnet(groups=1)
     for module in ours.modules():
         if isinstance(module, LRN):
@@ -141,7 +141,7 @@ def test_pools_overlap() -> None:
 
 
 def test_dropout_follows_the_hidden_layers() -> None:
-    """Sec. 4.2. In torchvision it precedes them, so it zeroes pixels of pool5 but not fc7."""
+    """Sec. 4.2. In torchvision, dropout precedes them, so it zeroes pixels of pool5 but not fc7."""
     for name in ("alexnet", "alexnet_owt"):
         kinds = [type(m) for m in leaves(on_meta(name, dropout=0.3).head)]
         hidden = [nn.Linear, nn.ReLU, nn.Dropout]
@@ -152,7 +152,7 @@ def test_dropout_follows_the_hidden_layers() -> None:
         assert rates == [0.3, 0.3]
 
 
-def test_weights_are_initialized_as_in_section_5(alexnet: AlexNet) -> None:
+def test_weights_are_initialized_as_described_in_section_5(alexnet: AlexNet) -> None:
     layers = [m for m in leaves(alexnet) if isinstance(m, nn.Conv2d | nn.Linear)]
     for layer in layers:
         assert layer.weight.std().item() == pytest.approx(0.01, rel=0.02)
@@ -163,7 +163,7 @@ def test_weights_are_initialized_as_in_section_5(alexnet: AlexNet) -> None:
     assert conv1 == conv3 == fc8 == [0.0]
 
 
-def test_a_new_classifier_has_the_same_initialization() -> None:
+def test_a_new_classifier_is_initialized_the_same_way() -> None:
     model = cnnarch.alexnet(num_classes=0)
     assert model.num_features == 4096
     model.reset_classifier(50)
@@ -171,7 +171,7 @@ def test_a_new_classifier_has_the_same_initialization() -> None:
     assert not model.head.classifier.bias.any()
 
 
-def test_rows_end_with_the_stem_and_the_pools() -> None:
+def test_feature_maps_are_those_of_the_stem_and_the_pools() -> None:
     for name, widths in (("alexnet", (96, 96, 256, 256)), ("alexnet_owt", (64, 64, 192, 256))):
         info = on_meta(name).feature_info
         assert [row.name for row in info] == ["conv1", "pool1", "pool2", "pool5"]
@@ -195,6 +195,6 @@ def test_one_tower_has_0_2_percent_more_parameters() -> None:
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
     ],
 )
-def test_invalid_options_are_reported(options: dict[str, float], message: str) -> None:
+def test_invalid_options_are_rejected(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         cnnarch.get_model("alexnet", **options)

@@ -13,13 +13,13 @@ from tests.oracles.in_order import randomize_norms
 SMALL_FORMS = {"convnet": ConvNet}
 
 
-def test_parameters_by_hand() -> None:
+def test_the_parameter_count_matches_hand_arithmetic() -> None:
     first, second = 25 * 16 + 16 + 2 * 16, 25 * 16 * 32 + 32 + 2 * 32  # convolution, bias, norm
     assert_parameters(cnnarch.convnet(), first + second + 32 * 7 * 7 * 10 + 10)
 
 
 @pytest.mark.parametrize("size", [(28, 28), (4, 4), (5, 31), (64, 64)], ids=str)
-def test_it_equals_two_convolutions_and_a_linear_layer_at_any_size(size: tuple[int, int]) -> None:
+def test_it_matches_two_convolutions_and_a_linear_layer_at_any_size(size: tuple[int, int]) -> None:
     model = cnnarch.convnet(in_channels=3)
     for conv in (model.stem.conv, model.stages[1][0].conv):
         nn.init.normal_(conv.bias)
@@ -38,7 +38,7 @@ def test_it_equals_two_convolutions_and_a_linear_layer_at_any_size(size: tuple[i
 
 
 def test_an_export_with_dynamic_height_and_width_accepts_28_pixels() -> None:
-    """At 28 pixels the pool before the linear layer does nothing; exports must allow that size."""
+    """At 28 pixels, the pool before the linear layer does nothing; exports must allow that size."""
     model = cnnarch.convnet().eval()
     free = torch.export.Dim.DYNAMIC
     shapes = ({0: free, 2: free, 3: free},)
@@ -50,7 +50,7 @@ def test_an_export_with_dynamic_height_and_width_accepts_28_pixels() -> None:
             assert_close(program(x), model(x))
 
 
-def test_three_pixels_are_too_few() -> None:
+def test_a_side_of_three_pixels_is_too_small() -> None:
     with pytest.raises(ValueError, match="at least 4x4 pixels, got 4x3"):
         cnnarch.convnet()(torch.zeros(1, 1, 4, 3))
 

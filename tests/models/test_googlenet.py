@@ -62,7 +62,7 @@ def without_dropout(model: nn.Module) -> nn.Module:
 
 
 class GoogLeNetByHand:
-    """The paper's network without modules, from weights and biases in execution order."""
+    """The paper's network without modules, built from weights and biases in execution order."""
 
     def __init__(self, tensors: list[Tensor]) -> None:
         self.tensors: Iterator[Tensor] = iter(tensors)
@@ -122,7 +122,7 @@ def test_each_stage_has_one_stride_and_starts_with_its_pool() -> None:
     assert [r.channels for r in info] == [64, 192, 480, 832, 1024]
 
 
-def test_conv2_has_the_1x1_reduction() -> None:
+def test_conv2_includes_the_1x1_reduction() -> None:
     """In row "convolution", "#3x3 reduce" is 64: 64 to 64 channels, then 64 to 192."""
     for model in (cnnarch.googlenet(), cnnarch.googlenet_bn()):
         convs = [m for m in model.stages[0].modules() if isinstance(m, nn.Conv2d)]
@@ -168,14 +168,14 @@ def test_batchnorm_with_5x5_kernels_can_be_built_from_the_class() -> None:
     assert model.stages[1][1].branch5x5.conv.conv.kernel_size == (5, 5)
 
 
-def test_auxiliary_heads_have_the_parameters_of_the_paper_and_of_torchvision() -> None:
+def test_parameter_counts_of_auxiliary_heads_match_the_paper_and_torchvision() -> None:
     with torch.device("meta"):
         assert_parameters(cnnarch.googlenet(aux_logits=True), 13_378_280)
         assert_parameters(cnnarch.googlenet_bn(aux_logits=True), 13_004_888)
 
 
 def test_auxiliary_heads_add_their_multiply_adds_in_training() -> None:
-    """On 4x4 maps with 512 and 528 channels; the total with the network is 1,591,044,096."""
+    """Their maps are 4x4 with 512 and 528 channels; the whole network needs 1,591,044,096."""
     heads = sum(16 * c * 128 + 2048 * 1024 + 1024 * 1000 for c in (512, 528))
     assert 1_582_671_872 + heads == 1_591_044_096
     model = cnnarch.googlenet(aux_logits=True)
@@ -185,8 +185,8 @@ def test_auxiliary_heads_add_their_multiply_adds_in_training() -> None:
 
 
 @pytest.mark.parametrize("size", [(224, 224), (97, 131), (31, 64)])
-def test_logits_equal_the_reimplementation(size: tuple[int, int]) -> None:
-    """Use pixel values in the hundreds, so that the LRN constants have an effect."""
+def test_logits_match_the_reimplementation(size: tuple[int, int]) -> None:
+    """Pixel values are in the hundreds so that the LRN constants have an effect."""
     model = cnnarch.googlenet(num_classes=20).eval()
     images = 100 * torch.randn(2, 3, *size)
     with torch.no_grad():
@@ -194,7 +194,7 @@ def test_logits_equal_the_reimplementation(size: tuple[int, int]) -> None:
         assert_close(model(images), expected)
 
 
-def test_the_lrn_constants_have_an_effect_in_that_comparison() -> None:
+def test_the_lrn_constants_affect_that_comparison() -> None:
     model = cnnarch.googlenet(num_classes=20).eval()
     images = 100 * torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -204,7 +204,7 @@ def test_the_lrn_constants_have_an_effect_in_that_comparison() -> None:
         assert ((model(images) - logits).norm() / logits.norm()) > 0.1
 
 
-def test_auxiliary_logits_equal_the_reimplementation() -> None:
+def test_auxiliary_logits_match_the_reimplementation() -> None:
     model = without_dropout(cnnarch.googlenet(num_classes=20, aux_logits=True)).train()
     images = 100 * torch.randn(2, 3, 224, 224)
     with torch.no_grad():
@@ -215,7 +215,7 @@ def test_auxiliary_logits_equal_the_reimplementation() -> None:
         assert_close(found, wanted)
 
 
-def test_training_outputs_equal_torchvisions_with_auxiliary_heads() -> None:
+def test_training_outputs_match_torchvision_with_auxiliary_heads() -> None:
     ours = without_dropout(cnnarch.googlenet_bn(num_classes=20, aux_logits=True))
     theirs = torchvision.models.googlenet(
         num_classes=20, aux_logits=True, init_weights=False, dropout=0.0, dropout_aux=0.0
@@ -234,7 +234,7 @@ def test_training_outputs_equal_torchvisions_with_auxiliary_heads() -> None:
     assert_close(found.aux2, expected.aux_logits2, 1e-4)
 
 
-def test_the_output_is_a_tensor_unless_auxiliary_heads_are_on_in_training() -> None:
+def test_the_output_is_a_tensor_unless_training_with_auxiliary_heads() -> None:
     images = torch.randn(2, 3, 64, 64)
     plain = cnnarch.googlenet(num_classes=3)
     assert isinstance(plain.train()(images), Tensor)
@@ -262,7 +262,7 @@ def test_auxiliary_heads_do_not_change_the_logits() -> None:
 
 
 @pytest.mark.parametrize(("name", "side"), [("googlenet", 31), ("googlenet_bn", 15)])
-def test_auxiliary_heads_train_on_the_smallest_image(name: str, side: int) -> None:
+def test_auxiliary_heads_can_be_trained_on_the_smallest_image(name: str, side: int) -> None:
     model = cnnarch.get_model(name, num_classes=3, aux_logits=True).train()
     outputs = model(torch.randn(4, 3, side, side + 9))
     torch.stack(
@@ -298,7 +298,7 @@ def test_every_module_runs_in_training_with_auxiliary_heads() -> None:
     assert ran == names
 
 
-def test_every_head_gets_a_new_classifier() -> None:
+def test_every_head_receives_a_new_classifier() -> None:
     model = cnnarch.googlenet(num_classes=3, aux_logits=True).train()
     images = torch.randn(1, 3, 64, 64)
     model.reset_classifier(5)
@@ -326,7 +326,7 @@ def test_auxiliary_logits_can_be_compiled_traced_exported_and_saved() -> None:
 
 
 def test_the_minimum_size_is_exact_for_both_networks_and_each_side() -> None:
-    """A pool that rounds up needs one pixel if it is 2x2, or two if it is 3x3.
+    """A pool that rounds up needs one pixel if it is 2x2 and two if it is 3x3.
 
     The maps before the four pools therefore have at least 2, 4, 8 and 16 pixels. The stem rounds
     up and needs 31, or 15 if the last pool is torchvision's 2x2. Without the first pool and the

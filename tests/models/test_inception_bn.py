@@ -63,7 +63,7 @@ def test_branches_have_the_widths_and_pools_of_fig_5(row: str) -> None:
     assert tuple(found) == FIG_5[row]
 
 
-def test_in_3c_and_4e_the_last_3x3_has_the_stride_and_the_pool_has_no_projection() -> None:
+def test_in_3c_and_4e_the_last_3x3_has_the_stride_and_the_pool_no_projection() -> None:
     model = cnnarch.bn_inception()
     for row in FIG_5:
         block = block_of(model, row)
@@ -86,7 +86,7 @@ def test_each_stage_has_one_stride_and_the_name_of_its_last_row() -> None:
     assert [r.channels for r in info] == [64, 192, 320, 608, 1024]
 
 
-def test_every_convolution_has_a_norm_of_eps_1e_5_and_no_bias() -> None:
+def test_every_convolution_has_a_norm_with_eps_1e_5_and_no_bias() -> None:
     for model in (cnnarch.bn_inception(), cnnarch.se_bn_inception()):
         blocks = [m for m in model.modules() if isinstance(m, DoubleInception)]
         parts = [model.stem, model.stages[0], *blocks]
@@ -100,9 +100,9 @@ def test_every_convolution_has_a_norm_of_eps_1e_5_and_no_bias() -> None:
 
 
 def copy_to_pytorchcv(ours: nn.Module, theirs: nn.Module) -> None:
-    """Copy our tensors to pytorchcv's network; subtract its convolution biases in the norms.
+    """Copy our tensors to pytorchcv's network and fold its convolution biases into its norms.
 
-    BatchNorm(y + b) with a running mean increased by b equals BatchNorm(y).
+    BatchNorm(y + b) with the running mean increased by b equals BatchNorm(y).
     """
     source, target = ours.state_dict(), theirs.state_dict()
     biases = {k: v.uniform_(-1, 1) for k, v in target.items() if k.endswith(".conv.bias")}
@@ -126,10 +126,10 @@ def pair() -> tuple[BNInception, nn.Module]:
 
 
 @pytest.mark.parametrize("size", [(96, 160), (193, 66)])
-def test_features_equal_pytorchcvs_at_sizes_that_it_supports(
+def test_features_match_pytorchcv_at_sizes_that_it_supports(
     pair: tuple[BNInception, nn.Module], size: tuple[int, int]
 ) -> None:
-    """This includes odd maps before the two max-pools, where Caffe cuts off windows."""
+    """This includes odd maps before the two max-pools, where Caffe truncates windows."""
     ours, theirs = pair
     layers = [m for name, m in theirs.features.named_children() if name != "final_pool"]
     images = torch.randn(2, 3, *size)
@@ -137,14 +137,14 @@ def test_features_equal_pytorchcvs_at_sizes_that_it_supports(
         assert_close(ours.forward_features(images), nn.Sequential(*layers)(images), 1e-4)
 
 
-def test_blocks_of_stride_2_accept_odd_maps() -> None:
-    """Here the block gets a 7x7 map, for which Caffe's network fails."""
+def test_blocks_with_stride_2_accept_odd_sized_maps() -> None:
+    """Here, the block receives a 7x7 map, on which Caffe's network fails."""
     model = cnnarch.bn_inception(num_classes=2).eval()
     maps = model.forward_stages(torch.randn(1, 3, 113, 97))
     assert [m.shape[-2:] for m in maps[2:]] == [(14, 12), (7, 6), (4, 3)]
 
 
-def test_the_aligned_pool_equals_caffes_for_even_maps() -> None:
+def test_the_aligned_pool_matches_caffe_for_even_maps() -> None:
     pool, caffe = AlignedMaxPool2d(), nn.MaxPool2d(3, 2, ceil_mode=True)
     x = torch.randn(2, 3, 28, 14)
     assert torch.equal(pool(x), caffe(x))
@@ -178,7 +178,7 @@ def test_se_adds_two_layers_with_biases_per_block() -> None:
 
 
 def test_the_minimum_size_is_exact_for_each_side() -> None:
-    """Two pools need 2 pixels each, and the stem rounds up: 2, 4, 7."""
+    """Each of the two pools needs 2 pixels, and the stem rounds up: 2, 4, 7."""
     for min_size, options in ((7, {}), (2, {"small_images": True})):
         model = cnnarch.se_bn_inception(num_classes=2, **options).eval()
         assert model.min_input_size == min_size
@@ -213,7 +213,7 @@ def test_a_reduction_that_is_not_a_positive_integer_is_rejected(reduction: float
         BNInception(reduction)  # type: ignore[arg-type]
 
 
-def test_another_reduction_can_be_built_from_the_class() -> None:
+def test_a_different_reduction_can_be_passed_to_the_class() -> None:
     with torch.device("meta"):
         model = BNInception(8)
     assert model.stages[1][1].se.reduce.out_channels == 256 // 8

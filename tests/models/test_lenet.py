@@ -1,4 +1,4 @@
-"""LeNet-5 against its paper (LeCun et al., 1998) and reimplementations of the three networks."""
+"""The three LeNet-5 networks against the paper (LeCun et al., 1998) and reimplementations."""
 
 import copy
 from collections.abc import Iterator
@@ -79,7 +79,7 @@ def lenet_by_hand(
     ("activation", "act"), [("tanh", nn.Tanh), ("sigmoid", nn.Sigmoid), ("relu", nn.ReLU)]
 )
 @pytest.mark.parametrize(("pooling", "pool"), [("avg", nn.AvgPool2d), ("max", nn.MaxPool2d)])
-def test_the_modern_network_equals_a_reimplementation_for_all_options(
+def test_the_modern_network_matches_a_reimplementation_for_all_options(
     side: int,
     padding: int,
     activation: str,
@@ -96,7 +96,7 @@ def test_the_modern_network_equals_a_reimplementation_for_all_options(
         assert_close(model(x), lenet_by_hand(model, x, padding, act, pool))
 
 
-def test_the_default_is_tanh_and_average_at_32_pixels() -> None:
+def test_the_default_is_tanh_and_average_pooling_at_32_pixels() -> None:
     model = cnnarch.lenet5()
     kinds = {type(m) for m in model.modules()}
     assert {nn.Tanh, nn.AvgPool2d} < kinds
@@ -119,7 +119,7 @@ def test_at_28_pixels_c1_is_padded_to_keep_the_size() -> None:
         ("image_size", 30, "32, 28"),
     ],
 )
-def test_an_invalid_choice_is_reported(option: str, value: object, allowed: str) -> None:
+def test_an_invalid_choice_is_rejected(option: str, value: object, allowed: str) -> None:
     with pytest.raises(ValueError, match=f"{option} must be one of {allowed}, got {value!r}"):
         cnnarch.get_model("lenet5", **{option: value})
 
@@ -128,7 +128,7 @@ def test_color_images_add_two_kernels_per_map() -> None:
     assert_parameters(cnnarch.lenet5(in_channels=3), 62_006)
 
 
-def test_larger_images_average_the_maps_of_c5() -> None:
+def test_with_larger_images_the_maps_of_c5_are_averaged() -> None:
     model = cnnarch.lenet5()
     x = images(64)
     features = model.forward_features(x)
@@ -138,7 +138,7 @@ def test_larger_images_average_the_maps_of_c5() -> None:
 
 
 @pytest.mark.parametrize("name", ["lenet5", "lenet5_bn"])
-def test_weights_use_glorots_rule_and_biases_are_zero(name: str) -> None:
+def test_weights_use_glorot_initialization_and_biases_are_zero(name: str) -> None:
     model = cnnarch.get_model(name)
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -157,7 +157,7 @@ def test_c3_is_connected_by_table_i() -> None:
 
 
 def lenet_1998_by_hand(model: LeNet1998, x: Tensor) -> Tensor:
-    """Compute the paper's network without modules; C3 is a full convolution with zeros."""
+    """Compute the paper's network without modules; C3 is a full convolution with zeroed weights."""
     tensors: Iterator[Tensor] = iter(model.state_dict().values())
 
     def squash(a: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ def lenet_1998_by_hand(model: LeNet1998, x: Tensor) -> Tensor:
     return torch.stack([-(x - code).square().sum(1) for code in codes], 1)
 
 
-def test_lenet5_1998_equals_the_papers_network() -> None:
+def test_lenet5_1998_matches_the_papers_network() -> None:
     model = cnnarch.lenet5_1998()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
@@ -286,7 +286,7 @@ def with_our_batch_norm(model: nn.Module) -> nn.Module:
     return copied
 
 
-def test_our_batch_norm_gives_the_same_outputs_in_training_and_eval_mode() -> None:
+def test_our_batch_norm_produces_the_same_outputs_in_training_and_eval_mode() -> None:
     model = cnnarch.lenet5_bn()
     calibrate(model, images(28, 16))
     copied = with_our_batch_norm(model)

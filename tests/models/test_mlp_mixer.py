@@ -68,7 +68,7 @@ def test_hidden_widths_are_half_and_four_times_the_channels() -> None:
 
 
 @pytest.mark.parametrize("image_size", [8, 20, 64])
-def test_outputs_equal_timms_at_other_image_sizes(image_size: int) -> None:
+def test_outputs_match_timm_at_other_image_sizes(image_size: int) -> None:
     ours = MLPMixer(*TINY, image_size=image_size, num_classes=7)
     theirs = TimmMixer(img_size=image_size, num_blocks=3, patch_size=4, embed_dim=16, num_classes=7)
     same_weights(ours, theirs)
@@ -77,7 +77,7 @@ def test_outputs_equal_timms_at_other_image_sizes(image_size: int) -> None:
         assert_close(ours(x), theirs(x))
 
 
-def test_a_training_step_equals_timms() -> None:
+def test_a_training_step_matches_timm() -> None:
     ours = MLPMixer(*TINY, image_size=32, num_classes=5)
     theirs = TimmMixer(img_size=32, num_blocks=3, patch_size=4, embed_dim=16, num_classes=5)
     same_weights(ours, theirs)
@@ -93,7 +93,7 @@ def test_a_training_step_equals_timms() -> None:
 
 
 def test_the_last_map_is_after_the_final_layer_norm() -> None:
-    """After a new LayerNorm each pixel has mean 0 and variance 1; before it, it does not."""
+    """After a freshly initialized LayerNorm, each pixel has mean 0 and variance 1."""
     model = MLPMixer(*TINY, image_size=32).eval()
     *_, before, last = model.forward_stages(images(2, 32))
     assert (last.mean(1).abs() < 1e-5).all()
@@ -136,8 +136,8 @@ def test_only_the_given_image_size_is_accepted() -> None:
             model(torch.zeros(1, 3, *size))
 
 
-def test_weights_use_lecuns_rule_and_biases_are_zero() -> None:
-    """The deviation is fan_in^-1/2, also in the classifier, which the paper initializes to zero."""
+def test_weights_use_lecun_initialization_and_biases_are_zero() -> None:
+    """The std is fan_in^-1/2, even in the classifier, which the paper initializes to zero."""
     model = cnnarch.mixer_s32()
     for layer, fan_in in ((model.stem, 3 * 32 * 32), (model.head.classifier, 512)):
         spread = layer.weight.std().item() * fan_in**0.5
@@ -147,14 +147,14 @@ def test_weights_use_lecuns_rule_and_biases_are_zero() -> None:
     assert any("initialized to zero" in sentence for sentence in departs)
 
 
-def test_a_new_classifier_uses_the_same_rule() -> None:
+def test_a_new_classifier_uses_the_same_initialization() -> None:
     model = MLPMixer(*TINY, image_size=32, num_classes=3)
     model.reset_classifier(500)
     assert 0.9 < model.head.classifier.weight.std().item() * 16**0.5 < 1.1
     assert not model.head.classifier.bias.any()
 
 
-def test_drop_path_grows_linearly_from_zero_to_its_rate() -> None:
+def test_drop_path_increases_linearly_from_zero_to_its_rate() -> None:
     model = MLPMixer(5, *TINY[1:], image_size=32, drop_path=0.4)
     rates = [
         [m.rate for m in stage.modules() if type(m).__name__ == "StochasticDepth"]
@@ -181,7 +181,7 @@ def test_gelu_is_exact_and_each_use_has_its_own_module() -> None:
         ((3, 4, 16, 64, 0), "token_dim must be an integer of at least 1, got 0"),
     ],
 )
-def test_arguments_out_of_range_are_reported(
+def test_arguments_out_of_range_are_rejected(
     arguments: tuple[int, int, int, int, int], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -30,7 +30,7 @@ def convolutions(model: nn.Module) -> list[nn.Conv2d]:
     return [m for m in model.modules() if isinstance(m, nn.Conv2d)]
 
 
-def test_has_28_layers() -> None:
+def test_the_network_has_28_layers() -> None:
     """Section 3.2 counts depthwise and pointwise convolutions separately."""
     model = on_meta()
     assert len([m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]) == 28
@@ -42,8 +42,8 @@ def test_each_stage_has_its_own_stride() -> None:
     assert [r.name for r in rows] == ["conv1", "ds1", "ds2-3", "ds4-5", "ds6-11", "ds12-13"]
 
 
-def test_strides_equal_table_1_except_its_last_row() -> None:
-    """It prints s2 for the last depthwise convolution but gives equal input and output sizes."""
+def test_strides_match_table_1_except_for_the_last_depthwise_row() -> None:
+    """It lists s2 for the last depthwise convolution but the same input and output size."""
     strides = [c.stride[0] for c in convolutions(on_meta()) if c.groups > 1]
     assert strides == [1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1]
     assert {c.stride for c in convolutions(on_meta()) if c.kernel_size == (1, 1)} == {(1, 1)}
@@ -65,10 +65,10 @@ def test_norms_have_pytorchs_constants_and_eps_is_an_option() -> None:
 @pytest.mark.parametrize(
     ("kind", "macs", "weights"), [("1x1", 94.86, 74.59), ("dw", 3.06, 1.06), ("fc", 0.18, 24.33)]
 )
-def test_the_share_of_each_kind_of_layer_equals_table_2(
+def test_the_share_of_each_kind_of_layer_matches_table_2(
     kind: str, macs: float, weights: float
 ) -> None:
-    """The row of the 3x3 stem, 1.19%, is excluded, because the column sums to 99.29% with it."""
+    """The row of the 3x3 stem, 1.19%, is excluded because the column adds up to 99.29% with it."""
     model = on_meta()
 
     def kind_of(layer: nn.Module) -> str:
@@ -84,7 +84,7 @@ def test_the_share_of_each_kind_of_layer_equals_table_2(
     assert 100 * sum(n for _, n in ours) / all_weights == pytest.approx(weights, abs=0.01)
 
 
-def test_equals_timm_with_the_constants_of_the_authors_checkpoints() -> None:
+def test_output_matches_timm_with_the_constants_of_the_authors_checkpoints() -> None:
     ours = cnnarch.mobilenet_v1(num_classes=10, activation="relu6", norm_eps=1e-3, padding="same")
     theirs = timm.create_model("mobilenetv1_100", num_classes=10, bn_eps=1e-3, pad_type="same")
     assert_same_outputs(ours, theirs, (64, 64), (97, 70))
@@ -94,7 +94,7 @@ def test_equals_timm_with_the_constants_of_the_authors_checkpoints() -> None:
     ("width", "stem", "last"), [(1.4, 44, 1433), (0.3, 9, 307), (0.01, 1, 10), (1e-9, 1, 1)]
 )
 def test_any_width_rounds_down_to_at_least_one_channel(width: float, stem: int, last: int) -> None:
-    """The widths are 32 and 1024 channels times the factor."""
+    """The unscaled widths are 32 and 1024 channels."""
     model = cnnarch.mobilenet_v1(width=width, num_classes=3)
     assert (model.feature_info[0].channels, model.num_features) == (stem, last)
     assert model(torch.randn(2, 3, 64, 64)).shape == (2, 3)
@@ -106,7 +106,7 @@ def test_any_resolution_works(side: int) -> None:
     assert on_meta().eval()(images).shape == (2, 1000)
 
 
-def test_small_images_give_a_4x4_map_and_keep_every_tensor() -> None:
+def test_small_images_give_a_4x4_map_and_keep_all_tensor_shapes() -> None:
     small, usual = on_meta(small_images=True), on_meta()
     assert_stage_shapes(small, {"stem": (32, 32, 32), "stages.4": (1024, 4, 4)}, (3, 32, 32))
     assert [r.stride for r in small.feature_info] == [1, 1, 1, 2, 4, 8]
@@ -119,7 +119,7 @@ def test_dropout_is_off_by_default() -> None:
     assert on_meta(dropout=0.2).head.dropout.p == 0.2
 
 
-def test_convolutions_use_hes_rule() -> None:
+def test_convolutions_use_he_initialization() -> None:
     """N(0, 2 / fan_out), where fan_out is 9 for depthwise kernels and all channels for 1x1."""
     block = cnnarch.mobilenet_v1().stages[4][1]
     assert isinstance(block, DepthwiseSeparable)
@@ -128,12 +128,12 @@ def test_convolutions_use_hes_rule() -> None:
 
 
 @pytest.mark.parametrize("width", [0, -0.5, float("nan"), float("inf"), "1.0"])
-def test_a_width_out_of_range_is_reported(width: object) -> None:
+def test_a_width_out_of_range_is_rejected(width: object) -> None:
     with pytest.raises(ValueError, match=f"width must be a number above 0, got {width!r}"):
         cnnarch.mobilenet_v1(width=width)
 
 
-def test_other_invalid_options_are_reported() -> None:
+def test_other_invalid_options_are_rejected() -> None:
     with pytest.raises(ValueError, match="activation must be one of 'relu', 'relu6', got 'swish'"):
         cnnarch.mobilenet_v1(activation="swish")
     with pytest.raises(ValueError, match="padding must be one of"):

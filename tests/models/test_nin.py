@@ -53,7 +53,7 @@ def on_meta(name: str, **options: object) -> NiN:
 
 
 def brighter(model: NiN) -> NiN:
-    """Set random biases, so that all scores are positive and a missing bias is detected."""
+    """Set random biases so that all scores are positive and a missing bias is detected."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.bias, std=0.1)
@@ -75,7 +75,7 @@ def test_the_class_accepts_other_rows() -> None:
 @pytest.mark.parametrize(
     ("theirs", "num_classes"), [(nin_cifar10, 10), (nin_cifar100, 100)], ids=["10", "100"]
 )
-def test_pytorchcvs_network_with_the_authors_pools_equals_ours(
+def test_pytorchcvs_network_with_the_authors_pools_matches_ours(
     theirs: object, num_classes: int
 ) -> None:
     """The authors' pools start at the first pixel; those of pytorchcv are padded by one pixel."""
@@ -110,15 +110,15 @@ def nin_by_hand(model: NiN, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("size", [(224, 224), (227, 227), (97, 131)], ids=str)
-def test_the_network_for_imagenet_equals_the_authors(size: tuple[int, int]) -> None:
+def test_the_imagenet_network_matches_the_authors_network(size: tuple[int, int]) -> None:
     model = brighter(cnnarch.nin(num_classes=20)).eval()
     x = torch.randn(2, 3, *size)
     with torch.no_grad():
         assert_close(model(x), nin_by_hand(model, x))
 
 
-def test_an_average_pool_counts_only_existing_pixels() -> None:
-    """As in Caffe, the sum of a window that is cut off is divided by its number of pixels."""
+def test_an_average_pool_counts_only_real_pixels() -> None:
+    """As in Caffe, the sum over a truncated window is divided by its actual number of pixels."""
     pool = cnnarch.nin_cifar().stages[1].pool
     assert isinstance(pool, nn.AvgPool2d)
     expected = torch.full((1, 1, 8, 8), 2.0)
@@ -139,7 +139,7 @@ def test_pools_are_max_then_average_for_cifar_and_max_for_imagenet() -> None:
     assert kinds["nin"] == [(nn.MaxPool2d, *shape)] * 3
 
 
-def test_widths_equal_the_authors() -> None:
+def test_widths_match_the_authors_network() -> None:
     for name, rows in (
         ("nin", ((96,) * 3, (256,) * 3, (384,) * 3, (1024, 1024, 1000))),
         ("nin_cifar", ((192, 160, 96), (192,) * 3, (192, 192, 10))),
@@ -166,7 +166,7 @@ def test_logits_are_averaged_scores_and_never_negative() -> None:
     assert (logits.sum(1) - 1).abs().min() > 1e-3  # they are not probabilities either
 
 
-def test_the_head_keeps_the_contract() -> None:
+def test_the_head_fulfills_the_contract() -> None:
     model = brighter(cnnarch.nin_cifar()).eval()
     features = model.forward_features(torch.randn(2, 3, 32, 32))
     assert model.num_features == features.shape[1] == 192
@@ -196,6 +196,6 @@ def test_small_images_give_a_4x4_map_and_change_one_kernel() -> None:
 
 
 @pytest.mark.parametrize("rows", [(), IMAGENET[1:], (CIFAR[0]._replace(dropout=True),)])
-def test_an_invalid_first_row_is_reported(rows: tuple[Mlpconv, ...]) -> None:
+def test_an_invalid_first_row_is_rejected(rows: tuple[Mlpconv, ...]) -> None:
     with pytest.raises(ValueError, match="the first row must have no pool or dropout, got rows"):
         NiN(rows)

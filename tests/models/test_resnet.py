@@ -67,7 +67,7 @@ def test_the_first_convolution_of_a_basic_block_has_the_stride() -> None:
 
 
 def test_only_blocks_that_change_the_shape_have_a_projection() -> None:
-    """Option B: in conv3_1, conv4_1 and conv5_1; with bottlenecks also in conv2_1 (new width)."""
+    """Option B: in conv3_1, conv4_1 and conv5_1, plus conv2_1 for bottlenecks (new width)."""
     for model, count in ((cnnarch.resnet18(), 3), (cnnarch.resnet50(), 4)):
         convs = shortcut_convs(model)
         assert len(convs) == count
@@ -83,7 +83,7 @@ def test_option_b_adds_only_projections_to_resnet18() -> None:
 
 
 @pytest.mark.parametrize(("depth", "params"), [(18, 11_515_688), (34, 21_623_848)])
-def test_plain_networks_have_the_parameters_of_option_a_and_no_shortcut(
+def test_plain_networks_have_as_many_parameters_as_option_a_and_no_shortcut(
     depth: int, params: int
 ) -> None:
     model = cnnarch.get_model(f"plain{depth}")
@@ -97,7 +97,7 @@ def test_plain_networks_have_the_parameters_of_option_a_and_no_shortcut(
     assert torch.equal(block(x), nn.Sequential(*steps)(x))
 
 
-def test_every_norm_has_the_usual_constants_and_no_convolution_a_bias() -> None:
+def test_every_norm_has_the_usual_constants_and_no_convolution_has_a_bias() -> None:
     for model in (cnnarch.resnet18(), cnnarch.resnet50(), cnnarch.plain18()):
         norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
         convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -113,7 +113,7 @@ def test_no_activation_follows_the_last_norm_of_a_branch() -> None:
         assert isinstance(block.act, nn.ReLU)
 
 
-def test_convolutions_use_hes_rule() -> None:
+def test_convolutions_use_he_initialization() -> None:
     """Weights are from N(0, 2 / fan_out): their standard deviation is within 5 sigma of it."""
     for conv in (m for m in cnnarch.resnet50().modules() if isinstance(m, nn.Conv2d)):
         fan_out = conv.out_channels * conv.kernel_size[0] * conv.kernel_size[1]
@@ -143,14 +143,14 @@ def test_any_size_from_one_pixel_works() -> None:
         assert model(torch.randn(1, 3, *size)).isfinite().all()
 
 
-def test_stride_in_1x1_equals_torchvisions_network_with_moved_strides() -> None:
+def test_stride_in_1x1_matches_torchvisions_network_with_moved_strides() -> None:
     theirs = torchvision.models.resnet50()
     for stage in (theirs.layer2, theirs.layer3, theirs.layer4):
         stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
     assert_same_outputs(cnnarch.resnet50(stride_in_1x1=True), theirs, (64, 64), (75, 53))
 
 
-def test_a_training_step_equals_torchvisions() -> None:
+def test_a_training_step_matches_torchvision() -> None:
     """Compare the loss, the gradients and the running statistics after the step."""
     ours, theirs = cnnarch.resnet50(num_classes=5), torchvision.models.resnet50(num_classes=5)
     copy_in_order(ours, theirs)
@@ -192,10 +192,10 @@ def test_invalid_depths_are_rejected() -> None:
         ResNet(Residual, (2, 0, 2, 2))
 
 
-def test_stride_in_1x1_needs_a_1x1() -> None:
-    with pytest.raises(ValueError, match="needs Bottleneck blocks, got Residual"):
+def test_stride_in_1x1_requires_a_1x1_convolution() -> None:
+    with pytest.raises(ValueError, match="requires Bottleneck blocks, got Residual"):
         cnnarch.resnet18(stride_in_1x1=True)
-    with pytest.raises(ValueError, match="needs Bottleneck blocks, got PlainBlock"):
+    with pytest.raises(ValueError, match="requires Bottleneck blocks, got PlainBlock"):
         cnnarch.plain18(stride_in_1x1=True)
 
 

@@ -25,7 +25,7 @@ BLOCKS = {20: 3, 32: 5, 44: 7, 56: 9, 110: 18, 1202: 200}  # n by depth 6n + 2
 
 
 @pytest.mark.parametrize(("depth", "n"), BLOCKS.items())
-def test_depth_is_6n_plus_2_layers(depth: int, n: int) -> None:
+def test_the_depth_is_6n_plus_2_layers(depth: int, n: int) -> None:
     with torch.device("meta"):
         model = cnnarch.get_model(f"resnet{depth}_cifar")
     assert [len(stage) for stage in model.stages] == [n, n, n]
@@ -34,12 +34,14 @@ def test_depth_is_6n_plus_2_layers(depth: int, n: int) -> None:
 
 
 @pytest.mark.parametrize(("depth", "params"), OPTION_B.items())
-def test_option_b_has_the_parameters_of_libraries_with_projections(depth: int, params: int) -> None:
+def test_with_option_b_the_parameter_count_matches_libraries_with_projections(
+    depth: int, params: int
+) -> None:
     with torch.device("meta"):
         assert_parameters(cnnarch.get_model(f"resnet{depth}_cifar", shortcut="B"), params)
 
 
-def test_shortcuts_have_no_parameters_and_are_in_blocks_that_change_the_shape() -> None:
+def test_shortcuts_without_parameters_are_in_blocks_that_change_the_shape() -> None:
     model = cnnarch.resnet20_cifar()
     shortcuts = {n: m for n, m in model.named_modules() if n.endswith("shortcut")}
     padded = [n for n, m in shortcuts.items() if isinstance(m, ZeroPadShortcut)]
@@ -72,7 +74,7 @@ def resnet20_by_hand(state: dict[str, Tensor], x: Tensor) -> Tensor:
     return linear(x.mean((2, 3)), next(tensors), next(tensors))
 
 
-def test_outputs_equal_a_reimplementation_of_the_paper() -> None:
+def test_outputs_match_a_reimplementation_of_the_paper() -> None:
     model = cnnarch.resnet20_cifar()
     images = torch.randn(2, 3, 32, 32)
     randomize_norms(model, images)
@@ -92,7 +94,7 @@ def test_defaults_are_those_of_cifar_10() -> None:
     ]
 
 
-def test_norms_and_convolutions_equal_those_of_the_imagenet_networks() -> None:
+def test_norms_and_convolutions_are_set_up_as_in_the_imagenet_networks() -> None:
     model = cnnarch.resnet20_cifar()
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert {(n.eps, n.momentum) for n in norms} == {(1e-5, 0.1)}

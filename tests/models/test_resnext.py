@@ -67,7 +67,7 @@ def test_a_block_has_the_weights_of_section_3() -> None:
     assert weights == 32 * (256 * 4 + 3 * 3 * 4 * 4 + 4 * 256) == 70_144
 
 
-def test_one_group_with_the_width_of_resnet_equals_resnet() -> None:
+def test_one_group_with_the_width_of_resnet_gives_resnet() -> None:
     with torch.device("meta"):
         model = ResNeXt((3, 4, 6, 3), 1, 64)
         assert_parameters(model, 25_557_032)  # ResNet-50's

@@ -48,7 +48,7 @@ def blocks(model: nn.Module) -> Iterator[nn.Module]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_branch_ends_in_an_se_of_a_sixteenth_after_its_last_norm(name: str) -> None:
+def test_every_branch_ends_with_se_of_reduction_16_after_its_last_norm(name: str) -> None:
     model = on_meta(name)
     assert len([*blocks(model)]) == sum(isinstance(m, SE) for m in model.modules()) > 0
     for block in blocks(model):
@@ -62,7 +62,7 @@ def test_every_branch_ends_in_an_se_of_a_sixteenth_after_its_last_norm(name: str
 
 
 def test_the_gate_scales_the_branch_and_not_the_shortcut() -> None:
-    """With gates of 0 a block returns its input; with gates of 1 it equals a block without SE."""
+    """With gates of 0, a block returns its input; with gates of 1, it equals a block without SE."""
     block = Residual(8, 8, attention=lambda channels: SE(channels, 2)).eval()
     x = torch.randn(1, 8, 5, 5)
     gates = block.branch.attention.expand
@@ -79,7 +79,7 @@ def strides_of_first_blocks(model: cnnarch.ImageClassifier) -> set[tuple[int, ..
     return {tuple(c.conv.stride[0] for c in list(b)[:-1]) for b in branches}
 
 
-def test_in_se_resnet_the_first_1x1_has_the_stride_as_released() -> None:
+def test_in_se_resnet_the_first_1x1_has_the_stride_as_in_the_released_models() -> None:
     assert strides_of_first_blocks(on_meta("se_resnet50")) == {(2, 1, 1)}
     assert strides_of_first_blocks(on_meta("se_resnet50", stride_in_1x1=False)) == {(1, 2, 1)}
     assert strides_of_first_blocks(on_meta("se_resnet18")) == {(2, 1)}
@@ -90,7 +90,7 @@ def test_in_se_resnext_and_senet154_the_3x3_has_the_stride() -> None:
     assert strides_of_first_blocks(on_meta("senet154")) == {(1, 2, 1)}
 
 
-def test_se_resnext_has_32_groups_of_4_channels_doubling() -> None:
+def test_se_resnext_has_32_groups_of_4_channels_that_double_per_stage() -> None:
     for stage, width in zip(on_meta("se_resnext50_32x4d").stages, (4, 8, 16, 32), strict=True):
         for block in blocks(stage):
             assert block.branch.conv.conv.groups == 32
@@ -108,7 +108,7 @@ def test_senet154_has_154_layers_with_weights() -> None:
     assert len(convs) + 1 == 154
 
 
-def test_senet154_halves_the_first_1x1_of_64_groups() -> None:
+def test_senet154_has_64_groups_and_halves_the_first_1x1() -> None:
     for stage, width in zip(on_meta("senet154").stages, (4, 8, 16, 32), strict=True):
         for block in blocks(stage):
             assert block.branch.reduce.conv.out_channels == 64 * width // 2
@@ -139,7 +139,7 @@ def test_norms_have_the_usual_constants() -> None:
         assert {(n.eps, n.momentum) for n in norms} == {(1e-5, 0.1)}
 
 
-def test_a_shallow_senet_equals_timms_with_the_options_of_senet154() -> None:
+def test_a_shallow_senet_matches_timm_with_the_options_of_senet154() -> None:
     theirs = timm.models.senet.SENet(
         timm.models.senet.SEBottleneck,
         (1, 2, 1, 1),
@@ -155,7 +155,7 @@ def test_a_shallow_senet_equals_timms_with_the_options_of_senet154() -> None:
 
 @pytest.mark.parametrize("depth", [18, pytest.param(34, marks=pytest.mark.slow)])
 def test_timms_basic_block_differs_only_by_a_relu_before_the_gate(depth: int) -> None:
-    """No paper has this ReLU. If we add it to our block, the outputs are equal."""
+    """No paper describes this ReLU. With it added to our block, the outputs are equal."""
     ours = cnnarch.get_model(f"se_resnet{depth}")
     for block in blocks(ours):
         block.branch.conv2.act = nn.ReLU()
@@ -164,8 +164,8 @@ def test_timms_basic_block_differs_only_by_a_relu_before_the_gate(depth: int) ->
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 37, 111, 112, 113])
-def test_the_pool_equals_caffes(side: int) -> None:
-    """Windows of 3 start at every second pixel: the output has ceil((side - 3) / 2) + 1 rows."""
+def test_the_pool_matches_caffe(side: int) -> None:
+    """A 3x3 window starts at every second pixel: the output has ceil((side - 3) / 2) + 1 rows."""
     pool = on_meta("se_resnet18").stages[0][0]
     rows = -(-(side - 3) // 2) + 1
     x = torch.randn(1, 1, side, side)
@@ -200,7 +200,7 @@ def test_small_images_give_a_4x4_map(name: str) -> None:
 
 
 def test_the_pool_is_correct_in_onnx_at_odd_sizes(tmp_path: Path) -> None:
-    """This includes sizes other than the traced one."""
+    """The sizes include ones that differ from the traced one."""
     model = cnnarch.se_resnet18()
     until_pool = nn.Sequential(model.stem, model.stages[0][0]).eval()
     path = str(tmp_path / "pool.onnx")
@@ -228,7 +228,7 @@ def test_reduction_sets_the_squeeze_and_its_parameters() -> None:
 
 
 def test_se_adds_the_parameters_counted_by_hand_to_the_cifar_network() -> None:
-    """18 blocks each with 16, 32 and 64 channels, and squeezes of 1, 2 and 4."""
+    """There are 18 blocks each with 16, 32 and 64 channels, with squeeze widths 1, 2 and 4."""
     added = 18 * sum(2 * c * s + c + s for c, s in ((16, 1), (32, 2), (64, 4)))
     assert_parameters(on_meta("se_resnet110_cifar"), 1_727_962 + added)
 
@@ -239,8 +239,8 @@ def test_networks_that_are_not_in_the_paper_are_marked() -> None:
     assert any("pre-activation" in d for d in cnnarch.get_card("se_resnet110_cifar").departs)
 
 
-def test_stride_in_1x1_needs_a_1x1() -> None:
-    with pytest.raises(ValueError, match="needs Bottleneck blocks, got Residual"):
+def test_stride_in_1x1_requires_a_1x1_convolution() -> None:
+    with pytest.raises(ValueError, match="requires Bottleneck blocks, got Residual"):
         on_meta("se_resnet18", stride_in_1x1=True)
     assert on_meta("se_resnet18", stride_in_1x1=False).num_classes == 1000
 

@@ -34,7 +34,7 @@ def on_meta(name: str, **options: object) -> VGG:
 
 
 def layers(model: VGG) -> list[nn.Module]:
-    """Return the layers of stem and stages as one list, in execution order."""
+    """Return the layers of the stem and the stages as one list, in execution order."""
     parts = [model.stem, *(block for stage in model.stages for block in stage)]
     return [m for part in parts for m in part.modules() if not any(m.children())]
 
@@ -102,8 +102,8 @@ def test_the_only_lrn_is_between_the_first_relu_and_the_first_pool() -> None:
         assert not any(isinstance(m, LRN) for m in on_meta(name).modules())
 
 
-def test_lrn_equals_pytorchs_with_alpha_times_n() -> None:
-    """PyTorch divides alpha by n. Use pixel values in the hundreds, so that LRN has an effect."""
+def test_lrn_matches_pytorch_with_alpha_times_n() -> None:
+    """PyTorch divides alpha by n. Pixel values are in the hundreds so that LRN has an effect."""
     ours = VGG(((1, 8), (1, 8)), None, True, num_classes=10).eval()
     lrn = nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
     with torch.no_grad():
@@ -113,7 +113,7 @@ def test_lrn_equals_pytorchs_with_alpha_times_n() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_features_equal_torchvisions(name: str) -> None:
+def test_features_match_torchvision(name: str) -> None:
     ours = on_meta(name)
     with torch.device("meta"):
         theirs = torchvision.models.get_model(name)
@@ -125,8 +125,8 @@ def test_features_equal_torchvisions(name: str) -> None:
     )
 
 
-def test_outputs_equal_torchvisions_with_the_fully_connected_layers() -> None:
-    """Few channels are enough here; another test checks their number."""
+def test_outputs_of_the_fully_connected_layers_match_torchvision() -> None:
+    """A few channels suffice here; a different test checks their number."""
     ours = VGG(((1, 8), (1, 8)), num_classes=50)
     features = torchvision.models.vgg.make_layers([8, "M", 8, "M"])
     with torch.device("meta"):
@@ -136,7 +136,7 @@ def test_outputs_equal_torchvisions_with_the_fully_connected_layers() -> None:
     assert_same_outputs(ours, theirs, (64, 64), (75, 53), (33, 28))
 
 
-def test_configuration_c_equals_its_column_of_table_1() -> None:
+def test_configuration_c_matches_its_column_in_table_1() -> None:
     with torch.device("meta"):
         ours = cnnarch.vgg16_c(width=0.25)
     column: list[nn.Module] = []
@@ -150,7 +150,7 @@ def test_configuration_c_equals_its_column_of_table_1() -> None:
     assert_same_outputs(features, nn.Sequential(*column), (64, 64), (75, 53))
 
 
-def test_the_head_is_two_hidden_layers_of_4096_each_with_relu_and_dropout() -> None:
+def test_the_head_has_two_hidden_layers_of_4096_units_with_relu_and_dropout() -> None:
     head = on_meta("vgg16", dropout=0.3).head
     assert [type(m) for m in head.hidden] == [
         nn.Linear, nn.ReLU, nn.Dropout, nn.Linear, nn.ReLU,
@@ -172,7 +172,7 @@ def test_the_pool_to_7x7_has_no_effect_at_224_pixels() -> None:
     assert torch.equal(model.head.pool(x), x)
 
 
-def test_weights_use_glorots_rule_and_biases_are_zero() -> None:
+def test_weights_use_glorot_initialization_and_biases_are_zero() -> None:
     """The variance is 2 / (fan_in + fan_out): footnote in sec. 3.1."""
     model = cnnarch.vgg11(width=0.25)
     for layer in (m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)):
@@ -246,7 +246,7 @@ def test_a_width_that_is_not_a_number_above_0_is_rejected(width: object) -> None
         cnnarch.vgg11(width=width)
 
 
-def test_a_tiny_width_gives_one_channel() -> None:
+def test_a_tiny_width_results_in_one_channel() -> None:
     model = on_meta("vgg11", width=1e-6)
     assert {r.channels for r in model.feature_info} == {1}
 
