@@ -3,8 +3,8 @@
     >>> import cnnarch
     >>> model = cnnarch.resnet50(num_classes=10)
 
-`import cnnarch` imports no third-party package except torch. Most submodules are imported on first
-use.
+`import cnnarch` imports no third-party package except torch. Most submodules are imported on
+first use.
 """
 
 from importlib import import_module

@@ -17,10 +17,10 @@ __all__ = ["from_pretrained", "get_card", "get_model", "get_model_builder", "lis
 def list_models(
     pattern: str | None = None, *, family: str | None = None, weights: bool = False
 ) -> list[str]:
-    """Return the names of the networks, sorted.
+    """Return the sorted names of the networks.
 
     Args:
-        pattern: shell wildcard on the name, for example "resnet*"; None matches all.
+        pattern: shell-style wildcard pattern for the name, for example "resnet*"; None matches all.
         family: return only networks of this family, for example "densenet".
         weights: return only networks with a checkpoint in the catalog.
 
@@ -51,7 +51,7 @@ def get_model(name: str, **options: Any) -> ImageClassifier:
 
     Args:
         name: one of `list_models()`.
-        options: options of the builder, including `weights`.
+        options: the builder's options, including `weights`.
 
     Raises:
         TypeError: the name is not a string, or the builder has no such option.
@@ -64,9 +64,9 @@ def from_pretrained(source: str | PathLike[str], **options: Any) -> ImageClassif
     """Rebuild a network that `save_pretrained` or `cnnarch.weights.push_to_hub` saved.
 
     Args:
-        source: the folder or .safetensors file, or a repository on the hub: "owner/name" (if
+        source: a folder, a .safetensors file, or a repository on the hub: "owner/name" (if
             there is no folder called "owner") or "hf-hub:owner/name[@revision]".
-        options: options of the builder; the others keep their saved values.
+        options: options of the builder; all others keep their saved values.
 
     Raises:
         TypeError: the source is not a path, or the builder has no such option.
@@ -96,7 +96,7 @@ def get_model_builder(name: str) -> Callable[..., ImageClassifier]:
 
 
 def get_card(name: str) -> ModelCard:
-    """Return the card of a network: paper, exact figures, departures and weights.
+    """Return the card of a network: paper, exact counts, departures and weights.
 
     Raises:
         TypeError: the name is not a string.

@@ -1,4 +1,4 @@
-"""Sphinx configuration. Each build first generates the pages of the families."""
+"""Sphinx configuration. Each build first generates the family pages."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""Draw the map of the package: its parts, and an arrow from each part to those it imports."""
+"""Draw a map of the package: its parts, with arrows from each part to those it imports."""
 
 import ast
 from pathlib import Path
@@ -17,7 +17,7 @@ PLACES = {  # column and row of each box; the arrows come from the code
     **{"finetuning": (0, 2), "contract": (1.6, 2), "weights": (4.3, 2), "embedding": (6, 3)},
     **{"preprocessing": (5, 1), "blocks": (1.1, 0), "facts": (3, 0), "images": (6, 0)},
 }
-ARROWLESS = {"cli", "cnnarch"}  # they use every part
+ARROWLESS = {"cli", "cnnarch"}  # these use every part
 HIDDEN = {"_version", "__main__"}
 NETWORKS = {"blocks", "contract", "facts", "models"}  # the parts that define the networks
 LABELS = {"cnnarch": "import cnnarch"}
@@ -33,7 +33,7 @@ def write_map(folder: Path) -> None:
 
 
 def part_graph() -> nx.DiGraph:
-    """Return the imports between parts, without those that follow from others.
+    """Return the graph of imports between parts, without those implied by others.
 
     An import that happens only inside functions has the attribute `deferred`.
     """

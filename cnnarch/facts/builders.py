@@ -10,15 +10,15 @@ __all__ = ["BUILDERS", "builder", "families", "family_of", "option_parameters"]
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 
 BUILDERS: dict[str, Callable[..., Any]] = {}
-"""All builders by name, in the order of their definitions."""
+"""All builders by name, in order of definition."""
 
 
 def builder(function: Builder) -> Builder:
     """Register a function as the builder of a network.
 
-    Its family is the name of its file, and the TOML file of that name is the fact sheet. The
-    builder gets the keyword-only arguments of the class it returns as options in its signature,
-    so that `help` and editors show them.
+    Its family is the name of its file, and the TOML file with the same name is the fact sheet. The
+    keyword-only arguments of the class it returns are added to its signature as options, so
+    `help` and editors show them.
 
     Raises:
         ValueError: the name is already registered.
@@ -35,7 +35,7 @@ def builder(function: Builder) -> Builder:
 
 
 def family_of(name: str) -> str:
-    """Return the family of a network: the name of its model file."""
+    """Return a network's family: the name of its model file."""
     return BUILDERS[name].__module__.rpartition(".")[2]
 
 

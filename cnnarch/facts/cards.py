@@ -1,4 +1,4 @@
-"""Data classes of fact sheets: model cards, figures and twins."""
+"""Data classes for fact sheets: model cards, stated values and twins."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ class Paper(NamedTuple):
     """The publication that defines a network.
 
     Args:
-        title: as printed.
-        authors: the first author and "et al.", or all if they are few.
-        year: of the first public version.
-        arxiv: identifier, for example "1512.03385", None if it is not on arXiv.
-        url: address of a paper that is not on arXiv.
+        title: title as printed.
+        authors: the first author and "et al.", or all authors if there are only a few.
+        year: year of the first public version.
+        arxiv: identifier, for example "1512.03385"; None if the paper is not on arXiv.
+        url: URL of a paper that is not on arXiv.
     """
 
     title: str
@@ -39,19 +39,19 @@ class Paper(NamedTuple):
 
     @property
     def link(self) -> str | None:
-        """Address of the paper, None if unknown."""
+        """URL of the paper; None if unknown."""
         return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else self.url
 
 
 class Stated(NamedTuple):
-    """A figure printed in the paper.
+    """A value stated in the paper.
 
     Args:
-        figure: name of the figure. Errors are percentages, which are never compared.
+        figure: name of the value. Errors are percentages, which are never compared.
         printed: the number as printed, with K, M, G or B for a power of ten: "3.8B", "60,000".
-        source: table or section, and the protocol of an error.
+        source: table or section, and the evaluation protocol of an error.
         departs: why the network's exact count differs from the printed one; empty if they agree.
-        confirmed: False for "about", "less than" and figures without a second source, which are
+        confirmed: False for "about", "less than" and values without a second source, which are
             never compared.
     """
 
@@ -68,22 +68,23 @@ class Stated(NamedTuple):
 
     @property
     def compared(self) -> bool:
-        """Whether a test compares the network with this figure."""
+        """Whether a test compares the network with this value."""
         return self.confirmed and self.figure in ("params", "macs")
 
 
 class Form(NamedTuple):
-    """Figures of a network with one set of options.
+    """Values of a network with one set of options.
 
     Args:
         options: options for the builder.
-        params: trainable parameters.
-        macs: multiply-adds of convolutions and linear layers for one image of `input_size`.
-        input_size: `(C, H, W)` of the image; H and W in pixels.
-        stated: figures printed in the paper for this form.
-        stages: output shapes without the batch, by the row names of the paper's table.
-        counted_from: source of `params` and `macs`, which is never the code itself.
-        fused: `params` and `macs` after `cnnarch.inference.fuse`, None if the sheet has none.
+        params: number of trainable parameters.
+        macs: multiply-adds in convolutions and linear layers for one image of `input_size`.
+        input_size: shape of the image, `(C, H, W)`; H and W in pixels.
+        stated: values that the paper states for this form.
+        stages: output shapes without the batch dimension, keyed by the rows of the paper's table.
+        counted_from: source of `params` and `macs`; never the code itself.
+        fused: `params` and `macs` after `cnnarch.inference.fuse`; None if the sheet does not
+            list them.
     """
 
     options: Mapping[str, Any]
@@ -97,19 +98,19 @@ class Form(NamedTuple):
 
 
 class Twin(NamedTuple):
-    """A network of another library that equals ours tensor by tensor.
+    """A network in another library that matches ours tensor by tensor.
 
     Args:
         builder: name of our builder.
-        library: as in `Layout.library`.
-        name: name for the other library's factory.
+        library: name of the library, as in `Layout.library`.
+        name: name that the other library's factory accepts.
         options: options of our builder that create the same network.
         arguments: arguments of their factory that create the same network.
-        params: number of their parameters if it is larger than ours.
-        tolerance: maximum difference of the logits with the same tensors, divided by the
-            largest logit: 0.0 if the operations are the same.
-        note: differences that matter when replacing one by the other.
-        one_size: whether their network only accepts images of the card's size.
+        params: their number of parameters if it is larger than ours.
+        tolerance: maximum difference between the logits with the same tensors, divided by the
+            largest logit; 0.0 if the operations are the same.
+        note: differences that matter when replacing one with the other.
+        one_size: whether their network accepts only images of the card's size.
     """
 
     builder: str
@@ -124,16 +125,16 @@ class Twin(NamedTuple):
 
 
 class NearTwin(NamedTuple):
-    """A network of another library that has the name or size of ours but differs from it.
+    """A network in another library that shares its name or size with ours but differs from it.
 
     Args:
         builder: name of our builder, which must not load its tensors.
-        library: as in `Layout.library`.
-        name: its name in that library.
+        library: name of the library, as in `Layout.library`.
+        name: name of the network in that library.
         reason: the difference.
         options: options of our builder that leave only this difference.
-        hidden: whether the state dict does not show the difference. Such a checkpoint can only
-            be refused if it states its architecture.
+        hidden: whether the difference is invisible in the state dict. Such a checkpoint can be
+            rejected only if it states its architecture.
     """
 
     builder: str
@@ -149,8 +150,8 @@ class ModelCard:
     """The card of a network, returned by `cnnarch.get_card(name)`.
 
     `params` and `macs` are exact for `num_classes` classes and one image of `input_size`. `form`
-    has all figures of the network as built without options, and `rows` those of other options or
-    image sizes. `weights` are tags of the catalog.
+    contains all values for the network built with default options, and `rows` those for other
+    options or image sizes. `weights` contains catalog tags.
     """
 
     name: str
@@ -166,7 +167,7 @@ class ModelCard:
 
     @property
     def year(self) -> int | None:
-        """Year of the paper, None if there is no paper."""
+        """Year of the paper; None if there is no paper."""
         return self.paper.year if self.paper else None
 
     @property
@@ -176,17 +177,17 @@ class ModelCard:
 
     @property
     def params(self) -> int:
-        """Trainable parameters."""
+        """Number of trainable parameters."""
         return self.form.params
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of one image."""
+        """Multiply-adds for one image."""
         return self.form.macs
 
     @property
     def stated(self) -> tuple[Stated, ...]:
-        """Figures printed in the paper."""
+        """Values stated in the paper."""
         return self.form.stated
 
     def all_rows(self) -> tuple[Form, ...]:
@@ -200,7 +201,7 @@ def printed_number(printed: str) -> "tuple[Decimal, Decimal]":
     >>> printed_number("3.8B") == (3_800_000_000, 100_000_000)
     True
     """
-    from decimal import Decimal  # takes a tenth of the import time of cnnarch
+    from decimal import Decimal  # accounts for a tenth of cnnarch's import time
 
     power = _POWERS.get(printed[-1], 0)
     number = Decimal(printed.rstrip("".join(_POWERS)).replace(",", ""))

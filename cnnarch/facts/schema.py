@@ -1,7 +1,7 @@
 """The schema of fact sheets, and a check that reports every fault with its file and key.
 
-Hand-written because the schema refers from one table of a sheet to another and to the builders'
-options, which JSON Schema cannot express, and because cnnarch depends on no validation library.
+It is hand-written because tables refer to one another and to the builders' options, which JSON
+Schema cannot express, and because cnnarch does not depend on a validation library.
 """
 
 import re
@@ -16,23 +16,23 @@ __all__ = ["FAMILY_KEYS", "FIGURES", "LIBRARIES", "TRAINED_ON", "sheet_faults"]
 Table = Mapping[str, Any]
 
 LIBRARIES = ("torchvision", "timm", "pytorchcv", "cadene", "efficientnet_pytorch")
-"""Libraries that may have twins; "cadene" is pretrainedmodels."""
+"""Libraries that may contain twins; "cadene" is pretrainedmodels."""
 FIGURES = {"params": "params", "macs": "macs", "top1_err": "errors", "top5_err": "errors"}
-"""Figures that a paper prints, mapped to the key of `sources` that states their table."""
+"""Values that a paper states, mapped to the key of `sources` that names their table."""
 TRAINED_ON = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
 """Data sets of `cnnarch.training` for which a recipe may have settings."""
 
 
 class Kind(NamedTuple):
-    """The values that a key may have.
+    """The valid values of a key.
 
     Args:
-        description: of the valid values, for messages.
-        is_valid: tests a value, except for the contents of tables.
-        keys: kinds of the keys of a table, or of each table in an array.
-        other_keys: kind of all other keys. A table with neither may have any keys.
-        required: keys that a table must have.
-        refers_to: table of the sheet in which a string or an array of strings names entries.
+        description: description of the valid values, used in messages.
+        is_valid: checks a value, but not the contents of tables.
+        keys: kind of each key in a table, or in each table of an array.
+        other_keys: kind of all other keys. If neither is given, a table may contain any keys.
+        required: keys that a table must contain.
+        refers_to: table of the sheet whose entries a string or an array of strings names.
     """
 
     description: str
@@ -70,12 +70,12 @@ def _is_printed(value: Any) -> bool:
 
 _is_names, _is_rows = _is_list_of(_is_text), _is_list_of(_is_row)
 ANY = Kind("a value", lambda _: True)
-TEXT = Kind("a string that is not empty", _is_text)
-SENTENCE = Kind("a sentence with a full stop", lambda v: _is_text(v) and v.endswith("."))
-COUNT = Kind("a whole number above 0", _is_count)
+TEXT = Kind("a non-empty string", _is_text)
+SENTENCE = Kind("a sentence that ends with a period", lambda v: _is_text(v) and v.endswith("."))
+COUNT = Kind("a positive integer", _is_count)
 TOLERANCE = Kind("a number such as 1e-5", lambda v: isinstance(v, float) and 0 <= v < 1)
 FLAG = Kind("true or false", lambda v: isinstance(v, bool))
-SIZE = Kind("three whole numbers above 0", lambda v: _is_list_of(_is_count)(v) and len(v) == 3)
+SIZE = Kind("three positive integers", lambda v: _is_list_of(_is_count)(v) and len(v) == 3)
 NAMES = Kind("an array of strings", _is_names)
 PRINTED = Kind('a number as printed, such as "3.8B"', _is_printed)
 ROWS = Kind('an array of rows such as ["conv1", 64, 112, 112]', _is_rows)
@@ -118,7 +118,7 @@ FORM = {
 LIBRARY = {"options": OPTIONS, "tolerance": TOLERANCE, "note": NOTE, "one_size": FLAG}
 THEIR_NAMES = {**dict.fromkeys(LIBRARIES, THEIRS), "options": OPTIONS}
 TWINS = TABLES._replace(
-    description="an array of tables and of libraries",
+    description="an array of tables and library names",
     keys={**THEIR_NAMES, **LIBRARY, "arguments": TABLE, "params": COUNT},
 )
 NEAR_TWINS = TABLES._replace(
@@ -142,7 +142,7 @@ NAMED = {
     "sources": TABLE._replace(keys=dict.fromkeys(FIGURES.values(), TEXT)),
     "libraries": TABLE._replace(keys=dict.fromkeys(LIBRARIES, TABLE._replace(keys=LIBRARY))),
 }
-"""Tables that several networks share. Each entry must be used."""
+"""Tables shared by several networks. Each entry must be used."""
 FAMILY_KEYS = {
     "idea": TEXT,
     "usual": TEXT,
@@ -160,9 +160,9 @@ def sheet_faults(file: str, sheet: Table, builders: Mapping[str, Collection[str]
     """Return every fault of a parsed sheet with its file and key; empty for a valid sheet.
 
     Args:
-        file: name of the file, for the messages.
-        sheet: the return value of tomllib.
-        builders: the networks that the model file defines, with their options.
+        file: file name to show in error messages.
+        sheet: the sheet as parsed by tomllib.
+        builders: the networks that the model file defines, mapped to their options.
     """
     check = _Check(sheet, builders)
     return [f"{file}: {fault}" for fault in [*check.faults, *check.cross_faults()]]
@@ -224,13 +224,13 @@ class _Check:
         for name, rows in sheet.get("stages", {}).items():
             yield from _repeated_rows(f"stages.{name}", rows)
         if "departs" in sheet and all("departs" in sheet[name] for name in networks):
-            yield "departs is not used, because every network has its own"
+            yield "departs is unused because every network defines its own"
         usual = [sheet["usual"]] if "usual" in sheet else []
         for key, names in (("usual", usual), ("benchmarked", sheet.get("benchmarked", []))):
             for name in (name for name in names if name not in self.builders):
                 yield f"{key}: {name!r} is not a network of this family"
         if "aliases" in sheet and not usual:
-            yield "aliases: usual is missing, which names the network of the aliases"
+            yield "aliases: usual, which names the network of the aliases, is missing"
         for name in networks:
             facts = sheet[name]
             yield from self.form_faults(name, name, facts)

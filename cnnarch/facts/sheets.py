@@ -24,7 +24,7 @@ __all__ = [
 
 FOLDER = Path(__file__).parent.parent / "models"
 DEFAULTS = ("paper", "input_size", "min_input_size", "departs", "counted_from")
-"""Keys of a family that apply to its networks unless they override them."""
+"""Family keys that apply to all of its networks that do not override them."""
 
 
 class SheetError(ValueError):
@@ -35,14 +35,14 @@ class Facts(NamedTuple):
     """The facts about one network.
 
     Args:
-        paper: None if no paper defines the network.
+        paper: the paper that defines the network; None if there is none.
         departs: one sentence for each difference from the paper.
         min_input_size: minimum image side in pixels that the default form accepts.
-        forms: the default form, followed by forms with other options or image sizes.
-        twins: networks of other libraries that equal this one.
-        near_twins: networks of other libraries that only look the same.
-        rows: module paths of the rows of the paper's table that are not stages.
-        recipe: the family's recipe with the changes for this network.
+        forms: the default form, followed by those with other options or image sizes.
+        twins: networks in other libraries that match this one.
+        near_twins: networks in other libraries that only look the same.
+        rows: module paths for the rows of the paper's table that are not stages.
+        recipe: the family's recipe with this network's changes applied.
     """
 
     paper: Paper | None
@@ -60,11 +60,11 @@ class Sheet(NamedTuple):
 
     Args:
         idea: a short explanation for students.
-        recipe: default settings of the training recipe. Those under "on" are for one data set.
+        recipe: default settings of the training recipe. Each table in "on" is for one data set.
         usual: the network to which the family's aliases refer.
         benchmarked: networks that represent the family in benchmarks against other libraries.
         aliases: names that the command line accepts for `usual`.
-        networks: facts by name of the builder.
+        networks: facts by builder name.
     """
 
     idea: str
@@ -77,12 +77,12 @@ class Sheet(NamedTuple):
 
 @cache
 def read_sheet(family: str) -> Sheet:
-    """Read the sheet of a family.
+    """Read a family's sheet.
 
     Raises:
         SheetError: it violates the schema.
     """
-    import tomllib  # takes a tenth of the import time of cnnarch
+    import tomllib  # accounts for a tenth of cnnarch's import time
 
     path = FOLDER / f"{family}.toml"
     try:
@@ -100,7 +100,7 @@ def read_sheet(family: str) -> Sheet:
 
 
 def facts_of(name: str) -> Facts:
-    """Return the facts about a network from the sheet of its family."""
+    """Return the facts about a network from its family's sheet."""
     return read_sheet(family_of(name)).networks[name]
 
 
@@ -125,26 +125,26 @@ def make_card(name: str, weights: tuple[str, ...] = ()) -> ModelCard:
 
 @cache
 def aliases() -> dict[str, str]:
-    """Return the network for each alias of a family."""
+    """Return a mapping from every family alias to its network."""
     sheets = [read_sheet(family) for family in families()]
     return {alias: str(sheet.usual) for sheet in sheets for alias in sheet.aliases}
 
 
 def twins(builder: str | None = None, library: str | None = None) -> list[Twin]:
-    """Return the twins of one builder or of all, in one library or in all."""
+    """Return the twins of one or all builders in one or all libraries."""
     names = BUILDERS if builder is None else (builder,)
     found = [twin for name in names for twin in facts_of(name).twins]
     return [twin for twin in found if library in (None, twin.library)]
 
 
 def near_twins(builder: str | None = None) -> list[NearTwin]:
-    """Return the near twins of one builder or of all."""
+    """Return the near twins of one or all builders."""
     names = BUILDERS if builder is None else (builder,)
     return [near for name in names for near in facts_of(name).near_twins]
 
 
 def parse_sheet(sheet: Mapping[str, Any]) -> Sheet:
-    """Convert a valid sheet."""
+    """Convert a valid sheet to a `Sheet`."""
     names = [name for name in sheet if name not in FAMILY_KEYS]
     return Sheet(
         idea=sheet["idea"],
@@ -181,7 +181,7 @@ def _facts(name: str, table: Mapping[str, Any], sheet: Mapping[str, Any]) -> Fac
 
 
 def _recipe(family: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:
-    """Override the family's settings with the network's, also those for each data set."""
+    """Override the family's settings with the network's, including those for each data set."""
     on, override = family.get("on", {}), network.get("on", {})
     by_data = {data: {**on.get(data, {}), **override.get(data, {})} for data in {**on, **override}}
     return {**family, **network, **({"on": by_data} if by_data else {})}

@@ -1,4 +1,4 @@
-"""Suggest correct names for a misspelled one."""
+"""Suggest correct names for a misspelled name."""
 
 import difflib
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Format shapes and tables as text, without a package that only an extra installs."""
+"""Format shapes and tables as text without depending on optional packages."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ def shape_text(shape: Iterable[int], separator: str = "x") -> str:
 
 
 def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table with a header row; columns of numbers are aligned to the right.
+    """Return the lines of a table with a header row. Numeric columns are right-aligned.
 
     >>> table_lines([("layer", "size"), ("conv", "10"), ("fc", "5")])
     ['layer  size', 'conv     10', 'fc        5']

@@ -1,11 +1,12 @@
 """Load, convert, save and share weights.
 
-`weights=` of every builder loads a checkpoint into a new network, and `load` into an existing
-one. `port` and `export` convert state dicts from and to other libraries.
+The `weights` argument of every builder loads a checkpoint into a new network; `load` loads one into
+an existing network. `port` and `export` convert state dicts from and to the format of other
+libraries.
 
-Files are memory-mapped, so loading takes little time and networks share the pages of a file.
-Replace a weights file by renaming a new one over it. Rewriting it in place changes or crashes
-the networks that map it.
+Files are memory-mapped, so loading is fast and networks share the pages of a file. Replace a
+weights file by renaming a new one over it. Rewriting it in place corrupts the networks that map it
+or crashes the process.
 """
 
 from cnnarch.preprocessing import Preprocessing

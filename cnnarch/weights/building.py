@@ -1,4 +1,4 @@
-"""Build a network for a checkpoint on the meta device, and load the tensors without a copy."""
+"""Build a network on the meta device and load a checkpoint's tensors without copying them."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -35,22 +35,22 @@ def build_with_weights(
     *args: P.args,
     **options: P.kwargs,
 ) -> Network:
-    """Construct `network(*args, **options)` for a checkpoint and load it.
+    """Construct `network(*args, **options)` to fit a checkpoint, and load the checkpoint.
 
     Options that the caller does not pass come from the checkpoint: the number of classes and
-    channels, and the options that its tensors require. Another `num_classes` creates fresh
-    classifiers, and another `in_channels` adapts the first convolution.
+    channels, and the options that its tensors require. A different `num_classes` creates
+    fresh classifiers, and a different `in_channels` adapts the first convolution.
 
     Args:
         name: name of the builder, recorded with the options.
         weights: a tag, a path, a hub name, an address, a catalog entry or a state dict.
         network: the class, whose keyword-only arguments are the options.
-        *args: for the class.
-        **options: for the class, as passed by the caller.
+        *args: positional arguments for the class.
+        **options: the options that the caller passed to the builder.
 
     Raises:
-        WeightsError: the checkpoint cannot be read, does not fit, or requires another option
-            than the caller passed.
+        WeightsError: the checkpoint cannot be read, does not fit, or requires an option that
+            differs from the one the caller passed.
     """
     checkpoint = read_checkpoint(weights, name)
     known = option_parameters(network)
@@ -77,10 +77,10 @@ def build_with_weights(
     _check_built(checkpoint, model, required)
     fresh = _load(checkpoint, found, model)
     first = first_convolution(model)
-    if first in fresh:  # take the initial values from a network that is not on the meta device
+    if first in fresh:  # take the initial values from a network built on a real device
         set_tensor(model, first, network(*args, **given).state_dict()[first])
         warnings.warn(
-            f"{first} starts fresh: small_images=True makes its kernel smaller than in "
+            f"{first} is newly initialized: small_images=True makes its kernel smaller than in "
             f"{checkpoint.label}",
             stacklevel=4,
         )
@@ -88,7 +88,7 @@ def build_with_weights(
 
 
 def _load(checkpoint: Checkpoint, found: Match, model: nn.Module) -> tuple[str, ...]:
-    """Set the tensors, initialize fresh classifiers, and return the names of fresh tensors."""
+    """Set the tensors, initialize new classifiers, and return the names of the fresh tensors."""
     tensors, report = convert_tensors(checkpoint, found, model)
     for name, tensor in tensors.items():
         set_tensor(model, name, tensor)
@@ -98,14 +98,14 @@ def _load(checkpoint: Checkpoint, found: Match, model: nn.Module) -> tuple[str, 
         ):
             module.reset_classifier(module.num_classes)
     for name, tensor in model.state_dict().items():
-        if tensor.is_meta and name.endswith("num_batches_tracked"):  # missing in old checkpoints
+        if tensor.is_meta and name.endswith("num_batches_tracked"):  # missing from old checkpoints
             set_tensor(model, name, torch.zeros(tensor.shape, dtype=tensor.dtype))
     record_metadata(model, checkpoint, report)
     return report.fresh
 
 
 def _find_sizes(found: Match, model: nn.Module) -> dict[str, int]:
-    """Return the checkpoint's numbers of classes and channels if they differ from the network's."""
+    """Return the checkpoint's class and channel counts where they differ from the network's."""
     sizes: dict[str, int] = {}
     classifier = [t for k, t in found.tensors.items() if k.startswith("head.classifier.")]
     if classifier and classifier[0].dim():
@@ -131,4 +131,4 @@ def _check_given(
 def _check_built(checkpoint: Checkpoint, model: Any, required: Mapping[str, Any]) -> None:
     for name, value in find_conflicts(model, required).items():
         has = repr(model.options[name]) if name in model.options else "no such option"
-        raise WeightsError(f"{checkpoint.label} needs {name}={value!r}, the network has {has}")
+        raise WeightsError(f"{checkpoint.label} needs {name}={value!r}, but the network has {has}")

@@ -1,4 +1,4 @@
-"""Catalog entries: where a checkpoint is published, and what its publisher states about it."""
+"""Catalog entries: where a checkpoint is published and its published metadata."""
 
 import inspect
 import json
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 NOT_STATED = "not stated"
-"""License of weights whose publisher names none."""
+"""License of weights whose publisher does not specify one."""
 
 _IMAGENET_CLASSES = 1000
 
@@ -40,18 +40,19 @@ class Weights:
             file that is part of an installed package.
         network: name of the builder.
         tag: name in the catalog.
-        sha256: hash of the file in hexadecimal, complete or its first digits.
-        file_size: in MiB.
+        sha256: full hash of the file or its leading hex digits.
+        file_size: size of the file in MiB.
         layout: library whose tensor names the file uses; "auto" detects it.
         architecture: name of the network in that library.
-        num_classes: width of the logits.
-        in_channels: channels of the images.
-        options: builder options that the checkpoint requires and that its tensors do not show.
+        num_classes: number of logits.
+        in_channels: number of image channels.
+        options: builder options that the checkpoint requires but that cannot be inferred from its
+            tensors.
         preprocessing: converts an image into the network's input.
         labels: name of the list of class names, for example "imagenet1k".
-        metrics: accuracies in percent, as published.
+        metrics: published accuracies in percent.
         dataset: data set on which the metrics were measured.
-        license: of the weights, "not stated" if the publisher names none.
+        license: license of the weights; "not stated" if the publisher does not specify one.
         source: page that describes how the weights were trained.
     """
 
@@ -74,12 +75,12 @@ class Weights:
 
     @property
     def categories(self) -> tuple[str, ...] | None:
-        """Class names in the order of the logits, None if unknown."""
+        """Class names in the order of the logits; None if unknown."""
         return _read_labels(self.labels) if self.labels else None
 
     @property
     def config(self) -> Config:
-        """The metadata that loading uses."""
+        """The metadata used to load the checkpoint."""
         sizes = {"num_classes": self.num_classes, "in_channels": self.in_channels}
         return Config(
             architecture=self.architecture,
@@ -91,9 +92,9 @@ class Weights:
 
 
 def get_weights(name: str) -> dict[str, Weights]:
-    """Return the catalog's checkpoints for a network by tag; empty if there are none.
+    """Return a network's checkpoints in the catalog, keyed by tag; empty if there are none.
 
-    `weights="DEFAULT"` means the first one, which does not change within a major version.
+    `weights="DEFAULT"` selects the first one, which does not change within a major version.
 
     Args:
         name: name of a builder.
@@ -105,7 +106,7 @@ def get_weights(name: str) -> dict[str, Weights]:
 
 
 def find_weights(name: str | None, tag: str) -> Weights | None:
-    """Return the checkpoint of a network with this tag (in any case) or "DEFAULT"."""
+    """Return the network's checkpoint with this tag (case-insensitive) or "DEFAULT"."""
     entries = _read_catalog().get(name or "", {})
     if tag.upper() == "DEFAULT":
         return next(iter(entries.values()), None)
@@ -113,7 +114,7 @@ def find_weights(name: str | None, tag: str) -> Weights | None:
 
 
 def find_by_url(url: str) -> Weights | None:
-    """Return the catalog's checkpoint at an address."""
+    """Return the catalog's checkpoint at a URL."""
     entries = (e for by_tag in _read_catalog().values() for e in by_tag.values())
     return next((e for e in entries if e.url == url), None)
 
@@ -123,7 +124,7 @@ def entry_from_torchvision(member: Any, network: str | None = None) -> Weights:
 
     Args:
         member: for example `torchvision.models.ResNet50_Weights.IMAGENET1K_V1`.
-        network: name of our builder, if it is known.
+        network: name of our builder, if known.
     """
     meta, preset = member.meta, member.transforms()
     (dataset, metrics), *_ = meta.get("_metrics", {None: {}}).items()
@@ -159,7 +160,7 @@ def entry_from_torchvision(member: Any, network: str | None = None) -> Weights:
 def _has_transform_input(member: Any) -> bool:
     """Return whether torchvision's network renormalizes images to a mean and std of 0.5.
 
-    Networks with the option `transform_input` do so if they are built with weights.
+    Networks with a `transform_input` option do so when they are built with weights.
     """
     classes = inspect.getmembers(sys.modules[type(member).__module__], inspect.isclass)
     bases = {base for _, c in classes for base in c.__mro__ if issubclass(base, nn.Module)}

@@ -1,4 +1,4 @@
-"""Adapt the first convolution to another number of image channels."""
+"""Adapt the first convolution to a different number of image channels."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ Adapt = Literal["mean", "repeat", "random"]
 
 
 def first_convolution(model: nn.Module) -> str | None:
-    """Return the name of the first convolution's weight, in registration order."""
+    """Return the name of the weight of the first convolution in registration order."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
             return f"{name}.weight" if name else "weight"
@@ -18,13 +18,13 @@ def first_convolution(model: nn.Module) -> str | None:
 
 
 def adapt_input(weight: Tensor, channels: int, adapt: Adapt = "mean") -> Tensor:
-    """Convert the weight of a convolution for images with `channels` channels.
+    """Convert a convolution's weight for images with `channels` channels.
 
     Args:
-        weight: of an ungrouped convolution, (out, m, h, w).
-        channels: number of new channels, n.
-        adapt: "mean" sets each new channel to the sum of the old ones divided by n, so that a
-            one-channel image x yields the output of (x, x, x). "repeat" cycles through the old
+        weight: weight of an ungrouped convolution, of shape (out, m, h, w).
+        channels: new number of channels, n.
+        adapt: "mean" sets each new channel to the sum of the old ones divided by n, so a
+            one-channel image x yields the same output as (x, x, x). "repeat" cycles through the old
             channels and scales them by m / n.
 
     Shape:

@@ -42,10 +42,10 @@ class Checkpoint:
     """The tensors of a checkpoint under their original names, with its metadata.
 
     Args:
-        label: names the checkpoint in messages.
-        tensors: by their names in the checkpoint.
+        label: name of the checkpoint in messages.
+        tensors: the tensors, keyed by their names in the checkpoint.
         config: its metadata.
-        shared: whether the caller also holds the tensors, so that loading must copy them.
+        shared: whether the caller also holds the tensors, in which case loading must copy them.
     """
 
     label: str
@@ -63,13 +63,13 @@ def read_checkpoint(source: CheckpointSource, builder: str | None = None) -> Che
     """Read the checkpoint that `source` names.
 
     Args:
-        source: a tag of the catalog, a path, a hub name, an address, a catalog entry, a member
+        source: a catalog tag, a path, a hub name, a URL, a catalog entry, a member
             of a torchvision weights enum, or a state dict.
-        builder: name of the network's builder, which a tag requires.
+        builder: name of the network's builder; required if the source is a tag.
 
     Raises:
         WeightsError: the checkpoint cannot be found, downloaded or read.
-        TypeError: `source` has another type.
+        TypeError: `source` has an unsupported type.
     """
     if isinstance(source, Mapping):
         return Checkpoint(
@@ -106,7 +106,7 @@ def find_pretrained(source: str | os.PathLike[str]) -> tuple[str, str]:
     """Return the builder of a saved network and the value for the builder's `weights=`.
 
     Args:
-        source: the folder or .safetensors file, or a repository on the hub: "owner/name" (if
+        source: a folder, a .safetensors file, or a repository on the hub: "owner/name" (if
             there is no folder called "owner") or "hf-hub:owner/name[@revision]".
 
     Raises:
@@ -115,7 +115,10 @@ def find_pretrained(source: str | os.PathLike[str]) -> tuple[str, str]:
     name = os.fspath(source)
     path = Path(name).expanduser()
     if path.is_dir():
-        name, config = str(path.absolute()), _read_folder_config(path)  # "net" would be a tag
+        name, config = (
+            str(path.absolute()),
+            _read_folder_config(path),
+        )  # a bare "net" would be read as a tag
     elif path.exists():
         name, config = str(path.absolute()), _parse_metadata(read_safetensors(path)[1], name)
     elif _may_be_on_hub(name):
@@ -123,7 +126,7 @@ def find_pretrained(source: str | os.PathLike[str]) -> tuple[str, str]:
         found = fetch_from_hub(hub, CONFIG)
         name, config = str(hub), read_config(found) if found else Config()
     else:
-        raise WeightsError(f"{name!r} is neither a folder, a file nor hf-hub:owner/name")
+        raise WeightsError(f"{name!r} is not a folder, a file or hf-hub:owner/name")
     if config.builder is None:
         raise WeightsError(
             f"{name} does not name the cnnarch builder that created it; pass it to the right "
@@ -139,7 +142,7 @@ def _may_be_on_hub(name: str) -> bool:
 
 
 def _parse_metadata(metadata: Mapping[str, str], label: str) -> Config:
-    """Parse the config in the metadata of a .safetensors file; empty if there is none."""
+    """Parse the config in a .safetensors file's metadata; return an empty one if there is none."""
     text = metadata.get(METADATA_KEY)
     return Config() if text is None else parse_config(text, label)
 
@@ -155,7 +158,7 @@ def _read_hub(source: str) -> Checkpoint:
     config = fetch_from_hub(name, CONFIG)
     weights = fetch_from_hub(name, *HUB_FILES)
     if weights is None:
-        raise WeightsError(f"{name} has none of {', '.join(HUB_FILES)}")
+        raise WeightsError(f"{name} contains none of {', '.join(HUB_FILES)}")
     return _read_file(str(name), weights, read_config(config) if config else Config())
 
 
@@ -178,7 +181,7 @@ def _read_folder_config(folder: Path) -> Config:
 
 
 def _read_file(label: str, path: Path, config: Config) -> Checkpoint:
-    """Read a weights file; a config in its own metadata overrides `config`."""
+    """Read a weights file; a config in the file's metadata overrides `config`."""
     if config.sha256:
         check_hash(path, config.sha256)
     tensors, metadata = read_tensors(path)

@@ -1,4 +1,4 @@
-"""Read and write config.json, the metadata of saved weights: ours and timm's."""
+"""Read and write config.json, the metadata of saved weights, in cnnarch's and timm's formats."""
 
 import json
 import math
@@ -24,22 +24,22 @@ __all__ = [
 CONFIG, TENSORS = "config.json", "model.safetensors"
 METADATA_KEY = "cnnarch"  # our .safetensors files store their config under this key
 
-_MAX_BYTES = 4 * 2**20  # ten thousand class names take a quarter of it
+_MAX_BYTES = 4 * 2**20  # ten thousand class names take up a quarter of this
 
 
 @dataclass(frozen=True)
 class Config:
-    """Metadata of a weights file, which is enough to rebuild a network saved by cnnarch.
+    """Metadata of a weights file, sufficient to rebuild a network saved by cnnarch.
 
     Args:
         builder: name of the builder, None if cnnarch did not write the file.
-        architecture: name of the network in the library that `layout` names.
-        options: for the builder.
+        architecture: name of the network in the library given by `layout`.
+        options: options for the builder.
         preprocessing: converts an image into the network's input.
         categories: class names in the order of the logits.
         version: version of cnnarch that wrote the file.
         weights: name of the weights file in the same folder.
-        sha256: hash of that file, complete or its first digits, if it is known.
+        sha256: full hash of that file or its leading hex digits; None if unknown.
         layout: library whose tensor names the file uses; "auto" detects it.
     """
 
@@ -54,7 +54,7 @@ class Config:
     layout: str = "auto"
 
     def to_json(self) -> str:
-        """Return the contents of config.json, without the unknown values."""
+        """Return the contents of config.json, omitting unknown values."""
         facts = {key: value for key, value in asdict(self).items() if value is not None}
         return json.dumps(facts, indent=2, ensure_ascii=False)
 
@@ -68,12 +68,12 @@ def read_config(path: Path) -> Config:
     with open_regular(path) as file:
         text = file.read(_MAX_BYTES + 1)
     if len(text) > _MAX_BYTES:
-        raise WeightsError(f"{path} has more than {_MAX_BYTES} bytes")
+        raise WeightsError(f"{path} is larger than {_MAX_BYTES} bytes")
     return parse_config(text, str(path))
 
 
 def parse_config(text: str | bytes, label: str) -> Config:
-    """Parse a config; `label` names it in errors.
+    """Parse a config, which error messages call `label`.
 
     Raises:
         WeightsError: the text is not JSON or not a config.
@@ -82,7 +82,7 @@ def parse_config(text: str | bytes, label: str) -> Config:
         facts = dict(json.loads(text))
         return _parse_cnnarch(facts) if "builder" in facts else _parse_timm(facts)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"{label} is not a config of cnnarch or timm: {error}") from error
+        raise WeightsError(f"{label} is not a cnnarch or timm config: {error}") from error
 
 
 def _parse_cnnarch(facts: dict[str, Any]) -> Config:
@@ -97,7 +97,7 @@ def _parse_cnnarch(facts: dict[str, Any]) -> Config:
 
 
 def _parse_timm(facts: dict[str, Any]) -> Config:
-    """Parse timm's config; the config of a third library yields an empty one."""
+    """Parse a timm config; the config of any other library yields an empty one."""
     if "architecture" not in facts:
         return Config()
     pretrained = {**facts, **facts.get("pretrained_cfg", {})}
@@ -111,7 +111,7 @@ def _parse_timm(facts: dict[str, Any]) -> Config:
 
 
 def parse_timm_preprocessing(facts: Mapping[str, Any]) -> Preprocessing | None:
-    """Convert timm's preprocessing; None if it is not the center crop of a square."""
+    """Convert timm's preprocessing; return None unless it is a square center crop."""
     *_, height, side = facts["input_size"]
     if facts.get("crop_mode", "center") != "center" or height != side:
         return None

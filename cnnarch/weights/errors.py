@@ -1,11 +1,11 @@
-"""The error that `cnnarch.weights` raises."""
+"""The error raised by `cnnarch.weights`."""
 
 __all__ = ["WeightsError"]
 
 
 class WeightsError(ValueError):
-    """Weights cannot be downloaded or read, or do not fit the network.
+    """Raised if weights cannot be downloaded or read, or do not fit the network.
 
-    The message names the file or address, what was expected and what was found. The network is
-    unchanged.
+    The message names the file or URL and states what was expected and what was found. The network
+    is left unchanged.
     """

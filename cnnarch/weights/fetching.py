@@ -16,11 +16,11 @@ from cnnarch.weights.urls import fetch_url
 __all__ = ["HUB_FILES", "download", "fetch"]
 
 HUB_FILES = (TENSORS, "pytorch_model.bin")
-"""Names of weights files in a repository, in order of preference."""
+"""File names of the weights in a repository, in order of preference."""
 
 
 def download(name: str, directory: str | os.PathLike[str], *, weights: str = "DEFAULT") -> Path:
-    """Download a checkpoint to a folder, which `weights=` and `from_pretrained` accept offline.
+    """Download a checkpoint to a folder that `weights=` and `from_pretrained` can load offline.
 
     The folder contains the published file and a config.json with the catalog's metadata and the
     file's hash.
@@ -28,7 +28,7 @@ def download(name: str, directory: str | os.PathLike[str], *, weights: str = "DE
     Args:
         name: name of a builder, for example "resnet50".
         directory: the folder, created if it does not exist.
-        weights: a tag of the catalog.
+        weights: a catalog tag.
 
     Returns:
         The folder.
@@ -51,7 +51,7 @@ def download(name: str, directory: str | os.PathLike[str], *, weights: str = "DE
 
 
 def fetch(entry: Weights) -> Path:
-    """Return the file of an entry, downloaded unless it is cached, with its hash checked.
+    """Return an entry's file after checking its hash, and download it unless it is cached.
 
     Raises:
         WeightsError: the file cannot be downloaded or has the wrong hash.
@@ -62,11 +62,11 @@ def fetch(entry: Weights) -> Path:
     if scheme == "hf-hub":
         path = fetch_from_hub(parse_hub_name(entry.url), *HUB_FILES, expected=entry.sha256)
         if path is None:
-            raise WeightsError(f"{entry.url} has none of {', '.join(HUB_FILES)}")
+            raise WeightsError(f"{entry.url} contains none of {', '.join(HUB_FILES)}")
         return path
     if scheme == "package":
         return _find_in_package(rest, entry)
-    raise WeightsError(f"an address is https:, hf-hub: or package:, got {entry.url!r}")
+    raise WeightsError(f"an address must start with https:, hf-hub: or package:, got {entry.url!r}")
 
 
 def _find_in_package(location: str, entry: Weights) -> Path:

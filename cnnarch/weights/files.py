@@ -1,7 +1,7 @@
 """Open, hash and write files.
 
-`atomic_write` is hand-written because no dependency replaces files atomically with the permissions
-of the user's umask.
+`atomic_write` is hand-written because none of the dependencies can replace a file atomically with
+the permissions given by the user's umask.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ __all__ = ["atomic_write", "check_hash", "hash_matches", "open_regular", "sha256
 def open_regular(path: Path) -> Iterator[BufferedReader]:
     """Open a regular file for reading.
 
-    Reading a pipe or a device might never end, so both are refused.
+    Reading from a pipe or a device might never end, so both are rejected.
 
     Raises:
         WeightsError: the file does not exist, cannot be read or is not a regular file.
@@ -38,7 +38,7 @@ def open_regular(path: Path) -> Iterator[BufferedReader]:
 
 
 def sha256(path: Path) -> str:
-    """Return the sha256 of a file in hexadecimal."""
+    """Return the SHA-256 hash of a file in hexadecimal."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -63,13 +63,13 @@ def check_hash(path: Path, expected: str) -> None:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder, and rename it to `path` if no error is raised.
 
-    Readers see either the old file or the new one, and networks that map the old one keep it.
+    Readers see either the old file or the new one. Networks that map the old file keep using it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         part.touch()
-        mode = part.stat().st_mode  # from the user's umask; safetensors sets 600
+        mode = part.stat().st_mode  # given by the user's umask; safetensors sets 600
         yield part
         part.chmod(mode)
         part.replace(path)

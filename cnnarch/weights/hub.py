@@ -1,4 +1,4 @@
-"""Download from the Hugging Face Hub with huggingface_hub, and check what it caches.
+"""Download from the Hugging Face Hub with huggingface_hub, and verify the cached files.
 
 Hashes are checked here because huggingface_hub does not check files that are already cached.
 """
@@ -28,33 +28,33 @@ class HubName(NamedTuple):
 
 
 def parse_hub_name(name: str) -> HubName:
-    """Parse "hf-hub:owner/name[@revision]", in which the prefix is optional.
+    """Parse "hf-hub:owner/name[@revision]", where the prefix is optional.
 
     Raises:
-        WeightsError: the name has another form.
+        WeightsError: the name is not in this format.
 
     >>> parse_hub_name("hf-hub:timm/resnet18.a1_in1k@main")
     HubName(repo='timm/resnet18.a1_in1k', revision='main')
     """
     found = _NAME.fullmatch(name.removeprefix(_PREFIX))
     if found is None:
-        raise WeightsError(f"a hub name is {_PREFIX}owner/name[@revision], got {name!r}")
+        raise WeightsError(f"a hub name must be {_PREFIX}owner/name[@revision], got {name!r}")
     return HubName(found["repo"], found["revision"])
 
 
 def fetch_from_hub(name: HubName, *filenames: str, expected: str | None = None) -> Path | None:
-    """Return the first of these files that a repository has, downloaded unless it is cached.
+    """Return the first of these files in a repository, and download it unless it is cached.
 
-    The content is checked against `expected`, or against the hash under which the hub stores the
-    file. A file with the wrong content is downloaded once more.
+    The content is checked against `expected`, or against the hash that the hub lists for the file.
+    A file with the wrong content is downloaded once more.
 
     Args:
         name: the repository.
-        filenames: in order of preference.
-        expected: published sha256 of the file, complete or its first digits.
+        filenames: file names in order of preference.
+        expected: published sha256 of the file, in full or its leading hex digits.
 
     Returns:
-        The path, or None if the repository has none of the files.
+        The path, or None if the repository contains none of the files.
 
     Raises:
         WeightsError: the hub or the repository cannot be reached, or the content is wrong.
@@ -99,7 +99,7 @@ def _fetch_checked(name: HubName, filename: str, expected: str | None) -> Path:
 
 
 def _find_content_problem(path: Path, expected: str | None) -> str | None:
-    """Compare a file with its hashes; None if they match or none is known."""
+    """Describe how a file differs from its known hashes; None if it matches or none are known."""
     from huggingface_hub.utils.sha import git_hash
 
     if expected is not None and not hash_matches(path, expected):

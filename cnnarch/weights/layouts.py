@@ -1,4 +1,4 @@
-"""Detect the library whose tensor names a checkpoint uses, and convert between libraries."""
+"""Detect which library's tensor names a checkpoint uses, and convert between libraries."""
 
 import fnmatch
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ _MAX_LISTED = 20
 def port(
     state_dict: Mapping[str, Tensor], model: nn.Module, source: str = "auto"
 ) -> dict[str, Tensor]:
-    """Convert another library's state dict to one that `model.load_state_dict` accepts.
+    """Convert another library's state dict into one that `model.load_state_dict` accepts.
 
     The returned tensors share memory with the given ones.
 
     Args:
-        state_dict: tensors under the other library's names.
+        state_dict: tensors, keyed by the other library's names.
         model: a cnnarch network of the same architecture. Its values are neither read nor changed.
         source: "torchvision", "timm", "pytorchcv", "cadene", "efficientnet_pytorch" or
             "cnnarch"; "auto" detects it.
@@ -57,16 +57,16 @@ def port(
 
 
 def export(model: nn.Module, layout: str = "torchvision") -> dict[str, Tensor]:
-    """Convert a network's state dict to another library's, for `load_state_dict` there.
+    """Convert a network's state dict to one that another library's `load_state_dict` accepts.
 
     The returned tensors share memory with the network's, like those of `state_dict`.
 
     Args:
         model: a cnnarch network.
-        layout: "torchvision", "timm" or another library that has the network.
+        layout: "torchvision", "timm" or another library that provides the network.
 
     Raises:
-        WeightsError: the library does not have the network, or only with other options.
+        WeightsError: the library does not provide the network, or only with different options.
     """
     candidates = {one: pairs for one in layouts_of(model) if (pairs := pair_names(model, one))}
     fitting = [one for one in candidates if one.library == layout]
@@ -93,13 +93,13 @@ def find_match(
     options: Mapping[str, Any] | None = None,
     architecture: str | None = None,
 ) -> Match:
-    """Find the layout that fits a state dict best, and rename the tensors by it.
+    """Find the layout that best fits a state dict, and rename the tensors accordingly.
 
     Args:
-        state_dict: tensors under their original names.
+        state_dict: tensors, keyed by their original names.
         model: the network, which may be on the meta device.
         source: name of a library, or "auto".
-        options: known options of the network. Layouts that require other values rank last. None
+        options: known options of the network. Layouts that require other values rank lower. None
             uses the options of `model`.
         architecture: the library's name for the network, if the checkpoint states it.
 
@@ -113,7 +113,9 @@ def find_match(
     most = max(len(found.tensors) for found in matches)
     if not most:
         listed = ", ".join(sorted(state_dict)[:3]) or "it is empty"
-        raise WeightsError(f"no tensor of the checkpoint belongs to {_name(model)}: {listed}, ...")
+        raise WeightsError(
+            f"none of the checkpoint's tensors belong to {_name(model)}: {listed}, ..."
+        )
     best = [found for found in matches if len(found.tensors) == most]
     ranks = [_rank(found.layout, model, options, architecture) for found in best]
     chosen = best[ranks.index(min(ranks))]
@@ -133,8 +135,8 @@ def _rank(
 ) -> tuple[bool, int, int]:
     """Rank a layout whose names match: lower is better.
 
-    The architecture's name counts first, then the conflicts that a built network cannot resolve,
-    then all conflicts.
+    The architecture's name is compared first, then the number of conflicts that cannot be resolved
+    after building, then the number of all conflicts.
     """
     misnamed = architecture is not None and not fnmatch.fnmatchcase(
         architecture, layout.architectures
@@ -148,13 +150,13 @@ def _rank(
 
 
 def find_mismatches(found: Match, model: nn.Module) -> dict[str, list[str]]:
-    """Return the tensors that prevent strict loading, by kind."""
+    """Return the tensors that prevent strict loading, grouped by kind."""
     expected = model.state_dict()
     return {
         "missing": list(found.missing.values()),
         "unexpected": list(found.unexpected),
         "different": [
-            f"{name} {_describe(tensor)}, the network has {_describe(expected[name])}"
+            f"{name} {_describe(tensor)}, but the network has {_describe(expected[name])}"
             for name, tensor in found.tensors.items()
             if tensor.shape != expected[name].shape
             or tensor.is_floating_point() != expected[name].is_floating_point()

@@ -1,4 +1,4 @@
-"""Load a checkpoint into an existing network, completely or not at all."""
+"""Load a checkpoint into an existing network, either completely or not at all."""
 
 import warnings
 from collections.abc import Mapping
@@ -27,20 +27,20 @@ __all__ = [
 ]
 
 _PREFIXES = ("module.", "_orig_mod.", "model.")
-_AVERAGES = "n_averaged"  # counter of torch's AveragedModel
+_AVERAGES = "n_averaged"  # counter in torch's AveragedModel
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load` did differently from copying all values.
+    """Report of what `load` did other than copy values.
 
     Args:
         fresh: names of tensors that were not loaded and keep the network's values: classifiers
-            for another number of classes, and the first convolution if `small_images` made its
-            kernel smaller.
+            with a different number of classes, and the first convolution if `small_images` made
+            its kernel smaller.
         adapted: names of tensors that were converted to fit: the first convolution.
-        changed_options: options of the network that were set to what the checkpoint requires,
-            with their new values.
+        changed_options: network options that were changed to the values that the checkpoint
+            requires, with their new values.
     """
 
     fresh: tuple[str, ...] = ()
@@ -49,20 +49,20 @@ class LoadReport:
 
 
 def load(model: nn.Module, source: CheckpointSource, *, adapt: Adapt = "mean") -> LoadReport:
-    """Load a checkpoint of any supported library into an existing network.
+    """Load a checkpoint from any supported library into an existing network.
 
-    The checkpoint is read and checked before the first value changes. Parameters remain the same
-    objects, so optimizers stay valid. The network keeps its device and dtype.
+    The checkpoint is read and checked before the first value changes. Parameters remain the
+    same objects, so optimizers stay valid. The network keeps its device and dtype.
 
     Args:
-        model: a cnnarch network, or any module if `source` is its own state dict.
-        source: any value that `weights=` of a builder accepts.
+        model: a cnnarch network, or any module if `source` is a state dict with the same names.
+        source: any value that a builder's `weights=` accepts.
         adapt: how to convert the first convolution if the number of image channels differs:
             "mean", "repeat", or "random", which keeps the network's values.
 
     Raises:
         WeightsError: the checkpoint cannot be found, does not fit, or requires an option that
-            cannot be changed after building. The network is then unchanged.
+            cannot be changed after building. In that case, the network is left unchanged.
 
     >>> import cnnarch
     >>> load(cnnarch.resnet18(num_classes=10), cnnarch.resnet18().state_dict()).fresh
@@ -76,11 +76,11 @@ def load(model: nn.Module, source: CheckpointSource, *, adapt: Adapt = "mean") -
     changed = find_conflicts(model, required)
     for name in changed.keys() - {"norm_eps"}:
         raise WeightsError(
-            f"{checkpoint.label} needs a network built with {name}={changed[name]!r}"
+            f"{checkpoint.label} requires a network built with {name}={changed[name]!r}"
         )
     tensors, report = convert_tensors(checkpoint, found, model, adapt)
     warn_if_ambiguous(checkpoint, found, model)
-    # Nothing below can fail, so either all values change or none.
+    # Nothing below can fail, so either all values change or none do.
     for name, tensor in tensors.items():
         set_tensor(model, name, tensor)
     for norm in find_norms(model) if changed else ():
@@ -108,7 +108,7 @@ def match_checkpoint(
 
 
 def warn_if_ambiguous(checkpoint: Checkpoint, found: Match, model: nn.Module) -> None:
-    """Warn if the checkpoint may be of another network whose tensors have the same names."""
+    """Warn if the checkpoint may be for a different network whose tensors have the same names."""
     for other in found.alternatives:
         warnings.warn(
             f"{checkpoint.label} is assumed to need {found.layout.required_options(model)}, but "
@@ -125,7 +125,7 @@ def convert_tensors(
     """Convert the tensors of a checkpoint to the network's shapes, dtypes and devices.
 
     Raises:
-        WeightsError: tensors are missing, unexpected, or of another shape or kind.
+        WeightsError: tensors are missing, unexpected, or have the wrong shape or kind of dtype.
     """
     expected = model.state_dict()
     tensors, missing = dict(found.tensors), dict(found.missing)
@@ -155,7 +155,7 @@ def convert_tensors(
 
 
 def set_tensor(model: nn.Module, name: str, tensor: Tensor) -> None:
-    """Set a parameter or buffer, which remains the same object unless it is on the meta device."""
+    """Set a parameter or buffer in place, or replace it if it is on the meta device."""
     path, _, leaf = name.rpartition(".")
     module = model.get_submodule(path)
     old = getattr(module, leaf)
@@ -182,7 +182,7 @@ def record_metadata(model: Any, checkpoint: Checkpoint, report: LoadReport) -> N
 
 def _strip_prefixes(tensors: dict[str, Tensor], expected: list[str]) -> dict[str, Tensor]:
     """Remove the prefixes that DataParallel, torch.compile and Lightning add to every name."""
-    for prefix in _PREFIXES * 2:  # a compiled network in DataParallel has two
+    for prefix in _PREFIXES * 2:  # a compiled network wrapped in DataParallel has two prefixes
         bare = {k.removeprefix(prefix): t for k, t in tensors.items() if k != _AVERAGES}
         is_wrapped = all(k.startswith(prefix) for k in tensors if k != _AVERAGES)
         if is_wrapped and not any(name.startswith(prefix) for name in expected):
@@ -193,7 +193,7 @@ def _strip_prefixes(tensors: dict[str, Tensor], expected: list[str]) -> dict[str
 def _has_other_classes(
     layer: list[str], tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> bool:
-    """Return whether a classifier's tensors are absent or differ only in the number of rows."""
+    """Return whether a classifier's tensors are all absent or differ only in the row count."""
     present = [name for name in layer if name in tensors]
     same_columns = all(tensors[name].shape[1:] == expected[name].shape[1:] for name in present)
     same_shapes = all(tensors[name].shape == expected[name].shape for name in present)
@@ -207,7 +207,7 @@ def _has_other_channels(tensor: Tensor, expected: Tensor) -> bool:
 
 
 def _has_larger_kernel(tensor: Tensor, expected: Tensor, model: nn.Module) -> bool:
-    """Return whether only the network, not the checkpoint, is for small images."""
+    """Return whether the network, but not the checkpoint, is for small images."""
     small = getattr(model, "options", {}).get("small_images", False)
     return bool(small) and tensor.dim() == 4 and tensor.shape[2:] > expected.shape[2:]
 

@@ -1,4 +1,4 @@
-"""Match the tensor names of a checkpoint with those of a network."""
+"""Match a checkpoint's tensor names with a network's."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ CNNARCH = Layout(
 
 @dataclass(frozen=True)
 class Match:
-    """A checkpoint whose tensors are renamed by a layout.
+    """A checkpoint whose tensors were renamed according to a layout.
 
     Args:
         layout: the layout.
-        tensors: the checkpoint's tensors under our names.
-        missing: our names without a tensor in the checkpoint, mapped to the checkpoint's names.
-        unexpected: names in the checkpoint that the network does not have.
+        tensors: the checkpoint's tensors, keyed by our names.
+        missing: our names for tensors that the checkpoint lacks, mapped to the expected names.
+        unexpected: names in the checkpoint that do not exist in the network.
         alternatives: layouts with the same names that require other options.
     """
 
@@ -44,7 +44,7 @@ def classifier_names(model: nn.Module) -> list[str]:
 def match_layout(
     state_dict: Mapping[str, Tensor], model: nn.Module, layout: Layout
 ) -> Match | None:
-    """Rename a state dict by one layout; None if the layout does not cover the network."""
+    """Rename a state dict according to a layout; None if the layout does not cover the network."""
     names = pair_names(model, layout)
     if names is None:
         return None
@@ -63,7 +63,7 @@ def match_layout(
 
 
 def pair_names(model: nn.Module, layout: Layout) -> dict[str, Pair] | None:
-    """Return a pair for each of our tensor names; None if the layout does not cover all."""
+    """Return a pair for each of our tensor names; None if the layout does not cover them all."""
     pairs = {pair.ours: pair for pair in layout.pairs(model)}
     names = {}
     for name in model.state_dict():
@@ -80,7 +80,7 @@ def pair_names(model: nn.Module, layout: Layout) -> dict[str, Pair] | None:
 
 
 def _absent_classifiers(model: nn.Module, layout: Layout) -> list[str]:
-    """Return the layout's names of classifiers that the network was built without."""
+    """Return the layout's names for classifiers that the network was built without."""
     present = {name for name, _ in model.named_modules()}
     absent = [name for name in classifier_names(model) if name not in present]
     if layout is CNNARCH:
@@ -93,7 +93,7 @@ def _is_inside(name: str, modules: Iterable[str]) -> bool:
 
 
 def _reshape_for_port(tensor: Tensor, model: nn.Module, pair: Pair) -> Tensor:
-    """Return their tensor in our shape with their number of rows, unchanged if it does not fit."""
+    """Reshape their tensor to our shape with their number of rows; no change if it does not fit."""
     if pair.shape is None:
         return tensor
     shape = model.get_parameter(pair.ours).shape

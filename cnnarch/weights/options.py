@@ -11,10 +11,10 @@ FREE = (
     *("num_classes", "in_channels", "dropout", "drop_path", "aux_logits"),
     *("small_images", "image_size"),
 )
-"""Options on which the values of a checkpoint do not depend.
+"""Options on which a checkpoint's values do not depend.
 
-They have the same meaning in every family. With another value, the tensors either remain valid or
-have the wrong shapes. A checkpoint requires all other options of its family.
+They have the same meaning in every family. With a different value, the tensors either remain valid
+or have the wrong shapes. A checkpoint requires all other options of its family.
 """
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
@@ -27,10 +27,10 @@ def find_norms(model: nn.Module) -> list[Any]:
 
 
 def find_conflicts(model: nn.Module, required: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the required options for which the network has another value.
+    """Return the required options for which the network has a different value.
 
-    A missing option is a conflict. `norm_eps` can be changed after building, so the norms are
-    compared as well. Modules without `options` have no other conflicts.
+    A missing option is a conflict. `norm_eps` can be changed after building, so the norms
+    themselves are also compared. For modules without `options`, that is the only possible conflict.
     """
     options = getattr(model, "options", None)
     conflicts = {}

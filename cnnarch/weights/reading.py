@@ -18,7 +18,7 @@ __all__ = ["SUFFIXES", "extract_state_dict", "is_file_name", "read_safetensors",
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 SUFFIXES = (".safetensors", *_PICKLES)
 _WRAPPERS = ("model_ema", "state_dict_ema", "state_dict", "model_state_dict", "model")
-"""Keys under which training scripts save the state dict. Scripts publish the averaged one."""
+"""Keys under which training scripts save the state dict; averaged weights take precedence."""
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -33,14 +33,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return read_safetensors(path)
     if path.suffix in _PICKLES:
         return extract_state_dict(read_torch(path), str(path)), {}
-    raise WeightsError(f"{path}: weights end in {', '.join(SUFFIXES)}")
+    raise WeightsError(f"{path}: weights files end in {', '.join(SUFFIXES)}")
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of a file.
 
     The tensors are private memory maps of the file: pages are read on first use, and writing to a
-    tensor changes neither the file nor another tensor. Replace the file by renaming a new one
+    tensor changes neither the file nor any other tensor. Replace the file by renaming a new one
     over it; rewriting it in place changes every network that maps it.
 
     Raises:
@@ -48,7 +48,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     from safetensors import SafetensorError, safe_open
 
-    with open_regular(path):  # raises for a pipe or a device, which safe_open would wait for
+    with open_regular(path):  # raises for a pipe or a device, on which safe_open would block
         try:
             with safe_open(path, "pt") as file:
                 names = file.keys()
@@ -63,7 +63,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
-    """Return the tensors of the files that an index lists, all in the folder of the index."""
+    """Return the tensors of the files that an index lists, which must be in the same folder."""
     with open_regular(index) as file:
         text = file.read(2**24)
     try:
@@ -76,12 +76,12 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
             raise WeightsError(f"{index}: {name!r} is not a .safetensors file in the same folder")
         tensors |= read_safetensors(index.parent / name)[0]
     if tensors.keys() != shards.keys():
-        raise WeightsError(f"{index} does not list the same tensors as its shards contain")
+        raise WeightsError(f"{index} lists different tensors from those in its shards")
     return tensors
 
 
 def is_file_name(name: str) -> bool:
-    """Return whether a name from an untrusted file has no folder part on any system."""
+    """Return whether a name from an untrusted file is a bare file name on every system."""
     return re.fullmatch(r"[\w-][\w. -]*", name) is not None
 
 
@@ -90,7 +90,7 @@ def extract_state_dict(loaded: Any, label: str) -> dict[str, Tensor]:
 
     Args:
         loaded: the return value of torch.load, or a state dict.
-        label: names it in errors.
+        label: name of the contents in error messages.
 
     Raises:
         WeightsError: there is no state dict.

@@ -19,7 +19,7 @@ _TRAINING_SETTINGS = re.compile(r"(, )?\b(momentum|inplace|p|rate)=[^,]*")
 
 
 def chosen_options(builder: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options whose values are not the builder's defaults."""
+    """Return the options whose values differ from the builder's defaults."""
     defaults = _build(builder, {}).options
     return {k: v for k, v in options.items() if k not in defaults or defaults[k] != v}
 
@@ -36,7 +36,7 @@ def check_rebuilds(model: Any) -> None:
     """
     builder = getattr(model, "builder", None)
     if builder not in BUILDERS:
-        origin = "no builder" if builder is None else f"{builder}, which cnnarch does not have,"
+        origin = "no builder" if builder is None else f"{builder}, which cnnarch does not define,"
         raise WeightsError(
             "only a network created by a builder such as cnnarch.resnet18 can be saved, because "
             f"the builder rebuilds it; {origin} created this {type(model).__name__}"
@@ -48,7 +48,7 @@ def check_rebuilds(model: Any) -> None:
         listed = "; ".join(changes[:_MAX_LISTED]) + (f"; and {more} more" if more > 0 else "")
         raise WeightsError(
             f"this network cannot be saved: its layers were changed after {builder}() created it, "
-            f"so its options do not rebuild it: {listed}"
+            f"so its options cannot rebuild it: {listed}"
         )
 
 
@@ -76,7 +76,7 @@ def _changed_modules(model: nn.Module, rebuilt: nn.Module) -> Iterator[str]:
 
 
 def _changed_tensors(model: nn.Module, rebuilt: nn.Module) -> Iterator[str]:
-    """Describe each tensor that is missing, added or of another shape."""
+    """Describe each tensor that is missing, added or has a different shape."""
     current, original = (
         {name: tuple(t.shape) for name, t in m.state_dict().items()} for m in (model, rebuilt)
     )
@@ -94,15 +94,15 @@ def _describe_change(now: nn.Module, before: nn.Module) -> str:
     if _kind(now) is not _kind(before) or _settings(now) != _settings(before):
         described = [f"{type(m).__name__}({_settings(m)})" for m in (now, before)]
         return f"is {described[0]}, not {described[1]}"
-    return "has a forward that is not its class's" if "forward" in vars(now) else ""
+    return "has a forward method that its class does not define" if "forward" in vars(now) else ""
 
 
 def _kind(module: nn.Module) -> type[nn.Module]:
-    """Return the class of a module. All BatchNorms are one, because training may convert them."""
+    """Return a module's class. All BatchNorms count as one, because training may convert them."""
     batch_norm: type[nn.Module] = nn.modules.batchnorm._BatchNorm
     return batch_norm if isinstance(module, batch_norm) else type(module)
 
 
 def _settings(module: nn.Module) -> str:
-    """Return the settings of the module itself that matter in eval mode."""
+    """Return the module's own settings that matter in eval mode."""
     return _TRAINING_SETTINGS.sub("", module.extra_repr()).removeprefix(", ")

@@ -41,12 +41,12 @@ model = cnnarch.from_pretrained({source!r})
 def save_pretrained(model: Any, directory: str | os.PathLike[str]) -> None:
     """Save a network for `from_pretrained`: model.safetensors, config.json and a model card.
 
-    The config is also stored in the metadata of model.safetensors, so that file suffices. Each
-    file is replaced atomically, so networks that were loaded from the same folder stay intact.
+    The config is also stored in the metadata of model.safetensors, so that file alone is
+    enough. Each file is replaced atomically, so networks loaded from the same folder stay intact.
 
     Args:
-        model: a network created by a builder. Its attributes `preprocessing` and `categories`
-            are saved as well if they are set.
+        model: a network created by a builder. Its `preprocessing` and `categories`
+            attributes are also saved if they are set.
         directory: the folder, created if it does not exist.
 
     Raises:
@@ -70,7 +70,7 @@ def push_to_hub(
     Args:
         model: as in `save_pretrained`.
         repo: "owner/name".
-        private: whether a new repository is private.
+        private: whether to make a newly created repository private.
         token: access token; None uses the one stored by `hf auth login`.
         message: commit message.
 
@@ -130,7 +130,7 @@ def _card(config: Config, source: str) -> str:
 
 def _describe_preprocessing(preprocessing: Preprocessing | None) -> str:
     if preprocessing is None:
-        return "The preprocessing of images was not recorded."
+        return "The image preprocessing was not recorded."
     return (
         f"Images: shorter side resized to {preprocessing.resize_size} "
         f"({preprocessing.interpolation}), center crop of {preprocessing.crop_size}, scaled to "

@@ -1,6 +1,6 @@
-"""Read files of torch.save without executing pickles.
+"""Read files written by torch.save without executing pickles.
 
-Zip archives are checked before torch.load because it does not limit the memory that they need.
+Zip archives are checked before they are passed to torch.load, which does not limit its memory use.
 """
 
 import argparse
@@ -20,7 +20,7 @@ __all__ = ["read_torch"]
 
 _SAFE_SINCE = (2, 10)  # before it, a crafted file could run code despite weights_only=True
 _ZIP = b"PK\x03\x04"
-_LOCK = threading.Lock()  # safe_globals changes a global of torch
+_LOCK = threading.Lock()  # safe_globals modifies global state in torch
 
 
 def read_torch(path: Path) -> Any:
@@ -51,8 +51,8 @@ def read_torch(path: Path) -> Any:
         reason = str(error).strip().partition("\n")[0]
         raise WeightsError(
             f"{path} cannot be read as plain tensors ({type(error).__name__}: {reason:.300}). "
-            "Nothing in it was executed. If you trust the file, save the state dict of its "
-            "network with safetensors and load that file"
+            "Nothing in it was executed. If you trust the file, save its network's "
+            "state dict with safetensors and load that file"
         ) from error
 
 
@@ -64,7 +64,7 @@ def _private_mapping() -> AbstractContextManager[Any]:
 
 
 def _check_zip(path: Path) -> None:
-    """Refuse archives that are compressed, contain programs, or unpack to more than their size."""
+    """Reject archives that are compressed, contain programs, or unpack to more than their size."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -75,4 +75,4 @@ def _check_zip(path: Path) -> None:
     if any(m.compress_type != zipfile.ZIP_STORED for m in members):
         raise WeightsError(f"{path} is compressed, but torch.save never compresses")
     if sum(m.file_size for m in members) > path.stat().st_size:
-        raise WeightsError(f"{path} would unpack to more bytes than it has")
+        raise WeightsError(f"{path} would unpack to more bytes than it contains")

@@ -1,7 +1,7 @@
-"""Download files from plain http addresses into a cache.
+"""Download files from plain HTTP URLs into a cache.
 
-This is hand-written because torch.hub has no lock, no timeout and no check of the size, does not
-check files that are already cached, and follows redirects from https to http.
+This is hand-written because torch.hub uses no lock or timeout, checks neither the size of downloads
+nor files that are already cached, and follows redirects from https to http.
 """
 
 import hashlib
@@ -28,24 +28,24 @@ _CHUNK = 2**18
 
 
 def hash_in_name(url: str) -> str | None:
-    """Return the sha256 digits in a file name of torch.hub, for example `resnet50-0676ba61.pth`."""
+    """Return the sha256 digits in a torch.hub file name, for example `resnet50-0676ba61.pth`."""
     found = re.search(r"-([0-9a-f]{8,64})\.[a-z]+$", urlsplit(url).path)
     return found[1] if found else None
 
 
 def fetch_url(url: str, expected: str | None = None) -> Path:
-    """Return the file at an address, downloaded unless it is cached.
+    """Return the file at a URL, and download it unless it is cached.
 
-    The cache is $CNNARCH_CACHE, or cnnarch in $XDG_CACHE_HOME or ~/.cache. Each address has its
-    own folder. A file in torch.hub's cache is used if its hash is known and matches.
+    The cache is $CNNARCH_CACHE, or the folder cnnarch in $XDG_CACHE_HOME or ~/.cache. Each URL has
+    its own folder. A file in torch.hub's cache is used if its hash is known and matches.
 
     Args:
-        url: http or https address.
-        expected: sha256 of the file, complete or its first digits. None uses the digits in the
+        url: http or https URL.
+        expected: sha256 of the file, in full or its leading hex digits. None uses the digits in the
             file name, as torch.hub does, and warns if there are none.
 
     Raises:
-        WeightsError: the address cannot be reached, or the content is wrong twice.
+        WeightsError: the URL cannot be reached, or the content is wrong twice.
     """
     from filelock import FileLock
     from huggingface_hub import constants
@@ -82,7 +82,7 @@ def _is_valid(path: Path, expected: str | None) -> bool:
 
 
 def _download_checked(url: str, path: Path, expected: str | None) -> None:
-    """Download to a temporary file, check and rename it. Retry once unless the server refuses."""
+    """Download to a temporary file, verify and rename it. Retry once, except after HTTP 4xx."""
     failure: Exception | None = None
     for _ in range(2):
         try:
@@ -105,8 +105,8 @@ def _download_checked(url: str, path: Path, expected: str | None) -> None:
 
 
 def _download(url: str, part: Path) -> str:
-    """Write the content of an address to a file and return its sha256."""
-    # huggingface_hub's tqdm, so that one setting disables all progress bars.
+    """Download the content of a URL to a file and return its sha256."""
+    # huggingface_hub's tqdm lets a single setting disable all progress bars.
     tqdm = import_module("huggingface_hub.utils").tqdm
 
     opener = urllib.request.build_opener(_SafeRedirects)
@@ -127,7 +127,7 @@ def _download(url: str, part: Path) -> str:
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Refuse redirects from https to http and to other schemes."""
+    """Reject redirects from https to http and to other schemes."""
 
     def redirect_request(self, req: Any, *rest: Any) -> Any:
         *_, target = rest

@@ -23,13 +23,13 @@ from cnnarch.facts.cards import Paper, Stated, printed_number
         ("22.85", "22.85", "0.01"),
     ],
 )
-def test_printed_numbers_have_a_value_and_a_unit_of_the_last_digit(
+def test_printed_numbers_have_a_value_and_the_unit_of_the_last_digit(
     printed: str, value: str, unit: str
 ) -> None:
     assert printed_number(printed) == (Decimal(value), Decimal(unit))
 
 
-def test_a_figure_agrees_within_one_unit_of_its_last_digit() -> None:
+def test_a_stated_value_agrees_within_one_unit_of_its_last_digit() -> None:
     """Papers round or truncate: 3.858 G is printed as 3.8."""
     stated = Stated("macs", "3.8B", "Table 1")
     assert stated.agrees(3_857_973_248)
@@ -38,7 +38,7 @@ def test_a_figure_agrees_within_one_unit_of_its_last_digit() -> None:
     assert not stated.agrees(3_700_000_000)
 
 
-def test_errors_and_unconfirmed_figures_are_not_compared() -> None:
+def test_errors_and_unconfirmed_values_are_not_compared() -> None:
     assert not Stated("top1_err", "22.85", "Table 3").compared
     assert not Stated("macs", "1.5B", "about", confirmed=False).compared
 
@@ -69,7 +69,7 @@ def test_families_are_named_after_the_model_files() -> None:
 
 
 @pytest.mark.parametrize("value", [3, ["resnet50"], b"resnet50"])
-def test_values_that_are_not_strings_are_refused(value: Any) -> None:
+def test_values_that_are_not_strings_are_rejected(value: Any) -> None:
     calls: list[Callable[[], object]] = [
         lambda: cnnarch.get_card(value),
         lambda: cnnarch.get_model_builder(value),
@@ -88,13 +88,13 @@ def test_patterns_are_shell_wildcards() -> None:
     assert cnnarch.list_models("nothing*") == []
 
 
-def test_se_resnext_is_in_the_family_of_se_resnet() -> None:
+def test_se_resnext_belongs_to_the_se_resnet_family() -> None:
     family = cnnarch.list_models(family="se_resnet")
     assert {"se_resnext50_32x4d", "se_resnext101_32x4d"} < set(family)
     assert cnnarch.list_models(family="senet") == ["senet154"]
 
 
-def test_listing_names_and_cards_builds_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listing_names_and_cards_does_not_build_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_args: object, **_options: object) -> None:
         raise AssertionError("a network was built")
 

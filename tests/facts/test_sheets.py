@@ -43,7 +43,7 @@ learning_rate = 0.2
 wider = "It is wider."
 [notes]
 same = "Same tensors."
-other = "Another head."
+other = "Different head."
 rounded = "Rounded."
 
 [rows]
@@ -113,7 +113,7 @@ def test_a_valid_sheet_is_parsed() -> None:
     )
     (near,) = facts.near_twins
     assert (near.library, near.name, near.reason, near.hidden) == (
-        *("torchvision", "net", "Another head."),
+        *("torchvision", "net", "Different head."),
         True,
     )
     on_mnist = {"learning_rate": 0.2}
@@ -132,8 +132,8 @@ def test_a_valid_sheet_is_parsed() -> None:
         ("usual =", "usul =", "unknown key 'usul'; did you mean 'usual'?"),
         ("counts = { params = 1_000, macs = 2_000 }\n", "", "net: counts is missing"),
         ("params = 1_000, ", "", "net.counts: params is missing"),
-        ("params = 1_000", 'params = "1K"', "net.counts: params must be a whole number above"),
-        ("macs = 2_000", "macs = true", "net.counts: macs must be a whole number above 0, got"),
+        ("params = 1_000", 'params = "1K"', "net.counts: params must be a positive integer"),
+        ("macs = 2_000", "macs = true", "net.counts: macs must be a positive integer, got"),
         ('counted_from = "hand arithmetic"\n', "", "net: counted_from is missing"),
         ('counted_from = "hand arithmetic"\n', "", "net.forms[1]: counted_from is missing"),
         ("stages = ", "stage = ", "net: unknown key 'stage'; did you mean 'stages'?"),
@@ -172,7 +172,7 @@ def test_a_valid_sheet_is_parsed() -> None:
         (
             '"It is wider."',
             '"It is wider"',
-            "departures: wider must be a sentence with",
+            "departures: wider must be a sentence that ends with",
         ),
         ('stages = "all"', 'stages = "al"', "net.stages: there is no stages.al; did you mean"),
         (', source = "Table 2"', "", "net.printed[1]: source is missing"),
@@ -213,23 +213,23 @@ def test_faults_are_reported_with_file_and_key(old: str, new: str, fault: str) -
 @pytest.mark.parametrize(
     ("key", "value", "fault"),
     [
-        ("idea", "", "idea must be a string that is not empty, got ''"),
+        ("idea", "", "idea must be a non-empty string, got ''"),
         ("aliases", 3, "aliases must be an array of strings, got 3"),
         ("aliases", [["n"]], "aliases must be an array of strings, got [['n']]"),
         ("departs", "wider", "departs must be an array of strings, got 'wider'"),
-        ("counted_from", 3, "counted_from must be a string that is not empty, got 3"),
+        ("counted_from", 3, "counted_from must be a non-empty string, got 3"),
         ("libraries", {"timm": 3}, "libraries: timm must be a table, got 3"),
-        ("sources", {"params": 3}, "sources: params must be a string that is not empty, got 3"),
+        ("sources", {"params": 3}, "sources: params must be a non-empty string, got 3"),
         ("options", {"wide": 3}, "options: wide must be a table, got 3"),
         ("benchmarked", 3, "benchmarked must be an array of strings, got 3"),
-        ("input_size", [3, 32], "input_size must be three whole numbers above 0, got [3, 32]"),
-        ("input_size", [3, 0, 32], "input_size must be three whole numbers above 0"),
-        ("min_input_size", -1, "min_input_size must be a whole number above 0, got -1"),
+        ("input_size", [3, 32], "input_size must be three positive integers, got [3, 32]"),
+        ("input_size", [3, 0, 32], "input_size must be three positive integers"),
+        ("min_input_size", -1, "min_input_size must be a positive integer, got -1"),
         ("paper", {}, "paper: title is missing"),
         ("paper", True, "paper must be a table, or false if there is no paper, got True"),
         ("departures", 3, "departures must be a table, got 3"),
-        ("notes", {"same": 3}, "notes: same must be a sentence with a full stop, got 3"),
-        ("rows", {"pool": 3}, "rows: pool must be a string that is not empty, got 3"),
+        ("notes", {"same": 3}, "notes: same must be a sentence that ends with a period, got 3"),
+        ("rows", {"pool": 3}, "rows: pool must be a non-empty string, got 3"),
         ("stages", {"all": 3}, "stages: all must be an array of rows such as"),
         ("stages", {"all": [["conv1"]]}, "stages: all must be an array of rows such as"),
         ("stages", {"all": [["conv1", "8", 32, 32]]}, "stages: all must be an array of rows"),
@@ -238,7 +238,7 @@ def test_faults_are_reported_with_file_and_key(old: str, new: str, fault: str) -
         ("net", 3, "net must be a table, got 3"),
     ],
 )
-def test_wrong_values_are_reported_with_file_and_key(key: str, value: object, fault: str) -> None:
+def test_invalid_values_are_reported_with_file_and_key(key: str, value: object, fault: str) -> None:
     found = faults(parsed(**{key: value}))
     assert any(line.startswith(f"net.toml: {fault}") for line in found), found
 
@@ -256,24 +256,28 @@ def test_wrong_values_are_reported_with_file_and_key(key: str, value: object, fa
             [{"params": "about 1K", "source": "Table 1"}],
             "net.printed[0]: params must be a number as printed, such as \"3.8B\", got 'about 1K'",
         ),
-        ("twins", 3, "net: twins must be an array of tables and of libraries, got 3"),
-        ("twins", [3], "net: twins must be an array of tables and of libraries"),
-        ("twins", [{"timm": "a", "note": ["x"]}], "net.twins[0]: note must be a string"),
+        ("twins", 3, "net: twins must be an array of tables and library names, got 3"),
+        ("twins", [3], "net: twins must be an array of tables and library names"),
+        ("twins", [{"timm": "a", "note": ["x"]}], "net.twins[0]: note must be a non-empty string"),
         ("twins", [{"timm": "a", "options": [1]}], "net.twins[0]: options must be a table, or"),
         ("twins", [{"timm": "a", "tolerance": -1.0}], "net.twins[0]: tolerance must be a number"),
         ("twins", [{"timm": []}], "net.twins[0]: timm must be a name or an array of names"),
         ("twins", [{"timm": ""}], "net.twins[0]: timm must be a name or an array of names"),
-        ("near_twins", [{"timm": "a", "reason": 3}], "net.near_twins[0]: reason must be a string"),
+        (
+            "near_twins",
+            [{"timm": "a", "reason": 3}],
+            "net.near_twins[0]: reason must be a non-empty string",
+        ),
         ("forms", {"a": 1}, "net: forms must be an array of tables"),
         ("stages", [3], "net: stages must be an array of rows such as"),
         ("fused", 3, "net: fused must be a table, got 3"),
         ("recipe", 3, "net: recipe must be a table, got 3"),
         ("recipe", {"on": 4}, "net.recipe: on must be a table, got 4"),
-        ("departs", ["wider"], "departs is not used, because every network has its own"),
+        ("departs", ["wider"], "departs is unused because every network defines its own"),
         ("paper", {}, "net.paper: title is missing"),
     ],
 )
-def test_wrong_values_of_a_network_are_reported_with_file_and_key(
+def test_invalid_network_values_are_reported_with_file_and_key(
     key: str, value: object, fault: str
 ) -> None:
     sheet = parsed()
@@ -296,7 +300,7 @@ def test_recipes_support_the_data_sets_of_training() -> None:
     assert set(TRAINED_ON) == set(DATA_DEFAULTS)
 
 
-def test_a_network_without_facts_is_missing() -> None:
+def test_a_network_without_facts_is_reported_as_missing() -> None:
     assert "b.toml: net is missing" in sheet_faults("b.toml", {"idea": "x"}, OPTIONS)
 
 
@@ -310,7 +314,7 @@ def test_reading_an_invalid_sheet_raises(monkeypatch: pytest.MonkeyPatch, tmp_pa
     (tmp_path / "resnet.toml").write_text("idea = 3\n")
     monkeypatch.setattr(sheets, "FOLDER", tmp_path)
     read_sheet.cache_clear()
-    with pytest.raises(SheetError, match=r"resnet\.toml: idea must be a string .*got 3"):
+    with pytest.raises(SheetError, match=r"resnet\.toml: idea must be a non-empty string, got 3"):
         read_sheet("resnet")
 
 
@@ -351,6 +355,6 @@ def test_aliases_are_common_names() -> None:
 
 
 @pytest.mark.parametrize("name", cnnarch.list_models())
-def test_the_minimum_size_equals_the_networks(name: str) -> None:
+def test_the_minimum_size_matches_the_networks(name: str) -> None:
     model, sheet = without_memory(name), f"{family_of(name)}.toml"
     assert model.min_input_size == facts_of(name).min_input_size, f"{sheet}: min_input_size"

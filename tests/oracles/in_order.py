@@ -1,4 +1,4 @@
-"""Compare a network with one of another library that has the same order of tensors."""
+"""Compare a network with one from another library whose tensors are in the same order."""
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ def randomize_norms(model: nn.Module, images: Tensor) -> None:
 
 
 def copy_in_order(ours: nn.Module, theirs: nn.Module) -> None:
-    """Copy our tensors to another library's network, whose shapes must have the same order."""
+    """Copy our tensors to another library's network, whose shapes must be in the same order."""
     source, target = ours.state_dict(), theirs.state_dict()
     assert [v.shape for v in source.values()] == [v.shape for v in target.values()]
     theirs.load_state_dict(dict(zip(target, source.values(), strict=True)))
@@ -26,7 +26,9 @@ def copy_in_order(ours: nn.Module, theirs: nn.Module) -> None:
 def assert_same_outputs(
     ours: nn.Module, theirs: nn.Module, *sizes: tuple[int, int], tolerance: float = 1e-8
 ) -> None:
-    """Check that the logits are equal for images of these sizes (H, W); the first calibrates.
+    """Check that the logits are equal for images of these sizes (H, W).
+
+    The networks are calibrated with images of the first size.
 
     The comparison uses double precision because untrained deep networks amplify rounding errors.
     """

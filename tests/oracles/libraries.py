@@ -1,4 +1,4 @@
-"""Networks of other libraries, with random values in every tensor."""
+"""Networks from other libraries, with random values in every tensor."""
 
 import importlib
 import math
@@ -9,16 +9,16 @@ from torch import nn
 
 from cnnarch.facts.cards import NearTwin, Twin
 
-MANY = 6000  # tensors of a thousand convolutions with their norms
+MANY = 6000  # number of tensors in a thousand convolutions and their norms
 
 
 def build(twin: Twin | NearTwin, device: str = "meta", **arguments: Any) -> nn.Module:
-    """Build a network of another library in eval mode.
+    """Build another library's network in eval mode.
 
     Args:
-        twin: the row with its name.
-        device: device of its tensors.
-        **arguments: additional arguments of the library's factory.
+        twin: the row that names it.
+        device: device for its tensors.
+        **arguments: additional arguments for the library's factory.
     """
     arguments = {**getattr(twin, "arguments", {}), **arguments}
     with torch.device(device):
@@ -44,12 +44,12 @@ def _get(module: str, name: str) -> Any:
 
 
 def randomize(model: nn.Module) -> None:
-    """Fill a network with random values, including the statistics of BatchNorm."""
+    """Fill a network with random values, including BatchNorm's running statistics."""
     if next(model.parameters()).is_meta:
         model.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(0)
     values = model.state_dict()
-    # Prevents an overflow after a thousand residual blocks.
+    # A smaller gain prevents overflow after a thousand residual blocks.
     gain = 0.25 if len(values) > MANY else 1.0
     for name, tensor in values.items():
         if name.endswith("num_batches_tracked"):

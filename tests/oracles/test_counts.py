@@ -1,4 +1,4 @@
-"""The counts in the fact sheets equal those of other libraries' networks."""
+"""The counts in the fact sheets match those of other libraries' networks."""
 
 import pretrainedmodels
 import pytest
@@ -17,7 +17,7 @@ from tests.oracles.libraries import build
 
 
 def counts_of(twin: Twin) -> tuple[int, int]:
-    """Return parameters and MACs from the sheet, or from our network if no form matches."""
+    """Return parameter and MAC counts from the sheet, or from our network if no form matches."""
     forms = facts_of(twin.builder).forms
     size = forms[0].input_size
     for form in forms:
@@ -29,7 +29,7 @@ def counts_of(twin: Twin) -> tuple[int, int]:
 
 
 def counted() -> list[object]:
-    """Return all twins; only the smallest of each family is not slow."""
+    """Return all twins. All except the smallest of each family are marked as slow."""
     smallest: dict[str, Twin] = {}
     for twin in sorted(twins(), key=lambda twin: cnnarch.get_card(twin.builder).macs):
         smallest.setdefault(family_of(twin.builder), twin)
@@ -44,13 +44,13 @@ def counted() -> list[object]:
 
 
 @pytest.mark.parametrize("twin", counted())
-def test_the_twin_has_the_parameters_and_macs_of_the_sheet(twin: Twin) -> None:
+def test_the_twins_parameters_and_macs_match_the_sheet(twin: Twin) -> None:
     theirs, size = build(twin), facts_of(twin.builder).forms[0].input_size
     assert (count_parameters(theirs), count_macs(theirs, size)) == counts_of(twin)
 
 
 def names_in(library: str) -> set[str]:
-    """Return the names of all networks of a library."""
+    """Return the names of all networks in a library."""
     if library == "torchvision":
         return set(torchvision.models.list_models())
     if library == "timm":
@@ -60,7 +60,7 @@ def names_in(library: str) -> set[str]:
     if library == "cadene":
         return set(pretrainedmodels.model_names)
     variants = (*(f"b{i}" for i in range(9)), "l2", *(f"lite{i}" for i in range(5)))
-    return {f"efficientnet-{variant}" for variant in variants}  # neither package has a list
+    return {f"efficientnet-{variant}" for variant in variants}  # neither package provides a list
 
 
 def test_every_twin_exists() -> None:

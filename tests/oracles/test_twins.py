@@ -1,4 +1,4 @@
-"""Twins have the same logits as our networks after porting and after exporting."""
+"""Twins produce the same logits as our networks after porting and after exporting."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def kind(twin: Twin) -> tuple[object, ...]:
 def every_twin() -> list[object]:
     """Return all twins. All except the smallest of each kind are marked as slow.
 
-    Families of large networks, such as VGG, have only one quick twin.
+    Families that consist of large networks, such as VGG, have only one quick twin.
     """
     quick: dict[tuple[object, ...], str] = {}
     families: set[str] = set()
@@ -50,17 +50,17 @@ def every_twin() -> list[object]:
 
 
 def images_for(twin: Twin) -> Tensor:
-    """Return a random image, which is not square if the network accepts any size.
+    """Return a random image, which is non-square if the network accepts any size.
 
-    Repeated halving of 86 alternates between even and odd sizes (43, 22, 11, 6), which detects
-    different padding and pooling: for odd maps, TensorFlow's padding is symmetric. 75 is even where
-    86 is odd (38, 19, 10, 5).
+    Repeated halving of 86 alternates between even and odd sizes (43, 22, 11, 6), which
+    reveals differences in padding and pooling: TensorFlow's padding is symmetric for odd sizes.
+    Halving 75 gives even sizes where 86 gives odd ones and vice versa (38, 19, 10, 5).
     """
     size = 86, 75
     if twin.one_size:
         size = cnnarch.get_card(twin.builder).input_size[1:]
     elif twin.library == "pytorchcv":
-        size = 86, 86  # its TensorFlow padding uses the height also for the width
+        size = 86, 86  # its TensorFlow padding also uses the height for the width
     noise = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
     return 10 * noise  # large enough for ReLU6 to clip
 
@@ -89,7 +89,7 @@ def random_tensors(twin: Twin | NearTwin) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("twin", every_twin())
 @torch.no_grad()
-def test_ported_and_exported_tensors_give_the_same_logits(twin: Twin) -> None:
+def test_ported_and_exported_tensors_produce_the_same_logits(twin: Twin) -> None:
     images = images_for(twin)
     theirs, ours = theirs_for(twin, images), ours_for(twin)
     randomize(theirs)
@@ -131,7 +131,7 @@ def test_no_network_is_listed_twice() -> None:
         ("timm", "mobilenetv1_100", "activation='relu6'"),
     ],
 )
-def test_conflicting_options_are_refused_by_name(library: str, name: str, option: str) -> None:
+def test_conflicting_options_are_rejected_by_name(library: str, name: str, option: str) -> None:
     twin = one_twin(library, name)
     ours = cnnarch.get_model(twin.builder)
     before = {key: tensor.clone() for key, tensor in ours.state_dict().items()}
@@ -150,7 +150,7 @@ def test_a_network_with_conflicting_options_is_not_exported(name: str, option: s
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_b5"])
 def test_torchvisions_eps_is_required(name: str) -> None:
-    """It is 1e-5 up to B4 and 1e-3 from B5. Our default is the 1e-3 of the paper."""
+    """It is 1e-5 up to B4 and 1e-3 from B5. Our default is the paper's 1e-3."""
     theirs = build(one_twin("torchvision", name))
     with torch.device("meta"):
         ours = cnnarch.get_model(name)
@@ -168,7 +168,7 @@ def near_cases(hidden: bool) -> list[object]:
 
 
 @pytest.mark.parametrize("near", near_cases(hidden=False))
-def test_a_near_twin_is_refused(near: NearTwin) -> None:
+def test_a_near_twin_is_rejected(near: NearTwin) -> None:
     ours = cnnarch.get_model(near.builder, **near.options)
     with pytest.raises(WeightsError) as caught:
         load(ours, random_tensors(near))
@@ -176,12 +176,12 @@ def test_a_near_twin_is_refused(near: NearTwin) -> None:
     assert len(lines) <= 21
     kinds = ("missing: ", "unexpected: ", "different: ")
     lists_keys = any(line.strip().startswith(kinds) for line in lines)
-    assert lists_keys or "no tensor of the checkpoint belongs to" in lines[0]
+    assert lists_keys or "none of the checkpoint's tensors belong to" in lines[0]
 
 
 @pytest.mark.parametrize("near", near_cases(hidden=True))
 @torch.no_grad()
-def test_a_hidden_near_twin_is_refused_by_its_name(
+def test_a_hidden_near_twin_is_rejected_by_its_name(
     near: NearTwin,
 ) -> None:
     theirs = build(near, "cpu")  # the blur kernels are not in the state dict
@@ -210,11 +210,11 @@ def random_googlenets() -> tuple[nn.Module, cnnarch.ImageClassifier]:
 def test_googlenets_auxiliary_heads_are_ported(head: str, channels: int) -> None:
     theirs, ours = random_googlenets()
     features = torch.randn(2, channels, 14, 14)
-    # The order of the additions in the average differs.
+    # The values are averaged in a different order.
     assert_close(getattr(ours, head)(features), getattr(theirs, head)(features), 1e-5)
 
 
-def test_googlenet_without_auxiliary_heads_exports_none() -> None:
+def test_googlenet_without_auxiliary_heads_does_not_export_them() -> None:
     theirs, _ = random_googlenets()
     ours = cnnarch.googlenet_bn()
     ours.load_state_dict(port(theirs.state_dict(), ours))
@@ -223,8 +223,8 @@ def test_googlenet_without_auxiliary_heads_exports_none() -> None:
 
 
 @torch.no_grad()
-def test_torchvisions_densenets_of_2017_are_ported() -> None:
-    """Their published files still name `denselayer1.norm1` as `denselayer1.norm.1`."""
+def test_torchvisions_2017_densenets_are_ported() -> None:
+    """Their published files still use the name `denselayer1.norm.1` for `denselayer1.norm1`."""
     tensors = random_tensors(one_twin("torchvision", "densenet121"))
     old = {
         key.replace("norm1", "norm.1")
@@ -241,7 +241,7 @@ def test_torchvisions_densenets_of_2017_are_ported() -> None:
     assert all(torch.equal(tensor, expected[key]) for key, tensor in ported.items())
 
 
-def test_biases_before_a_norm_must_have_its_shape() -> None:
+def test_biases_before_a_norm_must_match_its_shape() -> None:
     tensors = random_tensors(one_twin("pytorchcv", "bninception"))
     tensors["features.init_block.conv1.conv.bias"] = torch.zeros(3)
     with pytest.raises(WeightsError, match=r"unexpected: features.init_block.conv1.conv.bias"):
@@ -249,7 +249,7 @@ def test_biases_before_a_norm_must_have_its_shape() -> None:
 
 
 @pytest.mark.parametrize("name", ["vgg11_lrn", "vgg16_c", "alexnet", "googlenet", "nin"])
-def test_networks_that_no_library_has_cannot_be_exported(name: str) -> None:
+def test_networks_that_no_library_provides_cannot_be_exported(name: str) -> None:
     with torch.device("meta"):
         ours = cnnarch.get_model(name)
     with pytest.raises(WeightsError, match="has no layout 'torchvision'; it has none"):

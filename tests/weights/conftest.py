@@ -1,4 +1,4 @@
-"""Fixtures: a local web server, temporary caches, and a network to load."""
+"""Fixtures: a local web server, temporary caches and a network to load."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Create empty caches for downloads and for torch.hub."""
+    """Set up empty caches for downloads and for torch.hub."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("CNNARCH_CACHE", str(folder))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
@@ -28,7 +28,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def hub(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """Replace the Hugging Face Hub by the local server, with an empty cache."""
+    """Replace the Hugging Face Hub with the local server and an empty cache."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
@@ -52,7 +52,7 @@ def resnet() -> cnnarch.ImageClassifier:
 
 @pytest.fixture(scope="session")
 def saved(resnet: cnnarch.ImageClassifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Save `resnet` and return the folder."""
+    """Save `resnet` and return its folder."""
     folder = tmp_path_factory.mktemp("saved")
     resnet.save_pretrained(folder)
     return folder

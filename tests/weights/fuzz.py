@@ -1,8 +1,8 @@
 """Load randomly mutated weights files: `python -m tests.weights.fuzz FOLDER COUNT SEED`.
 
-It runs in a separate process with limited memory, so that the test can detect crashes. It fails on
-any exception except WeightsError, on a network that changed despite an error, and on growing
-memory.
+It runs in a separate process with limited memory so that the test can detect crashes. It fails if
+an exception other than WeightsError is raised, if the network changes despite an error, or if
+memory keeps growing.
 """
 
 import json
@@ -20,8 +20,8 @@ from torch import nn
 from cnnarch.weights import WeightsError, load
 from cnnarch.weights.checkpoint import find_pretrained
 
-EXTRA_ADDRESS_SPACE = 2**30  # bytes after the imports
-GROWTH = 200 * 2**20  # maximum increase of peak memory in bytes; the files have 3 KiB
+EXTRA_ADDRESS_SPACE = 2**30  # bytes, in addition to those used after the imports
+GROWTH = 200 * 2**20  # maximum increase in peak memory, in bytes; the files are 3 KiB each
 
 
 def network() -> nn.Module:
@@ -100,14 +100,14 @@ MUTATIONS: list[Callable[[bytearray, int, random.Random], None]] = [
 
 
 def attempt(path: Path, model: nn.Module) -> bool:
-    """Load a file and return whether it was refused, which must not change the network."""
+    """Load a file and return whether it was rejected, which must leave the network unchanged."""
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     try:
         load(model, path)
     except WeightsError:
         for name, tensor in model.state_dict().items():
             same = torch.equal(tensor, before[name]) or tensor.isnan().any()
-            assert same, f"{name} changed although {path.name} was refused"
+            assert same, f"{name} changed although {path.name} was rejected"
         return True
     return False
 
@@ -117,7 +117,7 @@ def main(folder: Path, count: int, seed: int) -> None:
     torch.manual_seed(seed)
     originals, model = samples(folder), network()
     for name in originals:
-        assert not attempt(folder / name, model), f"{name} is refused without mutation"
+        assert not attempt(folder / name, model), f"{name} was rejected without mutation"
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + EXTRA_ADDRESS_SPACE, used + EXTRA_ADDRESS_SPACE))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

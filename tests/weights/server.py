@@ -1,4 +1,4 @@
-"""A local web server for files and for the protocol of the Hugging Face Hub."""
+"""A local web server that serves files and implements the Hugging Face Hub's protocol."""
 
 import base64
 import hashlib
@@ -19,11 +19,11 @@ class Fault(NamedTuple):
     """A fault in the response to one GET request.
 
     Args:
-        status: HTTP status instead of 200.
-        cut_after: number of bytes after which the connection closes early.
+        status: HTTP status to send instead of 200.
+        cut_after: number of bytes after which the connection is closed early.
         pause: seconds before each part of the body.
         body: content to send instead of the file.
-        redirect: target of a redirect.
+        redirect: URL to which to redirect.
     """
 
     status: int = 200
@@ -34,9 +34,9 @@ class Fault(NamedTuple):
 
 
 class Server(ThreadingHTTPServer):
-    """A server of `files` by path and `repositories` by "owner/name" that records its requests.
+    """Serve `files` by path and `repositories` by "owner/name", and record all requests.
 
-    Each GET uses up one fault of `faults[path]`. `statuses` maps a repository or one of its files
+    Each GET consumes one fault from `faults[path]`. `statuses` maps a repository or a file in it
     to the hub's response: 401, 403, 404 or 500.
     """
 

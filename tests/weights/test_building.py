@@ -1,4 +1,4 @@
-"""`weights=` of a builder: construction on the meta device and memory-mapped tensors."""
+"""A builder's `weights=`: construction on the meta device and memory-mapped tensors."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
 def printed(forks: Forks, code: str) -> str:
-    """Return the output of code in a process that has imported only torch and cnnarch."""
+    """Return the output of code run in a process that has imported only torch and cnnarch."""
     (ended,) = forks.run(code)
     assert ended.status == 0, ended.err
     return ended.out.strip()
@@ -31,7 +31,7 @@ def save_torchvision(folder: Path, model: nn.Module, **extra: Any) -> Path:
 
 
 @pytest.mark.parametrize("form", ["folder", "file", "Path", "state dict"])
-def test_every_form_of_weights_gives_the_same_logits(
+def test_every_form_of_weights_produces_the_same_logits(
     resnet: cnnarch.ImageClassifier, saved: Path, form: str
 ) -> None:
     weights: Any = {
@@ -57,7 +57,7 @@ def test_a_checkpoint_of_torchvisions_training_script_loads(
         assert_close(cnnarch.resnet18(weights=path).eval()(X), theirs.eval()(X), 0.0)
 
 
-def test_the_number_of_classes_and_channels_comes_from_the_checkpoint(tmp_path: Path) -> None:
+def test_the_class_and_channel_counts_come_from_the_checkpoint(tmp_path: Path) -> None:
     torch.save(cnnarch.resnet18(num_classes=9, in_channels=5).state_dict(), tmp_path / "w.pth")
     model = cnnarch.resnet18(weights=tmp_path / "w.pth")
     assert (model.num_classes, model.in_channels) == (9, 5)
@@ -72,7 +72,7 @@ def test_passed_options_override_the_checkpoints(
     assert (model.options["num_classes"], model.options["in_channels"]) == (10, 1)
     assert model(X[:, :1]).shape == (2, 10)
     weight = model.get_parameter("head.classifier.weight")
-    assert 0 < weight.std() < 0.1  # initialized, not uninitialized memory
+    assert 0 < weight.std() < 0.1  # it was initialized
     with torch.no_grad():
         gray = X[:, :1]
         expected = resnet.forward_features(gray.expand(-1, 3, -1, -1))
@@ -100,7 +100,7 @@ def test_options_required_by_a_checkpoint_are_set(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", [{"padding": "symmetric"}, {"norm_eps": 1e-5}])
-def test_options_that_contradict_a_checkpoint_are_refused_by_name(
+def test_options_that_contradict_a_checkpoint_are_rejected_by_name(
     tmp_path: Path, option: dict[str, Any]
 ) -> None:
     model = cnnarch.efficientnet_lite0(norm_eps=1e-2, padding="same")
@@ -111,7 +111,7 @@ def test_options_that_contradict_a_checkpoint_are_refused_by_name(
 
 
 def test_a_weights_file_contains_its_options(tmp_path: Path) -> None:
-    """It can be moved without its config.json."""
+    """The file can be moved without its config.json."""
     cnnarch.efficientnet_lite0(padding="same").save_pretrained(tmp_path)
     alone = (tmp_path / "model.safetensors").rename(tmp_path / "moved.safetensors")
     assert cnnarch.efficientnet_lite0(weights=alone).options["padding"] == "same"
@@ -133,7 +133,7 @@ def test_passed_drop_rates_override_the_checkpoints(tmp_path: Path) -> None:
     assert cnnarch.resnet18(weights=tmp_path, dropout=0.1).options["dropout"] == 0.1
 
 
-def test_a_checkpoint_of_another_network_raises(saved: Path) -> None:
+def test_a_checkpoint_for_a_different_network_raises(saved: Path) -> None:
     with pytest.raises(WeightsError, match="does not fit the network"):
         cnnarch.resnet34(weights=saved)
     entry = cnnarch.weights.get_weights("resnet50")["IMAGENET1K_V1"]
@@ -149,12 +149,12 @@ def test_a_missing_path_raises_an_error_that_names_it(name: str) -> None:
 
 def test_an_unknown_file_type_raises(tmp_path: Path) -> None:
     (tmp_path / "weights.h5").write_bytes(b"x")
-    with pytest.raises(WeightsError, match=r"weights end in \.safetensors, \.pth"):
+    with pytest.raises(WeightsError, match=r"weights files end in \.safetensors, \.pth"):
         cnnarch.resnet18(weights=tmp_path / "weights.h5")
 
 
 def test_mapped_tensors_are_private(saved: Path) -> None:
-    """Changing them changes neither the file nor another network."""
+    """Changing them affects neither the file nor other networks."""
     copy = (saved / "model.safetensors").read_bytes()
     one, other = (cnnarch.resnet18(weights=saved) for _ in range(2))
     assert one.stem.conv.weight.requires_grad

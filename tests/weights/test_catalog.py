@@ -38,7 +38,7 @@ def test_the_catalog_agrees_with_the_installed_libraries() -> None:
     """After adding twins, run `python -m tests.oracles.catalog`.
 
     Versions of timm add, remove and rename checkpoints, so the test compares only the checkpoints
-    that the catalog and timm share, and not their tags.
+    that the catalog and timm have in common, and ignores their tags.
     """
     collected = {(e.network, e.url): e for entries in collect().values() for e in entries.values()}
     known = [e for e in ENTRIES if (e.network, e.url) in collected]
@@ -50,13 +50,13 @@ def test_the_catalog_agrees_with_the_installed_libraries() -> None:
     assert {key for key, e in collected.items() if e.layout != "timm"} <= have
 
 
-def test_the_catalog_file_has_the_format_of_its_tool() -> None:
+def test_the_catalog_file_is_formatted_as_its_generator_writes_it() -> None:
     names = json.loads(CATALOG.read_text())
     assert CATALOG.read_text() == as_json({name: get_weights(name) for name in names})
 
 
 @pytest.mark.parametrize(("twin", "member"), TORCHVISION, ids=lambda v: v.name)
-def test_entries_have_the_metadata_of_torchvision(twin: Twin, member: Any) -> None:
+def test_entries_match_torchvisions_metadata(twin: Twin, member: Any) -> None:
     entry = get_weights(twin.builder)[member.name]
     preset = member.transforms()
     assert entry.url == member.url
@@ -98,7 +98,7 @@ def test_mean_and_std_include_torchvisions_input_transform(name: str) -> None:
 
 
 @pytest.mark.parametrize("twin", twins(library="torchvision"), ids=lambda t: t.name)
-def test_the_default_equals_torchvisions(twin: Any) -> None:
+def test_the_default_matches_torchvisions(twin: Any) -> None:
     default = get_model_weights(twin.name).DEFAULT  # type: ignore[attr-defined]
     assert next(iter(get_weights(twin.builder))) == default.name
 
@@ -128,7 +128,7 @@ TIMM = [e for e in ENTRIES if e.layout == "timm"]
 
 
 @pytest.mark.parametrize("entry", TIMM, ids=lambda e: e.url.rpartition("/")[2])
-def test_entries_have_the_metadata_of_timm(entry: Weights) -> None:
+def test_entries_match_timms_metadata(entry: Weights) -> None:
     names = {f"{t.name}.*" for t in twins(entry.network, "timm")}
     configs = [timm.models.get_pretrained_cfg(n) for p in names for n in timm.list_pretrained(p)]
     found = [c for c in configs if entry.url in (f"hf-hub:{c.hf_hub_id}", c.url)]
@@ -148,9 +148,9 @@ def test_entries_have_the_metadata_of_timm(entry: Weights) -> None:
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: f"{e.network}-{e.tag}")
-def test_every_entry_has_an_address_a_hash_and_valid_options(entry: Weights) -> None:
+def test_every_entry_has_a_url_a_hash_and_valid_options(entry: Weights) -> None:
     assert entry.url.startswith(("https://", "hf-hub:timm/", "package:"))
-    if not entry.url.startswith("hf-hub:"):  # the hub stores files under their hash
+    if not entry.url.startswith("hf-hub:"):  # the hub stores files by hash
         assert entry.sha256 is not None
         assert len(entry.sha256) in (8, 64)
     assert entry.license
@@ -167,7 +167,7 @@ def test_all_torchvision_twins_have_checkpoints() -> None:
     assert cnnarch.get_card("resnet50").weights[:2] == ("IMAGENET1K_V2", "IMAGENET1K_V1")
 
 
-def test_a_network_without_checkpoints_has_none() -> None:
+def test_a_network_without_checkpoints_has_no_entries() -> None:
     assert get_weights("plain18") == {}
     assert get_weights("no such network") == {}
 
@@ -179,8 +179,8 @@ def photograph() -> PIL.Image.Image:
 
 
 @pytest.mark.parametrize("name", ["resnet50", "efficientnet_b0"])
-def test_the_transform_equals_torchvisions_preset(name: str) -> None:
-    """The tolerance is one 8-bit step, the difference between PIL's and torch's resizing."""
+def test_the_transform_matches_torchvisions_preset(name: str) -> None:
+    """The tolerance is one 8-bit step, by which PIL's and torch's resizing differ."""
     member = get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
     preprocessing = get_weights(name)[member.name].preprocessing
     assert preprocessing is not None

@@ -1,4 +1,4 @@
-"""Downloads from plain addresses: hashes, locks, retries and redirects."""
+"""Downloads from plain URLs: hashes, locks, retries and redirects."""
 
 import hashlib
 import os
@@ -23,7 +23,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture
 def url(server: Server) -> str:
-    """Serve a file with its hash in the name, like torchvision's files."""
+    """Serve a file with its hash in its name, as torchvision does."""
     server.files[f"/net-{SHA256[:8]}.pth"] = CONTENT
     return f"{server.url}/net-{SHA256[:8]}.pth"
 
@@ -46,7 +46,7 @@ def test_the_hash_is_read_from_the_file_name() -> None:
     assert hash_in_name("https://host/resnet50.pth") is None
 
 
-def test_an_address_without_any_hash_warns(server: Server) -> None:
+def test_a_url_without_a_hash_warns(server: Server) -> None:
     server.files["/net.pth"] = CONTENT
     with pytest.warns(UserWarning, match=UNKNOWN):
         fetch_url(f"{server.url}/net.pth")
@@ -63,7 +63,7 @@ def test_content_with_the_wrong_hash_is_downloaded_again(
     assert no_parts(cache)
 
 
-def test_content_that_is_wrong_twice_raises_with_both_hashes(
+def test_wrong_content_twice_raises_an_error_with_both_hashes(
     url: str, server: Server, cache: Path
 ) -> None:
     server.faults[f"/net-{SHA256[:8]}.pth"] = [Fault(body=b"changed")] * 2
@@ -145,7 +145,7 @@ def test_redirects_from_https_to_http_are_not_followed() -> None:
         _SafeRedirects().redirect_request(request, None, 302, "", {}, "http://host/a")
 
 
-def test_files_with_the_same_name_from_two_addresses_are_both_cached(server: Server) -> None:
+def test_files_with_the_same_name_from_two_urls_are_both_cached(server: Server) -> None:
     server.files |= {"/one/net.pth": b"one", "/two/net.pth": b"two"}
     with pytest.warns(UserWarning, match=UNKNOWN):
         paths = [fetch_url(f"{server.url}/{folder}/net.pth") for folder in ("one", "two")]
@@ -184,7 +184,7 @@ def test_offline_mode_sends_no_request(
     assert server.requests == []
 
 
-def test_eight_processes_make_one_download(
+def test_eight_processes_share_one_download(
     url: str, server: Server, cache: Path, forks: Forks
 ) -> None:
     server.faults[f"/net-{SHA256[:8]}.pth"] = [Fault(pause=0.3)]
@@ -196,7 +196,7 @@ def test_eight_processes_make_one_download(
     assert server.count("GET") == 1
 
 
-def test_a_checkpoint_at_an_address_loads(server: Server, tmp_path: Path) -> None:
+def test_a_checkpoint_at_a_url_loads(server: Server, tmp_path: Path) -> None:
     source = cnnarch.resnet20_cifar()
     source.save_pretrained(tmp_path)
     content = (tmp_path / "model.safetensors").read_bytes()
@@ -225,7 +225,7 @@ def test_a_downloaded_folder_loads_without_internet_access(tmp_path: Path) -> No
         cnnarch.from_pretrained(folder)
 
 
-def test_download_of_unknown_weights_raises(tmp_path: Path) -> None:
+def test_downloading_unknown_weights_raises(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="'plain18' has no weights 'DEFAULT'; it has none"):
         download("plain18", tmp_path)
     with pytest.raises(WeightsError, match="'resnet18' has no weights 'V9'; it has IMAGENET1K_V1"):

@@ -1,4 +1,4 @@
-"""Damaged files are either loaded or refused with a WeightsError."""
+"""Damaged files are either loaded or rejected with a WeightsError."""
 
 import json
 import subprocess
@@ -14,15 +14,15 @@ def fuzz(folder: Path, count: int, seed: int) -> None:
     assert out.returncode == 0, out.stderr[-2000:]
     result = json.loads(out.stdout)
     assert result["count"] == count
-    assert result["refused"] > count / 2  # the mutations of the others only change tensor values
+    assert result["refused"] > count / 2  # mutations in the rest change only tensor values
 
 
-def test_hundreds_of_mutated_files_are_refused_or_loaded(tmp_path: Path) -> None:
+def test_hundreds_of_mutated_files_are_rejected_or_loaded(tmp_path: Path) -> None:
     fuzz(tmp_path, 600, seed=0)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("seed", range(1, 6))
-def test_thousands_of_mutated_files_are_refused_or_loaded(tmp_path: Path, seed: int) -> None:
+def test_thousands_of_mutated_files_are_rejected_or_loaded(tmp_path: Path, seed: int) -> None:
     fuzz(tmp_path, 4000, seed)

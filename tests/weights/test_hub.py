@@ -1,4 +1,4 @@
-"""Downloads from a local server with the protocol of the Hugging Face Hub."""
+"""Downloads from a local server that implements the Hugging Face Hub's protocol."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ TIMM_CONFIG = {
 
 @pytest.fixture
 def repository(hub: Server, saved: Path) -> Server:
-    """Serve the files of `push_to_hub` as the repository owner/net."""
+    """Serve the saved files as the repository owner/net."""
     hub.repositories["owner/net"] = {p.name: p.read_bytes() for p in saved.iterdir()}
     return hub
 
@@ -110,9 +110,7 @@ def test_content_with_the_wrong_hash_is_downloaded_again(repository: Server) -> 
     assert repository.gets()[blob(repository)] == 2
 
 
-def test_content_that_is_wrong_twice_raises_and_leaves_no_file(
-    repository: Server, tmp_path: Path
-) -> None:
+def test_wrong_content_twice_raises_and_leaves_no_file(repository: Server, tmp_path: Path) -> None:
     content = repository.repositories["owner/net"]["model.safetensors"]
     changed = content[:-1] + bytes([content[-1] ^ 1])
     repository.faults[blob(repository)] = [Fault(body=changed)] * 2
@@ -138,12 +136,14 @@ def test_a_missing_repository_or_file_raises_a_clear_error(repository: Server) -
     with pytest.raises(WeightsError, match=r"owner/none cannot be downloaded \(RepositoryNot"):
         cnnarch.resnet18(weights="hf-hub:owner/none")
     repository.repositories["owner/empty"] = {"README.md": b"x"}
-    with pytest.raises(WeightsError, match=r"has none of model\.safetensors, pytorch_model\.bin"):
+    with pytest.raises(
+        WeightsError, match=r"contains none of model\.safetensors, pytorch_model\.bin"
+    ):
         cnnarch.resnet18(weights="hf-hub:owner/empty")
 
 
 @pytest.mark.parametrize("status", [401, 403, 500])
-def test_an_error_status_of_the_hub_raises(repository: Server, status: int) -> None:
+def test_an_error_status_from_the_hub_raises(repository: Server, status: int) -> None:
     repository.statuses["owner/net"] = status
     with pytest.raises(WeightsError, match="of hf-hub:owner/net cannot be downloaded"):
         cnnarch.resnet18(weights="hf-hub:owner/net")
@@ -162,7 +162,7 @@ def test_the_requested_revision_is_downloaded(repository: Server) -> None:
 
 
 def errors(forks: Forks, code: str, server: Server, home: Path, *more: dict[str, str]) -> list[str]:
-    """Run processes with additional environment variables and return their standard errors."""
+    """Run processes with additional environment variables and return each one's stderr."""
     environment = {
         "HF_ENDPOINT": server.url,
         "HF_HOME": str(home),
@@ -184,7 +184,7 @@ socket.socket = Refused
 """
 
 
-def test_eight_processes_make_one_download(
+def test_eight_processes_share_one_download(
     repository: Server, tmp_path: Path, forks: Forks
 ) -> None:
     repository.faults[blob(repository)] = [Fault(pause=0.2)]
@@ -192,7 +192,7 @@ def test_eight_processes_make_one_download(
     assert repository.gets()[blob(repository)] == 1
 
 
-def test_offline_and_local_files_open_no_socket(
+def test_offline_mode_and_local_files_open_no_sockets(
     repository: Server, saved: Path, tmp_path: Path, forks: Forks
 ) -> None:
     code, offline = NO_SOCKETS + LOAD, {"HF_HUB_OFFLINE": "1"}
@@ -206,7 +206,7 @@ def test_offline_and_local_files_open_no_socket(
     assert "a socket was opened" in refused  # the guard works
 
 
-def test_offline_a_file_that_is_cached_as_absent_is_not_requested(
+def test_offline_mode_does_not_request_a_file_cached_as_absent(
     hub: Server, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.repositories["owner/net"] = {

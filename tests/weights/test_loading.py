@@ -52,7 +52,7 @@ def test_wrappers_and_prefixes_are_removed(
     assert_equal(model.state_dict(), resnet.state_dict())
 
 
-def test_averaged_weights_are_preferred_to_the_last_ones(
+def test_averaged_weights_are_preferred_over_the_last_ones(
     resnet: cnnarch.ImageClassifier,
 ) -> None:
     average = torch.optim.swa_utils.AveragedModel(resnet)
@@ -107,12 +107,12 @@ def test_a_half_precision_checkpoint_is_cast(resnet: cnnarch.ImageClassifier) ->
     assert torch.equal(model.stem.conv.weight, half["stem.conv.weight"].float())
 
 
-def test_integer_tensors_are_refused_as_weights(resnet: cnnarch.ImageClassifier) -> None:
+def test_integer_tensors_are_rejected_as_weights(resnet: cnnarch.ImageClassifier) -> None:
     state = values(resnet)
     state["stem.conv.weight"] = torch.ones_like(state["stem.conv.weight"], dtype=torch.int8)
     model = cnnarch.resnet18()
     before = values(model)
-    with pytest.raises(WeightsError, match="int8, the network has"):
+    with pytest.raises(WeightsError, match="int8, but the network has"):
         load(model, state)
     assert_equal(model.state_dict(), before)
 
@@ -170,10 +170,10 @@ def test_an_unknown_tag_raises_with_the_known_ones() -> None:
         load(nn.Linear(1, 1), "DEFAULT")
 
 
-# Another number of classes
+# Different numbers of classes
 
 
-def test_other_classes_load_everything_except_the_classifiers() -> None:
+def test_with_other_classes_everything_except_the_classifiers_is_loaded() -> None:
     source = cnnarch.googlenet_bn(aux_logits=True)
     model = cnnarch.googlenet_bn(num_classes=7, aux_logits=True)
     before = values(model)
@@ -196,7 +196,7 @@ def test_auxiliary_heads_that_the_network_lacks_are_ignored() -> None:
         load(source, model.state_dict())
 
 
-def test_a_network_without_a_classifier_ignores_the_checkpoints(
+def test_a_network_without_a_classifier_ignores_the_checkpoints_classifier(
     resnet: cnnarch.ImageClassifier,
 ) -> None:
     model = cnnarch.resnet18(num_classes=0).eval()
@@ -206,7 +206,7 @@ def test_a_network_without_a_classifier_ignores_the_checkpoints(
         assert_close(model(X), expected, 0.0)
 
 
-def test_a_checkpoint_without_a_classifier_keeps_the_networks() -> None:
+def test_a_checkpoint_without_a_classifier_keeps_the_networks_classifier() -> None:
     backbone = cnnarch.resnet18(num_classes=0)
     model = cnnarch.resnet18(num_classes=5)
     assert set(load(model, backbone.state_dict()).fresh) == {
@@ -215,13 +215,13 @@ def test_a_checkpoint_without_a_classifier_keeps_the_networks() -> None:
     }
 
 
-# Another number of channels
+# Different numbers of channels
 
 
 @pytest.mark.parametrize("target", [1, 2, 4, 13])
 @pytest.mark.parametrize("source", [3, 1, 13])
-def test_adapted_networks_have_the_same_logits_for_gray_images(source: int, target: int) -> None:
-    """With "mean", images with equal channels have the same logits as in the source."""
+def test_adapted_networks_produce_the_same_logits_for_gray_images(source: int, target: int) -> None:
+    """With "mean", images with equal channels produce the same logits as the source network."""
     torch.manual_seed(0)
     theirs, x = cnnarch.resnet20_cifar(in_channels=source), torch.randn(2, 1, 32, 32)
     calibrate(theirs, torch.randn(8, source, 32, 32))
@@ -233,7 +233,7 @@ def test_adapted_networks_have_the_same_logits_for_gray_images(source: int, targ
         assert_close(ours(x.expand(-1, target, -1, -1)), theirs(x.expand(-1, source, -1, -1)))
 
 
-def test_mean_divides_the_sum_over_source_channels() -> None:
+def test_mean_divides_the_sum_of_the_source_channels() -> None:
     weight = torch.arange(6.0).reshape(1, 3, 1, 2)  # channels (0, 1), (2, 3), (4, 5)
     assert adapt_input(weight, 1).flatten().tolist() == [6, 9]
     assert adapt_input(weight, 2).tolist() == [[[[3, 4.5]], [[3, 4.5]]]]
@@ -263,7 +263,7 @@ def test_the_first_convolution_is_found_in_every_network(model_name: str) -> Non
     assert model.get_parameter(name).shape[1] == model.in_channels
 
 
-# Options that tensors do not show
+# Options that cannot be inferred from tensors
 
 
 def test_eps_is_set_on_an_existing_network() -> None:
@@ -276,23 +276,23 @@ def test_eps_is_set_on_an_existing_network() -> None:
     assert model.preprocessing.crop_size == 224  # type: ignore[attr-defined]
 
 
-def test_options_that_cannot_be_set_are_refused_by_name() -> None:
+def test_options_that_cannot_be_set_are_rejected_by_name() -> None:
     model = cnnarch.efficientnet_lite0(norm_eps=1e-5)
     before = values(model)
-    with pytest.raises(WeightsError, match="needs a network built with padding='same'"):
+    with pytest.raises(WeightsError, match="requires a network built with padding='same'"):
         load(model, "IMAGENET1K_V1")
     assert_equal(model.state_dict(), before)
     assert {m.eps for m in model.modules() if isinstance(m, nn.BatchNorm2d)} == {1e-5}
 
 
-def test_a_different_stride_is_refused_by_name() -> None:
+def test_a_different_stride_is_rejected_by_name() -> None:
     model = cnnarch.resnet50(stride_in_1x1=True)
     with pytest.raises(WeightsError, match="built with stride_in_1x1=False"):
         load(model, torchvision.models.resnet50().state_dict())
 
 
 def test_an_ambiguous_checkpoint_warns() -> None:
-    """Pytorchcv has two ResNet-50 with the same tensor names."""
+    """Pytorchcv provides two ResNet-50 variants with the same tensor names."""
     state = cnnarch.weights.export(cnnarch.resnet50(), "pytorchcv")
     with pytest.warns(UserWarning, match="pytorchcv's resnet\\* need .*'stride_in_1x1': True"):
         cnnarch.resnet50(weights=state)

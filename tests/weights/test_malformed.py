@@ -22,7 +22,7 @@ from cnnarch.weights.reading import extract_state_dict, read_safetensors, read_t
 
 
 def pack(header: Any, data: bytes = b"") -> bytes:
-    """Return a safetensors file. A header in bytes is used as JSON."""
+    """Return the contents of a safetensors file. A header given as bytes is used as is."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + data
 
@@ -42,7 +42,7 @@ def test_a_valid_file_is_read(tmp_path: Path) -> None:
     assert tensors["b"].tolist() == [2, 3]
 
 
-def test_files_of_safetensors_are_read_exactly(tmp_path: Path) -> None:
+def test_files_written_by_safetensors_are_read_exactly(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     dtypes = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8]
@@ -99,7 +99,7 @@ MALFORMED = {
     "huge empty shape": pack({"a": entry(0, 0, [2**63, 0])}),
     "wrong shape": pack({"a": entry(0, 4, [2])}, FLOAT),
     "unknown dtype": pack({"a": entry(0, 4, [1], "F7")}, FLOAT),
-    "dtype of another size": pack({"a": entry(0, 4, [1], "F64")}, FLOAT),
+    "dtype of a different size": pack({"a": entry(0, 4, [1], "F64")}, FLOAT),
     "no dtype": pack({"a": {"shape": [1], "data_offsets": [0, 4]}}, FLOAT),
     "entry is a string": pack({"a": "F32"}),
     "metadata of numbers": pack({"__metadata__": {"a": 1}}),
@@ -119,7 +119,7 @@ def test_a_malformed_config_in_the_metadata_raises(tmp_path: Path) -> None:
     for text in ("[", "[3]", "3", '{"builder": 3}', '{"builder": "x", "options": 3}', "[" * 10**5):
         content = pack({"__metadata__": {"cnnarch": text}})
         (tmp_path / "w.safetensors").write_bytes(content)
-        with pytest.raises(WeightsError, match="is not a config of cnnarch or timm"):
+        with pytest.raises(WeightsError, match="is not a cnnarch or timm config"):
             cnnarch.from_pretrained(tmp_path / "w.safetensors")
 
 
@@ -181,11 +181,11 @@ def test_a_malicious_pickle_is_not_executed(
 
 def test_a_whole_module_is_not_unpickled(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(1, 1), tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match="save the state dict"):
+    with pytest.raises(WeightsError, match="save its network's state dict"):
         load(torch.nn.Linear(1, 1), tmp_path / "w.pth")
 
 
-def test_a_torchscript_archive_is_refused(tmp_path: Path) -> None:
+def test_a_torchscript_archive_is_rejected(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     torch.save({"weight": torch.ones(1)}, buffer)
     with zipfile.ZipFile(buffer) as archive, zipfile.ZipFile(tmp_path / "w.pt", "w") as other:
@@ -196,7 +196,7 @@ def test_a_torchscript_archive_is_refused(tmp_path: Path) -> None:
         load(torch.nn.Linear(1, 1), tmp_path / "w.pt")
 
 
-def test_pickles_are_refused_with_an_unsafe_version_of_torch(
+def test_pickles_are_rejected_with_an_unsafe_version_of_torch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.save({"weight": torch.ones(1, 1), "bias": torch.ones(1)}, tmp_path / "w.pth")
@@ -215,7 +215,7 @@ def rezip(source: Path, target: Path, **how: Any) -> None:
             new.writestr(member.filename, old.read(member))
 
 
-def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+def test_a_zip_bomb_is_rejected_before_it_is_unpacked(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(2**24)}, tmp_path / "plain.pth")
     rezip(tmp_path / "plain.pth", tmp_path / "bomb.pth", compression=zipfile.ZIP_DEFLATED)
     assert (tmp_path / "bomb.pth").stat().st_size < 2**17
@@ -223,7 +223,7 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
         load(torch.nn.Linear(1, 1), tmp_path / "bomb.pth")
 
 
-def test_an_archive_with_overlapping_members_is_refused(tmp_path: Path) -> None:
+def test_an_archive_with_overlapping_members_is_rejected(tmp_path: Path) -> None:
     """Many entries of the central directory refer to one large member."""
     path = tmp_path / "w.pth"
     with zipfile.ZipFile(path, "w") as archive:
@@ -234,7 +234,7 @@ def test_an_archive_with_overlapping_members_is_refused(tmp_path: Path) -> None:
             for name in ("header_offset", "file_size", "compress_size", "CRC"):
                 setattr(duplicate, name, getattr(member, name))
             archive.filelist.append(duplicate)
-    with pytest.raises(WeightsError, match="unpack to more bytes than it has"):
+    with pytest.raises(WeightsError, match="unpack to more bytes than it contains"):
         load(torch.nn.Linear(1, 1), path)
 
 
@@ -248,11 +248,11 @@ def test_a_truncated_pickle_raises(tmp_path: Path, keep: int) -> None:
             load(torch.nn.Linear(1, 1), tmp_path / "w.pth")
 
 
-def test_a_huge_expanded_tensor_is_refused_without_allocating_it(tmp_path: Path) -> None:
-    """A stride of 0 makes a terabyte of one number. The shape is checked before copying."""
+def test_a_huge_expanded_tensor_is_rejected_without_allocating_it(tmp_path: Path) -> None:
+    """With a stride of 0, one number becomes a terabyte. The shape is checked before copying."""
     huge = torch.zeros(1).expand(2**38)
     torch.save({"weight": huge, "bias": torch.zeros(1)}, tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match="the network has"):
+    with pytest.raises(WeightsError, match="but the network has"):
         load(torch.nn.Linear(1, 1), tmp_path / "w.pth")
 
 
@@ -284,7 +284,7 @@ def test_a_shard_index_reads_only_files_in_its_folder(tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match=r"is not a \.safetensors file in the same folder"):
             load(torch.nn.Linear(1, 1), folder)
     write("one.safetensors")
-    with pytest.raises(WeightsError, match="does not list the same tensors"):
+    with pytest.raises(WeightsError, match="lists different tensors"):
         load(torch.nn.Linear(1, 1), folder)
     for text in ("", "[]", "{}", '{"weight_map": 3}', "[" * 10**5):
         index.write_text(text)
@@ -293,7 +293,7 @@ def test_a_shard_index_reads_only_files_in_its_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../w.safetensors", "/etc/passwd", "", "a/b.safetensors"])
-def test_a_config_names_only_a_file_in_its_folder(tmp_path: Path, name: str) -> None:
+def test_a_config_can_name_only_a_file_in_its_folder(tmp_path: Path, name: str) -> None:
     config = {"builder": "resnet18", "weights": name}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(WeightsError, match="is not a file in the same folder"):
@@ -321,9 +321,9 @@ def test_a_link_to_a_file_is_followed(tmp_path: Path) -> None:
     load(torch.nn.Linear(1, 1), tmp_path / "link.pth")
 
 
-def test_a_config_that_is_too_large_is_refused(tmp_path: Path) -> None:
+def test_a_config_that_is_too_large_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(b" " * (5 * 2**20))
-    with pytest.raises(WeightsError, match="has more than 4194304 bytes"):
+    with pytest.raises(WeightsError, match="is larger than 4194304 bytes"):
         cnnarch.from_pretrained(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Options in checkpoints: required options, free options, and networks that cannot be saved."""
+"""Options in checkpoints: required options, free options and networks that cannot be saved."""
 
 import inspect
 import json
@@ -49,7 +49,9 @@ def test_the_config_contains_all_options_and_the_card_the_chosen_ones(tmp_path: 
 
 def test_saved_weights_load_into_a_network_for_small_images(tmp_path: Path) -> None:
     folder = saved(tmp_path, cnnarch.resnet18(num_classes=4))
-    with pytest.warns(UserWarning, match=r"stem.conv.weight starts fresh: small_images=True"):
+    with pytest.warns(
+        UserWarning, match=r"stem.conv.weight is newly initialized: small_images=True"
+    ):
         model = cnnarch.resnet18(weights=folder, small_images=True, dropout=0.2)
     assert (model.num_classes, model.options["dropout"]) == (4, 0.2)
     assert model.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 4)
@@ -67,13 +69,13 @@ def test_saved_weights_of_a_network_for_small_images_load(tmp_path: Path) -> Non
         cnnarch.resnet18(weights=folder, small_images=False)
 
 
-def test_saved_weights_load_into_lenet_for_images_of_another_size(tmp_path: Path) -> None:
+def test_saved_weights_load_into_lenet_for_a_different_image_size(tmp_path: Path) -> None:
     folder = saved(tmp_path, cnnarch.lenet5())
     assert cnnarch.lenet5(weights=folder, image_size=28).min_input_size == 28
     assert load(cnnarch.lenet5(image_size=28), folder).fresh == ()
 
 
-def test_saved_weights_load_with_other_drop_rates(tmp_path: Path) -> None:
+def test_saved_weights_load_with_different_drop_rates(tmp_path: Path) -> None:
     folder = saved(tmp_path, cnnarch.efficientnet_lite0(num_classes=2))
     model = cnnarch.efficientnet_lite0(weights=folder, dropout=0.0, drop_path=0.0)
     assert (model.options["dropout"], model.options["drop_path"]) == (0.0, 0.0)
@@ -90,24 +92,24 @@ def another(option: inspect.Parameter, value: Any) -> Any:
 
 
 def changes_outputs(build: Build, option: str) -> bool:
-    """Return whether another value of the option changes the shapes or the logits."""
+    """Return whether a different value of the option changes the shapes or the logits."""
     ours = build().eval()
     try:
         value = another(option_parameters(type(ours))[option], ours.options[option])
         theirs = build(**{option: value}).eval()
-    except ValueError:  # this form supports no other value
+    except ValueError:  # this form does not support any other value
         return False
     shapes, other_shapes = ({k: t.shape for k, t in m.state_dict().items()} for m in (ours, theirs))
     if shapes != other_shapes:
         return True
     theirs.load_state_dict(ours.state_dict())
-    images = 100 * example_images(ours, 1)  # large enough for ReLU6 to cut off
+    images = 100 * example_images(ours, 1)  # large enough for ReLU6 to clip
     return not torch.equal(ours(images), theirs(images))
 
 
 @torch.no_grad()
 def test_options_that_do_not_change_outputs_are_free() -> None:
-    """Every other option changes the outputs in a small form of each class that has it."""
+    """Every other option changes the outputs of some small form of each class that defines it."""
     forms = defaultdict(list)
     with torch.device("meta"):
         for build in small_forms().values():
@@ -121,19 +123,19 @@ def test_options_that_do_not_change_outputs_are_free() -> None:
     assert unused == []
 
 
-def test_defaults_are_required_as_well(tmp_path: Path) -> None:
+def test_default_values_are_also_required(tmp_path: Path) -> None:
     folder = saved(tmp_path, cnnarch.lenet5())
     with pytest.raises(WeightsError, match="needs activation='tanh', got activation='relu'"):
         cnnarch.lenet5(weights=folder, activation="relu")
-    with pytest.raises(WeightsError, match="needs a network built with pool='avg'"):
+    with pytest.raises(WeightsError, match="requires a network built with pool='avg'"):
         load(cnnarch.lenet5(pool="max"), folder)
 
 
-def test_an_unknown_required_option_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_required_option_is_rejected(tmp_path: Path) -> None:
     config = {"builder": "resnet18", "options": {"swish": True}}
     tensors = cnnarch.resnet18().state_dict()
     save_file(tensors, tmp_path / "w.safetensors", {METADATA_KEY: json.dumps(config)})
-    with pytest.raises(WeightsError, match="needs swish=True, the network has no such option"):
+    with pytest.raises(WeightsError, match="needs swish=True, but the network has no such option"):
         cnnarch.resnet18(weights=tmp_path / "w.safetensors")
 
 
@@ -154,7 +156,7 @@ def test_loading_updates_norm_eps_in_the_options(tmp_path: Path) -> None:
     assert again.options["norm_eps"] == again.stem.norm.eps == 1e-3
 
 
-def test_conflicting_options_are_refused_without_a_builder() -> None:
+def test_conflicting_options_are_rejected_without_a_builder() -> None:
     from cnnarch.blocks import Bottleneck
 
     model = cnnarch.ResNet(Bottleneck, (3, 4, 6, 3), stride_in_1x1=True)
@@ -163,7 +165,7 @@ def test_conflicting_options_are_refused_without_a_builder() -> None:
         load(model, theirs)
 
 
-# Configs of older versions
+# Configs from older versions
 
 
 @pytest.mark.parametrize("options", [{}, {"num_classes": 10, "in_channels": 1}])
@@ -251,7 +253,7 @@ def custom_head(model: Any) -> None:
     model.head.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(512, 3))
 
 
-def another_pool(model: Any) -> None:
+def different_pool(model: Any) -> None:
     model.head.pool = nn.AdaptiveMaxPool2d(1)
 
 
@@ -259,11 +261,11 @@ def dilated(model: Any) -> None:
     cnnarch.dilation.dilate(model, 8)
 
 
-def another_eps(model: Any) -> None:
+def different_eps(model: Any) -> None:
     model.stages[0][1].branch.conv1.norm.eps = 1e-3
 
 
-def another_stride(model: Any) -> None:
+def different_stride(model: Any) -> None:
     model.stem.conv.stride = (1, 1)
 
 
@@ -291,10 +293,10 @@ def compiled(model: Any) -> None:
     ("edit", "message"),
     [
         (custom_head, r"head.classifier is Sequential\(\), not Linear\("),
-        (another_pool, r"head.pool is AdaptiveMaxPool2d\(.*\), not AdaptiveAvgPool2d\("),
+        (different_pool, r"head.pool is AdaptiveMaxPool2d\(.*\), not AdaptiveAvgPool2d\("),
         (dilated, r"stages.1.0.*dilation|stages.2.0.*stride"),
-        (another_eps, r"stages.0.*norm is BatchNorm2d\(.*eps=0.001.*\), not .*eps=1e-05"),
-        (another_stride, r"stem.conv is Conv2d\(.*stride=\(1, 1\).*\), not .*stride=\(2, 2\)"),
+        (different_eps, r"stages.0.*norm is BatchNorm2d\(.*eps=0.001.*\), not .*eps=1e-05"),
+        (different_stride, r"stem.conv is Conv2d\(.*stride=\(1, 1\).*\), not .*stride=\(2, 2\)"),
         (group_norm, r"stem.norm is GroupNorm\(.*and \d+ more"),
         (no_bias, r"head.classifier is Linear\(.*bias=False\), not .*bias=True"),
         (added_layer, r"stages.3.2 was added"),
@@ -302,7 +304,7 @@ def compiled(model: Any) -> None:
         (compiled, r"stages.0 is OptimizedModule"),
     ],
 )
-def test_unsupported_changes_are_refused_by_the_layers_name(
+def test_unsupported_changes_are_rejected_with_the_layers_name(
     edit: Callable[[Any], None], message: str, tmp_path: Path
 ) -> None:
     model = cnnarch.resnet18()
@@ -317,11 +319,11 @@ def test_a_network_without_a_builder_cannot_be_saved(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"created by a builder.*no builder created this ResNet"):
         model.save_pretrained(tmp_path)
     model.builder = "my_resnet"
-    with pytest.raises(WeightsError, match="my_resnet, which cnnarch does not have"):
+    with pytest.raises(WeightsError, match="my_resnet, which cnnarch does not define"):
         model.save_pretrained(tmp_path)
 
 
-def test_saving_does_not_change_the_random_state(tmp_path: Path) -> None:
+def test_saving_does_not_change_the_rng_state(tmp_path: Path) -> None:
     model = cnnarch.lenet5_1998()
     before = torch.get_rng_state()
     model.save_pretrained(tmp_path)
@@ -329,7 +331,7 @@ def test_saving_does_not_change_the_random_state(tmp_path: Path) -> None:
 
 
 class StandardizedConv2d(nn.Conv2d):
-    """A subclass with the same tensors that could have another forward."""
+    """A subclass with the same tensors that could define a different forward method."""
 
 
 def replace_a_class(model: cnnarch.ImageClassifier) -> None:
@@ -347,10 +349,10 @@ def replace_a_forward(model: cnnarch.ImageClassifier) -> None:
     ("edit", "message"),
     [
         (replace_a_class, "stem.conv is StandardizedConv2d"),
-        (replace_a_forward, "stages.0 has a forward that is not its class's"),
+        (replace_a_forward, "stages.0 has a forward method that its class does not define"),
     ],
 )
-def test_changed_classes_and_forwards_are_refused(
+def test_changed_classes_and_forward_methods_are_rejected(
     tmp_path: Path, edit: Callable[[cnnarch.ImageClassifier], None], message: str
 ) -> None:
     model = cnnarch.resnet20_cifar()

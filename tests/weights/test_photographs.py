@@ -1,4 +1,4 @@
-"""A trained checkpoint classifies photographs, without downloads."""
+"""A trained checkpoint classifies photographs without any downloads."""
 
 from collections.abc import Callable
 from functools import cache
@@ -53,7 +53,7 @@ def test_the_top_class_is_correct(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
-def test_logits_equal_those_of_the_original_package(name: str) -> None:
+def test_logits_match_those_of_the_original_package(name: str) -> None:
     x = photograph(name)
     with torch.no_grad():
         assert_close(lite0()(x), theirs()(x), 1e-5)
@@ -62,7 +62,7 @@ def test_logits_equal_those_of_the_original_package(name: str) -> None:
 @pytest.mark.parametrize(
     ("options", "minimum"), [({"padding": "symmetric"}, 0.1), ({"norm_eps": 1e-5}, 0.05)]
 )
-def test_options_that_tensors_do_not_show_change_the_logits(
+def test_options_that_cannot_be_inferred_from_tensors_change_the_logits(
     options: dict[str, Any], minimum: float
 ) -> None:
     """The top class may still be correct, so loading must set these options or raise."""
@@ -74,7 +74,7 @@ def test_options_that_tensors_do_not_show_change_the_logits(
     assert (found - expected).abs().max() / expected.abs().max() > minimum
 
 
-def test_one_channel_of_a_gray_photograph_gives_the_same_logits() -> None:
+def test_one_channel_of_a_gray_photograph_produces_the_same_logits() -> None:
     model = cnnarch.efficientnet_lite0(weights="DEFAULT", in_channels=1).eval()
     gray = photograph("cat").mean(1, keepdim=True)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Conversion of state dicts between libraries, and its errors."""
+"""Conversion of state dicts between libraries, and the errors it raises."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -70,7 +70,9 @@ def test_a_wrong_network_raises_an_error_that_lists_at_most_20_tensors() -> None
 
 
 def test_unknown_tensor_names_raise() -> None:
-    with pytest.raises(WeightsError, match="no tensor of the checkpoint belongs to resnet18: foo"):
+    with pytest.raises(
+        WeightsError, match="none of the checkpoint's tensors belong to resnet18: foo"
+    ):
         port({"foo": torch.zeros(1)}, cnnarch.resnet18())
 
 
@@ -82,7 +84,7 @@ def test_a_layout_that_the_network_lacks_raises() -> None:
         port(model.state_dict(), model, "cadene")
 
 
-def test_a_network_that_no_other_library_has_cannot_be_exported() -> None:
+def test_a_network_that_no_other_library_provides_cannot_be_exported() -> None:
     with pytest.raises(WeightsError, match="plain18 has no layout 'torchvision'; it has none"):
         export(cnnarch.plain18())
 
@@ -96,7 +98,7 @@ def test_the_position_of_a_stride_must_match() -> None:
 
 
 def test_options_select_between_layouts_with_the_same_names() -> None:
-    """Pytorchcv's resnet50 and resnet50b have the same names but other strides."""
+    """Pytorchcv's resnet50 and resnet50b have the same tensor names but different strides."""
     from pytorchcv.model_provider import get_model
 
     x = torch.randn(2, 3, 224, 224)
@@ -126,7 +128,7 @@ def test_small_images_do_not_change_exported_names() -> None:
 
 
 class Toy(nn.Module):
-    """A network with a linear layer that is a convolution in another library."""
+    """A network with a linear layer that is a convolution in the other library."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -49,7 +49,7 @@ def test_options_preprocessing_and_classes_are_restored(tmp_path: Path) -> None:
     assert (tmp_path / "again" / "config.json").read_text() == config
 
 
-def test_every_rebuilt_network_has_the_same_logits(model_name: str, tmp_path: Path) -> None:
+def test_every_rebuilt_network_produces_the_same_logits(model_name: str, tmp_path: Path) -> None:
     model = cnnarch.get_model(model_name)
     x = example_images(model)
     calibrate(model, x)
@@ -58,7 +58,7 @@ def test_every_rebuilt_network_has_the_same_logits(model_name: str, tmp_path: Pa
     assert again.builder == model_name
     with torch.no_grad():
         logits = model(x)
-        # The mapped tensors have another alignment, which changes the rounding on some processors.
+        # Mapped tensors are aligned differently, which changes the rounding on some processors.
         assert_close(again(x), logits, 1e-4)
         assert_close(copy.deepcopy(again)(x), logits, 0.0)
     other = cnnarch.from_pretrained(tmp_path, num_classes=7)
@@ -114,7 +114,7 @@ def test_a_loaded_network_can_be_copied_and_pickled(saved: Path) -> None:
             assert_close(again(X), model(X), 0.0)
 
 
-def test_a_network_created_by_its_class_cannot_be_saved(tmp_path: Path) -> None:
+def test_a_network_instantiated_directly_cannot_be_saved(tmp_path: Path) -> None:
     from cnnarch.blocks import Residual
 
     with pytest.raises(
@@ -136,13 +136,13 @@ def test_a_folder_without_a_builder_raises_with_a_hint(tmp_path: Path) -> None:
         cnnarch.from_pretrained(tmp_path)
 
 
-def test_a_missing_folder_is_not_searched_on_the_hub(
+def test_a_missing_folder_is_not_looked_up_on_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("runs").mkdir()
     for name in ("nothing", "runs/nothing"):
-        with pytest.raises(WeightsError, match=f"'{name}' is neither a folder, a file nor hf-hub"):
+        with pytest.raises(WeightsError, match=f"'{name}' is not a folder, a file or hf-hub"):
             cnnarch.from_pretrained(name)
 
 
@@ -171,7 +171,7 @@ def test_a_failed_upload_raises(hub: Server, resnet: cnnarch.ImageClassifier) ->
     assert hub.count("POST") == 0
 
 
-def test_saved_files_have_the_permissions_of_the_umask(tmp_path: Path) -> None:
+def test_saved_files_have_permissions_set_by_the_umask(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.touch()
     cnnarch.lenet5().save_pretrained(tmp_path / "saved")

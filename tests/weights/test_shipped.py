@@ -1,4 +1,4 @@
-"""The trained networks in the package work offline and reach the accuracy in the catalog."""
+"""The trained networks in the package work offline and match the accuracy in the catalog."""
 
 import math
 
@@ -14,7 +14,7 @@ NAMES = sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
 QUICK = ("lenet5", "convnet")  # these classify 10,000 images in two seconds
 
 
-def test_the_shipped_networks_take_less_than_8_megabytes() -> None:
+def test_the_shipped_networks_take_up_at_most_8_megabytes() -> None:
     assert {"lenet5", "convnet"} <= set(NAMES)
     assert sum(path.stat().st_size for path in SHIPPED.iterdir()) <= 8e6
 
@@ -32,18 +32,18 @@ def test_shipped_networks_have_class_names_and_a_training_command(name: str) -> 
 
 
 needs_fashion_mnist = pytest.mark.skipif(
-    not datasets.DEBIAN["fashion_mnist"].exists(), reason="needs Debian's files"
+    not datasets.DEBIAN["fashion_mnist"].exists(), reason="requires Debian's files"
 )
 
 
 def accuracy(name: str, images: int) -> tuple[float, float]:
-    """Return the accuracy on the first test images, and the catalog's on all of them."""
+    """Return the accuracy on the first `images` test images, and the catalog's on all of them."""
     model = cnnarch.get_model(name, weights="FASHION_MNIST")
     assert model.preprocessing is not None
     data = load_data("fashion_mnist", image_resolution=model.preprocessing.crop_size)
     test = data.test.subset(torch.arange(images)).prepared(model.preprocessing)
-    figures = evaluate(model, test)
-    return figures.top1, get_weights(name)["FASHION_MNIST"].metrics["acc@1"] / 100
+    result = evaluate(model, test)
+    return result.top1, get_weights(name)["FASHION_MNIST"].metrics["acc@1"] / 100
 
 
 @needs_fashion_mnist
@@ -51,19 +51,19 @@ def accuracy(name: str, images: int) -> tuple[float, float]:
     "name",
     [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NAMES],
 )
-def test_accuracy_on_the_test_set_equals_the_catalogs(name: str) -> None:
+def test_accuracy_on_the_test_set_matches_the_catalog(name: str) -> None:
     found, expected = accuracy(name, 10_000)
-    # The prediction of 3 images of 10,000 may differ on another machine.
+    # Predictions for 3 of the 10,000 images may differ on another machine.
     assert found == pytest.approx(expected, abs=0.0003)
 
 
 @needs_fashion_mnist
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in QUICK])
-def test_accuracy_on_500_images_is_statistically_equal_to_the_catalogs(name: str) -> None:
+def test_accuracy_on_500_images_is_statistically_consistent_with_the_catalog(name: str) -> None:
     """The standard deviation of the accuracy on n images is sqrt(p (1 - p) / n).
 
-    For p = 93% and n = 500, it is 1.1 points. A random sample of images exceeds four standard
-    deviations, 4.6 points, with probability 1 / 16,000.
+    For p = 93% and n = 500, it is 1.1 points. A random sample deviates by more than four
+    standard deviations, 4.6 points, with probability 1 / 16,000.
     """
     found, expected = accuracy(name, 500)
     assert abs(found - expected) <= 4 * math.sqrt(expected * (1 - expected) / 500)

@@ -28,13 +28,15 @@ def test_everything_except_a_smaller_first_convolution_is_loaded(
 
 def test_a_builder_warns_about_the_fresh_convolution_and_initializes_it() -> None:
     weights = cnnarch.resnet18().state_dict()
-    with pytest.warns(UserWarning, match=r"stem.conv.weight starts fresh: small_images=True"):
+    with pytest.warns(
+        UserWarning, match=r"stem.conv.weight is newly initialized: small_images=True"
+    ):
         model = cnnarch.resnet18(weights=weights, small_images=True, num_classes=10)
     kernel = model.stem.conv.weight
     assert kernel.shape == (64, 3, 3, 3)
     assert kernel.std().item() == pytest.approx(
         (2 / (64 * 9)) ** 0.5, rel=0.1
-    )  # He et al., fan-out
+    )  # He initialization, fan-out
     kept = model.state_dict()
     assert all(torch.equal(kept[k], weights[k]) for k in kept if k.startswith("stages."))
     assert model.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
@@ -48,7 +50,7 @@ def test_there_is_no_warning_if_every_tensor_fits() -> None:
     assert model.num_classes == 2
 
 
-def test_a_smaller_kernel_is_refused_without_small_images() -> None:
+def test_a_smaller_kernel_is_rejected_without_small_images() -> None:
     weights = cnnarch.resnet18(small_images=True).state_dict()
     with pytest.raises(ValueError, match=r"stem.conv.weight \(64, 3, 3, 3\)"):
         cnnarch.resnet18(weights=weights)

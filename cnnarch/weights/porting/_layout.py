@@ -1,4 +1,4 @@
-"""Building blocks of the rules: pairs of names, and layouts made of them."""
+"""Building blocks of the rules: pairs of names, and layouts that consist of them."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ class Pair(NamedTuple):
     Args:
         ours: dotted name in the cnnarch network.
         theirs: dotted name in the other library's network.
-        shape: shape of their weight, as for `torch.reshape`, if it differs from ours:
+        shape: shape of their weight, as passed to `torch.reshape`, if it differs from ours:
             `(-1, 512, 7, 7)` for a 7x7 convolution that is a linear layer in cnnarch. Biases are
             not reshaped.
     """
@@ -25,7 +25,7 @@ class Pair(NamedTuple):
 
 
 def always(**options: Any) -> Callable[[Any], dict[str, Any]]:
-    """Return a `required_options` that does not depend on the network."""
+    """Return a `required_options` function that does not depend on the network."""
 
     def required_options(_model: Any) -> dict[str, Any]:
         """Return the same options for every network."""
@@ -35,22 +35,23 @@ def always(**options: Any) -> Callable[[Any], dict[str, Any]]:
 
 
 class Layout(NamedTuple):
-    """How one library names the tensors of a family.
+    """The names that one library uses for a family's tensors.
 
     Args:
         library: "torchvision", "timm", "pytorchcv", "cadene" or "efficientnet_pytorch".
         pairs: returns the pairs for a network of the family, which may be on the meta device.
-        required_options: returns the builder options that make our network equal the library's
-            and that its tensors do not show, for example `{"norm_eps": 1e-3}`.
-        architectures: shell wildcard on the library's names of these networks. It distinguishes
-            layouts with the same tensor names: "efficientnet_*" and "tf_efficientnet_*".
+        required_options: returns the builder options that make our network equivalent to the
+            library's and that cannot be inferred from its tensors, such as `{"norm_eps": 1e-3}`.
+        architectures: shell-style wildcard pattern for the library's names for these networks. It
+            distinguishes layouts with the same tensor names: "efficientnet_*" and
+            "tf_efficientnet_*".
         before_port: converts their state dict to the form that `pairs` describes, for example if
-            a new version of the library renamed tensors. It must return state dicts that it
-            does not recognize unchanged, and must not modify tensors in place.
-        after_export: adds the tensors to an exported state dict that ours lacks, for example zero
-            biases before a norm.
-        ignored: modules of theirs that our network may lack, such as auxiliary heads. Export omits
-            them.
+            a new version of the library renamed tensors. It must return unrecognized state dicts
+            unchanged and must not modify tensors in place.
+        after_export: adds tensors that our network lacks to an exported state dict, for example
+            zero biases before a norm.
+        ignored: their modules that our network may lack, such as auxiliary heads. Export
+            omits them.
     """
 
     library: str
@@ -69,12 +70,12 @@ def conv_norm(ours: str, conv: str, norm: str) -> Iterator[Pair]:
 
 
 def conv_bn(ours: str, theirs: str) -> Iterator[Pair]:
-    """Yield the two pairs of our `ConvNormAct` if their layers are called `conv` and `bn`."""
+    """Yield the two pairs of our `ConvNormAct` if their layers are named `conv` and `bn`."""
     return conv_norm(ours, f"{theirs}.conv", f"{theirs}.bn")
 
 
 def blocks(model: Any) -> Iterator[tuple[str, Any, int, int]]:
-    """Yield the name and module of each block, its stage and its index in the stage, from 0.
+    """Yield each block's name and module, its stage and its index in the stage, both from 0.
 
     Other layers of a stage, such as pools, have names instead of numbers and are skipped.
     """

@@ -1,6 +1,6 @@
 """One-tower AlexNet in torchvision and pytorchcv.
 
-Pytorchcv's `alexnet` with local response normalization differs from the paper: its alpha is
+In pytorchcv, `alexnet` with local response normalization differs from the paper: its alpha is
 1e-4 / 5.
 """
 

@@ -30,7 +30,7 @@ def pytorchcv(model: Any) -> Iterator[Pair]:
 
 
 def units(model: Any) -> Iterator[Pair]:
-    """Yield the pairs of all layers except the stem, in pytorchcv's networks for CIFAR as well."""
+    """Yield the pairs of all layers except the stem; also for pytorchcv's CIFAR networks."""
     for ours, i, k in _layers(model):
         theirs = f"features.stage{i + 1}.unit{k + 1}"
         for n, (name, _) in enumerate(model.get_submodule(ours).named_children(), start=1):
@@ -51,7 +51,7 @@ def _layers(model: Any) -> Iterator[tuple[str, int, int]]:
 
 
 def _rename_2017_layers(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename `denselayer1.norm.1` in torchvision's checkpoints of 2017 to `denselayer1.norm1`."""
+    """Rename `denselayer1.norm.1` in torchvision's 2017 checkpoints to `denselayer1.norm1`."""
     old = re.compile(r"(\.denselayer\d+\.(?:norm|conv))\.([12]\.)")
     return {old.sub(r"\1\2", name): tensor for name, tensor in theirs.items()}
 

@@ -1,4 +1,4 @@
-"""DenseNet-BC for 32x32 images in pytorchcv. No paper defines its other DenseNets."""
+"""DenseNet-BC for 32x32 images in pytorchcv. Its other DenseNets are not defined by any paper."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -9,7 +9,7 @@ from typing import Any
 
 from cnnarch.weights.porting._layout import Layout, Pair, always, blocks, conv_bn, conv_norm
 
-B5_FEATURES = 2048  # width of B5's head; torchvision uses an eps of 1e-3 from B5 upwards
+B5_FEATURES = 2048  # width of B5's head; torchvision uses an eps of 1e-3 from B5 up
 TIMM = {
     "expand": ("conv_pw", "bn1"),
     "depthwise": ("conv_dw", "bn2"),
@@ -21,7 +21,7 @@ PYTORCHCV_NOT_EXPANDED = {"depthwise": "dw_conv", "project": "pw_conv"}
 
 
 def torchvision(model: Any) -> Iterator[Pair]:
-    """`features.1.0.block.0.0`, where only the present layers of a block are numbered."""
+    """`features.1.0.block.0.0`, where only the layers that a block contains are numbered."""
     yield from conv_norm("stem", "features.0.0", "features.0.1")
     for ours, block, i, j in blocks(model):
         for k, (part, _) in enumerate(block.branch.named_children()):

@@ -1,7 +1,7 @@
 """BN-Inception in Cadene's pretrainedmodels, converted from Caffe, and in pytorchcv.
 
-Their convolutions have biases, which port into the running means of our norms: BN(Wx + b) with
-mean m equals BN(Wx) with mean m - b.
+Their convolutions have biases, which are folded into the running means of our norms: BN(Wx + b)
+with mean m equals BN(Wx) with mean m - b.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cnnarch.weights.porting._layout import Layout, Pair, blocks, conv_bn, conv_norm
 
-NAMES = (("3a", "3b"), ("3c", "4a", "4b", "4c", "4d"), ("4e", "5a", "5b"))  # of Fig. 5
+NAMES = (("3a", "3b"), ("3c", "4a", "4b", "4c", "4d"), ("4e", "5a", "5b"))  # from Fig. 5
 CAFFE = {
     "branch1x1": "1x1",
     "branch3x3.reduce": "3x3_reduce",
@@ -36,7 +36,7 @@ def cadene(model: Any) -> Iterator[Pair]:
 
 
 def pytorchcv(model: Any) -> Iterator[Pair]:
-    """`features.stage1.unit1.branches.branch2.conv1`, where only present branches are numbered."""
+    """`features.stage1.unit1.branches.branch2.conv1`, where only existing branches are numbered."""
     yield from conv_bn("stem", "features.init_block.conv1")
     yield from conv_bn("stages.0.0", "features.init_block.conv2.conv1")
     yield from conv_bn("stages.0.1", "features.init_block.conv2.conv2")
@@ -62,7 +62,7 @@ def _caffe(ours: str, theirs: str) -> Iterator[Pair]:
 
 
 def _fold_biases(norm_of: Callable[[str], str], theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Subtract the biases of convolutions from the running means of their norms."""
+    """Subtract the convolutions' biases from the running means of their norms."""
     folded = dict(theirs)
     for name, bias in theirs.items():
         mean = f"{norm_of(name.removesuffix('.bias'))}.running_mean"

@@ -1,4 +1,4 @@
-"""MLP-Mixer in timm, whose MLPs are linear layers instead of 1x1 convolutions."""
+"""MLP-Mixer in timm, whose MLPs use linear layers instead of 1x1 convolutions."""
 
 from collections.abc import Iterator
 from typing import Any

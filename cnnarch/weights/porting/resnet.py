@@ -15,7 +15,7 @@ def torchvision(model: Any) -> Iterator[Pair]:
 
 
 def layers(model: Any) -> Iterator[Pair]:
-    """Yield the pairs of the blocks in torchvision."""
+    """Yield the pairs of torchvision's blocks."""
     for ours, block, i, j in blocks(model):
         theirs = f"layer{i + 1}.{j}"
         for k, name in enumerate(_convolutions(block), start=1):
@@ -31,7 +31,7 @@ def pytorchcv(model: Any) -> Iterator[Pair]:
 
 
 def units(model: Any) -> Iterator[Pair]:
-    """Yield the pairs of the blocks in pytorchcv, with or without squeeze-and-excitation."""
+    """Yield the pairs of pytorchcv's blocks, with or without squeeze-and-excitation."""
     for ours, block, i, j in blocks(model):
         theirs = f"features.stage{i + 1}.unit{j + 1}"
         for k, name in enumerate(_convolutions(block), start=1):

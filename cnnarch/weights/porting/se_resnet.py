@@ -14,7 +14,7 @@ from cnnarch.weights.porting._layout import Layout, Pair, always, blocks, conv_n
 
 
 def timm(model: Any) -> Iterator[Pair]:
-    """The names of ResNet, and `layer1.0.se.fc1`."""
+    """The names used for ResNet, and `layer1.0.se.fc1`."""
     if not _has_bottlenecks(model):
         return
     yield from resnet.torchvision(model)
@@ -22,7 +22,7 @@ def timm(model: Any) -> Iterator[Pair]:
 
 
 def cadene(model: Any) -> Iterator[Pair]:
-    """`layer0.conv1`, `layer1.0.se_module.fc1`; also the names of timm's `legacy_` networks."""
+    """`layer0.conv1`, `layer1.0.se_module.fc1`; timm's `legacy_` networks use the same names."""
     if not _has_bottlenecks(model):
         return
     yield from conv_norm("stem", "layer0.conv1", "layer0.bn1")
@@ -32,7 +32,7 @@ def cadene(model: Any) -> Iterator[Pair]:
 
 
 def squeezes(model: Any, name: str) -> Iterator[Pair]:
-    """Yield the pairs of each block's squeeze-and-excitation, which they call `name`."""
+    """Yield the pairs of each block's squeeze-and-excitation, which the library calls `name`."""
     for ours, _, i, j in blocks(model):
         yield Pair(f"{ours}.branch.attention.reduce", f"layer{i + 1}.{j}.{name}.fc1")
         yield Pair(f"{ours}.branch.attention.expand", f"layer{i + 1}.{j}.{name}.fc2")

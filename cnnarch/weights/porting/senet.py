@@ -19,7 +19,7 @@ def timm(model: Any) -> Iterator[Pair]:
 
 
 def cadene(model: Any) -> Iterator[Pair]:
-    """`layer0.conv1`, `layer1.0.se_module.fc1`; also the names of timm's `legacy_senet154`."""
+    """`layer0.conv1`, `layer1.0.se_module.fc1`; timm's `legacy_senet154` uses the same names."""
     for k in range(3):
         yield from conv_norm(f"stem.{k}", f"layer0.conv{k + 1}", f"layer0.bn{k + 1}")
     yield from resnet.layers(model)

@@ -18,7 +18,7 @@ def torchvision(model: Any) -> Iterator[Pair]:
 
 
 def timm(model: Any) -> Iterator[Pair]:
-    """The features of torchvision; the hidden layers are 7x7 and 1x1 convolutions."""
+    """Features as in torchvision; the hidden layers are 7x7 and 1x1 convolutions."""
     yield from _features(model)
     channels = model.head.hidden.fc6.in_features // 7**2
     yield Pair("head.hidden.fc6", "pre_logits.fc1", (-1, channels, 7, 7))
@@ -51,7 +51,7 @@ def _features(model: Any) -> Iterator[Pair]:
 
 
 def _in_libraries(model: Any) -> bool:
-    """Return whether other libraries have the network: all except A-LRN and C."""
+    """Return whether other libraries provide the network: they do except for A-LRN and C."""
     kernels = {m.kernel_size for m in model.modules() if isinstance(m, nn.Conv2d)}
     return kernels == {(3, 3)} and not any(isinstance(m, LRN) for m in model.modules())
 
