@@ -99,5 +99,5 @@ def test_subclasses_of_shape_preserving_layers_are_run() -> None:
 
 def test_a_norm_of_the_wrong_number_of_channels_is_an_error() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(16))
-    with pytest.raises(RuntimeError, match="BatchNorm2d of 16 channels"):
+    with pytest.raises(RuntimeError, match="BatchNorm2d with 16 channels"):
         count_macs(net, (3, 10, 10))
