@@ -1,4 +1,4 @@
-"""Save features while they are computed, so that a killed call can resume."""
+"""Save features as they are computed so that a killed call can resume."""
 
 import hashlib
 import json
@@ -22,8 +22,8 @@ __all__ = ["FeatureFile", "check_output", "fingerprint"]
 
 SUFFIXES = (".npy", ".safetensors")
 
-# With the write-ahead log, a committed batch survives the end of the process without a wait for
-# the disk, and a power failure loses whole batches at most.
+# With the write-ahead log, a committed batch survives the end of the process without waiting
+# for the disk, and a power failure loses only whole batches.
 SETUP = """
 PRAGMA page_size = 65536;
 PRAGMA locking_mode = EXCLUSIVE;
@@ -37,8 +37,8 @@ def check_output(output: str | PathLike[str]) -> Path:
     """Return the path of an output file.
 
     Raises:
-        ValueError: its suffix is not supported, or it is a folder.
-        FileNotFoundError: its folder does not exist.
+        ValueError: the suffix is not supported, or the path is a folder.
+        FileNotFoundError: the parent folder does not exist.
     """
     path = Path(output)
     if path.suffix not in SUFFIXES or path.is_dir():
@@ -49,8 +49,8 @@ def check_output(output: str | PathLike[str]) -> Path:
 
 
 def fingerprint(model: nn.Module, preprocessing: Any) -> bytes:
-    """Return a hash of everything besides the image that determines its features."""
-    described = re.sub(" at 0x[0-9a-f]+", "", f"{model!r} {preprocessing!r}")  # of functions
+    """Return a hash of everything that determines an image's features, except the image."""
+    described = re.sub(" at 0x[0-9a-f]+", "", f"{model!r} {preprocessing!r}")  # addresses
     digest = hashlib.sha256(described.encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -63,12 +63,12 @@ class FeatureFile:
 
     Each batch is one row of the database: its features, the origin of its images, and a hash of
     the network and all images so far. When all images are done, their features are copied to the
-    output file and the rest to NAME.json.
+    output file and the metadata to NAME.json.
 
     Args:
-        output: the file.
+        output: path of the output file.
         network: fingerprint of the network and its preprocessing.
-        overwrite: whether to replace an existing file and an existing database.
+        overwrite: whether to replace an existing file and database.
 
     Raises:
         ValueError: another process is writing the file, or the database is damaged.
@@ -102,7 +102,7 @@ class FeatureFile:
         """Skip the images whose features are saved, and return their origin.
 
         Raises:
-            ValueError: the saved features belong to other images or another network.
+            ValueError: the saved features belong to other images or a different network.
         """
         if self.overwrite:
             self.database.execute("DELETE FROM batches")
@@ -120,8 +120,8 @@ class FeatureFile:
             self.digest.update(identity)
         if self.digest.hexdigest() != digest or (self.finished and next(iter(source), None)):
             raise ValueError(
-                f"{self.output} has features of another network or other images; overwrite=True "
-                "replaces it"
+                f"{self.output} contains features of a different network or other images; "
+                "overwrite=True replaces it"
             )
         return origin
 
@@ -140,7 +140,7 @@ class FeatureFile:
         rows = origin.size - len(origin.unreadable)
         if rows and not self.finished:
             part = self._copy_features(rows)
-            self.output.unlink(missing_ok=True)  # it must not exist with the metadata of another
+            self.output.unlink(missing_ok=True)  # never pair old features with new metadata
             self.json.write_text(self._record(origin))
             _sync(self.json)
             part.replace(self.output)
@@ -151,7 +151,7 @@ class FeatureFile:
         return json.dumps({**origin._asdict(), "digest": self.digest.hexdigest()})
 
     def _copy_features(self, rows: int) -> Path:
-        """Write the features to a file in the format of the output, and return its path."""
+        """Write the features to a file in the output's format, and return its path."""
         path = self.output.with_suffix(".part.npy")
         query = "SELECT sum(length(features)) FROM batches"
         (size,) = self.database.execute(query).fetchone()
@@ -164,15 +164,15 @@ class FeatureFile:
         features.flush()
         if self.output.suffix == ".safetensors":
             path = path.with_suffix(".safetensors")
-            save_file({"features": features}, path)  # safetensors before 0.8 copies to memory
-            copymode(path.with_suffix(".npy"), path)  # safetensors excludes other users
+            save_file({"features": features}, path)  # safetensors before 0.8 copies into memory
+            copymode(path.with_suffix(".npy"), path)  # safetensors denies access to other users
             os.unlink(path.with_suffix(".npy"))
         _sync(path)
         return path
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file is on disk, so that it survives a power failure."""
+    """Flush a file to disk so that it survives a power failure."""
     with path.open("r+b") as file:
         os.fsync(file.fileno())
 
@@ -181,5 +181,5 @@ def _map(path: Path) -> np.ndarray:
     """Return the features in an output file, memory-mapped."""
     if path.suffix == ".npy":
         return np.load(path, mmap_mode="r")
-    with safe_open(path, "pt") as file:  # with "numpy", safetensors copies to memory
+    with safe_open(path, "pt") as file:  # with "numpy", safetensors copies into memory
         return np.asarray(file.get_tensor("features"))
