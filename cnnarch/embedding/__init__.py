@@ -66,11 +66,11 @@ def embed(
     NAME.json next to the file contains the names, labels and unreadable files.
 
     Args:
-        model: a network of this package, or any other that defines `forward_features`
-            and `forward_head(x, pre_logits=True)`.
-        images: network inputs as floats (N, C, H, W), uint8 pixels as a tensor (N, C, H, W) or a
-            NumPy array (N, H, W, C), a folder, a file, a list of these, or a DataLoader or any
-            other iterable of batches: tensors, or tuples of a tensor and labels.
+        model: a network of this package, or any other that defines `forward_features` and
+            `forward_head(x, pre_logits=True)`.
+        images: network inputs as floats (N, C, H, W), or uint8 pixels as a tensor (N, C, H, W) or
+            NumPy array (N, H, W, C). Alternatively, a file, a folder or a list of both, or a
+            DataLoader or other iterable of batches: tensors, or tuples of a tensor and labels.
         batch_size: number of images per batch; batches from a loader keep their size.
         output: a .npy file, or a .safetensors file with one tensor, `features`.
         overwrite: replace the file and any features saved by an earlier call.

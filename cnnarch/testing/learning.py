@@ -91,7 +91,7 @@ def check_checkpointing_recomputes(model: ImageClassifier) -> None:
 
 @on_a_copy()
 def check_bfloat16_autocast(model: ImageClassifier) -> None:
-    """Logits in bfloat16 are close to those in float32, and a training step stays finite."""
+    """Logits in bfloat16 are close to those in float32, and a training step has finite results."""
     # BatchNorm over few pixels amplifies rounding errors: keep the last map at least 4x4.
     images = example_images(model, 4, max(32, 4 * model.feature_info[-1].stride))
     calibrate(model, images)
@@ -167,7 +167,7 @@ def check_gradients_of_samples(model: ImageClassifier) -> None:
         model.zero_grad()
         model(image[None]).square().mean().backward()  # type: ignore[no-untyped-call]
         expected = {
-            name: torch.zeros_like(p) if p.grad is None else p.grad  # does not affect the logits
+            name: torch.zeros_like(p) if p.grad is None else p.grad  # no effect on the logits
             for name, p in model.named_parameters()
         }
         found = {name: gradients[i] for name, gradients in batched.items()}

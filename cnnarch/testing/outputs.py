@@ -86,7 +86,10 @@ def check_odd_and_oblong_images(model: ImageClassifier) -> None:
 @on_a_copy(calibrated=True)
 @torch.no_grad()
 def check_min_input_size_is_tight(model: ImageClassifier) -> None:
-    """Images of `min_input_size` are accepted. One pixel less raises ValueError."""
+    """Images of `min_input_size` are accepted.
+
+    One pixel less raises ValueError, and without this check the layers would fail.
+    """
     side = model.min_input_size
     with failing_as(f"min_input_size is {side}, but an image of {side} pixels is rejected"):
         finite = model(example_images(model, 1, side)).isfinite().all()

@@ -18,7 +18,7 @@ MAX_LABELED = 20  # classes; larger matrices are drawn without names and numbers
 def confusion_matrix(
     counts: Tensor | Sequence[Sequence[int]], classes: Sequence[str] | None = None
 ) -> Figure:
-    """Show the number of images by label and prediction, colored by the fraction of the label.
+    """Show the number of images by label and prediction, colored by fraction of the label.
 
     Args:
         counts: a square matrix as returned by `evaluate`: rows are labels, columns are predictions.
