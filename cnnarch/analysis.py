@@ -1,7 +1,7 @@
 """Count parameters and multiply-adds, and list shapes, without running the network.
 
-A copy of the network on the meta device processes one image without values. This takes no memory
-and less than a second even for ResNet-152, and does not change the network.
+A copy of the network on the meta device processes images that hold no data. This uses no memory,
+takes less than a second even for ResNet-152, and leaves the network unchanged.
 """
 
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ Shape = tuple[int, ...]
 
 
 class SummaryRow(NamedTuple):
-    """One layer: its module path, type, output shape, parameters and multiply-adds."""
+    """One layer: its module path, type, output shape, parameter count and multiply-adds."""
 
     path: str
     layer: str
@@ -53,7 +53,7 @@ class Summary(NamedTuple):
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return the number of trainable parameters; shared parameters count once.
+    """Return the number of trainable parameters, counting shared parameters once.
 
     >>> count_parameters(nn.Linear(10, 5))
     55
@@ -62,13 +62,13 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def count_macs(model: nn.Module, input_size: Shape | None = None) -> int:
-    """Return the number of multiply-adds of convolutions and linear layers for one image.
+    """Return the number of multiply-adds in convolutions and linear layers for one image.
 
-    As in papers, biases, normalization, activations and pooling are not counted.
+    As is customary in papers, biases, normalization, activations and pooling are not counted.
 
     Args:
         model: any module that accepts images, on any device.
-        input_size: `(C, H, W)` in pixels; None uses the size on the network's card.
+        input_size: `(C, H, W)`; None uses the input size on the network's card.
 
     Raises:
         ValueError: no size is given and the network has no card.
@@ -80,11 +80,11 @@ def count_macs(model: nn.Module, input_size: Shape | None = None) -> int:
 
 
 def stage_shapes(model: nn.Module, input_size: Shape | None = None) -> dict[str, Shape]:
-    """Return the output shape of every module, without the batch, by its path ("stages.0.1").
+    """Return every module's output shape without the batch dimension, by path ("stages.0.1").
 
     Args:
         model: any module that accepts images, on any device.
-        input_size: `(C, H, W)` in pixels; None uses the size on the network's card.
+        input_size: `(C, H, W)`; None uses the input size on the network's card.
 
     >>> stage_shapes(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten()), (3, 10, 10))
     {'0': (8, 8, 8), '1': (512,), '': (512,)}
@@ -97,7 +97,7 @@ def summary(model: nn.Module, input_size: Shape | None = None) -> Summary:
 
     Args:
         model: any module that accepts images, on any device.
-        input_size: `(C, H, W)` in pixels; None uses the size on the network's card.
+        input_size: `(C, H, W)`; None uses the input size on the network's card.
 
     >>> print(summary(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), (1, 5, 5)))
     Sequential, input 1x5x5
@@ -126,10 +126,10 @@ def _card_size(model: nn.Module) -> Shape:
 
 
 def _run(model: nn.Module, input_size: Shape | None) -> list[SummaryRow]:
-    """Return a row for each module that runs, in the order they finish, for one image."""
+    """Run a forward pass and return a row for each module called, in the order the calls finish."""
     rows: list[SummaryRow] = []
     copy = without_memory(model)
-    copy.train(model.training)  # auxiliary heads run in training only
+    copy.train(model.training)  # auxiliary heads run only in training mode
     paths = {module: path for path, module in copy.named_modules()}
 
     def record(module: nn.Module, _: Any, output: Any) -> None:
@@ -147,7 +147,7 @@ def _run(model: nn.Module, input_size: Shape | None) -> list[SummaryRow]:
 
 
 def _macs(module: nn.Module, output: Tensor) -> int:
-    """Count one multiply-add for each output value and each weight in its sum."""
+    """Count one multiply-add for each weight that contributes to each output value."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         return output[0].numel() * module.weight[0].numel()
     return 0

@@ -18,32 +18,32 @@ __all__ = ["Backbone", "get_backbone"]
 
 
 class Backbone(Trunk):
-    """The stem and stages of a network up to the last requested map. It returns the maps.
+    """A network's stem and stages up to the last requested map, returning the requested maps.
 
     A backbone shares its layers with the network and keeps their names, for example
-    "stages.2.0.conv.weight". Stages that `cnnarch.freeze` has frozen in the network are frozen in
-    the backbone. `names`, `channels` and `strides` describe the maps. `preprocessing` is that of
-    the network.
+    "stages.2.0.conv.weight". Stages that `cnnarch.freeze` has frozen in the network are also
+    frozen in the backbone. `names`, `channels` and `strides` describe the maps. `preprocessing` is
+    the network's.
 
     Args:
         network: the network that provides the stem and the stages.
-        stages: rows of `network.feature_info` by index or name, in the order of the output.
-            Negative indices count from the end. None uses the last row of each stride.
+        stages: rows of `network.feature_info` by index or name, in output order.
+            Negative indices count from the end. None uses the last row for each stride.
 
     Shape:
         (N, in_channels, H, W) -> an OrderedDict from row name to (N, C, h, w)
 
     Raises:
-        TypeError: `network` is not a network of cnnarch, or `stages` is not a list.
+        TypeError: `network` is not a cnnarch network, or `stages` is not a list.
         ValueError: a row does not exist or is named twice, or `stages` is empty.
     """
 
     def __init__(self, network: ImageClassifier, stages: Sequence[int | str] | None = None) -> None:
         if not isinstance(network, ImageClassifier):
             kind = type(network).__name__
-            raise TypeError(f"network must be a network of cnnarch, got {kind}")
+            raise TypeError(f"network must be a cnnarch network, got {kind}")
         info = network.feature_info
-        if stages is None:  # the last row of each stride
+        if stages is None:  # the last row for each stride
             stages = list({row.stride: row.name for row in info}.values())
         indices = network.stage_indices(stages)
         if not indices or len(set(indices)) < len(indices):
@@ -64,12 +64,12 @@ class Backbone(Trunk):
 
     @property
     def channels(self) -> tuple[int, ...]:
-        """Channels of each map."""
+        """Number of channels of each map."""
         return tuple(self.feature_info[self.stage_index(name)].channels for name in self.names)
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Stride of each map in image pixels."""
+        """Stride of each map, in image pixels."""
         return tuple(self.feature_info[self.stage_index(name)].stride for name in self.names)
 
     def forward(self, x: Tensor) -> "OrderedDict[str, Tensor]":
@@ -90,16 +90,15 @@ def get_backbone(
 
     Args:
         name: one of `cnnarch.list_models()`.
-        weights: source of the weights, as in every builder.
-        in_channels: channels of the input image. None uses the network's default.
-        stages: rows by index or name, in the order of the output. None uses the last row of each
-            stride.
+        weights: weights source, as accepted by every builder.
+        in_channels: number of channels of the input image. None uses the network's default.
+        stages: rows by index or name, in output order. None uses the last row for each stride.
         output_stride: 8, 16 or 32. Deeper stages keep this stride and dilate their kernels, with
-            the same weights. None changes nothing.
+            unchanged weights. None keeps the original strides.
         **options: other options of the builder, such as `small_images`.
 
     Raises:
-        ValueError: the network or a row does not exist, or the stride is not possible.
+        ValueError: the network or a row does not exist, or the stride is not supported.
         TypeError: the builder has no such option.
 
     >>> import torch

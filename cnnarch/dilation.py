@@ -1,8 +1,8 @@
-"""Replace strides by dilated kernels, so that deep maps stay large (the "à trous" algorithm).
+"""Replace strides with dilated kernels to keep deep maps large (the "à trous" algorithm).
 
-When a layer loses its stride, every later kernel reads pixels that are further apart by the same
-factor. The dilated network computes the pixels of the original map and new ones between them:
-every k-th pixel of its map is the original map.
+When a layer loses its stride, every later kernel reads pixels that are farther apart by the same
+factor. The dilated network computes the pixels of the original map and new ones between them, so
+taking every k-th pixel of its map gives the original map.
 
 Source: Chen et al., "Semantic Image Segmentation with Deep Convolutional Nets and Fully
 Connected CRFs", arXiv 1412.7062, sec. 3.1.
@@ -21,12 +21,12 @@ __all__ = ["DilatedPool2d", "dilate"]
 
 
 def dilate(model: Trunk, output_stride: int) -> None:
-    """Limit the stride of every map to `output_stride` by dilation, in place.
+    """Limit every map's stride to `output_stride` by dilating kernels, in place.
 
     The weights stay unchanged. Map sizes are exact for images whose sides are multiples of the
-    network's stride. If the stride of a map shrinks by a factor k, every k-th pixel of the new
-    map equals the original map. With SE the two are only close, because SE averages over the new
-    pixels as well.
+    network's stride. If a map's stride shrinks by a factor of k, taking every k-th pixel of
+    the new map gives the original map. In networks with SE the two are only close, because SE also
+    averages over the new pixels.
 
     Args:
         model: a network or a backbone.
@@ -34,14 +34,14 @@ def dilate(model: Trunk, output_stride: int) -> None:
 
     Raises:
         TypeError: `model` is neither a network nor a backbone.
-        ValueError: `output_stride` has another value or is below the stem's stride.
+        ValueError: `output_stride` is not one of these values or is below the stem's stride.
     """
     model = as_trunk(model)
     if not isinstance(output_stride, int) or output_stride not in (8, 16, 32):
         raise ValueError(f"output_stride must be 8, 16 or 32, got {output_stride!r}")
     stem = model.feature_info[0].stride
     if stem > output_stride:
-        raise ValueError(f"output_stride {output_stride} is below the stem's, which is {stem}")
+        raise ValueError(f"output_stride {output_stride} is below the stem's stride of {stem}")
     if model.feature_info[-1].stride <= output_stride:
         return
     for path, stride in _output_strides(model).items():
@@ -51,7 +51,7 @@ def dilate(model: Trunk, output_stride: int) -> None:
 
 
 def _output_strides(model: Trunk) -> dict[str, int]:
-    """Return the output strides of the layers in stem and stages, from the growth of their maps."""
+    """Return the output strides of the stem's and stages' layers, based on how their maps grow."""
     sides = (model.min_input_size + 256, model.min_input_size + 512)
     small, large = (stage_shapes(model, (model.in_channels, side, side)) for side in sides)
     strides = {}
@@ -60,13 +60,13 @@ def _output_strides(model: Trunk) -> dict[str, int]:
         in_trunk = path.partition(".")[0] in ("stem", "stages")
         if in_trunk and isinstance(layer, LAYERS) and not isinstance(parent, LAYERS):
             growth = shape[-1] - small[path][-1]
-            if growth:  # maps that SE has pooled to one pixel do not grow
+            if growth:  # maps that SE pools to one pixel do not grow
                 strides[path] = 256 // growth
     return strides
 
 
 def _limit_stride(model: nn.Module, path: str, stride: int, output_stride: int) -> None:
-    """Dilate a layer whose output has `stride`, so that the output gets `output_stride`."""
+    """Dilate a layer to reduce its output stride from `stride` to `output_stride`."""
     parent_path, _, name = path.rpartition(".")
     parent = model.get_submodule(parent_path)
     layer = parent.get_submodule(name)
@@ -90,24 +90,24 @@ def _dilate_convolution(
     parent: nn.Module, conv: nn.Conv2d, stride_factor: int, dilation: int
 ) -> None:
     pad = getattr(parent, "pad", None)
-    if isinstance(pad, SamePad2d):  # equal if the stride divides the side of the map
+    if isinstance(pad, SamePad2d):  # equivalent if the stride divides the map's side
         left = (pad.kernel_size - pad.stride) // 2
         pad = nn.ZeroPad2d(2 * (left, pad.kernel_size - 1 - left))
     if isinstance(pad, nn.ZeroPad2d):
         left, right, top, bottom = (dilation * side for side in pad.padding)
         parent.pad = nn.ZeroPad2d((left, right, top, bottom))
-    assert not isinstance(conv.padding, str)  # ConvNormAct pads by numbers
+    assert not isinstance(conv.padding, str)  # ConvNormAct uses numeric padding
     conv.stride = (conv.stride[0] // stride_factor, conv.stride[1] // stride_factor)
     conv.dilation = (conv.dilation[0] * dilation, conv.dilation[1] * dilation)
     conv.padding = (conv.padding[0] * dilation, conv.padding[1] * dilation)
 
 
 class DilatedPool2d(nn.Module):
-    """A pool with stride 1 whose windows read every `dilation`-th pixel. The map keeps its size.
+    """A stride-1 pool whose windows read every `dilation`-th pixel, keeping the map's size.
 
     Args:
-        kernel_size: pixels read per side of the window.
-        before: pixels that the window reads above and to the left of its own pixel.
+        kernel_size: number of pixels read along each side of the window.
+        before: number of pixels read above and to the left of the window's own pixel.
         dilation: distance between the pixels read.
         average: whether to return the average instead of the maximum.
 
@@ -121,13 +121,13 @@ class DilatedPool2d(nn.Module):
         self.before = before
         self.dilation = dilation
         left, right = before * dilation, (kernel_size - 1 - before) * dilation
-        # Beyond the border, an average counts zeros and a maximum ignores the pixels.
+        # Outside the border, average pooling counts zeros and max pooling ignores the pixels.
         self.pad = nn.ConstantPad2d((left, right, left, right), 0.0 if average else -torch.inf)
         self.pool = None if average else nn.MaxPool2d(kernel_size, 1, dilation=dilation)
 
     @classmethod
     def of(cls, pool: nn.Module, dilation: int) -> "DilatedPool2d":
-        """Return a pool without stride that reads the pixels of `pool`, `dilation` times apart."""
+        """Return a stride-1 pool that reads the pixels of `pool`, `dilation` times as far apart."""
         if isinstance(pool, cls):
             average = pool.pool is None
             return cls(pool.kernel_size, pool.before, pool.dilation * dilation, average=average)
@@ -149,7 +149,7 @@ class DilatedPool2d(nn.Module):
 
 
 def _side(size: object) -> int:
-    """Return one number for a square size, which PyTorch stores as a number or a pair."""
+    """Return the side of a square size, which PyTorch stores as an integer or a pair."""
     side = size[0] if isinstance(size, tuple) else size
     assert isinstance(side, int)
     return side
@@ -157,4 +157,4 @@ def _side(size: object) -> int:
 
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, AlignedMaxPool2d, DilatedPool2d)
 LAYERS = (*POOLS, nn.Conv2d, ZeroPadShortcut)
-"""Layers that read the neighbors of a pixel or skip pixels."""
+"""Layers that read neighboring pixels or skip pixels."""

@@ -22,14 +22,14 @@ def param_groups(
 ) -> list[dict[str, Any]]:
     """Return optimizer parameter groups with lower learning rates in earlier stages.
 
-    The head gets `lr`, the last stage `layer_decay * lr`, the stage before it
-    `layer_decay**2 * lr`, and so on to the stem. Biases and norms get no weight decay.
+    The head uses `lr`, the last stage `layer_decay * lr`, the stage before it
+    `layer_decay**2 * lr`, and so on down to the stem. Biases and norms have no weight decay.
 
     Args:
         model: a network or a backbone.
         lr: learning rate of the head, above 0.
-        weight_decay: weight decay of all other parameters, at least 0.
-        layer_decay: factor from a stage to the one before it, in (0, 1].
+        weight_decay: weight decay for all other parameters, at least 0.
+        layer_decay: learning rate factor from a stage to the one before it, in (0, 1].
 
     Returns:
         Groups with "params", "lr", "weight_decay" and "name", for example "conv2_x" for the
@@ -67,23 +67,25 @@ def param_groups(
 
 
 def convert_norm(model: Module, kind: Literal["group", "frozen", "sync"]) -> Module:
-    """Replace every BatchNorm2d in place by another normalization, and return the model.
+    """Replace every BatchNorm2d in place with a different norm, and return the model.
 
     Args:
         model: any module.
-        kind: "group" is GroupNorm with 32 groups, or fewer if 32 does not divide the channels. It
-            works with any batch size. "frozen" is BatchNorm with fixed statistics, scale and
-            shift. "sync" is BatchNorm over all processes of a distributed training run and also
-            replaces BatchNorm1d. In stages frozen by `freeze`, the new layers are frozen as well.
+        kind: "group" is GroupNorm with 32 groups, or fewer if 32 does not divide the number of
+            channels. It works with any batch size. "frozen" is BatchNorm with fixed statistics,
+            scale and shift. "sync" is BatchNorm over all processes of a distributed training run
+            and also replaces BatchNorm1d. In stages frozen by `freeze`, the new layers are also
+            frozen.
 
     Raises:
-        ValueError: the kind does not exist, or a norm without running statistics cannot be frozen.
+        ValueError: the kind does not exist, or `kind` is "frozen" and a norm has no running
+            statistics.
     """
     check_choice("kind", kind, ("group", "frozen", "sync"))
     if kind == "sync":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     if isinstance(model, nn.BatchNorm2d):
-        return _converted(model, kind)  # type: ignore[return-value] # another type of norm
+        return _converted(model, kind)  # type: ignore[return-value] # a different type of norm
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.BatchNorm2d):
@@ -92,7 +94,7 @@ def convert_norm(model: Module, kind: Literal["group", "frozen", "sync"]) -> Mod
 
 
 def _converted(norm: nn.BatchNorm2d, kind: str) -> nn.Module:
-    """Return another norm with the values that both have, on the same device."""
+    """Return the new norm with the values that both norms share, on the same device."""
     channels = norm.num_features
     layer: nn.Module
     if kind == "group":

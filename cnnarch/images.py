@@ -36,10 +36,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""Lowercase suffixes of the files that `find_images` finds in folders."""
+"""Suffixes, in lowercase, of the files that `find_images` looks for in folders."""
 
 MAX_ASPECT_RATIO = 1000
-"""Maximum ratio of the sides, because resizing the shorter side enlarges the longer one."""
+"""Maximum aspect ratio, because resizing the shorter side also enlarges the longer one."""
 
 
 class Unreadable(NamedTuple):
@@ -74,20 +74,20 @@ def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
 def read_image(path: str | PathLike[str], channels: int = 3) -> Tensor:
     """Decode an image file and apply the rotation in its EXIF data.
 
-    16 bits per channel are reduced to 8. Transparency is dropped, which leaves the stored colors.
+    16-bit channels are reduced to 8 bits. Transparency is dropped and the stored colors are kept.
     Images with more than twice Pillow's `Image.MAX_IMAGE_PIXELS` are rejected.
 
     Args:
         path: a file in a format that Pillow reads.
-        channels: 1 for gray, 3 for red, green and blue.
+        channels: 1 for grayscale, 3 for RGB.
 
     Shape:
         (channels, H, W), uint8
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: `channels` is neither 1 nor 3, or the file is damaged or not an image; the
-            message names the file.
+        ValueError: `channels` is neither 1 nor 3, or the file is damaged or not an image. The
+            message contains the file name.
     """
     return decode_image(path, channels).contiguous()
 
@@ -95,14 +95,14 @@ def read_image(path: str | PathLike[str], channels: int = 3) -> Tensor:
 def decode_image(
     source: "str | PathLike[str] | BinaryIO | Image", channels: int = 3, name: str | None = None
 ) -> Tensor:
-    """Decode a file like `read_image`, or an open file or a Pillow image; keep its memory layout.
+    """Decode a path, an open file or a Pillow image, keeping Pillow's memory layout.
 
-    The channels of each pixel are adjacent in memory, which halves the time that resizing takes.
+    The channels of each pixel are adjacent in memory, which halves the resizing time.
 
     Args:
         source: a path, an open file or a Pillow image, which is not changed.
         channels: 1 or 3.
-        name: what error messages call the image; None uses the path.
+        name: name of the image to show in error messages; None uses the path.
 
     Shape:
         (channels, H, W), uint8, a view of (H, W, channels)
@@ -135,7 +135,7 @@ def check_file_channels(channels: int) -> None:
 def try_decode(
     source: "str | PathLike[str] | BinaryIO | Image", channels: int, name: str
 ) -> Tensor | Unreadable:
-    """Return the result of `decode_image`, or the reason why the image cannot be read."""
+    """Return the result of `decode_image`, or the reason the image cannot be read."""
     check_file_channels(channels)
     try:
         return decode_image(source, channels, name)
@@ -144,12 +144,12 @@ def try_decode(
 
 
 def _upright(image: "Image", channels: int) -> "Image":
-    """Return a gray or color image in the orientation of its EXIF data; copy only if needed."""
+    """Apply the EXIF rotation and convert to gray or color, copying only if needed."""
     import numpy as np
     from PIL import Image, ImageOps
 
     if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
-        raise ValueError("{} by {} pixels are too elongated".format(*image.size))
+        raise ValueError("{} by {} pixels is too elongated".format(*image.size))
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode!r} have no defined white level")
@@ -165,7 +165,7 @@ def reading_threads() -> int:
     """Return the default number of reading threads: one per available CPU, at most 8."""
     try:
         return min(8, len(os.sched_getaffinity(0)))
-    except AttributeError:  # not available on every system
+    except AttributeError:  # not available on every platform
         return min(8, os.cpu_count() or 1)
 
 
@@ -177,7 +177,7 @@ def read_ahead(
     Args:
         items: items to read; at most `ahead` of them are consumed in advance.
         read: called in the threads; its exceptions are raised in place of the result.
-        ahead: maximum number of items that are being read or wait to be yielded.
+        ahead: maximum number of items being read or waiting to be yielded.
         num_threads: number of threads; None uses `reading_threads()`.
     """
     waiting: deque[Future[R]] = deque()
@@ -189,18 +189,18 @@ def read_ahead(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    finally:  # also if the caller stops early
+    finally:  # also runs if the caller stops early
         pool.shutdown(cancel_futures=True)
 
 
 def read_together(items: Iterable[T], read: Callable[[T], R]) -> list[R]:
-    """Return the result of `read` for each item, in threads that are kept for the next call."""
+    """Return the result of `read` for each item, using threads that are kept for the next call."""
     return list(_shared_pool(os.getpid()).map(read, items))
 
 
 @cache
 def _shared_pool(_process: int) -> ThreadPoolExecutor:
-    """Return the threads of a process; a forked process does not inherit those of its parent."""
+    """Return a process's threads. A forked process does not inherit its parent's threads."""
     return ThreadPoolExecutor(reading_threads(), "cnnarch-read")
 
 
@@ -213,7 +213,7 @@ def progress_bar(
     Args:
         label: text before the bar.
         total: number of images, or None if it is unknown.
-        visible: whether to show the bar; None shows it in a terminal. It requires rich.
+        visible: whether to show the bar; None shows it in a terminal. The bar requires rich.
     """
     if not (sys.stderr.isatty() if visible is None else visible) or not find_spec("rich"):
         yield lambda _count: None

@@ -1,4 +1,4 @@
-"""Conversion of images to network inputs; torchvision is imported when it is first used."""
+"""Convert images to network inputs. torchvision is imported on first use."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ class Preprocessing:
     """The conversion of images to network inputs that a checkpoint was trained with.
 
     Args:
-        crop_size: side in pixels of the square center crop.
-        resize_size: length in pixels to which the shorter side is resized before the crop.
+        crop_size: side of the square center crop, in pixels.
+        resize_size: length, in pixels, to which the shorter side is resized before cropping.
         interpolation: "bilinear" or "bicubic".
         mean: mean of each channel, for pixels in [0, 1].
         std: standard deviation of each channel, for pixels in [0, 1].
@@ -36,11 +36,11 @@ class Preprocessing:
     antialias: bool = True
 
     def transform(self) -> "v2.Transform":
-        """Return a torchvision v2 transform of PIL images and image tensors, (C, H, W) or batches.
+        """Return a torchvision v2 transform for PIL images and image tensors, (C, H, W) or batches.
 
-        PIL images are handled like files: EXIF rotation is applied, 16 bits are reduced to 8, and
-        transparency is dropped. Tensors are uint8, or floats in [0, 1]. Gray images are converted
-        to color, and color images to gray, if the network needs it.
+        PIL images are handled like files: EXIF rotation is applied, 16-bit channels are reduced to
+        8 bits, and transparency is dropped. Tensors are uint8, or floats in [0, 1]. Gray images are
+        converted to color, and color images to gray, as the network requires.
 
         Raises:
             ValueError: torchvision does not support `interpolation`.
@@ -64,7 +64,7 @@ class Preprocessing:
         )
 
     def crop(self) -> "v2.Transform":
-        """Return the first part of `transform`, which returns the cropped pixels in uint8."""
+        """Return the first part of `transform`, which returns the cropped pixels as uint8."""
         from torchvision.transforms import v2
 
         return v2.Compose([*self._to_crop(), v2.ToPureTensor()])
@@ -72,18 +72,18 @@ class Preprocessing:
     def scale(self, pixels: Tensor) -> Tensor:
         """Apply the second part of `transform` to an image or a batch.
 
-        The values equal those of torchvision's ToDtype and Normalize bit for bit. They are
-        computed by NumPy in one thread, because the threads that PyTorch would start are slower
-        while other threads decode images.
+        The values match those from torchvision's ToDtype and Normalize bit for bit. NumPy computes
+        them in a single thread, because the threads that PyTorch would start are slower while
+        other threads decode images.
 
         Args:
-            pixels: pixels on the CPU, as the transform of `crop` returns them.
+            pixels: pixels on the CPU, as returned by the `crop` transform.
 
         Shape:
             (..., C, H, W), uint8 -> the same, float32
 
         Raises:
-            TypeError: pixels are not uint8.
+            TypeError: the pixels are not uint8.
         """
         if pixels.dtype != torch.uint8:
             raise TypeError(f"pixels must be uint8, got {pixels.dtype}")
@@ -107,7 +107,7 @@ class Preprocessing:
 
 
 def preprocessing_from(facts: Mapping[str, Any] | None) -> Preprocessing | None:
-    """Return a `Preprocessing` from its fields in JSON."""
+    """Return a `Preprocessing` built from its JSON fields."""
     if facts is None:
         return None
     lists = {key: tuple(facts[key]) for key in ("mean", "std") if key in facts}
@@ -118,7 +118,7 @@ class _ToUint8(nn.Module):
     """Converts images to uint8 tensors with the given number of channels.
 
     PIL and PyTorch resize differently, and float tensors keep the overshoot of bicubic
-    interpolation. So every image is converted before it is resized.
+    interpolation. Every image is therefore converted before it is resized.
     """
 
     def __init__(self, channels: int) -> None:
@@ -144,7 +144,7 @@ def convert_channels(pixels: Tensor, channels: int) -> Tensor:
     """Convert gray to color or color to gray: (..., C, H, W) -> (..., channels, H, W).
 
     Raises:
-        ValueError: there is no such conversion.
+        ValueError: the conversion is not supported.
     """
     present = pixels.shape[-3]
     if present == channels:

@@ -1,4 +1,4 @@
-"""Tests for counts and shapes by hand arithmetic and PyTorch's FLOP counter."""
+"""Check counts and shapes against manual calculations and PyTorch's FLOP counter."""
 
 import copy
 import sys
@@ -14,20 +14,20 @@ from cnnarch.analysis import count_macs, count_parameters, stage_shapes, summary
 from cnnarch.testing import example_images
 
 
-def test_macs_of_a_grouped_convolution_count_the_channels_it_reads() -> None:
-    # 8 output channels of 5x5 pixels, each a sum over 2 channels of 3x3.
+def test_macs_of_a_grouped_convolution_count_only_the_channels_in_a_group() -> None:
+    # 8 output channels of 5x5 pixels, each pixel a sum over 2 channels of 3x3.
     layer = nn.Conv2d(4, 8, 3, groups=2, bias=True)
     assert count_macs(layer, (4, 7, 7)) == 8 * 5 * 5 * 2 * 9
 
 
-def test_frozen_parameters_are_not_trainable() -> None:
+def test_frozen_parameters_are_not_counted() -> None:
     layer = nn.Linear(3, 2)
     layer.bias.requires_grad_(False)
     assert count_parameters(layer) == 6
 
 
-def test_macs_are_half_of_torchs_flops(model: ImageClassifier) -> None:
-    """PyTorch counts multiplications and additions separately, and also pooling by matrices."""
+def test_macs_are_half_of_pytorchs_flops(model: ImageClassifier) -> None:
+    """PyTorch counts multiplications and additions separately. It also counts matrix pooling."""
     side = model.min_input_size if model.fixed_input_size else 224
     size = (model.in_channels, side, side)
     counter = FlopCounterMode(display=False)
@@ -47,7 +47,7 @@ def test_counting_does_not_change_the_network(model: ImageClassifier) -> None:
     assert not any(m._forward_hooks for m in network.modules())
 
 
-def test_a_summary_row_has_shape_parameters_and_macs() -> None:
+def test_a_summary_row_contains_shape_parameters_and_macs() -> None:
     # conv1 of Table 1: 7x7, 64, stride 2 on 224 pixels.
     table = summary(cnnarch.resnet18())
     first = table.rows[0]
@@ -72,7 +72,7 @@ def test_counting_the_largest_resnet_takes_no_memory() -> None:
     resource = pytest.importorskip("resource")
     with torch.device("meta"):
         model = cnnarch.resnet152()
-    count_macs(model)  # imports on first use are not measured
+    count_macs(model)  # exclude imports on first use from the measurement
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     count_macs(model, (3, 1024, 1024))
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
@@ -97,7 +97,7 @@ def test_subclasses_of_shape_preserving_layers_are_run() -> None:
     assert count_macs(net, (3, 10, 10)) == 64 * 8 * 27 + 16 * 4 * 8
 
 
-def test_a_norm_of_the_wrong_number_of_channels_is_an_error() -> None:
+def test_a_norm_with_the_wrong_number_of_channels_raises() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(16))
-    with pytest.raises(RuntimeError, match="BatchNorm2d of 16 channels"):
+    with pytest.raises(RuntimeError, match="BatchNorm2d with 16 channels"):
         count_macs(net, (3, 10, 10))

@@ -146,7 +146,7 @@ def test_anything_but_a_network_raises() -> None:
         get_backbone(3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="did you mean 'resnet18'"):
         get_backbone("resnet81")
-    with pytest.raises(TypeError, match="network must be a network of cnnarch, got Conv2d"):
+    with pytest.raises(TypeError, match="network must be a cnnarch network, got Conv2d"):
         Backbone(nn.Conv2d(3, 8, 3))  # type: ignore[arg-type]
 
 

@@ -47,7 +47,7 @@ def lenet() -> cnnarch.ImageClassifier:
 
 @pytest.fixture
 def color() -> cnnarch.ImageClassifier:
-    """Return a small network of color images with a preprocessing."""
+    """Return a small network for color images, with preprocessing."""
     model = cnnarch.lenet5(in_channels=3)
     model.preprocessing = SMALL
     return model
@@ -76,7 +76,7 @@ def in_units_of(like: Tensor, *tensors: Tensor) -> list[Tensor]:
 # --- features ---
 
 
-def test_features_are_the_input_of_the_classifier(model: cnnarch.ImageClassifier) -> None:
+def test_features_are_the_input_to_the_classifier(model: cnnarch.ImageClassifier) -> None:
     x = example_images(model, batch=3)
     found = cnnarch.embed(model, x, batch_size=2)
     assert found.features.shape == (3, model.num_features)
@@ -137,7 +137,7 @@ def test_timm_networks_are_supported() -> None:
 # --- inputs ---
 
 
-def test_arrays_tensors_and_loaders_have_the_same_features(lenet: cnnarch.ImageClassifier) -> None:
+def test_arrays_tensors_and_loaders_give_the_same_features(lenet: cnnarch.ImageClassifier) -> None:
     x = torch.rand(7, 1, 32, 32)
     expected = by_hand(lenet, x)
     labels = torch.arange(7) % 3
@@ -170,7 +170,7 @@ def test_a_memory_mapped_array_is_accepted(tmp_path: Path, lenet: cnnarch.ImageC
     np.testing.assert_allclose(found.features, by_hand(lenet, x), atol=1e-6)
 
 
-def test_a_folder_has_a_row_for_each_file_by_name(
+def test_a_folder_gives_one_row_per_file_in_name_order(
     tmp_path: Path, color: cnnarch.ImageClassifier
 ) -> None:
     paths = pictures(tmp_path / "photos")
@@ -220,7 +220,7 @@ def test_a_batch_size_can_be_a_numpy_integer_or_exceed_the_images(
         assert len(cnnarch.embed(lenet, x, batch_size=batch_size)) == 3  # type: ignore[arg-type]
 
 
-def test_a_npy_file_is_read_by_numpy(tmp_path: Path, lenet: cnnarch.ImageClassifier) -> None:
+def test_numpy_reads_an_npy_file(tmp_path: Path, lenet: cnnarch.ImageClassifier) -> None:
     x = torch.rand(5, 1, 32, 32)
     found = cnnarch.embed(lenet, x, output=tmp_path / "x.npy", batch_size=2)
     expected = cnnarch.embed(lenet, x, batch_size=2).features
@@ -232,7 +232,7 @@ def test_a_npy_file_is_read_by_numpy(tmp_path: Path, lenet: cnnarch.ImageClassif
     assert {p.name for p in tmp_path.iterdir()} == {"x.npy", "x.npy.json"}
 
 
-def test_a_safetensors_file_has_the_tensor_features(
+def test_a_safetensors_file_contains_a_tensor_named_features(
     tmp_path: Path, lenet: cnnarch.ImageClassifier
 ) -> None:
     x = torch.rand(5, 1, 32, 32)
@@ -245,7 +245,7 @@ def test_a_safetensors_file_has_the_tensor_features(
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".safetensors"])
-def test_an_output_file_has_the_default_permissions(
+def test_an_output_file_has_default_permissions(
     tmp_path: Path, lenet: cnnarch.ImageClassifier, suffix: str
 ) -> None:
     (tmp_path / "default").touch()
@@ -253,12 +253,12 @@ def test_an_output_file_has_the_default_permissions(
     assert (tmp_path / f"x{suffix}").stat().st_mode == (tmp_path / "default").stat().st_mode
 
 
-def test_the_repr_has_no_names(tmp_path: Path, color: cnnarch.ImageClassifier) -> None:
+def test_the_repr_omits_names(tmp_path: Path, color: cnnarch.ImageClassifier) -> None:
     pictures(tmp_path / "photos")
     assert "0.png" not in repr(cnnarch.embed(color, tmp_path / "photos"))
 
 
-def test_the_json_file_has_names_and_unreadable_files(
+def test_the_json_file_lists_names_and_unreadable_files(
     tmp_path: Path, color: cnnarch.ImageClassifier
 ) -> None:
     paths = pictures(tmp_path / "photos", 3)
@@ -278,7 +278,7 @@ def test_the_json_file_has_names_and_unreadable_files(
     assert isinstance(again.unreadable[0], Unreadable)
 
 
-def test_labels_are_kept_through_a_file(tmp_path: Path, lenet: cnnarch.ImageClassifier) -> None:
+def test_labels_are_saved_and_restored(tmp_path: Path, lenet: cnnarch.ImageClassifier) -> None:
     labels = torch.tensor([4, 1, 7])
     loader = DataLoader(TensorDataset(torch.rand(3, 1, 32, 32), labels), batch_size=2)
     for _ in range(2):
@@ -341,7 +341,7 @@ def interrupted(model: cnnarch.ImageClassifier, x: Tensor, output: Path, after: 
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 20])
-def test_a_call_resumes_with_another_batch_size(
+def test_a_call_resumes_with_a_different_batch_size(
     tmp_path: Path, lenet: cnnarch.ImageClassifier, batch_size: int
 ) -> None:
     x = torch.rand(11, 1, 32, 32)
@@ -354,7 +354,7 @@ def test_a_call_resumes_with_another_batch_size(
 
 
 @pytest.mark.parametrize("damage", ["truncated", "zeroed", "deleted"])
-def test_a_log_damaged_by_a_power_failure_loses_whole_batches_only(
+def test_a_log_damaged_by_a_power_failure_loses_only_whole_batches(
     tmp_path: Path, lenet: cnnarch.ImageClassifier, damage: str
 ) -> None:
     x, output = torch.rand(10, 1, 32, 32), tmp_path / "x.npy"
@@ -421,7 +421,7 @@ def test_other_files_with_similar_names_are_kept(
 
 @pytest.mark.parametrize("suffix", [".npy", ".safetensors"])
 @pytest.mark.parametrize("damage", ["empty", "junk", "short", "fewer rows"])
-def test_a_damaged_output_is_refused(
+def test_a_damaged_output_is_rejected(
     tmp_path: Path, lenet: cnnarch.ImageClassifier, suffix: str, damage: str
 ) -> None:
     x, output = torch.rand(4, 1, 32, 32), tmp_path / f"x{suffix}"
@@ -431,7 +431,7 @@ def test_a_damaged_output_is_refused(
     fewer = (tmp_path / f"y{suffix}").read_bytes()
     contents = {"empty": b"", "junk": b"junk" * 99, "short": whole[:-8], "fewer rows": fewer}
     output.write_bytes(contents[damage])
-    with pytest.raises(ValueError, match="of another network or other images; overwrite=True"):
+    with pytest.raises(ValueError, match="of a different network or other images; overwrite=True"):
         cnnarch.embed(lenet, x, output=output)
 
 
@@ -439,7 +439,7 @@ def test_a_damaged_output_is_refused(
 @pytest.mark.parametrize(
     "other", ["weights", "network", "images", "order", "fewer", "more", "preprocessing"]
 )
-def test_features_of_another_network_or_other_images_are_refused(
+def test_features_of_a_different_network_or_other_images_are_rejected(
     tmp_path: Path, finished: bool, other: str
 ) -> None:
     def network(seed: int = 0, **options: Any) -> cnnarch.ImageClassifier:
@@ -465,7 +465,7 @@ def test_features_of_another_network_or_other_images_are_refused(
         x = x[:3]  # fewer than were saved
     else:
         x = x.flip(0) if other == "order" else x + 0.001
-    with pytest.raises(ValueError, match="of another network or other images; overwrite=True"):
+    with pytest.raises(ValueError, match="of a different network or other images; overwrite=True"):
         cnnarch.embed(model, x, output=output, **options)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
     found = cnnarch.embed(model, x, output=output, overwrite=True, **options)
@@ -474,7 +474,7 @@ def test_features_of_another_network_or_other_images_are_refused(
 
 
 @pytest.mark.parametrize("metadata", [None, "", "{}", "[]", "null", '{"digest": "a", "size": 2}'])
-def test_a_file_without_matching_metadata_is_refused(
+def test_a_file_without_matching_metadata_is_rejected(
     tmp_path: Path, lenet: cnnarch.ImageClassifier, metadata: str | None
 ) -> None:
     x, output = torch.rand(2, 1, 32, 32), tmp_path / "x.npy"
@@ -482,11 +482,11 @@ def test_a_file_without_matching_metadata_is_refused(
     (tmp_path / "x.npy.json").unlink()
     if metadata is not None:
         (tmp_path / "x.npy.json").write_text(metadata)
-    with pytest.raises(ValueError, match="of another network or other images"):
+    with pytest.raises(ValueError, match="of a different network or other images"):
         cnnarch.embed(lenet, x, output=output)
 
 
-def test_a_changed_file_is_refused(tmp_path: Path, color: cnnarch.ImageClassifier) -> None:
+def test_a_changed_file_is_rejected(tmp_path: Path, color: cnnarch.ImageClassifier) -> None:
     paths = pictures(tmp_path / "photos", 3)
     cnnarch.embed(color, paths, output=tmp_path / "x.npy")
     Image.new("RGB", (40, 40), "red").save(paths[0])
@@ -494,7 +494,7 @@ def test_a_changed_file_is_refused(tmp_path: Path, color: cnnarch.ImageClassifie
         cnnarch.embed(color, paths, output=tmp_path / "x.npy")
 
 
-def test_a_shuffled_loader_is_refused(tmp_path: Path, lenet: cnnarch.ImageClassifier) -> None:
+def test_a_shuffled_loader_is_rejected(tmp_path: Path, lenet: cnnarch.ImageClassifier) -> None:
     x = torch.rand(32, 1, 32, 32)
     interrupted(lenet, x, tmp_path / "x.npy", 4)
     loader: DataLoader[Any] = DataLoader(x, batch_size=2, shuffle=True)  # type: ignore[arg-type]
@@ -560,7 +560,7 @@ def test_an_unreadable_file_is_reported(tmp_path: Path, color: cnnarch.ImageClas
 
 
 @pytest.mark.parametrize("rows", [2, 4])  # interrupted and finished
-def test_skipped_files_of_an_earlier_call_are_an_error_without_skip_unreadable(
+def test_files_skipped_by_an_earlier_call_raise_without_skip_unreadable(
     tmp_path: Path, color: cnnarch.ImageClassifier, rows: int
 ) -> None:
     paths, output = pictures(tmp_path / "photos"), tmp_path / "x.npy"
@@ -595,7 +595,9 @@ def test_a_batch_without_readable_files_is_skipped(
     for path in paths[2:]:
         path.write_bytes(b"")
     for output in (None, tmp_path / "y.npy"):
-        with pytest.raises(ValueError, match=r"no file can be read; the first: .*0\.png"):
+        with pytest.raises(
+            ValueError, match=r"none of the files could be read; first error: .*0\.png"
+        ):
             cnnarch.embed(color, tmp_path / "photos", skip_unreadable=True, output=output)
 
 
@@ -609,7 +611,7 @@ def test_different_sizes_after_preprocessing_are_reported(tmp_path: Path) -> Non
         )
 
 
-def test_a_network_without_preprocessing_is_refused(tmp_path: Path) -> None:
+def test_a_network_without_preprocessing_is_rejected(tmp_path: Path) -> None:
     pictures(tmp_path / "photos")
     model = cnnarch.lenet5(in_channels=3)
     pixels = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
@@ -635,7 +637,7 @@ def test_a_network_without_preprocessing_is_refused(tmp_path: Path) -> None:
         ([Path("a.png"), torch.zeros(1, 1, 32, 32)], TypeError, "Path"),
     ],
 )
-def test_other_inputs_are_refused(
+def test_other_inputs_are_rejected(
     images: Any, error: type[Exception], message: str, lenet: cnnarch.ImageClassifier
 ) -> None:
     with pytest.raises(error, match=message):
@@ -652,7 +654,7 @@ def test_other_inputs_are_refused(
         ({"preprocessing": 3}, TypeError, "a Preprocessing or a function: 3"),
     ],
 )
-def test_bad_options_are_refused(
+def test_bad_options_are_rejected(
     options: dict[str, Any], error: type[Exception], message: str, lenet: cnnarch.ImageClassifier
 ) -> None:
     with pytest.raises(error, match=message):
@@ -664,14 +666,14 @@ def test_an_empty_folder_is_reported(tmp_path: Path, color: cnnarch.ImageClassif
         cnnarch.embed(color, tmp_path)
 
 
-def test_files_for_a_network_of_five_channels_are_refused(tmp_path: Path) -> None:
+def test_files_for_a_network_of_five_channels_are_rejected(tmp_path: Path) -> None:
     pictures(tmp_path / "photos", 1)
     with pytest.raises(ValueError, match="1 or 3 channels, but 5 are needed"):
         cnnarch.embed(cnnarch.lenet5(in_channels=5), tmp_path / "photos", preprocessing=SMALL)
 
 
-def test_a_module_without_forward_features_is_refused() -> None:
-    with pytest.raises(TypeError, match="Linear has no forward_features and forward_head"):
+def test_a_module_without_forward_features_is_rejected() -> None:
+    with pytest.raises(TypeError, match="Linear does not define forward_features and forward_head"):
         cnnarch.embed(nn.Linear(3, 3), torch.zeros(1, 3, 8, 8))
 
 

@@ -155,7 +155,7 @@ def test_frozen_stages_stay_in_eval_mode(model: cnnarch.ImageClassifier) -> None
 
 def test_other_modules_cannot_be_frozen() -> None:
     for wrong in (nn.Conv2d(3, 8, 3), "resnet18", nn.Sequential(cnnarch.convnet())):
-        expected = f"model must be a network or a backbone of cnnarch, got {type(wrong).__name__}"
+        expected = f"model must be a cnnarch network or backbone, got {type(wrong).__name__}"
         for call in (cnnarch.freeze, cnnarch.unfreeze, lambda m: cnnarch.param_groups(m, lr=0.1)):
             with pytest.raises(TypeError, match=expected):
                 call(wrong)

@@ -59,7 +59,7 @@ def test_a_text_file_is_reported(tmp_path: Path) -> None:
         read_image(path)
 
 
-def test_other_numbers_of_channels_are_refused(tmp_path: Path) -> None:
+def test_unsupported_numbers_of_channels_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="1 or 3 channels, but 4 are needed"):
         read_image(photograph(tmp_path / "a.png"), 4)
 
@@ -94,7 +94,7 @@ def test_16_bits_are_reduced_to_8(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "dtype"), [("I", np.int32), ("F", np.float32)])
-def test_modes_without_a_white_level_are_refused(tmp_path: Path, mode: str, dtype: type) -> None:
+def test_modes_without_a_white_level_are_rejected(tmp_path: Path, mode: str, dtype: type) -> None:
     Image.fromarray(np.zeros((2, 2), dtype)).save(tmp_path / "a.tiff")
     with pytest.raises(ValueError, match=f"mode '{mode}' have no defined white level"):
         read_image(tmp_path / "a.tiff")
@@ -112,23 +112,23 @@ def test_an_image_of_one_pixel_is_read(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.png").tolist() == [[[255]]] * 3
 
 
-def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decompression_bomb_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = photograph(tmp_path / "a.png", (30, 20))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 299)  # images up to twice this size are allowed
     with pytest.raises(ValueError, match=r"a\.png is not a readable image: Image size"):
         read_image(path)
 
 
-def test_a_too_elongated_image_is_refused(tmp_path: Path) -> None:
+def test_an_image_that_is_too_elongated_is_rejected(tmp_path: Path) -> None:
     Image.new("RGB", (1001, 1)).save(tmp_path / "a.png")
     Image.new("RGB", (1, 1000)).save(tmp_path / "b.png")
-    with pytest.raises(ValueError, match="1001 by 1 pixels are too elongated"):
+    with pytest.raises(ValueError, match="1001 by 1 pixels is too elongated"):
         read_image(tmp_path / "a.png")
     assert read_image(tmp_path / "b.png").shape == (3, 1000, 1)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "webp", "tiff", "bmp"])
-def test_random_damage_raises_value_error_or_is_read(tmp_path: Path, suffix: str) -> None:
+def test_randomly_damaged_files_are_read_or_raise_value_error(tmp_path: Path, suffix: str) -> None:
     whole = photograph(tmp_path / f"a.{suffix}").read_bytes()
     generator = np.random.default_rng(0)
     messages = []
@@ -197,7 +197,7 @@ def test_the_threads_of_read_together_are_reused() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_read_together_works_in_a_forked_process() -> None:
-    """As in a worker process of a DataLoader; the threads of the parent do not exist there."""
+    """A DataLoader worker is such a process, in which the parent's threads do not exist."""
     assert read_together([1, 2], str) == ["1", "2"]
     context = multiprocessing.get_context("fork")
     with context.Pool(1) as pool:

@@ -1,4 +1,4 @@
-"""Tests for the names of layers."""
+"""Tests for layer names."""
 
 import pytest
 from torch import nn
@@ -8,7 +8,7 @@ from cnnarch.contract.layers import layer_name, layer_path, stage_layers
 from tests.small_forms import Build
 
 
-def test_every_stage_has_the_name_in_feature_info_and_a_module_path(builder: Build) -> None:
+def test_every_stage_has_its_feature_info_name_and_a_module_path(builder: Build) -> None:
     model = builder()
     names = [row.name for row in model.feature_info]
     paths = ["stem", *(f"stages.{i}" for i in range(len(model.stages)))]
@@ -25,7 +25,7 @@ def test_module_paths_are_accepted() -> None:
     assert layer_name(model, "stages.2.0") == "stages.2.0"
 
 
-def test_networks_without_stages_have_module_paths_only() -> None:
+def test_networks_without_stages_have_only_module_paths() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
     assert stage_layers(model) == {}
     assert layer_path(model, "1") == "1"

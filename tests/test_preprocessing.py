@@ -63,8 +63,8 @@ def photograph() -> PIL.Image.Image:
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("size", [(224, 256), (96, 97), (500, 500)])
-def test_images_and_tensors_have_the_same_result(interpolation: str, size: tuple[int, int]) -> None:
-    """For PIL images, uint8 tensors and float tensors."""
+def test_images_and_tensors_give_the_same_result(interpolation: str, size: tuple[int, int]) -> None:
+    """Check PIL images, uint8 tensors and float tensors."""
     preprocessing = Preprocessing(*size, interpolation, mean=(0.0,) * 3, std=(1.0,) * 3)
     transform, image = preprocessing.transform(), photograph()
     expected = transform(image)
@@ -89,8 +89,8 @@ def test_palettes_transparency_and_gray_are_converted_to_rgb() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.int16, torch.uint16, torch.int64])
-def test_other_integer_types_are_refused(dtype: torch.dtype) -> None:
-    """The torchvision transforms divide them by the maximum of their type: 255 is nearly 0."""
+def test_other_integer_types_are_rejected(dtype: torch.dtype) -> None:
+    """The torchvision transforms divide them by their dtype's maximum, so 255 is nearly 0."""
     preprocessing, pixels = Preprocessing(8, 8), torch.ones(3, 8, 8, dtype=dtype)
     for call in (preprocessing.transform(), preprocessing.crop(), preprocessing.scale):
         with pytest.raises(TypeError, match=f"uint8, got {dtype}"):
@@ -99,7 +99,7 @@ def test_other_integer_types_are_refused(dtype: torch.dtype) -> None:
         preprocessing.scale(pixels.float())
 
 
-def test_a_gray_network_gets_gray_images() -> None:
+def test_a_gray_network_receives_gray_images() -> None:
     transform = Preprocessing(32, 32, mean=(0.0,), std=(1.0,)).transform()
     red = PIL.Image.new("RGB", (40, 40), (255, 0, 0))
     pixels = torch.zeros(3, 40, 40)
@@ -123,11 +123,11 @@ def deep(folder: Path) -> Path:
 
 
 def turned(folder: Path) -> Path:
-    """Write an image with black on the left, which EXIF rotates to black at the top."""
+    """Write an image whose left half is black and moves to the top after EXIF rotation."""
     image, exif = PIL.Image.new("L", (16, 16)), PIL.Image.Exif()
     image.paste(255, (8, 0, 16, 16))
     exif[0x0112] = 6
-    image.save(folder / "turned.jpg", exif=exif)  # JPEG stores uniform blocks of 8x8 exactly
+    image.save(folder / "turned.jpg", exif=exif)  # JPEG stores uniform 8x8 blocks exactly
     return folder / "turned.jpg"
 
 
@@ -163,7 +163,7 @@ FILES: dict[str, tuple[Callable[[Path], Path], Tensor]] = {
     "CMYK": (plain("CMYK", (0, 255, 255, 0), "tiff"), flat(255, 0, 0)),
     "gray for a gray network": (plain("L", 77), flat(77)),
     "16 bits for a gray network": (deep, LEFT_AND_RIGHT[:1]),
-    "color for a gray network": (plain("RGB", (255, 0, 0)), flat(76)),  # 0.299 of 255
+    "color for a gray network": (plain("RGB", (255, 0, 0)), flat(76)),  # 0.299 * 255
 }
 
 
@@ -217,7 +217,7 @@ def test_every_reader_resizes_photographs_identically(
         assert torch.equal(reader(path, preprocessing), found[None]), reader.__name__
 
 
-def test_unsupported_modes_and_channels_are_refused_in_images() -> None:
+def test_images_with_unsupported_modes_or_channels_are_rejected() -> None:
     transform = Preprocessing(16, 16).transform()
     with pytest.raises(ValueError, match="mode 'F' have no defined white level"):
         transform(PIL.Image.new("F", (16, 16)))

@@ -252,10 +252,10 @@ INVALID = [
     (
         "eval_mode_changes_nothing",
         with_block(Noise),
-        "a second pass over the same images returns other logits",
+        "a second pass over the same images returns different logits",
     ),
     ("one_image_equals_its_batch", with_block(MinusBatchMean), "Greatest absolute difference"),
-    ("odd_and_oblong_images", with_block(Square), "an image of 97x131 pixels is refused"),
+    ("odd_and_oblong_images", with_block(Square), "an image of 97x131 pixels is rejected"),
     (
         "min_input_size_is_tight",
         lambda: ValidNetwork(min_input_size=5),
@@ -264,10 +264,10 @@ INVALID = [
     (
         "min_input_size_is_tight",
         lambda: ValidNetwork(min_input_size=1),
-        "min_input_size is 1, but an image of 1 pixels is refused: RuntimeError",
+        "min_input_size is 1, but an image of 1 pixels is rejected: RuntimeError",
     ),
     ("wrong_input_is_named", ChecksNoInput, "raises 'expected 4D"),
-    ("head_reads_the_last_map", DoublesLogits, "forward_head of the features is not the logits"),
+    ("head_reads_the_last_map", DoublesLogits, "forward_head does not return the logits"),
     ("stages_come_in_the_order_asked", SortsStages, "row -1 is not the last map"),
     ("feature_info", WrongChannels, "maps have [8, 12] channels, feature_info has [8, 99]"),
     (
@@ -302,7 +302,7 @@ INVALID = [
         "The failure occurred for item ['stages.0.0.0.mean']",
     ),
     ("checkpointing_recomputes", WithoutCheckpoints, "runs 1 times, expected 2"),
-    ("frozen_parts_stay_in_eval_mode", AlwaysTrains, "train() trains a frozen stem"),
+    ("frozen_parts_stay_in_eval_mode", AlwaysTrains, "train() puts a frozen stem in training mode"),
     ("hooks_keep_what_they_see", with_inplace_clipping, "the output of stem.norm, stem"),
     (
         "replaced_forwards_keep_what_they_give",

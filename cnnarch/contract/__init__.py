@@ -1,1 +1,1 @@
-"""The contract of every network: structure, options, building, saving and freezing."""
+"""The contract that every network follows: structure, options, building, saving and freezing."""

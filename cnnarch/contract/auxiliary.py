@@ -1,4 +1,4 @@
-"""The output in training mode of a network with auxiliary heads."""
+"""The training-mode output of a network with auxiliary heads."""
 
 from typing import NamedTuple
 
@@ -9,9 +9,9 @@ __all__ = ["AuxLogits"]
 
 
 class AuxLogits(NamedTuple):
-    """Logits of the network and of its auxiliary heads, lowest head first.
+    """Logits of the network and its auxiliary heads, starting with the head closest to the input.
 
-    A network built with `aux_logits=True` returns them in training mode. Train it on a weighted
+    A network built with `aux_logits=True` returns this in training mode. Train it on a weighted
     sum of the losses. The GoogLeNet paper weights the auxiliary losses by 0.3.
     """
 
@@ -20,5 +20,5 @@ class AuxLogits(NamedTuple):
     aux2: Tensor | None = None
 
 
-# torch.export can save a program only if its output types have registered names.
+# torch.export can save a program only if its output types are registered under a name.
 _register_namedtuple(AuxLogits, serialized_type_name="cnnarch.AuxLogits")

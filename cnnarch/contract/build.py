@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["WeightsSource", "build"]
 
 WeightsSource = Union[str, PathLike[str], "Weights", Mapping[str, Tensor], None]
-"""Accepted by `weights=`: a tag, a path, a hub name, a catalog entry, a state dict or None."""
+"""Values of `weights=`: a tag, a path, a hub name, a catalog entry, a state dict or None."""
 
 P = ParamSpec("P")
 Network = TypeVar("Network", bound=ImageClassifier)
@@ -29,17 +29,17 @@ def build(
     *args: P.args,
     **options: P.kwargs,
 ) -> Network:
-    """Construct `network(*args, **options)` and load weights if there are any.
+    """Construct `network(*args, **options)` and load weights if any are given.
 
     Args:
-        name: name of the builder. It is recorded with all options, to rebuild the network.
-        weights: source of the weights. None initializes by the paper's rule.
+        name: builder name, recorded with all options so that the network can be rebuilt.
+        weights: weights source. None initializes the network as in the paper.
         network: a class of this package. Its keyword-only arguments are the options.
-        *args: the variant: its blocks and its row of the paper's table.
+        *args: the variant: its blocks and its row in the paper's table.
         **options: options chosen by the caller.
 
     Raises:
-        TypeError: the network has no such option. The message suggests the nearest one.
+        TypeError: the network has no such option. The message suggests the closest match.
     """
     known = option_parameters(network)
     for option in options:

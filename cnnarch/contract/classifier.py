@@ -32,8 +32,8 @@ class ImageClassifier(Trunk):
         stem: the layers before the first pool, including the first convolution.
         stages: each begins with its downsampling and ends after its last norm or pool.
         head: computes the logits from the last map.
-        names: the paper's names of the stem and of each stage.
-        min_input_size: smallest image side in pixels that every layer accepts.
+        names: the paper's names for the stem and each stage.
+        min_input_size: smallest image side, in pixels, that every layer accepts.
         fixed_input_size: whether `min_input_size` is the only accepted side.
 
     Shape:
@@ -49,7 +49,7 @@ class ImageClassifier(Trunk):
     preprocessing: "Preprocessing | None" = None
     """The preprocessing that the weights expect, or None if it is unknown."""
     categories: Sequence[str] | None = None
-    """Class names of the logits, or None if they are unknown."""
+    """Class name of each logit, or None if they are unknown."""
 
     _options: Mapping[str, Any] = {}
 
@@ -74,7 +74,7 @@ class ImageClassifier(Trunk):
         self.cam_layer = f"stages.{len(stages) - 1}"
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        """Make the `__init__` of each subclass record its options."""
+        """Wrap the `__init__` of each subclass to record its options."""
         super().__init_subclass__(**keywords)
         if "__init__" in cls.__dict__:
             setattr(cls, "__init__", _record_options(cls.__init__))  # noqa: B010 - mypy rejects =
@@ -82,7 +82,7 @@ class ImageClassifier(Trunk):
     if TYPE_CHECKING:  # nn.Module.__call__ returns Any
 
         def __call__(self, x: Tensor) -> Tensor:
-            """Call `forward` and the hooks."""
+            """Run `forward` and the hooks."""
             ...
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,15 +94,16 @@ class ImageClassifier(Trunk):
         return self.forward_stages(x, [-1])[0]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Return the logits of a map, or the input of the classifier: (N, num_features)."""
+        """Return the logits for a map, or the classifier's input, (N, num_features)."""
         return self.head.pre_logits(x) if pre_logits else self.head(x)
 
     @property
     def options(self) -> dict[str, Any]:
-        """A copy of every option with its effective value, including defaults.
+        """A copy of all options with their effective values, including defaults.
 
-        The options describe how the network was built. `num_classes` and `in_channels` follow the
-        layers. Other changes to layers do not appear here, and `save_pretrained` refuses them.
+        The options describe how the network was built. `num_classes` and `in_channels` reflect the
+        current layers. Other changes to layers do not appear here, and `save_pretrained` rejects
+        them.
         """
         sizes = {"num_classes": self.num_classes, "in_channels": self.in_channels}
         return {**self._options, **sizes}
@@ -113,12 +114,12 @@ class ImageClassifier(Trunk):
 
     @property
     def num_classes(self) -> int:
-        """Number of logits; 0 if the network has no classifier."""
+        """Number of logits, or 0 if the network has no classifier."""
         return self.head.num_classes
 
     @property
     def num_features(self) -> int:
-        """Number of input features of the classifier."""
+        """Number of features that the classifier receives."""
         return self.head.num_features
 
     def reset_classifier(self, num_classes: int) -> None:
@@ -136,7 +137,7 @@ class ImageClassifier(Trunk):
             head.to(like.dtype).train(self.training)
 
     def save_pretrained(self, directory: str | PathLike[str]) -> None:
-        """Write weights and config, from which `cnnarch.from_pretrained` rebuilds the network."""
+        """Save the weights and config from which `cnnarch.from_pretrained` rebuilds it."""
         from cnnarch.weights import save_pretrained
 
         save_pretrained(self, directory)
@@ -144,20 +145,20 @@ class ImageClassifier(Trunk):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Load a state dict as in torch, with a hint if the keys are those of another library."""
+        """Load a state dict as in torch, adding a hint if the keys come from another library."""
         try:
             return super().load_state_dict(state_dict, strict, assign)
         except RuntimeError as error:
             if self.state_dict().keys() & state_dict.keys():
                 raise
-            hint = "no key matches; cnnarch.weights.load converts state dicts of other libraries"
+            hint = "no key matches; cnnarch.weights.load converts state dicts from other libraries"
             raise RuntimeError(f"{error}\n{hint}") from error
 
 
 def _record_options(init: Callable[..., None]) -> Callable[..., None]:
-    """Wrap the `__init__` of a network class to record its keyword-only arguments.
+    """Wrap a network class's `__init__` to record its keyword-only arguments.
 
-    Defaults are recorded as well. A subclass records the caller's values before it calls the
+    Defaults are also recorded. A subclass records the caller's values before it calls the
     `__init__` of its base class, which adds only its own options. A class that resolves a value,
     such as a default of None, assigns `options` again afterwards.
     """

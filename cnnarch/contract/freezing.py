@@ -1,4 +1,4 @@
-"""Freeze stages, so that training does not change them."""
+"""Freeze stages so that training does not change them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,21 +15,24 @@ __all__ = ["freeze", "temporarily_frozen", "unfreeze"]
 def freeze(
     model: Trunk, upto: int | str = -1, batch_norm: Literal["eval", "train"] = "eval"
 ) -> None:
-    """Freeze the stem and the stages up to `upto`.
+    """Freeze the stem and the stages up to and including `upto`.
 
-    Their parameters do not require gradients, and existing gradients are cleared. With
+    Their parameters no longer require gradients, and existing gradients are cleared. With
     `batch_norm="eval"` they also stay in eval mode when `model.train()` is called, so running
-    statistics do not change and dropout is off. Later stages that are already frozen stay frozen.
+    statistics do not change and dropout is disabled. Later stages that are already frozen stay
+    frozen.
 
     Args:
         model: a network or a backbone.
-        upto: last stage to freeze: an index in `feature_info`, a name or a module path. All by
-            default.
-        batch_norm: "eval" keeps the BatchNorm statistics, "train" updates them on the new data.
+        upto: last stage to freeze: an index in `feature_info`, a name or a module path. The
+            default freezes all of them.
+        batch_norm: "eval" keeps the BatchNorm statistics, and "train" updates them from the new
+            data.
 
     Raises:
         TypeError: `model` is neither a network nor a backbone.
-        ValueError: the stage or the mode does not exist. The head cannot be frozen.
+        ValueError: the stage or mode does not exist, or the stage is the head, which cannot be
+            frozen.
 
     >>> import cnnarch
     >>> model = cnnarch.resnet18(num_classes=10)
@@ -48,7 +51,7 @@ def freeze(
 
 
 def unfreeze(model: Trunk, downto: int | str = 0) -> None:
-    """Make the stages from `downto` on trainable again. Earlier stages stay unchanged.
+    """Make `downto` and all later stages trainable again. Earlier stages stay unchanged.
 
     Args:
         model: a network or a backbone.
@@ -67,7 +70,7 @@ def unfreeze(model: Trunk, downto: int | str = 0) -> None:
 
 @contextmanager
 def temporarily_frozen(model: nn.Module, upto: int | str = -1) -> Iterator[None]:
-    """Freeze stages as `freeze` does, and restore the previous state afterwards."""
+    """Freeze stages as `freeze` does, and restore the previous state on exit."""
     trunk = as_trunk(model)
     trained = [p for p in trunk.parameters() if p.requires_grad]
     frozen_before = set(trunk.frozen)

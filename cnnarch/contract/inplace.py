@@ -1,4 +1,4 @@
-"""In-place activations, which keep one map less in memory."""
+"""In-place activations, which keep one fewer feature map in memory."""
 
 from torch import nn
 
@@ -11,16 +11,16 @@ DROPOUTS = (
 
 
 def set_inplace(model: nn.Module, inplace: bool = True) -> None:
-    """Let all activations overwrite their input, which saves memory and keeps the values.
+    """Let all activations overwrite their input, saving memory without changing the results.
 
     In cnnarch's networks no other layer reads the input of an activation. Hooks, replaced
-    `forward`s and attribution methods do, and get overwritten values. `torch.func.vmap` and
-    tracers still work. The peak memory of a training step hardly changes, because PyTorch keeps
-    the input or output of an activation for the backward pass anyway. To reduce it, use
-    `set_grad_checkpointing`.
+    `forward` methods and attribution methods do, and they see overwritten values.
+    `torch.func.vmap` and tracers still work. The peak memory of a training step hardly changes,
+    because PyTorch keeps the input or output of an activation for the backward pass anyway. To
+    reduce it, use `set_grad_checkpointing`.
 
     Args:
-        model: any module, changed in place. In networks of other libraries, another layer may
+        model: any module, modified in place. In networks from other libraries, another layer may
             read the input of an activation.
         inplace: whether activations overwrite their input.
 

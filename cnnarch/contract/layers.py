@@ -1,4 +1,4 @@
-"""Names of layers: the stages of `feature_info` and module paths."""
+"""Layer names: stage names from `feature_info`, and module paths."""
 
 from torch import nn
 
@@ -9,7 +9,7 @@ __all__ = ["layer_name", "layer_path", "stage_layers"]
 
 
 def stage_layers(model: nn.Module) -> dict[str, str]:
-    """Return the module path of the stem and each stage by its name in `feature_info`.
+    """Return the module paths of the stem and each stage, by name in `feature_info`.
 
     >>> import cnnarch
     >>> stage_layers(cnnarch.resnet18())["conv4_x"]
@@ -24,11 +24,11 @@ def layer_path(model: nn.Module, name: str) -> str:
     """Return the module path of a layer.
 
     Args:
-        model: any network; only those of this package have stage names.
+        model: any network. Only cnnarch networks have stage names.
         name: a stage such as "conv4_x", or a module path such as "stages.2.0".
 
     Raises:
-        ValueError: there is no such layer; the message names similar layers and the stages.
+        ValueError: there is no such layer. The message lists similar layers and the stages.
     """
     stages = stage_layers(model)
     paths = [path for path, _ in model.named_modules() if path]

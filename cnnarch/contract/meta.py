@@ -1,4 +1,4 @@
-"""Copies of a network without data, to compute the shapes of its maps."""
+"""Data-free copies of a network for computing the shapes of its maps."""
 
 import copy
 from collections import OrderedDict
@@ -18,17 +18,17 @@ HOOK_TABLES = tuple(
 )
 """Attributes in which a module stores its forward and backward hooks."""
 SHAPE_PRESERVING = {nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU}
-"""Layers that keep the shape and take most of the time on the meta device.
+"""Layers that preserve the shape and take up most of the time on the meta device.
 
 Subclasses are excluded because they may change the shape.
 """
 
 
 def without_memory(model: Module) -> Module:
-    """Return a copy on the meta device in eval mode, which computes shapes only.
+    """Return a copy in eval mode on the meta device, which computes only shapes.
 
-    Hooks and replaced `forward`s of modules are not copied. Layers that keep the shape return
-    their input.
+    Hooks and replaced `forward` methods of modules are not copied. Layers that preserve the shape
+    return their input.
     """
     # deepcopy takes the tensors from the memo, so the weights are never copied.
     memo: dict[int, Any] = without_hooks(model)
@@ -47,16 +47,16 @@ def without_memory(model: Module) -> Module:
 
 def _unchanged(channels: int | None, x: Tensor) -> Tensor:
     if channels not in (None, x.shape[1]):
-        raise RuntimeError(f"BatchNorm2d of {channels} channels got an input of {tuple(x.shape)}")
+        raise RuntimeError(f"BatchNorm2d with {channels} channels got input shape {tuple(x.shape)}")
     return x
 
 
 def has_replaced_forward(module: nn.Module) -> bool:
-    """Return whether an attribute of the module replaces the `forward` of its class."""
+    """Return whether an instance attribute replaces the `forward` method of the module's class."""
     return "forward" in vars(module) and type(module).forward is not nn.Module.forward
 
 
 def without_hooks(model: nn.Module) -> dict[int, Any]:
-    """Return a memo for `copy.deepcopy` that leaves out the hooks of all modules."""
+    """Return a memo for `copy.deepcopy` that omits the hooks of all modules."""
     # deepcopy uses the objects in its memo instead of copying.
     return {id(vars(m)[table]): OrderedDict() for m in model.modules() for table in HOOK_TABLES}

@@ -11,7 +11,7 @@ __all__ = ["evaluating"]
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """Set eval mode and disable gradients, and restore the mode of every module afterwards."""
+    """Set eval mode and disable gradients, and restore every module's mode on exit."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""Option types that several families share. They let type checkers verify a builder's keywords."""
+"""Option types shared by several families, for type checkers to verify a builder's keywords."""
 
 from cnnarch.contract.classifier import ModelOptions
 
@@ -6,12 +6,12 @@ __all__ = ["CommonOptions", "DropoutOptions"]
 
 
 class DropoutOptions(ModelOptions, total=False):
-    """Options of networks with dropout."""
+    """Options for networks with dropout."""
 
     dropout: float
 
 
 class CommonOptions(DropoutOptions, total=False):
-    """Options of most ImageNet networks."""
+    """Options for most ImageNet networks."""
 
     small_images: bool

@@ -1,4 +1,4 @@
-"""The base class of residual networks: stages of blocks that start with stride 2."""
+"""The base class of residual networks, whose stages after the first start with stride 2."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,15 +13,15 @@ from cnnarch.contract.classifier import ImageClassifier
 __all__ = ["MakeBlock", "ResidualNetwork", "Template", "group_width_at"]
 
 MakeBlock = Callable[[int, int, int], Any]
-"""Returns a module with `out_channels` for given input channels, width and stride."""
+"""Builds a module that has `out_channels`, given its input channels, width and stride."""
 
 
 class Template(NamedTuple):
-    """Groups of ResNeXt's 3x3 convolutions, such as "32x4d" (arXiv 1611.05431, Table 2).
+    """Grouping of ResNeXt's 3x3 convolutions, such as "32x4d" (arXiv 1611.05431, Table 2).
 
     Args:
         cardinality: number of groups.
-        group_width: channels per group in the first stage. Each later stage doubles them.
+        group_width: channels per group in the first stage. Each later stage doubles this number.
     """
 
     cardinality: int
@@ -29,7 +29,7 @@ class Template(NamedTuple):
 
 
 def group_width_at(channels: int, first: int, group_width: int | None) -> int | None:
-    """Return the channels per group of a stage, which grow in proportion to its width.
+    """Return a stage's number of channels per group, which is proportional to its width.
 
     Args:
         channels: width of ResNet's bottleneck in the stage.
@@ -37,7 +37,7 @@ def group_width_at(channels: int, first: int, group_width: int | None) -> int | 
         group_width: channels per group in the first stage. None uses the block's default.
 
     Raises:
-        ValueError: the result is not a whole number.
+        ValueError: the result is not an integer.
     """
     if group_width is None:
         return None
@@ -47,7 +47,7 @@ def group_width_at(channels: int, first: int, group_width: int | None) -> int | 
         exact = group_width * channels / first
         raise ValueError(
             f"group_width {group_width} at width {first}, scaled to width {channels}, "
-            f"must be whole, got {exact:g}"
+            f"must be an integer, got {exact:g}"
         )
     return width
 
@@ -57,12 +57,12 @@ class ResidualNetwork(ImageClassifier):
 
     Args:
         stem: the layers before the first pool, including the first convolution.
-        block: returns a block for given input channels, width and stride.
-        widths: width of the blocks in each stage.
+        block: builds a block from its input channels, width and stride.
+        widths: block width in each stage.
         depths: number of blocks in each stage.
-        names: the paper's names of the stem and of each stage.
+        names: the paper's names for the stem and each stage.
         pool: first layer of the first stage, such as the max-pool in Table 1 of the ResNet paper.
-        min_input_size: smallest image side in pixels that every layer accepts.
+        min_input_size: smallest image side, in pixels, that every layer accepts.
         num_classes: number of logits. With 0 the network returns the pooled features.
         dropout: probability of zeroing a pooled feature, in [0, 1).
 

@@ -13,7 +13,7 @@ __all__ = ["FeatureInfo", "Trunk", "as_trunk", "check_images"]
 
 
 class FeatureInfo(NamedTuple):
-    """A row of a network: its name in the paper, its channels and its stride in pixels."""
+    """The stem or a stage: its name in the paper, number of channels and stride in pixels."""
 
     name: str
     channels: int
@@ -21,13 +21,13 @@ class FeatureInfo(NamedTuple):
 
 
 class Trunk(nn.Module):
-    """A stem and stages that return feature maps. Each of them is a row of `feature_info`.
+    """A stem and stages that return feature maps, with one row of `feature_info` for each.
 
     Args:
         stem: the layers before the first pool, including the first convolution.
         stages: each begins with its downsampling and ends after its last norm or pool.
-        names: the paper's names of the stem and of each stage.
-        min_input_size: smallest image side in pixels that every layer accepts.
+        names: the paper's names for the stem and each stage.
+        min_input_size: smallest image side, in pixels, that every layer accepts.
         fixed_input_size: whether `min_input_size` is the only accepted side.
     """
 
@@ -52,7 +52,7 @@ class Trunk(nn.Module):
 
     @property
     def in_channels(self) -> int:
-        """Number of image channels, as read by the first convolution."""
+        """Number of image channels, taken from the first convolution."""
         convolutions = (m for m in self.stem.modules() if isinstance(m, nn.Conv2d))
         return next(convolutions).in_channels
 
@@ -83,7 +83,7 @@ class Trunk(nn.Module):
         return [maps[index] for index in wanted]
 
     def stage_indices(self, stages: Sequence[int | str]) -> list[int]:
-        """Return the indices of rows of `feature_info`, as `stage_index` does.
+        """Return the index in `feature_info` of each row, as `stage_index` does.
 
         Raises:
             TypeError: `stages` is a single row instead of a sequence.
@@ -94,7 +94,7 @@ class Trunk(nn.Module):
         return [self.stage_index(stage) for stage in stages]
 
     def stage_index(self, stage: int | str) -> int:
-        """Return the index of a row of `feature_info`; the stem is 0.
+        """Return a row's index in `feature_info`, where the stem is 0.
 
         Args:
             stage: an index, a name such as "conv4_x", or a module path such as "stages.2".
@@ -116,7 +116,7 @@ class Trunk(nn.Module):
     def feature_info(self) -> tuple[FeatureInfo, ...]:
         """Name, channels and stride of the stem's map and of each stage's map.
 
-        Strides are exact: `k * stride` more pixels of input add k pixels to the map.
+        Strides are exact: `k * stride` additional input pixels add k pixels to the map.
         """
         copied, shape = without_memory(self), (1, self.in_channels)
         side = self.min_input_size + 256 * (not self.fixed_input_size)
@@ -132,10 +132,10 @@ class Trunk(nn.Module):
         return tuple(map(FeatureInfo, self.stage_names, [m.shape[1] for m in maps], strides))
 
     def set_grad_checkpointing(self, enabled: bool = True) -> None:
-        """Recompute activations in the backward pass, which saves memory and costs time.
+        """Recompute activations in the backward pass, which saves memory at the cost of time.
 
         Gradients and BatchNorm statistics stay the same. The setting applies to every module with
-        an attribute `grad_checkpointing`. torch.compile ignores it and decides itself what to
+        a `grad_checkpointing` attribute. torch.compile ignores it and decides for itself what to
         recompute.
         """
         for module in self.modules():
@@ -159,12 +159,12 @@ def as_trunk(model: object) -> Trunk:
     trunk = getattr(model, "_orig_mod", model)
     if not isinstance(trunk, Trunk):
         kind = type(trunk).__name__
-        raise TypeError(f"model must be a network or a backbone of cnnarch, got {kind}")
+        raise TypeError(f"model must be a cnnarch network or backbone, got {kind}")
     return trunk
 
 
 def check_images(x: Tensor, in_channels: int, min_size: int, fixed_size: bool) -> Tensor:
-    """Return `x` if it is a batch of images that a network accepts, else raise ValueError.
+    """Return `x` if it is a batch of images that a network accepts; otherwise raise ValueError.
 
     Networks use the returned tensor because symbolic tracing drops calls with unused results.
     """

@@ -1,4 +1,4 @@
-"""Compute the features that a network's classifier reads."""
+"""Compute the features that a network's classifier receives."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,13 +22,13 @@ Paths = Sequence[str | PathLike[str]]
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """Rows of features and their origin. NumPy reads it as the array of its features.
+    """Rows of features and their origin. NumPy treats it as its array of features.
 
     Args:
         features: (N, num_features), float32; memory-mapped if they are in a file.
-        names: the file of each row, for images from files.
-        labels: the label of each row, for images from a loader with labels.
-        unreadable: files without a row.
+        names: the file name for each row, if the images come from files.
+        labels: the label for each row, if the images come from a loader with labels.
+        unreadable: files that could not be read and have no row.
     """
 
     features: np.ndarray
@@ -55,33 +55,34 @@ def embed(
     skip_unreadable: bool = False,
     progress: bool | None = None,
 ) -> Embeddings:
-    """Compute the pooled features that the network's classifier reads, `num_features` wide.
+    """Compute the pooled features that the network's classifier receives, `num_features` each.
 
-    In networks with hidden layers before the classifier (AlexNet, VGG, LeNet) these are the values
-    of the last hidden layer. The network runs in eval mode on its current device, and its mode is
-    restored afterwards.
+    In networks with hidden layers before the classifier (AlexNet, VGG, LeNet), these are the
+    activations of the last hidden layer. The network runs in eval mode on its current device, and
+    its mode is restored afterwards.
 
-    With `output` the features are saved while they are computed. If the call is interrupted, even
-    by `kill -9`, the same call resumes from the saved features; if all are saved, it computes
-    nothing. NAME.json next to the file has the names, labels and unreadable files.
+    With `output`, the features are saved as they are computed. If the call is interrupted, even by
+    `kill -9`, repeating it resumes from the saved features. If all are saved, nothing is computed.
+    NAME.json next to the file contains the names, labels and unreadable files.
 
     Args:
-        model: a network of this package, or any other with `forward_features` and
+        model: a network of this package, or any other that defines `forward_features` and
             `forward_head(x, pre_logits=True)`.
         images: network inputs as floats (N, C, H, W), or uint8 pixels as a tensor (N, C, H, W) or
-            NumPy array (N, H, W, C). Or a folder, a file or a list of them. Or a DataLoader or
-            any other iterable of batches: tensors, or tuples of a tensor and labels.
+            NumPy array (N, H, W, C). Alternatively, a file, a folder or a list of both, or a
+            DataLoader or other iterable of batches: tensors, or tuples of a tensor and labels.
         batch_size: number of images per batch; batches from a loader keep their size.
         output: a .npy file, or a .safetensors file with one tensor, `features`.
         overwrite: replace the file and any features saved by an earlier call.
         preprocessing: converts pixels to network inputs: a `cnnarch.weights.Preprocessing`, or
-            a function of a uint8 tensor (C, H, W) or (N, C, H, W); None uses the network's.
+            a function that takes a uint8 tensor (C, H, W) or (N, C, H, W); None uses the network's.
         skip_unreadable: skip files that cannot be read, and list them in the result.
         progress: whether to show a progress bar; None shows it in a terminal.
 
     Raises:
-        ValueError: there are no images, a file cannot be read, images differ in size, pixels come
-            without preprocessing, or `output` has features of other images or another network.
+        ValueError: there are no images, a file cannot be read, images differ in size, pixels are
+            given without preprocessing, or `output` contains features of other images or of a
+            different network.
         TypeError: the input is not an image, or the model lacks `forward_features` or
             `forward_head`.
         FileNotFoundError: a file or folder does not exist.
@@ -92,8 +93,8 @@ def embed(
     """
     if not (hasattr(model, "forward_features") and hasattr(model, "forward_head")):
         raise TypeError(
-            f"{type(model).__name__} has no forward_features and forward_head; embed needs a "
-            "network of this package or another network with these methods"
+            f"{type(model).__name__} does not define forward_features and forward_head; embed "
+            "needs a cnnarch network or another network that defines them"
         )
     check_integer("batch_size", batch_size, 1)
     preprocessing = preprocessing or getattr(model, "preprocessing", None)
@@ -131,7 +132,8 @@ def _features(model: Any, images: Tensor | None) -> np.ndarray | None:
 def _embeddings(features: np.ndarray | None, origin: Origin) -> Embeddings:
     if features is None:
         if origin.unreadable:
-            raise ValueError(f"no file can be read; the first: {origin.unreadable[0].reason}")
+            first = origin.unreadable[0].reason
+            raise ValueError(f"none of the files could be read; first error: {first}")
         raise ValueError("there are no images: the loader is empty")
     names, labels = tuple(origin.names), np.array(origin.labels)
     return Embeddings(

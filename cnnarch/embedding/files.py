@@ -1,4 +1,4 @@
-"""Save features while they are computed, so that a killed call can resume."""
+"""Save features as they are computed so that a killed call can resume."""
 
 import hashlib
 import json
@@ -25,8 +25,8 @@ __all__ = ["FeatureFile", "check_output", "fingerprint"]
 
 SUFFIXES = (".npy", ".safetensors")
 
-# With the write-ahead log, a committed batch survives the end of the process without a wait for
-# the disk, and a power failure loses whole batches at most.
+# With the write-ahead log, a committed batch survives the end of the process without waiting
+# for the disk, and a power failure loses only whole batches.
 SETUP = """
 PRAGMA page_size = 65536;
 PRAGMA locking_mode = EXCLUSIVE;
@@ -40,8 +40,8 @@ def check_output(output: str | PathLike[str]) -> Path:
     """Return the path of an output file.
 
     Raises:
-        ValueError: its suffix is not supported, or it is a folder.
-        FileNotFoundError: its folder does not exist.
+        ValueError: the suffix is not supported, or the path is a folder.
+        FileNotFoundError: the parent folder does not exist.
     """
     path = Path(output)
     if path.suffix not in SUFFIXES or path.is_dir():
@@ -52,8 +52,8 @@ def check_output(output: str | PathLike[str]) -> Path:
 
 
 def fingerprint(model: nn.Module, preprocessing: Any) -> bytes:
-    """Return a hash of everything besides the image that determines its features."""
-    described = re.sub(" at 0x[0-9a-f]+", "", f"{model!r} {preprocessing!r}")  # of functions
+    """Return a hash of everything that determines an image's features, except the image."""
+    described = re.sub(" at 0x[0-9a-f]+", "", f"{model!r} {preprocessing!r}")  # addresses
     digest = hashlib.sha256(described.encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -70,9 +70,9 @@ class FeatureFile:
     damaged one, are computed again.
 
     Args:
-        output: the file.
+        output: path of the output file.
         network: fingerprint of the network and its preprocessing.
-        overwrite: whether to replace an existing file and an existing database.
+        overwrite: whether to replace an existing file and database.
 
     Raises:
         ValueError: another process is writing the file.
@@ -127,7 +127,7 @@ class FeatureFile:
         """Skip the images whose features are saved, and return their origin.
 
         Raises:
-            ValueError: the saved features belong to other images or another network.
+            ValueError: the saved features belong to other images or a different network.
         """
         if self.overwrite:
             self._discard()
@@ -166,8 +166,8 @@ class FeatureFile:
 
     def _refuse(self) -> NoReturn:
         raise ValueError(
-            f"{self.output} has features of another network or other images; overwrite=True "
-            "replaces it"
+            f"{self.output} contains features of a different network or other images; "
+            "overwrite=True replaces it"
         )
 
     def add(self, batch: InputBatch, features: np.ndarray | None) -> None:
@@ -219,15 +219,15 @@ class FeatureFile:
         features.flush()
         if self.output.suffix == ".safetensors":
             path = path.with_suffix(".safetensors")
-            save_file({"features": features}, path)  # safetensors before 0.8 copies to memory
-            copymode(path.with_suffix(".npy"), path)  # safetensors excludes other users
+            save_file({"features": features}, path)  # safetensors before 0.8 copies into memory
+            copymode(path.with_suffix(".npy"), path)  # safetensors denies access to other users
             os.unlink(path.with_suffix(".npy"))
         _sync(path)
         return path
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file is on disk, so that it survives a power failure."""
+    """Flush a file to disk so that it survives a power failure."""
     with path.open("r+b") as file:
         os.fsync(file.fileno())
 

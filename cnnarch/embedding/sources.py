@@ -23,7 +23,7 @@ NO_PREPROCESSING = (
 
 
 class Origin(NamedTuple):
-    """The images that features belong to.
+    """The images from which features were computed.
 
     Args:
         size: number of images, including unreadable ones.
@@ -49,9 +49,9 @@ class InputBatch(NamedTuple):
     """A batch of network inputs.
 
     Args:
-        images: (N, C, H, W), or None if no image of the batch can be read.
+        images: (N, C, H, W), or None if no image in the batch can be read.
         identities: bytes that identify each image, including unreadable ones.
-        origin: of the images.
+        origin: origin of the images.
     """
 
     images: Tensor | None
@@ -62,7 +62,7 @@ class InputBatch(NamedTuple):
 def open_source(
     model: Any, images: Any, batch_size: int, preprocessing: Any, skip_unreadable: bool
 ) -> "ImageSource":
-    """Return a source for any input that `embed` accepts; raise the errors of `embed`."""
+    """Return a source for any input that `embed` accepts, or raise the errors that it documents."""
     prepare = None if preprocessing is None else _Preparation(preprocessing)
     if isinstance(images, Tensor | np.ndarray):
         batches = _split(_channels_first(images), batch_size)
@@ -97,7 +97,7 @@ class _Preparation:
             )
 
     def one(self, pixels: Tensor) -> Tensor:
-        """Prepare one image, except for scaling its values; called in reading threads."""
+        """Prepare one image except for scaling its values. The reading threads call this."""
         image = self.crop(pixels)
         if not isinstance(image, Tensor) or image.ndim != 3:
             raise TypeError(f"preprocessing must return a tensor (C, H, W), got {image!r:.200}")
@@ -106,7 +106,7 @@ class _Preparation:
         return image
 
     def stack(self, images: Sequence[Tensor]) -> Tensor:
-        """Make a batch of images from `one`."""
+        """Stack images returned by `one` into a batch and scale their values."""
         if self.scale is None:
             return torch.stack(list(images))
         return self.scale(torch.from_numpy(np.stack([image.numpy() for image in images])))
@@ -120,7 +120,7 @@ class _Preparation:
 class _FileSource:
     """Image files, read ahead while the network computes.
 
-    Name, size and modification time identify a file.
+    A file is identified by its name, size and modification time.
     """
 
     def __init__(
@@ -177,13 +177,13 @@ def _check_sizes(images: Sequence[tuple[str, Tensor]]) -> None:
         first, expected = images[0]
         if image.shape != expected.shape:
             raise ValueError(
-                f"images must have one size after preprocessing: {first} is "
+                f"images must be the same size after preprocessing: {first} is "
                 f"{tuple(expected.shape)}, {name} is {tuple(image.shape)}"
             )
 
 
 class _ArraySource:
-    """Batches from a loader or from slices of an array; their values identify the images."""
+    """Batches from a loader or from slices of an array. Images are identified by their values."""
 
     def __init__(
         self,
@@ -199,7 +199,7 @@ class _ArraySource:
         """Skip the next `count` images and return their identities."""
         while count and (found := next(self.batches, None)):
             images, labels = found
-            if len(images) > count:  # the earlier call used another batch size
+            if len(images) > count:  # the earlier call used a different batch size
                 self.batches = chain([(images[count:], labels[count:])], self.batches)
             yield from _identities(images[:count])
             count -= min(count, len(images))
@@ -234,7 +234,7 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
 def _channels_first(images: Tensor | np.ndarray) -> Tensor | np.ndarray:
     """Check an array, and return it as (N, C, H, W)."""
     if images.ndim != 4:
-        raise ValueError(f"expected images of 4 dimensions, got shape {tuple(images.shape)}")
+        raise ValueError(f"expected images with 4 dimensions, got shape {tuple(images.shape)}")
     if not len(images):
         raise ValueError(f"there are no images: the array has shape {tuple(images.shape)}")
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
@@ -242,7 +242,7 @@ def _channels_first(images: Tensor | np.ndarray) -> Tensor | np.ndarray:
     if images.shape[-1] not in (1, 3):
         raise ValueError(
             f"NumPy arrays of pixels must be (N, H, W, 1 or 3), got {images.shape}; pass pixels in "
-            "another order as a tensor (N, C, H, W)"
+            "other layouts as a tensor (N, C, H, W)"
         )
     return images.transpose(0, 3, 1, 2)
 

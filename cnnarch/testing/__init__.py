@@ -1,17 +1,17 @@
-"""Checks of the contract for your own pytest files. cnnarch's test suite runs the same ones.
+"""Contract checks for your own pytest files. cnnarch's test suite runs the same checks.
 
-`CHECKS` has one function per rule of the contract. Each accepts a network, leaves it unchanged,
-and raises AssertionError with what it found. Most take milliseconds. Those that compile or
-export take about a second::
+`CHECKS` contains one function per rule of the contract. Each accepts a network, leaves it
+unchanged, and raises AssertionError to report what it found. Most take milliseconds. Those that
+compile or export take about a second::
 
     import pytest
     from cnnarch.testing import CHECKS, assert_parameters
 
     @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-    def test_my_network_keeps_the_contract(check):
+    def test_my_network_follows_the_contract(check):
         check(MyNetwork(num_classes=10))
 
-    def test_my_network_has_the_parameters_of_the_paper():
+    def test_my_network_has_the_parameter_count_in_the_paper():
         assert_parameters(MyNetwork(num_classes=10), 1_234_567)
 
 `check_classifier` runs all of them:
@@ -40,14 +40,14 @@ __all__ += outputs.__all__
 CHECKS: tuple[Callable[[ImageClassifier], None], ...] = tuple(
     getattr(module, name) for module in (outputs, learning, conversion) for name in module.__all__
 )
-"""Every check of the contract. The slow ones come last."""
+"""All contract checks. The slow ones come last."""
 
 
 def check_classifier(model: ImageClassifier) -> None:
     """Run every check in `CHECKS`.
 
     Args:
-        model: a network with a classifier. It stays unchanged.
+        model: a network with a classifier. It is left unchanged.
 
     Raises:
         AssertionError: the network breaks a rule. The message says what was found.

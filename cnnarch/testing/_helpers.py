@@ -1,4 +1,4 @@
-"""Helpers that the checks share: copies of the network, a training step, expected errors."""
+"""Helpers shared by the checks: copies of the network, a training step, expected errors."""
 
 import copy
 import functools
@@ -32,7 +32,7 @@ def on_a_copy(
         devices: device types that the network's tensors may be on.
 
     Raises:
-        AssertionError: raised by the check for anything but an `ImageClassifier` with a
+        AssertionError: raised by the check unless the network is an `ImageClassifier` with a
             classifier, in float32 and on one of the devices.
     """
 
@@ -63,7 +63,7 @@ def _check_supported(model: ImageClassifier, devices: tuple[str, ...]) -> None:
 
 
 def _copy(model: ImageClassifier) -> ImageClassifier:
-    # Copying empty hook tables takes up to half of the time, so create new ones instead.
+    # Copying empty hook tables takes up to half the time, so create new ones instead.
     tables: dict[int, Any] = {
         id(value): OrderedDict()
         for module in model.modules()
@@ -82,11 +82,11 @@ def hookable_modules(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def train_step(model: ImageClassifier, images: Tensor) -> Tensor:
-    """Run a backward pass in training mode, auxiliary heads included, and return the loss."""
+    """Run a backward pass in training mode, including auxiliary heads, and return the loss."""
     model.train()
     output: Tensor | tuple[Tensor | None, ...] = model(images)
     outputs = [output] if isinstance(output, Tensor) else [o for o in output if o is not None]
-    # Cross-entropy would be constant for a network of one class.
+    # Cross-entropy would be constant for a network with one class.
     loss = torch.stack([o.square().mean() for o in outputs]).sum()
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.detach()
@@ -94,7 +94,7 @@ def train_step(model: ImageClassifier, images: Tensor) -> Tensor:
 
 @contextmanager
 def failing_as(claim: str) -> Iterator[None]:
-    """Turn an exception of the body into an AssertionError that starts with `claim`."""
+    """Turn an exception from the body into an AssertionError that starts with `claim`."""
     try:
         yield
     except Exception as error:
@@ -104,7 +104,7 @@ def failing_as(claim: str) -> Iterator[None]:
 def expect_error(
     subject: str, kind: type[Exception], message: str, call: Callable[..., Any], *args: Any
 ) -> None:
-    """Check that `call(*args)` raises an exception of `kind` that contains `message`."""
+    """Check that `call(*args)` raises an exception of type `kind` that contains `message`."""
     raised = None
     with failing_as(f"{subject} does not raise {kind.__name__}"):
         try:

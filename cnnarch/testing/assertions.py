@@ -29,9 +29,9 @@ def assert_stage_shapes(
 
     Args:
         model: any module that accepts images.
-        expected: output shape without the batch, by module path ("stages.0.1"). A shape
+        expected: output shape without the batch dimension, by module path ("stages.0.1"). A shape
             (C, 1, 1) also matches the flattened (C,).
-        input_size: `(C, H, W)` in pixels. None uses the size on the network's card.
+        input_size: `(C, H, W)`. None uses the input size on the network's card.
     """
     found = stage_shapes(model, input_size)
     for path, shape in expected.items():
@@ -41,10 +41,10 @@ def assert_stage_shapes(
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
-    """Assert that outputs agree, relative to the largest absolute value expected.
+    """Assert that outputs agree, relative to the largest absolute expected value.
 
-    Outputs that vary less than the tolerance would agree with a constant, so they fail as well.
-    `calibrate` gives an untrained network outputs that vary.
+    Outputs that vary less than the tolerance would agree with a constant, so they also fail.
+    Use `calibrate` to make the outputs of an untrained network vary.
 
     Args:
         actual: outputs under test.
@@ -54,5 +54,5 @@ def assert_close(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> N
     assert expected.isfinite().all(), "expected values are not finite"
     allowed = tolerance * expected.abs().max().item()
     spread = expected.std(correction=0).item()
-    assert spread > allowed, f"expected values vary by {spread:.1e} only: nothing is compared"
+    assert spread > allowed, f"expected values vary by only {spread:.1e}: nothing is compared"
     torch.testing.assert_close(actual, expected, rtol=0, atol=allowed, check_dtype=False)

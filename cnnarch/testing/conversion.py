@@ -1,4 +1,4 @@
-"""Checks of state dicts, copies, devices, memory formats, traces and compiled networks."""
+"""Checks for state dicts, copies, devices, memory formats, traces and compiled networks."""
 
 import copy
 import pickle
@@ -28,7 +28,7 @@ __all__ = [
 
 @on_a_copy()
 def check_state_dict_has_everything(model: ImageClassifier) -> None:
-    """The state dict has every parameter, buffer and other tensor of the network."""
+    """The state dict contains every parameter, buffer and other tensor of the network."""
     saved = model.state_dict().keys()
     names = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
     for path, module in model.named_modules():
@@ -54,7 +54,7 @@ def check_state_dict_round_trip(model: ImageClassifier) -> None:
 
 @on_a_copy()
 def check_foreign_keys_get_a_hint(model: ImageClassifier) -> None:
-    """Loading another library's state dict raises and names the function that converts it."""
+    """Loading another library's state dict raises an error that names the converter."""
     what, foreign = "another library's state dict", {"features.0.weight": torch.zeros(1)}
     expect_error(what, RuntimeError, "cnnarch.weights.load", model.load_state_dict, foreign)
 
@@ -62,7 +62,7 @@ def check_foreign_keys_get_a_hint(model: ImageClassifier) -> None:
 @on_a_copy(calibrated=True)
 @torch.no_grad()
 def check_copies_and_pickles_agree(model: ImageClassifier) -> None:
-    """Deep copies and pickles keep logits, options and feature info."""
+    """Deep copies and pickles keep the logits, options and feature info."""
     images = example_images(model)
     logits = model(images)
     with failing_as("the network cannot be copied or pickled"):
@@ -70,7 +70,7 @@ def check_copies_and_pickles_agree(model: ImageClassifier) -> None:
         copies = {"copy": copy.deepcopy(model), "pickle": pickled}
     vars(pickled).pop("feature_info", None)  # drop the cached value so that it is recomputed
     for kind, copied in copies.items():
-        assert torch.equal(copied(images), logits), f"a {kind} returns other logits"
+        assert torch.equal(copied(images), logits), f"a {kind} returns different logits"
         for fact in ("builder", "options", "feature_info"):
             found, expected = getattr(copied, fact), getattr(model, fact)
             assert found == expected, f"{fact} of a {kind} is {found}, expected {expected}"
@@ -90,8 +90,8 @@ def check_meta_device(model: ImageClassifier) -> None:
 @on_a_copy(calibrated=True)
 @torch.no_grad()
 def check_channels_last(model: ImageClassifier) -> None:
-    """The channels-last memory format keeps the logits, and the maps keep the format."""
-    model.double()  # float32 rounding adds up in deep networks
+    """The channels-last memory format preserves the logits, and the maps keep the format."""
+    model.double()  # float32 rounding errors accumulate in deep networks
     images = example_images(model).double()
     expected = model(images)
     model.to(memory_format=torch.channels_last)
@@ -105,17 +105,18 @@ def check_channels_last(model: ImageClassifier) -> None:
 @on_a_copy(calibrated=True)
 @torch.no_grad()
 def check_traces_symbolically(model: ImageClassifier) -> None:
-    """`torch.fx.symbolic_trace` keeps the logits and the check of the input shape."""
+    """`torch.fx.symbolic_trace` preserves the logits and the input shape check."""
     images = example_images(model)
     with failing_as("the network cannot be traced symbolically"):
         graph = torch.fx.symbolic_trace(model)
     assert torch.equal(graph(images), model(images)), "the symbolic trace changes the logits"
-    expect_error("a traced image without a batch", ValueError, "expected images", graph, images[0])
+    what = "an image without a batch dimension"
+    expect_error(what, ValueError, "expected images", graph, images[0])
 
 
 @on_a_copy(calibrated=True)
 def check_traces(model: ImageClassifier) -> None:
-    """`torch.jit.trace` with gradients enabled returns the same logits for other images."""
+    """A `torch.jit.trace` taken with gradients enabled returns the same logits on other images."""
     images = example_images(model, 2, 32)
     with warnings.catch_warnings(), failing_as("the network cannot be traced"):
         warnings.simplefilter("ignore")  # sizes become constants, and the tracer is deprecated
@@ -127,9 +128,9 @@ def check_traces(model: ImageClassifier) -> None:
 @on_a_copy(calibrated=True)
 @torch.no_grad()
 def check_compiles_to_one_graph(model: ImageClassifier) -> None:
-    """`torch.compile` has no graph break and returns the same logits.
+    """`torch.compile` causes no graph breaks and returns the same logits.
 
-    The check clears the caches of `torch.compile`.
+    The check clears the `torch.compile` caches.
     """
     images = example_images(model)
     torch.compiler.reset()
@@ -141,7 +142,7 @@ def check_compiles_to_one_graph(model: ImageClassifier) -> None:
 @on_a_copy(calibrated=True)
 @torch.no_grad()
 def check_exports_with_a_dynamic_batch(model: ImageClassifier) -> None:
-    """`torch.export` with two images returns a program that accepts any batch size."""
+    """A program that `torch.export` creates from two images accepts any batch size."""
     dynamic_batch = {0: torch.export.Dim.DYNAMIC}
     with failing_as("the network cannot be exported with a dynamic batch"):
         exported = torch.export.export(

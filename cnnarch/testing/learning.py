@@ -1,4 +1,4 @@
-"""Checks of training and hooks: gradients, checkpointing, bfloat16, frozen stages."""
+"""Checks for training and hooks: gradients, checkpointing, bfloat16, frozen stages."""
 
 import copy
 import warnings
@@ -32,7 +32,7 @@ Outputs = dict[str, tuple[Tensor, Tensor]]
 
 @on_a_copy()
 def check_every_parameter_gets_a_gradient(model: ImageClassifier) -> None:
-    """The loss depends on every parameter, frozen ones included."""
+    """The loss depends on every parameter, including frozen ones."""
     train_step(model, example_images(model, 2, 48))
     without = [name for name, p in model.named_parameters() if p.grad is None]
     assert not without, f"no gradient for {', '.join(without)}"
@@ -54,12 +54,12 @@ def check_every_module_is_called(model: ImageClassifier) -> None:
 
 @on_a_copy(calibrated=True)
 def check_checkpointing_changes_nothing(model: ImageClassifier) -> None:
-    """`set_grad_checkpointing` changes no loss, gradient or running statistic."""
+    """`set_grad_checkpointing` does not change the loss, gradients or running statistics."""
     checkpointed = copy.deepcopy(model)
     checkpointed.set_grad_checkpointing(True)
     found, expected = _results_of_a_step(checkpointed), _results_of_a_step(model)
     torch.testing.assert_close(
-        found, expected, rtol=0, atol=0, msg=lambda text: f"checkpointing changes a step: {text}"
+        found, expected, rtol=0, atol=0, msg=lambda text: f"checkpointing changes training: {text}"
     )
 
 
@@ -80,7 +80,7 @@ def check_checkpointing_recomputes(model: ImageClassifier) -> None:
     calls: list[int] = []
     stage = model.get_submodule(model.cam_layer)
     layers = [m for m in stage.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    assert layers, f"{model.cam_layer} has no convolution and no linear layer"
+    assert layers, f"{model.cam_layer} contains neither a convolution nor a linear layer"
     layers[0].register_forward_hook(lambda *_: calls.append(1))
     train_step(model, example_images(model, 2, 48))
     assert len(calls) == 2, (
@@ -91,8 +91,8 @@ def check_checkpointing_recomputes(model: ImageClassifier) -> None:
 
 @on_a_copy()
 def check_bfloat16_autocast(model: ImageClassifier) -> None:
-    """Logits in bfloat16 are close to those in float32, and a training step is finite."""
-    # BatchNorm over few pixels amplifies rounding errors: keep at least 4x4 in the last map.
+    """Logits in bfloat16 are close to those in float32, and a training step has finite results."""
+    # BatchNorm over few pixels amplifies rounding errors: keep the last map at least 4x4.
     images = example_images(model, 4, max(32, 4 * model.feature_info[-1].stride))
     calibrate(model, images)
     with torch.no_grad():
@@ -100,7 +100,7 @@ def check_bfloat16_autocast(model: ImageClassifier) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             rough = model(images).float()
     error = ((rough - exact).norm() / exact.norm()).item()
-    # bfloat16 has 8 significant bits, and errors add up in deep networks: 0.22 for resnet50.
+    # bfloat16 has 8 significant bits, and errors accumulate in deep networks: 0.22 for resnet50.
     assert error < 0.35, f"bfloat16 is off by {error:.2f} of the logits' norm, allowed 0.35"
     with torch.autocast("cpu", torch.bfloat16):
         loss = train_step(model, example_images(model, 2, 48))
@@ -116,7 +116,8 @@ def check_frozen_parts_stay_in_eval_mode(model: ImageClassifier) -> None:
     model.frozen = {"stem"}
     model.train()
     assert model.training, "train() leaves the network in eval mode"
-    assert not any(m.training for m in model.stem.modules()), "train() trains a frozen stem"
+    training = any(m.training for m in model.stem.modules())
+    assert not training, "train() puts a frozen stem in training mode"
     assert model.head.training, "train() leaves the head in eval mode when the stem is frozen"
 
 
@@ -134,7 +135,7 @@ def check_hooks_keep_what_they_see(model: ImageClassifier) -> None:
 
 @on_a_copy(calibrated=True)
 def check_replaced_forwards_keep_what_they_give(model: ImageClassifier) -> None:
-    """A replaced `forward` of a module is called, and no later layer overwrites its output."""
+    """A module's replaced `forward` is called, and no later layer overwrites its output."""
     images = example_images(model, 1, 32)
     for gradients in (False, True):
         copied, outputs = copy.deepcopy(model), Outputs()
@@ -149,8 +150,8 @@ def check_replaced_forwards_keep_what_they_give(model: ImageClassifier) -> None:
 
 @on_a_copy(calibrated=True)
 def check_gradients_of_samples(model: ImageClassifier) -> None:
-    """`torch.func.vmap` computes the same gradients for each image as a backward pass."""
-    model.double()  # float32 rounding adds up in deep networks
+    """`torch.func.vmap` computes the same per-image gradients as a backward pass."""
+    model.double()  # float32 rounding errors accumulate in deep networks
     images = example_images(model, 2, 32).double()
     weights = {name: p.detach() for name, p in model.named_parameters()}
 
@@ -166,7 +167,7 @@ def check_gradients_of_samples(model: ImageClassifier) -> None:
         model.zero_grad()
         model(image[None]).square().mean().backward()  # type: ignore[no-untyped-call]
         expected = {
-            name: torch.zeros_like(p) if p.grad is None else p.grad  # unused by the logits
+            name: torch.zeros_like(p) if p.grad is None else p.grad  # no effect on the logits
             for name, p in model.named_parameters()
         }
         found = {name: gradients[i] for name, gradients in batched.items()}
@@ -178,7 +179,7 @@ def check_gradients_of_samples(model: ImageClassifier) -> None:
 
 @on_a_copy()
 def check_modules_are_used_once(model: ImageClassifier) -> None:
-    """No layer runs twice in a forward pass, so a hook gets one output per layer."""
+    """No layer runs twice in a forward pass, so a hook receives one output per layer."""
     calls: Counter[str] = Counter()
     for name, module in model.named_modules():
         if not any(module.children()):

@@ -1,4 +1,4 @@
-"""Checks of accepted images, logits and feature maps."""
+"""Checks for accepted images, logits and feature maps."""
 
 import copy
 
@@ -50,20 +50,20 @@ def check_logits_are_not_probabilities(model: ImageClassifier) -> None:
 @on_a_copy(calibrated=True)
 @torch.no_grad()
 def check_eval_mode_changes_nothing(model: ImageClassifier) -> None:
-    """In eval mode, running statistics stay unchanged and equal images have equal logits."""
+    """In eval mode, running statistics stay unchanged and equal images produce equal logits."""
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     images = example_images(model)
     first, second = model(images), model(images)
     changed = [name for name, t in model.state_dict().items() if not torch.equal(t, before[name])]
     assert not changed, f"a forward pass in eval mode changes {', '.join(changed)}"
-    assert torch.equal(first, second), "a second pass over the same images returns other logits"
+    assert torch.equal(first, second), "a second pass over the same images returns different logits"
 
 
 @on_a_copy(calibrated=True)
 @torch.no_grad()
 def check_one_image_equals_its_batch(model: ImageClassifier) -> None:
     """The logits of an image do not depend on the rest of its batch."""
-    model.double()  # float32 rounding adds up in deep networks
+    model.double()  # float32 rounding errors accumulate in deep networks
     images = example_images(model, 3).double()
     assert_close(torch.cat([model(image[None]) for image in images]), model(images), 1e-9)
 
@@ -71,14 +71,14 @@ def check_one_image_equals_its_batch(model: ImageClassifier) -> None:
 @on_a_copy()
 @torch.no_grad()
 def check_odd_and_oblong_images(model: ImageClassifier) -> None:
-    """The network accepts any height and width, or raises with its fixed size."""
+    """The network accepts any height and width, or raises an error that states its fixed size."""
     side = model.min_input_size
     height = max(97, side | 1)
     images = torch.randn(1, model.in_channels, height, height + 34)
     if model.fixed_input_size:
-        _check_refuses(model, images, f"expected images of {side}x{side}")
+        _check_rejects(model, images, f"expected images of {side}x{side}")
         return
-    with failing_as(f"an image of {height}x{height + 34} pixels is refused"):
+    with failing_as(f"an image of {height}x{height + 34} pixels is rejected"):
         shape = tuple(model(images).shape)
     assert shape == (1, model.num_classes), f"logits have shape {shape}"
 
@@ -86,18 +86,21 @@ def check_odd_and_oblong_images(model: ImageClassifier) -> None:
 @on_a_copy(calibrated=True)
 @torch.no_grad()
 def check_min_input_size_is_tight(model: ImageClassifier) -> None:
-    """Images of `min_input_size` pass. One pixel less raises ValueError, and layers would fail."""
+    """Images of `min_input_size` are accepted.
+
+    One pixel less raises ValueError, and without this check the layers would fail.
+    """
     side = model.min_input_size
-    with failing_as(f"min_input_size is {side}, but an image of {side} pixels is refused"):
+    with failing_as(f"min_input_size is {side}, but an image of {side} pixels is rejected"):
         finite = model(example_images(model, 1, side)).isfinite().all()
     assert finite, f"the logits of an image of {side} pixels are not finite"
     if side == 1:
         return
     for height, width in ((side - 1, side), (side, side - 1)):
         image = torch.randn(1, model.in_channels, height, width)
-        _check_refuses(model, image, f"{side}x{side} pixels, got {height}x{width}")
+        _check_rejects(model, image, f"{side}x{side} pixels, got {height}x{width}")
         if not model.fixed_input_size:
-            model.min_input_size = 1  # without the check of the size, the layers must fail
+            model.min_input_size = 1  # without the size check, the layers must fail
             what = f"min_input_size is {side}, but an image of {height}x{width} pixels"
             expect_error(what, RuntimeError, "", model, image)
             model.min_input_size = side
@@ -106,13 +109,13 @@ def check_min_input_size_is_tight(model: ImageClassifier) -> None:
 @on_a_copy()
 @torch.no_grad()
 def check_wrong_input_is_named(model: ImageClassifier) -> None:
-    """An image without a batch or with other channels raises with the expected shape."""
+    """Unbatched images and wrong channel counts raise an error that states the expected shape."""
     images = example_images(model)
     for wrong in (images[0], images.repeat(1, 2, 1, 1)):
-        _check_refuses(model, wrong, f"expected images of shape (N, {model.in_channels}, H, W)")
+        _check_rejects(model, wrong, f"expected images of shape (N, {model.in_channels}, H, W)")
 
 
-def _check_refuses(model: ImageClassifier, images: Tensor, message: str) -> None:
+def _check_rejects(model: ImageClassifier, images: Tensor, message: str) -> None:
     what = f"an image of shape {tuple(images.shape)}"
     expect_error(what, ValueError, message, model, images)
 
@@ -124,9 +127,9 @@ def check_head_reads_the_last_map(model: ImageClassifier) -> None:
     images = example_images(model)
     features = model.forward_features(images)
     last = model.forward_stages(images)[-1]
-    assert torch.equal(features, last), "forward_features is not the last stage's map"
+    assert torch.equal(features, last), "forward_features does not return the last stage's map"
     logits = model.forward_head(features)
-    assert torch.equal(logits, model(images)), "forward_head of the features is not the logits"
+    assert torch.equal(logits, model(images)), "forward_head does not return the logits"
     width = tuple(model.forward_head(features, pre_logits=True).shape)
     expected = (2, model.num_features)
     assert width == expected, f"pre-logits have shape {width}, expected {expected}"
@@ -135,7 +138,7 @@ def check_head_reads_the_last_map(model: ImageClassifier) -> None:
 @on_a_copy(calibrated=True)
 @torch.no_grad()
 def check_stages_come_in_the_order_asked(model: ImageClassifier) -> None:
-    """`forward_stages` accepts names and indices in any order and raises for unknown rows."""
+    """`forward_stages` accepts names and indices in any order and rejects unknown rows."""
     images = example_images(model)
     names = [row.name for row in model.feature_info]
     every = model.forward_stages(images)
@@ -152,7 +155,7 @@ def check_stages_come_in_the_order_asked(model: ImageClassifier) -> None:
 @on_a_copy()
 @torch.no_grad()
 def check_feature_info(model: ImageClassifier) -> None:
-    """Channels match the maps, and `k * stride` more pixels of input add k pixels to a map."""
+    """Channel counts match the maps, and `k * stride` additional input pixels add k pixels."""
     info = model.feature_info
     strides = [row.stride for row in info]
     maps = model.forward_stages(example_images(model, 1))
@@ -172,7 +175,7 @@ def check_feature_info(model: ImageClassifier) -> None:
 
 @on_a_copy()
 def check_cam_layer(model: ImageClassifier) -> None:
-    """The layer for class activation maps returns a map that gets a gradient."""
+    """The layer for class activation maps returns a map that receives a gradient."""
     maps: list[Tensor] = []
 
     def keep(_: nn.Module, __: object, output: Tensor) -> None:
@@ -205,6 +208,7 @@ def check_reset_classifier(model: ImageClassifier) -> None:
     assert kept, "reset_classifier changes the features"
     pre_logits = model.forward_head(features, pre_logits=True)
     other.reset_classifier(0)
-    assert torch.equal(other(images), pre_logits), "reset_classifier(0) returns no pre-logits"
+    kept = torch.equal(other(images), pre_logits)
+    assert kept, "after reset_classifier(0) the network does not return pre-logits"
     counts = (other.options["num_classes"], other.num_classes)
     assert counts == (0, 0), f"options and num_classes are {counts}, expected 0"

@@ -1,11 +1,11 @@
-"""Figures of networks, data and training; each function returns a Matplotlib figure."""
+"""Figures of networks, data and training. Each function returns a Matplotlib figure."""
 
 try:
     import captum as _captum  # noqa: F401
     import matplotlib as _matplotlib  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        "figures need more packages: pip install 'cnnarch[train]'", name=error.name
+        "figures require additional packages: pip install 'cnnarch[train]'", name=error.name
     ) from error
 
 from cnnarch.viz.attribution import gradcam, integrated_gradients

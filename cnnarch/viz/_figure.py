@@ -1,4 +1,4 @@
-"""Shared parts of all figures: the images that they show, fonts and colors."""
+"""Parts shared by all figures: the images they show, fonts and colors."""
 
 import functools
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ __all__ = [
     "truncate",
 ]
 
-# The colors of Okabe and Ito, which color-blind readers can distinguish.
+# The Okabe-Ito palette, whose colors color-blind readers can distinguish.
 BLUE, ORANGE, GREEN, RED, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
 
 DOTS = 150  # per inch
@@ -62,8 +62,8 @@ class Selection(NamedTuple):
     def pixels(self) -> list[Any]:
         """Return arrays (H, W) or (H, W, 3) in [0, 1], with the normalization undone.
 
-        Without a known normalization, values outside [0, 1] are scaled by their range. Of images
-        that do not have three channels, only the first channel is shown.
+        If the normalization is unknown and values lie outside [0, 1], all values are rescaled to
+        that range. For images that do not have three channels, only the first channel is shown.
         """
         pixels = self.inputs
         if self.preprocessing is not None:
@@ -78,7 +78,7 @@ class Selection(NamedTuple):
         """Return the name of a class, or its index if names are unknown.
 
         Raises:
-            ValueError: there are names, but none for this index.
+            ValueError: there are class names, but none for this index.
         """
         if self.classes is None:
             return str(index)
@@ -95,7 +95,7 @@ def select_images(
     preprocessing: Preprocessing | None = None,
     model: nn.Module | None = None,
 ) -> Selection:
-    """Return the first `count` images; missing facts come from the data set or the network.
+    """Return the first `count` images, with missing facts taken from the data set or network.
 
     Raises:
         ValueError: the images are not (N, C, H, W), or there are fewer labels than images.
@@ -109,7 +109,7 @@ def select_images(
     inputs = images[:count].detach().cpu().float()
     indices_of_classes = None if labels is None else [int(label) for label in labels[:count]]
     if indices_of_classes is not None and len(indices_of_classes) < len(inputs):
-        raise ValueError(f"{len(inputs)} images need as many labels, got {len(indices_of_classes)}")
+        raise ValueError(f"expected {len(inputs)} labels, got {len(indices_of_classes)}")
     return Selection(
         inputs,
         indices_of_classes,
@@ -121,29 +121,29 @@ def select_images(
 def shorten(name: str, length: int) -> str:
     """Return a class name of limited length, such as "tench" for "tench, Tinca tinca".
 
-    Long names lose letters in the middle, because many names differ only at the end.
+    Letters are removed from the middle, because many names differ only at the end.
     """
     name = name.split(",")[0]
     if len(name) > length:
         end = name[-(length // 3) :]
         name = truncate(name, length - len(end)) + end
-    return name.replace("$", r"\$")  # Matplotlib reads text between two dollars as a formula
+    return name.replace("$", r"\$")  # Matplotlib reads text between two dollar signs as a formula
 
 
 def truncate(text: str, length: int) -> str:
-    """Return the text, cut off with an ellipsis if it is longer than `length`."""
+    """Return the text, truncated with an ellipsis if it is longer than `length`."""
     return text if len(text) <= length else text[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of this size in inches, without a window."""
+    """Return an empty figure of this size, in inches, without opening a window."""
     return Figure(figsize=(width, height), layout="constrained", facecolor="white", dpi=DOTS)
 
 
 def add_fallback_fonts(figure: Figure) -> Figure:
-    """Add installed fonts for letters that the default font lacks.
+    """Add installed fonts for characters that the default font lacks.
 
-    Matplotlib has fallback fonts, but they must be listed by name.
+    Matplotlib supports fallback fonts, but they must be listed by name.
     """
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
@@ -155,20 +155,20 @@ def add_fallback_fonts(figure: Figure) -> Figure:
 
 @functools.cache
 def _font_for(letter: str) -> str | None:
-    """Return an installed font that has the letter; None if the default font has it."""
+    """Return an installed font that contains the letter, or None if the default font does."""
 
     def has_letter(path: str) -> bool:
         return ord(letter) in FT2Font(path).get_charmap()
 
     if has_letter(findfont(FontProperties())):
         return None
-    # The Last Resort font shows a box for every letter.
+    # The Last Resort font draws a box for every letter.
     fonts = [font for font in fontManager.ttflist if not font.name.startswith("Last Resort")]
     return next((font.name for font in fonts if has_letter(font.fname)), None)
 
 
 def show_image(axes: Axes, pixels: Any, color: str | None = None) -> None:
-    """Show an image without ticks, in a frame if a color is given."""
+    """Show an image without ticks, and with a frame if a color is given."""
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():

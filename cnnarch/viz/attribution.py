@@ -24,7 +24,7 @@ from cnnarch.viz.features import layer_maps
 __all__ = ["gradcam", "integrated_gradients"]
 
 CELL = 1.4  # inches per image
-NAME_LENGTH = 18  # letters of a class name
+NAME_LENGTH = 18  # maximum length of a class name
 
 
 def gradcam(
@@ -37,7 +37,7 @@ def gradcam(
     preprocessing: Preprocessing | None = None,
     columns: int = 6,
 ) -> Figure:
-    """Show the regions that support a class, by Grad-CAM (Selvaraju et al., 2017).
+    """Show the regions that support a class, using Grad-CAM (Selvaraju et al., 2017).
 
     Args:
         model: a classifier; its mode and gradients are not changed.
@@ -47,7 +47,7 @@ def gradcam(
             map is a single pixel, the last stage before it with a larger map.
         classes: class names; None uses the network's own.
         preprocessing: normalization of the images in a tensor; None uses the network's own.
-        columns: number of images.
+        columns: number of images to show.
 
     Raises:
         ValueError: there is no such layer, its maps are single pixels, or there are fewer targets
@@ -75,9 +75,9 @@ def integrated_gradients(
     preprocessing: Preprocessing | None = None,
     columns: int = 6,
 ) -> Figure:
-    """Show the pixels that support a class, by integrated gradients (Sundararajan et al., 2017).
+    """Show the pixels that support a class, using integrated gradients (Sundararajan et al., 2017).
 
-    The path starts at inputs of 0, which is the mean color of the training images.
+    The path starts at an all-zero input, which is the mean color of the training images.
 
     Args:
         model: a classifier; its mode and gradients are not changed.
@@ -86,7 +86,7 @@ def integrated_gradients(
         steps: number of steps along the path.
         classes: class names; None uses the network's own.
         preprocessing: normalization of the images in a tensor; None uses the network's own.
-        columns: number of images.
+        columns: number of images to show.
 
     Raises:
         ValueError: there are fewer targets than images.
@@ -103,7 +103,7 @@ def integrated_gradients(
 
 
 def _spatial_layer(model: nn.Module, image: Tensor, layer: str | None) -> str:
-    """Return the path of the given layer, or of the network's last one with more than one pixel."""
+    """Return the path of the given layer, or of the last with a map of several pixels."""
     default = getattr(model, "cam_layer", None)
     if layer is None and default is None:
         raise ValueError(f"{type(model).__name__} has no cam_layer: name a layer")
@@ -115,7 +115,7 @@ def _spatial_layer(model: nn.Module, image: Tensor, layer: str | None) -> str:
         if maps[0].numel() > 1:
             return path
     name = layer_name(model, paths[0])
-    raise ValueError(f"the maps of {name!r} are single pixels, which have no regions")
+    raise ValueError(f"the maps of {name!r} are single pixels, which have no regions to show")
 
 
 def _draw(
@@ -129,7 +129,7 @@ def _draw(
     inputs = selection.inputs.to(next(model.parameters()).device)
     count = len(inputs)
     if targets is not None and len(targets) < count:
-        raise ValueError(f"{count} images need as many targets, got {len(targets)}")
+        raise ValueError(f"expected {count} targets, got {len(targets)}")
     with evaluating(model):
         chosen = model(inputs).argmax(1)
         if targets is not None:

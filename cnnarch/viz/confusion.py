@@ -11,17 +11,17 @@ from cnnarch.viz._figure import add_fallback_fonts, new_figure, shorten
 
 __all__ = ["confusion_matrix"]
 
-NAME_LENGTH = 24  # letters of a class name
-MAX_LABELED = 20  # classes; larger matrices have no names and numbers
+NAME_LENGTH = 24  # maximum length of a class name
+MAX_LABELED = 20  # classes; larger matrices are drawn without names and numbers
 
 
 def confusion_matrix(
     counts: Tensor | Sequence[Sequence[int]], classes: Sequence[str] | None = None
 ) -> Figure:
-    """Show the number of images by label and prediction, colored by the share of the label.
+    """Show the number of images by label and prediction, colored by fraction of the label.
 
     Args:
-        counts: a square matrix as `evaluate` returns it: rows are labels, columns predictions.
+        counts: a square matrix as returned by `evaluate`: rows are labels, columns are predictions.
         classes: class names.
 
     Raises:
@@ -33,7 +33,7 @@ def confusion_matrix(
     count = len(table)
     names = [shorten(name, NAME_LENGTH) for name in classes or map(str, range(count))]
     if len(names) != count:
-        raise ValueError(f"{count} classes need as many names, got {len(names)}")
+        raise ValueError(f"expected {count} class names, got {len(names)}")
     shares = table / table.sum(1, keepdim=True).clamp(min=1)
     side = min(7.0, 2.2 + 0.45 * count)
     figure = new_figure(side + 0.6, side)
@@ -50,5 +50,5 @@ def confusion_matrix(
             color = "white" if shares[row, column] > 0.5 else "black"
             text = axes.text(column, row, f"{table[row, column]:.0f}", ha="center", va="center")
             text.set(fontsize=size, color=color)
-    figure.colorbar(image, ax=axes, label="Share of the true class", shrink=0.8)
+    figure.colorbar(image, ax=axes, label="Fraction of the true class", shrink=0.8)
     return add_fallback_fonts(figure)

@@ -1,4 +1,4 @@
-"""Curves of loss and accuracy during training."""
+"""Training curves of loss and accuracy."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from cnnarch.viz._figure import BLUE, GRAY, GREEN, ORANGE, new_figure
 __all__ = ["Figures", "comparison", "curves"]
 
 Figures = Mapping[str, Sequence[float]]
-"""Metrics of each epoch by name: a `History`, or lists or tensors such as "train_loss"."""
+"""Per-epoch metrics by name, such as "train_loss": a `History`, or lists or tensors."""
 
 SPLITS = (
     ("train", "training", BLUE, "-"),
@@ -20,14 +20,14 @@ SPLITS = (
     ("test", "test", GREEN, "--"),
 )
 
-STYLES = ("-", "--", ":")  # one for each ten colors
-MAX_INSIDE = 6  # entries of a legend that fit next to the curves
+STYLES = ("-", "--", ":")  # each is used for ten colors
+MAX_INSIDE = 6  # legend entries that fit next to the curves
 
 
 def curves(history: Figures) -> Figure:
     """Draw loss and accuracy by epoch for the training, validation and test images.
 
-    Losses of auxiliary heads are dotted.
+    The losses of auxiliary heads are drawn in gray.
 
     Args:
         history: metrics such as "train_loss", "val_acc" and "train_aux1_loss".
@@ -54,7 +54,7 @@ def curves(history: Figures) -> Figure:
 
 
 def comparison(histories: Mapping[str, Figures]) -> Figure:
-    """Draw the accuracy of several networks by epoch: training, and test or validation.
+    """Draw several networks' accuracy by epoch, for training and for test or validation.
 
     Args:
         histories: metrics of each network by its name.

@@ -16,8 +16,8 @@ from cnnarch.viz._figure import BLUE, GRAY, ORANGE, new_figure, truncate
 
 __all__ = ["diagram"]
 
-WIDTH, HEIGHT = 6.9, 0.52  # inches: of the page, and of a stage
-BOX = 0.0, 0.44  # left end and width of the boxes, as shares of the page
+WIDTH, HEIGHT = 6.9, 0.52  # inches: page width, and height of a stage
+BOX = 0.0, 0.44  # left end and width of the boxes, as fractions of the page width
 SHAPE, PARAMETERS, MACS, END = 0.49, 0.66, 0.84, 1.0  # left ends of the columns
 
 
@@ -34,8 +34,8 @@ class DiagramRow(NamedTuple):
 def diagram(model: ImageClassifier, input_size: tuple[int, int, int] | None = None) -> Figure:
     """Draw the stages from top to bottom with their layers, shapes, parameters and multiply-adds.
 
-    Bars show each stage's share of all parameters and of all multiply-adds. Auxiliary heads,
-    which run in training only, are below the head.
+    Bars show each stage's share of the total parameters and multiply-adds. Auxiliary heads,
+    which run only in training mode, are drawn below the head.
 
     Args:
         model: a network of this package, on any device.
@@ -72,7 +72,7 @@ def diagram(model: ImageClassifier, input_size: tuple[int, int, int] | None = No
 
 
 def _stages(model: ImageClassifier, found: Summary) -> list[DiagramRow]:
-    # The shape is that of the whole stage, whose last layer can be one of several branches.
+    # Use the whole stage's shape, because its last layer may be in one of several branches.
     shapes = stage_shapes(model, found.input_size)
     stages = []
     for name, path in {**stage_layers(model), "head": "head"}.items():
@@ -94,7 +94,7 @@ def _arrow(axes: Axes, y: float) -> None:
 
 
 def _contents(module: nn.Module) -> str:
-    """Return the types of the children in order, such as "MaxPool2d, 3 x Bottleneck"."""
+    """Return the children's types in order, such as "MaxPool2d, 3 x Bottleneck"."""
     ignored = nn.Flatten | nn.Dropout | nn.Identity
     types = [type(child).__name__ for child in module.children() if not isinstance(child, ignored)]
     counts = [(name, len(list(group))) for name, group in groupby(types)]
@@ -117,6 +117,6 @@ def _box(axes: Axes, y: float, name: str, contents: str, color: str) -> None:
 def _bar(
     axes: Axes, left: float, right: float, y: float, value: int, total: int, color: str
 ) -> None:
-    """Draw a number, and below it a bar with its share of the total."""
+    """Draw a number with a bar below it that shows its share of the total."""
     axes.text(left, y - 0.1, f"{value:,}", fontsize=8, va="center")
     axes.barh(y + 0.22, (right - left - 0.04) * value / total, 0.12, left=left, color=color)

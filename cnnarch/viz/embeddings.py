@@ -1,4 +1,4 @@
-"""Features of images, projected to two dimensions."""
+"""Image features projected to two dimensions."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
@@ -26,7 +26,7 @@ __all__ = ["embeddings"]
 Method = Literal["tsne", "pca", "umap"]
 TITLES = {"tsne": "t-SNE", "pca": "PCA", "umap": "UMAP"}
 SEED = 42
-NAME_LENGTH = 24  # letters of a class name
+NAME_LENGTH = 24  # maximum length of a class name
 MAX_IN_LEGEND = 20  # classes; more classes share a color scale
 
 
@@ -39,21 +39,21 @@ def embeddings(
     method: Method = "tsne",
     num_samples: int = 1000,
 ) -> Figure:
-    """Show each image as a point, so that images with similar features are near each other.
+    """Show images as points, where images with similar features are near each other.
 
-    The features are the input of the last layer, the classifier.
+    The features are the input to the last layer, the classifier.
 
     Args:
         model: a network of this package; its mode is restored afterwards.
         images: a data set such as `data.test`, or a tensor of network inputs (N, C, H, W).
         labels: class indices of the images in a tensor, shown as colors.
         classes: class names; None uses the network's own, if it has any.
-        method: "tsne", "pca" or "umap", which needs the package umap-learn.
+        method: "tsne", "pca" or "umap", which requires the umap-learn package.
         num_samples: maximum number of images.
 
     Raises:
         ValueError: there is no such method, or there are fewer than four images.
-        ImportError: the package of the method is not installed.
+        ImportError: the package that the method requires is not installed.
     """
     check_choice("method", method, get_args(Method))
     selection = select_images(images, num_samples, labels, classes, model=model)
@@ -86,7 +86,7 @@ def _project(features: Any, method: str) -> Any:
         try:
             from umap import UMAP
         except ImportError as error:
-            raise ImportError("UMAP needs more packages: pip install 'cnnarch[umap]'") from error
+            raise ImportError("UMAP requires more packages: pip install 'cnnarch[umap]'") from error
         reducer: Any = UMAP(random_state=SEED, n_jobs=1, n_neighbors=neighbors)
     elif method == "pca":
         from sklearn.decomposition import PCA

@@ -1,4 +1,4 @@
-"""Feature maps of layers, and filters of convolutions."""
+"""Layers' feature maps and convolution filters."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ def feature_maps(
 ) -> Figure:
     """Show an image and the first maps of several layers, one row per layer.
 
-    Each map is scaled by its own range. Maps of one pixel are scaled by the range of their layer.
+    Each map is scaled by its own range. Single-pixel maps are scaled by their layer's range.
 
     Args:
         model: any network; its mode is restored afterwards.
@@ -38,7 +38,7 @@ def feature_maps(
 
     Raises:
         ValueError: there is no such layer, a layer returns no maps, there is more than one image,
-            or no layers are named for a network without stages.
+            or no layers are given for a network without stages.
     """
     if isinstance(image, Tensor):
         image = image[None] if image.dim() == 3 else image
@@ -71,7 +71,8 @@ def filters(
 ) -> Figure:
     """Show the filters of a convolution, each scaled by its own range; zero is gray.
 
-    Filters over three channels are shown in color. Of other filters the first channel is shown.
+    Filters over three channels are shown in color. For other filters, only the first channel is
+    shown.
 
     Args:
         model: any network.
@@ -109,7 +110,7 @@ def filters(
 
 
 def layer_maps(model: nn.Module, image: Tensor, paths: Sequence[str]) -> dict[str, Tensor]:
-    """Return the maps (C, h, w) of layers for one image, by module path."""
+    """Return each layer's maps (C, h, w) for one image, by module path."""
     layers = [model.get_submodule(path) for path in paths]
     activations = LayerActivation(model, layers)
     with evaluating(model):

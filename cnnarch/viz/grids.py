@@ -22,7 +22,7 @@ from cnnarch.viz._figure import (
 __all__ = ["data_grid", "predictions"]
 
 CELL = 1.25  # inches per image
-NAME_LENGTH = 14  # letters of a class name
+NAME_LENGTH = 14  # maximum length of a class name
 NAME_LENGTH_WITH_PROBABILITY = 10  # followed by " (100%)"
 
 
@@ -41,8 +41,8 @@ def data_grid(
         images: a data set such as `data.train`, or a tensor (N, C, H, W).
         labels: class indices of the images in a tensor.
         classes: class names.
-        preprocessing: normalization of the images in a tensor, which is undone; None scales
-            values outside [0, 1] by their range.
+        preprocessing: normalization to undo for the images in a tensor; None rescales the
+            values to [0, 1] if any lie outside it.
         rows: maximum number of rows.
         columns: number of images per row.
 

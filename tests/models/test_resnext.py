@@ -76,7 +76,7 @@ def test_one_group_with_the_width_of_resnet_gives_resnet() -> None:
 @pytest.mark.parametrize("network", [ResNeXt, partial(SEResNet, Bottleneck)])
 def test_a_fractional_group_width_is_rejected(network: Callable[..., ImageClassifier]) -> None:
     """3 channels at width 64 correspond to 4.5 at width 96."""
-    with pytest.raises(ValueError, match=r"width 96, must be whole, got 4\.5"):
+    with pytest.raises(ValueError, match=r"width 96, must be an integer, got 4\.5"):
         network((1, 1, 1, 1), 32, 3, (64, 96, 128, 256))
 
 

@@ -186,6 +186,6 @@ def test_an_unknown_stage_to_freeze_is_refused_before_the_first_step(data: Image
     recipe = replace(ONE_STEP, then=[{"freeze": "conv9"}])
     with pytest.raises(ValueError, match="no stage 'conv9'; the stages are 0 'C1', 1 'S2'"):
         fit(cnnarch.lenet5_bn(num_classes=4), data, recipe, on_epoch_end=epochs.append)
-    with pytest.raises(TypeError, match="a network or a backbone of cnnarch, got Sequential"):
+    with pytest.raises(TypeError, match="a cnnarch network or backbone, got Sequential"):
         fit(linear(), data, recipe, on_epoch_end=epochs.append)
     assert epochs == []

@@ -12,7 +12,7 @@ from cnnarch import viz
 
 
 class Corner(nn.Module):
-    """Class 0 is the brightness of the upper left quarter, class 1 that of the lower right."""
+    """Class 0 is the brightness of the upper-left quarter, and class 1 that of the lower-right."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ def test_an_earlier_stage_is_used_if_the_last_map_is_one_pixel() -> None:
 
 
 @pytest.mark.parametrize("layer", ["C5", "stages.3"])
-def test_a_named_layer_of_one_pixel_is_refused(layer: str) -> None:
+def test_a_named_layer_with_single_pixel_maps_is_rejected(layer: str) -> None:
     with pytest.raises(ValueError, match="the maps of 'C5' are single pixels"):
         viz.gradcam(cnnarch.lenet5(), torch.randn(1, 1, 32, 32), layer=layer)
 
@@ -94,12 +94,12 @@ def test_mode_and_gradients_do_not_change(picture: Any) -> None:
     assert not any(m._forward_hooks or m._backward_hooks for m in model.modules())
 
 
-def test_bad_arguments_are_refused() -> None:
+def test_bad_arguments_are_rejected() -> None:
     x = torch.randn(2, 3, 32, 32)
     model = cnnarch.resnet20_cifar()
     with pytest.raises(ValueError, match="no layer 'conv9'"):
         viz.gradcam(model, x, layer="conv9")
-    with pytest.raises(ValueError, match="2 images need as many targets, got 1"):
+    with pytest.raises(ValueError, match="expected 2 targets, got 1"):
         viz.gradcam(model, x, [0])
     with pytest.raises(ValueError, match="Flatten has no cam_layer"):
         viz.gradcam(nn.Flatten(), x)

@@ -1,4 +1,4 @@
-"""Tests for curves of training."""
+"""Tests for training curves."""
 
 import pytest
 import torch
@@ -42,19 +42,19 @@ def test_auxiliary_and_test_curves_are_drawn_if_present() -> None:
     assert set(lines(accuracy)) == {"training", "validation", "test"}
 
 
-def test_one_epoch_is_a_visible_point() -> None:
+def test_a_single_epoch_is_drawn_as_a_point() -> None:
     (line, *_) = viz.curves(History(ROWS[:1])).axes[0].get_lines()
     assert line.get_marker() == "o"
 
 
-def test_epochs_are_whole_numbers() -> None:
+def test_epoch_ticks_are_whole_numbers() -> None:
     figure = viz.curves(History(ROWS))
     figure.canvas.draw()
     low, high = figure.axes[0].get_xlim()
     assert {t for t in figure.axes[0].get_xticks() if low <= t <= high} == {1, 2}
 
 
-def test_a_history_without_metrics_is_refused() -> None:
+def test_a_history_without_metrics_is_rejected() -> None:
     with pytest.raises(ValueError, match="neither a loss nor an accuracy among epoch"):
         viz.curves(History([{"epoch": 1}]))
 
@@ -79,7 +79,9 @@ def test_a_comparison_shows_validation_without_test_accuracy() -> None:
 
 
 @pytest.mark.parametrize("histories", [{}, {"net": {"train_loss": [1.0]}}])
-def test_a_comparison_of_nothing_is_refused(histories: dict[str, dict[str, list[float]]]) -> None:
+def test_an_empty_or_incomplete_comparison_is_rejected(
+    histories: dict[str, dict[str, list[float]]],
+) -> None:
     with pytest.raises(ValueError, match=r"no networks to compare|net has no training accuracy"):
         viz.comparison(histories)
 

@@ -15,7 +15,7 @@ def texts(figure: Any) -> list[str]:
     return [text.get_text() for text in figure.axes[0].texts if text.get_text()]
 
 
-def test_stages_have_shape_parameters_and_macs() -> None:
+def test_stages_show_shape_parameters_and_macs() -> None:
     """GoogLeNet's Table 1: stages end in branches whose maps are concatenated."""
     found = texts(viz.diagram(cnnarch.googlenet()))
     shapes = [t for t in found if " x " in t and t.replace(" x ", "").isdigit()]
@@ -41,7 +41,7 @@ def test_stages_add_up_to_the_total() -> None:
 
 
 def test_auxiliary_heads_are_listed_below_the_head() -> None:
-    """GoogLeNet pools 512 or 528 channels to 4x4; a 1x1 convolution, 1024 and 1000 units follow."""
+    """GoogLeNet pools 512 or 528 channels to 4x4, before a 1x1 convolution, 1024 and 1000 units."""
     found = texts(viz.diagram(cnnarch.googlenet(aux_logits=True)))
     heads = [c * 128 + 128 + 2048 * 1024 + 1024 + 1024 * 1000 + 1000 for c in (512, 528)]
     for name, count in zip(("aux1", "aux2"), heads, strict=True):
@@ -56,11 +56,11 @@ def test_a_network_on_the_meta_device_is_drawn() -> None:
     assert "60,192,808" in texts(viz.diagram(model))
 
 
-def test_another_image_size_can_be_given() -> None:
+def test_a_different_image_size_can_be_given() -> None:
     assert "2048 x 4 x 4" in texts(viz.diagram(cnnarch.resnet50(), (3, 128, 128)))
 
 
-def test_every_network_fits_the_width_of_a_page(builder: Build) -> None:
+def test_every_network_fits_the_page_width(builder: Build) -> None:
     with torch.device("meta"):
         figure = viz.diagram(builder())
     assert figure.get_figwidth() <= 7
@@ -96,7 +96,7 @@ def test_a_hundred_classes_are_drawn_without_numbers() -> None:
 
 
 @pytest.mark.parametrize("letter", ["\N{CIRCLED LATIN CAPITAL LETTER A}", "\N{SCRIPT SMALL G}"])
-def test_a_letter_missing_in_the_default_font_is_taken_from_another(
+def test_a_letter_missing_from_the_default_font_uses_a_fallback_font(
     letter: str, tmp_path: Path
 ) -> None:
     """Matplotlib's STIX font has both letters. A missing glyph would cause a warning."""
@@ -120,10 +120,10 @@ def test_a_long_name_is_shortened(tmp_path: Path) -> None:
     ("counts", "names", "message"),
     [
         ([[1, 2]], None, "expected a square matrix"),
-        ([[1, 0], [0, 1]], ["one"], "2 classes need as many names, got 1"),
+        ([[1, 0], [0, 1]], ["one"], "expected 2 class names, got 1"),
     ],
 )
-def test_a_bad_confusion_matrix_is_refused(
+def test_a_bad_confusion_matrix_is_rejected(
     counts: list[list[int]], names: list[str] | None, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

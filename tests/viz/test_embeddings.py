@@ -26,7 +26,7 @@ def projected(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return recorded
 
 
-def test_features_are_the_input_of_the_classifier(projected: list[Any]) -> None:
+def test_features_are_the_input_to_the_classifier(projected: list[Any]) -> None:
     model = cnnarch.lenet5().eval()
     x = torch.randn(10, 1, 32, 32)
     viz.embeddings(model, x)
@@ -59,7 +59,7 @@ def test_each_class_has_a_color_and_a_name(method: Any) -> None:
 
 
 def test_umap_computes_the_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    """UMAP compiles for twenty seconds; the stand-in returns the first two features."""
+    """UMAP takes twenty seconds to compile, so a stub returns the first two features instead."""
     options_seen: list[dict[str, Any]] = []
 
     class FirstTwo:
@@ -80,7 +80,7 @@ def test_umap_computes_the_points(monkeypatch: pytest.MonkeyPatch) -> None:
     assert options_seen[0]["random_state"] is not None
 
 
-def test_the_same_images_give_the_same_picture() -> None:
+def test_the_same_images_give_the_same_figure() -> None:
     model, x = cnnarch.lenet5(), torch.randn(12, 1, 32, 32)
     first, second = (viz.embeddings(model, x).axes[0].collections[0].get_offsets() for _ in "ab")
     np.testing.assert_array_equal(first, second)
@@ -92,13 +92,13 @@ def test_many_classes_share_a_color_scale(projected: list[Any]) -> None:
     assert len(projected) == 1
 
 
-def test_a_missing_umap_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_umap_package_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "umap", None)
     with pytest.raises(ImportError, match=r"pip install 'cnnarch\[umap\]'"):
         viz.embeddings(cnnarch.lenet5(), torch.randn(6, 1, 32, 32), method="umap")
 
 
-def test_bad_arguments_are_refused() -> None:
+def test_bad_arguments_are_rejected() -> None:
     x = torch.randn(6, 1, 32, 32)
     with pytest.raises(ValueError, match="method must be one of 'tsne', 'pca', 'umap', got 'mds'"):
         viz.embeddings(cnnarch.lenet5(), x, method="mds")  # type: ignore[arg-type]

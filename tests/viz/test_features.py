@@ -17,13 +17,13 @@ def drawn(axes: Any) -> Any:
 
 
 def titles(figure: Any) -> list[str]:
-    """Return the titles of the cells, centered or on the left."""
+    """Return the cells' titles, whether centered or left-aligned."""
     both = [axes.get_title() or axes.get_title(loc="left") for axes in figure.axes]
     return [title for title in both if title]
 
 
 @pytest.mark.parametrize("layer", ["C3", "stages.1"])
-def test_maps_are_the_output_of_the_layer(layer: str) -> None:
+def test_maps_are_the_layers_output(layer: str) -> None:
     model = cnnarch.lenet5().eval()
     x = torch.randn(1, 32, 32)
     figure = viz.feature_maps(model, x, [layer], columns=4)
@@ -47,7 +47,7 @@ def test_a_network_without_stages_needs_layers() -> None:
         viz.feature_maps(nn.Sequential(nn.Conv2d(3, 1, 3)), torch.randn(1, 3, 8, 8))
 
 
-def test_a_layer_of_one_map_is_drawn() -> None:
+def test_a_layer_with_one_map_is_drawn() -> None:
     model = nn.Sequential(nn.Conv2d(3, 1, 3), nn.ReLU())
     figure = viz.feature_maps(model, torch.randn(1, 3, 8, 8), ["0"])
     assert len([a for a in figure.axes if a.images]) == 2
@@ -55,7 +55,7 @@ def test_a_layer_of_one_map_is_drawn() -> None:
 
 
 def test_maps_of_one_pixel_share_a_range() -> None:
-    """Scaled by its own range, each map would be black."""
+    """If each were scaled by its own range, every map would be black."""
     figure = viz.feature_maps(cnnarch.lenet5(), torch.randn(1, 32, 32), ["stages.3"])
     images = [axes.images[0] for axes in figure.axes[1:] if axes.images]
     assert len({image.get_clim() for image in images}) == 1
@@ -78,19 +78,19 @@ def test_an_unknown_layer_is_reported_with_suggestions() -> None:
         viz.feature_maps(cnnarch.lenet5(), torch.randn(1, 32, 32), ["zzz"])
 
 
-def test_a_layer_without_maps_is_refused() -> None:
+def test_a_layer_without_maps_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"'head\.flatten' returns no maps"):
         viz.feature_maps(cnnarch.lenet5(), torch.randn(1, 32, 32), ["head.flatten"])
 
 
-def test_more_than_one_image_is_refused() -> None:
+def test_more_than_one_image_is_rejected() -> None:
     with pytest.raises(ValueError, match="expected one image, got 2"):
         viz.feature_maps(cnnarch.lenet5(), torch.randn(2, 1, 32, 32))
 
 
 @pytest.mark.parametrize("layers", [["stem"], ["unknown"]])
 def test_mode_and_hooks_are_restored(layers: list[str]) -> None:
-    """Even after an error."""
+    """Check this also after an error."""
     model = cnnarch.lenet5().train()
     model.head.eval()
     try:
@@ -128,7 +128,7 @@ def test_zero_is_gray_in_filters() -> None:
         (nn.Sequential(nn.Conv2d(1, 1, 1)), "conv", "no layer 'conv'"),
     ],
 )
-def test_filters_of_other_layers_are_refused(
+def test_filters_of_other_layers_are_rejected(
     model: nn.Module, layer: str | None, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -18,7 +18,7 @@ PREPROCESSING = Preprocessing(8, 8, mean=(0.2, 0.4, 0.6), std=(0.1, 0.2, 0.3))
 
 
 class Fixed(nn.Module):
-    """Returns fixed probabilities, and records the mode that it is called in."""
+    """Returns fixed probabilities and records the mode it is called in."""
 
     def __init__(self, probabilities: list[list[float]]) -> None:
         super().__init__()
@@ -54,20 +54,20 @@ def test_gray_images_are_drawn_in_gray() -> None:
     assert axes.images[0].get_clim() == (0, 1)  # black is 0 in every cell
 
 
-def test_images_of_unknown_normalization_are_scaled_by_their_range() -> None:
+def test_images_with_unknown_normalization_are_scaled_by_their_range() -> None:
     (axes,) = cells(viz.data_grid(torch.linspace(-3, 5, 64).view(1, 1, 8, 8)))
     assert pixels(axes).min() == 0
     assert pixels(axes).max() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("channels", [2, 4, 13])
-def test_the_first_of_other_numbers_of_channels_is_shown(channels: int) -> None:
+def test_only_the_first_channel_is_shown_unless_there_are_three(channels: int) -> None:
     images = torch.rand(1, channels, 8, 8)
     (axes,) = cells(viz.data_grid(images))
     np.testing.assert_allclose(pixels(axes), images[0, 0])
 
 
-def test_labels_and_names_of_a_data_set_are_shown() -> None:
+def test_a_data_sets_labels_and_names_are_shown() -> None:
     data = load_data("digits")
     figure = viz.data_grid(data.train, rows=2, columns=3)
     titles = [axes.get_title() for axes in cells(figure)]
@@ -116,7 +116,7 @@ def test_correct_and_wrong_predictions_look_different() -> None:
     assert figure.get_suptitle() == "2 of 3 correct"
 
 
-def test_a_batch_of_a_loader_is_images_and_labels() -> None:
+def test_a_loaders_batch_provides_images_and_labels() -> None:
     images, labels = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 0])
     loader = DataLoader(TensorDataset(images, labels), batch_size=3)
     figure = viz.predictions(Fixed([[0.9, 0.1]] * 3), *next(iter(loader)))
@@ -149,7 +149,7 @@ def test_the_network_runs_in_eval_mode_and_its_mode_is_restored() -> None:
     assert not model.dropout.training
 
 
-def test_nan_logits_and_unnamed_classes_are_refused() -> None:
+def test_nan_logits_and_unnamed_classes_are_rejected() -> None:
     images = torch.zeros(2, 3, 8, 8)
     with pytest.raises(ValueError, match="logits contain NaN"):
         viz.predictions(Fixed([[0.0, float("nan")]] * 2), images)
@@ -158,7 +158,7 @@ def test_nan_logits_and_unnamed_classes_are_refused() -> None:
             viz.predictions(Fixed([[1.0, 0.0]] * 2), images, labels, classes=("cat", "dog"))
 
 
-def test_names_and_preprocessing_of_the_network_are_the_default() -> None:
+def test_the_networks_names_and_preprocessing_are_the_defaults() -> None:
     model: Any = Fixed([[0.0, 1.0]])
     model.categories = ("tench, Tinca tinca", "a name that is much too long for a cell")
     model.preprocessing = PREPROCESSING
@@ -173,6 +173,6 @@ def test_images_must_be_a_batch(shape: tuple[int, ...]) -> None:
         viz.data_grid(torch.zeros(shape))
 
 
-def test_too_few_labels_are_refused() -> None:
-    with pytest.raises(ValueError, match="3 images need as many labels, got 2"):
+def test_too_few_labels_are_rejected() -> None:
+    with pytest.raises(ValueError, match="expected 3 labels, got 2"):
         viz.data_grid(torch.zeros(3, 1, 8, 8), [0, 1])
