@@ -60,7 +60,7 @@ words = ["train", "lenet5", "--num_steps", "1", "--output", tempfile.mkdtemp() +
     ],
     ids=["command", "fit"],
 )
-def test_only_the_command_line_changes_the_processs_allocator_settings(
+def test_only_the_command_line_changes_allocator_settings(
     forks: Forks, call: str, kept: bool
 ) -> None:
     run(forks, f"{TRAIN}\n{call}\nassert (page_faults()[-1] < PAGES / 2) is {kept}")

@@ -223,7 +223,7 @@ def test_a_run_stopped_before_its_first_step_leaves_no_files(
     monkeypatch: pytest.MonkeyPatch,
     error: type[BaseException],
 ) -> None:
-    """Simulates Ctrl-C while processes start; a real one would leave Lightning's handlers behind."""
+    """Simulates Ctrl-C during startup; a real one would leave Lightning's handlers installed."""
 
     def stop(*_: object, **__: object) -> None:
         raise error
