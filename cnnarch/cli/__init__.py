@@ -90,9 +90,7 @@ def _parser() -> _Parser:
     command.add_argument("--to", required=True, help="folder for the checkpoint and its config")
     command.add_argument("--weights", default="DEFAULT", help="name of the checkpoint")
 
-    command = commands.add_parser(
-        "info", help="print a network's card with reported and measured values"
-    )
+    command = commands.add_parser("info", help="print a network's card and its measured values")
     command.set_defaults(run=run_info)
     command.add_argument("model", help="name of the network")
 

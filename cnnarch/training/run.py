@@ -143,9 +143,7 @@ def train(
     names = draw_pictures(model, data, history, metrics, place)
     pictures = {name: place / f"{name}.png" for name in names}
     write_report(place / REPORT, results, (place / RECIPE).read_text(), pictures)
-    _write(
-        place / RESULTS, json.dumps(results, indent=2)
-    )  # last, because it marks the run as finished
+    _write(place / RESULTS, json.dumps(results, indent=2))  # last: it marks the run as finished
     shutil.rmtree(place / CHECKPOINTS)
     return results
 
