@@ -1,4 +1,4 @@
-"""The command line: output, files and errors."""
+"""The command line: its output, files and errors."""
 
 import csv
 import json
@@ -34,7 +34,7 @@ def _in_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def failure(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """Return the error message, which must be one line, with status 2."""
+    """Return the error message of a command that must print one line and exit with status 2."""
     assert main(words) == 2
     captured = capsys.readouterr()
     (line,) = captured.err.splitlines()
@@ -58,7 +58,7 @@ def test_list_accepts_a_wildcard_and_a_family(capsys: pytest.CaptureFixture[str]
     assert "25,557,032" in lines[1]
 
 
-def test_info_prints_the_papers_figures_next_to_measured_ones(
+def test_info_prints_reported_values_alongside_measured_ones(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["info", "resnet50"]) == 0
@@ -149,7 +149,7 @@ def test_a_trained_network_can_be_evaluated_and_used(
 
 
 def photographs(place: str, count: int) -> None:
-    """Create the same number of gray images of two classes."""
+    """Create this number of gray images for each of two classes."""
     for shade, name in enumerate(("cat", "dog")):
         folder = Path(place) / name
         folder.mkdir(parents=True)
@@ -158,13 +158,13 @@ def photographs(place: str, count: int) -> None:
 
 
 def evaluated_images(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """Return the number and kind of images in the heading of an evaluation."""
+    """Return the number and kind of images stated in the heading of an evaluation."""
     assert main(["evaluate", *words]) == 0
     return capsys.readouterr().out.partition("images")[0].strip()
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_evaluate_uses_held_out_images_of_the_training_folder_and_all_images_of_others(
+def test_evaluate_uses_held_out_images_from_the_training_folder_and_all_images_from_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photographs("photos", 10)
@@ -210,7 +210,7 @@ def test_predict_lists_unreadable_files_and_returns_status_1(
     assert "photos/gone.png" in failure(capsys, "predict", "--model", "saved", "photos/gone.png")
 
 
-def test_an_unfinished_run_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unfinished_run_is_rejected(capsys: pytest.CaptureFixture[str]) -> None:
     Path("run").mkdir()
     Path("run/recipe.yaml").write_text("model: lenet5")
     for words in (["evaluate", "run"], ["draw", "filters", "--model", "run"]):
@@ -218,7 +218,9 @@ def test_an_unfinished_run_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_train_resumes_overwrites_or_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_resumes_overwrites_or_rejects_an_existing_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     words = ["train", "lenet5", *QUICK]
     assert main(words) == 0
     folder = Path("runs/lenet5-digits")
@@ -258,11 +260,11 @@ def test_other_files_are_not_overwritten(capsys: pytest.CaptureFixture[str]) -> 
     Path("recipe.yaml").write_text("model: lenet5\n")
     Path("thesis.tex").write_text("years of work")
     line = failure(capsys, "train", "lenet5", *QUICK, "--output", ".", "--overwrite")
-    assert "contains more than a run (thesis.tex)" in line
+    assert "contains a file from outside the run: thesis.tex" in line
     assert Path("thesis.tex").read_text() == "years of work"
 
 
-def test_num_epochs_replaces_the_steps_of_a_recipe() -> None:
+def test_num_epochs_overrides_a_recipes_steps() -> None:
     def steps(*more: str) -> int | None:
         words = ["resnet20_cifar", "--recipe", "resnet-cifar", *more]
         found: int | None = TrainingCommand("train", words).options("resnet20_cifar").num_steps
@@ -289,10 +291,10 @@ def test_flags_override_a_file_in_any_order() -> None:
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_images_of_a_folder_are_resized_once_in_training_and_evaluation(
+def test_images_in_a_folder_are_resized_only_once_in_training_and_evaluation(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """LeNet uses 32 pixels; resizing to 224 and then to 32 would change the images."""
+    """LeNet-5 uses 32 pixels; resizing to 224 first and then to 32 would change the images."""
     generator = torch.Generator().manual_seed(0)
     for name in ("cat", "dog"):
         Path("photos", name).mkdir(parents=True)
@@ -308,7 +310,7 @@ def test_images_of_a_folder_are_resized_once_in_training_and_evaluation(
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_images_of_a_folder_have_the_input_size_of_the_network() -> None:
+def test_images_in_a_folder_are_resized_to_the_networks_input_size() -> None:
     """At 224 pixels, a network for CIFAR-10 would take 49 times as long."""
     photographs("photos", 4)
     words = ["train", "resnet20_cifar", "--num_steps", "1", "--data", "folder:photos", "--output"]
@@ -363,7 +365,7 @@ def test_draw_needs_no_run_for_a_diagram_or_a_data_set(capsys: pytest.CaptureFix
     assert main(["draw", "diagram", "--model", "resnet", "--output", "net.png"]) == 0
     assert main(["draw", "data_grid", "--data", "digits", "--output", "digits.png"]) == 0
     assert capsys.readouterr().out.split() == ["net.png", "digits.png"]
-    assert "name a data set with --data" in failure(capsys, "draw", "data_grid")
+    assert "specify a data set with --data" in failure(capsys, "draw", "data_grid")
     assert "specify the network with --model" in failure(capsys, "draw", "filters")
 
 
@@ -375,7 +377,7 @@ def test_draw_needs_no_run_for_a_diagram_or_a_data_set(capsys: pytest.CaptureFix
         ("folder:/home/me/my photos/", "runs/lenet5-folder-home-me-my-photos"),
     ],
 )
-def test_the_default_folder_is_in_runs(data: str, folder: str) -> None:
+def test_the_default_folder_is_inside_runs(data: str, folder: str) -> None:
     assert default_folder("lenet5", data) == Path(folder)
 
 
@@ -402,7 +404,7 @@ def test_flags_override_the_file_and_the_file_overrides_the_recipe() -> None:
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_the_recipe_file_of_a_run_repeats_it() -> None:
+def test_a_run_can_be_repeated_from_its_recipe_file() -> None:
     assert main(["train", "lenet5", *QUICK, "--seed", "3", "--output", "a"]) == 0
     assert main(["train", "--config", "a/recipe.yaml", "--output", "b"]) == 0
     models = [cnnarch.from_pretrained(name).state_dict() for name in ("a", "b")]
@@ -484,7 +486,7 @@ def test_training_can_continue_from_the_last_good_checkpoint(
         assert "the loss became inf" in failure(capsys, *words, *more, "--output", "run")
     (path,) = Path("run/checkpoints").iterdir()
     assert path.name == last
-    words += ["--weights", str(path), "--learning_rate", "0"]  # so that the weights stay comparable
+    words += ["--weights", str(path), "--learning_rate", "0"]  # keeps the weights unchanged
     assert main([*words, "--output", "again"]) == 0
     saved = torch.load(path, weights_only=True)["state_dict"]
     good = {name.removeprefix("model."): value for name, value in saved.items()}
@@ -520,9 +522,9 @@ def test_compare_trains_each_network_and_plots_all(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train"], "name one network, such as lenet5, or a family: alexnet, cnn"),
+        (["train"], "specify one network, such as lenet5, or a family: alexnet, cnn"),
         (["train", "lenet6"], "no network 'lenet6'; did you mean 'lenet5'"),
-        (["train", "lenet5", "--data", "minst"], "no data set 'minst'; the data sets are digits"),
+        (["train", "lenet5", "--data", "minst"], "no data set 'minst'; available: digits"),
         (["train", "lenet5", "--lerning_rate", "1"], "unknown key 'lerning_rate'; did you mean"),
         (["train", "lenet5", "--num_epoch", "1"], "unknown key 'num_epoch'; did you mean 'num_epo"),
         (["train", "lenet5", "--optimizer", "lion"], "'sgd', 'adam', 'adamw'"),
@@ -534,8 +536,8 @@ def test_compare_trains_each_network_and_plots_all(capsys: pytest.CaptureFixture
         (["train", "lenet5", "--init", "magic"], "init must be one of 'xavier'"),
         (["train", "lenet5", "--image_resolution", "8"], "must be at least 32 pixels, got 8"),
         (["train", "lenet5", "--data", "folder:gone"], "no folder gone"),
-        (["compare", "lenet5"], "name two networks or more"),
-        (["compare", "lenet5", "lenet"], "name each network once, got lenet5, lenet5"),
+        (["compare", "lenet5"], "specify at least two networks"),
+        (["compare", "lenet5", "lenet"], "specify each network only once, got lenet5, lenet5"),
         (["train", "lenet5", "--devices", "0"], "devices"),
         (["train", "lenet5", "--then", "[{learning_rate: fast}]"], "learning_rate"),
         (["compare", "lenet5", "lenet5_bm"], "did you mean 'lenet5_bn'"),
@@ -551,7 +553,7 @@ def test_compare_trains_each_network_and_plots_all(capsys: pytest.CaptureFixture
         (["list", "--sideways"], "unrecognized arguments: --sideways"),
     ],
 )
-def test_errors_are_one_line(
+def test_errors_are_printed_on_one_line(
     capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     assert message in failure(capsys, *words)
@@ -570,7 +572,7 @@ def test_an_unknown_key_in_a_file_suggests_a_similar_one(
 
 
 @pytest.mark.parametrize("text", ["", "- 1", "fast"])
-def test_a_file_without_keys_is_refused(capsys: pytest.CaptureFixture[str], text: str) -> None:
+def test_a_file_without_keys_is_rejected(capsys: pytest.CaptureFixture[str], text: str) -> None:
     Path("mine.yaml").write_text(text)
     line = failure(capsys, "train", "lenet5", "--config", "mine.yaml")
     assert "the --config file must contain keys and values, such as num_epochs: 5" in line
@@ -615,7 +617,7 @@ EXTRA = (
 )
 
 
-def test_cards_need_no_extra(forks: Forks) -> None:
+def test_cards_do_not_require_an_extra(forks: Forks) -> None:
     done = run_without(forks, (*EXTRA, "torchvision"), ["list", "resnet1*"], ["info", "resnet18"])
     assert done.status == 0, done.err
     assert done.out.splitlines()[0].split() == [
@@ -645,7 +647,7 @@ def test_a_closed_pipe_is_not_an_error() -> None:
 
 
 def test_a_table_may_have_no_rows(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["verify", "lenet5"]) == 0  # the paper prints no figures of this network
+    assert main(["verify", "lenet5"]) == 0  # the paper reports no values for this network
     assert "all correct" in capsys.readouterr().out
 
 
@@ -661,7 +663,7 @@ def test_a_downloaded_folder_can_be_loaded(capsys: pytest.CaptureFixture[str]) -
     assert torch.equal(model.stem.conv.weight, expected.stem.conv.weight)
 
 
-def test_download_refuses_unknown_weights(capsys: pytest.CaptureFixture[str]) -> None:
+def test_download_rejects_unknown_weights(capsys: pytest.CaptureFixture[str]) -> None:
     line = failure(capsys, "download", "lenet5_bn", "--to", "ahead")
     assert "'lenet5_bn' has no weights 'DEFAULT'" in line
     assert "--to" in failure(capsys, "download", "lenet5")

@@ -1,7 +1,7 @@
 """The `cnnarch` command: train, compare, evaluate, predict, draw, list, download, info, verify.
 
-train and compare parse their arguments with jsonargparse, which the extra `train` installs. The
-other commands use argparse, because list, info, verify and download work without that extra.
+train and compare parse their arguments with jsonargparse, which is installed by the `train` extra.
+The other commands use argparse because list, info, verify and download work without that extra.
 """
 
 import argparse
@@ -25,9 +25,9 @@ USER_ERRORS = (ArithmeticError, ImportError, OSError, ValueError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status.
 
-    0 means success, 1 a wrong card or an unreadable image, 2 an error, which is printed in one
-    line, and 128 plus the signal number that training was stopped by a signal. If the environment
-    variable CNNARCH_TRACEBACK is set, errors are raised with their traceback.
+    The status is 0 for success, 1 for an incorrect card or an unreadable image, and 2 for an error,
+    which is printed on one line. If a signal stopped training, it is 128 plus the signal number.
+    If the environment variable CNNARCH_TRACEBACK is set, errors are raised with their traceback.
     """
     args = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return run_compare(args[1:])
         parsed = _parser().parse_args(args or ["--help"])
         return parsed.run(parsed)
-    except BrokenPipeError:  # the reading program, such as `head`, has exited
+    except BrokenPipeError:  # the program reading the output, such as `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises errors instead of printing them, so that `main` prints all errors the same way."""
+    """Raises errors instead of printing them, which lets `main` print all errors the same way."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see {self.prog} --help)")
@@ -61,7 +61,7 @@ def _parser() -> _Parser:
     parser = _Parser(prog="cnnarch", description="Convolutional image classifiers.")
     parser.add_argument("--version", action="version", version=f"cnnarch {cnnarch.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    commands.add_parser("train", help="train a network and save it in a folder")
+    commands.add_parser("train", help="train a network and save it to a folder")
     commands.add_parser("compare", help="train several networks and plot their curves")
 
     command = commands.add_parser("evaluate", help="evaluate a network on test images")
@@ -81,18 +81,18 @@ def _parser() -> _Parser:
     command = commands.add_parser("list", help="list the networks")
     command.set_defaults(run=run_list)
     command.add_argument("pattern", nargs="?", help="name pattern, such as 'resnet*'")
-    command.add_argument("--family", help="only this family")
-    command.add_argument("--weights", action="store_true", help="only networks with weights")
+    command.add_argument("--family", help="list only this family")
+    command.add_argument("--weights", action="store_true", help="list only networks with weights")
 
     command = commands.add_parser("download", help="download a checkpoint to a folder")
     command.set_defaults(run=run_download)
-    command.add_argument("model", help="name of a network")
+    command.add_argument("model", help="name of the network")
     command.add_argument("--to", required=True, help="folder for the checkpoint and its config")
     command.add_argument("--weights", default="DEFAULT", help="name of the checkpoint")
 
-    command = commands.add_parser("info", help="print a network's card and its measured figures")
+    command = commands.add_parser("info", help="print a network's card and its measured values")
     command.set_defaults(run=run_info)
-    command.add_argument("model", help="name of a network")
+    command.add_argument("model", help="name of the network")
 
     command = commands.add_parser("verify", help="check cards against their networks")
     command.set_defaults(run=run_verify)
@@ -125,15 +125,15 @@ def _positive(word: str) -> int:
 
 
 def _add_model(command: argparse.ArgumentParser, name: str) -> None:
-    help_text = "folder of a run, file or Hub repository of a saved network, or name of a network"
+    help_text = "run folder, file or Hub repository of a saved network, or name of a network"
     command.add_argument(name, help=help_text)
     command.add_argument("--weights", default="DEFAULT", help="name of a checkpoint")
 
 
 def _add_data(command: argparse.ArgumentParser, help_text: str | None) -> None:
     default = (
-        "data set; default: that of the run. If it is a folder without test images that the "
-        "network was not trained on, all images are used"
+        "data set; default: the run's data set. If it is a folder that has no test images and "
+        "that the network was not trained on, all images are used"
     )
     command.add_argument("--data", help=help_text or default)
-    command.add_argument("--data-root", help="folder of the data set's files")
+    command.add_argument("--data-root", help="folder that contains the data set's files")

@@ -1,4 +1,4 @@
-"""list, info, verify and download: the networks, the figures of their papers, checkpoints."""
+"""list, info, verify and download: networks, the values reported in papers, and checkpoints."""
 
 import argparse
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ FIGURES = {
 
 
 class Fact(NamedTuple):
-    """A figure of a network with some options, as printed and as measured."""
+    """A network's value for a given set of options, as reported and as measured."""
 
     form: str
     figure: str
@@ -53,7 +53,7 @@ def run_list(parsed: argparse.Namespace) -> int:
 
 
 def run_info(parsed: argparse.Namespace) -> int:
-    """Print a network's card: the figures of its paper next to the measured ones."""
+    """Print a network's card: the values reported in its paper alongside the measured ones."""
     card = cnnarch.get_card(aliases().get(parsed.model, parsed.model))
     print(f"{card.name}  ({card.family})")
     if card.paper:
@@ -64,7 +64,7 @@ def run_info(parsed: argparse.Namespace) -> int:
         f"{card.num_classes} classes\n"
     )
     facts = [fact for row in card.all_rows() for fact in _facts(card, row)]
-    show_table(("form", "figure", "in the paper", "measured", ""), [fact[:5] for fact in facts])
+    show_table(("form", "quantity", "in the paper", "measured", ""), [fact[:5] for fact in facts])
     for title, lines in (("departures", card.departs), ("weights", card.weights)):
         if lines:
             print(f"\n{title}:")
@@ -73,7 +73,7 @@ def run_info(parsed: argparse.Namespace) -> int:
 
 
 def run_download(parsed: argparse.Namespace) -> int:
-    """Save a network's checkpoint in a folder that can be passed as `weights=`."""
+    """Save a network's checkpoint to a folder that can be passed as `weights=`."""
     from cnnarch.weights import download
 
     name = aliases().get(parsed.model, parsed.model)
@@ -84,7 +84,7 @@ def run_download(parsed: argparse.Namespace) -> int:
 
 
 def run_verify(parsed: argparse.Namespace) -> int:
-    """Check all cards against their networks; the status is 1 if a figure is wrong."""
+    """Check cards against their networks; return status 1 if any value is wrong."""
     from cnnarch.images import progress_bar
 
     names = [aliases().get(name, name) for name in parsed.models] or cnnarch.list_models()
@@ -94,17 +94,17 @@ def run_verify(parsed: argparse.Namespace) -> int:
             card = cnnarch.get_card(name)
             facts += [(name, fact) for row in card.all_rows() for fact in _facts(card, row)]
             advance(1)
-    columns = ("network", "form", "figure", "in the paper", "measured", "")
+    columns = ("network", "form", "quantity", "in the paper", "measured", "")
     printed = [(name, *fact[:5]) for name, fact in facts if fact.paper or not fact.holds]
     show_table(columns, printed)
     wrong = sorted({name for name, fact in facts if not fact.holds})
-    print(f"\n{len(names)} networks, {len(facts)} figures: ", end="")
+    print(f"\n{len(names)} networks, {len(facts)} values: ", end="")
     print(f"wrong cards: {', '.join(wrong)}" if wrong else "all correct")
     return 1 if wrong else 0
 
 
 def _facts(card: ModelCard, row: Form) -> Iterator[Fact]:
-    """Yield the figures that the paper prints, next to the measured ones."""
+    """Yield the values reported in the paper alongside the measured ones."""
     size = row.input_size
     with torch.device("meta"):
         model = card.build(**row.options)

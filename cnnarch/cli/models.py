@@ -1,4 +1,4 @@
-"""evaluate and predict: accuracy and predictions of a trained network."""
+"""evaluate and predict: a trained network's accuracy and predictions."""
 
 import argparse
 import sys
@@ -23,7 +23,7 @@ __all__ = ["load_model", "load_test_data", "run_evaluate", "run_predict", "show_
 def run_evaluate(parsed: argparse.Namespace) -> int:
     """Print accuracy, calibration error and loss on the test images of a data set.
 
-    For a folder without test images that the network was not trained on, use all images.
+    For a folder that has no test images and that the network was not trained on, use all images.
     """
     from cnnarch.training import evaluate
 
@@ -70,7 +70,7 @@ def run_predict(parsed: argparse.Namespace) -> int:
 
 
 def load_model(parsed: argparse.Namespace) -> "ImageClassifier":
-    """Load a saved network, or one of the library's networks with weights from the catalog."""
+    """Load a saved network, or a network from the library with weights from the catalog."""
     if not parsed.model:
         raise ValueError("specify the network with --model, for example the folder of a run")
     name = aliases().get(parsed.model, parsed.model)
@@ -84,12 +84,12 @@ def load_model(parsed: argparse.Namespace) -> "ImageClassifier":
 
 def _preprocessing(model: Any) -> Any:
     if getattr(model, "preprocessing", None) is None:
-        raise ValueError("the checkpoint does not specify the preprocessing of images")
+        raise ValueError("the checkpoint does not specify how to preprocess images")
     return model.preprocessing
 
 
 def load_test_data(model: "ImageClassifier", parsed: argparse.Namespace) -> "ImageData":
-    """Load the data set from --data, or the run's, with the network's preprocessing."""
+    """Load the data set from --data, or the run's data set, with the network's preprocessing."""
     from cnnarch.training import load_data, read_results
     from cnnarch.training.datasets import folder_of
 
@@ -104,7 +104,7 @@ def load_test_data(model: "ImageClassifier", parsed: argparse.Namespace) -> "Ima
         root=parsed.data_root,
         image_resolution=_preprocessing(model).resize_size,
         grayscale=model.in_channels == 1,
-        hold_out=same_folder or name == results.get("data"),  # exclude training images
+        hold_out=same_folder or name == results.get("data"),  # excludes training images
     )
     categories = getattr(model, "categories", None)
     if categories and tuple(categories) != data.classes:
@@ -113,9 +113,9 @@ def load_test_data(model: "ImageClassifier", parsed: argparse.Namespace) -> "Ima
 
 
 def show_evaluation(metrics: Mapping[str, Any]) -> None:
-    """Print a table of the metrics of an evaluation."""
+    """Print a table of evaluation metrics."""
     shares = metrics["per_class"].items()
-    # The accuracy of a class without images is nan, or None in JSON.
+    # The accuracy for a class without images is nan, or None in JSON.
     rows = [(f"accuracy, {k}", "" if v is None or v != v else f"{v:.2%}") for k, v in shares]
     rows += [
         ("accuracy, all classes", f"{metrics['top1']:.2%}"),

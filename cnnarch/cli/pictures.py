@@ -1,4 +1,4 @@
-"""The `draw` command: draw a figure of a network or of data."""
+"""The `draw` command: draw a figure of a network or a data set."""
 
 import argparse
 from collections.abc import Callable
@@ -53,14 +53,14 @@ def run_draw(parsed: argparse.Namespace) -> int:
 
 
 def _arguments(name: str, parsed: argparse.Namespace) -> tuple[Any, ...]:
-    """Return the network, data or counts that a figure shows."""
+    """Return the network, data or counts shown in a figure."""
     from cnnarch.training import evaluate, load_data
 
     if name == "diagram":
         return (_without_weights(parsed),)
     if name == "data_grid" and not parsed.model:
         if not parsed.data:
-            raise ValueError("name a data set with --data, or the folder of a run with --model")
+            raise ValueError("specify a data set with --data or a run folder with --model")
         return (getattr(load_data(parsed.data, root=parsed.data_root), parsed.split),)
     model = load_model(parsed)
     if name == "filters":
@@ -72,7 +72,7 @@ def _arguments(name: str, parsed: argparse.Namespace) -> tuple[Any, ...]:
 
 
 def _without_weights(parsed: argparse.Namespace) -> "cnnarch.ImageClassifier":
-    """Return a network for a figure without weights, so that no checkpoint is downloaded."""
+    """Return a network for a figure that shows no weights, without downloading a checkpoint."""
     name = aliases().get(parsed.model, parsed.model)
     return cnnarch.get_model(name) if name in BUILDERS else load_model(parsed)
 

@@ -21,11 +21,12 @@ __all__ = ["run_compare", "run_train"]
 
 
 def run_train(args: Sequence[str]) -> int:
-    """Train a network and save the results in a folder."""
+    """Train a network and save the results to a folder."""
     command = TrainingCommand("train", args)
     names = command.networks
     if len(names) != 1:
-        raise ValueError(f"name one network, such as lenet5, or a family: {', '.join(aliases())}")
+        families = ", ".join(aliases())
+        raise ValueError(f"specify one network, such as lenet5, or a family: {families}")
     name = aliases().get(names[0], names[0])
     folder = command.output or default_folder(name, command.data)
     results = _train(command, name, folder)
@@ -42,11 +43,11 @@ def run_compare(args: Sequence[str]) -> int:
     command = TrainingCommand("compare", args)
     names = [cnnarch.get_card(aliases().get(name, name)).name for name in command.networks]
     if len(names) < 2:
-        raise ValueError("name two networks or more, such as resnet18 plain18")
+        raise ValueError("specify at least two networks, such as resnet18 plain18")
     if len(set(names)) < len(names):
-        raise ValueError(f"name each network once, got {', '.join(names)}")
+        raise ValueError(f"specify each network only once, got {', '.join(names)}")
     if command.given.get("devices", 1) * command.given.get("num_nodes", 1) > 1:
-        raise ValueError("compare trains on one device, got --devices or --num_nodes above 1")
+        raise ValueError("compare uses a single device, but --devices or --num_nodes is above 1")
     folder = command.output or default_folder("-".join(names), command.data)
     rows, histories = [], {}
     for name in names:
@@ -57,7 +58,7 @@ def run_compare(args: Sequence[str]) -> int:
         rows.append((name, f"{results['parameters']:,}", *(f"{a:.2%}" for a in accuracies)))
     cnnarch.viz.comparison(histories).savefig(folder / "comparison.png")
     show_table(("network", "parameters", "training accuracy", "test accuracy"), rows)
-    print(f"the curves are in {folder / 'comparison.png'}")
+    print(f"saved the curves to {folder / 'comparison.png'}")
     return 0
 
 
@@ -105,12 +106,12 @@ def _train(
 class TrainingCommand:
     """The command line of train or compare.
 
-    It is parsed twice by one parser: first for the network and the data, which determine the
-    recipe, then with the recipe as defaults.
+    The same parser parses it twice: first to find the network and the data, which determine the
+    recipe, then with the recipe's values as defaults.
 
     Args:
         name: train or compare.
-        args: the arguments after the name.
+        args: the arguments that follow the name.
     """
 
     def __init__(self, name: str, args: Sequence[str]) -> None:
@@ -126,7 +127,7 @@ class TrainingCommand:
         self.output = Path(self.given.output) if self.given.get("output") else None
 
     def options(self, network: str) -> "Namespace":
-        """Return all options for a network, with its recipe as defaults."""
+        """Return all options for a network, with its recipe's values as defaults."""
         from cnnarch.training import default_recipe, find_recipe
 
         named = self.given.get("recipe")
@@ -160,7 +161,7 @@ class TrainingCommand:
 
 
 def _training_parser(command: str) -> "ArgumentParser":
-    from cnnarch.training import (  # its error names the extra
+    from cnnarch.training import (  # the error message names the extra
         DATA_SETS,
         Machine,
         Recipe,
@@ -177,12 +178,16 @@ def _training_parser(command: str) -> "ArgumentParser":
     parser.add_class_arguments(Machine)
     add = parser.add_argument
     add("networks", nargs="*", help=networks)
-    add("--model", type=str | None, help="network, for use in a --config file")
+    add("--model", type=str | None, help="network, for use in --config files")
     add("--data", default="digits", help=f"data set, one of {', '.join(DATA_SETS)}")
-    add("--data_root", type=str | None, help="folder of the data set's files or for downloads")
-    add("--output", type=str | None, help="folder of the run; default: runs/NETWORK-DATA")
+    add(
+        "--data_root",
+        type=str | None,
+        help="folder that contains the data set's files or receives downloads",
+    )
+    add("--output", type=str | None, help="run folder; default: runs/NETWORK-DATA")
     add("--resume", action="store_true", help="resume the run in the folder, if there is one")
-    add("--overwrite", action="store_true", help="delete an existing run in the folder first")
+    add("--overwrite", action="store_true", help="first delete any existing run in the folder")
     add("--recipe", type=str | None, help=f"recipe, one of {', '.join(list_recipes())}")
     add("--logger", type=Logger | None, help="a Lightning logger, in addition to metrics.csv")
     add("--config", action=ActionConfigFile, help="YAML file of options; flags override it")
@@ -190,7 +195,7 @@ def _training_parser(command: str) -> "ArgumentParser":
 
 
 def _underscored(word: str) -> str:
-    """Turn --num-epochs=3 into --num_epochs=3."""
+    """Convert --num-epochs=3 to --num_epochs=3."""
     if not word.startswith("--"):
         return word
     name, equals, value = word[2:].partition("=")
@@ -198,7 +203,7 @@ def _underscored(word: str) -> str:
 
 
 def default_folder(networks: str, data: str) -> Path:
-    """Return the folder of a run without --output; `data` may be folder:PATH."""
+    """Return the default run folder, used without --output; `data` may be folder:PATH."""
     suffix = re.sub(r"\W+", "-", data).strip("-")
     return Path(f"runs/{networks}-{suffix}")
 

@@ -1,4 +1,4 @@
-"""Augmentation of training images: random per image, computed for the whole batch."""
+"""Augment training images: randomly for each image, computed on the whole batch at once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ RATIO = 3 / 4, 4 / 3  # aspect ratios of random resized crops, as in the GoogLeN
 class Augmentation:
     """Crops, flips, RandAugment, erasing, mixup and cutmix.
 
-    Each process draws random numbers for the whole batch and uses those of its own images, so that
-    crops and flips do not depend on the number of processes.
+    Each process draws random numbers for the whole batch and uses only those for its own images.
+    Crops and flips therefore do not depend on the number of processes.
 
     Args:
-        recipe: the kinds and strengths of augmentation.
-        num_classes: number of classes of mixed targets.
+        recipe: determines the augmentations and their strengths.
+        num_classes: number of classes in mixed targets.
         rank: rank of this process.
         world_size: number of processes that share a batch.
     """
@@ -35,7 +35,7 @@ class Augmentation:
     world_size: int = 1
 
     def pixels(self, images: Tensor, seed: int) -> Tensor:
-        """Augment pixels: (N, C, H, W) of uint8, of any size."""
+        """Augment uint8 pixels of shape (N, C, H, W) and any size."""
         recipe = self.recipe
         draw = self._random_numbers(len(images), seed)
         if recipe.resized_crop:
@@ -48,7 +48,7 @@ class Augmentation:
         return images
 
     def inputs(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Augment a network's input and targets; mixed targets are (N, num_classes)."""
+        """Augment a network's inputs and targets; mixed targets have shape (N, num_classes)."""
         recipe = self.recipe
         if recipe.erasing:
             erase = v2.RandomErasing(recipe.erasing)
@@ -71,12 +71,12 @@ class Augmentation:
 def random_shift_and_flip(
     images: Tensor, padding: int, flip: bool, draw: Callable[[], Tensor]
 ) -> Tensor:
-    """Shift by up to `padding` pixels, filling with black, and mirror half of the images.
+    """Shift images by up to `padding` pixels, filling with black, and flip half of them.
 
     Args:
         images: (N, C, H, W).
         padding: maximum shift in pixels.
-        flip: whether to mirror.
+        flip: whether to flip images horizontally.
         draw: returns N random numbers in [0, 1).
     """
     count, channels, height, width = images.shape
@@ -94,18 +94,18 @@ def random_shift_and_flip(
 
 
 def random_resized_crop(images: Tensor, min_area: float, draw: Callable[[], Tensor]) -> Tensor:
-    """Crop random rectangles and resize them to the size of the images.
+    """Crop random rectangles and resize them to the original image size.
 
     Args:
-        images: (N, C, H, W) of uint8.
-        min_area: minimum share of the area.
+        images: uint8, (N, C, H, W).
+        min_area: minimum fraction of the image area to keep.
         draw: returns N random numbers in [0, 1).
     """
     area = min_area + (1 - min_area) * draw()
     low, high = (torch.tensor(r).log() for r in RATIO)
     ratio = (low + (high - low) * draw()).exp()
     wide, tall = ((area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1))
-    # The coordinates of affine_grid range from -1 to 1.
+    # affine_grid uses coordinates from -1 to 1.
     theta = torch.zeros(len(images), 2, 3)
     theta[:, 0, 0], theta[:, 1, 1] = wide, tall
     theta[:, 0, 2], theta[:, 1, 2] = (2 * draw() - 1) * (1 - wide), (2 * draw() - 1) * (1 - tall)

@@ -1,7 +1,7 @@
 """Lightning callbacks: record metrics, show progress, write checkpoints and stop on signals.
 
 Lightning also catches signals and writes checkpoints, but it does not finish the current step
-first, and it writes checkpoints in a way that can lose the old one.
+first, and the way it writes checkpoints can lose the old one.
 """
 
 import io
@@ -37,8 +37,8 @@ class Recorder(Callback):
 
     Args:
         history: receives the rows.
-        path: CSV file that is rewritten after each epoch; None writes no file.
-        on_row: called with the row of each epoch.
+        path: CSV file to rewrite after each epoch; None writes no file.
+        on_row: called with each epoch's row.
     """
 
     def __init__(
@@ -52,16 +52,16 @@ class Recorder(Callback):
         self.on_row = on_row
 
     def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
-        """Start the clock; a run resumed within an epoch skips `on_train_epoch_start`."""
+        """Start the clock; a run resumed mid-epoch skips `on_train_epoch_start`."""
         self.on_train_epoch_start(trainer, task)
 
     def on_train_epoch_start(self, trainer: Trainer, _task: LightningModule) -> None:
-        """Record start time and learning rate."""
+        """Record the start time and the learning rate."""
         self.started = time.perf_counter()
         self.rate = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_epoch_end(self, trainer: Trainer, _task: LightningModule) -> None:
-        """Add the row; validation has already run."""
+        """Add the epoch's row; validation has already run."""
         row = {"epoch": float(len(self.history.rows) + 1), "learning_rate": float(self.rate)}
         row |= {name: float(value) for name, value in trainer.callback_metrics.items()}
         row["seconds"] = time.perf_counter() - self.started
@@ -73,7 +73,7 @@ class Recorder(Callback):
                 self.on_row(row)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the rows, for checkpoints."""
+        """Return the rows to save in checkpoints."""
         return {"rows": self.history.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -82,47 +82,47 @@ class Recorder(Callback):
 
 
 class ProgressBar(RichProgressBar):
-    """A progress bar with the remaining time and the loss and accuracy of the last step."""
+    """A progress bar that shows the remaining time and the last step's loss and accuracy."""
 
     def get_metrics(self, _trainer: Trainer, task: LightningModule) -> dict[str, Any]:
         """Return the metrics shown next to the bar."""
         assert isinstance(task, TrainingTask)
         metrics = {name: float(value) for name, value in task.latest.items()}
-        # A diverging loss would otherwise need more and more columns.
+        # Otherwise, a diverging loss would take up more and more columns.
         return {k: f"{v:.3f}" if abs(v) < 1000 else f"{v:.0e}" for k, v in metrics.items()}
 
     def configure_columns(self, trainer: Trainer) -> list[Any]:
-        """Drop the last column, steps per second, so that a line fits into 80 columns."""
+        """Drop the last column, steps per second, to fit the bar into 80 characters."""
         columns: list[Any] = super().configure_columns(trainer)
         return columns[:-1]
 
     def _get_train_description(self, current_epoch: int) -> str:
-        """Count epochs from 1, as in the rest of the output; Lightning counts from 0."""
+        """Number epochs from 1, as in the rest of the output; Lightning numbers them from 0."""
         words = f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
         return words.ljust(len(self.validation_description))
 
 
 class TrainingStopped(InterruptedError):  # noqa: N818 (not an error)
-    """Raised when Ctrl-C or SIGTERM stopped training after a step and a checkpoint was saved.
+    """Raised when Ctrl-C or SIGTERM stops training, after the step and its checkpoint are finished.
 
     Args:
         number: signal number.
-        epoch: the current epoch, from 1.
-        step: the last finished step, from 1.
+        epoch: the current epoch, counted from 1.
+        step: the last completed step, counted from 1.
     """
 
     def __init__(self, number: int, epoch: int, step: int) -> None:
         name = signal.Signals(number).name
         super().__init__(
-            f"stopped by {name} in epoch {epoch} after step {step}; continue with resume"
+            f"stopped by {name} in epoch {epoch} after step {step}; resume to continue"
         )
         self.status = 128 + number
 
 
 class SignalHandler(Callback):
-    """On Ctrl-C or SIGTERM, finishes the step, saves a checkpoint and raises `TrainingStopped`.
+    """Finishes the step, saves a checkpoint and raises `TrainingStopped` on Ctrl-C or SIGTERM.
 
-    A second Ctrl-C stops immediately. The checkpoint of the last finished epoch then remains.
+    A second Ctrl-C stops immediately and leaves the checkpoint of the last completed epoch.
 
     Args:
         path: the checkpoint file.
@@ -134,7 +134,7 @@ class SignalHandler(Callback):
         self.previous: dict[int, Any] = {}
 
     def on_train_start(self, _trainer: Trainer, _task: LightningModule) -> None:
-        """Install the handlers; Python allows this only in the main thread."""
+        """Install the handlers, which Python allows only in the main thread."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self.previous[number] = signal.signal(number, self._receive)
@@ -142,18 +142,18 @@ class SignalHandler(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, _task: LightningModule, _outputs: Any, _batch: Any, batch_idx: int
     ) -> None:
-        """Stop between two steps; the last step of an epoch is followed by a checkpoint anyway."""
+        """Stop between steps; an epoch's last step is followed by a checkpoint anyway."""
         if batch_idx + 1 < trainer.num_training_batches and self._must_stop(trainer):
             trainer.save_checkpoint(self.path)
             self._stop(trainer.current_epoch + 1, batch_idx + 1)
 
     def on_train_epoch_start(self, trainer: Trainer, _task: LightningModule) -> None:
-        """Stop between two epochs."""
+        """Stop between epochs."""
         if self._must_stop(trainer):
             self._stop(trainer.current_epoch + 1, 0)
 
     def on_train_end(self, trainer: Trainer, _task: LightningModule) -> None:
-        """Stop after the last epoch, so that the next stage does not start."""
+        """Stop after the last epoch, before the next stage can start."""
         if self._must_stop(trainer):
             self._stop(trainer.current_epoch, int(trainer.num_training_batches))
         self._restore_handlers()
@@ -165,7 +165,7 @@ class SignalHandler(Callback):
         self._restore_handlers()
 
     def _restore_handlers(self) -> None:
-        # Lightning restores its own handlers, installed before these, only after this callback.
+        # Lightning installed its own handlers before these, and restores them after this callback.
         while self.previous:
             signal.signal(*self.previous.popitem())
 
@@ -187,7 +187,7 @@ class MovableCheckpoint(ModelCheckpoint):
     """A checkpoint callback whose folder may be moved or renamed before the run is resumed."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Replace the old folder in all paths; with another folder, Lightning drops the score."""
+        """Replace the old folder in all paths; if it differed, Lightning would drop the scores."""
 
         def moved(path: str) -> str:
             return str(Path(self.dirpath or "") / Path(path).name) if path else ""
@@ -202,8 +202,9 @@ class MovableCheckpoint(ModelCheckpoint):
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints atomically.
 
-    Lightning moves them from the folder for temporary files, which copies them if it is on
-    another disk. A process killed during the copy would leave neither the old nor the new file.
+    Lightning writes them to the temporary folder and then moves them, which copies them if that
+    folder is on a different disk. A process killed during the copy would leave neither the old
+    file nor the new one.
     """
 
     def save_checkpoint(
@@ -215,9 +216,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write the checkpoint, flush it to disk, then replace the old file.
 
         Raises:
-            OSError: the file cannot be written; the message names it. The old file remains.
+            OSError: the file cannot be written; the message names it. The old file is kept.
         """
-        buffer = io.BytesIO()  # on a full disk, torch.save would hide the reason
+        buffer = io.BytesIO()  # on a full disk, torch.save would hide the cause
         torch.save(checkpoint, buffer)
         target = Path(path)
         try:

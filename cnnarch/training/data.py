@@ -21,16 +21,16 @@ __all__ = [
     "measure_preprocessing",
 ]
 
-MEMORY_LIMIT = 2**31  # bytes; folders with more pixels are decoded batch by batch
+MEMORY_LIMIT = 2**31  # bytes; folders whose pixels exceed it are decoded batch by batch
 
 
 def measure_preprocessing(pixels: Tensor, size: int, channels: int) -> Preprocessing:
-    """Return a preprocessing that normalizes by the mean and deviation of `pixels`.
+    """Return a preprocessing that normalizes with the mean and standard deviation of `pixels`.
 
     Args:
         pixels: uint8, (N, C, H, W).
-        size: input size of the network, in pixels.
-        channels: input channels of the network.
+        size: the network's input size in pixels.
+        channels: the network's number of input channels.
     """
     values = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
@@ -43,19 +43,19 @@ def measure_preprocessing(pixels: Tensor, size: int, channels: int) -> Preproces
 
 
 class SeededIndices(NamedTuple):
-    """The indices of a batch, and the seed of its augmentation."""
+    """The indices of a batch and the seed for its augmentation."""
 
     indices: Tensor
     seed: int = 0
 
 
 class FilePixels:
-    """Image files, decoded to squares when a batch needs them, or all in advance.
+    """Image files, decoded to squares either when a batch needs them or all in advance.
 
     Args:
         paths: the files.
         channels: 1 or 3.
-        preprocessing: how images are resized; squares have the side `resize_size`.
+        preprocessing: how to resize images; the squares have side length `resize_size`.
     """
 
     def __init__(self, paths: Sequence[Path], channels: int, preprocessing: Preprocessing) -> None:
@@ -69,7 +69,7 @@ class FilePixels:
     def read(
         cls, paths: Sequence[Path], channels: int, preprocessing: Preprocessing
     ) -> "FilePixels":
-        """Decode all files in advance if their pixels take at most 2 GiB."""
+        """Create an instance; decode all files in advance if their pixels take at most 2 GiB."""
         files = cls(paths, channels, preprocessing)
         if len(paths) * channels * preprocessing.resize_size**2 <= MEMORY_LIMIT:
             files.decoded = files[torch.arange(len(paths))]
@@ -79,7 +79,7 @@ class FilePixels:
         return len(self.paths)
 
     def __getitem__(self, indices: Tensor) -> Tensor:
-        """Return pixels of the files at `indices`: (N, channels, side, side), uint8."""
+        """Return the pixels of the files at `indices`: uint8, (N, channels, side, side)."""
         if self.decoded is not None:
             return self.decoded[indices]
         return torch.stack(read_together([self.paths[i] for i in indices], self._square))
@@ -89,7 +89,7 @@ class FilePixels:
 
     @cached_property
     def _resize(self) -> Callable[[Tensor], Tensor]:
-        """Resize to a square. The center crop follows later, so that augmentation sees all."""
+        """Resize to a square; the center crop comes later to let augmentation see every pixel."""
         side, zeros = self.preprocessing.resize_size, (0.0,) * self.channels
         return replace(self.preprocessing, crop_size=side, mean=zeros, std=zeros).crop()
 
@@ -101,7 +101,7 @@ class FilePixels:
         return files
 
     def prepared(self, preprocessing: Preprocessing) -> "FilePixels":
-        """Return the same files, decoded again if the new preprocessing resizes differently."""
+        """Return the same files, decoded again if `preprocessing` resizes them differently."""
         old = self.preprocessing
         if old == replace(preprocessing, crop_size=old.crop_size, mean=old.mean, std=old.std):
             return self
@@ -119,8 +119,8 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
         preprocessing: turns pixels into the network's input.
 
     Raises:
-        ValueError: there are no images, the number of labels differs, or a label is not the
-            index of a class.
+        ValueError: there are no images, the numbers of images and labels differ, or a label is
+            not a valid class index.
     """
 
     pixels: Tensor | FilePixels
@@ -130,13 +130,13 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
 
     def __post_init__(self) -> None:
         if not len(self.labels):
-            raise ValueError("an image set must have at least one image")
+            raise ValueError("an image set must contain at least one image")
         if len(self.pixels) != len(self.labels):
             raise ValueError(f"got {len(self.pixels)} images and {len(self.labels)} labels")
         low, high = int(self.labels.min()), int(self.labels.max())
         if low < 0 or high >= len(self.classes):
             raise ValueError(
-                f"labels of {len(self.classes)} classes must be from 0 to "
+                f"labels for {len(self.classes)} classes must be from 0 to "
                 f"{len(self.classes) - 1}, got {low} to {high}"
             )
 
@@ -154,7 +154,7 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
         return replace(self, pixels=chosen, labels=self.labels[indices])
 
     def prepared(self, preprocessing: Preprocessing) -> "ImageSet":
-        """Return the same images with another preprocessing."""
+        """Return the same images with a different preprocessing."""
         pixels = self.pixels
         if isinstance(pixels, FilePixels):
             pixels = pixels.prepared(preprocessing)
@@ -162,7 +162,7 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
 
     @property
     def channels(self) -> int:
-        """Channels of the network's input."""
+        """Number of channels in the network's input."""
         return len(self.preprocessing.mean)
 
     def inputs(self, indices: Tensor) -> Tensor:
@@ -170,7 +170,7 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
         return self.prepare(self.pixels[indices])
 
     def prepare(self, pixels: Tensor) -> Tensor:
-        """Preprocess pixels: (N, C, H, W) of uint8 -> (N, channels, size, size)."""
+        """Preprocess uint8 pixels: (N, C, H, W) -> (N, channels, size, size)."""
         return self._transform(pixels)
 
     @cached_property
@@ -183,8 +183,8 @@ class ImageData(NamedTuple):
 
     Args:
         name: the name, as passed to `load_data`.
-        train: images for training; a share of them may be held out for validation.
-        test: images for the final evaluation; never used to choose anything.
+        train: training images; a fraction of them may be held out for validation.
+        test: images for the final evaluation, never used to make any choice.
     """
 
     name: str
@@ -198,16 +198,16 @@ class ImageData(NamedTuple):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """Turns pixels into the network's input."""
+        """The preprocessing that turns pixels into the network's input."""
         return self.train.preprocessing
 
     @property
     def channels(self) -> int:
-        """Channels of the network's input."""
+        """Number of channels in the network's input."""
         return self.train.channels
 
     def prepared(self, preprocessing: Preprocessing) -> "ImageData":
-        """Return the same images with another preprocessing."""
+        """Return the same images with a different preprocessing."""
         train, test = (images.prepared(preprocessing) for images in (self.train, self.test))
         return ImageData(self.name, train, test)
 
@@ -215,26 +215,26 @@ class ImageData(NamedTuple):
         """Return the same images with a preprocessing that fits a network.
 
         Args:
-            model: its pretrained weights, if any, determine the preprocessing, and its
-                `min_input_size` the minimum size.
-            image_resolution: input size in pixels; None uses the size of the weights or of the
-                images, or the smallest size that the network accepts if that is larger.
+            model: its pretrained weights, if any, determine the preprocessing. Its
+                `min_input_size` is the minimum size.
+            image_resolution: input size in pixels. None uses the size specified by the weights,
+                otherwise the image size, or the network's minimum size if that is larger.
         """
         minimum = getattr(model, "min_input_size", 1)
         found = getattr(model, "preprocessing", None) or self.preprocessing
         size = image_resolution or max(minimum, found.crop_size)
         if getattr(model, "fixed_input_size", False) and image_resolution is None:
             size = minimum
-        # If the first layer was adapted to other channels, the mean of the weights does not fit.
+        # The weights' mean cannot be used if the first layer was adapted to other channels.
         found = found if len(found.mean) == self.channels else self.preprocessing
         return self.prepared(replace(found, crop_size=size, resize_size=size))
 
     def hold_back(self, fraction: float, seed: int = 0) -> tuple[ImageSet, ImageSet | None]:
-        """Split the training images at random into a training and a validation set.
+        """Split the training images randomly into a training set and a validation set.
 
         Args:
-            fraction: share of the validation set, in [0, 1); 0 returns all images and None.
-            seed: seed of the split.
+            fraction: fraction to hold out for validation, in [0, 1); 0 returns all images and None.
+            seed: random seed for the split.
 
         Raises:
             ValueError: `fraction` is out of range.

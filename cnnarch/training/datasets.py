@@ -1,4 +1,4 @@
-"""Data sets by name: digits, MNIST, Fashion-MNIST, CIFAR, image folders and synthetic images."""
+"""Load data sets by name: digits, MNIST, Fashion-MNIST, CIFAR, folders and synthetic images."""
 
 import gzip
 import hashlib
@@ -22,13 +22,13 @@ __all__ = ["DATA_SETS", "folder_of", "load_data"]
 DIGITS_HELD_OUT = 360
 FOLDER_HELD_OUT = 0.2
 FOLDER_RESOLUTION = 224
-STATISTICS_SAMPLE = 2_000  # files to measure mean and deviation on
+STATISTICS_SAMPLE = 2_000  # number of files used to compute the mean and standard deviation
 DEBIAN = {"fashion_mnist": Path("/usr/share/datasets/fashion-mnist")}
 IDX_FILES = (
     *("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     *("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 )
-IDX_ERRORS = (  # of gzip and torchvision, for damaged files
+IDX_ERRORS = (  # raised by gzip and torchvision for damaged files
     *(AssertionError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError),
     zlib.error,
 )
@@ -44,7 +44,7 @@ FilesByClass = dict[str, list[Path]]
 
 
 class RawImages(NamedTuple):
-    """Pixels and labels of both splits, before preprocessing, and the class names."""
+    """The pixels and labels of both splits before preprocessing, and the class names."""
 
     train: tuple[Tensor | FilePixels, Tensor]
     test: tuple[Tensor | FilePixels, Tensor]
@@ -61,18 +61,20 @@ def load_data(
 ) -> ImageData:
     """Load a data set.
 
-    The mean and deviation for normalization are measured on the training images.
+    The mean and standard deviation for normalization are computed on the training images.
 
     Args:
         name: "digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "synthetic", or
-            "folder:PATH" with one folder per class, in PATH or in PATH/train and PATH/test.
-        root: folder of the files, or for downloads; None means ~/.cache/cnnarch/data.
-        image_resolution: input size of the network in pixels; None keeps the size of the images
-            (224 for folders).
-        grayscale: True for one channel, False for three, None for the channels of the data set
+            "folder:PATH" with one subfolder per class, in PATH or in PATH/train and PATH/test.
+        root: folder that contains the files or receives downloads; None means
+            ~/.cache/cnnarch/data.
+        image_resolution: the network's input size in pixels; None keeps the image size (224 for
+            folders).
+        grayscale: True for one channel, False for three, None for the data set's own channels
             (three for folders).
-        hold_out: whether a fifth of a folder without test images is held out for testing. False
-            uses all images as `train` and as `test`, for networks trained on other images.
+        hold_out: whether to hold out a fifth of the images for testing if a folder has no test
+            images. False uses all images as both `train` and `test`, for evaluating networks
+            trained on other images.
 
     Raises:
         ValueError: the data set does not exist, or its files are missing or damaged.
@@ -93,7 +95,7 @@ def load_data(
     elif name in TORCHVISION_NAMES:
         raw = read_torchvision(name, place)
     else:
-        raise ValueError(f"there is no data set {name!r}; the data sets are {', '.join(DATA_SETS)}")
+        raise ValueError(f"there is no data set {name!r}; available: {', '.join(DATA_SETS)}")
     sample = _sample(raw.train[0])
     channels = sample.shape[1] if grayscale is None else 1 if grayscale else 3
     size = image_resolution or sample.shape[-1]
@@ -105,7 +107,7 @@ def load_data(
 
 
 def folder_of(name: str) -> Path | None:
-    """Return PATH for the name folder:PATH, and None for other data sets."""
+    """Return PATH if the name is folder:PATH, otherwise None."""
     kind, _, path = name.partition(":")
     return Path(path) if kind == "folder" and path else None
 
@@ -123,7 +125,7 @@ def _sample(pixels: Tensor | FilePixels) -> Tensor:
 
 
 def read_digits() -> RawImages:
-    """Read scikit-learn's 1,797 handwritten digits of 8x8 pixels.
+    """Read scikit-learn's 1,797 handwritten digits, each 8x8 pixels.
 
     A stratified sample of 360 images, drawn with a fixed seed, is held out.
     """
@@ -141,7 +143,7 @@ def read_digits() -> RawImages:
 
 
 def make_synthetic() -> RawImages:
-    """Create 1,000 and 200 images of 32x32 pixels: stripes whose direction is the class."""
+    """Create 1,000 training and 200 test images, 32x32: stripes whose direction is the class."""
     generator = torch.Generator().manual_seed(0)
     count, held_out, classes, size = 1_200, 200, 10, 32
     labels = torch.arange(count) % classes
@@ -160,8 +162,8 @@ def make_synthetic() -> RawImages:
 def read_torchvision(name: str, root: Path) -> RawImages:
     """Read MNIST, Fashion-MNIST or CIFAR with torchvision, which downloads missing files.
 
-    torchvision searches `root` only for its own folders. The four files of MNIST and Fashion-MNIST
-    may also be in `root` itself or in the folder of Debian's package, compressed or not.
+    Within `root`, torchvision searches only its own folders. The four MNIST or Fashion-MNIST files
+    may also be in `root` itself or in the Debian package's folder, compressed or not.
 
     Source: LeCun et al. (1998); Xiao et al. (2017); Krizhevsky (2009).
     """
@@ -183,8 +185,8 @@ def read_torchvision(name: str, root: Path) -> RawImages:
         searched, reason = ", ".join(map(str, places)), " ".join(str(error).split())
         needed = "four .gz files" if has_idx_files else "archive"
         raise ValueError(
-            f"{name} is not in {searched} and cannot be downloaded ({reason}); specify the folder "
-            f"of its {needed} with --data-root"
+            f"{name} is not in {searched} and cannot be downloaded ({reason}); use --data-root "
+            f"to specify the folder that contains its {needed}"
         ) from error
     if has_idx_files:
         images, labels, test_images, test_labels = map(read_idx, files or _idx_files(raw))
@@ -198,7 +200,7 @@ def read_torchvision(name: str, root: Path) -> RawImages:
 
 
 def _idx_files(folder: Path) -> list[Path]:
-    """Return the four files of MNIST, compressed or not, or none if one is missing."""
+    """Return the four MNIST files, compressed or not, or an empty list if any is missing."""
     found = []
     for name in IDX_FILES:
         files = [folder / f"{name}{suffix}" for suffix in ("", ".gz")]
@@ -207,7 +209,7 @@ def _idx_files(folder: Path) -> list[Path]:
 
 
 def read_idx(path: Path) -> Tensor:
-    """Read images or labels in MNIST's format with torchvision, which needs them decompressed.
+    """Read a file of images or labels in MNIST's format with torchvision, decompressed if needed.
 
     Raises:
         ValueError: the file is damaged.
@@ -227,14 +229,15 @@ def read_idx(path: Path) -> Tensor:
 
 
 def read_folder(folder: Path, size: int, channels: int, hold_out: bool = True) -> RawImages:
-    """Read a folder with one folder of images per class, or with such folders train and test.
+    """Read a folder of images with one subfolder per class, or with `train` and `test` folders.
 
-    The test folder may also be called val, valid or validation. Without one, a fifth of each
-    class is held out, selected by a hash of the file names, or all images are in both splits.
+    `train` and `test` each contain one subfolder per class. `test` may also be named val, valid or
+    validation. Without a test folder, a fifth of each class is held out, selected by a hash of the
+    file names. If `hold_out` is False, all images are in both splits instead.
 
     Raises:
-        ValueError: the folder is missing, has fewer than two classes or a class with too few
-            images, or contains a file that cannot be read.
+        ValueError: the folder is missing, contains fewer than two classes, a class with too few
+            images or an unreadable file, or a test class is missing from the training folder.
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
@@ -244,7 +247,9 @@ def read_folder(folder: Path, size: int, channels: int, hold_out: bool = True) -
         train = _files_by_class(folder / "train")
         test = _files_by_class(test_folder)
         if extra := sorted(test.keys() - train.keys()):
-            raise ValueError(f"{test_folder} has classes that {folder / 'train'} has not: {extra}")
+            raise ValueError(
+                f"{test_folder} contains classes that are not in {folder / 'train'}: {extra}"
+            )
     elif hold_out:
         train, test = _split(folder)
     else:
@@ -256,7 +261,7 @@ def read_folder(folder: Path, size: int, channels: int, hold_out: bool = True) -
 
 
 def _split(folder: Path) -> tuple[FilesByClass, FilesByClass]:
-    """Hold out a share of each class for testing."""
+    """Hold out a fraction of each class for testing."""
     train: FilesByClass = {}
     test: FilesByClass = {}
     for name, files in _files_by_class(folder).items():
@@ -272,14 +277,14 @@ def _split(folder: Path) -> tuple[FilesByClass, FilesByClass]:
 
 
 def _hash(name: str) -> bytes:
-    """Return a pseudorandom key that does not depend on other files."""
+    """Return a pseudorandom sort key that does not depend on other files."""
     return hashlib.sha256(name.encode()).digest()
 
 
 def _files_by_class(folder: Path) -> FilesByClass:
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if len(names) < 2:
-        raise ValueError(f"{folder} must contain one folder of images per class, found {names}")
+        raise ValueError(f"{folder} must contain one subfolder per class, found {names}")
     return {name: find_images([folder / name]) for name in names}
 
 
@@ -287,7 +292,7 @@ def _labeled_files(
     files: FilesByClass, classes: Sequence[str], size: int, channels: int
 ) -> tuple[FilePixels, Tensor]:
     found = [(path, i) for i, name in enumerate(classes) for path in files.get(name, [])]
-    # Shuffled, so that plots of the first few images show all classes.
+    # Shuffle the files to show all classes in plots of the first few images.
     found.sort(key=lambda each: _hash(f"{classes[each[1]]}/{each[0].name}"))
     paths, labels = [path for path, _ in found], [label for _, label in found]
     return FilePixels.read(paths, channels, Preprocessing(size, size)), torch.tensor(labels)

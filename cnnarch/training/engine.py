@@ -26,14 +26,14 @@ THIS_MACHINE = Machine()
 
 
 class Evaluation(NamedTuple):
-    """Metrics of a network on a set of images; all but loss and confusion are in [0, 1].
+    """A network's metrics on a set of images; all except loss and confusion are in [0, 1].
 
     Args:
         loss: mean cross-entropy.
-        top1: share of images whose highest logit is that of the label.
-        top5: share of images whose label is among the five highest logits.
+        top1: fraction of images whose label has the highest logit.
+        top5: fraction of images whose label is among the five highest logits.
         calibration_error: expected calibration error with 15 bins.
-        per_class: accuracy of each class; nan for classes without images.
+        per_class: accuracy for each class; nan for classes without images.
         confusion: number of images by label (row) and prediction (column).
     """
 
@@ -48,13 +48,13 @@ class Evaluation(NamedTuple):
 def evaluate(
     model: nn.Module, images: ImageSet, *, batch_size: int = 256, machine: Machine = THIS_MACHINE
 ) -> Evaluation:
-    """Evaluate a network; its weights and mode do not change.
+    """Evaluate a network without changing its weights or mode.
 
     Args:
-        model: a classifier with the classes and channels of `images`.
+        model: a classifier with the same classes and channels as `images`.
         images: the images to evaluate on.
         batch_size: images per batch.
-        machine: the device to use; one is enough.
+        machine: the device to use; one is sufficient.
 
     Raises:
         ValueError: the network does not fit the images.
@@ -87,23 +87,23 @@ def fit(
 ) -> History:
     """Train a network in place with a recipe, and leave it in eval mode.
 
-    Another call with another recipe continues from the current weights.
+    Calling it again with a different recipe continues from the current weights.
 
     Args:
-        model: a classifier with the classes and channels of `data`.
-        data: the data set. The test images are used only if the recipe asks for test curves.
+        model: a classifier with the same classes and channels as `data`.
+        data: the data set. The test images are used only if the recipe requests test curves.
         recipe: the training recipe; None means `Recipe()`.
-        output: folder for metrics.csv and checkpoints, which are written after each epoch; None
-            saves nothing.
-        resume: whether to resume from the checkpoints in `output`. The final weights are those
-            of an uninterrupted run.
+        output: folder for metrics.csv and checkpoints, written after each epoch; None saves
+            nothing.
+        resume: whether to resume from the checkpoints in `output`. The final weights are the same
+            as those of an uninterrupted run.
         machine: the devices to train on.
         loggers: Lightning loggers, in addition to metrics.csv.
         progress: whether to show a progress bar.
         on_epoch_end: called with the metrics of each epoch.
 
     Returns:
-        Loss and accuracy of each epoch.
+        The metrics of each epoch.
 
     Raises:
         TypeError: the recipe freezes stages, but the network is not from this package.
@@ -126,9 +126,9 @@ def fit(
 
 
 def check_fits(model: nn.Module, images: ImageSet) -> None:
-    """Check that a network has the classes, channels and input size of the images.
+    """Check that a network's classes, channels and input size match the images.
 
-    Only networks of this package record these. Others fail in their first step.
+    Only networks from this package record these. Other networks fail in the first step.
 
     Raises:
         ValueError: the network does not fit the images.
@@ -137,7 +137,7 @@ def check_fits(model: nn.Module, images: ImageSet) -> None:
     for name, needed in needs.items():
         if getattr(model, name, needed) != needed:
             raise ValueError(
-                f"the data need {name}={needed}, but the network has {getattr(model, name)}"
+                f"the data set requires {name}={needed}, but the network has {getattr(model, name)}"
             )
     size, minimum = images.preprocessing.crop_size, getattr(model, "min_input_size", 1)
     fixed = getattr(model, "fixed_input_size", False)

@@ -11,9 +11,9 @@ __all__ = ["History"]
 
 
 class History(Mapping[str, list[float]]):
-    """Loss, accuracy, learning rate and seconds of each epoch, by name.
+    """Loss, accuracy, learning rate and duration in seconds of each epoch, by name.
 
-    `history["val_acc"]` has one value per epoch, nan for epochs without one.
+    `history["val_acc"]` contains one value per epoch, or nan for epochs without this metric.
 
     Args:
         rows: one mapping per epoch, from names to metrics.
@@ -27,13 +27,13 @@ class History(Mapping[str, list[float]]):
         self.rows: list[dict[str, float]] = [dict(row) for row in rows]
 
     def __getitem__(self, name: str) -> list[float]:
-        """Return one metric for all epochs; raise KeyError if no epoch has it."""
+        """Return a metric for all epochs; raise KeyError if no epoch has it."""
         if name not in iter(self):
             raise KeyError(name)
         return [row.get(name, float("nan")) for row in self.rows]
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the names of the metrics, in order of first appearance."""
+        """Iterate over the metric names in order of first appearance."""
         return iter(dict.fromkeys(name for row in self.rows for name in row))
 
     def __len__(self) -> int:
@@ -48,6 +48,6 @@ class History(Mapping[str, list[float]]):
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> "History":
-        """Read a file that `save` wrote."""
+        """Read a file written by `save`."""
         with Path(path).open(newline="") as file:
             return cls({k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file))

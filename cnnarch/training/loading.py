@@ -1,4 +1,4 @@
-"""Data loading for Lightning, with the same order of images on any number of processes."""
+"""Load data for Lightning, with the same image order for any number of processes."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,7 +16,7 @@ __all__ = ["BatchSampler", "ImageDataModule", "evaluation_loader"]
 
 
 class Loader(DataLoader[tuple[Tensor, Tensor, int]]):
-    """A data loader whose position in the epoch Lightning saves in checkpoints."""
+    """A data loader whose position within the epoch is saved in Lightning's checkpoints."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -24,11 +24,11 @@ class Loader(DataLoader[tuple[Tensor, Tensor, int]]):
         """Return the number of batches trained on in this epoch; more may have been loaded."""
 
     def state_dict(self) -> dict[str, int]:
-        """Return the position in the epoch, which is 0 at its end."""
+        """Return the position within the epoch, which is 0 at its end."""
         return {"trained": self.trained() % len(self)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Skip the batches that were trained on."""
+        """Skip the batches that have already been trained on."""
         assert isinstance(self.sampler, BatchSampler)
         self.sampler.skip = state["trained"]
 
@@ -36,16 +36,16 @@ class Loader(DataLoader[tuple[Tensor, Tensor, int]]):
 class BatchSampler(Sampler[SeededIndices]):
     """Samples this process's share of every batch.
 
-    Shuffled batches are full. Images that do not fill a batch are skipped, and these differ in
-    each epoch. (A last batch of one image would break BatchNorm.) The order depends only on seed
-    and epoch. Process r of w gets images r, r + w, ... of each batch.
+    Shuffled batches are always full: leftover images are skipped, different ones in each epoch. (A
+    last batch of one image would break BatchNorm.) The order depends only on the seed and the
+    epoch. Process r of w receives images r, r + w, ... of each batch.
 
     Args:
         count: number of images.
         batch_size: number of images per batch, over all processes.
         shuffle: whether to shuffle the images in each epoch.
-        seed: seed of the order.
-        rank: index of this process.
+        seed: random seed for the order.
+        rank: rank of this process.
         world_size: number of processes.
 
     Raises:
@@ -67,7 +67,8 @@ class BatchSampler(Sampler[SeededIndices]):
             raise ValueError(f"{count} images cannot be divided among {world_size} processes")
         if shuffle and batch_size % world_size:
             raise ValueError(
-                f"batch_size must be a multiple of the {world_size} processes, got {batch_size}"
+                f"batch_size must be a multiple of {world_size}, the number of processes, "
+                f"got {batch_size}"
             )
         self.count = count
         self.batch_size = min(batch_size, count - count % world_size) if shuffle else batch_size
@@ -76,7 +77,7 @@ class BatchSampler(Sampler[SeededIndices]):
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
-        self.skip = 0  # batches of the next epoch that were trained on before an interruption
+        self.skip = 0  # batches of the next epoch already trained on before an interruption
 
     def set_epoch(self, epoch: int) -> None:
         """Set the next epoch; called by Lightning."""
@@ -88,7 +89,7 @@ class BatchSampler(Sampler[SeededIndices]):
         return full + (rest > 0 and not self.shuffle)
 
     def __iter__(self) -> Iterator[SeededIndices]:
-        """Yield this process's share of each batch of the epoch, with the seed of the batch."""
+        """Yield this process's share of each batch in the epoch, with the batch's seed."""
         order = torch.arange(self.count)
         if self.shuffle:
             generator = torch.Generator().manual_seed(seed_of(self.seed, self.epoch))
@@ -102,7 +103,7 @@ class BatchSampler(Sampler[SeededIndices]):
 
 
 def seed_of(*numbers: int) -> int:
-    """Combine several numbers into one seed, which differs if any of them differs."""
+    """Combine numbers into a seed that changes if any of them changes."""
     result = 0
     for number in numbers:
         result = (result * 1_000_003 + number + 1) % 2**63
@@ -110,7 +111,7 @@ def seed_of(*numbers: int) -> int:
 
 
 def evaluation_loader(images: ImageSet, batch_size: int, num_workers: int = 0) -> Loader:
-    """Return a loader of all images in order, in batches of pixels, labels and a seed."""
+    """Return a loader that yields all images in order, in batches of pixels, labels and a seed."""
     return _loader(images, BatchSampler(len(images), batch_size), num_workers)
 
 
@@ -126,14 +127,14 @@ def _loader(images: ImageSet, sampler: BatchSampler, num_workers: int) -> Loader
 
 
 class ImageDataModule(LightningDataModule):
-    """Images of a recipe: shuffled, augmented and scaled batch by batch.
+    """Images for a recipe: shuffled, augmented and preprocessed batch by batch.
 
     Args:
         data: the data set.
-        recipe: batch size, augmentation, validation share and seed.
-        stage: stage of the recipe; each stage has its own order.
-        num_workers: number of processes that load batches; 0 loads in the training process, which
-            is best for images in memory.
+        recipe: determines the batch size, augmentation, validation split and seed.
+        stage: number of the recipe's stage; each stage uses a different image order.
+        num_workers: number of worker processes that load batches; 0 loads them in the training
+            process, which is best for images in memory.
         channels_last: whether network inputs use the channels-last memory format.
     """
 
@@ -154,10 +155,10 @@ class ImageDataModule(LightningDataModule):
         self.train_images, validation = data.hold_back(recipe.validation, recipe.seed)
         watched = {"val": validation, "test": data.test if recipe.test_each_epoch else None}
         self.watched = {name: images for name, images in watched.items() if images is not None}
-        """Image sets to evaluate after each epoch, by the prefix of their metrics."""
+        """Image sets to evaluate after each epoch, keyed by the prefix of their metrics."""
 
     def train_dataloader(self) -> Loader:
-        """Return a loader of shuffled, full batches."""
+        """Return a loader that yields full batches in shuffled order."""
         loader = self._loader(self.train_images, shuffle=True)
         assert self.trainer is not None
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
@@ -165,15 +166,15 @@ class ImageDataModule(LightningDataModule):
         return loader
 
     def val_dataloader(self) -> list[Loader]:
-        """Return a loader for each of `watched`."""
+        """Return a loader for each image set in `watched`."""
         return [self._loader(images) for images in self.watched.values()]
 
     def on_after_batch_transfer(
         self, batch: tuple[Tensor, Tensor, int], _loader: int
     ) -> tuple[Tensor, Tensor]:
-        """Convert pixels, labels and seed to network inputs and targets, on the training device.
+        """Convert pixels, labels and a seed to inputs and targets on the training device.
 
-        All random numbers of a training step depend on the seed of the batch. So a resumed run
+        All random numbers in a training step depend on the batch's seed. A resumed run therefore
         draws the same numbers as an uninterrupted one.
         """
         pixels, labels, seed = batch

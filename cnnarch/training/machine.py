@@ -1,4 +1,4 @@
-"""The devices to train on, and the settings that make training fast there."""
+"""Select the devices to train on and the settings that make training fast on them."""
 
 import ctypes
 import logging
@@ -32,12 +32,12 @@ __all__ = [
 ]
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of glibc's mallopt, from malloc.h
-SMALL_STEP = 10**8  # multiply-adds of a forward pass; one core needs a few milliseconds for them
+SMALL_STEP = 10**8  # multiply-adds per forward pass; they take one core a few milliseconds
 HARMLESS_WARNINGS = (
     ".*does not have many workers",  # images in memory load faster without worker processes
     ".*in eval mode at the start of training",  # frozen layers
     "Checkpoint directory .* is not empty",  # resumed runs and later stages
-    ".*LeafSpec",  # Lightning uses a deprecated name of torch
+    ".*LeafSpec",  # Lightning uses a deprecated torch name
 )
 
 
@@ -45,12 +45,12 @@ class Machine(NamedTuple):
     """The devices to train on.
 
     Args:
-        devices: devices on this machine; each has its own process.
+        devices: number of devices on this machine; each one has its own process.
         num_nodes: number of machines. torchrun or the cluster's scheduler starts the processes
-            on the others.
+            on the other machines.
         accelerator: "cpu", "gpu" or another Lightning accelerator; "auto" selects the best one
             available.
-        num_workers: worker processes that load images, for each training process.
+        num_workers: number of worker processes that load images for each training process.
     """
 
     devices: int = 1
@@ -69,8 +69,8 @@ class Machine(NamedTuple):
         if started > 1 and started != self.devices * self.num_nodes:
             raise ValueError(
                 f"{started} processes were started, but devices={self.devices} and num_nodes="
-                f"{self.num_nodes} need {self.devices * self.num_nodes}; devices is the number "
-                "per machine"
+                f"{self.num_nodes} require {self.devices * self.num_nodes}; devices is the number "
+                "of devices per machine"
             )
         with silence_lightning():
             self.trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False)
@@ -96,13 +96,13 @@ class Machine(NamedTuple):
             raise ValueError(str(error)) from error
 
     def precision(self, wanted: str, model: nn.Module, small: bool = False) -> str:
-        """Choose a precision, as named by Lightning.
+        """Return the precision to use, by its name in Lightning.
 
         Args:
-            wanted: a recipe's precision. "auto" selects bf16 on hardware that multiplies it
-                faster: GPUs with bf16, and CPUs with AMX or AVX-512 BF16. On CPUs, networks with
-                depthwise convolutions stay in float32, because the backward pass of these is
-                slow in bf16: EfficientNet-B0 took more than twice as long.
+            wanted: the recipe's precision. "auto" selects bf16 on hardware that computes it
+                faster: GPUs with bf16 support, and CPUs with AMX or AVX-512 BF16. On CPUs,
+                networks with depthwise convolutions stay in float32 because the backward pass of
+                these layers is slow in bf16: EfficientNet-B0 took more than twice as long.
             model: the network to train.
             small: whether steps are too small to benefit.
         """
@@ -127,13 +127,13 @@ def _is_depthwise(module: nn.Module) -> bool:
 
 
 def is_first_process() -> bool:
-    """Return whether this process writes the files; works before the process group exists."""
+    """Return whether this process writes the files, even before the process group exists."""
     variables = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
     return int(next((os.environ[v] for v in variables if v in os.environ), "0")) == 0
 
 
 def leave_process_group() -> bool:
-    """Leave the group of training processes, if any; return whether this was the first process."""
+    """Leave the process group, if any; return whether this was the first process in it."""
     group = torch.distributed
     if not (group.is_available() and group.is_initialized()):
         return True
@@ -143,12 +143,12 @@ def leave_process_group() -> bool:
 
 
 def is_small(model: nn.Module, input_size: tuple[int, int, int], images: int) -> bool:
-    """Return whether a step is too small for several threads; False for other networks.
+    """Return whether a step is too small for multiple threads; always False for other networks.
 
     Args:
-        model: a network of this package.
-        input_size: `(C, H, W)` of its input.
-        images: images per step.
+        model: a network from this package.
+        input_size: shape of its input, `(C, H, W)`.
+        images: number of images per step.
     """
     known = isinstance(model, ImageClassifier)
     return known and count_macs(model, input_size) * images < SMALL_STEP
@@ -158,16 +158,16 @@ def is_small(model: nn.Module, input_size: tuple[int, int, int], images: int) ->
 def set_threads_and_memory_format(
     model: nn.Module, small: bool, channels_last: bool
 ) -> Iterator[None]:
-    """Set the number of threads and the memory format for training, and restore both afterwards.
+    """Set the number of threads and the memory format for training, then restore both.
 
-    Threads synchronize many times per step. With other programs on the same cores, LeNet-5 took
-    up to ten times as long on two threads as on one.
+    Threads synchronize many times per step. When other programs ran on the same cores, LeNet-5
+    took up to ten times as long with two threads as with one.
 
     Args:
-        model: its parameters are converted.
-        small: whether to use one thread.
-        channels_last: whether to use the channels_last format. Convolutions are at least as fast
-            with it.
+        model: the network whose parameters are converted.
+        small: whether to use a single thread.
+        channels_last: whether to use the channels-last memory format, with which convolutions are
+            at least as fast.
     """
     threads = torch.get_num_threads()
     if small:
@@ -201,20 +201,20 @@ def silence_lightning() -> Iterator[None]:
 
 
 def cpu_name() -> str:
-    """Return the CPU's model name; `platform.processor` does not know it on Linux."""
+    """Return the CPU's model name, which `platform.processor` does not provide on Linux."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"^model name\s*: (.+)", info.read_text(), re.M) if info.exists() else []
     return names[0] if names else platform.processor() or platform.machine()
 
 
 def keep_freed_memory() -> None:
-    """Stop glibc from returning freed memory to the system, until the process ends.
+    """Stop glibc from returning freed memory to the operating system until the process ends.
 
-    Every training step allocates the same large tensors. By default glibc returns blocks above
-    32 MiB to the system when they are freed, and the kernel has to map and zero each page again
-    in the next step. That costs about a fifth of a step on a CPU. Other C libraries (macOS,
-    Windows, musl) are not changed. The setting applies to the whole process, so the command line
-    calls this function and `fit` and `train` do not.
+    Every training step allocates the same large tensors. By default, glibc returns blocks larger
+    than 32 MiB to the operating system when they are freed, and the kernel has to map and zero each
+    page again in the next step. On a CPU, this takes about a fifth of the step time. Other C
+    libraries (macOS, Windows, musl) are unaffected. Because the setting applies to the whole
+    process, only the command line calls this function; `fit` and `train` do not.
 
     Source: the manual page mallopt(3).
     """

@@ -16,8 +16,8 @@ from cnnarch.training.recipe import Recipe
 
 __all__ = ["make_optimizer", "make_schedule", "number_of_epochs"]
 
-RISE = 0.3  # share of one-cycle's steps with a rising rate, OneCycleLR's default
-RMS_DECAY = 0.9  # of RMSProp's mean of squares, as in the EfficientNet paper
+RISE = 0.3  # fraction of one-cycle steps in which the rate rises, OneCycleLR's default
+RMS_DECAY = 0.9  # decay of RMSProp's mean square, as in the EfficientNet paper
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
@@ -34,14 +34,14 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
 
 
 def number_of_epochs(recipe: Recipe, steps_per_epoch: int) -> int:
-    """Return the number of epochs of a recipe, which may set the number of steps instead."""
+    """Return a recipe's number of epochs, derived from its number of steps if that is set."""
     if recipe.num_steps is None:
         return recipe.num_epochs
     return max(1, round(recipe.num_steps / steps_per_epoch))
 
 
 def make_schedule(optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) -> LRScheduler:
-    """Create the recipe's schedule, whose `step` must be called after every optimizer step."""
+    """Create the recipe's schedule; call its `step` after every optimizer step."""
     num_epochs = number_of_epochs(recipe, steps_per_epoch)
     total = num_epochs * steps_per_epoch
     warmup = min(round(recipe.warmup_epochs * steps_per_epoch), total - 1)

@@ -1,7 +1,7 @@
-"""Recipes: the settings of a training run, apart from the network and the data.
+"""Recipes: all settings of a training run except the network and the data.
 
-jsonargparse reads recipes and checks types. The ranges of numbers are checked here: jsonargparse's
-restricted types would not check `Recipe(...)` in Python, and YAML cannot write their values.
+jsonargparse parses recipes and checks types. Numeric ranges are checked here because jsonargparse's
+restricted types would not check `Recipe(...)` in Python and their values cannot be saved as YAML.
 """
 
 from collections.abc import Iterator
@@ -23,66 +23,67 @@ __all__ = ["Recipe"]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A training recipe: length, optimizer, schedule, augmentation and the weights to keep.
+    """A training recipe: length, optimizer, schedule, augmentation and which weights to keep.
 
     Args:
         source: the paper or code that the settings come from.
-        model_options: options of the network, such as {"small_images": true}.
-        weights: initial weights, as the network's builder accepts them; None trains from scratch.
-        init: rule of `cnnarch.init_weights` for a network without `weights`; None uses the rule
-            of the network's paper.
-        freeze: layers to freeze, with their running statistics: true freezes everything except
-            the head, the name of a stage, such as conv4_x, freezes all layers up to that stage,
-            and false freezes nothing.
-        image_resolution: input size in pixels; None uses the size of the images, or the smallest
-            size that the network accepts if that is larger. For a folder of images, the command
-            line uses the network's own input size.
-        grayscale: true for one channel, false for three, None for the channels of the data set
+        model_options: options for the network, such as {"small_images": true}.
+        weights: initial weights, in any form the network's builder accepts; None trains from
+            scratch.
+        init: `cnnarch.init_weights` rule for a network without `weights`; None uses the rule from
+            the network's paper.
+        freeze: layers to freeze, including their running statistics. true freezes everything except
+            the head; a stage name, such as conv4_x, freezes all layers up to that stage; false
+            freezes nothing.
+        image_resolution: input size in pixels. None uses the image size, or the network's minimum
+            size if that is larger. For a folder of images, the command line uses the network's
+            default input size instead.
+        grayscale: true for one channel, false for three, None for the data set's own channels
             (three for folders).
-        num_epochs: passes over the training images.
-        num_steps: length in optimizer steps, used instead of `num_epochs` and rounded to whole
+        num_epochs: number of passes over the training images.
+        num_steps: number of optimizer steps, which overrides `num_epochs` and is rounded to whole
             epochs, at least one.
-        batch_size: images per step, summed over all processes.
+        batch_size: number of images per step, summed over all processes.
         optimizer: the optimization algorithm.
-        learning_rate: the highest learning rate of the schedule.
-        momentum: momentum of SGD and RMSProp. The one-cycle schedule varies it between 0.85 and
-            0.95 instead, in the opposite direction to the learning rate.
+        learning_rate: the peak learning rate of the schedule.
+        momentum: momentum for SGD and RMSProp. The one-cycle schedule instead varies it between
+            0.85 and 0.95, in the opposite direction to the learning rate.
         nesterov: whether SGD uses Nesterov momentum.
-        epsilon: the constant that Adam, AdamW and RMSProp add to the root of the mean square.
-            TensorFlow adds it under the root: its 0.001 corresponds to about 0.03 here.
+        epsilon: constant that Adam, AdamW and RMSProp add to the root mean square. TensorFlow adds
+            it under the square root, where 0.001 corresponds to about 0.03 here.
         weight_decay: weight decay, applied to all parameters.
         schedule: learning rate schedule. linear and cosine decay to 0; one-cycle rises for 30 %
             of the steps, then decays along a cosine.
-        step_epochs: for the step schedule, the interval in epochs (fractions are allowed), or the
-            list of epochs after which the learning rate changes.
-        step_factor: factor that the step schedule multiplies the learning rate by.
-        warmup_epochs: length of a linear warmup; for one-cycle, the length of the rising part.
-        label_smoothing: share of the target that is spread over all classes.
-        aux_weight: weight of the loss of each auxiliary head.
-        clip_gradient: maximum norm of the gradient; 0 disables clipping.
+        step_epochs: for the step schedule, either the interval in epochs (fractions are allowed) or
+            the list of epochs after which the learning rate changes.
+        step_factor: factor by which the step schedule multiplies the learning rate.
+        warmup_epochs: length of the linear warmup; for one-cycle, of the rising part.
+        label_smoothing: fraction of the target that is spread evenly over all classes.
+        aux_weight: loss weight for each auxiliary head.
+        clip_gradient: maximum gradient norm; 0 disables clipping.
         ema: decay of an exponential moving average of the weights, which is saved as the result;
             0 disables it. In step n, counted from 0, the decay is at most (1 + n) / (10 + n), as
-            in TensorFlow, so that short runs do not keep their initial weights.
-        crop_padding: maximum random shift in pixels, before images are resized.
-        resized_crop: minimum share of the area that random crops keep; 0 disables cropping.
-        flip: whether images are mirrored with probability 0.5.
+            in TensorFlow, to keep the initial weights from dominating short runs.
+        crop_padding: maximum random shift in pixels, applied before images are resized.
+        resized_crop: minimum fraction of the image area kept by random crops; 0 disables cropping.
+        flip: whether to flip images horizontally with probability 0.5.
         randaugment: magnitude, at most 30, of RandAugment with two operations; 0 disables it.
         erasing: probability of erasing a random rectangle.
-        mixup: parameter of mixup's beta distribution; 0 disables it.
-        cutmix: parameter of cutmix's beta distribution; 0 disables it. If mixup is enabled too,
-            each batch uses one of the two at random.
-        validation: share of the training images that is held out for validation.
-        test_each_epoch: whether to record test curves as well. They never influence training.
-        early_stopping: stop after this many epochs without a better validation accuracy; 0 never
-            stops early.
-        keep_best: whether to return the weights of the epoch with the best validation accuracy
-            instead of those of the last epoch.
-        precision: auto uses bf16 if the hardware computes it quickly.
-        channels_last: whether to use the channels_last memory format; None means true, which is
+        mixup: parameter of mixup's beta distribution; 0 disables mixup.
+        cutmix: parameter of CutMix's beta distribution; 0 disables CutMix. If mixup is also
+            enabled, each batch randomly uses one of the two.
+        validation: fraction of the training images to hold out for validation.
+        test_each_epoch: whether to also record test curves, which never influence training.
+        early_stopping: number of epochs without a better validation accuracy after which to stop;
+            0 disables early stopping.
+        keep_best: whether to return the weights from the epoch with the best validation accuracy
+            instead of those from the last epoch.
+        precision: numerical precision; auto uses bf16 if the hardware computes it quickly.
+        channels_last: whether to use the channels-last memory format; None means true, which is
             faster.
-        seed: seed of all random numbers.
-        then: further stages, each a mapping of the keys that change. They start from the weights
-            of the stage before.
+        seed: seed for all random numbers.
+        then: further stages, each a mapping of the keys that change. Each stage starts from the
+            weights of the previous one.
 
     Raises:
         ValueError: a value is out of range; the message states the range.
@@ -137,9 +138,9 @@ class Recipe:
         if self.init is not None:
             check_choice("init", self.init, RULES)
         if self.optimizer == "sgd" and self.nesterov and not self.momentum:
-            raise ValueError("nesterov needs a momentum above 0")
+            raise ValueError("nesterov requires momentum above 0")
         if not self.validation and (self.early_stopping or self.keep_best):
-            raise ValueError("early_stopping and keep_best need a validation share above 0")
+            raise ValueError("early_stopping and keep_best require validation above 0")
         stage_keys = [key for key in self.__dataclass_fields__ if key not in _RUN_KEYS]
         for key in sorted({key for stage in self.then for key in stage}):
             if key not in stage_keys:
@@ -147,16 +148,16 @@ class Recipe:
                     f"a stage in then cannot change {key!r}; it can change {', '.join(stage_keys)}"
                 )
         if self.then:
-            list(self.stages())  # raises an error if a stage has an invalid value
+            list(self.stages())  # raises an error if any value in a stage is invalid
 
     def stages(self) -> Iterator["Recipe"]:
-        """Yield the recipe of each stage: the first, then those in `then`."""
+        """Yield the recipe for each stage: the first, then those in `then`."""
         first = replace(self, then=[])
         yield first
         yield from (first.changed(stage) for stage in self.then)
 
     def changed(self, values: dict[str, Any]) -> "Recipe":
-        """Return a copy with other values; a new `num_epochs` also replaces `num_steps`.
+        """Return a copy with some values changed; setting `num_epochs` clears `num_steps`.
 
         Raises:
             ValueError: a key is unknown or a value is not allowed; the message states the
@@ -195,8 +196,8 @@ class Recipe:
         """Read a YAML file.
 
         Raises:
-            ValueError: the file is not YAML, or has an invalid key or value, which the message
-                names.
+            ValueError: the file is not valid YAML, or it contains an invalid key or value, named
+                in the message.
         """
         try:
             values = yaml.safe_load(Path(path).read_text())
@@ -205,7 +206,7 @@ class Recipe:
             raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
 
     def to_yaml(self) -> str:
-        """Return all keys as YAML that `load` can read."""
+        """Return all keys and values as YAML that `load` can read."""
         return yaml.safe_dump(asdict(self), sort_keys=False, width=100)
 
 

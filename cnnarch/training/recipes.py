@@ -1,4 +1,4 @@
-"""Recipes by name: YAML files for papers and collections, fact sheets for our own recipes."""
+"""Find recipes by name: YAML files for papers and collections, fact sheets for our own recipes."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,13 +15,13 @@ __all__ = ["DATA_DEFAULTS", "default_recipe", "find_recipe", "list_recipes"]
 
 
 class DataDefaults(NamedTuple):
-    """Recipe defaults of a data set, for all networks.
+    """A data set's recipe defaults for all networks.
 
     Args:
-        num_epochs: passes over the training images.
-        batch_size: images per step.
+        num_epochs: number of passes over the training images.
+        batch_size: number of images per step.
         resized_crop, crop_padding, flip: augmentation, as in `Recipe`.
-        sgd_rate: factor for the learning rate of SGD, below 1 for batches smaller than 128.
+        sgd_rate: factor for SGD's learning rate, below 1 for batches smaller than 128.
     """
 
     num_epochs: int
@@ -39,34 +39,34 @@ DATA_DEFAULTS = {
     "cifar10": DataDefaults(30, crop_padding=4, flip=True),
     "cifar100": DataDefaults(40, crop_padding=4, flip=True),
 }
-"""The data sets that have a recipe for every network."""
+"""The data sets for which every network has a recipe."""
 
 FOLDER = files("cnnarch.training") / "recipes"
 DEFAULT = "default"  # the recipe for other data sets
 
 
 def list_recipes() -> list[str]:
-    """Return the names of the recipe files: papers, collections and the default."""
+    """Return the names of the recipe files, for papers, collections and the default recipe."""
     names = (file.name for file in FOLDER.iterdir())
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
 def find_recipe(*names: str) -> Recipe:
-    """Return the recipe with the first of these names that exists.
+    """Return the first recipe that exists under one of these names.
 
     Args:
-        *names: names of recipe files, or of a network or family and a data set, such as
+        *names: names of recipe files, or a network or family combined with a data set, such as
             "lenet-digits".
 
     Raises:
         TypeError: no name was passed, or a name is not a string.
-        ValueError: no such recipe exists; the message lists those that do.
+        ValueError: no such recipe exists; the message suggests or lists existing ones.
     """
     if not names:
         raise TypeError("find_recipe needs a name, such as find_recipe('default'), got ()")
     for name in names:
         if not isinstance(name, str):
-            raise TypeError(f"a recipe's name must be a string, got {name!r}")
+            raise TypeError(f"a recipe name must be a string, got {name!r}")
     known = list_recipes()
     for name in names:
         if name in known:
@@ -77,16 +77,17 @@ def find_recipe(*names: str) -> Recipe:
         if data in DATA_DEFAULTS and network in families():
             return _combine(read_sheet(network).recipe, data)
     combined = [f"{n}-{data}" for n in (*families(), *BUILDERS) for data in DATA_DEFAULTS]
-    others = f"and each network or family with {', '.join(DATA_DEFAULTS)}, such as lenet-digits"
+    datasets = ", ".join(DATA_DEFAULTS)
+    others = f"and any network or family combined with {datasets}, such as lenet-digits"
     hint = suggest(names[0], [*known, *combined], [*known, others])
     raise ValueError(f"there is no recipe {' or '.join(map(repr, names))}; {hint}")
 
 
 def default_recipe(network: str, data: str) -> Recipe:
-    """Return the recipe of a network's fact sheet, combined with the defaults of a data set.
+    """Return the recipe from a network's fact sheet, combined with a data set's defaults.
 
     Args:
-        network: name of a builder.
+        network: name of the network's builder.
         data: a key of `DATA_DEFAULTS`. Other data sets use the same default recipe for all
             networks.
 
@@ -96,7 +97,7 @@ def default_recipe(network: str, data: str) -> Recipe:
     """
     get_model_builder(network)  # raises the error for unknown names
     if not isinstance(data, str):
-        raise TypeError(f"a data set's name must be a string, got {data!r}")
+        raise TypeError(f"a data set name must be a string, got {data!r}")
     if data not in DATA_DEFAULTS:
         return find_recipe(DEFAULT)
     return _combine(facts_of(network).recipe, data)

@@ -1,4 +1,4 @@
-"""The pictures of a run, and an HTML report that contains them."""
+"""Draw the pictures of a run and write an HTML report that contains them."""
 
 import base64
 import struct
@@ -31,7 +31,7 @@ TITLES = {
     "data": "Training images",
     "diagram": "Architecture",
 }
-"""The pictures and their headings, in the order of the report."""
+"""The pictures and their headings, in the order in which they appear in the report."""
 CSS_INCH = 96  # pixels
 
 STYLE = """
@@ -51,14 +51,14 @@ pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .85rem; 
 def draw_pictures(
     model: ImageClassifier, data: ImageData, history: History, metrics: Evaluation, folder: Path
 ) -> list[str]:
-    """Write a PNG file for each of `TITLES` and return their names.
+    """Write a PNG file for each picture in `TITLES` and return the pictures' names.
 
     Args:
         model: the trained network.
         data: the data set that it was trained on.
         history: metrics of each epoch.
-        metrics: evaluation on the test images.
-        folder: folder for the files.
+        metrics: metrics on the test images.
+        folder: folder to write the files to.
     """
     size = data.preprocessing.crop_size
     drawings: dict[str, Callable[[], Figure]] = {
@@ -89,7 +89,7 @@ def write_report(
         path: the HTML file.
         results: the contents of results.json.
         recipe: the contents of recipe.yaml.
-        pictures: PNG files by their names in `TITLES`.
+        pictures: PNG files, keyed by their names in `TITLES`.
     """
     name, test = results["model"], results["test"]
     title = f"{name} on {results['data']}"
@@ -136,9 +136,9 @@ def _details(results: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 def _picture(name: str, path: Path) -> str:
     title = escape(TITLES[name])
     picture = path.read_bytes()
-    (dots,) = struct.unpack_from(">I", picture, 16)  # a PNG file's width
+    (dots,) = struct.unpack_from(">I", picture, 16)  # the PNG image's width
     data = base64.b64encode(picture).decode()
-    size = f'width="{dots * CSS_INCH // DOTS}"'  # its printed size, so that text is readable
+    size = f'width="{dots * CSS_INCH // DOTS}"'  # its printed size, which keeps text readable
     image = f'<img alt="{title}" {size} src="data:image/png;base64,{data}">'
     return f'<h2>{title}</h2><div class="wide">{image}</div>'
 

@@ -1,4 +1,4 @@
-"""Train a network, evaluate it, and save everything about the run in one folder."""
+"""Train a network, evaluate it, and save everything about the run in a single folder."""
 
 import json
 import os
@@ -37,21 +37,21 @@ __all__ = ["build_model", "read_results", "train"]
 
 RECIPE, RESULTS, CHECKPOINTS = "recipe.yaml", "results.json", "checkpoints"
 HISTORY, REPORT = "metrics.csv", "report.html"
-SAVED = ("model.safetensors", "config.json", "README.md")  # by `save_pretrained`
+SAVED = ("model.safetensors", "config.json", "README.md")  # written by `save_pretrained`
 RUN_FILES = {RECIPE, RESULTS, CHECKPOINTS, HISTORY, REPORT, *SAVED, *(f"{t}.png" for t in TITLES)}
-SET_BY_DATA = ("num_classes", "in_channels")  # options of the network that the data determine
+SET_BY_DATA = ("num_classes", "in_channels")  # network options determined by the data
 
 
 def build_model(name: str, data: ImageData, recipe: Recipe) -> ImageClassifier:
-    """Build a network for a data set and a recipe, with weights from the recipe's seed.
+    """Build a network for a data set and a recipe, initialized with the recipe's seed.
 
     Args:
-        name: the network's builder.
-        data: determines the number of classes and channels.
+        name: name of the network's builder.
+        data: determines the numbers of classes and channels.
         recipe: only `model_options`, `weights`, `init` and `seed` are used.
 
     Raises:
-        ValueError: the network does not exist or does not have one of the options.
+        ValueError: the network does not exist or does not accept one of the options.
 
     >>> from cnnarch.training import load_data
     >>> build_model("lenet5", load_data("digits"), Recipe(init="kaiming")).num_classes
@@ -84,25 +84,26 @@ def train(
     """Train a network, evaluate it on the test images, and save everything in a folder.
 
     Args:
-        model: a network from a builder, with the classes and channels of `data`.
+        model: a network from a builder, with the same classes and channels as `data`.
         data: the data set.
         recipe: the training recipe.
-        folder: receives recipe.yaml at the start, metrics.csv and checkpoints after each epoch,
-            and model.safetensors, config.json, pictures, report.html and results.json at the end.
+        folder: folder for recipe.yaml (written at the start), metrics.csv and checkpoints (after
+            each epoch), and model.safetensors, config.json, README.md, pictures, report.html and
+            results.json (at the end).
         resume: whether to resume the run in `folder`, if there is one.
-        overwrite: whether to delete an existing run in `folder` first.
+        overwrite: whether to first delete any existing run in `folder`.
         machine: the devices to train on.
         loggers: Lightning loggers, in addition to metrics.csv.
         progress: whether to show a progress bar.
         on_epoch_end: called with the metrics of each epoch.
 
     Returns:
-        The contents of results.json, or None in all processes except the first.
+        The contents of results.json, or None in every process except the first.
 
     Raises:
-        ValueError: the folder contains another run or other files, the network does not fit the
-            data or could not be saved after training, or the machine does not have the devices.
-            The folder is left unchanged.
+        ValueError: the folder contains a different run or other files, the network does not fit
+            the data or could not be saved after training, or the devices are not available. The
+            folder is left unchanged.
         NonFiniteLossError: the loss became infinite or NaN.
     """
     check_fits(model, data.train)  # all checks run before the folder is changed
@@ -127,11 +128,11 @@ def train(
             progress=progress,
             on_epoch_end=on_epoch_end,
         )
-    except BaseException as error:  # also KeyboardInterrupt and Lightning's SystemExit
+    except BaseException as error:  # includes KeyboardInterrupt and Lightning's SystemExit
         if is_first_process():
             _remove_empty_run(place, is_new)
         if isinstance(error, TrainingStopped) and not leave_process_group():
-            return None  # if this process failed, Lightning would kill the first one
+            return None  # if this process failed, Lightning would kill the first process
         raise
     if not leave_process_group():
         return None
@@ -142,13 +143,13 @@ def train(
     names = draw_pictures(model, data, history, metrics, place)
     pictures = {name: place / f"{name}.png" for name in names}
     write_report(place / REPORT, results, (place / RECIPE).read_text(), pictures)
-    _write(place / RESULTS, json.dumps(results, indent=2))  # last, as it marks the run as finished
+    _write(place / RESULTS, json.dumps(results, indent=2))  # last: it marks the run as finished
     shutil.rmtree(place / CHECKPOINTS)
     return results
 
 
 def read_results(folder: str | PathLike[str]) -> dict[str, Any]:
-    """Read results.json of a finished run; an empty dict if there is none.
+    """Read a finished run's results.json; return an empty dict if there is none.
 
     Raises:
         ValueError: the file does not contain the results of a run.
@@ -161,7 +162,7 @@ def read_results(folder: str | PathLike[str]) -> dict[str, Any]:
 
 
 def _description(model: ImageClassifier, data: ImageData, recipe: Recipe) -> dict[str, Any]:
-    """Return the contents of recipe.yaml: network, data, and every key of the recipe."""
+    """Return the contents of recipe.yaml: the network, the data and every key of the recipe."""
     chosen = chosen_options(str(model.builder), model.options)
     options = {k: v for k, v in chosen.items() if k not in SET_BY_DATA}
     return {
@@ -175,13 +176,15 @@ def _description(model: ImageClassifier, data: ImageData, recipe: Recipe) -> dic
 
 
 def _open_run(folder: Path, description: dict[str, Any], resume: bool) -> dict[str, Any] | None:
-    """Create the folder or check that it contains the same run; return results if finished."""
+    """Create the folder or check that it contains the same run; return any final results."""
     recipe = folder / RECIPE
     if not is_first_process():
         return (resume and read_results(folder)) or None
     if recipe.exists():
         if not resume:
-            raise ValueError(f"{folder} contains a run: resume it, overwrite it, or name another")
+            raise ValueError(
+                f"{folder} contains a run: resume it, overwrite it, or choose another folder"
+            )
         written = yaml.safe_load(recipe.read_text())
         old = {**asdict(Recipe()), **written}  # the run may predate some keys
         for key, value in description.items():
@@ -190,14 +193,14 @@ def _open_run(folder: Path, description: dict[str, Any], resume: bool) -> dict[s
                 raise ValueError(f"{folder} contains a run with {found}, not {value!r}")
         return read_results(folder) or None
     if folder.exists() and any(not _is_partial(path) for path in folder.iterdir()):
-        raise ValueError(f"{folder} contains other files; name an empty or new folder")
+        raise ValueError(f"{folder} contains other files; choose an empty or new folder")
     folder.mkdir(parents=True, exist_ok=True)
     _write(recipe, yaml.safe_dump(description, sort_keys=False, width=100))
     return None
 
 
 def _is_partial(path: Path) -> bool:
-    """Return whether a killed process left this file in `atomic_write`."""
+    """Return whether this file was left behind by a process killed during `atomic_write`."""
     return path.name.startswith(".") and path.suffix == ".part"
 
 
@@ -207,7 +210,7 @@ def _foreign_files(folder: Path) -> list[str]:
 
 
 def _remove_empty_run(folder: Path, is_new: bool) -> None:
-    """Remove a run that saved nothing, so that the same command can start it again."""
+    """Remove a run that saved nothing, which lets the same command start it again."""
     has_saved = (folder / HISTORY).exists() or any((folder / CHECKPOINTS).glob("*.ckpt"))
     if not has_saved and not _foreign_files(folder):
         _remove_run(folder)
@@ -216,7 +219,7 @@ def _remove_empty_run(folder: Path, is_new: bool) -> None:
 
 
 def _remove_run(folder: Path) -> None:
-    """Remove the run in a folder, but not the folder, which may be the working directory.
+    """Remove the run in a folder but not the folder itself, which may be the working directory.
 
     Raises:
         ValueError: the folder contains other files.
@@ -224,7 +227,7 @@ def _remove_run(folder: Path) -> None:
     if not (folder / RECIPE).exists():
         return
     if foreign := _foreign_files(folder):
-        raise ValueError(f"{folder} contains more than a run ({foreign[0]}); remove it yourself")
+        raise ValueError(f"{folder} contains a file from outside the run: {foreign[0]}")
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -241,7 +244,7 @@ def _results(
 ) -> dict[str, Any]:
     test = metrics._asdict()
     test["confusion"] = metrics.confusion.tolist()
-    # Classes without test images have no accuracy, and JSON cannot represent nan.
+    # The accuracy for classes without test images is nan, which JSON cannot represent.
     test["per_class"] = {k: None if v != v else v for k, v in metrics.per_class.items()}
     folder = folder_of(data.name)
     return {

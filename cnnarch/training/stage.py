@@ -1,4 +1,4 @@
-"""One stage of a recipe: builds the Lightning trainer and manages the checkpoint files."""
+"""Run one stage of a recipe: build the Lightning trainer and manage the checkpoint files."""
 
 import pickle
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ from cnnarch.training.task import TrainingTask
 
 __all__ = ["StageRun", "check_freezing"]
 
-PREFIX = "model."  # of the network's weights in the checkpoints of a task
+PREFIX = "model."  # prefix of the network's weights in the task's checkpoints
 
 
 @dataclass
@@ -40,8 +40,8 @@ class StageRun:
     """A stage of a training run.
 
     Args:
-        number: number of the stage, from 1.
-        recipe: recipe of the stage.
+        number: number of the stage, counted from 1.
+        recipe: recipe for the stage.
         folder: folder for checkpoints.
         recorder: records the metrics of each epoch.
         keep: whether to write a checkpoint after each epoch.
@@ -62,7 +62,7 @@ class StageRun:
         loggers: Sequence[Logger],
         progress: bool,
     ) -> None:
-        """Train the network, or load the result if the stage was already finished."""
+        """Train the network, or load the result if the stage is already finished."""
         if resume and self._file("result").exists():
             self._restore(model, _load(self._file("result")))
             return
@@ -74,8 +74,10 @@ class StageRun:
             data, recipe, stage=self.number, num_workers=workers, channels_last=channels_last
         )
         if "val" not in module.watched and (recipe.early_stopping or recipe.keep_best):
-            share = f"validation={recipe.validation} of {len(data.train)} training images is none"
-            raise ValueError(f"early_stopping and keep_best need validation images, but {share}")
+            raise ValueError(
+                "early_stopping and keep_best require validation images, but validation="
+                f"{recipe.validation} selects none of the {len(data.train)} training images"
+            )
         steps = max(1, len(module.train_images) // recipe.batch_size)
         trainer = machine.trainer(
             max_epochs=number_of_epochs(recipe, steps),
@@ -97,7 +99,7 @@ class StageRun:
             last = _last_frozen(recipe)
             freezing = temporarily_frozen(model, last) if recipe.freeze else nullcontext()
             with freezing, set_threads_and_memory_format(model, small, channels_last):
-                model.train()  # Lightning does not; frozen layers stay in eval mode
+                model.train()  # Lightning does not do this; frozen layers stay in eval mode
                 task = TrainingTask(model, recipe, module.watched, steps)
                 trainer.fit(task, datamodule=module, ckpt_path=start, weights_only=True)
         self._save_result(model, trainer)
@@ -105,10 +107,12 @@ class StageRun:
     def _is_complete(self, saved: dict[str, Any], max_epochs: int | None) -> bool:
         """Return whether a checkpoint is from the stage's last epoch.
 
-        Lightning would not train further, but it would not average the weights either.
+        From such a checkpoint, Lightning would neither train further nor average the weights.
         """
         rows = saved["callbacks"][self.recorder.state_key]["rows"]
-        epochs = len(rows) - len(self.recorder.history.rows)  # the history has the earlier stages
+        epochs = len(rows) - len(
+            self.recorder.history.rows
+        )  # the history contains the earlier stages
         stopping = saved["callbacks"].get(_early_stopping(self.recipe).state_key)
         stopped = stopping is not None and stopping["wait_count"] >= stopping["patience"]
         return epochs == max_epochs or stopped
@@ -138,9 +142,9 @@ class StageRun:
         return callbacks
 
     def _save_result(self, model: nn.Module, trainer: Trainer) -> None:
-        """Replace the checkpoints by one file with the final weights and the metrics."""
+        """Replace the checkpoints with a single file of the final weights and the metrics."""
         if self.recipe.keep_best:
-            # Only the first process is sure to have the file: scratch folders are not shared.
+            # Only the first process is certain to have the file: scratch folders are not shared.
             best = _weights(_load(self._file("best"))) if trainer.is_global_zero else {}
             model.load_state_dict(trainer.strategy.broadcast(best))
         if self.keep and trainer.is_global_zero:
@@ -160,7 +164,7 @@ def check_freezing(model: nn.Module, recipe: Recipe) -> None:
 
     Raises:
         TypeError: the recipe freezes stages, but the network is not from this package.
-        ValueError: the network does not have such a stage.
+        ValueError: the network does not contain such a stage.
     """
     for stage in recipe.stages():
         if stage.freeze:
@@ -174,9 +178,9 @@ def _last_frozen(recipe: Recipe) -> int | str:
 def _average(
     decay: float, averages: Sequence[Tensor], weights: Sequence[Tensor], count: Tensor
 ) -> None:
-    """Update moving averages; early steps use a smaller decay.
+    """Update the moving averages, with a smaller decay in early steps.
 
-    Source: `num_updates` of TensorFlow's ExponentialMovingAverage.
+    Source: the `num_updates` argument of TensorFlow's ExponentialMovingAverage.
     """
     step = int(count)
     share = 1 - min(decay, (1 + step) / (10 + step))
@@ -195,7 +199,7 @@ def _load(path: Path) -> dict[str, Any]:
     """Load a checkpoint without executing code.
 
     Raises:
-        ValueError: the file is damaged or contains objects that could run code.
+        ValueError: the file is damaged or contains objects that could execute code.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -204,7 +208,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _weights(saved: dict[str, Any]) -> dict[str, Any]:
-    """Return the network's weights from the checkpoint of a task."""
+    """Return the network's weights from a task's checkpoint."""
     return {
         name.removeprefix(PREFIX): value
         for name, value in saved["state_dict"].items()

@@ -1,4 +1,4 @@
-"""Lightning modules that compute the loss and the metrics of a classifier for each batch."""
+"""Lightning modules that compute a classifier's loss and metrics for each batch."""
 
 from collections.abc import Iterable
 from typing import Any, NoReturn
@@ -23,17 +23,17 @@ __all__ = ["EvaluationTask", "NonFiniteLossError", "TrainingTask"]
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss or the weights became infinite or NaN. Earlier checkpoints are unchanged."""
+    """Raised when the loss or the weights become infinite or NaN; earlier checkpoints are kept."""
 
 
 class TrainingTask(LightningModule):
-    """Trains with cross-entropy and auxiliary losses, and logs loss and accuracy of each epoch.
+    """Trains with cross-entropy and auxiliary losses; logs the loss and accuracy of each epoch.
 
     Args:
         model: a classifier that returns logits, or a tuple of logits and auxiliary logits.
-        recipe: optimizer, schedule, label smoothing and weight of the auxiliary losses.
-        splits: prefixes of the metrics of each validation loader.
-        steps_per_epoch: optimizer steps per epoch.
+        recipe: determines the optimizer, schedule, label smoothing and auxiliary loss weight.
+        splits: metric prefix for each validation loader.
+        steps_per_epoch: number of optimizer steps per epoch.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class TrainingTask(LightningModule):
         self.splits = tuple(splits)
         self.steps_per_epoch = steps_per_epoch
         self.latest: dict[str, Tensor] = {}
-        """Loss and accuracy of the last step, for the progress bar."""
+        """The last step's loss and accuracy, for the progress bar."""
 
     def training_step(self, batch: tuple[Tensor, Tensor], _index: int) -> Tensor:
-        """Return the loss of a batch; targets are class indices or, for mixed images, shares."""
+        """Return a batch's loss; targets are class indices or, for mixed images, probabilities."""
         inputs, targets = batch
         outputs = self.model(inputs)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -73,19 +73,19 @@ class TrainingTask(LightningModule):
     def validation_step(
         self, batch: tuple[Tensor, Tensor], _index: int, dataloader_idx: int = 0
     ) -> None:
-        """Log loss and accuracy of a validation or test batch."""
+        """Log the loss and accuracy of a validation or test batch."""
         inputs, labels = batch
         logits = self.model(inputs).float()
         loss = cross_entropy(logits, labels)
         self._log_metrics(self.splits[dataloader_idx], loss, logits, labels)
 
     def on_train_epoch_end(self) -> None:
-        """Check the weights before they are saved; no loss was computed after the last step."""
+        """Check the weights before they are saved, as no loss follows the last step's update."""
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
             self._fail("weights became infinite or NaN", self.global_step)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Create the recipe's optimizer and its schedule, which is updated in every step."""
+        """Create the recipe's optimizer and its schedule, which is updated after every step."""
         optimizer = make_optimizer(self.model, self.recipe)
         schedule = make_schedule(optimizer, self.recipe, self.steps_per_epoch)
         return {
@@ -103,10 +103,10 @@ class TrainingTask(LightningModule):
         return metrics
 
     def _log(self, name: str, value: Tensor, images: int) -> None:
-        """Log a batch mean that Lightning averages over the images of all processes.
+        """Log a batch mean, which Lightning averages over the images of all processes.
 
-        Lightning divides the summed batch sizes by the number of processes, in integers. The
-        multiplication avoids rounding.
+        Lightning divides the summed batch sizes by the number of processes using integer division.
+        Multiplying the batch size by the number of processes avoids rounding.
         """
         self.log(
             name,
@@ -123,7 +123,7 @@ class TrainingTask(LightningModule):
         if self.trainer.world_size > 1:  # otherwise the other processes would wait for this one
             everywhere = self.trainer.strategy.reduce_boolean_decision(here, all=True)
         if not everywhere:
-            what = "the loss of another process" if here else "the loss"
+            what = "the loss in another process" if here else "the loss"
             value = "infinite or NaN" if here else loss.item()
             self._fail(f"{what} became {value}", self.global_step + 1)
 
@@ -135,7 +135,7 @@ class TrainingTask(LightningModule):
 
 
 class EvaluationTask(LightningModule):
-    """Computes all metrics of a classifier in one call of `Trainer.test`.
+    """Computes all of a classifier's metrics in a single call to `Trainer.test`.
 
     Args:
         model: a classifier that returns logits.
@@ -163,17 +163,17 @@ class EvaluationTask(LightningModule):
         return self.images.prepare(pixels), labels
 
     def test_step(self, batch: tuple[Tensor, Tensor], _index: int) -> None:  # noqa: PT019
-        """Update the metrics with a batch."""
+        """Update the metrics with the results for a batch."""
         inputs, labels = batch
         logits = self.model(inputs).float()
         self.loss.update(cross_entropy(logits, labels), len(labels))
         for metric in (self.top1, self.top5, self.confusion_matrix):
             metric.update(logits, labels)
-        # torchmetrics would treat logits between 0 and 1, which NiN can return, as probabilities.
+        # NiN can return logits between 0 and 1, which torchmetrics would treat as probabilities.
         self.calibration_error.update(logits.softmax(1), labels)
 
     def on_test_epoch_end(self) -> None:
-        """Store the values, because Lightning resets the metrics."""
+        """Store the values before Lightning resets the metrics."""
         names = ("loss", "top1", "top5", "calibration_error")
         self.results = {name: float(getattr(self, name).compute()) for name in names}
         self.confusion = self.confusion_matrix.compute().cpu()

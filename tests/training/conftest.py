@@ -1,4 +1,4 @@
-"""A data set that a network learns in a second, and small networks."""
+"""A data set that a network can learn in a second, and small networks."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ CLASSES = ("left", "right", "top", "bottom")
 
 
 def bright_sides(count: int, seed: int, size: int = 32) -> tuple[Tensor, Tensor]:
-    """Noise with one bright half, which is the class."""
+    """Return noise images and labels; the bright half of each image determines its class."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 100, (count, 1, size, size), generator=generator)
     labels = torch.arange(count) % len(CLASSES)
@@ -28,7 +28,7 @@ def bright_sides(count: int, seed: int, size: int = 32) -> tuple[Tensor, Tensor]
 
 
 class Peaks(nn.Module):
-    """Classifies all images correctly after exactly eight training steps, otherwise none."""
+    """Classifies every image correctly after exactly eight training steps, otherwise none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Peaks(nn.Module):
 
 
 def sides() -> ImageData:
-    """Training and test images of the four classes."""
+    """Return training and test images of the four classes."""
     preprocessing = Preprocessing(32, 32, mean=(0.4,), std=(0.3,))
     train, test = (
         ImageSet(*bright_sides(count, seed), CLASSES, preprocessing)
@@ -74,7 +74,7 @@ cnnarch.training.run.draw_pictures = lambda *_: []  # they take longer than trai
 
 @pytest.fixture(scope="session")
 def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    """A process whose forks can train without importing libraries again."""
+    """A process whose forks can train without reimporting the libraries."""
     forks = Forks(tmp_path_factory.mktemp("forks"), BEFORE_TRAINING)
     yield forks
     forks.close()

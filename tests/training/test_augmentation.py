@@ -1,4 +1,4 @@
-"""Augmentation: random per image, reproducible, independent of the number of processes."""
+"""Augmentation: random per image, reproducible and independent of the number of processes."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ EVERYTHING = Recipe(crop_padding=2, flip=True, resized_crop=0.5, randaugment=9, 
 
 
 def draws(*numbers: list[float]) -> "iter":  # type: ignore[valid-type]
-    """Return a function that returns one of these lists per call."""
+    """Return a function that returns the next of these lists in each call."""
     iterator = iter(numbers)
     return lambda: torch.tensor(next(iterator))
 
@@ -30,7 +30,7 @@ def test_the_middle_offset_does_not_shift() -> None:
     assert torch.equal(random_shift_and_flip(image, 1, False, draws([0.5], [0.5])), image)
 
 
-def test_a_flip_mirrors_left_and_right() -> None:
+def test_a_flip_swaps_left_and_right() -> None:
     images = torch.arange(12, dtype=torch.uint8).reshape(2, 1, 2, 3)
     flipped = random_shift_and_flip(images, 0, True, draws([0.0] * 2, [0.0] * 2, [0.4, 0.6]))
     assert torch.equal(flipped[0], images[0].flip(-1))
@@ -46,14 +46,14 @@ def test_shifts_differ_between_images() -> None:
     assert len(set(columns.tolist())) == 9
 
 
-def test_a_crop_of_the_whole_area_changes_nothing() -> None:
+def test_cropping_to_the_whole_area_changes_nothing() -> None:
     images = torch.randint(0, 256, (3, 3, 12, 12)).to(torch.uint8)
     square = [0.5] * 3  # the middle of the logarithmic range: a square
     whole = random_resized_crop(images, 1.0, draws([0.0] * 3, square, [0.3] * 3, [0.7] * 3))
     assert (whole.int() - images.int()).abs().max() <= 1
 
 
-def test_a_crop_of_a_quarter_is_enlarged_by_two() -> None:
+def test_a_crop_of_a_quarter_of_the_area_is_enlarged_twofold() -> None:
     image = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
     image[:, :, 4:, :4] = 200  # the lower left quarter
     cut = random_resized_crop(image, 0.25, draws([0.0], [0.5], [0.0], [1.0]))
@@ -76,7 +76,7 @@ def test_the_same_seed_gives_the_same_images(recipe: Recipe) -> None:
     assert a.shape == pixels.shape
 
 
-def test_two_processes_augment_like_one() -> None:
+def test_two_processes_augment_like_a_single_process() -> None:
     pixels = torch.randint(0, 256, (10, 3, 16, 16)).to(torch.uint8)
     recipe = Recipe(crop_padding=3, flip=True, resized_crop=0.4)
     alone = Augmentation(recipe, 10).pixels(pixels, seed=7)
@@ -86,7 +86,7 @@ def test_two_processes_augment_like_one() -> None:
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
-def test_mixed_targets_are_shares_of_two_classes(kind: str) -> None:
+def test_mixed_targets_are_probabilities_of_at_most_two_classes(kind: str) -> None:
     recipe = replace(Recipe(), **{kind: 1.0})
     labels = torch.arange(6)
     _, targets = Augmentation(recipe, 6).inputs(torch.rand(6, 3, 8, 8), labels)
@@ -95,7 +95,7 @@ def test_mixed_targets_are_shares_of_two_classes(kind: str) -> None:
     assert (targets > 0).sum(1).max() <= 2
 
 
-def test_erasing_has_its_probability() -> None:
+def test_images_are_erased_with_the_given_probability() -> None:
     images = torch.rand(200, 1, 16, 16) + 1
     erased, labels = Augmentation(Recipe(erasing=0.5), 2).inputs(images, torch.zeros(200).long())
     share = (erased == 0).flatten(1).any(1).float().mean()

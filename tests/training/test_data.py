@@ -13,7 +13,7 @@ from cnnarch.training.data import FilePixels, SeededIndices, measure_preprocessi
 from cnnarch.weights import Preprocessing
 
 
-def test_normalized_input_has_mean_zero_and_deviation_one() -> None:
+def test_normalized_input_has_zero_mean_and_unit_standard_deviation() -> None:
     pixels = torch.randint(0, 256, (50, 3, 16, 16)).to(torch.uint8)
     images = ImageSet(pixels, torch.zeros(50).long(), ("a",), measure_preprocessing(pixels, 16, 3))
     inputs = images.inputs(torch.arange(50))
@@ -27,7 +27,7 @@ def test_a_constant_channel_stays_finite() -> None:
     assert measure_preprocessing(pixels, 8, 1).std == (1.0,)
 
 
-def test_gray_from_color_uses_the_weights_of_television() -> None:
+def test_gray_from_color_uses_itu_r_601_weights() -> None:
     red = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
     red[:, 0] = 200
     gray = convert_channels(red, 1)
@@ -48,7 +48,7 @@ def test_two_channels_cannot_be_converted() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"), [([0, 4], "0 to 3, got 0 to 4"), ([-1, 0], "got -1")]
 )
-def test_labels_outside_the_classes_are_refused(labels: list[int], message: str) -> None:
+def test_labels_outside_the_classes_are_rejected(labels: list[int], message: str) -> None:
     pixels = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
     with pytest.raises(ValueError, match=message):
         ImageSet(pixels, torch.tensor(labels), tuple("abcd"), Preprocessing(8, 8))
@@ -62,18 +62,18 @@ def test_training_and_validation_images_are_disjoint(data: ImageData) -> None:
     assert len(pixels.unique(dim=0)) == len(data.train)
 
 
-def test_a_validation_share_of_zero_keeps_all_images(data: ImageData) -> None:
+def test_a_validation_fraction_of_zero_keeps_all_images(data: ImageData) -> None:
     train, validation = data.hold_back(0.0)
     assert train is data.train
     assert validation is None
 
 
-def test_a_validation_share_of_one_is_refused(data: ImageData) -> None:
+def test_a_validation_fraction_of_one_is_rejected(data: ImageData) -> None:
     with pytest.raises(ValueError, match=r"validation must be in \[0, 1\), got 1"):
         data.hold_back(1)
 
 
-def test_images_are_enlarged_to_the_minimum_size_of_the_network(data: ImageData) -> None:
+def test_images_are_enlarged_to_the_networks_minimum_size(data: ImageData) -> None:
     small = data.prepared(Preprocessing(8, 8, mean=(0.5,), std=(0.5,)))
     assert small.adapt_to(cnnarch.lenet5()).preprocessing.crop_size == 32
     assert small.adapt_to(cnnarch.lenet5(), 40).preprocessing.crop_size == 40
@@ -85,10 +85,10 @@ def test_pretrained_weights_determine_the_preprocessing(data: ImageData) -> None
     model.preprocessing = Preprocessing(36, 40, mean=(0.1,), std=(0.2,))  # type: ignore[assignment]
     adapted = data.adapt_to(model).preprocessing
     assert (adapted.mean, adapted.std) == ((0.1,), (0.2,))
-    assert (adapted.crop_size, adapted.resize_size) == (36, 36)  # nothing is cut off
+    assert (adapted.crop_size, adapted.resize_size) == (36, 36)  # nothing is cropped
 
 
-def test_color_weights_use_the_mean_of_gray_images(data: ImageData) -> None:
+def test_gray_images_keep_their_own_mean_with_weights_for_color(data: ImageData) -> None:
     model = cnnarch.lenet5(num_classes=4)
     model.preprocessing = Preprocessing(40, 40, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     adapted = data.adapt_to(model).preprocessing
@@ -127,7 +127,7 @@ def test_files_are_resized_by_their_shorter_side_and_center_cropped(tmp_path: Pa
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_files_are_resized_once_for_the_network(tmp_path: Path, interpolation: str) -> None:
-    """The result equals the inference transform of the original file."""
+    """The result equals the inference transform applied to the original file."""
     noise = torch.randint(0, 256, (90, 60, 3), generator=torch.Generator().manual_seed(0))
     image = Image.fromarray(noise.to(torch.uint8).numpy())
     image.save(tmp_path / "1.png")

@@ -1,4 +1,4 @@
-"""Data sets by name."""
+"""Loading data sets by name."""
 
 import gzip
 import struct
@@ -46,7 +46,7 @@ def photographs(folder: Path, count: int, size: tuple[int, int] = (20, 24)) -> N
         Image.fromarray(np.full((*size, 3), i, dtype=np.uint8)).save(folder / f"{i:02}.png")
 
 
-def test_digits_are_1797_images_of_8_pixels_360_of_them_held_out() -> None:
+def test_digits_are_1797_images_of_8x8_pixels_with_360_held_out() -> None:
     data = load_data("digits")
     assert (len(data.train), len(data.test)) == (1437, 360)
     assert data.classes == tuple("0123456789")
@@ -56,7 +56,7 @@ def test_digits_are_1797_images_of_8_pixels_360_of_them_held_out() -> None:
     assert (data.test.labels.bincount() - 36).abs().max() <= 1
 
 
-def test_no_held_out_digit_is_trained_on() -> None:
+def test_held_out_digits_are_not_in_the_training_set() -> None:
     data = load_data("digits")
     both = [{tuple(p.flatten().tolist()) for p in s.pixels[torch.arange(len(s))]} for s in data[1:]]
     assert not both[0] & both[1]
@@ -83,7 +83,7 @@ def test_fashion_mnist_is_read_from_debians_package(
 
 
 @pytest.mark.skipif(not datasets.DEBIAN["fashion_mnist"].exists(), reason="needs Debian's files")
-def test_fashion_mnist_has_its_published_mean_and_deviation(tmp_path: Path) -> None:
+def test_fashion_mnist_has_its_published_mean_and_standard_deviation(tmp_path: Path) -> None:
     data = load_data("fashion_mnist", root=tmp_path)
     assert (len(data.train), len(data.test)) == (60_000, 10_000)
     assert data.preprocessing.mean == pytest.approx((0.2860,), abs=5e-5)
@@ -91,7 +91,9 @@ def test_fashion_mnist_has_its_published_mean_and_deviation(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("_no_debian")
-def test_missing_files_without_a_network_are_an_error_and_leave_no_folder(tmp_path: Path) -> None:
+def test_missing_files_without_internet_access_raise_an_error_and_leave_no_folder(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(ValueError, match=r"mnist is not in .* cannot be downloaded .*--data-root"):
         load_data("mnist", root=tmp_path)
     assert not any(tmp_path.iterdir())
@@ -115,7 +117,7 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_missing_cifar_without_a_network_is_an_error(tmp_path: Path, name: str) -> None:
+def test_missing_cifar_without_internet_access_is_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match=rf"{name} is not in .* cannot be downloaded"):
         load_data(name, root=tmp_path)
 
@@ -153,7 +155,7 @@ def test_a_folder_holds_out_a_fifth_of_each_class(tmp_path: Path) -> None:
 
 
 def test_adding_images_to_a_folder_hardly_changes_the_split(tmp_path: Path) -> None:
-    """With a new random split, a fifth of the old training images would be tested."""
+    """A new random split would move a fifth of the old training images to the test set."""
 
     def shades(count: int) -> tuple[set[int], set[int]]:
         for name in ("cat", "dog"):
@@ -180,13 +182,13 @@ def test_a_folder_may_have_its_own_test_images(
     assert (len(data.train), len(data.test), data.channels) == (8, 4, 1)
 
 
-def test_a_folder_may_be_used_without_holding_images_out(tmp_path: Path) -> None:
+def test_a_folder_may_be_used_without_holding_out_images(tmp_path: Path) -> None:
     for name, count in (("cat", 5), ("dog", 1)):  # too few to hold one out
         photographs(tmp_path / name, count)
     data = load_data(f"folder:{tmp_path}", image_resolution=16, hold_out=False)
     assert data.test.labels.tolist() == data.train.labels.tolist()
     assert sorted(data.test.labels.tolist()) == [0] * 5 + [1]
-    brightness = data.test.pixels[torch.arange(6)][:, 0, 0, 0]  # equals the number in the file name
+    brightness = data.test.pixels[torch.arange(6)][:, 0, 0, 0]  # the number in the file name
     assert sorted(brightness.tolist()) == [0, 0, 1, 2, 3, 4]
 
 
@@ -201,10 +203,10 @@ def test_the_first_images_of_a_folder_show_all_classes(tmp_path: Path) -> None:
     assert torch.equal(again.test.labels, data.test.labels)
 
 
-def test_a_test_folder_with_an_unknown_class_is_refused(tmp_path: Path) -> None:
+def test_a_test_folder_with_an_unknown_class_is_rejected(tmp_path: Path) -> None:
     for place in ("train/cat", "train/dog", "test/cat", "test/cow"):
         photographs(tmp_path / place, 2)
-    with pytest.raises(ValueError, match=r"has not: \['cow'\]"):
+    with pytest.raises(ValueError, match=r"not in .*train: \['cow'\]"):
         load_data(f"folder:{tmp_path}")
 
 
@@ -230,12 +232,12 @@ def test_a_large_folder_is_decoded_batch_by_batch(
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([], "must contain one folder of images per class"),
+        ([], "must contain one subfolder per class"),
         (["cat"], r"must contain .* found \['cat'\]"),
         (None, "no folder"),
     ],
 )
-def test_a_folder_without_classes_is_refused(
+def test_a_folder_without_classes_is_rejected(
     tmp_path: Path, names: list[str] | None, message: str
 ) -> None:
     for name in names or []:
@@ -245,7 +247,7 @@ def test_a_folder_without_classes_is_refused(
         load_data(f"folder:{place}")
 
 
-def test_a_class_of_one_image_is_refused(tmp_path: Path) -> None:
+def test_a_class_with_one_image_is_rejected(tmp_path: Path) -> None:
     for name, count in (("cat", 5), ("dog", 1)):
         photographs(tmp_path / name, count)
     with pytest.raises(ValueError, match=r"dog must contain at least two images"):
@@ -260,7 +262,7 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
         load_data(f"folder:{tmp_path}", image_resolution=16)
 
 
-def test_synthetic_images_are_the_same_each_time() -> None:
+def test_synthetic_images_are_the_same_every_time() -> None:
     data, again = (load_data("synthetic") for _ in range(2))
     assert (len(data.train), len(data.test), len(data.classes)) == (1000, 200, 10)
     assert torch.equal(data.train.inputs(torch.arange(9)), again.train.inputs(torch.arange(9)))
@@ -273,5 +275,5 @@ def test_images_are_converted_to_gray_or_color(grayscale: bool) -> None:
 
 
 def test_an_unknown_data_set_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="no data set 'minst'; the data sets are digits, mnist"):
+    with pytest.raises(ValueError, match="no data set 'minst'; available: digits, mnist"):
         load_data("minst")

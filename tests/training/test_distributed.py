@@ -1,4 +1,4 @@
-"""Two processes train like one, with gloo on the CPU."""
+"""Two processes train like a single process, using gloo on the CPU."""
 
 import json
 import os
@@ -90,19 +90,23 @@ def assert_same_training(two: Results, alone: dict[str, Any]) -> None:
             assert row[metric] == pytest.approx(expected[metric], abs=1e-6)
 
 
-def test_two_processes_train_like_one(forks: Forks, two: Results, tmp_path: Path) -> None:
-    """Without BatchNorm and dropout, which each process computes on its own images."""
+def test_two_processes_train_like_a_single_process(
+    forks: Forks, two: Results, tmp_path: Path
+) -> None:
+    """LeNet-5 has no BatchNorm or dropout, which each process applies to its own images only."""
     (alone,) = trained(forks, tmp_path / "one", "lenet5", 1)
     assert_same_training(two, alone)
 
 
 @pytest.mark.slow
-def test_two_processes_train_a_deep_network_like_one(forks: Forks, tmp_path: Path) -> None:
+def test_two_processes_train_a_deep_network_like_a_single_process(
+    forks: Forks, tmp_path: Path
+) -> None:
     (alone,) = trained(forks, tmp_path / "one", "vgg11", 1)
     assert_same_training(trained(forks, tmp_path / "two", "vgg11", 2), alone)
 
 
-def test_two_processes_stop_when_one_gets_a_signal_and_resume_to_the_same_weights(
+def test_two_processes_stop_when_one_receives_a_signal_and_resume_to_the_same_weights(
     forks: Forks, two: Results, tmp_path: Path
 ) -> None:
     first, second = fitted(forks, tmp_path, "lenet5", 2, 8)  # an epoch has five steps
@@ -132,7 +136,7 @@ def assert_one_run(printed: str, folder: Path) -> None:
 
 
 def create_earlier_run(folder: Path) -> None:
-    """Create a run that only one of the processes may delete."""
+    """Create a run, which only one of the processes may delete."""
     run = folder / "runs/lenet5-digits"
     run.mkdir(parents=True)
     (run / "recipe.yaml").write_text("model: lenet5\n")
@@ -166,7 +170,7 @@ def assert_stopped(status: int, printed: str, folder: Path) -> None:
     assert (folder / "checkpoints/stage-1-last.ckpt").exists()
 
 
-def test_the_command_in_two_processes_stops_at_a_signal_and_prints_once(
+def test_the_command_in_two_processes_stops_on_a_signal_and_prints_once(
     forks: Forks, tmp_path: Path
 ) -> None:
     words = [*COMMAND, "500", "--output", str(tmp_path / "run")]
@@ -177,7 +181,7 @@ def test_the_command_in_two_processes_stops_at_a_signal_and_prints_once(
 
 
 @pytest.mark.slow
-def test_the_command_on_two_devices_stops_at_a_signal_and_prints_once(tmp_path: Path) -> None:
+def test_the_command_on_two_devices_stops_on_a_signal_and_prints_once(tmp_path: Path) -> None:
     words = [*COMMAND, "500", "--output", tmp_path / "run"]
     command = [sys.executable, "-u", "-m", "cnnarch", *words]
     with subprocess.Popen(

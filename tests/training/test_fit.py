@@ -43,7 +43,7 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 class CallRecorder(nn.Module):
-    """A network that records its mode and whether gradients are enabled in each call."""
+    """A network that records its mode and whether gradients are enabled on each call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ def test_each_epoch_trains_in_train_mode_and_validates_in_eval_mode(data: ImageD
 def test_recorded_metrics_are_means_over_all_images(
     data: ImageData, lenet: cnnarch.ImageClassifier
 ) -> None:
-    """Batches have different sizes, so a mean of batch means would differ."""
+    """Because batch sizes differ, the mean of the batch means would be different."""
     recipe = replace(QUICK, num_epochs=1, test_each_epoch=True, validation=0, batch_size=32)
     history = fit(lenet, data, recipe)
     with torch.no_grad():
@@ -187,7 +187,7 @@ def test_one_history_contains_all_stages(data: ImageData, lenet: cnnarch.ImageCl
 def test_ema_returns_the_averaged_weights(data: ImageData, ema: float, decay: float) -> None:
     """After two steps with decay d: d * first weights + (1 - d) * second weights.
 
-    In the second step the decay is at most 2 / 11.
+    In the second step, the decay is at most 2 / 11.
     """
     recipe = Recipe(
         optimizer="sgd", momentum=0, schedule="constant", validation=0, learning_rate=0.5
@@ -208,7 +208,7 @@ def test_ema_returns_the_averaged_weights(data: ImageData, ema: float, decay: fl
 
 
 def test_keep_best_returns_the_weights_of_the_best_epoch(data: ImageData, tmp_path: Path) -> None:
-    """`Peaks` is best in the second of four epochs."""
+    """`Peaks` performs best in the second of four epochs."""
     model = Peaks()
     scales: list[float] = []
     recipe = replace(QUICK, keep_best=True)
@@ -234,11 +234,11 @@ def test_early_stopping_stops_when_validation_does_not_improve(data: ImageData) 
 
 
 @pytest.mark.parametrize("options", [{"early_stopping": 1}, {"keep_best": True}])
-def test_a_validation_share_without_images_is_refused(
+def test_a_validation_split_without_images_is_rejected(
     data: ImageData, lenet: cnnarch.ImageClassifier, options: dict[str, Any]
 ) -> None:
     few = data._replace(train=data.train.subset(torch.arange(4)))
-    with pytest.raises(ValueError, match=r"validation=0.1 of 4 training images is none"):
+    with pytest.raises(ValueError, match=r"validation=0.1 selects none of the 4 training images"):
         fit(lenet, few, Recipe(num_epochs=1, **options))
 
 
@@ -255,7 +255,7 @@ def test_label_smoothing_changes_only_the_training_loss(data: ImageData) -> None
     assert validation == pytest.approx(same)
 
 
-def test_auxiliary_heads_have_weighted_losses(data: ImageData) -> None:
+def test_losses_of_auxiliary_heads_are_weighted(data: ImageData) -> None:
     class Auxiliary(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -277,7 +277,7 @@ def test_auxiliary_heads_have_weighted_losses(data: ImageData) -> None:
     assert not torch.equal(before["aux.weight"], weights(model)["aux.weight"])
 
 
-def test_a_loss_that_is_not_finite_stops_training(
+def test_a_non_finite_loss_stops_training(
     data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
     class Explodes(nn.Module):
@@ -329,7 +329,7 @@ def test_the_progress_bar_shows_loss_accuracy_and_remaining_time(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """All in one line of 80 columns."""
+    """All of them fit on a single line of 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
     fit(lenet, data, replace(QUICK, num_epochs=1), progress=True)
     shown = capsys.readouterr().out
@@ -368,11 +368,11 @@ def test_lightning_loggers_receive_the_metrics(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_classes": 7}, "the data need num_classes=4, but the network has 7"),
-        ({"num_classes": 4, "in_channels": 3}, "need in_channels=1, but the network has 3"),
+        ({"num_classes": 7}, "the data set requires num_classes=4, but the network has 7"),
+        ({"num_classes": 4, "in_channels": 3}, "requires in_channels=1, but the network has 3"),
     ],
 )
-def test_a_network_with_other_classes_or_channels_is_refused(
+def test_a_network_with_different_classes_or_channels_is_rejected(
     data: ImageData, options: dict[str, int], message: str
 ) -> None:
     model = cnnarch.lenet5(**options)  # type: ignore[arg-type]
@@ -382,7 +382,7 @@ def test_a_network_with_other_classes_or_channels_is_refused(
         evaluate(model, data.test)
 
 
-def test_images_too_small_for_the_network_are_refused(
+def test_images_too_small_for_the_network_are_rejected(
     data: ImageData, lenet: cnnarch.ImageClassifier
 ) -> None:
     small = data.prepared(replace(data.preprocessing, crop_size=16, resize_size=16))
@@ -390,13 +390,13 @@ def test_images_too_small_for_the_network_are_refused(
         fit(lenet, small)
 
 
-def test_a_network_with_a_fixed_size_names_it(data: ImageData) -> None:
+def test_the_error_for_a_network_with_a_fixed_input_size_states_the_size(data: ImageData) -> None:
     model = cnnarch.mixer_s32(num_classes=4, in_channels=1, image_size=64)
     with pytest.raises(ValueError, match="must be exactly 64 pixels, got 32"):
         fit(model, data)
 
 
-def test_bf16_trains_in_bf16(data: ImageData) -> None:
+def test_bf16_mixed_precision_computes_in_bf16(data: ImageData) -> None:
     seen = []
     model = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(16, 4))
     model[2].register_forward_hook(lambda *a: seen.append(a[2].dtype))

@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped by a signal or out of disk space, in separate processes."""
+"""Runs that are killed, stopped by a signal or run out of disk space, in separate processes."""
 
 import signal
 from collections.abc import Callable
@@ -100,11 +100,11 @@ def test_a_stopped_run_prints_one_line_and_can_be_resumed(
     done = run(folder, prelude=IN_A_STEP.format(signal=name))
     assert done.status == 128 + signal.Signals[name]
     (line,) = done.err.splitlines()
-    assert line == f"cnnarch: stopped by {name} in epoch 2 after step 3; continue with resume"
+    assert line == f"cnnarch: stopped by {name} in epoch 2 after step 3; resume to continue"
     assert_resumes_to(whole, folder, run)
 
 
-def test_a_full_disk_is_one_line_and_keeps_earlier_epochs(
+def test_a_full_disk_prints_one_line_and_keeps_earlier_epochs(
     whole: Path, run: Run, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"

@@ -45,7 +45,7 @@ def test_the_order_depends_only_on_seed_and_epoch() -> None:
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_two_processes_divide_the_batches_of_one(shuffle: bool) -> None:
+def test_two_processes_split_the_batches_of_a_single_process(shuffle: bool) -> None:
     alone = BatchSampler(41, 8, shuffle=shuffle, seed=1)
     shares = [BatchSampler(41, 8, shuffle=shuffle, seed=1, rank=r, world_size=2) for r in (0, 1)]
     together = [sorted(a + b) for a, b in zip(*map(order, shares), strict=False)]
@@ -54,26 +54,26 @@ def test_two_processes_divide_the_batches_of_one(shuffle: bool) -> None:
     assert seeds[0] == seeds[1] == seeds[2]
 
 
-def test_evaluation_by_two_processes_samples_every_image() -> None:
+def test_two_processes_together_evaluate_every_image() -> None:
     shares = [BatchSampler(9, 4, rank=r, world_size=2) for r in (0, 1)]
     assert sorted(i for s in shares for b in order(s) for i in b) == list(range(9))
 
 
-def test_a_batch_is_at_most_the_whole_set() -> None:
+def test_a_batch_is_no_larger_than_the_whole_set() -> None:
     assert [len(b) for b in order(BatchSampler(7, 32, shuffle=True))] == [7]
     share = BatchSampler(7, 32, shuffle=True, rank=0, world_size=2)
     assert [len(b) for b in order(share)] == [3]
 
 
-def test_batches_that_cannot_be_divided_are_refused() -> None:
-    with pytest.raises(ValueError, match="batch_size must be a multiple of the 3 processes, got 8"):
+def test_batches_that_cannot_be_divided_evenly_are_rejected() -> None:
+    with pytest.raises(ValueError, match="multiple of 3, the number of processes, got 8"):
         BatchSampler(50, 8, shuffle=True, world_size=3)
     for shuffle in (True, False):
         with pytest.raises(ValueError, match="2 images cannot be divided among 3 processes"):
             BatchSampler(2, 9, shuffle=shuffle, world_size=3)
 
 
-def test_seeds_differ_if_any_number_differs() -> None:
+def test_the_seed_differs_if_any_number_differs() -> None:
     seeds = {seed_of(a, b, c) for a in range(10) for b in range(10) for c in range(10)}
     assert len(seeds) == 1000
     assert all(0 <= seed < 2**63 for seed in seeds)

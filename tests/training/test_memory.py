@@ -1,4 +1,4 @@
-"""Memory of the C library during training, each test in its own process."""
+"""Memory allocation by the C library during training; each test runs in its own process."""
 
 import platform
 
@@ -16,7 +16,7 @@ SIZE = 64 * 2**20
 PAGES = SIZE // resource.getpagesize()
 
 def page_faults(times=10):
-    '''Return the page faults of each allocation of a tensor that is freed again.'''
+    '''Return the number of page faults for each allocation of a tensor that is then freed.'''
     faults = []
     for _ in range(times):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -60,7 +60,7 @@ words = ["train", "lenet5", "--num_steps", "1", "--output", tempfile.mkdtemp() +
     ],
     ids=["command", "fit"],
 )
-def test_only_the_command_line_changes_the_memory_of_the_process(
+def test_only_the_command_line_changes_allocator_settings(
     forks: Forks, call: str, kept: bool
 ) -> None:
     run(forks, f"{TRAIN}\n{call}\nassert (page_faults()[-1] < PAGES / 2) is {kept}")

@@ -1,4 +1,4 @@
-"""Optimizers and schedules: the learning rate in every step, computed by hand."""
+"""Optimizers and schedules: learning rates compared with hand-computed values."""
 
 import math
 
@@ -14,7 +14,7 @@ STEPS = 10  # per epoch
 
 
 def rates(recipe: Recipe) -> list[float]:
-    """Return the learning rate in each step of a recipe."""
+    """Return a recipe's learning rate in each step."""
     optimizer = make_optimizer(nn.Linear(2, 2), recipe)
     schedule = make_schedule(optimizer, recipe, STEPS)
     found = []
@@ -25,7 +25,7 @@ def rates(recipe: Recipe) -> list[float]:
     return found
 
 
-def test_optimizers_are_torchs_with_the_recipes_values() -> None:
+def test_optimizers_are_torch_optimizers_with_the_recipes_values() -> None:
     model = nn.Linear(2, 2)
     sgd = make_optimizer(model, Recipe(optimizer="sgd", momentum=0.8, nesterov=True))
     assert isinstance(sgd, SGD)
@@ -49,34 +49,35 @@ def test_epsilon_limits_the_step_for_a_small_gradient(optimizer: str) -> None:
     )
     weight.weight.grad = torch.full((1, 1), 1e-3)
     make_optimizer(weight, recipe).step()
-    # Without epsilon the step is 1 (Adam) or 3.2 (RMSProp, whose mean is a tenth of the square).
+    # Without epsilon, the step would be 1 (Adam) or 3.2 (RMSProp, whose mean is a tenth of the
+    # square).
     root = 1e-3 * math.sqrt(0.1) if optimizer == "rmsprop" else 1e-3
     assert before - weight.weight.item() == pytest.approx(1e-3 / (1 + root), rel=1e-3)
 
 
-def test_the_optimizer_has_no_frozen_parameters() -> None:
+def test_the_optimizer_excludes_frozen_parameters() -> None:
     model = nn.Linear(2, 2)
     model.bias.requires_grad_(False)
     (group,) = make_optimizer(model, Recipe()).param_groups
     assert [p.shape for p in group["params"]] == [(2, 2)]
 
 
-def test_constant_does_not_change() -> None:
+def test_the_constant_schedule_does_not_change() -> None:
     assert set(rates(Recipe(schedule="constant", learning_rate=0.2, num_epochs=2))) == {0.2}
 
 
-def test_step_divides_at_an_interval() -> None:
+def test_the_step_schedule_divides_at_regular_intervals() -> None:
     found = rates(Recipe(schedule="step", learning_rate=1.0, step_epochs=2, num_epochs=5))
     expected = [1.0] * 20 + [0.1] * 20 + [0.01] * 10
     assert found == pytest.approx(expected)
 
 
-def test_step_divides_after_the_listed_epochs() -> None:
+def test_the_step_schedule_divides_after_the_listed_epochs() -> None:
     recipe = Recipe(schedule="step", learning_rate=1.0, step_epochs=[1, 3], num_epochs=4)
     assert rates(recipe) == pytest.approx([1.0] * 10 + [0.1] * 20 + [0.01] * 10)
 
 
-def test_step_may_be_within_an_epoch() -> None:
+def test_the_step_schedule_may_divide_within_an_epoch() -> None:
     found = rates(Recipe(schedule="step", learning_rate=1.0, step_epochs=2.4, num_epochs=6))
     assert found == pytest.approx([1.0] * 24 + [0.1] * 24 + [0.01] * 12)
 
@@ -98,7 +99,7 @@ def test_warmup_rises_linearly_before_the_schedule() -> None:
     assert found[10:] == pytest.approx([(1 + math.cos(math.pi * i / 30)) / 2 for i in range(30)])
 
 
-def test_a_warmup_does_not_move_the_steps() -> None:
+def test_warmup_does_not_shift_the_steps_of_the_schedule() -> None:
     recipe = Recipe(
         schedule="step", learning_rate=1.0, step_epochs=[2], num_epochs=3, warmup_epochs=1
     )
@@ -135,6 +136,6 @@ def test_schedules_load_with_weights_only() -> None:
 def test_one_cycle_may_rise_in_a_single_step() -> None:
     recipe = Recipe(num_epochs=2, warmup_epochs=1 / STEPS, learning_rate=0.1)
     found = rates(recipe)
-    assert found[0] == pytest.approx(0.1 / 25)  # OneCycleLR starts at a 25th
+    assert found[0] == pytest.approx(0.1 / 25)  # OneCycleLR starts at 1/25 of the peak
     assert found[1] > 0.09
     assert found[-1] == pytest.approx(0.1 / 25e4, abs=1e-4)

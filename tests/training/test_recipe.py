@@ -1,4 +1,4 @@
-"""Recipes: files, ranges and stages."""
+"""Recipes: files, allowed ranges and stages."""
 
 import inspect
 import re
@@ -87,7 +87,7 @@ def test_numbers_may_use_scientific_notation(tmp_path: Path) -> None:
         ("step_epochs: [5, 0]", "step_epochs must be at least 1, got 0"),
         ("step_epochs: [0.5]", "step_epochs must be at least 1, got 0.5"),
         ("init: zeros", "init must be one of 'xavier', 'kaiming', 'orthogonal', 'torch', got 'zer"),
-        ("{early_stopping: 2, validation: 0}", "need a validation share"),
+        ("{early_stopping: 2, validation: 0}", "require validation above 0"),
         ("then: [{seed: 4}]", "then cannot change 'seed'"),
         ("then: [{momentum: 2}]", "momentum must be from 0 to 1, got 2"),
         (
@@ -98,7 +98,7 @@ def test_numbers_may_use_scientific_notation(tmp_path: Path) -> None:
         ("a: [1", r"recipe\.yaml: .*line 1"),
     ],
 )
-def test_an_invalid_file_is_refused_with_the_allowed_values(
+def test_an_invalid_file_is_rejected_with_the_allowed_values(
     tmp_path: Path, text: str, message: str
 ) -> None:
     path = tmp_path / "recipe.yaml"
@@ -120,7 +120,7 @@ PAPER_RECIPES = [name for name in list_recipes() if name.endswith("-paper")]
 
 @pytest.mark.parametrize("name", PAPER_RECIPES)
 def test_a_papers_recipe_fits_a_network_of_its_family(name: str) -> None:
-    """The recipe's image size is the one on the network's card."""
+    """The recipe's image size matches the input size on the network's card."""
     recipe = find_recipe(name)
     cards = map(cnnarch.get_card, cnnarch.list_models(family=name.removesuffix("-paper")))
     side = recipe.image_resolution or 32
@@ -140,7 +140,7 @@ def test_every_family_has_a_recipe_for_every_small_data_set() -> None:
 
 
 def test_a_recipe_combines_family_and_data_set() -> None:
-    """The learning rate of SGD is halved for batches that are a quarter of the usual size."""
+    """SGD's learning rate is halved for batches of a quarter of the usual size."""
     digits, fashion = find_recipe("resnet-digits"), find_recipe("resnet50-fashion_mnist")
     assert (digits.num_epochs, digits.batch_size, digits.learning_rate) == (20, 32, 0.05)
     assert (fashion.num_epochs, fashion.batch_size, fashion.learning_rate) == (10, 128, 0.1)
@@ -160,8 +160,8 @@ def test_a_sheet_may_override_its_recipe_for_one_network_and_one_data_set() -> N
 
 
 @pytest.mark.parametrize("name", cnnarch.list_models())
-def test_sheets_have_only_recipe_keys(name: str) -> None:
-    """The message names the file of a misspelled key or an unknown data set."""
+def test_sheets_contain_only_valid_recipe_keys(name: str) -> None:
+    """The message names the file that contains a misspelled key or an unknown data set."""
     known = {field.name for field in fields(Recipe)}
     recipe = facts_of(name).recipe
     tables = {"recipe": {k: v for k, v in recipe.items() if k != "on"}}
@@ -179,10 +179,10 @@ def test_sheets_have_only_recipe_keys(name: str) -> None:
     ]
     assert faults == []
     for table in tables.values():
-        Recipe.from_dict(table)  # refuses values of the wrong type
+        Recipe.from_dict(table)  # rejects values of the wrong type
 
 
-def test_a_network_on_other_data_has_the_default_recipe() -> None:
+def test_a_network_uses_the_default_recipe_for_other_data() -> None:
     assert default_recipe("lenet5", "folder:photos") == find_recipe("default")
 
 
@@ -193,7 +193,7 @@ def test_an_unknown_network_has_no_default_recipe(data: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 3, ["digits"]])
-def test_a_name_that_is_not_a_string_is_refused(value: Any) -> None:
+def test_a_name_that_is_not_a_string_is_rejected(value: Any) -> None:
     calls: list[Callable[[], object]] = [
         lambda: find_recipe(value),
         lambda: find_recipe("default", value),
@@ -209,9 +209,9 @@ def test_a_name_that_is_not_a_string_is_refused(value: Any) -> None:
 
 @pytest.mark.parametrize("name", cnnarch.list_models())
 def test_a_network_accepts_the_options_and_image_size_of_its_recipes(name: str) -> None:
-    """The options of the recipe exist and its images are large enough.
+    """The recipe's options exist and its images are large enough.
 
-    The minimum size is computed once for all networks of a family with the same recipe.
+    The minimum size is computed once for all networks in a family that share a recipe.
     """
     known = option_parameters(cnnarch.get_model_builder(name))
     facts = facts_of(name)
@@ -233,20 +233,20 @@ def test_a_network_accepts_the_options_and_image_size_of_its_recipes(name: str) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["alexnet", "nin"])
-def test_networks_without_norms_learn_digits_by_their_own_recipes(name: str) -> None:
+def test_networks_without_normalization_learn_digits_with_their_own_recipes(name: str) -> None:
     recipe = find_recipe(f"{name}-digits")
     data = load_data("digits", image_resolution=recipe.image_resolution)
     model = build_model(name, data, recipe)
     data = data.adapt_to(model, recipe.image_resolution)
     fit(model, data, recipe)
-    # With the builders' own initialization: 0.1 and 0.3 on validation images.
+    # With the builders' default initialization, the validation accuracies are 0.1 and 0.3.
     assert evaluate(model, data.test).top1 > 0.8
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not datasets.DEBIAN["fashion_mnist"].exists(), reason="needs Debian's files")
 def test_lenet5_learns_fashion_mnist_in_ten_epochs() -> None:
-    """The expected accuracy on the test images is 0.88. Training takes several minutes."""
+    """The expected test accuracy is at least 0.88. Training takes several minutes."""
     recipe = find_recipe("lenet-fashion_mnist")
     assert recipe.num_epochs == 10
     data = load_data("fashion_mnist", image_resolution=recipe.image_resolution)
@@ -256,7 +256,7 @@ def test_lenet5_learns_fashion_mnist_in_ten_epochs() -> None:
     assert evaluate(model, data.test).top1 >= 0.88
 
 
-def test_a_stage_of_epochs_may_follow_one_of_steps() -> None:
+def test_a_stage_measured_in_epochs_may_follow_one_measured_in_steps() -> None:
     first, second = Recipe(num_steps=100, then=[{"num_epochs": 3}]).stages()
     assert (first.num_steps, second.num_steps, second.num_epochs) == (100, None, 3)
 

@@ -54,7 +54,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rendered(page: Path, folder: Path, width: int) -> dict[str, Any]:
-    """Return measurements of the page in a browser with this width in pixels."""
+    """Return measurements of the page in a browser window of this width in pixels."""
     assert CHROMIUM is not None
     wrapper = folder / "wrapper.html"
     wrapper.write_text(MEASURE.format(page=page.as_uri(), width=width))
@@ -76,7 +76,7 @@ def test_a_browser_shows_all_pictures_within_its_width(
     assert found["images"] == found["loaded"] == len(TITLES)
     assert found["headings"][: len(TITLES)] == list(TITLES.values())
     assert found["needed"] <= found["inside"]  # no horizontal scrolling
-    # At 96 pixels per inch, letters of 7 points are 9 pixels high; less than 6 is unreadable.
+    # At 96 pixels per inch, 7-point letters are 9 pixels high; below 6 they are unreadable.
     assert min(found["scales"]) > 96 / 150 * 6 / 9
     if width < 600:  # a phone scrolls
         assert found["scales"] == pytest.approx([96 / 150] * len(TITLES), abs=0.01)

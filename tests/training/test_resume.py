@@ -1,4 +1,4 @@
-"""Resuming: an interrupted run ends with the weights of an uninterrupted one."""
+"""Resuming: an interrupted run ends with the same weights as an uninterrupted one."""
 
 import os
 import signal
@@ -42,11 +42,11 @@ RECIPES = {
 
 
 class KilledError(Exception):
-    """Simulates the end of the process."""
+    """Simulates a killed process."""
 
 
 def small() -> nn.Module:
-    """A network with dropout and BatchNorm, that is, with randomness and state."""
+    """Return a network with randomness (dropout) and state (BatchNorm)."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(1, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3)]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64, 4))
@@ -58,7 +58,7 @@ def state(model: nn.Module) -> dict[str, Tensor]:
 
 @cache
 def uninterrupted(name: str) -> tuple[dict[str, Tensor], History]:
-    """Return weights and history of an uninterrupted run."""
+    """Return the weights and history of an uninterrupted run."""
     model = small()
     history = fit(model, sides(), RECIPES[name])
     return state(model), history
@@ -118,7 +118,7 @@ def test_resuming_without_a_run_starts_one(data: ImageData, tmp_path: Path) -> N
 
 
 def test_worker_processes_do_not_change_the_result(data: ImageData) -> None:
-    """The second epoch checks that the workers receive its order."""
+    """The second epoch checks that the workers receive its image order."""
     models = [small(), small()]
     recipe = replace(BASIC, num_epochs=2)
     for model, workers in zip(models, (0, 1), strict=True):
@@ -130,7 +130,7 @@ def test_worker_processes_do_not_change_the_result(data: ImageData) -> None:
 def test_a_truncated_checkpoint_does_not_replace_the_last_one(
     data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk is full in the middle of the second checkpoint."""
+    """The disk fills up while the second checkpoint is being written."""
     calls = []
 
     def full(descriptor: int) -> None:
@@ -189,7 +189,7 @@ def test_a_signal_in_a_stages_last_step_is_not_lost(data: ImageData, tmp_path: P
 
     def stop(row: dict[str, float]) -> None:
         if row["epoch"] == 2:  # the last; its checkpoint is written afterwards
-            # Without a handler the signal would end the test process silently.
+            # Without a handler, the signal would silently end the test process.
             assert callable(signal.getsignal(signal.SIGTERM))
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -207,7 +207,7 @@ def test_a_signal_in_a_stages_last_step_is_not_lost(data: ImageData, tmp_path: P
 def test_a_signal_saves_after_the_step_and_the_run_resumes_to_identical_weights(
     data: ImageData, tmp_path: Path, number: signal.Signals, step: int, name: str
 ) -> None:
-    """An epoch has four steps; the signal comes within an epoch or at its end."""
+    """An epoch has four steps; the signal arrives within an epoch or at its end."""
     recipe = RECIPES[name]
     cut, resumed = small(), small()
     steps = []
@@ -223,7 +223,7 @@ def test_a_signal_saves_after_the_step_and_the_run_resumes_to_identical_weights(
     with pytest.raises(TrainingStopped, match=f"stopped by {number.name}") as stopped:
         fit(cut, data, recipe, output=tmp_path)
     assert stopped.value.status == 128 + number
-    assert len(steps) == step  # it stopped after that step
+    assert len(steps) == step  # training stopped after that step
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
     history = fit(resumed, data, recipe, output=tmp_path, resume=True)
     assert history["epoch"] == [1, 2, 3, 4]

@@ -18,7 +18,7 @@ QUICK = Recipe(num_epochs=2, batch_size=16, optimizer="adam", learning_rate=3e-3
 
 
 class Trained(NamedTuple):
-    """A finished run, shared by tests, which must not change its network or its folder."""
+    """A finished run shared by tests; they must not change its network or folder."""
 
     model: cnnarch.ImageClassifier
     data: ImageData
@@ -36,11 +36,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 @pytest.fixture
 def finished(trained: Trained, tmp_path: Path) -> Path:
-    """A copy of the folder of a finished run, which a test may change."""
+    """A copy of a finished run's folder, which tests may change."""
     return shutil.copytree(trained.folder, tmp_path / "run")
 
 
-def test_a_network_is_initialized_by_the_recipes_rule_and_seed(data: ImageData) -> None:
+def test_a_network_is_initialized_with_the_recipes_rule_and_seed(data: ImageData) -> None:
     recipe = Recipe(init="kaiming", seed=3)
     model = build_model("nin_cifar", data, recipe)
     assert (model.num_classes, model.in_channels) == (len(data.classes), data.channels)
@@ -62,7 +62,7 @@ def test_an_unknown_option_of_the_network_is_named(data: ImageData) -> None:
         build_model("nin_cifar", data, Recipe(model_options={"tanh": True}))
 
 
-def test_a_network_that_could_not_be_saved_is_refused_before_training(
+def test_a_network_that_could_not_be_saved_is_rejected_before_training(
     data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
     lenet.head.pool = torch.nn.AdaptiveMaxPool2d(1)
@@ -97,7 +97,7 @@ def test_a_folder_contains_all_files_of_a_run(finished: Path) -> None:
     assert not (finished / "checkpoints").exists()
 
 
-def test_the_saved_network_has_its_classes_and_preprocessing(trained: Trained) -> None:
+def test_the_saved_network_keeps_its_classes_and_preprocessing(trained: Trained) -> None:
     lenet, data = trained.model, trained.data
     again = cnnarch.from_pretrained(trained.folder)
     assert again.categories == data.classes
@@ -130,7 +130,7 @@ def test_a_run_is_not_overwritten(
     finished: Path, lenet: cnnarch.ImageClassifier, data: ImageData
 ) -> None:
     before = (finished / "model.safetensors").read_bytes()
-    with pytest.raises(ValueError, match="a run: resume it, overwrite it, or name another"):
+    with pytest.raises(ValueError, match="a run: resume it, overwrite it, or choose another"):
         train(lenet, data, QUICK, finished)
     assert (finished / "model.safetensors").read_bytes() == before
 
@@ -152,14 +152,14 @@ def test_resuming_a_finished_run_returns_its_results(finished: Path, data: Image
     assert epochs == []
 
 
-def test_resuming_with_another_recipe_names_the_difference(
+def test_resuming_with_a_different_recipe_names_the_difference(
     finished: Path, lenet: cnnarch.ImageClassifier, data: ImageData
 ) -> None:
     with pytest.raises(ValueError, match=r"a run with learning_rate=0\.003, not 0\.1"):
         train(lenet, data, replace(QUICK, learning_rate=0.1), finished, resume=True)
 
 
-def test_a_run_of_an_older_version_without_a_key_can_be_resumed(
+def test_a_run_from_an_older_version_that_lacks_a_key_can_be_resumed(
     finished: Path, lenet: cnnarch.ImageClassifier, data: ImageData
 ) -> None:
     path = finished / "recipe.yaml"
@@ -178,12 +178,12 @@ def test_an_invalid_results_file_is_named(tmp_path: Path) -> None:
             read_results(tmp_path)
 
 
-def test_a_folder_without_results_has_none(tmp_path: Path) -> None:
+def test_reading_a_folder_without_results_returns_an_empty_dict(tmp_path: Path) -> None:
     assert read_results(tmp_path) == {}
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_a_partial_recipe_of_a_killed_process_is_ignored(
+def test_a_partial_recipe_left_by_a_killed_process_is_ignored(
     data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
     (tmp_path / ".recipe.yaml.0123456789abcdef.part").write_text("model: len")
@@ -223,7 +223,7 @@ def test_a_run_stopped_before_its_first_step_leaves_no_files(
     monkeypatch: pytest.MonkeyPatch,
     error: type[BaseException],
 ) -> None:
-    """Simulates Ctrl-C while processes start; a real signal would leave Lightning's handlers."""
+    """Simulates Ctrl-C during startup; a real one would leave Lightning's handlers installed."""
 
     def stop(*_: object, **__: object) -> None:
         raise error
@@ -234,7 +234,7 @@ def test_a_run_stopped_before_its_first_step_leaves_no_files(
     assert not any(tmp_path.iterdir())
 
 
-def test_an_error_is_raised_although_a_logger_wrote_to_the_folder(
+def test_an_error_is_raised_even_if_a_logger_wrote_to_the_folder(
     data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
     def fail(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""Effects of recipe keys on a stage, observed in the network that it trains."""
+"""Effects of recipe keys on a stage, observed in the network being trained."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ def linear() -> nn.Module:
 
 
 def inputs_of_epoch(data: ImageData, recipe: Recipe) -> dict[bool, Tensor]:
-    """Return all inputs of a network in an epoch, for training (True) and evaluation (False)."""
+    """Return a network's inputs in an epoch, for training (True) and evaluation (False)."""
     calls: dict[bool, list[Tensor]] = {True: [], False: []}
     model = linear()
     model.register_forward_pre_hook(lambda m, x: calls[m.training].append(x[0].clone()))
@@ -51,7 +51,7 @@ def inputs_of_epoch(data: ImageData, recipe: Recipe) -> dict[bool, Tensor]:
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_images_are_augmented_only_in_training(data: ImageData, change: dict[str, Any]) -> None:
+def test_images_are_augmented_only_during_training(data: ImageData, change: dict[str, Any]) -> None:
     recipe = replace(ONE_STEP, batch_size=16, validation=0.25, test_each_epoch=True)
     plain = inputs_of_epoch(data, recipe)
     changed = inputs_of_epoch(data, replace(recipe, **change))
@@ -63,14 +63,14 @@ def test_images_are_augmented_only_in_training(data: ImageData, change: dict[str
 
 
 def gradient(data: ImageData, clip_gradient: float) -> Tensor:
-    """Return the change of the weights in one step with learning rate 1: the gradient."""
+    """Return the gradient: the change in the weights in one step with learning rate 1."""
     model = linear()
     before = nn.utils.parameters_to_vector(model.parameters()).detach()
     fit(model, data, replace(ONE_STEP, clip_gradient=clip_gradient))
     return before - nn.utils.parameters_to_vector(model.parameters()).detach()
 
 
-def test_a_long_gradient_is_clipped_and_keeps_its_direction(
+def test_a_gradient_with_a_large_norm_is_clipped_and_keeps_its_direction(
     data: ImageData,
 ) -> None:
     whole, clipped = gradient(data, 0.0), gradient(data, 0.01)
@@ -79,7 +79,7 @@ def test_a_long_gradient_is_clipped_and_keeps_its_direction(
     torch.testing.assert_close(clipped / clipped.norm(), whole / whole.norm(), rtol=1e-3, atol=1e-5)
 
 
-def test_a_short_gradient_is_not_clipped(data: ImageData) -> None:
+def test_a_gradient_with_a_small_norm_is_not_clipped(data: ImageData) -> None:
     torch.testing.assert_close(gradient(data, 1e3), gradient(data, 0.0))
 
 
@@ -103,7 +103,7 @@ def test_channels_last_is_the_default_memory_format(
 
 
 class Constant(nn.Module):
-    """Logits that do not depend on the image: each head is a bias, initially 0."""
+    """Returns logits that do not depend on the image; each head is a bias, initially 0."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,8 +114,8 @@ class Constant(nn.Module):
         return cnnarch.AuxLogits(*logits) if self.training else logits[0]
 
 
-def test_auxiliary_losses_have_a_weight_of_three_tenths(data: ImageData) -> None:
-    """For equal logits the gradient is 1/4 per class, minus 1 for the label."""
+def test_auxiliary_losses_are_weighted_by_three_tenths(data: ImageData) -> None:
+    """For equal logits, the gradient is 1/4 per class, minus 1 for the label."""
     first_class = data.train.subset((data.train.labels == 0).nonzero().flatten())
     model = Constant()
     fit(model, data._replace(train=first_class), ONE_STEP)
@@ -135,7 +135,7 @@ def changed_parts(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[st
     return {".".join(name.split(".")[: 2 if name.startswith("stages") else 1]) for name in names}
 
 
-ALL = {"stem", "stages.1", "stages.3", "head"}  # the other stages are pools
+ALL = {"stem", "stages.1", "stages.3", "head"}  # the other stages are pooling layers
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_frozen_layers_do_not_change_and_may_be_trained_later(
     assert len(history.rows) == 2
 
 
-def test_training_restores_which_layers_are_frozen(data: ImageData) -> None:
+def test_training_restores_the_frozen_state_of_each_layer(data: ImageData) -> None:
     for before in (set(), {"stem", "stages.0"}):
         model = cnnarch.lenet5_bn(num_classes=4)
         if before:
@@ -181,7 +181,7 @@ def test_a_resumed_run_freezes_the_same_layers(data: ImageData, tmp_path: Path) 
     assert changed_parts(before, copied(resumed)) == {"head"}
 
 
-def test_an_unknown_stage_to_freeze_is_refused_before_the_first_step(data: ImageData) -> None:
+def test_an_unknown_stage_to_freeze_is_rejected_before_the_first_step(data: ImageData) -> None:
     epochs: list[object] = []
     recipe = replace(ONE_STEP, then=[{"freeze": "conv9"}])
     with pytest.raises(ValueError, match="no stage 'conv9'; the stages are 0 'C1', 1 'S2'"):

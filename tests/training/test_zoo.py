@@ -1,4 +1,4 @@
-"""The rows of the zoo: each can be trained and resumed."""
+"""The rows of the zoo table: each one can be trained and resumed."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from cnnarch.training import datasets, load_data
 
 
 @pytest.mark.parametrize("name", zoo.ROWS)
-def test_every_network_accepts_the_recipe_of_its_row(name: str) -> None:
+def test_every_network_accepts_its_rows_recipe(name: str) -> None:
     recipe = zoo.recipe_of(zoo.ROWS[name])
     assert recipe.validation == 0  # without validation images, no accuracy can influence training
     assert not recipe.early_stopping
@@ -57,7 +57,7 @@ def test_a_finished_row_is_saved_and_not_trained_again(
     assert "train_loss" not in capsys.readouterr().out  # no epoch was trained
 
 
-def test_a_network_without_a_row_uses_the_recipe_of_its_family() -> None:
+def test_a_network_without_a_row_uses_its_familys_recipe() -> None:
     assert zoo.row_of("resnet18") == zoo.ZooRow("resnet18", {})
     with pytest.raises(ValueError, match="lenet6"):
         zoo.main(["lenet6"])

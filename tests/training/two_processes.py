@@ -1,4 +1,4 @@
-"""The code that test_distributed.py runs in each process: train and save the results."""
+"""The code run by test_distributed.py in each process: train and save the results."""
 
 import os
 import signal
@@ -31,18 +31,18 @@ def send_signal_in_step(model: nn.Module, step: int) -> None:
 
 
 def fit_and_save(name: str, processes: int, folder: str, step: int) -> None:
-    """Train, save weights and metrics in the folder, and exit if training was stopped.
+    """Train, save the weights and metrics to the folder, and exit if training was stopped.
 
     Args:
         name: a key of `NETWORKS`.
         processes: number of processes.
         folder: folder of the run.
-        step: step in which to send SIGTERM; 0 sends none.
+        step: step in which to send SIGTERM; 0 sends no signal.
     """
     place = Path(folder)
     torch.manual_seed(0)
     data = load_data("synthetic")
-    # An odd number, 21, of these are validation images.
+    # An odd number of these images, 21, are held out for validation.
     data = data._replace(train=data.train.subset(torch.arange(210)))
     model = NETWORKS[name]()
     recipe = Recipe(
