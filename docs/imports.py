@@ -1,4 +1,4 @@
-"""Find the imports between the modules of cnnarch by reading their source."""
+"""Find the imports between cnnarch modules by parsing their source."""
 
 import ast
 from pathlib import Path
@@ -11,7 +11,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 
 class Import(NamedTuple):
-    """One import of a module of cnnarch.
+    """An import of a cnnarch module.
 
     Args:
         module: dotted name of the imported module.
@@ -37,7 +37,7 @@ MODULES = {module_of(path): path for path in FILES}
 
 
 def imports_of(text: str) -> set[Import]:
-    """Return every import of cnnarch's modules in a file, except under `if TYPE_CHECKING:`.
+    """Return every import of a cnnarch module in a file, except under `if TYPE_CHECKING:`.
 
     `from package import file` imports the file. `from cnnarch import x` also imports cnnarch.
     """
@@ -69,7 +69,7 @@ IMPORTS = {module: imports_of(path.read_text()) for module, path in MODULES.item
 
 
 def part_imports() -> dict[str, set[str]]:
-    """Return the parts that each part imports when it is loaded, without deferred imports."""
+    """Return the parts that each part imports when it is loaded, excluding deferred imports."""
     found: dict[str, set[str]] = {}
     for module, imports in IMPORTS.items():
         part = part_of(module)

@@ -1,4 +1,4 @@
-"""Generate the page about networks of other libraries: twins and near twins."""
+"""Generate the page about other libraries' networks: twins and near twins."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,20 +15,20 @@ LIBRARIES = {
     "cadene": "pretrainedmodels (Cadene)",
     "pytorchcv": "pytorchcv",
 }
-INTRODUCTION = """# Networks of other libraries
+INTRODUCTION = """# Networks in other libraries
 
-The tensors of these networks load into ours, and `cnnarch.weights.export` converts them back. Every
-row is tested with random weights: the logits differ by at most the tolerance, relative to the
-largest logit."""
+The tensors of these networks can be loaded into ours, and `cnnarch.weights.export` converts them
+back. Every row is tested with random weights: the logits differ by at most the tolerance, relative
+to the largest logit."""
 NEAR_TWINS = """## Similar but different networks
 
-The loader refuses checkpoints of these networks. If the tensors do not show the difference, it can
-only do so if the checkpoint states its architecture, as timm's repositories on the Hugging Face Hub
-do."""
+The loader rejects checkpoints of these networks. If the tensors do not reveal the difference, the
+loader can reject a checkpoint only if it states its architecture, as timm's repositories on the
+Hugging Face Hub do."""
 
 
 def write_page(folder: Path) -> None:
-    """Generate the page into `folder`."""
+    """Write the page to `folder`."""
     folder.mkdir(exist_ok=True)
     write(folder / "ports.md", ports_page())
 
@@ -50,7 +50,7 @@ def twins_table(library: str) -> str:
 
 
 def notes(library: str) -> list[str]:
-    """Return each note about the rows of a library once, with its builders."""
+    """Return each note about a library's rows once, with the builders it applies to."""
     builders_of: dict[str, dict[str, None]] = {}
     for twin in twins(library=library):
         if twin.note:
@@ -64,7 +64,7 @@ def near_twins_table() -> str:
         (f"`{n.name}`", n.library, f"`{n.builder}`", n.reason, "no" if n.hidden else "yes")
         for n in near_twins()
     ]
-    return table(("theirs", "library", "ours", "difference", "shown by tensors"), rows)
+    return table(("theirs", "library", "ours", "difference", "revealed by tensors"), rows)
 
 
 def call(builder: str, options: Mapping[str, Any]) -> str:
