@@ -98,13 +98,13 @@ def model(small_form: Build) -> cnnarch.ImageClassifier:
 
 @pytest.fixture
 def distinct_model(distinct_form: Build) -> cnnarch.ImageClassifier:
-    """Like `model`, but enough forms to cover every kind of layer, for checks that take seconds."""
+    """Like `model`, but only for forms that together cover every kind of layer (slow checks)."""
     return calibrated(distinct_form)
 
 
 @pytest.fixture
 def distinct_stages_model(distinct_stages_form: Build) -> cnnarch.ImageClassifier:
-    """Like `model`, but enough forms to cover every type of layer that ends a stage."""
+    """Like `model`, but only for forms that together cover every type of layer ending a stage."""
     return calibrated(distinct_stages_form)
 
 
