@@ -8,12 +8,12 @@ WORKERS ?= 2
 .PHONY: help demo test test-all lint types docs bench clean
 
 help:
-	@echo "make demo      train lenet5 on handwritten digits, predict, show a model card"
-	@echo "make test      lint, type check and tests"
-	@echo "make test-all  all tests on every full network, including slow tests"
-	@echo "make lint      lint and type check"
-	@echo "make docs      build the documentation in docs/_build/html"
-	@echo "make bench     run all benchmarks and write benchmarks/results"
+	@echo "make demo      train lenet5 on handwritten digits, classify images, show a model card"
+	@echo "make test      lint, type-check and run the tests"
+	@echo "make test-all  run all tests on every full-size network, including slow tests"
+	@echo "make lint      lint and type-check"
+	@echo "make docs      build the documentation into docs/_build/html"
+	@echo "make bench     run all benchmarks and write the results to benchmarks/results"
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,4 +1,4 @@
-"""Sphinx configuration. Each build first generates the family pages."""
+"""Sphinx configuration. Each build first generates the pages for the families."""
 
 import re
 import sys

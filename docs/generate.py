@@ -1,4 +1,4 @@
-"""Generate one page per family: its idea, and stated and measured values."""
+"""Generate one page per family, with its idea and the reported and measured values."""
 
 import importlib
 import inspect
@@ -31,7 +31,7 @@ def write_pages(folder: Path) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a page only if it changed; otherwise, Sphinx would process it again."""
+    """Write a page only if it has changed, so Sphinx does not process it again."""
     if not path.exists() or path.read_text() != text:
         path.write_text(text)
 
@@ -44,9 +44,9 @@ def index_page() -> str:
         rows.append((link, year, shape_text(card.input_size), f"{card.params:,}", f"{card.macs:,}"))
     parts = [
         "# Networks",
-        f"{len(BUILDERS)} networks in {len(families())} families. The page of a family explains "
-        "its idea, compares the values in the paper with measured ones, and lists the differences "
-        "from the paper.",
+        f"{len(BUILDERS)} networks in {len(families())} families. Each family's page "
+        "explains its idea, compares the values in the paper with measured ones, and lists the "
+        "differences from the paper.",
         table(("network", "year", "input", "parameters", "MACs"), sorted(rows)),
         "```{toctree}\n:hidden:\n" + "\n".join(families()) + "\n```",
     ]
@@ -61,7 +61,7 @@ def family_page(family: str, cards: list[ModelCard]) -> str:
     if papers:
         lines = [f"- {p.authors}, {link_title(p)}, {p.year}" for p in papers]
         parts += ["\n".join(lines)]
-        parts += ["## Stated and measured values", figures_table(cards)]
+        parts += ["## Reported and measured values", figures_table(cards)]
         parts += ["## Differences from the paper", departures(cards)]
     parts += [f"## {cards[0].name}, stage by stage", stage_table(cards[0])]
     parts += ["## Builders", "\n".join(api(module, card.name, "autofunction") for card in cards)]
@@ -97,7 +97,7 @@ def describe_call(card: ModelCard, row: Form) -> str:
 
 
 def printed(row: Form) -> str:
-    """Return a row's stated values, each with whether ours agrees."""
+    """Return the printed values of a row, and whether each agrees with ours."""
     ours = {"params": row.params, "macs": row.macs}
     return "<br>".join(describe_figure(s, ours.get(s.figure)) for s in row.stated) or "-"
 

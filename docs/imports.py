@@ -1,4 +1,4 @@
-"""Find the imports between cnnarch's modules by parsing their source."""
+"""Find the imports between cnnarch modules by parsing their source."""
 
 import ast
 from pathlib import Path

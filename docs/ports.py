@@ -1,4 +1,4 @@
-"""Generate the page about networks in other libraries: twins and near twins."""
+"""Generate the page about other libraries' networks: twins and near twins."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,9 +22,9 @@ back. Every row is tested with random weights: the logits differ by at most the 
 to the largest logit."""
 NEAR_TWINS = """## Similar but different networks
 
-The loader rejects checkpoints of these networks. If the difference is invisible in the tensors, it
-can do so only if the checkpoint states its architecture, as timm's repositories on the Hugging Face
-Hub do."""
+The loader rejects checkpoints of these networks. If the tensors do not reveal the difference, the
+loader can reject a checkpoint only if it states its architecture, as timm's repositories on the
+Hugging Face Hub do."""
 
 
 def write_page(folder: Path) -> None:
@@ -50,7 +50,7 @@ def twins_table(library: str) -> str:
 
 
 def notes(library: str) -> list[str]:
-    """Return each note about the rows of a library once, with its builders."""
+    """Return each note about a library's rows once, with the builders it applies to."""
     builders_of: dict[str, dict[str, None]] = {}
     for twin in twins(library=library):
         if twin.note:
@@ -64,7 +64,7 @@ def near_twins_table() -> str:
         (f"`{n.name}`", n.library, f"`{n.builder}`", n.reason, "no" if n.hidden else "yes")
         for n in near_twins()
     ]
-    return table(("theirs", "library", "ours", "difference", "visible in tensors"), rows)
+    return table(("theirs", "library", "ours", "difference", "revealed by tensors"), rows)
 
 
 def call(builder: str, options: Mapping[str, Any]) -> str:

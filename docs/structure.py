@@ -1,4 +1,4 @@
-"""Draw a map of the package: its parts, with arrows from each part to those it imports."""
+"""Draw a map of the package with an arrow from each part to every part that it imports."""
 
 import ast
 from pathlib import Path
@@ -26,14 +26,14 @@ INK, LINE, BLUE, GRAY = "#1f2937", "#64748b", "#dbeafe", "#f1f5f9"
 
 
 def write_map(folder: Path) -> None:
-    """Write `structure.svg`, the drawing, and `parts.md`, a table with a line for each part."""
+    """Write the drawing to `structure.svg` and a table with one row per part to `parts.md`."""
     draw(part_graph()).savefig(folder / "structure.svg", metadata={"Date": None})
     rows = [(f"`{part}`", first_line(part)) for part in PLACES]
     write(folder / "parts.md", table(("part", "purpose"), rows))
 
 
 def part_graph() -> nx.DiGraph:
-    """Return the graph of imports between parts, without those implied by others.
+    """Return the imports between parts, except those implied by others.
 
     An import that happens only inside functions has the attribute `deferred`.
     """
@@ -84,7 +84,7 @@ def draw(graph: nx.DiGraph) -> Figure:
 
 
 def box(part: str, x: float, y: float) -> FancyBboxPatch:
-    """Return the box of a part around a center."""
+    """Return a part's box, centered at a point."""
     return FancyBboxPatch(
         (x - WIDTH / 2, y - HEIGHT / 2),
         WIDTH,

@@ -1,4 +1,4 @@
-"""Shared by all tests: parametrization over networks, fixed seeds, no internet access."""
+"""Fixtures and hooks for all tests: networks as parameters, fixed seeds, no internet access."""
 
 import gc
 import os
@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all",
         action="store_true",
-        help="run on every network as well as the small forms, and run slow tests",
+        help="also run on every full-size network, and run slow tests",
     )
 
 
@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     for item in items:
         if item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.skip(reason="slow: runs in make test-all"))
+            item.add_marker(pytest.mark.skip(reason="slow: run by make test-all"))
 
 
 def pytest_collection_finish() -> None:
@@ -57,7 +57,7 @@ def pytest_collection_finish() -> None:
 def one_of_each_kind() -> list[str]:
     """Return the cheapest network of each family and of each name prefix (plain, resnet).
 
-    Networks with many parameters run only with `--all`. Their structure has a small form.
+    Networks with many parameters run only with `--all`. Small forms cover their structure.
     """
     cheapest: dict[tuple[str, str], ModelCard] = {}
     for card in map(cnnarch.get_card, cnnarch.list_models()):
@@ -71,8 +71,8 @@ def one_of_each_kind() -> list[str]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests with a form fixture on small forms, and tests with `model_name` on networks.
 
-    With `--all`, both also run on every network of the registry. In a test with both fixtures,
-    the form is the network of that name.
+    With `--all`, both also run on every registered network. In a test with both fixtures,
+    `small_form` is the builder of the network called `model_name`.
     """
     every = metafunc.config.getoption("--all")
     names = cnnarch.list_models() if every else one_of_each_kind()
@@ -92,19 +92,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def model(small_form: Build) -> cnnarch.ImageClassifier:
-    """A small form in eval mode with calibrated statistics. It is shared: do not change it."""
+    """A small form in eval mode with calibrated statistics. It is shared, so do not modify it."""
     return calibrated(small_form)
 
 
 @pytest.fixture
 def distinct_model(distinct_form: Build) -> cnnarch.ImageClassifier:
-    """Like `model`, one per kind of layer, for checks that take seconds."""
+    """Like `model`, but only for forms that together cover every kind of layer (slow checks)."""
     return calibrated(distinct_form)
 
 
 @pytest.fixture
 def distinct_stages_model(distinct_stages_form: Build) -> cnnarch.ImageClassifier:
-    """Like `model`, one per type of layer at the end of a stage."""
+    """Like `model`, but only for forms that together cover every type of layer ending a stage."""
     return calibrated(distinct_stages_form)
 
 
@@ -135,7 +135,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip the ten pictures at the end of a run, which take longer than a short training."""
+    """Skip the ten plots at the end of a run, which take longer than a short training run."""
     monkeypatch.setattr("cnnarch.training.run.draw_pictures", lambda *_: [])
 
 

@@ -1,7 +1,7 @@
-"""A process that imports libraries once and runs code in forks of itself.
+"""A process that imports libraries once and runs code in its own forks.
 
-Tests of signals and of distributed runs need their own processes. Forks avoid importing torch and
-Lightning again, which takes most of the time.
+Tests of signals and of distributed runs need their own processes. Forking avoids importing torch
+and Lightning again, which would take most of the time.
 """
 
 import json
@@ -54,10 +54,10 @@ class ForkResult(NamedTuple):
 
 
 class Forks:
-    """Runs code in forks of a process.
+    """Run code in forks of a process.
 
     Args:
-        folder: folder for the output of the forks.
+        folder: folder for the output files of the forks.
         before: code that the process runs once. The forks inherit its imports.
     """
 
@@ -77,8 +77,8 @@ class Forks:
 
         Args:
             code: Python code.
-            *environments: environment variables, one dict per process. Without any, one process
-                runs.
+            *environments: environment variables, one dict per process. If none are given, a single
+                process is run.
             cwd: working directory.
         """
         assert self.server.stdin is not None

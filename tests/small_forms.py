@@ -1,9 +1,9 @@
-"""Small networks with every structure of every family; the contract tests run on them.
+"""Small networks that cover every structure in every family, used by the contract tests.
 
 Each test module in tests/models defines the small forms of its family in `SMALL_FORMS`, a mapping
 from a name to a function that accepts the network's options as keywords. The forms use the
-network's class with few blocks and small widths. There is one form for each kind of structure: for
-each block, and for each option that adds, removes or changes a layer.
+network's class with few blocks and small widths. There is one form for each structure: each kind of
+block, and each option that adds, removes or changes a layer.
 """
 
 import gc
@@ -23,7 +23,7 @@ from cnnarch.testing import calibrate, example_images
 
 Build = Callable[..., ImageClassifier]
 MANY_PARAMETERS = 100_000_000
-"""VGG and SENet-154 have more than this, half a gigabyte per copy."""
+"""VGG and SENet-154 have more than this; each copy takes about half a gigabyte."""
 
 MODULES = sorted(path.stem for path in (Path(__file__).parent / "models").glob("test_*.py"))
 
@@ -43,8 +43,8 @@ def small_forms() -> dict[str, Build]:
 def distinct_forms() -> dict[str, Build]:
     """Return forms that together contain every kind of layer that runs in eval mode.
 
-    Exporters and compilers need seconds for any network and handle each kind of layer separately,
-    so their tests need only one form of each kind.
+    Exporters and compilers take seconds on any network and handle each kind of layer separately,
+    so their tests need to see each kind of layer only once.
     """
 
     def kinds_of(model: ImageClassifier) -> set[str]:
@@ -56,9 +56,9 @@ def distinct_forms() -> dict[str, Build]:
 
 @cache
 def distinct_stages() -> dict[str, Build]:
-    """Return forms whose stages together end in every type of layer that ends a stage.
+    """Return forms that together cover every type of layer that ends a stage.
 
-    Slow tests about the output maps of stages use these.
+    They are used by slow tests of the stages' output maps.
     """
     return _enough_for(lambda model: {type([*s.modules()][-1]).__name__ for s in model.stages})
 
@@ -69,7 +69,7 @@ def kind_of(layer: nn.Module) -> str:
 
 
 def _enough_for(kinds_of: Callable[[ImageClassifier], set[str]]) -> dict[str, Build]:
-    """Drop every form whose kinds the remaining forms also have, starting with the largest."""
+    """Drop every form whose kinds are covered by the remaining forms, starting with the largest."""
     with torch.device("meta"):
         models = {name: build() for name, build in small_forms().items()}
     left = {name: kinds_of(model) for name, model in models.items()}
@@ -88,7 +88,7 @@ def without_memory(name: str, **options: Any) -> ImageClassifier:
 
 @lru_cache(maxsize=2)  # all registered networks together need 20 GB
 def calibrated(build: Build) -> ImageClassifier:
-    """Call `build` and calibrate the network, so that its logits vary; return it in eval mode."""
+    """Build a network, calibrate it so its logits vary, and return it in eval mode."""
     torch.manual_seed(0)
     model = build()
     if sum(p.numel() for p in model.parameters()) > 1e7:

@@ -1,4 +1,4 @@
-"""Backbones: maps of small forms and strides of published networks."""
+"""Backbones: their maps, channels and strides, and how they are selected and frozen."""
 
 import copy
 import pickle
@@ -15,7 +15,7 @@ from cnnarch.testing import assert_close, example_images
 from tests.small_forms import Build
 
 
-def test_the_default_is_the_last_map_of_each_stride(model: ImageClassifier) -> None:
+def test_the_default_is_the_last_map_at_each_stride(model: ImageClassifier) -> None:
     backbone = Backbone(model)
     strides = [row.stride for row in model.feature_info]
     assert list(backbone.strides) == sorted(set(strides))
@@ -54,14 +54,14 @@ def test_rows_are_selected_by_name_or_index_from_either_end(model: ImageClassifi
             Backbone(model, [wrong])  # type: ignore[list-item]
 
 
-def test_strides_and_channels_are_those_of_the_maps(small_form: Build) -> None:
+def test_strides_and_channels_match_the_maps(small_form: Build) -> None:
     with torch.device("meta"):
         backbone = Backbone(small_form())
         if backbone.fixed_input_size:
             side = backbone.min_input_size
             maps = backbone(torch.empty(1, backbone.in_channels, side, side))
             growth = [m.shape[-1] for m in maps.values()]
-        else:  # k * stride more pixels of input add k pixels to the map
+        else:  # k * stride additional input pixels add k pixels to the map
             base, side = max(64, backbone.min_input_size), 64 * max(backbone.strides)
             small, maps = (
                 backbone(torch.empty(1, backbone.in_channels, s, s)) for s in (base, base + side)
@@ -80,7 +80,7 @@ def test_layers_after_the_last_stage_are_not_run(model: ImageClassifier) -> None
     assert ran == [1]
 
 
-def test_copies_pickles_and_averages_agree(model: ImageClassifier) -> None:
+def test_copies_pickles_and_averaged_models_agree(model: ImageClassifier) -> None:
     def pickled(backbone: Backbone) -> Backbone:
         return pickle.loads(pickle.dumps(backbone))
 
@@ -105,9 +105,9 @@ def test_a_backbone_compiles_and_exports(distinct_stages_model: ImageClassifier)
         program = torch.export.export(backbone, (images,), dynamic_shapes=(batch,))
         exported = program.module()(images)
     for name, usual in expected.items():
-        scale = usual.abs().max()  # about 0.001 in an untrained VGG
+        scale = usual.abs().max()  # about 0.001 for an untrained VGG
         assert_close(compiled[name] / scale, usual / scale)
-        # DenseNet's program uses another memory format, and its kernels round differently.
+        # DenseNet's program uses a different memory format, whose kernels round differently.
         assert_close(exported[name] / scale, usual / scale, 5e-5)
 
 
@@ -119,7 +119,7 @@ def test_a_backbone_supports_checkpointing(model: ImageClassifier) -> None:
     assert all(p.grad is not None for p in backbone.parameters())
 
 
-def test_stages_that_do_not_exist_raise() -> None:
+def test_nonexistent_stages_raise() -> None:
     with pytest.raises(
         ValueError, match="no stage 'conv9_x'; the stages are 0 'conv1', 1 'conv2_x'"
     ):
@@ -132,7 +132,7 @@ def test_stages_that_do_not_exist_raise() -> None:
         get_backbone("resnet18", stages=[])
 
 
-def test_a_single_row_outside_of_a_list_raises() -> None:
+def test_a_single_row_that_is_not_in_a_list_raises() -> None:
     for row in ("conv5_x", 4):
         expected = re.escape(f"stages must be a list such as [{row!r}], got {row!r}")
         with pytest.raises(TypeError, match=expected):
@@ -158,7 +158,7 @@ def test_a_backbone_has_the_preprocessing_of_its_weights() -> None:
     assert get_backbone("resnet18", stages=[0]).preprocessing is None
 
 
-def test_other_options_reach_the_builder() -> None:
+def test_other_options_are_passed_to_the_builder() -> None:
     backbone = get_backbone("resnet18", in_channels=5, small_images=True)
     assert backbone.in_channels == 5
     assert backbone.strides == (1, 2, 4, 8)
@@ -167,7 +167,7 @@ def test_other_options_reach_the_builder() -> None:
 
 
 def test_freezing_persists_inside_a_detector() -> None:
-    """`train()` of the surrounding model leaves a frozen backbone in eval mode."""
+    """Calling `train()` on the enclosing model leaves frozen stages in eval mode."""
     backbone = get_backbone("resnet18")
     cnnarch.freeze(backbone, upto="conv3_x")
     detector = nn.Sequential(backbone).train()

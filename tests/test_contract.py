@@ -1,4 +1,4 @@
-"""The contract on every small form, and on every network with `--all`. No exclusions."""
+"""The contract holds for every small form and, with `--all`, every network. No exclusions."""
 
 import inspect
 from collections.abc import Callable
@@ -25,12 +25,12 @@ from tests.small_forms import Build
 Check = Callable[[ImageClassifier], None]
 
 COMPILERS = (check_traces, check_compiles_to_one_graph)
-"""Checks that take seconds and depend on the types of layers only."""
+"""Checks that take seconds and depend only on the types of layers."""
 QUICK = [check for check in CHECKS if check not in (*COMPILERS, check_exports_with_a_dynamic_batch)]
 
 
 @pytest.mark.parametrize("check", QUICK, ids=lambda check: check.__name__)
-def test_keeps_the_contract(check: Check, model: ImageClassifier) -> None:
+def test_fulfills_the_contract(check: Check, model: ImageClassifier) -> None:
     check(model)
 
 
@@ -63,7 +63,7 @@ def test_any_number_of_input_channels_trains(small_form: Build, in_channels: int
     assert train_step(model, example_images(model, 2, 48)).isfinite()
 
 
-def test_another_network_of_the_same_form_loads_the_weights(
+def test_a_second_network_of_the_same_form_loads_the_weights(
     model: ImageClassifier, small_form: Build
 ) -> None:
     other = small_form().eval()
@@ -93,7 +93,7 @@ def test_the_same_seed_gives_the_same_weights_and_loss(small_form: Build) -> Non
     assert torch.equal(*losses)
 
 
-def test_plain_construction_follows_the_default_dtype(small_form: Build) -> None:
+def test_construction_uses_the_default_dtype(small_form: Build) -> None:
     torch.set_default_dtype(torch.float64)
     try:
         model = small_form(num_classes=2).eval()
@@ -103,7 +103,7 @@ def test_plain_construction_follows_the_default_dtype(small_form: Build) -> None
         torch.set_default_dtype(torch.float32)
 
 
-def test_small_images_leave_a_map_of_4x4_or_more(small_form: Build) -> None:
+def test_small_images_end_in_a_map_of_at_least_4x4(small_form: Build) -> None:
     if "small_images" not in inspect.signature(small_form).parameters:
         pytest.skip("the network has no such option")
     usual, small = small_form(small_images=False), small_form(small_images=True).eval()
@@ -122,7 +122,7 @@ def test_small_images_leave_a_map_of_4x4_or_more(small_form: Build) -> None:
 
 
 def test_the_options_type_matches_the_arguments_of_the_class(model_name: str) -> None:
-    """The builder's TypedDict has exactly the keyword-only arguments of the network class."""
+    """The builder's TypedDict contains exactly the network class's keyword-only arguments."""
     build = get_model_builder(model_name)
     hints = get_type_hints(build.__annotations__["options"].__args__[0])
     network = build.__annotations__["return"]
@@ -132,7 +132,7 @@ def test_the_options_type_matches_the_arguments_of_the_class(model_name: str) ->
     assert [*inspect.signature(build).parameters] == ["weights", *parameters]
 
 
-def test_an_unknown_option_raises_with_the_nearest_name(builder: Build) -> None:
+def test_an_unknown_option_raises_and_suggests_the_nearest_name(builder: Build) -> None:
     with pytest.raises(TypeError, match=r"no option 'num_clases'; did you mean 'num_classes'"):
         builder(num_clases=10)
 

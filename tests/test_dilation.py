@@ -16,25 +16,25 @@ from tests.small_forms import Build, small_forms
 
 FORMS = small_forms()
 POOLS = ("densenet-bc", "vgg-batch_norm", "googlenet-torchvision", "efficientnet-same")
-"""One form per pool and per padding that `dilate` replaces."""
+"""One form for each type of pool and of padding that `dilate` replaces."""
 
 
 NOT_ALIGNED = ("alexnet", "lenet", "mlp_mixer")
-"""Families with maps that lose their border, which shifts their pixels, or with a fixed size."""
+"""Families whose maps lose their borders, which shifts the pixels, or with a fixed input size."""
 ALIGNED_FORMS = [name for name in FORMS if name.split("-")[0] not in NOT_ALIGNED and name != "nin"]
 
 
 @pytest.mark.parametrize("name", ALIGNED_FORMS)
 @torch.no_grad()
 def test_every_kth_pixel_equals_the_original_pixel(name: str) -> None:
-    """This property defines the algorithm and proves that pretrained weights still work."""
+    """This property defines dilation and shows that pretrained weights still work."""
     model = FORMS[name]()
     for module in list(model.modules()):
         for child_name, child in module.named_children():
-            if isinstance(child, SE):  # averages over the new pixels as well
+            if isinstance(child, SE):  # also averages over the new pixels
                 setattr(module, child_name, nn.Identity())
     strides = [row.stride for row in model.feature_info]
-    model.double()  # float32 rounding adds up in deep networks
+    model.double()  # float32 rounding errors accumulate in deep networks
     calibrate(model, torch.randn(4, model.in_channels, 64, 64).double())
     images = torch.randn(1, model.in_channels, 96, 64).double()
     maps = model.forward_stages(images)
@@ -65,7 +65,9 @@ def test_a_dilated_backbone_trains(name: str) -> None:
 
 
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
-def test_every_network_gets_the_stride_or_raises(distinct_form: Build, output_stride: int) -> None:
+def test_every_network_reaches_the_output_stride_or_raises(
+    distinct_form: Build, output_stride: int
+) -> None:
     with torch.device("meta"):
         model = distinct_form()
         stem, last = model.feature_info[0].stride, model.feature_info[-1].stride
@@ -120,7 +122,7 @@ def test_other_modules_cannot_be_dilated() -> None:
         dilate(nn.Conv2d(3, 8, 3), 8)  # type: ignore[arg-type]
 
 
-def test_an_output_stride_that_the_network_has_changes_nothing() -> None:
+def test_the_original_output_stride_changes_nothing() -> None:
     model = cnnarch.resnet18()
     before = str(model)
     dilate(model, 32)
@@ -128,8 +130,8 @@ def test_an_output_stride_that_the_network_has_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("pool", [nn.MaxPool2d(2, 2), nn.AvgPool2d(2, 2), nn.MaxPool2d(3, 2, 1)])
-def test_a_dilated_pool_reads_the_pixels_of_the_original_pool(pool: nn.Module) -> None:
+def test_a_dilated_pool_uses_the_pixels_of_the_original_pool(pool: nn.Module) -> None:
     x = torch.randn(1, 2, 8, 12)
-    dense = torch.randn(1, 2, 16, 24)  # the same pixels with others between them
+    dense = torch.randn(1, 2, 16, 24)  # the same pixels, interleaved with others
     dense[..., ::2, ::2] = x
     assert_close(DilatedPool2d.of(pool, 2)(dense)[..., ::4, ::4], pool(x))

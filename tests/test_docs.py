@@ -1,4 +1,4 @@
-"""The examples in the README and the docs run and print the documented output."""
+"""The examples in the README and the docs run and produce the documented output."""
 
 import doctest
 import re
@@ -24,7 +24,9 @@ NEEDS = {  # third-party packages that may be missing and may warn
 def test_examples_run(page: Path) -> None:
     if page.name in NEEDS:
         package = NEEDS[page.name]
-        pytest.importorskip(package, reason=f"{page.name} needs a package: pip install {package}")
+        pytest.importorskip(
+            package, reason=f"{page.name} requires a package: pip install {package}"
+        )
         warnings.simplefilter("ignore")  # pytest restores the filters
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     failed, _ = doctest.testfile(str(page), module_relative=False, optionflags=flags)
@@ -42,7 +44,7 @@ def test_benchmark_tables_match_the_stored_results() -> None:
 
 
 @pytest.mark.parametrize("name", ["architecture", "adding_a_family", "contributing"])
-def test_files_named_in_pages_for_contributors_exist(name: str) -> None:
+def test_files_named_on_contributor_pages_exist(name: str) -> None:
     text = (ROOT / f"docs/{name}.md").read_text()
     named = set(re.findall(r"`([\w./]+/[\w./]+\.(?:py|toml|json))`", text))
     assert named

@@ -1,4 +1,4 @@
-"""Every network has exactly the parameters, multiply-adds and map shapes in its fact sheet."""
+"""Every network's parameters, multiply-adds and map shapes match its fact sheet exactly."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from tests.small_forms import without_memory
 
 
 class NamedForm(NamedTuple):
-    """A network name with one of its forms, which gives the options."""
+    """A network's name and one of its forms, which states the options."""
 
     name: str
     form: Form
@@ -31,9 +31,9 @@ class NamedForm(NamedTuple):
 FORMS = [NamedForm(name, f) for name in cnnarch.list_models() for f in facts_of(name).forms]
 
 
-# The scope runs all tests of a form consecutively, so that the network is built only once.
+# Module scope runs all tests of a form consecutively, so each network is built only once.
 @pytest.mark.parametrize("named", FORMS, ids=str, scope="module")
-def test_parameters_and_macs_equal_the_sheet(named: NamedForm) -> None:
+def test_parameters_and_macs_match_the_sheet(named: NamedForm) -> None:
     model, form = named.build(), named.form
     sheet = f"{family_of(named.name)}.toml: {named}"
     assert model.in_channels == form.input_size[0], f"{sheet}: input_size"
@@ -42,7 +42,7 @@ def test_parameters_and_macs_equal_the_sheet(named: NamedForm) -> None:
 
 
 @pytest.mark.parametrize("named", [f for f in FORMS if f.form.stages], ids=str, scope="module")
-def test_map_shapes_equal_the_papers_table(named: NamedForm) -> None:
+def test_map_shapes_match_the_papers_table(named: NamedForm) -> None:
     model = named.build()
     paths = dict(zip(model.stage_names, model.stage_paths, strict=True))
     paths |= facts_of(named.name).rows
@@ -53,8 +53,8 @@ def test_map_shapes_equal_the_papers_table(named: NamedForm) -> None:
 
 
 @pytest.mark.parametrize("family", families())
-def test_rows_of_the_paper_are_modules(family: str) -> None:
-    """This includes rows whose shape is not in the sheet, such as Inception's 3b."""
+def test_rows_of_the_papers_table_are_modules(family: str) -> None:
+    """This includes rows whose shapes are not in the sheet, such as Inception's 3b."""
     names = cnnarch.list_models(family=family)
     modules: set[str] = set()
     for name in names:
@@ -65,8 +65,8 @@ def test_rows_of_the_paper_are_modules(family: str) -> None:
 
 
 @pytest.mark.parametrize("named", FORMS, ids=str)
-def test_printed_figures_agree_or_the_sheet_explains_why_not(named: NamedForm) -> None:
-    """Conversely, a figure that agrees must have no explanation."""
+def test_printed_values_agree_or_the_sheet_explains_why_not(named: NamedForm) -> None:
+    """Conversely, a value that agrees must have no explanation."""
     for stated in named.form.stated:
         if stated.compared:
             exact = {"params": named.form.params, "macs": named.form.macs}[stated.figure]
@@ -74,7 +74,7 @@ def test_printed_figures_agree_or_the_sheet_explains_why_not(named: NamedForm) -
 
 
 @pytest.mark.parametrize("named", [f for f in FORMS if f.form.fused], ids=str)
-def test_counts_of_fused_networks_equal_the_sheet(named: NamedForm) -> None:
+def test_counts_of_fused_networks_match_the_sheet(named: NamedForm) -> None:
     """Fusing replaces the scale and shift of each BatchNorm with one bias."""
     fused = fuse(cnnarch.get_model(named.name, **named.form.options).eval())
     parameters = sum(p.numel() for p in fused.parameters())

@@ -12,21 +12,21 @@ from cnnarch.testing import assert_close, example_images
 from cnnarch.testing._helpers import train_step
 
 
-def test_xavier_has_the_variance_of_its_paper() -> None:
+def test_xavier_initialization_has_the_variance_in_the_paper() -> None:
     layer = nn.Linear(400, 200)
     cnnarch.init_weights(layer, "xavier")
     assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / 600), rel=0.02)
     assert layer.bias.count_nonzero() == 0
 
 
-def test_kaiming_has_the_variance_of_its_paper() -> None:
+def test_kaiming_initialization_has_the_variance_in_the_paper() -> None:
     layer = nn.Conv2d(64, 128, 3)
     cnnarch.init_weights(layer, "kaiming")
     assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 128)), rel=0.02)
 
 
-def test_kaiming_of_a_linear_layer_does_not_depend_on_its_outputs() -> None:
-    """Logits of 10 classes from 4096 features have variance 2. With fan-out it would be 819."""
+def test_kaiming_initialization_of_a_linear_layer_does_not_depend_on_its_outputs() -> None:
+    """Logits for 10 classes from 4096 features have variance 2. With fan-out, it would be 819."""
     layer = nn.Linear(4096, 10)
     cnnarch.init_weights(layer, "kaiming")
     assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / 4096), rel=0.02)
@@ -38,7 +38,7 @@ def test_orthogonal_rows_are_orthogonal() -> None:
     torch.testing.assert_close(layer.weight @ layer.weight.T, torch.eye(8), atol=1e-5, rtol=0)
 
 
-def test_every_rule_reaches_every_layer() -> None:
+def test_every_rule_initializes_every_layer() -> None:
     for rule in ("xavier", "kaiming", "orthogonal", "torch"):
         model = cnnarch.resnet18(num_classes=4)
         weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
@@ -48,7 +48,7 @@ def test_every_rule_reaches_every_layer() -> None:
         assert all(weight.std() > 0 for weight in weights)
 
 
-def test_an_unknown_rule_raises_with_the_known_ones() -> None:
+def test_an_unknown_rule_raises_and_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"rule must be one of .*xavier.*got 'glorot'"):
         cnnarch.init_weights(nn.Linear(1, 1), "glorot")
 
@@ -72,7 +72,7 @@ def test_frozen_stages_stay_bit_identical(model: cnnarch.ImageClassifier) -> Non
     assert any(not torch.equal(before[k], after[k]) for k in before if not k.startswith(frozen))
 
 
-def test_statistics_change_with_batch_norm_train() -> None:
+def test_running_statistics_change_with_batch_norm_train() -> None:
     model = cnnarch.resnet18(num_classes=2)
     cnnarch.freeze(model, "conv1", batch_norm="train")
     weight, mean = model.stem.conv.weight.clone(), model.stem.norm.running_mean.clone()
@@ -81,7 +81,7 @@ def test_statistics_change_with_batch_norm_train() -> None:
     assert not torch.equal(model.stem.norm.running_mean, mean)
 
 
-def test_the_last_call_decides_about_statistics() -> None:
+def test_the_last_call_determines_whether_statistics_are_frozen() -> None:
     model = cnnarch.resnet18(num_classes=2)
     cnnarch.freeze(model, "conv3_x")
     cnnarch.freeze(model, "conv1", batch_norm="train")
@@ -90,7 +90,7 @@ def test_the_last_call_decides_about_statistics() -> None:
     assert not any(p.requires_grad for part in parts[:3] for p in part.parameters())
 
 
-def test_gradients_from_before_freezing_change_nothing() -> None:
+def test_gradients_from_before_freezing_do_not_change_frozen_parts() -> None:
     model = cnnarch.convnet()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
     model(example_images(model)).square().sum().backward()
@@ -104,7 +104,7 @@ def test_gradients_from_before_freezing_change_nothing() -> None:
     assert changed == {"stages", "head"}
 
 
-def test_unfreezing_starts_at_a_stage() -> None:
+def test_unfreezing_can_start_at_a_stage() -> None:
     model = cnnarch.resnet18(num_classes=2).train()
     cnnarch.freeze(model)
     assert not any(p.requires_grad for p in model.stages.parameters())
@@ -117,7 +117,7 @@ def test_unfreezing_starts_at_a_stage() -> None:
     assert all(m.training for m in model.modules())
 
 
-def test_stages_can_be_named_by_their_module_path() -> None:
+def test_stages_can_be_specified_by_module_path() -> None:
     model, expected = cnnarch.resnet18(), cnnarch.resnet18()
     cnnarch.freeze(model, upto="stages.2")
     cnnarch.freeze(expected, upto="conv4_x")
@@ -163,7 +163,7 @@ def test_other_modules_cannot_be_frozen() -> None:
 
 def test_compiled_networks_are_supported() -> None:
     model = cnnarch.convnet()
-    compiled = torch.compile(model)  # compiles on the first call
+    compiled = torch.compile(model)  # compiled on the first call
     groups = cnnarch.param_groups(compiled, lr=1.0, layer_decay=0.5)
     assert {g["name"] for g in groups} == {g["name"] for g in cnnarch.param_groups(model, lr=1.0)}
     assert min(g["lr"] for g in groups) < 1.0
@@ -171,7 +171,7 @@ def test_compiled_networks_are_supported() -> None:
     assert not any(p.requires_grad for p in model.stem.parameters())
 
 
-def test_each_parameter_is_in_one_group(model: cnnarch.ImageClassifier) -> None:
+def test_each_parameter_is_in_exactly_one_group(model: cnnarch.ImageClassifier) -> None:
     groups = cnnarch.param_groups(model, lr=1.0, weight_decay=0.1, layer_decay=0.5)
     listed = [id(p) for group in groups for p in group["params"]]
     assert sorted(listed) == sorted(id(p) for p in model.parameters())
@@ -203,7 +203,7 @@ def test_numbers_out_of_range_raise(name: str, allowed: str, values: tuple[objec
 
 
 def test_group_names_are_unique() -> None:
-    """Lightning's LearningRateMonitor refuses duplicate names."""
+    """Lightning's LearningRateMonitor rejects duplicate names."""
     names = [group["name"] for group in cnnarch.param_groups(cnnarch.lenet5_bn(), lr=0.1)]
     assert len(names) == len(set(names))
     assert names[:2] == ["C1", "C1, no decay"]
@@ -219,8 +219,8 @@ def test_group_norm_replaces_every_batch_norm(model: cnnarch.ImageClassifier) ->
     assert train_step(copied, example_images(copied)).isfinite()
 
 
-def test_frozen_norms_equal_batch_norm_in_eval_mode(model: cnnarch.ImageClassifier) -> None:
-    copied = copy.deepcopy(model).double()  # the two compute scale and shift in another order
+def test_frozen_norms_match_batch_norm_in_eval_mode(model: cnnarch.ImageClassifier) -> None:
+    copied = copy.deepcopy(model).double()  # the two apply scale and shift in a different order
     images = example_images(model).double()
     with torch.no_grad():
         expected = copied(images)
@@ -229,7 +229,7 @@ def test_frozen_norms_equal_batch_norm_in_eval_mode(model: cnnarch.ImageClassifi
         assert_close(copied(images), expected, 1e-9)
 
 
-def test_sync_norms_keep_every_value(model: cnnarch.ImageClassifier) -> None:
+def test_sync_norms_preserve_every_value(model: cnnarch.ImageClassifier) -> None:
     copied = cnnarch.convert_norm(copy.deepcopy(model), "sync")
     norms = nn.BatchNorm1d | nn.BatchNorm2d
     count = sum(isinstance(m, norms) for m in model.modules())
@@ -280,7 +280,7 @@ def test_an_unknown_kind_of_norm_raises() -> None:
         cnnarch.convert_norm(cnnarch.convnet(), "layer")  # type: ignore[arg-type]
 
 
-def test_in_place_activations_and_checkpoints_change_no_value(
+def test_in_place_activations_and_gradient_checkpointing_change_no_value(
     model: cnnarch.ImageClassifier,
 ) -> None:
     copied, images = copy.deepcopy(model).train(), example_images(model)

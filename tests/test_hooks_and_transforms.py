@@ -1,4 +1,4 @@
-"""Captum's attribution works on the networks. `cnnarch.testing` has the checks of hooks."""
+"""Captum's attribution works on the networks. The checks for hooks are in `cnnarch.testing`."""
 
 import copy
 import warnings
@@ -15,7 +15,7 @@ from cnnarch.testing import calibrate, example_images
 NO_RULE = (LRN, SE, RBF, nn.LayerNorm, nn.GELU, nn.SiLU, nn.ReLU6)
 """Layers without a DeepLift rule.
 
-DeepLift has rules for activations such as ReLU, Sigmoid and Tanh, for Softmax and for max-pools.
+DeepLift has rules for activations such as ReLU, Sigmoid and Tanh, for Softmax and for max pooling.
 It treats all other layers as linear, which is wrong for products and squares of maps.
 """
 
@@ -26,17 +26,17 @@ def without_a_rule(model: nn.Module) -> set[str]:
 
 
 def replace_max_pools(model: nn.Module) -> None:
-    """Replace max-pools by average pools.
+    """Replace max pooling with average pooling.
 
-    With Captum's rule for max-pools, the contributions do not sum to the difference. See
-    `test_captums_rule_for_max_pools_is_incomplete`.
+    With Captum's rule for max pooling, the contributions do not sum to the difference. See
+    `test_captums_rule_for_max_pooling_is_incomplete`.
     """
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.MaxPool2d):
                 geometry = (child.kernel_size, child.stride, child.padding, child.ceil_mode)
                 setattr(parent, name, nn.AvgPool2d(*geometry))
-            elif isinstance(child, nn.ConstantPad2d):  # pads with -inf before a max-pool
+            elif isinstance(child, nn.ConstantPad2d):  # pads with -inf before max pooling
                 child.value = 0.0
 
 
@@ -47,8 +47,8 @@ def copied(model: cnnarch.ImageClassifier) -> cnnarch.ImageClassifier:
 
 
 def deeplift(model: nn.Module, images: Tensor, baseline: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the contribution of each pixel, and the first logit's difference to the baseline."""
-    with warnings.catch_warnings():  # DeepLift warns that it sets hooks
+    """Return each pixel's contribution, and the first logit's difference from the baseline."""
+    with warnings.catch_warnings():  # DeepLift warns that it registers hooks
         warnings.simplefilter("ignore")
         contributions = DeepLift(model).attribute(images, baseline, 0)
     return contributions.detach(), (model(images) - model(baseline))[:, 0].detach().sum()
@@ -69,7 +69,7 @@ def test_deeplift_runs(copied: cnnarch.ImageClassifier) -> None:
 def test_deeplift_contributions_sum_to_the_difference_of_the_logits(
     copied: cnnarch.ImageClassifier,
 ) -> None:
-    """The test uses float64 because float32 rounding adds up in deep networks."""
+    """The test uses float64 because float32 rounding errors accumulate in deep networks."""
     replace_max_pools(copied.double())
     calibrate(copied, example_images(copied, 8).double())  # averages are smaller than maxima
     images = example_images(copied, 1).double()
@@ -108,8 +108,8 @@ def test_deeplift_has_no_rule_for_these_layers(name: str, expected: set[str]) ->
 
 
 @pytest.mark.parametrize(("pool", "complete"), [(nn.AvgPool2d(2), True), (nn.MaxPool2d(2), False)])
-def test_captums_rule_for_max_pools_is_incomplete(pool: nn.Module, complete: bool) -> None:
-    """This model uses no layer of cnnarch. If it fails, remove `replace_max_pools`."""
+def test_captums_rule_for_max_pooling_is_incomplete(pool: nn.Module, complete: bool) -> None:
+    """The model uses no cnnarch layer. If this test fails, remove `replace_max_pools`."""
     model = nn.Sequential(nn.Conv2d(3, 4, 3), pool, nn.ReLU(), nn.Flatten(), nn.Linear(196, 2))
     images, baseline = torch.randn(2, 1, 3, 16, 16, dtype=torch.float64)
     assert is_complete(*deeplift(model.double(), images, baseline)) is complete

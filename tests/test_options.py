@@ -1,4 +1,4 @@
-"""Options record how a network was built; two of them follow its layers."""
+"""Options record how a network was built; two of them track changes to its layers."""
 
 import copy
 import inspect
@@ -31,7 +31,7 @@ def test_every_class_of_networks_has_a_small_form() -> None:
     assert classes <= networks
     for network in networks:
         place = f"SMALL_FORMS in tests/models/test_{network.__module__.rpartition('.')[2]}.py"
-        assert network in classes, f"{place} has no form of {network.__name__}"
+        assert network in classes, f"{place} has no form for {network.__name__}"
 
 
 @pytest.mark.parametrize("name", cnnarch.list_models())
@@ -44,7 +44,7 @@ def test_every_builder_records_every_option_with_its_effective_value(name: str) 
     assert model.options.items() >= defaults.items()
 
 
-def test_given_options_are_recorded_together_with_the_defaults() -> None:
+def test_given_options_are_recorded_along_with_the_defaults() -> None:
     assert on_meta("resnet50").options == {
         "num_classes": 1000,
         "in_channels": 3,
@@ -64,7 +64,7 @@ def test_given_options_are_recorded_together_with_the_defaults() -> None:
         ("efficientnet_b0", "dropout", 0.2),
         ("efficientnet_b7", "dropout", 0.5),
         ("se_resnet50", "stride_in_1x1", True),
-        ("se_resnet18", "stride_in_1x1", False),  # its blocks have no 1x1 convolution
+        ("se_resnet18", "stride_in_1x1", False),  # its blocks contain no 1x1 convolution
         ("se_resnext50_32x4d", "stride_in_1x1", False),
     ],
 )
@@ -76,7 +76,7 @@ def test_a_default_of_none_is_recorded_as_its_effective_value(
     assert on_meta(name, **{option: value}).options[option] == value
 
 
-def test_a_class_records_its_options_and_no_builder() -> None:
+def test_a_network_instantiated_from_its_class_records_options_but_no_builder() -> None:
     model = cnnarch.ResNet(Residual, DEPTHS, small_images=True)
     assert model.builder is None
     assert model.options["small_images"] is True
@@ -84,7 +84,7 @@ def test_a_class_records_its_options_and_no_builder() -> None:
 
 
 class UserNetwork(cnnarch.ResNet):
-    """A user's class that adds options and sets some options of its base class."""
+    """A user-defined class that adds options and sets some of its base class's options."""
 
     def __init__(self, width: int = 2, *, deep: bool = False, dropout: float = 0.1) -> None:
         depths = (2, 2, 2, 2) if deep else DEPTHS
@@ -92,7 +92,7 @@ class UserNetwork(cnnarch.ResNet):
 
 
 class UnchangedNetwork(cnnarch.ResNet):
-    """A user's class with the same arguments as its base class."""
+    """A user-defined class with the same arguments as its base class."""
 
 
 def test_a_subclass_records_its_own_options_and_those_it_passes_on() -> None:
@@ -125,7 +125,7 @@ def test_copies_do_not_share_options(copy_of: Any) -> None:
     assert (copied.options["num_classes"], model.options["num_classes"]) == (3, 10)
 
 
-def test_the_number_of_classes_follows_the_classifier() -> None:
+def test_num_classes_tracks_changes_to_the_classifier() -> None:
     model = cnnarch.resnet18()
     model.reset_classifier(5)
     assert model.options["num_classes"] == model.num_classes == 5
@@ -138,13 +138,13 @@ def test_the_number_of_classes_follows_the_classifier() -> None:
 
 
 @pytest.mark.parametrize("name", ["lenet5_1998", "nin_cifar", "vgg11", "mixer_s32"])
-def test_every_kind_of_classifier_has_a_width(name: str) -> None:
+def test_every_kind_of_classifier_reports_its_number_of_classes(name: str) -> None:
     model = on_meta(name, num_classes=6)
     assert model.num_classes == 6
     assert on_meta(name, num_classes=0).num_classes == 0
 
 
-def test_the_number_of_channels_follows_the_first_convolution() -> None:
+def test_in_channels_tracks_changes_to_the_first_convolution() -> None:
     model = cnnarch.resnet18(num_classes=2)
     model.stem.conv = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
     assert model.options["in_channels"] == model.in_channels == 1

@@ -1,4 +1,4 @@
-"""Structure of the package: allowed imports, public names, file sizes, wording."""
+"""Structure of the package: allowed imports, public names, file lengths, wording."""
 
 import ast
 import importlib
@@ -52,7 +52,7 @@ ENTRY_POINTS = ("cnnarch", "__main__", "cli")
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if part_of(m) not in ENTRY_POINTS])
-def test_imports_go_one_way(module: str) -> None:
+def test_parts_import_only_what_they_may(module: str) -> None:
     part = part_of(module)
     for imported, deferred in IMPORTS[module]:
         other = part_of(imported)
@@ -60,7 +60,7 @@ def test_imports_go_one_way(module: str) -> None:
         assert allowed or (deferred and (part, other) in DEFERRED), f"{part} imports {other}"
 
 
-def test_imports_have_no_cycle() -> None:
+def test_imports_have_no_cycles() -> None:
     graph = {module: {m for m, _ in found} for module, found in IMPORTS.items()}
     try:
         tuple(TopologicalSorter(graph).static_order())
@@ -79,7 +79,7 @@ def test_only_the_command_line_imports_the_whole_package() -> None:
     assert all(name.startswith(("cnnarch.cli", "cnnarch.__main__")) for name in importing)
 
 
-def test_the_contract_imports_weights_in_two_places() -> None:
+def test_the_contract_imports_weights_in_only_two_places() -> None:
     upwards = {
         (module, imported, deferred)
         for module, found in IMPORTS.items()
@@ -160,7 +160,7 @@ def test_the_package_exports_its_public_names() -> None:
     assert set(cnnarch.__all__) <= set(dir(cnnarch))
 
 
-def test_importing_the_package_imports_no_optional_library() -> None:
+def test_importing_the_package_imports_no_optional_libraries() -> None:
     heavy = ["torchvision", "huggingface_hub", "safetensors", "matplotlib", "lightning", "PIL"]
     code = f"import sys, cnnarch; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -178,7 +178,7 @@ def test_the_package_works_without_torchvision() -> None:
     assert out.stdout.strip() == "torch.Size([1, 3])"
 
 
-def test_a_star_import_works_without_any_extra() -> None:
+def test_a_star_import_works_without_any_extras() -> None:
     extras = ["captum", "jsonargparse", "lightning", "matplotlib", "rich", "sklearn", "yaml"]
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({extras}))\n"
@@ -199,13 +199,13 @@ def test_a_star_import_works_without_any_extra() -> None:
     ("name", "nearest"),
     [("resnet5O", "resnet50"), ("resnt", "resnet18"), ("cnn", "convnet"), ("mixr", "mixer_s16")],
 )
-def test_an_unknown_model_raises_with_the_nearest_name(name: str, nearest: str) -> None:
-    """The nearest name of a family alias is the family's default network."""
+def test_an_unknown_model_raises_and_suggests_the_nearest_name(name: str, nearest: str) -> None:
+    """For a name close to a family alias, the family's default network is suggested."""
     with pytest.raises(ValueError, match=f"no network '{name}'; did you mean '{nearest}'"):
         cnnarch.get_model(name)
 
 
-def test_the_package_has_no_paths_of_the_development_machine() -> None:
+def test_the_package_contains_no_paths_from_the_development_machine() -> None:
     for path in FILES:
         text = path.read_text()
         for word in ("/work/", "../shared", "sandbox"):
@@ -239,7 +239,7 @@ UNCLEAR_PHRASES = (
     "where nobody can tell",
     "whoever",
 )
-"""Unidiomatic or outdated phrases that earlier texts used."""
+"""Unidiomatic or outdated phrases found in earlier versions."""
 REPOSITORY = ROOT.parent
 TEXTS = sorted(
     path
@@ -250,7 +250,7 @@ TEXTS = sorted(
 )
 
 
-def test_texts_use_no_unclear_phrase() -> None:
+def test_texts_contain_no_unclear_phrases() -> None:
     words = "|".join(re.escape(phrase) for phrase in UNCLEAR_PHRASES)
     found = [
         f"{path.relative_to(REPOSITORY)}: {match[0]}"

@@ -1,4 +1,4 @@
-"""The checks of `cnnarch.testing` accept a correct network and report errors of others."""
+"""The checks in `cnnarch.testing` accept a correct network and report errors in others."""
 
 import copy
 import importlib
@@ -20,7 +20,7 @@ from cnnarch.testing import CHECKS
 
 
 class ValidNetwork(ImageClassifier):
-    """A user-defined network that keeps the contract."""
+    """A user-defined network that fulfills the contract."""
 
     def __init__(self, *blocks: nn.Module, min_input_size: int = 2, stem_act: Any = nn.ReLU):
         stage = Stage(*blocks, ConvNormAct(8, 12, 3), pool=nn.MaxPool2d(2))
@@ -53,7 +53,7 @@ class DoublesLogits(ValidNetwork):
 
 
 class UpdatesMean(nn.Module):
-    """Updates a running mean in eval mode as well."""
+    """Updates a running mean, even in eval mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class ChannelsFirst(nn.Module):
 
 
 class UnregisteredTensor(nn.Module):
-    """Has a tensor that is neither a parameter nor a buffer."""
+    """Stores a tensor that is neither a parameter nor a buffer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -341,7 +341,7 @@ def test_an_invalid_network_fails_with_a_message(
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("model", [3, nn.Flatten()], ids=["int", "Flatten"])
-def test_a_check_refuses_other_modules(check: Callable[[Any], None], model: object) -> None:
+def test_a_check_rejects_other_modules(check: Callable[[Any], None], model: object) -> None:
     message = f"checks need a cnnarch.ImageClassifier, got {type(model).__name__}"
     with pytest.raises(AssertionError, match=re.escape(message)):
         check(model)
@@ -352,7 +352,7 @@ def test_a_check_refuses_other_modules(check: Callable[[Any], None], model: obje
     [check for check in CHECKS if check is not testing.check_meta_device],
     ids=lambda check: check.__name__,
 )
-def test_a_check_refuses_a_network_that_is_not_on_the_cpu(
+def test_a_check_rejects_a_network_that_is_not_on_the_cpu(
     check: Callable[[ImageClassifier], None],
 ) -> None:
     with pytest.raises(AssertionError, match="checks need a network on the CPU, got one on meta"):
@@ -365,7 +365,7 @@ def test_a_network_built_on_the_meta_device_passes_check_meta_device() -> None:
     testing.check_meta_device(model)
 
 
-def test_a_network_of_one_class_passes() -> None:
+def test_a_network_with_one_class_passes() -> None:
     testing.check_classifier(with_classes(1))
 
 
@@ -376,7 +376,7 @@ def test_a_frozen_network_passes(frozen: Callable[[ValidNetwork], object]) -> No
     testing.check_classifier(model)
 
 
-def test_assert_close_refuses_outputs_that_hardly_vary() -> None:
+def test_assert_close_rejects_outputs_that_hardly_vary() -> None:
     logits = torch.tensor([1.0, 1.0 + 5e-6])
     with pytest.raises(AssertionError, match="nothing is compared"):
         testing.assert_close(logits, logits, 1e-5)
