@@ -430,7 +430,7 @@ def test_an_unreadable_row_has_the_reason(
 
 
 def test_a_batch_without_images_is_rejected(network: cnnarch.ImageClassifier) -> None:
-    with pytest.raises(ValueError, match=r"'image', 'bytes' or 'path' is needed, got \['x'\]"):
+    with pytest.raises(ValueError, match=r"a column image, bytes or path, got \['x'\]"):
         Predictor(network)({"x": np.zeros(3)})
 
 
