@@ -7,8 +7,8 @@ Goal: top-1 at most 0.5 points below float32, calibrated with 512 training image
     python -m benchmarks.int8_accuracy vgg11_bn   that network only
 
 Networks without shipped weights are first trained for a few hundred steps with their family's
-recipe. That is enough to measure the loss from int8, but not to reach their final accuracy. Rows are
-saved one by one, so an interrupted run can be resumed.
+recipe. That is enough to measure the loss from int8, but not to reach their final accuracy. Rows
+are saved one by one, so an interrupted run can be resumed.
 """
 
 import json

@@ -5,8 +5,8 @@
     python -m benchmarks.zoo             print the table of the finished rows
     python -m benchmarks.zoo --ship      copy the small networks into the package (at most 8 MB)
 
-The networks train on all 60,000 training images, without validation images, so no accuracy
-can influence training. They are evaluated once on the 10,000 test images, after the last epoch. Each
+The networks train on all 60,000 training images, without validation images, so no accuracy can
+influence training. They are evaluated once on the 10,000 test images, after the last epoch. Each
 row writes a JSON file to results/zoo when it is finished.
 """
 
