@@ -1,11 +1,11 @@
 """How much memory does gradient checkpointing save on DenseNet-121, and how much time does it cost?
 
-A training step (forward, backward, SGD) with 16 images of 224 pixels in float32. Bars: at most half
-the peak memory of torchvision's DenseNet-121 and at most 1.4 times its time. torchvision's
-`memory_efficient=True` is measured as well.
+A training step (forward, backward, SGD) with 16 images of 224 x 224 pixels in float32. Goals: at
+most half the peak memory of torchvision's DenseNet-121 and at most 1.4 times its time.
+torchvision's `memory_efficient=True` is also measured.
 
 Memory is the increase of a process's peak resident size after the network was built, measured in a
-separate process for each candidate. Times are measured in one process, in turns.
+separate process for each candidate. Times are measured alternately in one process.
 
     python -m benchmarks.checkpointing [--runs 5] [--batch 16]
 """

@@ -1,6 +1,6 @@
 """How long does a new process take to import, build ResNet-50 and classify one image?
 
-Goal: at most 0.65x of the time with torchvision.
+Goal: at most 0.65x torchvision's time.
 """
 
 import statistics

@@ -1,13 +1,13 @@
 """Is a plain forward pass as fast as torchvision's and timm's, for batches of 1 and 16?
 
-    python -m benchmarks.eager                             all in float32, the mixer in bfloat16;
+    python -m benchmarks.eager                             all in float32, the Mixer in bfloat16;
                                                            resumes an interrupted run
-    python -m benchmarks.eager mobilenet_v1 16 float32     that row, again
+    python -m benchmarks.eager mobilenet_v1 16 float32     measure that row again
     python -m benchmarks.eager mobilenet_v1 16 float32 1   in this process only, ours first
 
 The memory addresses of weights and maps differ between processes and change some ratios by 10 %,
 and the network that runs first has an advantage. Each row is therefore the median over several
-processes, and ours runs first in every second one.
+processes, in half of which ours runs first.
 """
 
 import json
@@ -50,7 +50,7 @@ NEAR = {"float32": 1e-3, "bfloat16": 0.1}
 
 
 def measure(row: Row, ours_first: bool) -> dict[str, float]:
-    """Return milliseconds per batch, theirs and ours, and the ratio, in this process."""
+    """Return both networks' milliseconds per batch and the ratio, measured in this process."""
     dtype = getattr(torch, row.precision)
     models = {"theirs": row.pair.theirs(), "ours": row.pair.ours()}
     order = sorted(models, reverse=not ours_first)
@@ -67,7 +67,7 @@ def measure(row: Row, ours_first: bool) -> dict[str, float]:
 
 
 def measure_in_processes(row: Row) -> dict[str, Any]:
-    """Return the medians over several processes, and the ratio of each process."""
+    """Return the medians over several processes, and each process's ratio."""
     arguments = [row.pair.network, str(row.batch), row.precision]
     command = [sys.executable, "-m", "benchmarks.eager", *arguments]
     found = []

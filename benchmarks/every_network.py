@@ -57,7 +57,7 @@ def measure(name: str, budget_s: float) -> dict[str, Any]:
 
 
 def rounding(model: nn.Module, x: torch.Tensor) -> float:
-    """Return how much float32 logits differ from float64 ones, relative to the largest."""
+    """Return the largest difference between float32 and float64 logits, relative to the largest."""
     with torch.no_grad():
         return difference(model(x), copy.deepcopy(model).double()(x.double()))
 

@@ -1,11 +1,11 @@
 """How many images per second can be classified from JPEG files?
 
-The folder has 1,000 JPEG files of 500x375 pixels, crops of photographs from scikit-learn and
-scikit-image. cnnarch uses `Predictor` with a network optimized in bfloat16 that includes the
-normalization. torchvision opens one file after the other, applies the transform of the weights and
-runs batches through the network in float32.
+The folder contains 1,000 JPEG files of 500 x 375 pixels, cropped from photographs from scikit-learn
+and scikit-image. cnnarch uses `Predictor` with a network optimized in bfloat16 that includes the
+normalization. torchvision opens the files one by one, applies the transform of its weights and runs
+batches through the network in float32.
 
-Bar: at least 2.5 times as many images per second.
+Goal: at least 2.5 times as many images per second.
 
     python -m benchmarks.folder [--images 1000] [--runs 3]
 """

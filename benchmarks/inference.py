@@ -1,11 +1,11 @@
-"""How much faster is `cnnarch.inference.optimize` than eager mode and than the engines themselves?
+"""How much faster is `cnnarch.inference.optimize` than eager mode and the engines themselves?
 
     python -m benchmarks.inference                    every network, batch 1 and 16
     python -m benchmarks.inference resnet50 1         one of them
     python -m benchmarks.inference --table            print the results so far
 
 Each network and batch size is measured in its own process and saved to results/inference/MACHINE,
-so an interrupted run can be resumed. The candidates of a row are timed in alternation (A B A B).
+so an interrupted run can be resumed. The candidates in a row are timed alternately (A B A B).
 """
 
 import gc
@@ -46,7 +46,7 @@ Call = Callable[[], object]
 
 
 def openvino_directly(model: nn.Module, x: torch.Tensor, hint: str) -> Call:
-    """Prepare OpenVINO as its documentation shows, for one precision and a fixed shape."""
+    """Prepare OpenVINO as in its documentation, for one precision and a fixed shape."""
     from cnnarch.inference._offline import import_openvino
 
     openvino: Any = import_openvino()
@@ -64,7 +64,7 @@ def openvino_directly(model: nn.Module, x: torch.Tensor, hint: str) -> Call:
 
 
 def onnxruntime_directly(model: nn.Module, x: torch.Tensor) -> Call:
-    """Prepare ONNX Runtime with a model that torch exports."""
+    """Prepare ONNX Runtime with a model exported by PyTorch."""
     from cnnarch.inference._offline import import_onnxruntime
 
     onnxruntime: Any = import_onnxruntime()
@@ -117,7 +117,7 @@ def candidates(pair: Pair, batch: int) -> Iterator[tuple[dict[str, Call], dict[s
 
 
 def measure(pair: Pair, batch: int) -> dict[str, Any]:
-    """Return milliseconds of every candidate, and the ratios that the goals refer to."""
+    """Return each candidate's time in milliseconds, and the ratios to which the goals refer."""
     with candidates(pair, batch) as (calls, reports), torch.inference_mode():
         alone = alternate({"eager": calls["eager"]}, 3, 1)
         runs = int(min(40, max(5, SECONDS / 4 / statistics.median(alone["eager"]))))

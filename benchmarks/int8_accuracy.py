@@ -3,12 +3,12 @@
 Goal: top-1 at most 0.5 points below float32, calibrated with 512 training images.
 
     python -m benchmarks.int8_accuracy            the networks that come with the package, and
-                                                  one of each other family, trained first
+                                                  one from each other family, trained first
     python -m benchmarks.int8_accuracy vgg11_bn   that network only
 
 Networks without shipped weights are first trained for a few hundred steps with their family's
-recipe. That is enough to measure the loss of int8, but not to reach their final accuracy. Rows are
-saved one by one, so an interrupted run can be resumed.
+recipe. That is enough to measure the loss from int8, but not to reach their final accuracy. Rows
+are saved one by one, so an interrupted run can be resumed.
 """
 
 import json

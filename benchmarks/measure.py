@@ -1,4 +1,4 @@
-"""Time functions in alternation, and save results with the machine and the versions."""
+"""Time functions alternately, and save the results with the machine and versions."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def alternate(
     settle: bool = False,
     within: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
 ) -> dict[str, list[float]]:
-    """Time functions in alternation (A B A B ...), so that drift affects all of them equally.
+    """Time functions alternately (A B A B ...), so that drift affects all of them equally.
 
     Args:
         candidates: functions to call, by name.
@@ -77,7 +77,7 @@ def alternate(
 def alternate_processes(
     candidates: Mapping[str, str], runs: int = 11, arguments: Sequence[str] = ()
 ) -> dict[str, list[float]]:
-    """Time whole Python processes that run the given code, in alternation."""
+    """Time whole Python processes that run the given code alternately."""
 
     def process(code: str) -> Callable[[], object]:
         command = [sys.executable, "-c", code, *arguments]
@@ -113,7 +113,7 @@ def write(path: Path, record: Any) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """Return the properties of this machine that the results depend on."""
+    """Return the machine properties that the results depend on."""
     from cnnarch.training.machine import cpu_name  # here, because it loads Lightning
 
     return {
@@ -125,7 +125,7 @@ def machine() -> dict[str, Any]:
 
 
 def machine_name(machine: Mapping[str, Any]) -> str:
-    """Return the name of a machine in tables, with the instructions that its processor supports."""
+    """Return a machine's name for tables, including the instructions its processor supports."""
     processor = machine["processor"].replace("(R)", "").removesuffix(" Processor")
     return f"{processor}, {machine['instructions']}"
 
@@ -143,7 +143,7 @@ def results_by_machine(question: str) -> dict[str, Any]:
 
 
 def check_machine(path: Path) -> None:
-    """Raise ValueError if a file exists with results of another machine."""
+    """Raise ValueError if the file contains results from a different machine."""
     if path.exists():
         kept = json.loads(path.read_text())["machine"]
         if kept != machine():
@@ -153,7 +153,7 @@ def check_machine(path: Path) -> None:
 
 
 def instructions() -> str:
-    """Return the best instruction set that the processor has for networks."""
+    """Return the processor's best instruction set for networks."""
     known = {
         "amx_bf16": "AMX",
         "avx512_bf16": "AVX-512 BF16",

@@ -1,4 +1,4 @@
-"""One network of each family that torchvision or timm also has, and functions to build both."""
+"""One network per family that torchvision or timm also provides, and functions to build both."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ INPUT_SIZE = (3, 224, 224)
 
 
 class Pair(NamedTuple):
-    """A network of cnnarch and the same network of another library.
+    """A cnnarch network and the same network from another library.
 
     Both are built without auxiliary classifiers.
 
@@ -45,7 +45,7 @@ class Pair(NamedTuple):
         return cnnarch.get_model(self.network, **{**self.twin.options, **self.without})
 
     def theirs(self) -> nn.Module:
-        """Return their network with the same weights."""
+        """Return the other library's network with the same weights."""
         arguments = {**self.twin.arguments, **self.without}
         if self.library == "timm":
             import timm

@@ -1,4 +1,4 @@
-"""Write the measured results to the pages of the docs: `python -m benchmarks.tables`.
+"""Write the measured results to the docs pages: `python -m benchmarks.tables`.
 
 Tables are generated from the JSON files in results and inserted between markers in the pages. A
 test compares them with the files.
@@ -37,7 +37,7 @@ class Answer(NamedTuple):
 
     @property
     def reached(self) -> bool:
-        """Whether the goal is reached."""
+        """Whether the goal was reached."""
         return self.measured >= self.bar if self.more else self.measured <= self.bar
 
 
@@ -122,7 +122,7 @@ def _optimized_on(machine: str, figures: dict[str, float]) -> list[Answer]:
 def _why_slow(
     rows: list[dict[str, Any]], figures: dict[str, float], precision: str, bar: float
 ) -> str:
-    """Return that the better engine itself is not faster, or else which networks are slow."""
+    """Explain a missed goal: the better engine itself is slow, or else some networks are."""
     over_eager, over_engine = (
         figures.get(f"{precision} over {of}, batch 1") for of in ("eager", "the better engine")
     )
@@ -141,7 +141,7 @@ def _above(rows: list[dict[str, Any]], name: str, bar: float) -> str:
         if row["batch"] == int(batch) and precision in row[question]
     }
     slow = sorted((n for n in ratios if ratios[n] > bar), key=lambda n: -ratios[n])
-    return "above the goal are " + ", ".join(f"{n} {ratios[n]:.2f}x" for n in slow[:4])
+    return "above the goal: " + ", ".join(f"{n} {ratios[n]:.2f}x" for n in slow[:4])
 
 
 def _eager(kept: dict[str, Any], machine: str) -> list[Answer]:
@@ -163,7 +163,7 @@ def _eager(kept: dict[str, Any], machine: str) -> list[Answer]:
                 ),
             ),
         ]
-    why = "no available kernel is much faster than that of timm's linear layers"
+    why = "no available kernel is much faster than the one used by timm's linear layers"
     return found + [
         Answer(f"plain eager forward, {name}, {machine}", 0.6, kept[name]["ratio"], why=why)
         for name in ("mixer_b16, batch 1", "mixer_b16, batch 16")
@@ -209,7 +209,7 @@ def _int8(kept: dict[str, Any]) -> list[Answer]:
             if isinstance(row[engine], float)
         }
         worst = max(lost, key=lambda network: lost[network])
-        question = f"int8 with {engine}, points of accuracy lost on Fashion-MNIST, worst of "
+        question = f"int8 with {engine}, accuracy points lost on Fashion-MNIST, worst of "
         question += f"{len(lost)} ({worst})"
         found.append(Answer(question, 0.5, lost[worst], form="{:.2f}"))
     return found
@@ -293,7 +293,7 @@ def int8_table(kept: dict[str, Any] | None) -> str:
     for network, row in (kept["networks"] if kept else {}).items():
         steps = "shipped" if row["steps"] is None else row["steps"]
         kept_rates = [row[name] for name in ("float32", *engines)]
-        rates = " | ".join(f"{r:.2f}" if isinstance(r, float) else "refused" for r in kept_rates)
+        rates = " | ".join(f"{r:.2f}" if isinstance(r, float) else "rejected" for r in kept_rates)
         lines.append(f"| {network} | {steps} | {rates} | {row['points_lost']:.2f} |")
     return "\n".join(lines)
 

@@ -1,9 +1,9 @@
 """How long does an epoch of LeNet-5 on Fashion-MNIST take, with crops and flips?
 
-Bar: at most 0.6x the time of the usual loop, in which a DataLoader without workers loads PIL images
-one by one. The loop with two worker processes, which need additional cores, is measured as well.
-All candidates use the same network, batches and optimizer and one thread per process, and run in
-turns.
+Goal: at most 0.6x the time of the usual loop, in which a DataLoader without workers loads PIL
+images one by one. The loop with two worker processes, which need additional cores, is also
+measured. All candidates use the same network, batches and optimizer and one thread per process, and
+run alternately.
 """
 
 import statistics

@@ -1,12 +1,12 @@
 """How long does a training step take, compared with torchvision's defaults?
 
-A step is forward, loss, backward and SGD with momentum on 16 images of 224 pixels. "theirs" runs in
+A step is forward, loss, backward and SGD with momentum on 16 images, 224 x 224. "theirs" runs in
 float32 with the default memory format, and "plain" is our network with the same settings. The other
-columns use the settings of `cnnarch train`: channels last, freed memory kept, and the precision
+columns use the settings of `cnnarch train`: channels last, freed memory retained, and the precision
 chosen for the machine and the network. bf16 is measured if the processor supports it.
 
     python -m benchmarks.training_step            all of them; resumes an interrupted run
-    python -m benchmarks.training_step resnet18   that one, again
+    python -m benchmarks.training_step resnet18   measure that one again
 """
 
 import ctypes

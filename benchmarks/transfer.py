@@ -14,12 +14,12 @@ images, the same ones for all methods:
     full     the whole pretrained network is trained
     scratch  the whole network is trained from random weights
 
-In "frozen" and "full", the new classifier is initialized by a linear probe of its input. A random
+In "frozen" and "full", the new classifier is initialized with a linear probe on its input. A random
 classifier would distort the features in the first steps (Kumar et al., "Fine-Tuning can Distort
 Pretrained Features and Underperform Out-of-Distribution", arXiv 2202.10054).
 
-Each row is evaluated once on the test images, at its end. The settings were chosen on training
-images of Fashion-MNIST, and the strength of a regression on a fifth of the row's own training
+Each row is evaluated on the test images only once, at the end. The settings were chosen on training
+images of Fashion-MNIST, and the regularization of a regression on a fifth of the row's own training
 images. Each row writes a JSON file to results/transfer. `python -m benchmarks.tables` writes the
 table to docs/transfer.md.
 """
@@ -188,7 +188,7 @@ def score(
 
 
 def regression(train: np.ndarray, labels: Tensor, seed: int) -> Pipeline:
-    """Fit a logistic regression; its strength is chosen on a fifth of the training images."""
+    """Fit a logistic regression; its regularization is chosen on a fifth of the training images."""
     steps = [("scale", StandardScaler()), ("regression", LogisticRegression(max_iter=500))]
     held_back = ShuffleSplit(1, test_size=0.2, random_state=seed)
     search = GridSearchCV(Pipeline(steps), {"regression__C": STRENGTHS}, cv=held_back)
@@ -220,7 +220,7 @@ def by_training(row: TableRow, data: ImageData) -> float:
 
 
 def initialize_as_probe(model: cnnarch.ImageClassifier, images: ImageSet, seed: int) -> None:
-    """Initialize the classifier by a logistic regression on its input."""
+    """Initialize the classifier with a logistic regression on its input."""
 
     def pre_logits(x: Tensor) -> Tensor:
         return model.forward_head(model.forward_features(x), pre_logits=True)
@@ -285,7 +285,7 @@ def measure(row: TableRow) -> dict[str, Any]:
 
 
 def settings(row: TableRow) -> dict[str, Any]:
-    """Return the settings that are needed to repeat a row."""
+    """Return the settings needed to reproduce a row."""
     if row.way == "pixels":
         return {"C": STRENGTHS}
     if row.way == "probe":

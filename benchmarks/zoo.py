@@ -1,12 +1,12 @@
-"""Which accuracy do the networks reach on Fashion-MNIST, on a laptop CPU?
+"""What accuracy do the networks reach on Fashion-MNIST, on a laptop CPU?
 
     python -m benchmarks.zoo lenet5      train a row, or resume it; a network without a row uses
-                                         the recipe of its family
+                                         its family's recipe
     python -m benchmarks.zoo             print the table of the finished rows
     python -m benchmarks.zoo --ship      copy the small networks into the package (at most 8 MB)
 
-The networks train on all 60,000 training images, without validation images, so that no accuracy
-influences training. They are evaluated once on the 10,000 test images, after the last epoch. Each
+The networks train on all 60,000 training images, without validation images, so no accuracy can
+influence training. They are evaluated once on the 10,000 test images, after the last epoch. Each
 row writes a JSON file to results/zoo when it is finished.
 """
 
@@ -49,7 +49,7 @@ class ZooRow(NamedTuple):
 
 
 ENLARGED = {"model_options": {}, "image_resolution": 64}
-"""Images of 64 pixels need less than half the multiply-adds of `small_images` at 32 pixels."""
+"""Images of 64 x 64 pixels need less than half the multiply-adds of `small_images` at 32 x 32."""
 
 ROWS = {
     row.network: row
@@ -81,13 +81,13 @@ def row_of(network: str) -> ZooRow:
 
 
 def recipe_of(row: ZooRow) -> Recipe:
-    """Return the recipe of the family with the row's changes and without validation images."""
+    """Return the family's recipe with the row's changes and without validation images."""
     recipe = default_recipe(row.network, DATA)
     return replace(recipe, **{"validation": 0.0, **row.changes})
 
 
 class Clock:
-    """Prints the metrics of each epoch and adds up the CPU time, also over restarts.
+    """Prints each epoch's metrics and adds up the CPU time, even across restarts.
 
     On a busy machine, the elapsed time says little about the cost of a row.
 

@@ -1,4 +1,4 @@
-"""A copy of a network to compute with: eval mode, no gradients, no hooks."""
+"""Copy a network for inference: in eval mode, without gradients or hooks."""
 
 import copy
 from typing import TypeVar
@@ -13,17 +13,17 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def inference_copy(model: Module, *, share: bool = False) -> Module:
-    """Return a copy in eval mode, without hooks, whose parameters need no gradient.
+    """Return a copy in eval mode, without hooks, whose parameters do not require gradients.
 
     Args:
         model: left unchanged.
-        share: share the memory of the weights, for a copy that is dropped before the model is
-            trained further.
+        share: share memory with the model's weights, for a copy that is discarded before training
+            continues.
 
     Raises:
         ValueError: a hook computes a layer's weight (`torch.nn.utils.weight_norm` and similar), so
-            that the layer would differ without it; or a function replaces a layer's `forward`, so
-            that the copy would call the original layer.
+            the layer would compute something else without it; or a function replaces a layer's
+            `forward`, so the copy would call the original layer.
     """
     for name, module in model.named_modules():
         for hook in module._forward_pre_hooks.values():

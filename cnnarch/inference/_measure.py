@@ -1,4 +1,4 @@
-"""Measure threads, seconds, memory and differences between logits."""
+"""Measure thread counts, times, memory use, and differences between logits."""
 
 import math
 import os
@@ -25,17 +25,17 @@ __all__ = [
 ]
 
 _CGROUP = Path("/sys/fs/cgroup")
-_CLOSE = 1.25  # if single calls differ by less than this factor, they do not show which is faster
+_CLOSE = 1.25  # if single calls differ by less than this factor, they cannot tell which is faster
 
 
 def has_vnni() -> bool:
-    """Return whether the processor sums products of 8-bit integers in 32 bits."""
+    """Return whether the processor can sum products of 8-bit integers in 32 bits."""
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(flag) for flag in ("avx512_vnni", "avx_vnni", "amx_int8"))
 
 
 def usable_threads() -> int:
-    """Return PyTorch's thread count, or the number of cores the process may use if smaller."""
+    """Return PyTorch's thread count or the number of usable cores, whichever is smaller."""
     limits = [torch.get_num_threads()]
     if hasattr(os, "sched_getaffinity"):
         limits.append(len(os.sched_getaffinity(0)))
@@ -44,7 +44,7 @@ def usable_threads() -> int:
 
 
 def _cgroup_cores(root: Path) -> int | None:
-    """Return the cores that the control group allows (version 2 or 1), rounded up, or None."""
+    """Return the control group's core limit (cgroup v2 or v1), rounded up, or None."""
     try:
         if (root / "cpu.max").exists():
             quota, period = (root / "cpu.max").read_text().split()
@@ -57,11 +57,11 @@ def _cgroup_cores(root: Path) -> int | None:
 
 
 def resident_mib() -> float:
-    """Return the memory in MiB that this process uses."""
+    """Return this process's resident memory in MiB."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * resource.getpagesize() / 2**20
-    except OSError:  # not Linux: the peak so far, in KiB, on macOS in bytes
+    except OSError:  # not Linux: the peak so far, in KiB (in bytes on macOS)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
@@ -69,22 +69,22 @@ def resident_mib() -> float:
 def alternate(
     first: Callable[[], object], second: Callable[[], object], seconds: float, spare: float = 0.0
 ) -> tuple[list[float], list[float]]:
-    """Time two functions in alternation, so that drift of the machine affects both equally.
+    """Time two functions alternately, so that changes in the machine's speed affect both equally.
 
     Each turn starts with a call that is not counted: it finds the other function's data in the
     caches and the other's threads still spinning, which made OpenVINO's calls 1.5 times as long.
-    Each function has at least three turns, and more until `seconds` have passed. If one call of
-    each takes more than half of that, these calls are the result; but if they are close to each
-    other and `spare` is long enough, each function has two turns.
+    Each function gets at least three turns, and more until `seconds` have passed. If one call to
+    each takes more than half of that, only those two calls are returned, unless their times are
+    close and `spare` is long enough: each function then gets two turns.
 
     Args:
         first: the first function.
         second: the second function.
         seconds: the approximate total time.
-        spare: the time in seconds that long calls may take.
+        spare: the time in seconds available for repeating long calls.
 
     Returns:
-        The seconds of each counted call, of the first and of the second function.
+        The duration in seconds of each counted call to the first and to the second function.
     """
     calls = (first, second)
     single = [_seconds(call) for call in calls]
@@ -111,8 +111,8 @@ def _seconds(call: Callable[[], object]) -> float:
 def difference(actual: Tensor, expected: Tensor) -> float:
     """Return the largest absolute difference, relative to the largest expected value.
 
-    It is infinite if the shapes differ, if a value is not finite, or if all expected values are 0
-    and the actual ones are not.
+    It is infinite if the shapes differ, if an actual value is not finite, or if all expected values
+    are 0 but not all actual ones are.
     """
     if actual.shape != expected.shape or not bool(actual.isfinite().all()):
         return math.inf
@@ -128,7 +128,7 @@ def spread(logits: Tensor) -> float:
 
 
 def agreement(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """Return the share of images with the same top class; an image with a NaN never agrees."""
+    """Return the fraction of images with the same top class; NaN or infinite logits never agree."""
     same = [
         (a.argmax(1) == e.argmax(1)) & a.isfinite().all(1)
         for a, e in zip(actual, expected, strict=True)
@@ -137,5 +137,5 @@ def agreement(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
 
 
 def median_ms(times: Sequence[float]) -> float:
-    """Return the median of times in seconds, in milliseconds."""
+    """Convert times in seconds to their median in milliseconds."""
     return statistics.median(times) * 1e3

@@ -1,6 +1,6 @@
 """Import the inference engines with their telemetry turned off, and create OpenVINO's Cores.
 
-With telemetry off, an engine uses no network and writes nothing to the home folder.
+With telemetry off, an engine neither accesses the network nor writes to the home folder.
 """
 
 import os
@@ -21,7 +21,7 @@ _TELEMETRY_USERS = ("convert_impl", "main", "telemetry_utils", "utils")
 
 
 def why_missing(*packages: str) -> str | None:
-    """Return a message with the first package that is not installed, or None."""
+    """Return a message that names the first missing package, or None if all are installed."""
     for package in packages:
         if find_spec(package) is None:
             return f"{package} is not installed: pip install 'cnnarch[export]'"
@@ -31,9 +31,9 @@ def why_missing(*packages: str) -> str | None:
 def import_openvino() -> Any:
     """Import `openvino` without its telemetry.
 
-    OpenVINO and NNCF include a stub for machines without the package `openvino_telemetry`, so that
-    package is made to look missing in this process before it is imported. If OpenVINO was imported
-    earlier, its telemetry is replaced by the stub.
+    OpenVINO and NNCF include a stub for machines without the package `openvino_telemetry`. In this
+    process that package is made to look missing before anything imports it. If OpenVINO was
+    imported earlier, its telemetry is replaced with the stub.
 
     Raises:
         ImportError: OpenVINO is not installed.
@@ -53,13 +53,13 @@ def import_openvino() -> Any:
 
 
 def with_core(call: Callable[[Any], Result]) -> Result:
-    """Run `call` with a new `openvino.Core` in a thread that ends before the Core is deleted.
+    """Pass a new `openvino.Core` to `call` in a thread that ends before the Core is deleted.
 
-    A Core gives the thread that creates it an alternate stack for signal handlers, and frees that
-    stack when the last model that it compiled is deleted. If Cores are deleted in another order
-    than they were created, a freed stack stays in place, and the next signal (Ctrl-C, the exit of
-    a DataLoader worker) crashes the process (OpenVINO 2026.4). One Core for the whole process does
-    not work either: a forked process cannot compile while the Core of its parent is alive.
+    A Core installs an alternate signal stack in the thread that creates it, and frees that stack
+    when the last model that it compiled is deleted. If Cores are not deleted in the order in which
+    they were created, a freed stack stays installed, and the next signal (Ctrl-C, the exit of a
+    DataLoader worker) crashes the process (OpenVINO 2026.4). A single Core for the whole process
+    does not work either: a forked process cannot compile while its parent's Core is alive.
 
     Raises:
         ImportError: OpenVINO is not installed.
@@ -70,7 +70,7 @@ def with_core(call: Callable[[Any], Result]) -> Result:
 
 
 def import_nncf() -> Any:
-    """Import `nncf` without its telemetry and OpenVINO's.
+    """Import `nncf` with its telemetry and OpenVINO's turned off.
 
     Raises:
         ImportError: NNCF or OpenVINO is not installed.

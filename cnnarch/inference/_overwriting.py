@@ -20,11 +20,11 @@ _ALLOCATING_LAYERS = (nn.MaxPool2d, nn.AvgPool2d, nn.GroupNorm, nn.LayerNorm, nn
 
 
 def overwrite_where_safe(model: nn.Module) -> None:
-    """Let each activation overwrite its input if that is new memory that nothing else reads.
+    """Let each activation overwrite its input if that is newly allocated and nothing else reads it.
 
     The input must come from a layer or function that allocates its output. It must not be the
-    network's input, a view, or a map that a sum or the caller reads later. An activation that is
-    used several times must be safe in each use.
+    network's input, a view, or a feature map that an addition or the caller reads later. An
+    activation that is used several times must be safe in each use.
 
     Args:
         model: changed in place; left unchanged if torch.fx cannot trace it.
@@ -44,7 +44,7 @@ def overwrite_where_safe(model: nn.Module) -> None:
 
 
 def _is_only_reader(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
-    """Return whether a call reads one value, in memory that nothing else refers to."""
+    """Return whether a call reads a single value whose memory nothing else refers to."""
     source = node.args[0] if len(node.args) == 1 and not node.kwargs else None
     while isinstance(source, fx.Node) and len(source.users) == 1:
         if source.op != "call_module":

@@ -24,7 +24,7 @@ def check_request(
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
-        raise ValueError("a network on the meta device has no values to compute with")
+        raise ValueError("a network on the meta device cannot be optimized: it has no values")
     if not isinstance(example, Tensor):
         raise TypeError(f"example must be a Tensor of images, got {type(example).__name__}")
     if example.dim() != 4 or not example.numel():
@@ -32,7 +32,7 @@ def check_request(
     if example.dtype not in (torch.float32, torch.uint8):
         raise ValueError(f"example must be float32 or uint8, got {example.dtype}")
     if example.is_floating_point() and not bool(example.isfinite().all()):
-        raise ValueError("example has values that are not finite")
+        raise ValueError("example contains values that are not finite")
     devices = {p.device for p in model.parameters()} - {example.device}
     if devices:
         raise ValueError(f"the model is on {devices.pop()}, the example on {example.device}")
@@ -51,7 +51,7 @@ def check_request(
 
 
 def check_tolerance(tolerance: float | None, precision: str) -> float:
-    """Return the tolerance, or the default for the precision if it is None."""
+    """Return the checked tolerance, or the default for the precision if it is None."""
     if tolerance is None:
         return PRECISIONS[precision]
     if not _is_number(tolerance):
@@ -69,7 +69,7 @@ def _is_number(value: object) -> bool:
 def check_calibration(
     calibration: Tensor | Iterable[object] | None, example: Tensor
 ) -> tuple[Tensor, ...]:
-    """Return the first calibration images, in their original batches."""
+    """Return the first batches of calibration images, unchanged."""
     if calibration is None:
         raise ValueError("int8 needs calibration=: a few hundred images, preprocessed as usual")
     if isinstance(calibration, Tensor):
@@ -81,16 +81,16 @@ def check_calibration(
         images = item[0] if isinstance(item, tuple | list) and item else item
         if not isinstance(images, Tensor):
             kind = type(images).__name__
-            raise TypeError(f"a batch of calibration must be a Tensor of images, got {kind}")
+            raise TypeError(f"a calibration batch must be a Tensor of images, got {kind}")
         if images.shape[1:] != example.shape[1:] or images.dtype != example.dtype:
             raise ValueError(
                 f"calibration images must be {example.dtype} with shape "
-                f"{tuple(example.shape[1:])} like the example, got a batch of "
+                f"{tuple(example.shape[1:])}, like the example, got a batch of "
                 f"{images.dtype} with shape {tuple(images.shape)}"
             )
         batches.append(images.detach().to(example.device))
         if sum(map(len, batches)) >= _MAX_CALIBRATION_IMAGES:
             break
     if not sum(map(len, batches)):
-        raise ValueError("calibration has no images")
+        raise ValueError("calibration contains no images")
     return tuple(batches)

@@ -1,4 +1,4 @@
-"""Write and read the folder of an optimized network, which `cnnarch.inference.saved` describes."""
+"""Write and read an optimized network's folder, whose format is described in `saved`."""
 
 import json
 import os
@@ -34,7 +34,7 @@ _MAX_FACTS_BYTES = 2**20
 
 
 def save_optimized(optimized: "Optimized", path: str | os.PathLike[str]) -> None:
-    """Write the folder next to `path` and move it there; see `Optimized.save`.
+    """Write the folder next to `path`, then move it to `path`; see `Optimized.save`.
 
     Raises:
         ValueError: `path` exists and is neither an optimized network nor an empty folder.
@@ -59,8 +59,9 @@ def _write(optimized: "Optimized", folder: Path) -> None:
         (folder / name).write_bytes(content)
     if not _save_network(optimized, folder, image) and not engine.keeps_graph:
         raise ValueError(
-            f"{optimized.backend} keeps no graph of its own, and no builder of cnnarch makes "
-            f"this {type(optimized.model).__name__}; openvino and onnxruntime can be saved"
+            f"{optimized.backend} keeps no graph of its own, and no cnnarch builder creates "
+            f"this {type(optimized.model).__name__}; it can only be saved from openvino or "
+            "onnxruntime"
         )
     check = {"images": image, "logits": optimized(image)}
     save_file({name: t.cpu().contiguous() for name, t in check.items()}, folder / CHECK)
@@ -83,7 +84,7 @@ def _write(optimized: "Optimized", folder: Path) -> None:
 
 
 def _save_network(optimized: "Optimized", folder: Path, image: Tensor) -> bool:
-    """Save the network if its builder can rebuild it; return whether that is so."""
+    """Save the network if its builder can rebuild it; return whether it was saved."""
     model = optimized.model
     if not isinstance(model, ImageClassifier) or model.builder is None:
         return False
@@ -110,7 +111,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
             raise ValueError("it is too long")
         facts = dict(json.loads(text))
         if facts["format"] != _FORMAT:
-            raise ValueError(f"it has format {facts['format']!r}, this version reads {_FORMAT}")
+            raise ValueError(f"its format is {facts['format']!r}, this version reads {_FORMAT}")
         files = dict(facts["files"])
         sections = all(isinstance(facts[key], dict) for key in ("report", "versions", "machine"))
         needed = {CHECK, *((NETWORK, _WEIGHTS) if NETWORK in files else ())}
@@ -125,18 +126,18 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 
 def find_change(facts: Mapping[str, Any], engine: type[Engine], precision: str) -> str:
-    """Return what differs from the machine that saved the network, or an empty string."""
+    """Return why the saved engine cannot be used on this machine, or an empty string."""
     for name, here in _find_versions(engine).items():
         if facts["versions"].get(name) != here:
-            return f"it was saved with {name} {facts['versions'].get(name)}, here is {here}"
+            return f"it was saved with {name} {facts['versions'].get(name)}, this is {here}"
     for name, here in _describe_machine().items():
         if facts["machine"].get(name) != here:
-            return f"it was saved on another machine ({name})"
+            return f"it was saved on a different kind of machine ({name})"
     return engine.why_unavailable(precision, torch.device("cpu")) or ""
 
 
 def _find_versions(engine: type[Engine]) -> dict[str, str | None]:
-    """Return the versions of cnnarch and an engine's packages, None if not installed."""
+    """Return the versions of cnnarch and of an engine's packages (None if not installed)."""
     found: dict[str, str | None] = {"cnnarch": __version__}
     for package in engine.packages:
         try:
@@ -147,7 +148,7 @@ def _find_versions(engine: type[Engine]) -> dict[str, str | None]:
 
 
 def _describe_machine() -> dict[str, Any]:
-    """Return the properties of the machine that compiled code depends on."""
+    """Return the machine properties that compiled code depends on."""
     capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return {
         "system": platform.system(),

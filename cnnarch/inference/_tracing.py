@@ -1,4 +1,4 @@
-"""Trace a network as a graph that other engines read."""
+"""Trace a network into a graph that other engines can read."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ def _replace_lock() -> None:
     _conversion_lock = threading.RLock()
 
 
-if hasattr(os, "register_at_fork"):  # a child does not have the thread that holds the lock
+if hasattr(os, "register_at_fork"):  # the thread that holds the lock does not exist in a child
     os.register_at_fork(after_in_child=_replace_lock)
 
 
@@ -36,8 +36,8 @@ if hasattr(os, "register_at_fork"):  # a child does not have the thread that hol
 def suppress_messages() -> Iterator[None]:
     """Suppress the warnings and logs of exporters and converters, which users cannot act on.
 
-    These settings apply to the whole process, so only one thread converts at a time, and warnings
-    and logs below the level of errors from other threads are lost meanwhile.
+    These settings apply to the whole process, so only one thread converts at a time, and other
+    threads' warnings and log messages below the error level are lost in the meantime.
     """
     with _conversion_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -53,7 +53,8 @@ def suppress_messages() -> Iterator[None]:
 def isolate_conversion() -> Iterator[None]:
     """Suppress the messages of exporters and compilers, and delete their files afterwards.
 
-    Torch puts its caches where these variables point. Loaded code stays after its file is deleted.
+    PyTorch writes its caches to the folders named by the variables in `_CACHES`. Code that is
+    already loaded still works after its file is deleted.
     """
     with suppress_messages(), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         before = {name: os.environ.get(name) for name in _CACHES}
@@ -72,20 +73,20 @@ def trace(model: nn.Module, example: Tensor, free_size: bool) -> ExportedProgram
 
     Args:
         model: in eval mode.
-        example: images, (N, C, H, W), at least two: a batch size of 1 becomes a constant.
-        free_size: whether height and width are free, too.
+        example: at least two images, (N, C, H, W): a batch size of 1 would become a constant.
+        free_size: whether height and width are also free.
 
     Raises:
         ValueError: PyTorch cannot export the network with these free sizes.
     """
     axes = (0, 2, 3) if free_size else (0,)
     dynamic = (dict.fromkeys(axes, Dim.DYNAMIC),)
-    # Without this option a graph traced with maps of two pixels refuses maps of one pixel.
+    # Without this option, a graph traced with two-pixel maps rejects one-pixel maps.
     with isolate_conversion(), torch.no_grad(), _config.patch(backed_size_oblivious=free_size):  # type: ignore[attr-defined]
         try:
             return torch.export.export(model, (example,), dynamic_shapes=dynamic)
         except Exception as error:  # anything that the model's code or torch.export raises
-            free = "batch, height and width" if free_size else "the batch"
+            free = "batch size, height and width" if free_size else "the batch size"
             raise ValueError(
                 f"torch.export cannot trace {type(model).__name__} at {tuple(example.shape)} with "
                 f"{free} free: {error}"
@@ -95,8 +96,8 @@ def trace(model: nn.Module, example: Tensor, free_size: bool) -> ExportedProgram
 def has_free_size(model: nn.Module) -> bool:
     """Return whether this is a cnnarch network whose graph can have a free image size.
 
-    TensorFlow's padding depends on the size, and several such layers in a row lead to expressions
-    that tracing does not finish.
+    TensorFlow's padding depends on the size. A chain of such layers leads to expressions so complex
+    that tracing never finishes.
     """
     if not isinstance(model, Trunk) or model.fixed_input_size:
         return False
@@ -104,11 +105,11 @@ def has_free_size(model: nn.Module) -> bool:
 
 
 def example_for(model: nn.Module, free_size: bool) -> Tensor:
-    """Return two images large enough that the last map has at least 2x2 pixels, for tracing.
+    """Return two images to trace with; if sizes are free, the last map has at least 2x2 pixels.
 
     Raises:
-        TypeError: the model does not define its input, or accepts several sizes while the graph
-            has a fixed one.
+        TypeError: the model does not define its input size, or accepts several sizes although the
+            graph's size is fixed.
     """
     if not isinstance(model, Trunk):
         raise TypeError(f"{type(model).__name__} does not define its input size: pass example")

@@ -1,4 +1,4 @@
-"""Export a network to a file that other programs run: ONNX, torch.export's PT2, OpenVINO."""
+"""Export a network to a file for other programs: ONNX, OpenVINO, or torch.export's PT2."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from cnnarch.inference._tracing import example_for, has_free_size, suppress_mess
 
 __all__ = ["ExportError", "export", "to_openvino"]
 
-_MAX_ONNX_BYTES = 2**31 - 2**20  # protobuf's limit for a file, less the size of the graph
+_MAX_ONNX_BYTES = 2**31 - 2**20  # protobuf's file size limit, less an allowance for the graph
 _INPUT, _OUTPUT = "images", "logits"
 
 RunImages = Callable[[Tensor], Tensor]
@@ -39,28 +39,29 @@ def export(
     dynamic_size: bool | None = None,
     tolerance: float = 1e-4,
 ) -> Path:
-    """Write a network in eval mode to a file, and check the file against the network.
+    """Write a network to a file in eval mode, and check the file's outputs against the network's.
 
-    The batch size is always free. Before the call returns, the file is run with batch sizes other
-    than the one it was traced with, and with other image sizes if they are free. It is moved to
-    `path` only if all outputs agree. The file includes the network's name, categories and
-    preprocessing.
+    The batch size is always free. The file is run with the batch size it was traced with and with
+    others, and with a different image size if sizes are free. It is moved to `path` only if all
+    outputs agree. The file includes the network's name, categories and preprocessing.
 
-    - "onnx" (.onnx): one file, for ONNX Runtime and many other programs. Needs `cnnarch[export]`.
-    - "openvino" (.xml): OpenVINO's graph, with the weights in float32 in a second file (.bin).
-      Needs `cnnarch[export]`.
+    - "onnx" (.onnx): a single file, for ONNX Runtime and many other programs. Requires
+      `cnnarch[export]`.
+    - "openvino" (.xml): OpenVINO's graph, with the float32 weights in a second file (.bin).
+      Requires `cnnarch[export]`.
     - "pt2" (.pt2): for `torch.export.load`.
 
-    An engine may refuse the smallest images that the network accepts, if a map has fewer pixels
-    than a pool's kernel, or a single pixel before a pool to a fixed size.
+    An engine may reject the smallest images that the network accepts if a map is smaller than a
+    pool's kernel, or a single pixel before an adaptive pool.
 
     Args:
-        model: any module from images to a tensor; left unchanged. Fold BatchNorm with `fuse` first;
-            if preprocessing is folded too, the file reads uint8 images.
+        model: any module that maps images to a tensor; left unchanged. Fold BatchNorm with `fuse`
+            first; if preprocessing is also folded, the file accepts uint8 images.
         path: a path in an existing folder, with the suffix of the format.
-        format: "onnx", "pt2" or "openvino"; None chooses by the suffix.
-        example: images, (N, C, H, W), to trace with. Required for networks of other libraries, and
-            if height and width are not free; they are then fixed to the example's.
+        format: "onnx", "pt2" or "openvino"; None infers it from the suffix.
+        example: images, (N, C, H, W), to trace with. Required for networks from other libraries,
+            and for those of cnnarch that accept several sizes if height and width are not free;
+            they are then fixed to the example's.
         dynamic_size: whether height and width are free. None means that they are free for all
             cnnarch networks except the Mixers and those with TensorFlow's padding ("same").
         tolerance: the largest allowed difference, relative to the largest output.
@@ -69,9 +70,9 @@ def export(
         The path.
 
     Raises:
-        ValueError: an unknown format, another suffix, or a network that is not in float32 or cannot
-            be traced.
-        TypeError: an example is required, or is not a batch of images.
+        ValueError: the format is unknown, the suffix is wrong, or the network is not in float32 or
+            cannot be traced.
+        TypeError: the example is required but missing, or is not a batch of images.
         FileNotFoundError: the folder does not exist.
         ImportError: a required package is not installed.
         ExportError: the outputs differ; no file is written.
@@ -99,7 +100,7 @@ def export(
 def to_openvino(
     model: nn.Module, example: Tensor | None = None, dynamic_size: bool | None = None
 ) -> Any:
-    """Return a network as an `openvino.Model` without checking it; arguments as in `export`."""
+    """Convert a network to an `openvino.Model` without checking it; arguments as in `export`."""
     _require("openvino")
     traced = _trace_copy(model, example, dynamic_size)
     with suppress_messages():
@@ -142,7 +143,7 @@ def _write_pt2(program: ExportedProgram, path: Path, metadata: dict[str, str]) -
 def _write_onnx(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> None:
     size = sum(t.nbytes for t in program.state_dict.values())
     if size > _MAX_ONNX_BYTES:
-        raise ValueError(f"an ONNX file must be smaller than 2 GiB, the weights are {size:,} bytes")
+        raise ValueError(f"an ONNX file must be under 2 GiB, but the weights take {size:,} bytes")
     onnx = torch.onnx.export(
         program, dynamo=True, verbose=False, input_names=[_INPUT], output_names=[_OUTPUT]
     )
@@ -174,7 +175,7 @@ def _convert_to_openvino(program: ExportedProgram) -> Any:
 
 
 def _load_openvino(path: Path) -> RunImages:
-    # Without the hint it computes in bfloat16 on processors that support it.
+    # Without the hint, OpenVINO computes in bfloat16 on processors that support it.
     hint = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = with_core(lambda core: core.compile_model(path, "CPU", hint))
     return lambda x: torch.from_numpy(compiled(x.numpy())[0])
@@ -195,7 +196,7 @@ _FORMATS = {
 
 
 def _check_format(path: Path, name: str | None) -> _Format:
-    """Return the format after checking everything that can be checked without any work."""
+    """Return the format after all checks that do not require tracing the network."""
     if name is None:
         names = {form.suffix: key for key, form in _FORMATS.items()}
         if path.suffix not in names:
@@ -238,18 +239,18 @@ def _check_outputs(exported: RunImages, traced: _TracedNetwork, tolerance: float
                 found = exported(images)
             except Exception as error:  # engines raise exceptions of any kind
                 raise ExportError(
-                    f"the exported file cannot run images {tuple(images.shape)}: {error}"
+                    f"the exported file cannot run on images {tuple(images.shape)}: {error}"
                 ) from error
         differs_by = difference(found, expected)
         if differs_by > tolerance:
             raise ExportError(
-                f"the exported file differs by {differs_by:.1e} of scale on images "
-                f"{tuple(images.shape)}, allowed {tolerance:.1e}"
+                f"the exported file's outputs differ by {differs_by:.1e} of the largest output on "
+                f"images {tuple(images.shape)}; the tolerance is {tolerance:.1e}"
             )
 
 
 def _noise(traced: _TracedNetwork) -> Iterator[Tensor]:
-    """Yield noise of the traced shape, of other batch sizes, and of another size if it is free."""
+    """Yield noise with the traced shape, other batch sizes, and a different size if it is free."""
     batch, channels, height, width = traced.images.shape
     shapes = [(batch, height, width), (1, height, width), (batch + 1, height, width)]
     if traced.free_size:

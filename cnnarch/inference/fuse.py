@@ -1,7 +1,7 @@
-"""Fold BatchNorm, and the normalization of pixels, into adjacent convolutions.
+"""Fold BatchNorm and the normalization of pixels into adjacent convolutions.
 
-In eval mode BatchNorm is a factor and a shift for each channel, as is preprocessing with a mean
-and a standard deviation. An adjacent convolution or linear layer can include both in its weights.
+In eval mode, BatchNorm scales and shifts each channel, as does preprocessing with a mean and a
+standard deviation. An adjacent convolution or linear layer can absorb both into its weights.
 `torch.nn.utils.fusion` only folds into the layer before a norm, and rounds to the layer's dtype.
 """
 
@@ -50,25 +50,26 @@ def fuse(model: Module, preprocessing: Preprocessing | None = None) -> Module:
     A BatchNorm is folded into the convolution or linear layer before it, or into the convolution
     after it, if the result is the same: the layer is used once, nothing else reads the values
     between them, and a convolution after the norm does not pad with zeros (unless the shift is
-    zero). Folded norms become `nn.Identity`, so that every layer keeps its name, and the copy has
-    the class of the model. Weights are computed in float64.
+    zero). Folded norms become `nn.Identity`, which preserves the name of every layer, and the copy
+    is an instance of the model's class. Weights are computed in float64.
 
-    With `preprocessing` the copy reads pixels from 0 to 255 (uint8, as image decoders return them)
-    instead of $(x / 255 - \mu) / \sigma$. The factor is folded into the first convolution; the
-    mean is subtracted while uint8 is converted to floating point.
+    With `preprocessing`, the copy accepts pixels from 0 to 255 (uint8, as image decoders return
+    them) instead of $(x / 255 - \mu) / \sigma$. The scale is folded into the first convolution. The
+    mean is subtracted during the conversion from uint8 to floating point.
 
-    The copy is in eval mode and must stay in it. Hooks of `model` are not copied. The copy of a
-    cnnarch network cannot be saved with `save_pretrained`, because its builder makes unfused ones.
+    The copy is in eval mode and must stay in it. The model's hooks are not copied. The copy of a
+    cnnarch network cannot be saved with `save_pretrained`, because its builder would build an
+    unfused network.
 
     Args:
-        model: any module that `torch.fx` can trace, such as all networks of cnnarch and
+        model: any module that `torch.fx` can trace, including all networks in cnnarch and
             torchvision; left unchanged.
-        preprocessing: for example `model.preprocessing`; its mean and std are folded.
+        preprocessing: for example `model.preprocessing`, whose mean and std are folded.
 
     Raises:
         TypeError: `preprocessing` is not a `Preprocessing`.
-        ValueError: the model cannot be traced, or its first layer is not a convolution with as
-            many channels as `preprocessing`.
+        ValueError: the model cannot be traced, or its first layer is not a convolution with the
+            same number of channels as `preprocessing`.
 
     >>> import cnnarch
     >>> fused = fuse(cnnarch.resnet18(num_classes=10))
@@ -100,16 +101,16 @@ def fuse(model: Module, preprocessing: Preprocessing | None = None) -> Module:
 class PixelConv(nn.Module):
     r"""A convolution of pixels from 0 to 255: $y = W * \mathrm{pad}(x - 255 \mu) + b$.
 
-    The mean is subtracted before the padding, so that zeros outside the image still stand for the
-    mean color. The subtraction costs no time, as uint8 must be converted to floating point anyway.
+    The mean is subtracted before padding, so zeros outside the image still represent the mean
+    color. The subtraction takes no extra time, as uint8 must be converted to floating point anyway.
 
     Args:
-        mean: of each channel, from 0 to 255.
+        mean: the mean of each channel, from 0 to 255.
         conv: the convolution, whose weights include 1 / 255 and the standard deviation.
-        pad: pads the image first, if the convolution does not.
+        pad: a layer that pads the image first if the convolution does not.
 
     Shape:
-        (N, C, H, W), uint8 or floating point -> the output of the convolution
+        (N, C, H, W), uint8 or floating point -> the convolution's output
     """
 
     mean: Tensor
@@ -121,7 +122,7 @@ class PixelConv(nn.Module):
         self.conv = conv
 
     def forward(self, x: Tensor) -> Tensor:
-        """Subtract the mean, pad, convolve."""
+        """Subtract the mean, pad, and convolve."""
         return self.conv(self.pad((x - self.mean).to(self.conv.weight.dtype)))
 
 
@@ -135,7 +136,7 @@ class _LayerTracer(fx.Tracer):
 
 
 class _LayerCalls:
-    """The calls of a network's layers in order, and the layers to replace."""
+    """The calls to a network's layers in order, and the layers to replace."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -159,14 +160,14 @@ class _LayerCalls:
         self.graph.erase_node(node)
 
     def _layer(self, node: object) -> nn.Module | None:
-        """Return the layer that makes a value if it is a standard one, called once on one value."""
+        """Return the standard layer that computes a value, if called once and on one value."""
         if not isinstance(node, fx.Node) or node not in self.module or len(node.args) != 1:
             return None
         module = self.module[node]
         return module if self.uses[module] == 1 and is_standard_layer(module) else None
 
     def fold_norms(self) -> None:
-        """Fold each BatchNorm for which that is exact."""
+        """Fold each BatchNorm that can be folded exactly."""
         for node in list(self.module):
             norm = self._layer(node)
             if norm is None or not _has_fixed_statistics(norm):
@@ -183,10 +184,10 @@ class _LayerCalls:
             self._remove(node)
 
     def _can_scale_output(self, node: Argument) -> bool:
-        """Return whether a norm that reads this value can be folded into the layer that makes it.
+        """Return whether a norm applied to this value can be folded into the layer before it.
 
-        For a linear layer the value must be known to be (N, C): BatchNorm1d normalizes the L, not
-        the C, of (N, L, C).
+        For a linear layer, the value's shape must be known to be (N, C): BatchNorm1d normalizes
+        over L, not C, if it is (N, L, C).
         """
         layer = self._layer(node)
         if not isinstance(node, fx.Node) or len(node.users) > 1:
@@ -208,11 +209,11 @@ class _LayerCalls:
         return False
 
     def fold_pixels(self, preprocessing: Preprocessing) -> None:
-        """Make the first convolution read pixels from 0 to 255."""
+        """Make the first convolution accept pixels from 0 to 255."""
         images = next(node for node in self.graph.nodes if node.op == "placeholder")
         if len(images.users) != 1:
             readers = ", ".join(map(self._describe, images.users))
-            raise ValueError(f"preprocessing needs one layer that reads the images, got {readers}")
+            raise ValueError(f"exactly one layer must read the images, got {readers}")
         node, pad = next(iter(images.users)), None
         if isinstance(self.module.get(node), _PADS) and len(node.users) == 1:
             pad, node = self.module[node], next(iter(node.users))
@@ -220,17 +221,17 @@ class _LayerCalls:
         if not isinstance(conv, nn.Conv2d):
             raise ValueError(
                 "preprocessing can only be folded into a convolution that is used once, but the "
-                f"first layer that reads the images is {self._describe(node)}"
+                f"first layer is {self._describe(node)}"
             )
         if conv.in_channels != len(preprocessing.mean):
             raise ValueError(
-                f"the network reads {conv.in_channels} channels, but preprocessing has "
+                f"the network expects {conv.in_channels} channels, but preprocessing has "
                 f"{len(preprocessing.mean)}"
             )
         like = _in_float64(conv.weight)
         std, mean = like.new_tensor(preprocessing.std), like.new_tensor(preprocessing.mean)
         _scale_input(conv, 1 / (255 * std), torch.zeros_like(std))
-        # Not rounded to bfloat16, which has fewer digits than the mean.
+        # Not rounded to bfloat16, which is not precise enough for the mean.
         precision = torch.promote_types(conv.weight.dtype, torch.float32)
         mean = (255 * mean).to(conv.weight.device, precision)
         self.replacements[conv] = PixelConv(mean, conv, pad).eval()
@@ -247,7 +248,7 @@ class _LayerCalls:
             if name and module in self.replacements:
                 self.model.set_submodule(name, self.replacements[module])
         if self.replacements:
-            trace_layers(self.model)  # fails if the model calls a layer other than by its name
+            trace_layers(self.model)  # fails if the model calls a layer not by its registered name
 
 
 def trace_layers(model: nn.Module) -> fx.Graph:
@@ -263,13 +264,13 @@ def trace_layers(model: nn.Module) -> fx.Graph:
         return _LayerTracer().trace(model, defaults)
     except Exception as error:  # anything that the model's code raises when it receives a proxy
         raise ValueError(
-            f"{type(model).__name__} cannot be traced by torch.fx, which fuse needs to find out "
+            f"torch.fx cannot trace {type(model).__name__}, and fuse needs the trace to find out "
             f"what each layer reads: {error}"
         ) from error
 
 
 def is_standard_layer(module: nn.Module) -> bool:
-    """Return whether a module computes PyTorch's convolution, linear layer or BatchNorm."""
+    """Return whether a module computes exactly PyTorch's convolution, linear layer or BatchNorm."""
     frozen_norm = sys.modules.get("torchvision.ops.misc")  # if it was imported
     forwards = _FORWARDS | ({frozen_norm.FrozenBatchNorm2d.forward} if frozen_norm else set())
     known = type(module).forward in forwards or _declares_batch_norm(module)
@@ -283,7 +284,7 @@ def is_standard_layer(module: nn.Module) -> bool:
 def _declares_batch_norm(module: nn.Module) -> bool:
     """Return whether the class that defines `forward` declares that it computes BatchNorm.
 
-    A subclass that overrides `forward` has to declare it again.
+    A subclass that overrides `forward` must declare it again.
     """
     definer = next(kind for kind in type(module).__mro__ if "forward" in vars(kind))
     return vars(definer).get("computes_batch_norm") is True
@@ -311,7 +312,7 @@ def scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
 
 
 def _scale_output(layer: nn.Module | None, scale: Tensor, shift: Tensor) -> None:
-    """Make a layer apply the factor and shift to each channel of its output."""
+    """Make a layer scale and shift each channel of its output."""
     assert isinstance(layer, _ConvNd | nn.Linear)
     weight, bias = _weight_and_bias(layer)
     weight = weight * scale.view(-1, *[1] * (weight.dim() - 1))
@@ -319,7 +320,7 @@ def _scale_output(layer: nn.Module | None, scale: Tensor, shift: Tensor) -> None
 
 
 def _scale_input(conv: _ConvNd, scale: Tensor, shift: Tensor) -> None:
-    """Make a convolution apply the factor and shift to each channel of its input."""
+    """Make a convolution scale and shift each channel of its input."""
     weight, bias = _weight_and_bias(conv)
     # (groups, out / groups, in / groups, positions) by (groups, 1, in / groups, 1)
     grouped = weight.view(conv.groups, -1, weight.shape[1], weight[0, 0].numel())

@@ -32,10 +32,10 @@ from cnnarch.inference.report import Candidate, Report
 __all__ = ["optimize"]
 
 CALLS = 4
-"""Approximate number of calls that a candidate needs: a slow first one, a check and the timing."""
+"""Approximate number of calls per candidate: a slow first one, the check, and the timing."""
 
 CALIBRATIONS = 3
-"""Approximate number of passes over the calibration images in int8: two for ranges, one check."""
+"""Approximate number of passes over the int8 calibration images: two for ranges, one to check."""
 
 
 def optimize(
@@ -48,37 +48,37 @@ def optimize(
     tolerance: float | None = None,
     budget_s: float = 60,
 ) -> Optimized:
-    """Make a network as fast as possible on this machine, and check that it is the same network.
+    """Make a network as fast as possible on this machine, and check that its outputs are the same.
 
     Each installed engine prepares a copy of the network. Its output is compared with the original
-    network's for the example and for another batch size. If it is correct, the engine is timed in
-    alternation with the fastest one so far, and the faster one is kept. `report` lists all of them.
+    network's for the example and for a different batch size. If it is correct, the engine is timed
+    alternately with the fastest one so far, and the faster one is kept. `report` lists all of them.
 
     Args:
         model: any module that maps one batch of images to one Tensor; left unchanged.
-        example: images like those to come, `(N, C, H, W)`, in the usual batch size, because the
-            fastest engine depends on it; float32, or uint8 for a network fused with preprocessing.
-            If the example and the model are on a GPU, eager and inductor are tried.
+        example: typical images, `(N, C, H, W)`, with your usual batch size, because the fastest
+            engine depends on it; float32, or uint8 for a network fused with preprocessing. If the
+            example and the model are on a GPU, only eager and inductor are tried.
         backend: "auto" tries all engines; "eager", "inductor", "openvino" or "onnxruntime" uses
-            that one.
+            only that engine.
         precision: "float32", "bfloat16" or "int8", the lowest allowed precision. After int8,
-            bfloat16 is tried, and float32 unless the best engine so far takes less than half the
-            time of the plain network, which is always a candidate.
-        calibration: for int8: images, or batches of images (or of images and labels), preprocessed
-            for the network; a few hundred.
+            bfloat16 is tried, and after either, float32, unless the best engine so far takes less
+            than half the time of the plain network, which is always a candidate.
+        calibration: for int8: a few hundred images, or batches of images (or of images and labels),
+            preprocessed for the network.
         tolerance: the largest allowed difference, relative to the largest logit: by default 1e-4 in
-            float32 and 3e-2 in bfloat16. For int8 the share of the calibration images whose top
+            float32 and 3e-2 in bfloat16. For int8, the fraction of calibration images whose top
             class may change, by default 0.05.
-        budget_s: seconds; a candidate that would probably not fit in the remaining time is skipped.
+        budget_s: the time budget in seconds; a candidate that would probably exceed the remaining
+            time is skipped.
 
     Returns:
         An `Optimized` network, which is called like the original.
 
     Raises:
-        TypeError: the model is not a module or does not return a Tensor, or the example is not a
-            Tensor.
-        ValueError: another argument is not as described above, the requested engine is not
-            available, or the network returns NaN for the example.
+        TypeError: an argument's type is wrong, or the model does not return a Tensor.
+        ValueError: an argument is not as described above, the requested engine is not available, or
+            the network's outputs are not one row of finite logits per image.
         RuntimeError: the requested engine failed, or its output was not correct.
     """
     check_request(model, example, backend, precision, budget_s)
@@ -113,14 +113,14 @@ def optimize(
 
 @dataclass
 class _Trial:
-    """The settings of `optimize`, and the plain network's logits and times."""
+    """The settings for `optimize`, and the plain network's logits and times."""
 
     workload: Workload
     precision: str
     tolerance: float
     seconds: float  # for timing two candidates
-    end: float  # of the budget
-    logits: list[Tensor] = field(default_factory=list)  # of the example and of other images
+    end: float  # when the budget runs out
+    logits: list[Tensor] = field(default_factory=list)  # for the example and for other images
     calibration_logits: list[Tensor] = field(default_factory=list)
     call_s: float = 0.0
     calibration_s: float = 0.0
@@ -129,7 +129,7 @@ class _Trial:
 
 @dataclass
 class _Entry:
-    """A candidate and its measurements; it has an `engine` while it may still be chosen."""
+    """A candidate and its measurements; `engine` is set as long as it may still be chosen."""
 
     kind: type[Engine]
     precision: str
@@ -146,7 +146,7 @@ class _Entry:
         return Candidate(self.kind.name, self.precision, self.verdict, time, *measured)
 
     def prepare(self, workload: Workload) -> Tensor:
-        """Prepare the engine and return the logits of the example."""
+        """Prepare the engine and return its logits for the example."""
         before = resident_mib()
         self.engine = self.kind(workload, self.precision)
         logits = self.engine(workload.example)
@@ -161,7 +161,7 @@ class _Entry:
         return logits
 
     def drop(self, verdict: str) -> None:
-        """Free the engine of a candidate that is not chosen."""
+        """Record why the candidate is not chosen, and free its engine."""
         self.verdict = verdict
         if self.engine is not None:
             self.engine.close()
@@ -169,7 +169,7 @@ class _Entry:
 
 
 def _run_plain(trial: _Trial) -> _Entry:
-    """Run the plain network on all images that candidates are compared on."""
+    """Run the plain network on all images used to compare the candidates."""
     plain, example = _Entry(PlainEager, "float32", difference=0.0), trial.workload.example
     start = time.perf_counter()
     trial.logits = [plain.prepare(trial.workload)]
@@ -184,8 +184,8 @@ def _run_plain(trial: _Trial) -> _Entry:
     varies = spread(torch.cat(trial.logits))
     if varies <= (PRECISIONS["float32"] if trial.precision == "int8" else trial.tolerance):
         note = (
-            f"The logits hardly depend on the images (they vary by {varies:.0e} of the largest), "
-            "so agreement proves little; this is common for untrained networks."
+            f"The logits hardly depend on the images (they vary by {varies:.0e} of the largest "
+            "logit), so agreement proves little. This is common with untrained networks."
         )
         trial.notes = (note,)
         warnings.warn(note, stacklevel=3)
@@ -193,7 +193,7 @@ def _run_plain(trial: _Trial) -> _Entry:
 
 
 def _use_engine(kind: type[Engine], trial: _Trial, plain: _Entry) -> list[_Entry]:
-    """Prepare the requested engine and time it together with the plain network."""
+    """Prepare the requested engine and time it alternately with the plain network."""
     entry = _Entry(kind, trial.precision)
     try:
         rejected = _check(entry, trial)
@@ -210,9 +210,9 @@ def _use_engine(kind: type[Engine], trial: _Trial, plain: _Entry) -> list[_Entry
 def _try_all_engines(trial: _Trial, plain: _Entry) -> list[_Entry]:
     """Try all engines one after another; at most two are in memory at the same time.
 
-    The requested precision comes first. On processors with bfloat16, small networks are faster in
-    it than in int8. Float32 is rarely faster, so it is skipped if an engine with a lower precision
-    is much faster than the plain network.
+    The requested precision comes first. On processors that support bfloat16, small networks run
+    faster in bfloat16 than in int8. Float32 is rarely faster, so it is skipped if a lower-precision
+    engine is much faster than the plain network.
     """
     best, entries = plain, [plain]
     higher = ["bfloat16", "float32"] if trial.precision == "int8" else ["float32"]
@@ -250,14 +250,14 @@ def _why_skipped(entry: _Entry, trial: _Trial) -> str:
         needed += CALIBRATIONS * trial.calibration_s
     left = max(0.0, trial.end - time.perf_counter())
     if needed > left:
-        return f"not tried: budget, {left:.0f} s are left and it needs about {needed:.0f} s"
+        return f"not tried: budget, {left:.0f} s left, about {needed:.0f} s needed"
     return ""
 
 
 def _check(entry: _Entry, trial: _Trial) -> str:
     """Prepare the engine; return why its output is rejected, or an empty string if it is correct.
 
-    The logits of the example come first, because later calls of an engine may differ from it.
+    The example runs first, because an engine's later calls may differ from its first.
     """
     logits = [entry.prepare(trial.workload)]
     logits.append(entry.run(_other_images(trial.workload.example)))
@@ -267,7 +267,7 @@ def _check(entry: _Entry, trial: _Trial) -> str:
         found = [entry.run(images) for images in trial.workload.calibration]
         entry.agreement = agreement(found, trial.calibration_logits)
         right = entry.agreement >= 1 - tolerance
-        return "" if right else f"rejected: top-1 agrees on less than {1 - tolerance:.1%}"
+        return "" if right else f"rejected: top-1 agreement is below {1 - tolerance:.1%}"
     if entry.precision != trial.precision:
         tolerance = PRECISIONS[entry.precision]
     right = entry.difference <= tolerance
@@ -275,7 +275,7 @@ def _check(entry: _Entry, trial: _Trial) -> str:
 
 
 def _time(first: _Entry, second: _Entry, trial: _Trial) -> float:
-    """Time two candidates in alternation; return the ratio of the second to the first."""
+    """Time two candidates alternately; return the second one's time divided by the first one's."""
     first_call, second_call = (partial(e.run, trial.workload.example) for e in (first, second))
     spare = (trial.end - time.perf_counter()) / 4  # leaves time for the other engines
     times = alternate(first_call, second_call, trial.seconds, spare)
@@ -285,7 +285,7 @@ def _time(first: _Entry, second: _Entry, trial: _Trial) -> float:
 
 
 def _other_images(example: Tensor) -> Tensor:
-    """Return seeded noise as bright as the example, in another batch size."""
+    """Return seeded noise as bright as the example, with a different batch size."""
     batch = 2 if len(example) == 1 else 1
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(batch, *example.shape[1:], generator=generator)

@@ -17,16 +17,16 @@ from cnnarch.inference.report import Report
 
 __all__ = ["Optimized", "restore"]
 
-_forks = 0  # forks between the process that imported this module and this one
+_forks = 0  # number of forks between the process that imported this module and this one
 _instances: "WeakSet[Optimized]" = WeakSet()
-_parents_engines: list[Engine] = []  # never freed: that could wait for threads of the parent
+_parents_engines: list[Engine] = []  # never freed: that could wait for the parent's threads
 _adoption_lock = threading.Lock()
 
 
 def _count_fork() -> None:
     global _forks, _adoption_lock
     _forks += 1
-    _adoption_lock = threading.Lock()  # the thread that held the parent's is not in this process
+    _adoption_lock = threading.Lock()  # a parent's thread may have held the old one
     _parents_engines.extend(each._engine for each in _instances)
 
 
@@ -35,14 +35,14 @@ if hasattr(os, "register_at_fork"):
 
 
 class Optimized:
-    """A network that runs on the fastest engine and is used like the original network.
+    """A network that runs on the fastest engine and is called like the original network.
 
-    Several threads may call it. It can be pickled, so it works in any kind of worker process: a
-    spawned one prepares the engine from the files that the engine made, without converting again. A
-    forked process does not have the threads of its parent, so the engine is prepared again at the
-    first call there, PyTorch computes with one thread, as in DataLoader's workers, and inductor,
-    which cannot compile there, is replaced by eager. The same holds for a network that a forked
-    process unpickles or loads.
+    Several threads may call it at the same time. It can be pickled, so it works in any kind of
+    worker process. A spawned process prepares the engine from the files that the engine created,
+    without converting the network again. A forked process lacks its parent's threads, so the engine
+    is prepared again on the first call there. PyTorch then uses one thread, as in DataLoader
+    workers, and inductor, which cannot compile there, is replaced by eager. The same applies to a
+    network that is unpickled or loaded in a forked process.
 
     Args:
         engine: the engine, prepared for the network.
@@ -53,8 +53,8 @@ class Optimized:
 
     Raises:
         TypeError: the images are not a Tensor of the example's dtype.
-        ValueError: they are on another device, or the network does not accept their shape.
-        RuntimeError: it is closed.
+        ValueError: they are on a different device, or the network does not accept their shape.
+        RuntimeError: the network is closed.
     """
 
     def __init__(self, engine: Engine, report: Report) -> None:
@@ -67,7 +67,7 @@ class Optimized:
         _instances.add(self)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return logits in float32, in newly allocated memory; gradients do not flow."""
+        """Return logits in float32, in newly allocated memory and without gradients."""
         if not isinstance(images, Tensor) or images.dtype != self.example.dtype:
             kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
             raise TypeError(f"images must be a {self.example.dtype} Tensor, got {kind}")
@@ -85,9 +85,9 @@ class Optimized:
             return self._engine(images)
 
     def close(self) -> None:
-        """Wait for the calls of other threads to end, then free the engine's memory.
+        """Wait for other threads' calls to finish, then free the engine's memory.
 
-        Later calls raise. Closing it twice is allowed.
+        Later calls raise an error. Closing the network more than once is allowed.
         """
         if self._forks != _forks:  # not called yet in this process: the engine is the parent's
             self._closed = True
@@ -99,20 +99,20 @@ class Optimized:
                 self._engine.close()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a folder from which `load_optimized` starts in a new process without converting.
+        """Write a folder from which `load_optimized` can load the network without converting it.
 
         Raises:
-            ValueError: neither the engine's files nor a builder of cnnarch can restore the network,
-                or `path` exists and is something else.
-            RuntimeError: it is closed.
+            ValueError: neither the engine's files nor a cnnarch builder can restore the network, or
+                `path` exists and is something else.
+            RuntimeError: the network is closed.
         """
         save_optimized(self, path)
 
     def parts(self) -> dict[str, bytes]:
-        """Return the files that the engine made, by name.
+        """Return the contents of the files that the engine created, by name.
 
         Raises:
-            RuntimeError: it is closed.
+            RuntimeError: the network is closed.
         """
         with self._in_use():
             return self._engine.parts()
@@ -124,12 +124,12 @@ class Optimized:
 
     @property
     def example(self) -> Tensor:
-        """Images of the shape that the engine is prepared for."""
+        """Images of the shape for which the engine is prepared."""
         return self._workload.example
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
-        """Keep the engine from being closed, and prepare it first in a forked process."""
+        """Keep the engine open during a call; in a forked process, prepare it again first."""
         if self._forks != _forks:
             self._adopt()
         with self._call_ended:
@@ -178,7 +178,7 @@ def restore(
     report: Report,
     parts: Parts,
 ) -> Optimized:
-    """Prepare an optimized network from the files that its engine made."""
+    """Restore an optimized network from the files that its engine created."""
     workload = Workload(model, example, usable_threads())
     return Optimized(_restore_engine(workload, engine, precision, parts), report)
 

@@ -40,10 +40,10 @@ class Prediction(NamedTuple):
     """The most likely classes of an image, in descending order of probability.
 
     Args:
-        name: the image's path, or "image 3" for the fourth image if it has no path.
-        classes: names of the classes.
-        probabilities: of the classes, in [0, 1].
-        indices: of the classes among the logits; two classes may have the same name.
+        name: the image's path, or for example "image 3" for the fourth image if it has no path.
+        classes: the class names.
+        probabilities: the class probabilities, in [0, 1].
+        indices: the positions of the classes in the logits; several classes may share a name.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Prediction(NamedTuple):
 
 
 class Predictions(list[Prediction]):
-    """Predictions in the order of the images; `unreadable` lists images without a prediction."""
+    """Predictions in the order of the images; `unreadable` lists the images without one."""
 
     unreadable: tuple[Unreadable, ...] = ()
 
@@ -62,17 +62,18 @@ class Predictor:
     """Classify images: threads decode and resize while the network computes.
 
     The results equal those of `softmax(model(preprocessing.transform()(image)))`. A predictor can
-    be shared by threads and pickled. Ray's `map_batches` accepts the class.
+    be pickled and shared between threads. Ray's `map_batches` accepts the class.
 
     Args:
         model: a network, the result of `cnnarch.inference.optimize`, or any source that
             `cnnarch.from_pretrained` accepts. A network in training mode is copied.
         preprocessing: converts an image to the network's input; None uses the network's own.
-        categories: names of the classes in the order of the logits; None uses the network's own,
-            or numbers if it has none.
+        categories: the class names in the order of the logits; None uses the network's own, or
+            numbers if it has none.
         top: number of classes to return; None returns five, or all if there are fewer.
-        batch_size: number of images per batch; None uses 16, or the size of the example that the
-            network was optimized for. If that example was uint8, the network gets uint8 pixels.
+        batch_size: number of images per batch; None uses 16, or the batch size of the example for
+            which the network was optimized. If that example was uint8, the network receives uint8
+            pixels.
         num_threads: number of decoding threads; None uses one per processor, at most 8.
 
     Raises:
@@ -101,7 +102,7 @@ class Predictor:
         if isinstance(model, str | PathLike):
             model = from_pretrained(model)
         if not callable(model):
-            raise TypeError(f"model must be a network or the source of a saved one, got {model!r}")
+            raise TypeError(f"model must be a network or where to load one from, got {model!r}")
         preprocessing = _check_preprocessing(preprocessing or getattr(model, "preprocessing", None))
         names = getattr(model, "categories", None) if categories is None else categories
         self.categories = None if names is None else tuple(map(str, names))
@@ -126,7 +127,7 @@ class Predictor:
         self._crop = preprocessing.crop()
         self._example = example.new_empty(0)  # for its dtype and device
 
-    @overload  # a dict is an iterable of strings too, and comes first
+    @overload  # a dict is also an iterable of strings, so it must come first
     def __call__(self, images: Columns) -> Columns: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(
@@ -141,11 +142,11 @@ class Predictor:
         """Return the most likely classes of images.
 
         Args:
-            images: one image or an iterable of any mix of these: paths of files and folders, bytes
-                of files, Pillow images, uint8 NumPy arrays (H, W, C) or uint8 tensors (C, H, W).
-                Or a batch of columns from Ray with images in "image", bytes of files in "bytes"
-                or paths in "path"; the result replaces images and bytes with the columns
-                "classes", "probabilities" and "unreadable" (the reason, or "").
+            images: one image or an iterable of any mix of these: paths to files and folders, file
+                contents as bytes, Pillow images, uint8 NumPy arrays (H, W, C) or uint8 tensors
+                (C, H, W). Alternatively, a batch of columns from Ray with images in "image", file
+                contents in "bytes" or paths in "path"; the result contains "classes",
+                "probabilities" and "unreadable" (the reason, or "") instead of images and bytes.
             progress: whether to show a progress bar; None shows it in a terminal.
 
         Raises:
@@ -172,7 +173,7 @@ class Predictor:
     def stream(
         self, images: "ImageLike | Iterable[ImageLike]"
     ) -> Iterator[Prediction | Unreadable]:
-        """Yield results one by one, for more images than fit in memory.
+        """Yield results one at a time, for more images than fit in memory.
 
         At most three batches of images are consumed in advance.
         """
@@ -195,7 +196,7 @@ class Predictor:
             yield from self._classify(batch)
 
     def _read(self, named: "tuple[str, ImageLike]") -> NamedPixels | Unreadable:
-        """Return the cropped pixels of an image; called in a thread."""
+        """Return an image's cropped pixels; called in a worker thread."""
         name, image = named
         if isinstance(image, np.ndarray | Tensor):
             pixels: Tensor | Unreadable = _to_pixels(name, image)
@@ -224,7 +225,7 @@ class Predictor:
             yield Prediction(image[0], classes, tuple(probabilities), tuple(indices))
 
     def _best(self, images: list[np.ndarray]) -> Iterator[tuple[list[float], list[int]]]:
-        """Yield probabilities and indices of the most likely classes of each image."""
+        """Return an iterator over the top classes' probabilities and indices for each image."""
         if not isinstance(self.model, nn.Module):  # engines are compiled for one batch size
             images = [*images, *images[-1:] * (self.batch_size - len(images))]
         inputs = torch.from_numpy(np.stack(images))
@@ -243,7 +244,7 @@ class Predictor:
 
     def _check_classes(self, count: int) -> None:
         if self.categories is not None and len(self.categories) != count:
-            raise ValueError(f"{len(self.categories)} categories for {count} classes")
+            raise ValueError(f"got {len(self.categories)} categories for {count} classes")
         if self._top_may_shrink:
             self.top = min(self.top, count)
         if self.top > count:
@@ -252,7 +253,7 @@ class Predictor:
     def _classify_columns(self, batch: Columns) -> Columns:
         column = next((key for key in ("image", "bytes", "path") if key in batch), None)
         if column is None:
-            raise ValueError(f"a column 'image', 'bytes' or 'path' is needed, got {list(batch)}")
+            raise ValueError(f"the batch needs a column image, bytes or path, got {list(batch)}")
         names = batch.get("path", [f"image {i}" for i in range(len(batch[column]))])
         results = list(self._stream(zip(map(str, names), batch[column], strict=True)))
         classes = [("",) * self.top] * len(results)
@@ -272,7 +273,7 @@ class Predictor:
 
 
 def _named(images: Any) -> "tuple[Iterable[tuple[str, ImageLike]], int | None]":
-    """Return each image with its name, and the number of images if it is known."""
+    """Return each image with its name, and the number of images if known."""
     from PIL.Image import Image
 
     if isinstance(images, str | PathLike):
@@ -281,7 +282,7 @@ def _named(images: Any) -> "tuple[Iterable[tuple[str, ImageLike]], int | None]":
         images = [images]
     if not isinstance(images, Iterable):
         raise TypeError(f"expected images or paths, got {type(images).__name__}")
-    if isinstance(images, Sequence):  # folders in it count as several images
+    if isinstance(images, Sequence):  # may contain folders, each with several images
         images = list(_each_named(images))
         return images, len(images)
     return _each_named(images), len(images) if isinstance(images, np.ndarray | Tensor) else None
@@ -303,9 +304,9 @@ def _each_named(images: Iterable[Any]) -> "Iterator[tuple[str, ImageLike]]":
 
 
 def _to_pixels(name: str, image: np.ndarray | Tensor) -> Tensor:
-    """Return an array or tensor as a tensor (C, H, W)."""
+    """Return an array or tensor as a tensor of shape (C, H, W)."""
     if image.dtype != (np.uint8 if isinstance(image, np.ndarray) else torch.uint8):
-        raise TypeError(f"{name} must have pixels in uint8, got {image.dtype}")
+        raise TypeError(f"the pixels of {name} must be uint8, got {image.dtype}")
     if isinstance(image, Tensor):
         pixels, order = image.cpu(), "(C, H, W)"
     else:  # gray images may have two dimensions
@@ -313,14 +314,14 @@ def _to_pixels(name: str, image: np.ndarray | Tensor) -> Tensor:
         pixels, order = torch.from_numpy(np.array(rows)), "(H, W, C)"
         pixels = pixels.permute(2, 0, 1) if pixels.ndim == 3 else pixels
     if pixels.ndim != 3 or not pixels.numel():
-        raise ValueError(f"{name} must be {order}, got shape {tuple(image.shape)}")
+        raise ValueError(f"{name} must have shape {order}, got {tuple(image.shape)}")
     return pixels
 
 
 def _check_preprocessing(preprocessing: Any) -> Preprocessing:
     if preprocessing is None:
         raise ValueError(
-            "the network has no preprocessing; pass it as the second argument, such as "
+            "the network has no preprocessing; pass it as the second argument, for example "
             "cnnarch.weights.Preprocessing(crop_size=224, resize_size=256)"
         )
     if not isinstance(preprocessing, Preprocessing):

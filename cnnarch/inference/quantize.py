@@ -1,4 +1,4 @@
-"""int8: quantize a network's convolutions to 8-bit integers with NNCF, for OpenVINO."""
+"""Quantize a network's layers to 8-bit integers with NNCF, for OpenVINO."""
 
 import io
 import math
@@ -21,7 +21,7 @@ __all__ = ["quantize"]
 _MIN_IMAGES = 8
 _WITH_WEIGHTS = {"Convolution", "GroupConvolution", "MatMul"}
 _CORRECTION_LIMIT = 2**31  # bytes
-_CORRECTION_SHARE = 0.2  # of the calibration images, which NNCF uses to correct biases
+_CORRECTION_SHARE = 0.2  # fraction of the calibration images that NNCF uses for bias correction
 
 
 def quantize(
@@ -32,25 +32,26 @@ def quantize(
 ) -> Any:
     """Return a network in int8 as an `openvino.Model`, a quarter of the size that `export` writes.
 
-    Weights and the maps between layers become 8-bit integers with a scale, one per output channel
-    for weights. The scales of the maps are computed from calibration images, which need no labels:
-    a few hundred that resemble the images to classify, preprocessed in the same way. The same
-    images lead to the same model. Nothing is trained. On a processor without VNNI, weights use half
-    the range because sums would overflow, so quantize on the machine that will run the model. NNCF
-    corrects biases exactly if that collects at most 2 GiB, and with its faster method otherwise.
+    Weights and the maps between layers become 8-bit integers with a scale; weights have one scale
+    per output channel. The scales of the maps are computed from calibration images, which need no
+    labels: a few hundred that resemble the images to classify, preprocessed in the same way. The
+    same images always yield the same model. Nothing is trained. On a processor without VNNI, the
+    weights use only half the range because sums would otherwise overflow, so quantize on the
+    machine that will run the model. NNCF uses its accurate bias correction if that collects at most
+    2 GiB of data, and its fast bias correction otherwise.
 
     `openvino.save_model` writes the model and `openvino.compile_model` prepares it to run.
-    `cnnarch.inference.optimize(..., precision="int8")` does all of this.
+    `cnnarch.inference.optimize(..., precision="int8")` also compiles and checks it.
 
     Args:
-        model: any module from images to logits; left unchanged. If preprocessing is folded into it
-            (`fuse`), calibration images are uint8.
+        model: any module that maps images to logits; left unchanged. If preprocessing is folded
+            into it (`fuse`), the calibration images are uint8.
         calibration: images, (N, C, H, W), or batches of them; at least 8 in total.
         dynamic_size: as in `export`.
 
     Raises:
         TypeError: calibration contains something other than batches of images.
-        ValueError: too few images, or several shapes; see also `export`.
+        ValueError: there are too few images, or their shapes differ; see also `export`.
         ImportError: NNCF or OpenVINO is not installed.
     """
     images = _concatenate(calibration)
@@ -62,7 +63,7 @@ def quantize(
 
     graph = to_openvino(model, images[:2], dynamic_size)
     dataset = nncf.Dataset([image.numpy()[None] for image in images])
-    # NNCF's rules for transformers lose less at layer norms and the adjacent matrix products.
+    # NNCF's transformer settings lose less accuracy around layer norms and matrix products.
     has_layer_norms = any(isinstance(module, nn.LayerNorm) for module in model.modules())
     progress_bars = io.StringIO()
     with (
@@ -77,8 +78,8 @@ def quantize(
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(images),
             model_type=nncf.ModelType.TRANSFORMER if has_layer_norms else None,
-            # NNCF's faster correction of biases costs LeNet-5 half a point on Fashion-MNIST. For
-            # ResNet-20 and DenseNet-BC-40-12 the two methods differ by at most 0.05 points.
+            # NNCF's fast bias correction costs LeNet-5 half a point on Fashion-MNIST. For ResNet-20
+            # and DenseNet-BC-40-12 the two methods differ by at most 0.05 points.
             fast_bias_correction=_correction_bytes(graph, images) > _CORRECTION_LIMIT,
             advanced_parameters=AdvancedQuantizationParameters(
                 activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
@@ -90,11 +91,11 @@ def quantize(
 
 
 def _correction_bytes(graph: Any, images: Tensor) -> float:
-    """Return an upper bound of the memory that NNCF's exact correction of biases collects.
+    """Return an upper bound on the memory that NNCF's accurate bias correction needs, in bytes.
 
-    For each layer with a bias it keeps the input of all readers of that layer's output, up to the
-    next such layer. If every layer reads all layers before it, that is a lot: 23 GB in DenseNet-121
-    for 512 images of 32 pixels.
+    For each layer with a bias, it stores the inputs of the next such layers along all paths from
+    its output. If every layer reads the outputs of all earlier layers, that is a lot: 23 GB in
+    DenseNet-121 for 512 images of 32 x 32 pixels.
     """
     graph = graph.clone()
     graph.reshape([1, *images.shape[1:]])
@@ -136,7 +137,7 @@ def _concatenate(calibration: Tensor | Iterable[Tensor]) -> Tensor:
     shapes = sorted({tuple(batch.shape[1:]) for batch in batches})
     if len(shapes) > 1:
         listed = ", ".join(map(str, shapes))
-        raise ValueError(f"calibration images must have one shape, got {listed}")
+        raise ValueError(f"calibration images must have the same shape, got {listed}")
     count = sum(map(len, batches))
     if count < _MIN_IMAGES:
         raise ValueError(f"calibration needs at least {_MIN_IMAGES} images, got {count}")
@@ -145,7 +146,7 @@ def _concatenate(calibration: Tensor | Iterable[Tensor]) -> Tensor:
 
 @contextmanager
 def _fixed_seed() -> Iterator[None]:
-    """Seed Python's and NumPy's generators, which NNCF uses, and restore their states."""
+    """Seed Python's and NumPy's random generators, which NNCF uses, then restore them."""
     python, numpy = random.getstate(), np.random.get_state()
     random.seed(0)
     np.random.seed(0)

@@ -13,13 +13,14 @@ class Candidate:
 
     Args:
         engine: the engine's name; "plain" is the original network.
-        precision: the precision it computes in.
+        precision: the precision in which it computes.
         verdict: "chosen", "slower: ..." with the ratio to the faster candidate, "rejected: ...",
             "failed: ...", "unavailable: ..." or "not tried: ...".
         milliseconds: the median time of a call with the example's batch, over all comparisons.
-        memory: MiB by which the process grew while the engine was prepared and first run.
+        memory: the growth of the process in MiB while the engine was prepared and first run.
         difference: the largest difference from the plain network, relative to its largest logit.
-        agreement: the share of calibration images with the plain network's top class; int8 only.
+        agreement: the fraction of calibration images for which the top class matches the plain
+            network's; int8 only.
     """
 
     engine: str
@@ -36,10 +37,10 @@ class Report:
     """The candidates in the order in which they were tried.
 
     Args:
-        candidates: all candidates; one is chosen.
+        candidates: all candidates, including the chosen one.
         shape: the shape of the example, `(N, C, H, W)`.
-        threads: the threads of OpenVINO and ONNX Runtime; PyTorch has its own number.
-        tolerance: the allowed `difference`, or for int8 the allowed share of disagreement.
+        threads: the thread count of OpenVINO and ONNX Runtime; PyTorch uses its own setting.
+        tolerance: the allowed `difference`, or for int8 the fraction of images that may disagree.
         precision: the requested precision; the chosen candidate's may differ.
         notes: other remarks.
     """
@@ -53,12 +54,12 @@ class Report:
 
     @property
     def chosen(self) -> Candidate:
-        """The candidate that runs."""
+        """The chosen candidate."""
         return next(c for c in self.candidates if c.verdict == "chosen")
 
     @property
     def speedup(self) -> float | None:
-        """How many times faster than the plain network; None if that was not measured."""
+        """The plain network's time divided by the chosen candidate's; None if not measured."""
         plain = next((c for c in self.candidates if c.engine == "plain"), None)
         if plain is None or not plain.milliseconds or not self.chosen.milliseconds:
             return None

@@ -1,14 +1,14 @@
-"""Load an optimized network from the folder that `Optimized.save` wrote, without converting.
+"""Load an optimized network from a folder written by `Optimized.save`, without converting it again.
 
-The folder contains JSON, safetensors and the engine's graph (OpenVINO's IR or ONNX), none of which
+The folder contains JSON, safetensors and the engine's graph (OpenVINO IR or ONNX), none of which
 can execute code.
 
 - optimized.json: engine, precision, report, versions, machine, and the sha256 of the other files;
 - check.safetensors: an image and its logits;
-- model.xml and model.bin, model.onnx, or ranges.safetensors: the files that the engine made, if
+- model.xml and model.bin, model.onnx, or ranges.safetensors: the files that the engine created, if
   any;
-- model.safetensors and config.json: the network, if a builder of cnnarch can rebuild it;
-  `cnnarch.from_pretrained` reads them too.
+- model.safetensors and config.json: the network, if a cnnarch builder can rebuild it;
+  `cnnarch.from_pretrained` can also read them.
 """
 
 import os
@@ -31,27 +31,27 @@ from cnnarch.registry import from_pretrained
 
 __all__ = ["load_optimized"]
 
-_TOLERANCES = {**PRECISIONS, "int8": PRECISIONS["bfloat16"]}  # of the check's logits
+_TOLERANCES = {**PRECISIONS, "int8": PRECISIONS["bfloat16"]}  # for the logits in check.safetensors
 
 
 def load_optimized(
     path: str | os.PathLike[str], *, rebuild: bool = True, budget_s: float = 60
 ) -> Optimized:
-    """Load a network that `Optimized.save` wrote.
+    """Load a network saved by `Optimized.save`.
 
-    On the same kind of machine with the same versions, the engine's graph is used after it has
-    reproduced the logits of one image. Otherwise the network is rebuilt from its weights and
+    On the same kind of machine with the same package versions, the engine's graph is used if it
+    reproduces the saved logits of one image. Otherwise the network is rebuilt from its weights and
     optimized again, and a note in the report says so.
 
     Args:
         path: the folder.
-        rebuild: optimize the network again if necessary; False raises instead.
-        budget_s: seconds for optimizing again, as in `optimize`.
+        rebuild: optimize the network again if necessary; False raises an error instead.
+        budget_s: the time in seconds for optimizing again, as in `optimize`.
 
     Raises:
-        ValueError: the folder was changed, or it comes from another machine or version and the
-            network cannot be rebuilt: it is not a cnnarch network, or it is int8, whose calibration
-            images are not saved.
+        ValueError: the folder was changed, or it comes from a different kind of machine or version
+            and the network cannot be rebuilt: it is not a cnnarch network, or it is in int8, for
+            which the calibration images are not saved.
     """
     folder = Path(path)
     facts = read_facts(folder)
@@ -76,16 +76,16 @@ def load_optimized(
         try:
             optimized = restore(model, example, kind.name, precision, report, parts)
         except KeyError as error:
-            raise ValueError(f"{folder} lacks {error}, which {kind.name} made") from error
+            raise ValueError(f"{folder} lacks {error}, which {kind.name} created") from error
         differs_by = difference(optimized(example), logits.expand(len(example), -1))
         if differs_by <= tolerance:
             return optimized
         optimized.close()
-        changed = f"its logits differ by {differs_by:.0e} from those at saving"
+        changed = f"its logits differ by {differs_by:.0e} from the saved ones"
     if not (rebuild and has_network) or precision == "int8":
         raise ValueError(f"{folder} cannot be used here: {changed}; optimize the network again")
     wanted, allowed = report.precision, report.tolerance
-    if wanted == "int8":  # it was not chosen, and there are no calibration images to try it again
+    if wanted == "int8":  # it was not chosen, and cannot be retried without calibration images
         wanted, allowed = precision, PRECISIONS[precision]
     new = optimize(model, example, precision=wanted, tolerance=allowed, budget_s=budget_s)
     new.report = replace(new.report, notes=(*new.report.notes, f"Optimized again: {changed}."))
@@ -93,7 +93,7 @@ def load_optimized(
 
 
 class _MissingNetwork(nn.Module):
-    """A placeholder for a network that was not saved, with the attributes a `Predictor` reads."""
+    """A placeholder for a network that was not saved, with the attributes `Predictor` needs."""
 
     def __init__(self, example: Tensor, preprocessing: Any, categories: Any) -> None:
         super().__init__()
@@ -103,6 +103,6 @@ class _MissingNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         raise ValueError(
-            f"this network was saved without its weights, only for images {self.size}, "
-            f"got {tuple(x.shape)}"
+            "this network was saved without its weights and only accepts images of shape "
+            f"{self.size}, got {tuple(x.shape)}"
         )

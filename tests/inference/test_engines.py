@@ -1,4 +1,4 @@
-"""Engines use no network and leave no files behind, and work in threads and worker processes."""
+"""Engines stay offline, leave no files behind, and work in threads and worker processes."""
 
 import multiprocessing
 import os
@@ -131,7 +131,7 @@ def test_inductor_leaves_no_file(tmp_path: Path) -> None:
     assert left_behind(tmp_path) == []
 
 
-def test_telemetry_is_off_even_if_the_libraries_were_imported_before(forks: Forks) -> None:
+def test_telemetry_is_off_even_if_the_libraries_were_imported_earlier(forks: Forks) -> None:
     code = """
 import openvino, onnxruntime, nncf
 from openvino.tools.ovc import convert_impl, telemetry_stub
@@ -194,19 +194,19 @@ def test_only_pytorch_engines_run_on_a_gpu() -> None:
     gpu = torch.device("cuda")
     for name in ("openvino", "onnxruntime"):
         why = ENGINES[name].why_unavailable("float32", gpu)
-        assert why == "runs on the CPU, the example is on cuda"
+        assert why == "only runs on the CPU, the example is on cuda"
 
 
 @pytest.mark.parametrize("backend", [*QUICK, INDUCTOR])
 def test_threads_can_share_an_engine(engine: Engine, backend: str) -> None:
     optimized = engine(backend)
     batches = [images(1 + i % 5) for i in range(40)]
-    for _ in range(2):  # inductor compiles a shape at its third call
+    for _ in range(2):  # inductor compiles a shape on its third call
         alone = [optimized(x) for x in batches]
     start = threading.Barrier(8)
 
     def work(x: Tensor) -> Tensor:
-        start.wait(30)  # eight at a time
+        start.wait(30)  # all eight threads start together
         return optimized(x)
 
     with ThreadPoolExecutor(8) as pool:
@@ -241,7 +241,7 @@ def test_the_callers_autocast_has_no_effect(engine: Engine, backend: str) -> Non
 
 
 @pytest.mark.parametrize("backend", QUICK)
-def test_another_image_size_is_prepared_on_its_first_use(
+def test_a_different_image_size_is_prepared_on_first_use(
     model: cnnarch.ImageClassifier, backend: str
 ) -> None:
     with optimize(model, images(1), backend=backend, budget_s=1) as optimized:
@@ -316,7 +316,7 @@ def test_inductor_compiles_the_example_and_frequent_shapes(
 def test_inductor_freezes_the_weights(
     model: cnnarch.ImageClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As inputs of the graph they would be reordered in each call, and could still change."""
+    """As graph inputs, they would be reordered on each call and could still change."""
     modules = []
 
     def keep(model: nn.Module, two: Tensor, free_size: bool) -> Any:
@@ -346,7 +346,7 @@ def test_inductor_compiles_once_per_shape_for_any_strides() -> None:
         others = (x.mT.contiguous().mT, x.as_strided(x.shape, (1024, 1, 32, 1)))
         for same in others:
             assert torch.equal(optimized(same), expected)
-        for mode in (torch.inference_mode, torch.no_grad):  # of the caller
+        for mode in (torch.inference_mode, torch.no_grad):  # set by the caller
             with mode():
                 assert torch.equal(optimized(x), expected)
         with torch.inference_mode():
@@ -389,7 +389,7 @@ def blurred(batch: int) -> Tensor:
     [partial(CifarResNet, 1), partial(DenseNet, 8, (2, 2), small_images=True)],
     ids=["resnet", "densenet"],
 )
-def test_torchao_quantizes_again_from_its_ranges_alone(
+def test_torchao_quantizes_again_from_saved_ranges_alone(
     build: Callable[[], cnnarch.ImageClassifier],
 ) -> None:
     """DenseNet has norms that cannot be folded: other layers read its first convolution."""
@@ -432,7 +432,7 @@ def test_logits_are_not_rounded_to_8_bits() -> None:
 def test_compiled_int8_that_differs_from_its_graph_is_not_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """For the example's shape an error is raised; for a later shape the graph runs instead."""
+    """For the example's shape an error is raised; other shapes fall back to the graph."""
     wrong: list[int] = []
 
     def compile_wrongly(engine: Any, shape: torch.Size) -> Callable[[Tensor], Tensor]:
@@ -447,7 +447,7 @@ def test_compiled_int8_that_differs_from_its_graph_is_not_used(
     wrong += [2, 3]
     for _ in range(4):
         assert_close(engine(blurred(3)), model(blurred(3)), 0.1)
-    with pytest.raises(ValueError, match="off its own graph"):
+    with pytest.raises(ValueError, match="off its graph"):
         ENGINES["inductor"](workload, "int8")
 
 

@@ -35,7 +35,7 @@ FORMATS = dict(zip(distinct_forms(), itertools.cycle(("onnx", "openvino"))))
 
 
 def loaded(path: Path) -> Callable[[Tensor], Tensor]:
-    """Load a file with the engine for its format and return a function of images."""
+    """Load a file with its format's engine and return a function that runs it on images."""
     if path.suffix == ".pt2":
         return torch.no_grad()(torch.export.load(path).module())
     if path.suffix == ".onnx":
@@ -58,10 +58,10 @@ def lenet() -> cnnarch.ImageClassifier:
 
 
 def check_file(model: cnnarch.ImageClassifier, path: Path, tolerance: float) -> None:
-    """Compare the file with the network for several image sizes, also odd ones, and batch sizes."""
+    """Compare the file with the network for several batch and image sizes, including odd ones."""
     sizes = [example_of(model).shape[2:]]
     if has_free_size(model):
-        side = model.min_input_size + 32  # some engines refuse the smallest images
+        side = model.min_input_size + 32  # some engines reject the smallest images
         sizes = [(side, side), (side + 33, side + 42)]
     program = loaded(path)
     for n, size in enumerate(sizes, start=3):
@@ -115,7 +115,7 @@ def test_the_suffix_determines_the_format(lenet: cnnarch.ImageClassifier, tmp_pa
     assert torch.export.load(tmp_path / "net.pt2")
 
 
-def test_a_fused_network_reads_uint8_images(tmp_path: Path) -> None:
+def test_a_fused_network_accepts_uint8_images(tmp_path: Path) -> None:
     model = calibrated(partial(cnnarch.lenet5_bn, in_channels=3))
     fused = fuse(model, Preprocessing(32, 32))
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
@@ -141,13 +141,13 @@ def test_heights_and_widths_can_be_fixed(lenet: cnnarch.ImageClassifier, tmp_pat
     assert [d.dim_value for d in shape] == [0, 1, 40, 48]
 
 
-def test_tensorflows_padding_needs_an_example(tmp_path: Path) -> None:
+def test_tensorflow_padding_requires_an_example(tmp_path: Path) -> None:
     model = cnnarch.mobilenet_v1(width=0.25, padding="same").eval()
     with pytest.raises(TypeError, match="height and width are not free here: pass example"):
         export(model, tmp_path / "net.onnx")
 
 
-def test_networks_of_other_libraries_need_an_example(tmp_path: Path) -> None:
+def test_networks_from_other_libraries_require_an_example(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(TypeError, match="Sequential does not define its input size"):
         export(model, tmp_path / "net.onnx")
@@ -199,19 +199,21 @@ def test_a_file_that_differs_is_not_written(
     other = copy.deepcopy(lenet)
     with torch.no_grad():
         other.head.classifier.bias.add_(0.01)
-    module = import_module("cnnarch.inference.export")  # in the package this name is the function
+    module = import_module(
+        "cnnarch.inference.export"
+    )  # the package's attribute of this name is the function
     trace = module.trace
     monkeypatch.setattr(module, "trace", lambda _, *arguments: trace(other, *arguments))
-    with pytest.raises(ExportError, match=r"differs by .* of scale on images \(2, 1, 36, 40\)"):
+    with pytest.raises(ExportError, match=r"differ by .* on images \(2, 1, 36, 40\)"):
         export(lenet, path)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     assert path.read_text() == "old"
 
 
-def test_nan_differs(lenet: cnnarch.ImageClassifier, tmp_path: Path) -> None:
+def test_nan_outputs_are_rejected(lenet: cnnarch.ImageClassifier, tmp_path: Path) -> None:
     with torch.no_grad():
         next(lenet.parameters()).fill_(torch.nan)
-    with pytest.raises(ExportError, match="differs by inf"):
+    with pytest.raises(ExportError, match="differ by inf"):
         export(lenet, tmp_path / "net.onnx")
     assert not [*tmp_path.iterdir()]
 
@@ -255,7 +257,7 @@ def test_the_error_for_a_missing_package_says_what_to_install(
         export(lenet, tmp_path / f"net{suffix}")
 
 
-def test_other_precisions_and_networks_without_values_are_refused(tmp_path: Path) -> None:
+def test_other_precisions_and_networks_without_values_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must be in float32 \(model\.float\(\)\), got torch\.bf"):
         export(cnnarch.lenet5().bfloat16(), tmp_path / "net.onnx")
     with torch.device("meta"):
@@ -282,7 +284,7 @@ def test_a_network_that_cannot_be_traced_is_named(tmp_path: Path) -> None:
 
 
 def test_export_prints_nothing_and_writes_no_other_files(tmp_path: Path) -> None:
-    """It runs in its own process without sockets, with a home folder that must stay empty."""
+    """The export runs in its own process without sockets; its home folder must stay empty."""
     home, out = tmp_path / "home", tmp_path / "out"
     home.mkdir()
     out.mkdir()

@@ -29,7 +29,7 @@ def norms(model: nn.Module) -> int:
 
 
 def randomized(model: nn.Module) -> nn.Module:
-    """Randomize statistics, scales and shifts, so that ignoring one changes the output."""
+    """Randomize statistics, scales and shifts, so ignoring any of them changes the output."""
     for module in model.modules():
         if isinstance(module, _BatchNorm | BatchNorm):
             for tensor in (module.weight, module.running_var):
@@ -97,7 +97,7 @@ def test_only_norms_before_a_relu_are_left(name: str, left: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "googlenet", "densenet121", "mobilenet_v2"])
-def test_torchvisions_networks_fuse_too(name: str) -> None:
+def test_torchvision_networks_are_fused(name: str) -> None:
     options: dict[str, Any] = {"aux_logits": False, "init_weights": False}
     model = torchvision.models.get_model(name, **(options if name == "googlenet" else {}))
     images = torch.randn(4, 3, 64, 64)
@@ -106,8 +106,8 @@ def test_torchvisions_networks_fuse_too(name: str) -> None:
     assert norms(fuse(model)) == (62 if name == "densenet121" else 0)
 
 
-def test_a_backbone_fuses() -> None:
-    # in float64, because the rounding of float32 depends on the machine
+def test_a_backbone_is_fused() -> None:
+    # in float64, because float32 rounding depends on the machine
     backbone = cnnarch.get_backbone("resnet18").double()
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     calibrate(backbone, images)
@@ -132,7 +132,7 @@ def test_the_copy_has_the_same_class_and_names(tmp_path: Path) -> None:
     ):
         assert_close(ours, theirs)
     assert not any(p.requires_grad for p in fused.parameters())
-    with pytest.raises(WeightsError):  # its builder would make another network
+    with pytest.raises(WeightsError):  # its builder would build a different network
         fused.save_pretrained(tmp_path)
 
 
@@ -265,7 +265,7 @@ def test_other_computations_are_not_folded(conv: nn.Module, norm: nn.Module) -> 
 
 
 class Subclass(nn.Conv2d):
-    """A subclass that computes the same as its base class."""
+    """A subclass that computes the same outputs as its base class."""
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ class Subclass(nn.Conv2d):
         ([nn.Conv1d(4, 6, 3), nn.BatchNorm1d(6)], (4, 8)),
         ([nn.Conv3d(4, 6, 3), nn.BatchNorm3d(6)], (4, 8, 8, 8)),
         ([nn.Flatten(), nn.Linear(32, 6), nn.BatchNorm1d(6)], (4, 8)),
-        # A norm before: no padding, or a padding that commutes with it.
+        # A norm before the convolution: no padding, or padding that commutes with the norm.
         ([nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, groups=2)], (4, 8, 8)),
         ([nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, padding="valid")], (4, 8, 8)),
         (
@@ -308,7 +308,7 @@ def test_a_shift_before_zero_padding_is_not_folded() -> None:
 
 
 def test_a_norm_over_tokens_is_not_folded_into_a_linear_layer() -> None:
-    """BatchNorm1d normalizes the L of (N, L, C); here L equals C, so the shapes look the same."""
+    """BatchNorm1d normalizes over the L of (N, L, C); here L equals C, so both shapes match."""
     model = randomized(nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6)))
     assert norms(fuse(model)) == 1
     assert difference(model, torch.randn(4, 6, 6)) < 1e-12
@@ -361,7 +361,7 @@ def test_a_class_that_declares_batch_norm_is_folded() -> None:
     assert difference(model, torch.randn(2, 3, 8, 8)) < 1e-12
 
 
-def test_a_replaced_forward_is_refused() -> None:
+def test_a_replaced_forward_is_rejected() -> None:
     model = cnnarch.resnet20_cifar()
     norm = model.stem.norm
     norm.forward = norm.forward
@@ -373,11 +373,11 @@ def test_a_replaced_forward_is_refused() -> None:
 
 def test_a_network_that_cannot_be_traced_is_named() -> None:
     model = Chain(lambda net, x: net.conv(x) if x.sum() > 0 else x, conv=nn.Conv2d(3, 3, 1))
-    with pytest.raises(ValueError, match=r"Chain cannot be traced by torch\.fx"):
+    with pytest.raises(ValueError, match=r"torch\.fx cannot trace Chain"):
         fuse(model)
 
 
-def test_weights_that_a_hook_computes_are_refused() -> None:
+def test_weights_that_a_hook_computes_are_rejected() -> None:
     conv = nn.utils.spectral_norm(nn.Conv2d(3, 8, 3))
     with pytest.raises(ValueError, match=r"layer '0' computes its weight in a hook \(SpectralNorm"):
         fuse(nn.Sequential(conv, nn.BatchNorm2d(8)))
@@ -387,11 +387,11 @@ def test_weights_that_a_hook_computes_are_refused() -> None:
     assert difference(model, torch.randn(2, 3, 8, 8)) < 1e-12
 
 
-def test_a_layer_that_is_not_called_by_its_name_is_refused() -> None:
+def test_a_layer_that_is_not_called_by_its_name_is_rejected() -> None:
     model = Chain(lambda net, x: net.hidden[1](net.hidden[0](x)), conv=nn.Conv2d(3, 3, 1))
     model.norm = nn.BatchNorm2d(3)
     model.hidden = [model.conv, model.norm]
-    with pytest.raises(ValueError, match="cannot be traced"):
+    with pytest.raises(ValueError, match="cannot trace"):
         fuse(model.eval())
 
 
@@ -441,7 +441,7 @@ def test_the_preprocessing_of_a_fused_network_returns_pixels() -> None:
     assert_close(fused(image[None]), expected)
 
 
-def test_fused_torchvision_networks_read_pixels() -> None:
+def test_fused_torchvision_networks_accept_pixels() -> None:
     model = torchvision.models.mobilenet_v2().double()
     images = pixels(3, 64)
     calibrate(model, normalized(images, IMAGENET))
@@ -458,19 +458,19 @@ def read_twice(net: Any, x: Tensor) -> Tensor:
     ("model", "message"),
     [
         (nn.Sequential(nn.ReLU(), nn.Conv2d(3, 3, 1)), r"is 0 \(ReLU\)"),
-        (nn.Sequential(nn.Conv2d(4, 3, 1)), "reads 4 channels, but preprocessing has 3"),
+        (nn.Sequential(nn.Conv2d(4, 3, 1)), "expects 4 channels, but preprocessing has 3"),
         (
             Chain(read_twice, conv=nn.Conv2d(3, 3, 1), conv2=nn.Conv2d(3, 3, 1)),
-            r"needs one layer that reads the images, got conv \(Conv2d\), conv2 \(Conv2d\)",
+            r"exactly one layer must read the images, got conv \(Conv2d\), conv2 \(Conv2d\)",
         ),
         (Chain(used_twice, conv=nn.Conv2d(3, 3, 1), norm=nn.BatchNorm2d(3)), "used once"),
     ],
 )
-def test_preprocessing_that_cannot_be_folded_is_refused(model: nn.Module, message: str) -> None:
+def test_preprocessing_that_cannot_be_folded_is_rejected(model: nn.Module, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fuse(model, IMAGENET)
 
 
-def test_preprocessing_of_another_type_is_refused() -> None:
+def test_preprocessing_of_a_different_type_is_rejected() -> None:
     with pytest.raises(TypeError, match="must be a Preprocessing, got 'imagenet'"):
         fuse(cnnarch.lenet5(), "imagenet")  # type: ignore[arg-type]

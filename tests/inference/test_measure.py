@@ -66,7 +66,7 @@ def test_functions_alternate_and_slow_ones_take_longer() -> None:
 def test_the_first_call_of_a_turn_is_not_counted(
     monkeypatch: pytest.MonkeyPatch, usual: float
 ) -> None:
-    """The threads of the other function still spin during that call."""
+    """The other function's threads are still spinning during that call."""
     clock, before = 0.0, ""
 
     def call(name: str) -> None:
@@ -84,12 +84,12 @@ def test_the_first_call_of_a_turn_is_not_counted(
 @pytest.mark.parametrize(
     ("seconds", "spare", "turns"),
     [
-        ((0.03, 0.06), 9.0, 1),  # one call shows which is faster
+        ((0.03, 0.06), 9.0, 1),  # one call each shows which is faster
         ((0.03, 0.03), 9.0, 2),  # one call does not
-        ((0.03, 0.03), 0.2, 1),  # four more calls of each do not fit
+        ((0.03, 0.03), 0.2, 1),  # there is no time for four more calls to each
     ],
 )
-def test_long_calls_have_two_turns_if_their_times_are_close(
+def test_long_calls_get_two_turns_if_their_times_are_close(
     monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, float], spare: float, turns: int
 ) -> None:
     clock = 0.0
@@ -105,7 +105,7 @@ def test_long_calls_have_two_turns_if_their_times_are_close(
 
 def test_resident_memory_grows_with_allocated_memory() -> None:
     before = resident_mib()
-    with mmap(-1, 64 * 2**20) as held:  # a tensor might reuse memory of the process
+    with mmap(-1, 64 * 2**20) as held:  # a tensor might reuse the process's memory
         held.write(bytes(len(held)))
         assert resident_mib() - before == pytest.approx(64, abs=16)
 
@@ -120,7 +120,7 @@ def test_resident_memory_grows_with_allocated_memory() -> None:
         ({}, None),
     ],
 )
-def test_threads_respect_the_limit_of_the_control_group(
+def test_thread_count_respects_the_control_group_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], cores: int | None
 ) -> None:
     for name, text in files.items():

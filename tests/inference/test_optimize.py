@@ -1,4 +1,4 @@
-"""`optimize` returns the same network on a faster engine, and reports how it chose it."""
+"""`optimize` returns the same network on a faster engine, and reports how it was chosen."""
 
 import math
 import time
@@ -47,7 +47,7 @@ def images(name: str, batch: int) -> Tensor:
 
 
 class Fake(Engine):
-    """An engine that does what a test needs."""
+    """An engine whose behavior a test defines."""
 
     precisions = ("float32", "bfloat16", "int8")
     pause: float = 0.0
@@ -79,7 +79,7 @@ class Fake(Engine):
 
 
 class WithoutPause(Fake):
-    """Skips the last layer of `slow_net`."""
+    """An engine that skips the last layer of `slow_net`."""
 
     def model(self) -> nn.Module:
         return self.workload.model[:2]  # type: ignore[index]
@@ -99,7 +99,7 @@ def fake(
 
 @pytest.fixture
 def fakes() -> Iterator[Callable[..., None]]:
-    """A function that replaces the real engines."""
+    """Return a function that replaces the real engines."""
     real = dict(ENGINES)
 
     def install(*engines: type[Fake]) -> None:
@@ -243,7 +243,7 @@ def test_the_budget_includes_calibration(
 
 
 def test_a_slow_engine_is_called_three_times(fakes: Callable[..., None]) -> None:
-    """One call checks the example, one another batch size, and one measures the time."""
+    """One call checks the example, one checks a different batch size, and one is timed."""
     calls: list[int] = []
 
     def count(logits: Tensor) -> Tensor:
@@ -267,7 +267,7 @@ def test_tolerance_is_relative_to_the_largest_logit(
     assert row.verdict.startswith("rejected") is not right
 
 
-def test_a_second_batch_size_is_checked_too(fakes: Callable[..., None]) -> None:
+def test_a_second_batch_size_is_also_checked(fakes: Callable[..., None]) -> None:
     def wrong_for_one_image(logits: Tensor) -> Tensor:
         return logits * 2 if len(logits) == 1 else logits
 
@@ -319,7 +319,7 @@ def test_higher_precisions_are_tried_after_int8(
     assert optimized.precision == chosen
 
 
-def test_int8_is_checked_by_the_top_class(fakes: Callable[..., None]) -> None:
+def test_int8_is_checked_by_its_top_class(fakes: Callable[..., None]) -> None:
     def wrong_for_first_image(logits: Tensor) -> Tensor:
         if len(logits) == 20:
             logits[0] = -logits[0]
@@ -332,7 +332,7 @@ def test_int8_is_checked_by_the_top_class(fakes: Callable[..., None]) -> None:
     assert row.agreement == pytest.approx(0.95)
     assert not row.verdict.startswith("rejected")
     row = optimize(network("lenet5"), x[:2], tolerance=0.04, **options).report.candidates[1]
-    assert row.verdict == "rejected: top-1 agrees on less than 96.0%"
+    assert row.verdict == "rejected: top-1 agreement is below 96.0%"
 
 
 def test_a_requested_engine_that_fails_raises(fakes: Callable[..., None]) -> None:
@@ -400,7 +400,7 @@ def test_a_torchvision_network_is_optimized() -> None:
             assert_close(optimized(x), model(x), 1e-4)
 
 
-def test_a_network_fused_with_preprocessing_reads_uint8_images() -> None:
+def test_a_network_fused_with_preprocessing_accepts_uint8_images() -> None:
     from cnnarch.inference import fuse
     from cnnarch.weights import Preprocessing
 
@@ -450,7 +450,7 @@ def test_logits_that_ignore_the_images_cause_a_warning() -> None:
             "support int8; use openvino or inductor",
         ),
         ({"precision": "int8"}, ValueError, "int8 needs calibration="),
-        ({"precision": "int8", "calibration": []}, ValueError, "has no images"),
+        ({"precision": "int8", "calibration": []}, ValueError, "contains no images"),
         ({"precision": "int8", "calibration": 3}, TypeError, "must be images"),
         ({"precision": "int8", "calibration": ["a.png"]}, TypeError, "a Tensor of images, got str"),
         ({"precision": "int8", "calibration": torch.zeros(4, 3, 9, 9)}, ValueError, r"3, 9, 9"),

@@ -53,7 +53,7 @@ def waiting() -> tuple[Optimized, Waiting]:
     return Optimized(engine, Report((), tuple(IMAGES.shape), 1, 1e-4, "float32")), engine
 
 
-def test_close_waits_for_the_calls_in_flight() -> None:
+def test_close_waits_for_calls_in_flight() -> None:
     optimized, engine = waiting()
     with ThreadPoolExecutor(2) as pool:
         call = pool.submit(optimized, IMAGES)
@@ -62,7 +62,7 @@ def test_close_waits_for_the_calls_in_flight() -> None:
         with pytest.raises(TimeoutError):
             closing.result(0.1)
         with pytest.raises(RuntimeError, match="closed"):
-            optimized(IMAGES)  # new calls are refused meanwhile
+            optimized(IMAGES)  # new calls are rejected in the meantime
         engine.leave.set()
         assert torch.equal(call.result(20), IMAGES.flatten(1))
         closing.result(20)
@@ -141,8 +141,8 @@ def logging_is_on() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("logging_is_on")
-def test_two_converting_threads_restore_the_settings_of_the_process() -> None:
-    """Without a lock the second thread would restore the settings of the first."""
+def test_two_converting_threads_restore_the_process_wide_settings() -> None:
+    """Without a lock, the second thread would restore the first thread's settings."""
     filters = list(warnings.filters)
     inside, tried, left = threading.Event(), threading.Event(), threading.Event()
 

@@ -124,7 +124,7 @@ def check(model: nn.Module, *, overwrites: bool) -> None:
     expected = model(x)
     overwrite_where_safe(copied)
     assert copied.act.inplace is overwrites
-    for _ in range(2):  # the second call shows whether a weight was overwritten
+    for _ in range(2):  # the second call reveals whether a weight was overwritten
         torch.testing.assert_close(copied(x), expected, rtol=0, atol=0)
     assert torch.equal(x, kept)
     assert not model.act.inplace

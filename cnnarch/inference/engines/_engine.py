@@ -1,4 +1,4 @@
-"""The base class of the engines, and the network and settings that they prepare."""
+"""The base class for engines, and the network and settings that they prepare."""
 
 import threading
 from abc import ABC, abstractmethod
@@ -16,16 +16,16 @@ from cnnarch.inference.fuse import fuse
 __all__ = ["Engine", "EngineBySize", "Parts", "Workload"]
 
 Parts: TypeAlias = Mapping[str, bytes]
-"""The contents of the files that an engine made, by name."""
+"""The contents of the files that an engine created, by name."""
 
-_OTHER_SIZES = 4  # image sizes that an engine keeps prepared in addition to the example's
+_OTHER_SIZES = 4  # how many image sizes an engine keeps prepared besides the example's
 
 
 class Workload:
-    """A network to run, and the intermediate forms of it that several engines need.
+    """A network to run, and its intermediate forms that several engines need.
 
     Args:
-        model: in eval mode, used by nothing else.
+        model: the network in eval mode, which nothing else uses.
         example: images of the shape to prepare for, on the model's device.
         threads: the number of threads that each engine may use.
         calibration: batches of images, for int8.
@@ -45,7 +45,7 @@ class Workload:
 
     @cached_property
     def fused(self) -> nn.Module:
-        """The network with its norms folded, or unchanged if it cannot be traced."""
+        """The network with its norms folded, or unchanged if `fuse` does not support it."""
         try:
             return fuse(self.model)
         except ValueError:  # torch.fx cannot trace it, or hooks compute its weights
@@ -57,7 +57,7 @@ class Workload:
 
     def program(self, size: torch.Size) -> ExportedProgram:
         """Return the fused network as a graph for images `(C, H, W)` in batches of any size."""
-        is_example_size = size == self.example.shape[1:]  # which two engines need
+        is_example_size = size == self.example.shape[1:]  # cached, as two engines need it
         return self._example_program if is_example_size else self._trace(size)
 
     def _trace(self, size: torch.Size) -> ExportedProgram:
@@ -68,7 +68,7 @@ class Workload:
         return trace(self.fused, images, free_size=False)
 
     def free_intermediates(self) -> None:
-        """Free the calibration images, and the fused network and graph, which can be made again."""
+        """Free the calibration images, and the fused network and graph, which can be rebuilt."""
         self.calibration = ()
         for name in ("fused", "_example_program"):
             vars(self).pop(name, None)
@@ -78,16 +78,16 @@ class Engine(ABC):
     """A network prepared by an inference engine. Several threads may call it at the same time.
 
     Class attributes:
-        precisions: the precisions it can compute in.
+        precisions: the precisions in which it can compute.
         packages: packages whose versions determine whether saved files can be used.
-        files: names of the files that it may make, which `parts` returns.
+        files: names of the files that it may create, which `parts` returns.
         keeps_graph: whether these files contain the whole network.
-        build_seconds: the approximate time to prepare a network, fixed and per layer.
+        build_seconds: the approximate time to prepare a network: a fixed part and a part per layer.
 
     Args:
         workload: the network, and the images to prepare for.
         precision: one of `precisions`.
-        parts: the `parts` of an earlier instance, which then need not be made again.
+        parts: the `parts` of an earlier instance, which then need not be created again.
     """
 
     name: ClassVar[str]
@@ -111,21 +111,21 @@ class Engine(ABC):
         """Return logits in float32, in newly allocated memory."""
 
     def parts(self) -> dict[str, bytes]:
-        """Return the files that the engine made, by name."""
+        """Return the contents of the files that the engine created, by name."""
         return self._parts
 
     def free_other_shapes(self) -> None:  # noqa: B027
         """Free what was prepared for shapes other than the example's."""
 
     def close(self) -> None:
-        """Free all memory. The engine is not called afterwards."""
+        """Free all memory. The engine must not be called afterwards."""
         vars(self).clear()
 
 
 class EngineBySize(Engine):
-    """An engine that prepares an image size `(C, H, W)` when it is first used.
+    """An engine that prepares the network for an image size `(C, H, W)` on its first use.
 
-    It keeps the sizes that were used most recently.
+    The most recently used sizes are kept.
     """
 
     def __init__(self, workload: Workload, precision: str, parts: Parts | None = None) -> None:

@@ -1,4 +1,4 @@
-"""int8 for PyTorch's compiler with torchao: calibrate the ranges of maps, then quantize."""
+"""int8 for PyTorch's compiler with torchao: calibrate the ranges of the maps, then quantize."""
 
 from typing import Any
 
@@ -34,9 +34,9 @@ def calibrated_ranges(workload: Workload) -> dict[str, bytes]:
 
 
 def quantized(workload: Workload, parts: Parts) -> GraphModule:
-    """Return the network with quantized and dequantized maps, for batches of any size.
+    """Return the network with its maps quantized and dequantized, for any batch size.
 
-    It computes in float32; inductor turns that into 8-bit convolutions.
+    It computes in float32, and inductor converts that to 8-bit convolutions.
     """
     graph = _with_observers(workload)
     graph.load_state_dict(load(parts[RANGES]), strict=False)
@@ -48,7 +48,7 @@ def quantized(workload: Workload, parts: Parts) -> GraphModule:
 
 def _with_observers(workload: Workload) -> Any:
     """Return the fused network as a graph that records the ranges of its maps."""
-    with isolate_conversion():  # torchao warns when it is imported, too
+    with isolate_conversion():  # torchao also warns when it is imported
         from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
         from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
             X86InductorQuantizer,
@@ -60,21 +60,21 @@ def _with_observers(workload: Workload) -> Any:
         graph = trace(model, two, free_size=False).module()
         config = get_default_x86_inductor_quantization_config(reduce_range=not has_vnni())
         quantizer = X86InductorQuantizer().set_global(config)
-        # In NiN the average over a map is the logit itself. With 8 bits it changed the top class
-        # of 1.4 % of 2,000 images; quantizing the other layers changed 0.2 %.
+        # In NiN the average over a map is the logit itself. Quantizing it to 8 bits changed the top
+        # class of 1.4 % of 2,000 images; quantizing the other layers changed 0.2 %.
         quantizer.set_function_type_qconfig(nn.functional.adaptive_avg_pool2d, None)
         for name, module in model.named_modules():
-            # For 8-bit maps inductor (PyTorch 2.14) drops the last, incomplete window.
+            # For 8-bit maps, inductor (PyTorch 2.14) drops the last, incomplete window.
             if isinstance(module, nn.MaxPool2d) and module.ceil_mode:
                 quantizer.set_module_name_qconfig(name, None)
         return prepare_pt2e(graph, quantizer)
 
 
 def _without_norms(model: nn.Module) -> nn.Module:
-    """Return a copy whose remaining norms are products and sums.
+    """Return a copy in which the remaining norms are replaced by multiplications and additions.
 
-    torchao would fold a norm into the convolution before it even if another layer reads that
-    convolution, as in dense blocks.
+    torchao would fold a norm into the convolution before it even if another layer also reads the
+    convolution's output, as in dense blocks.
     """
     copy = inference_copy(model)
     for name, norm in list(copy.named_modules()):

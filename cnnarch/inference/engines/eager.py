@@ -1,4 +1,4 @@
-"""PyTorch without changes, and PyTorch with folded norms and the channels-last memory format."""
+"""Plain PyTorch, and PyTorch with folded norms and the channels-last memory format."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ __all__ = ["Eager", "PlainEager", "cast_for_inference", "compute_logits"]
 
 
 class PlainEager(Engine):
-    """The original network. The other candidates are compared with it."""
+    """The original network, with which the other candidates are compared."""
 
     name = "plain"
 
@@ -27,10 +27,10 @@ class PlainEager(Engine):
 
 
 class Eager(Engine):
-    """PyTorch's kernels with norms folded, activations in place and channels last.
+    """PyTorch's kernels with folded norms, in-place activations, and channels-last memory format.
 
-    bfloat16 is slow on a processor without instructions for it; the measured times show that.
-    int8 is only for the graph that inductor calibrated, when it cannot be compiled.
+    bfloat16 is slow on a processor without instructions for it, as the measured times show. int8
+    only runs the graph that inductor calibrated, where it cannot be compiled.
     """
 
     name = "eager"
@@ -60,9 +60,9 @@ def compute_logits(
     layout: torch.memory_format,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Return logits in float32 that may be used in a training step (not inference tensors).
+    """Return logits in float32, as normal tensors that may be used in a training step.
 
-    The caller's autocast is disabled, so that the precision is the one that was checked.
+    The caller's autocast is disabled, so the precision is the one that was checked.
     """
     with torch.inference_mode(), torch.autocast(images.device.type, enabled=False):
         dtype = dtype if images.is_floating_point() else images.dtype
@@ -75,8 +75,8 @@ def compute_logits(
 def cast_for_inference(model: nn.Module, dtype: torch.dtype) -> None:
     """Cast parameters and buffers in place, except those that need more than 8 bits of precision.
 
-    BatchNorm's kernels accept float32 statistics with bfloat16 maps, and the mean color is
-    subtracted from pixels before they are cast.
+    BatchNorm kernels accept float32 statistics with bfloat16 maps, and the mean color is subtracted
+    from the pixels before they are cast.
     """
     for module in model.modules():
         if isinstance(module, _BatchNorm | PixelConv):

@@ -1,4 +1,4 @@
-"""PyTorch's compiler, inductor, with the weights frozen into the code."""
+"""PyTorch's compiler, inductor, with the weights frozen into the compiled code."""
 
 import copy
 import threading
@@ -18,22 +18,22 @@ from cnnarch.inference.engines.eager import Eager, cast_for_inference, compute_l
 
 __all__ = ["Inductor"]
 
-_CALLS_BEFORE_COMPILING = 3  # with one shape; compiling takes up to minutes
+_CALLS_BEFORE_COMPILING = 3  # for the same shape; compiling can take minutes
 _OPTIONS: dict[str, Any] = {
     "freezing": True,
-    "cpp_cache_precompile_headers": False,  # the headers would stay in a shared folder
+    "cpp_cache_precompile_headers": False,  # the headers would be left in a shared folder
 }
 _INT8_TOLERANCE = 0.05  # relative to the norm of the logits
-_MAX_SHAPES = 8  # compiled
+_MAX_SHAPES = 8  # how many shapes are compiled
 
 
 class Inductor(Engine):
     """`torch.compile` with freezing, for the example's shape.
 
-    Another shape runs in eager mode for two calls and is compiled at the third. The compiler
-    writes to a temporary folder that is deleted when the code has been loaded, so each process
-    compiles again: machine code from elsewhere is not trusted. In int8 the ranges of the maps are
-    kept, so that a new process needs no calibration images.
+    Any other shape runs in eager mode for two calls and is compiled on the third. The compiler
+    writes to a temporary folder that is deleted once the code has been loaded, so each process
+    compiles again: machine code from elsewhere is not trusted. In int8, the ranges of the maps are
+    kept, so a new process needs no calibration images.
     """
 
     name = "inductor"
@@ -56,7 +56,7 @@ class Inductor(Engine):
     def why_unavailable(cls, precision: str, device: torch.device) -> str | None:
         """Return why it cannot be used on this machine, or None."""
         if precision == "int8" and device.type != "cpu":
-            return f"computes in int8 on the CPU, the example is on {device.type}"
+            return f"int8 only runs on the CPU, the example is on {device.type}"
         if precision == "int8" and (missing := why_missing("torchao")):
             return missing
         with isolate_conversion():  # importing these creates torch's cache folder
@@ -89,12 +89,13 @@ class Inductor(Engine):
             return self._compiled[shape]
 
     def _add_shape(self, shape: torch.Size) -> None:
-        """Compile for a shape; in int8 compare with the graph, as some kernels are wrong.
+        """Compile for a shape; in int8, compare with the graph, as some kernels are wrong.
 
-        If they differ, a shape other than the example's runs the graph in eager mode.
+        If the logits differ, inputs of that shape fall back to the graph in eager mode, unless it
+        is the example's shape.
 
         Raises:
-            ValueError: the logits for the example differ from those of the graph.
+            ValueError: the logits for the example's shape differ from the graph's.
         """
         compiled = self._compile(shape)
         if self.precision == "int8":
@@ -103,7 +104,7 @@ class Inductor(Engine):
             error = ((found - expected).norm() / expected.norm()).item()
             if not error <= _INT8_TOLERANCE:
                 if shape == self.workload.example.shape:
-                    raise ValueError(f"the compiled int8 network is {error:.0%} off its own graph")
+                    raise ValueError(f"the compiled int8 network is {error:.0%} off its graph")
                 compiled = self._eager
         self._compiled[shape] = compiled
 
@@ -114,11 +115,11 @@ class Inductor(Engine):
             from torch._inductor import config
             from torch._inductor.utils import fresh_inductor_cache
 
-            # These are not options of torch.compile because its tracer would ignore them and pass
-            # the weights as inputs, which cannot be frozen.
+            # These are not passed to torch.compile as options because its tracer would ignore them
+            # and pass the weights as inputs, which cannot be frozen.
             with fresh_inductor_cache(), torch.no_grad(), config.patch(_OPTIONS):
-                # Each piece of code is called with one shape, layout and dtype only. Guards would
-                # compile again, without freezing, when for example the thread count changes.
+                # Each compiled function is only called with one shape, layout and dtype. Guards
+                # would recompile it without freezing when, for example, the thread count changes.
                 unguarded: dict[str, Any] = {
                     "guard_filter_fn": torch.compiler.skip_all_guards_unsafe
                 }
@@ -127,9 +128,9 @@ class Inductor(Engine):
         return compiled
 
     def _run(self, compiled: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        # Convolutions in bfloat16 and int8 are faster with channels last. Always copy: images
-        # with one channel or one pixel may have other strides, and each set of strides would
-        # compile again. So would the mix of inference and normal tensors.
+        # Convolutions in bfloat16 and int8 are faster in channels-last memory format. Always copy:
+        # images with one channel or one pixel may have different strides, and each set of strides
+        # would trigger a recompilation. So would mixing inference tensors with normal ones.
         dtype = self._eager.dtype
         with torch.inference_mode():
             copied = torch.empty_like(
@@ -141,7 +142,7 @@ class Inductor(Engine):
         return compute_logits(compiled, copied, torch.channels_last, dtype)
 
     def _network(self, images: Tensor) -> nn.Module:
-        """Return a new module: torch.compile allows each piece of code eight shapes in total."""
+        """Return a new module, because torch.compile allows at most eight shapes per function."""
         if self.precision == "int8":
             return copy.deepcopy(self._eager.model)
         dtype = self._eager.dtype

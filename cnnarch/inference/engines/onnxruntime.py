@@ -17,8 +17,8 @@ __all__ = ["ONNXRuntime"]
 class ONNXRuntime(EngineBySize):
     """The network as an ONNX model with a free batch size, exported again for other image sizes.
 
-    The model stays in memory and must be smaller than 2 GiB, the limit of the format for a model
-    in one piece.
+    The model stays in memory and must be smaller than 2 GiB, ONNX's limit for a model without
+    external data.
     """
 
     name = "onnxruntime"
@@ -38,7 +38,7 @@ class ONNXRuntime(EngineBySize):
     def why_unavailable(cls, precision: str, device: torch.device) -> str | None:  # noqa: ARG003
         """Return why it cannot be used on this machine, or None."""
         if device.type != "cpu":
-            return f"runs on the CPU, the example is on {device.type}"
+            return f"only runs on the CPU, the example is on {device.type}"
         return why_missing("onnxruntime", "onnxscript")
 
     def __call__(self, images: Tensor) -> Tensor:

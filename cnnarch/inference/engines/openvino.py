@@ -1,4 +1,4 @@
-"""OpenVINO: Intel's kernels for processors, in float32, bfloat16 and int8."""
+"""OpenVINO: Intel's CPU kernels in float32, bfloat16 and int8."""
 
 import tempfile
 from pathlib import Path
@@ -20,9 +20,9 @@ _HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 class OpenVINO(EngineBySize):
     """The network as an OpenVINO graph, compiled for the example's shape and for others on demand.
 
-    Images of the example's shape run in a graph with all sizes fixed, which is up to 25 % faster
-    on small networks. Other batch sizes share a graph with a free batch size. Another height or
-    width is converted again.
+    Batches of the example's shape run in a graph with all sizes fixed, which is up to 25 % faster
+    on small networks. Other batch sizes share a graph with a free batch size. For a different
+    height or width, the network is converted again.
     """
 
     name = "openvino"
@@ -49,12 +49,12 @@ class OpenVINO(EngineBySize):
     def why_unavailable(cls, precision: str, device: torch.device) -> str | None:
         """Return why it cannot be used on this machine, or None."""
         if device.type != "cpu":
-            return f"runs on the CPU, the example is on {device.type}"
+            return f"only runs on the CPU, the example is on {device.type}"
         missing = why_missing("openvino", *(["nncf"] if precision == "int8" else []))
         if missing or precision != "bfloat16":
             return missing
         able = with_core(lambda core: core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-        return None if "BF16" in able else "this processor has no bfloat16"
+        return None if "BF16" in able else "this processor does not support bfloat16"
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return logits for images of any size that the network accepts."""
@@ -62,7 +62,7 @@ class OpenVINO(EngineBySize):
         return run(images)
 
     def parts(self) -> dict[str, bytes]:
-        """Return the graph as OpenVINO's IR."""
+        """Return the graph as OpenVINO IR."""
         with tempfile.TemporaryDirectory() as folder:  # OpenVINO can only write to files
             graph = Path(folder, self.files[0])
             import_openvino().save_model(self._graph, graph, compress_to_fp16=False)
@@ -90,7 +90,7 @@ class OpenVINO(EngineBySize):
 
 
 class _CompiledGraph:
-    """A compiled graph with a pool of inference requests: each thread that calls it takes one."""
+    """A compiled graph with a pool of inference requests, from which each call takes one."""
 
     def __init__(self, compiled: Any) -> None:
         self._compiled, self._idle_requests = compiled, list[Any]()
