@@ -46,8 +46,8 @@ def alternate(
 
     Args:
         candidates: functions to call, by name.
-        runs: counted calls of each function.
-        warmup: earlier calls of each function that are not counted.
+        runs: counted calls to each function.
+        warmup: number of initial calls to each function that are not timed.
         settle: start each turn with a pause and uncounted calls. This is for engines with their own
             threads: those of the previous engine spin for a while, and after ONNX Runtime the first
             four calls of OpenVINO take up to twice as long.

@@ -194,7 +194,10 @@ def read_ahead(
 
 
 def read_together(items: Iterable[T], read: Callable[[T], R]) -> list[R]:
-    """Return the result of `read` for each item, using threads that are kept for the next call."""
+    """Return the result of `read` for each item, using threads that are kept for the next call.
+
+    `read` must not call this function: the threads would wait for each other.
+    """
     return list(_shared_pool(os.getpid()).map(read, items))
 
 

@@ -571,6 +571,10 @@ def test_an_unknown_key_in_a_file_suggests_a_similar_one(
     assert "unknown key 'learning-rate'; did you mean 'learning_rate'?" in line
 
 
+def test_config_without_a_file_is_rejected(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--config: expected one argument" in failure(capsys, "train", "lenet5", "--config")
+
+
 @pytest.mark.parametrize("text", ["", "- 1", "fast"])
 def test_a_file_without_keys_is_rejected(capsys: pytest.CaptureFixture[str], text: str) -> None:
     Path("mine.yaml").write_text(text)

@@ -61,8 +61,8 @@ class AlignedMaxPool2d(nn.Sequential):
     """3x3 max-pool with stride 2 and output size ceil(H / 2), like a padded convolution.
 
     Windows start at the first pixel and may extend past the last, as in Caffe. Unlike with
-    `ceil_mode`, the output is the size of a stride-2 convolution's even if the input size is odd,
-    so the two outputs can be concatenated. The children are `pad` and `pool`.
+    `ceil_mode`, the output has the same size as that of a stride-2 convolution even if the input
+    size is odd, so the two can be concatenated. The children are `pad` and `pool`.
 
     Shape:
         (N, C, H, W) -> (N, C, ceil(H / 2), ceil(W / 2))

@@ -118,6 +118,8 @@ class TrainingCommand:
         splitter = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         splitter.add_argument("--config", action="append", default=[], nargs="?", const="")
         split, self.flags = splitter.parse_known_args([_underscored(word) for word in args])
+        if "" in split.config:
+            raise ValueError("argument --config: expected one argument")
         self.files = [f"--config={file}" for file in split.config]
         self.parser = _training_parser(name)
         self.given = self._parse(defaults=False)

@@ -128,7 +128,7 @@ class ImageClassifier(Trunk):
         With `num_classes=0` the network returns the pre-logits.
 
         Raises:
-            ValueError: `num_classes` is not an integer of at least 0.
+            ValueError: `num_classes` is not a non-negative integer.
         """
         like = next(self.parameters())
         for head in [m for m in self.modules() if isinstance(m, ClassifierHead)]:

@@ -208,8 +208,12 @@ def _idx_files(folder: Path) -> list[Path]:
     return found if len(found) == len(IDX_FILES) else []
 
 
-def read_idx(path: Path) -> Tensor:
+def read_idx(path: Path, name: Path | None = None) -> Tensor:
     """Read a file of images or labels in MNIST's format with torchvision, decompressed if needed.
+
+    Args:
+        path: the file.
+        name: the file to name in error messages; None means `path`.
 
     Raises:
         ValueError: the file is damaged.
@@ -217,15 +221,20 @@ def read_idx(path: Path) -> Tensor:
     from torchvision.datasets import mnist
 
     read = mnist.read_image_file if "idx3" in path.name else mnist.read_label_file
-    try:
+    if path.suffix == ".gz":
+        try:
+            content = gzip.decompress(path.read_bytes())
+        except (EOFError, OSError, zlib.error) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
         with tempfile.TemporaryDirectory() as folder:
-            plain = path
-            if path.suffix == ".gz":
-                plain = Path(folder, path.stem)
-                plain.write_bytes(gzip.decompress(path.read_bytes()))
-            return read(plain)
+            plain = Path(folder, path.stem)
+            plain.write_bytes(content)
+            return read_idx(plain, path)
+    try:
+        return read(path)
     except IDX_ERRORS as error:
-        raise ValueError(f"{path} is damaged: {str(error) or type(error).__name__}") from error
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{name or path} is damaged: {reason}") from error
 
 
 def read_folder(folder: Path, size: int, channels: int, hold_out: bool = True) -> RawImages:

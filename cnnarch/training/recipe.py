@@ -78,7 +78,7 @@ class Recipe:
             0 disables early stopping.
         keep_best: whether to return the weights from the epoch with the best validation accuracy
             instead of those from the last epoch.
-        precision: numerical precision; auto uses bf16 if the hardware computes it quickly.
+        precision: numerical precision; auto uses bf16 if the hardware supports it natively.
         channels_last: whether to use the channels-last memory format; None means true, which is
             faster.
         seed: seed for all random numbers.

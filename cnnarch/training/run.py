@@ -185,10 +185,13 @@ def _open_run(folder: Path, description: dict[str, Any], resume: bool) -> dict[s
             raise ValueError(
                 f"{folder} contains a run: resume it, overwrite it, or choose another folder"
             )
-        written = yaml.safe_load(recipe.read_text())
+        try:
+            written = dict(yaml.safe_load(recipe.read_text()))
+        except (yaml.YAMLError, TypeError, ValueError) as error:
+            raise ValueError(f"{recipe} is damaged: {error}") from error
         old = {**asdict(Recipe()), **written}  # the run may predate some keys
         for key, value in description.items():
-            if old.get(key) != value:
+            if key != "source" and old.get(key) != value:  # the source is a citation
                 found = f"{key}={old.get(key)!r}"
                 raise ValueError(f"{folder} contains a run with {found}, not {value!r}")
         return read_results(folder) or None

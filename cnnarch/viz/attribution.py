@@ -103,7 +103,7 @@ def integrated_gradients(
 
 
 def _spatial_layer(model: nn.Module, image: Tensor, layer: str | None) -> str:
-    """Return the path of the given layer, or of the last with a map of several pixels."""
+    """Return the path of the given layer, or of the last one whose map is not a single pixel."""
     default = getattr(model, "cam_layer", None)
     if layer is None and default is None:
         raise ValueError(f"{type(model).__name__} has no cam_layer: name a layer")

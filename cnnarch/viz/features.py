@@ -37,6 +37,7 @@ def feature_maps(
         columns: number of maps per layer.
 
     Raises:
+        TypeError: `layers` is a string instead of a list.
         ValueError: there is no such layer, a layer returns no maps, there is more than one image,
             or no layers are given for a network without stages.
     """
@@ -44,6 +45,8 @@ def feature_maps(
         image = image[None] if image.dim() == 3 else image
         if len(image) != 1:
             raise ValueError(f"expected one image, got {len(image)}")
+    if isinstance(layers, str):
+        raise TypeError(f"layers must be a list such as [{layers!r}], got {layers!r}")
     selection = select_images(image, 1, preprocessing=preprocessing, model=model)
     paths = [layer_path(model, name) for name in layers or stage_layers(model)]
     if not paths:

@@ -17,6 +17,10 @@ __all__ = ["SUFFIXES", "extract_state_dict", "is_file_name", "read_safetensors",
 
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 SUFFIXES = (".safetensors", *_PICKLES)
+_DTYPES = {
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+}
 _WRAPPERS = ("model_ema", "state_dict_ema", "state_dict", "model_state_dict", "model")
 """Keys under which training scripts save the state dict; averaged weights take precedence."""
 
@@ -57,6 +61,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         except (SafetensorError, OSError, TypeError, ValueError) as error:
             raise WeightsError(f"{path} is not a safetensors file: {error!s:.400}") from error
     for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            raise WeightsError(f"{path}: {name} has the unsupported dtype {tensor.dtype}")
         if tensor.data_ptr() % tensor.element_size():  # kernels may assume aligned data
             tensors[name] = tensor.clone()
     return tensors, metadata

@@ -280,7 +280,7 @@ def test_a_graph_with_other_logits_is_not_used(
     assert_close(loaded(images(2)), model(images(2)), 1e-4)
 
 
-def test_a_foreign_network_is_saved_as_its_graph_only(tmp_path: Path) -> None:
+def test_a_foreign_network_is_saved_without_its_weights(tmp_path: Path) -> None:
     model = Foreign().eval()
     optimize(model, images(2), backend="openvino", budget_s=1).save(tmp_path / "foreign")
     assert {p.name for p in (tmp_path / "foreign").iterdir()} == GRAPHS["openvino"] | ALWAYS
@@ -297,7 +297,7 @@ def test_a_foreign_network_is_saved_as_its_graph_only(tmp_path: Path) -> None:
     assert not (tmp_path / "eager").exists()
 
 
-def test_an_edited_network_is_saved_as_its_graph_only(
+def test_an_edited_network_is_saved_without_its_weights(
     model: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
     edited = cnnarch.lenet5_bn(num_classes=7)

@@ -116,6 +116,22 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
         load_data("mnist", root=tmp_path)
 
 
+def test_a_damaged_file_inside_an_archive_is_named(tmp_path: Path) -> None:
+    mnist_files(tmp_path)
+    path = tmp_path / "train-labels-idx1-ubyte.gz"
+    path.write_bytes(gzip.compress(b"junk"))
+    with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte\.gz is damaged"):
+        load_data("mnist", root=tmp_path)
+
+
+def test_uncompressed_files_need_no_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mnist_files(tmp_path, "")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    assert load_data("mnist", root=tmp_path).name == "mnist"
+
+
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_missing_cifar_without_internet_access_is_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match=rf"{name} is not in .* cannot be downloaded"):

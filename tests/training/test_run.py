@@ -171,6 +171,22 @@ def test_a_run_from_an_older_version_that_lacks_a_key_can_be_resumed(
         train(lenet, data, replace(QUICK, freeze=True), finished, resume=True)
 
 
+def test_a_reworded_source_does_not_prevent_resuming(
+    finished: Path, lenet: cnnarch.ImageClassifier, data: ImageData
+) -> None:
+    other = replace(QUICK, source="The same paper, cited in other words.")
+    assert train(lenet, data, other, finished, resume=True) == read_results(finished)
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "model: [", "fast"])
+def test_a_damaged_recipe_file_is_named(
+    finished: Path, lenet: cnnarch.ImageClassifier, data: ImageData, text: str
+) -> None:
+    (finished / "recipe.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"recipe\.yaml is damaged"):
+        train(lenet, data, QUICK, finished, resume=True)
+
+
 def test_an_invalid_results_file_is_named(tmp_path: Path) -> None:
     for text in ("{", "3"):
         (tmp_path / "results.json").write_text(text)

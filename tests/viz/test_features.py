@@ -42,6 +42,11 @@ def test_all_stages_are_shown_by_default() -> None:
     ]
 
 
+def test_one_layer_must_be_in_a_list() -> None:
+    with pytest.raises(TypeError, match=r"layers must be a list such as \['conv4_x'\]"):
+        viz.feature_maps(cnnarch.resnet18(), torch.rand(3, 64, 64), "conv4_x")
+
+
 def test_a_network_without_stages_needs_layers() -> None:
     with pytest.raises(ValueError, match="Sequential has no stages: name the layers"):
         viz.feature_maps(nn.Sequential(nn.Conv2d(3, 1, 3)), torch.randn(1, 3, 8, 8))

@@ -67,6 +67,7 @@ def test_unaligned_tensors_are_copied(tmp_path: Path) -> None:
 FLOAT = struct.pack("<f", 1.0)
 MALFORMED = {
     "empty": b"",
+    "unsupported dtype": pack({"a": entry(0, 1, [1], "F8_E4M3")}, b"\0"),
     "seven bytes": b"\0" * 7,
     "truncated header": pack({"a": entry(0, 4)}, FLOAT)[:20],
     "truncated data": pack({"a": entry(0, 4)}, FLOAT)[:-1],
@@ -111,7 +112,9 @@ MALFORMED = {
 def test_a_malformed_safetensors_file_raises(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"w\.safetensors is not|cannot be read"):
+    with pytest.raises(
+        WeightsError, match=r"w\.safetensors is not|cannot be read|unsupported dtype"
+    ):
         read_safetensors(path)
 
 

@@ -1,4 +1,4 @@
-"""The engines that can run a network, cheapest to try first."""
+"""The engines that can run a network, ordered from the cheapest to the most expensive to try."""
 
 from cnnarch.inference.engines._engine import Engine, Parts, Workload
 from cnnarch.inference.engines.eager import Eager, PlainEager
