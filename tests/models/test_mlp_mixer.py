@@ -144,7 +144,7 @@ def test_weights_use_lecun_initialization_and_biases_are_zero() -> None:
         assert abs(spread - 1) < 5 / (2 * layer.weight.numel()) ** 0.5
         assert torch.equal(layer.bias, torch.zeros_like(layer.bias))
     departs = cnnarch.get_card("mixer_s32").departs
-    assert any("initialized to zero" in sentence for sentence in departs)
+    assert any("initializes it to zero" in sentence for sentence in departs)
 
 
 def test_a_new_classifier_uses_the_same_initialization() -> None:

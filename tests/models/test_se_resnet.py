@@ -235,7 +235,7 @@ def test_se_adds_the_parameters_counted_by_hand_to_the_cifar_network() -> None:
 
 def test_networks_that_are_not_in_the_paper_are_marked() -> None:
     for name in ("se_resnet18", "se_resnet34"):
-        assert any("Not in the paper" in d for d in cnnarch.get_card(name).departs)
+        assert any("not in the paper" in d for d in cnnarch.get_card(name).departs)
     assert any("pre-activation" in d for d in cnnarch.get_card("se_resnet110_cifar").departs)
 
 
