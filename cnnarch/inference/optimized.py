@@ -103,7 +103,7 @@ class Optimized:
 
         Raises:
             ValueError: neither the engine's files nor a cnnarch builder can restore the network, or
-                `path` exists and is something else.
+                `path` exists and was not written by `save`.
             RuntimeError: the network is closed.
         """
         save_optimized(self, path)

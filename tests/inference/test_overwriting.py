@@ -18,7 +18,7 @@ from cnnarch.testing import assert_close, example_images
 
 
 class Calls(nn.Module):
-    """Layers whose calls a test defines."""
+    """A module with layers, whose `forward` is supplied by the test."""
 
     def __init__(self, call: Callable[..., Any], **layers: nn.Module) -> None:
         super().__init__()

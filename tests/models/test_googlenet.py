@@ -123,7 +123,7 @@ def test_each_stage_has_one_stride_and_starts_with_its_pool() -> None:
 
 
 def test_conv2_includes_the_1x1_reduction() -> None:
-    """In row "convolution", "#3x3 reduce" is 64: 64 to 64 channels, then 64 to 192."""
+    """In the "convolution" row, "#3x3 reduce" is 64: 64 to 64 channels, then 64 to 192."""
     for model in (cnnarch.googlenet(), cnnarch.googlenet_bn()):
         convs = [m for m in model.stages[0].modules() if isinstance(m, nn.Conv2d)]
         assert [(c.out_channels, c.kernel_size) for c in convs] == [(64, (1, 1)), (192, (3, 3))]

@@ -1,4 +1,4 @@
-"""GoogLeNet with BatchNorm in torchvision. No library provides the original network of 2014."""
+"""GoogLeNet with BatchNorm in torchvision. No library provides the original 2014 network."""
 
 from collections.abc import Iterator
 from typing import Any
