@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-__all__ = ["shape_text", "show_table", "table_lines"]
+__all__ = ["is_number", "shape_text", "show_table", "table_lines"]
 
 
 def shape_text(shape: Iterable[int], separator: str = "x") -> str:
@@ -23,7 +23,7 @@ def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
     """
     columns = list(zip(*rows, strict=True))
     widths = [max(map(len, cells)) for cells in columns]
-    numbers = [all(map(_is_number, cells[1:])) for cells in columns]
+    numbers = [all(map(is_number, cells[1:])) for cells in columns]
     return [
         "  ".join(
             cell.rjust(width) if number else cell.ljust(width)
@@ -38,6 +38,6 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     print(*table_lines([header, *rows]), sep="\n")
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
     """Return whether a cell is empty, a number, a percentage or a shape."""
-    return re.fullmatch(r"([\d.,x]+(e[+-]\d+)?%?)?", cell) is not None
+    return re.fullmatch(r"(\d[\d.,x]*(e[+-]\d+)?%?)?", cell) is not None

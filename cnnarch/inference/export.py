@@ -244,8 +244,8 @@ def _check_outputs(exported: RunImages, traced: _TracedNetwork, tolerance: float
         differs_by = difference(found, expected)
         if differs_by > tolerance:
             raise ExportError(
-                f"the exported file's outputs differ by {differs_by:.1e} of the largest output on "
-                f"images {tuple(images.shape)}; the tolerance is {tolerance:.1e}"
+                f"the exported file's outputs differ by {differs_by:.1e}, relative to the largest "
+                f"output, on images {tuple(images.shape)}; the tolerance is {tolerance:.1e}"
             )
 
 

@@ -184,8 +184,8 @@ def _run_plain(trial: _Trial) -> _Entry:
     varies = spread(torch.cat(trial.logits))
     if varies <= (PRECISIONS["float32"] if trial.precision == "int8" else trial.tolerance):
         note = (
-            f"The logits hardly depend on the images (they vary by {varies:.0e} of the largest "
-            "logit), so agreement proves little. This is common with untrained networks."
+            f"The logits hardly depend on the images (relative variation {varies:.0e}), so "
+            "agreement proves little. This is common with untrained networks."
         )
         trial.notes = (note,)
         warnings.warn(note, stacklevel=3)

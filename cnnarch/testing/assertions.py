@@ -49,7 +49,7 @@ def assert_close(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> N
     Args:
         actual: outputs under test.
         expected: outputs to compare with, of the same shape.
-        tolerance: largest difference allowed, as a fraction of the largest absolute value.
+        tolerance: largest allowed difference, relative to the largest absolute value.
     """
     assert expected.isfinite().all(), "expected values are not finite"
     allowed = tolerance * expected.abs().max().item()

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 import cnnarch.viz as viz
 from cnnarch.contract.classifier import ImageClassifier
+from cnnarch.facts.text import is_number
 from cnnarch.training.data import ImageData
 from cnnarch.training.engine import Evaluation
 from cnnarch.training.history import History
@@ -152,5 +153,4 @@ def _table(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def _kind(value: str) -> str:
-    number = value.replace(",", "").replace(".", "").rstrip("%").isdigit()
-    return ' class="number"' if number else ""
+    return ' class="number"' if value and is_number(value) else ""
