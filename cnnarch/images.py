@@ -18,20 +18,6 @@ from torch import Tensor
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "Unreadable",
-    "check_file_channels",
-    "decode_image",
-    "find_images",
-    "progress_bar",
-    "read_ahead",
-    "read_image",
-    "read_together",
-    "reading_threads",
-    "try_decode",
-]
-
 T = TypeVar("T")
 R = TypeVar("R")
 

@@ -12,8 +12,6 @@ from cnnarch.images import decode_image
 if TYPE_CHECKING:
     from torchvision.transforms import v2
 
-__all__ = ["Preprocessing", "convert_channels", "preprocessing_from"]
-
 
 @dataclass(frozen=True)
 class Preprocessing:

@@ -4,15 +4,6 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 
-__all__ = [
-    "check_choice",
-    "check_integer",
-    "check_length",
-    "check_number",
-    "check_positive",
-    "check_probability",
-]
-
 
 def check_choice(name: str, value: object, allowed: Iterable[object]) -> None:
     """Raise ValueError unless `value` is one of `allowed`."""

@@ -11,8 +11,6 @@ from cnnarch.blocks._checks import check_positive
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.mbconv import MBConv, round_channels
 
-__all__ = ["MBConvRow", "Scaling", "mbconv_stages", "scale_rows"]
-
 
 class Scaling(NamedTuple):
     """A row of the authors' table: the scaling factors, resolution and dropout of a variant."""

@@ -6,8 +6,6 @@ from cnnarch.blocks._checks import check_positive
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.dense import Dense, Transition
 
-__all__ = ["dense_stages"]
-
 
 def dense_stages(
     channels: int,

@@ -12,8 +12,6 @@ from cnnarch.facts.cards import Form, ModelCard
 from cnnarch.facts.sheets import aliases
 from cnnarch.facts.text import shape_text, show_table
 
-__all__ = ["run_download", "run_info", "run_list", "run_verify"]
-
 FIGURES = {
     "params": "parameters",
     "macs": "multiply-adds",

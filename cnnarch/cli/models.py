@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from cnnarch.contract.classifier import ImageClassifier
     from cnnarch.training import ImageData
 
-__all__ = ["load_model", "load_test_data", "run_evaluate", "run_predict", "show_evaluation"]
-
 
 def run_evaluate(parsed: argparse.Namespace) -> int:
     """Print accuracy, calibration error and loss on the test images of a data set.

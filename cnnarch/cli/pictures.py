@@ -14,8 +14,6 @@ from cnnarch.facts.sheets import aliases
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PICTURES", "run_draw"]
-
 PICTURES = (
     "data_grid",
     "predictions",

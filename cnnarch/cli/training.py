@@ -17,8 +17,6 @@ from cnnarch.facts.text import show_table
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-__all__ = ["run_compare", "run_train"]
-
 
 def run_train(args: Sequence[str]) -> int:
     """Train a network and save the results to a folder."""

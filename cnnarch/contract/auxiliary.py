@@ -5,8 +5,6 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.utils._pytree import _register_namedtuple
 
-__all__ = ["AuxLogits"]
-
 
 class AuxLogits(NamedTuple):
     """Logits of the network and its auxiliary heads, starting with the head closest to the input.

@@ -13,8 +13,6 @@ from cnnarch.facts.suggestions import suggest
 if TYPE_CHECKING:
     from cnnarch.weights import Weights
 
-__all__ = ["WeightsSource", "build"]
-
 WeightsSource = Union[str, PathLike[str], "Weights", Mapping[str, Tensor], None]
 """Values of `weights=`: a tag, a path, a hub name, a catalog entry, a state dict or None."""
 

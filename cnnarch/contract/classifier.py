@@ -10,12 +10,10 @@ from torch import Tensor, nn
 
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.head import ClassifierHead
-from cnnarch.contract.trunk import FeatureInfo, Trunk
+from cnnarch.contract.trunk import Trunk
 
 if TYPE_CHECKING:
     from cnnarch.preprocessing import Preprocessing
-
-__all__ = ["FeatureInfo", "ImageClassifier", "ModelOptions"]
 
 
 class ModelOptions(TypedDict, total=False):

@@ -9,8 +9,6 @@ from torch import nn
 from cnnarch.blocks._checks import check_choice
 from cnnarch.contract.trunk import Trunk, as_trunk
 
-__all__ = ["freeze", "temporarily_frozen", "unfreeze"]
-
 
 def freeze(
     model: Trunk, upto: int | str = -1, batch_norm: Literal["eval", "train"] = "eval"

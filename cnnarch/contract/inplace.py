@@ -2,8 +2,6 @@
 
 from torch import nn
 
-__all__ = ["set_inplace", "supports_inplace"]
-
 DROPOUTS = (
     *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
     *(nn.AlphaDropout, nn.FeatureAlphaDropout),

@@ -5,8 +5,6 @@ from torch import nn
 from cnnarch.contract.trunk import Trunk
 from cnnarch.facts.suggestions import suggest
 
-__all__ = ["layer_name", "layer_path", "stage_layers"]
-
 
 def stage_layers(model: nn.Module) -> dict[str, str]:
     """Return the module paths of the stem and each stage, by name in `feature_info`.

@@ -7,8 +7,6 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-__all__ = ["has_replaced_forward", "without_hooks", "without_memory"]
-
 Module = TypeVar("Module", bound=nn.Module)
 
 HOOK_TABLES = tuple(

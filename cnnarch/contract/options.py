@@ -2,8 +2,6 @@
 
 from cnnarch.contract.classifier import ModelOptions
 
-__all__ = ["CommonOptions", "DropoutOptions"]
-
 
 class DropoutOptions(ModelOptions, total=False):
     """Options for networks with dropout."""

@@ -10,8 +10,6 @@ from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.contract.classifier import ImageClassifier
 
-__all__ = ["MakeBlock", "ResidualNetwork", "Template", "group_width_at"]
-
 MakeBlock = Callable[[int, int, int], Any]
 """Builds a module that has `out_channels`, given its input channels, width and stride."""
 

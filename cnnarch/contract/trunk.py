@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from cnnarch.contract.meta import without_memory
 
-__all__ = ["FeatureInfo", "Trunk", "as_trunk", "check_images"]
-
 
 class FeatureInfo(NamedTuple):
     """The stem or a stage: its name in the paper, number of channels and stride in pixels."""

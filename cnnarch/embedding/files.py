@@ -21,8 +21,6 @@ from torch import nn
 
 from cnnarch.embedding.sources import ImageSource, InputBatch, Origin, join, tensor_bytes
 
-__all__ = ["FeatureFile", "check_output", "fingerprint"]
-
 SUFFIXES = (".npy", ".safetensors")
 
 # With the write-ahead log, a committed batch survives the end of the process without waiting

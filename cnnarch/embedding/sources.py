@@ -14,8 +14,6 @@ from torch import Tensor
 from cnnarch.images import Unreadable, check_file_channels, find_images, read_ahead, try_decode
 from cnnarch.preprocessing import Preprocessing
 
-__all__ = ["ImageSource", "InputBatch", "Origin", "join", "open_source", "tensor_bytes"]
-
 NO_PREPROCESSING = (
     "the network has no preprocessing; pass one, such as "
     "preprocessing=cnnarch.weights.Preprocessing(crop_size=224, resize_size=256)"

@@ -5,8 +5,6 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
 
-__all__ = ["BUILDERS", "builder", "families", "family_of", "option_parameters"]
-
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 
 BUILDERS: dict[str, Callable[..., Any]] = {}

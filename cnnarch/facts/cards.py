@@ -7,16 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 if TYPE_CHECKING:
     from decimal import Decimal
 
-__all__ = [
-    "Form",
-    "ModelCard",
-    "NearTwin",
-    "Paper",
-    "Stated",
-    "Twin",
-    "printed_number",
-]
-
 _POWERS = {"K": 3, "M": 6, "G": 9, "B": 9}
 
 

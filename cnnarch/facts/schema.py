@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 
 from cnnarch.facts.suggestions import suggest
 
-__all__ = ["FAMILY_KEYS", "FIGURES", "LIBRARIES", "TRAINED_ON", "sheet_faults"]
-
 Table = Mapping[str, Any]
 
 LIBRARIES = ("torchvision", "timm", "pytorchcv", "cadene", "efficientnet_pytorch")

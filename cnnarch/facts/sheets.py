@@ -9,19 +9,6 @@ from cnnarch.facts.builders import BUILDERS, families, family_of, option_paramet
 from cnnarch.facts.cards import Form, ModelCard, NearTwin, Paper, Stated, Twin
 from cnnarch.facts.schema import FAMILY_KEYS, FIGURES, LIBRARIES, sheet_faults
 
-__all__ = [
-    "Facts",
-    "Sheet",
-    "SheetError",
-    "aliases",
-    "facts_of",
-    "make_card",
-    "near_twins",
-    "parse_sheet",
-    "read_sheet",
-    "twins",
-]
-
 FOLDER = Path(__file__).parent.parent / "models"
 DEFAULTS = ("paper", "input_size", "min_input_size", "departs", "counted_from")
 """Family keys that apply to all of its networks that do not override them."""

@@ -3,8 +3,6 @@
 import difflib
 from collections.abc import Iterable, Mapping
 
-__all__ = ["suggest"]
-
 
 def suggest(
     name: str, known: Iterable[str] | Mapping[str, str], listed: Iterable[str] | None = None

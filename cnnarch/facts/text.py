@@ -3,8 +3,6 @@
 import re
 from collections.abc import Iterable, Sequence
 
-__all__ = ["is_number", "shape_text", "show_table", "table_lines"]
-
 
 def shape_text(shape: Iterable[int], separator: str = "x") -> str:
     """Format a shape such as 3x224x224.

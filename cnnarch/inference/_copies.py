@@ -7,8 +7,6 @@ from torch import nn
 
 from cnnarch.contract.meta import has_replaced_forward, without_hooks
 
-__all__ = ["inference_copy"]
-
 Module = TypeVar("Module", bound=nn.Module)
 
 

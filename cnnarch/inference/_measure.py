@@ -13,17 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = [
-    "agreement",
-    "alternate",
-    "difference",
-    "has_vnni",
-    "median_ms",
-    "resident_mib",
-    "spread",
-    "usable_threads",
-]
-
 _CGROUP = Path("/sys/fs/cgroup")
 _CLOSE = 1.25  # if single calls differ by less than this factor, they cannot tell which is faster
 

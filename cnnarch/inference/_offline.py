@@ -11,8 +11,6 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, TypeVar
 
-__all__ = ["import_nncf", "import_onnxruntime", "import_openvino", "why_missing", "with_core"]
-
 Result = TypeVar("Result")
 
 # OpenVINO's converter keeps a reference to the telemetry package in each of these modules.

@@ -10,8 +10,6 @@ from torch import fx, nn
 from cnnarch.contract.inplace import set_inplace, supports_inplace
 from cnnarch.inference.fuse import is_identity, is_standard_layer, trace_layers
 
-__all__ = ["overwrite_where_safe"]
-
 _ALLOCATING_FUNCTIONS = (
     *(operator.add, operator.mul, operator.sub, operator.truediv),
     *(torch.add, torch.mul, torch.sub, torch.div, torch.cat, torch.stack),

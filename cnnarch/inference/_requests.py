@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from cnnarch.blocks._checks import check_choice
 from cnnarch.inference.engines import ENGINES
 
-__all__ = ["PRECISIONS", "check_calibration", "check_request", "check_tolerance"]
-
 PRECISIONS = {"float32": 1e-4, "bfloat16": 3e-2, "int8": 0.05}
 """The precisions and their default tolerances."""
 

@@ -25,8 +25,6 @@ from cnnarch.weights.files import open_regular, sha256
 if TYPE_CHECKING:
     from cnnarch.inference.optimized import Optimized
 
-__all__ = ["CHECK", "FACTS", "NETWORK", "find_change", "read_facts", "save_optimized"]
-
 FACTS, CHECK = "optimized.json", "check.safetensors"
 NETWORK, _WEIGHTS = "config.json", "model.safetensors"
 _FORMAT = 1

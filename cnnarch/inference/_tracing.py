@@ -17,8 +17,6 @@ from cnnarch.blocks.conv import SamePad2d
 from cnnarch.contract.trunk import Trunk
 from cnnarch.inference.fuse import PixelConv
 
-__all__ = ["example_for", "has_free_size", "isolate_conversion", "suppress_messages", "trace"]
-
 _conversion_lock = threading.RLock()
 _CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 

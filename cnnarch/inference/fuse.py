@@ -25,14 +25,7 @@ from cnnarch.contract.trunk import check_images
 from cnnarch.inference._copies import inference_copy
 from cnnarch.preprocessing import Preprocessing
 
-__all__ = [
-    "PixelConv",
-    "fuse",
-    "is_identity",
-    "is_standard_layer",
-    "scale_and_shift",
-    "trace_layers",
-]
+__all__ = ["PixelConv", "fuse"]
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -29,8 +29,6 @@ from cnnarch.inference.engines import ENGINES, Engine, PlainEager, Workload
 from cnnarch.inference.optimized import Optimized
 from cnnarch.inference.report import Candidate, Report
 
-__all__ = ["optimize"]
-
 CALLS = 4
 """Approximate number of calls per candidate: a slow first one, the check, and the timing."""
 

@@ -15,8 +15,6 @@ from cnnarch.inference._saving import save_optimized
 from cnnarch.inference.engines import Engine, Parts, PlainEager, Workload, find_engine
 from cnnarch.inference.report import Report
 
-__all__ = ["Optimized", "restore"]
-
 _forks = 0  # number of forks between the process that imported this module and this one
 _instances: "WeakSet[Optimized]" = WeakSet()
 _parents_engines: list[Engine] = []  # never freed: that could wait for the parent's threads

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from cnnarch.facts.text import shape_text, table_lines
 
-__all__ = ["Candidate", "Report"]
-
 
 @dataclass(frozen=True)
 class Candidate:

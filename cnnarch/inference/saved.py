@@ -29,8 +29,6 @@ from cnnarch.inference.report import Candidate, Report
 from cnnarch.preprocessing import preprocessing_from
 from cnnarch.registry import from_pretrained
 
-__all__ = ["load_optimized"]
-
 _TOLERANCES = {**PRECISIONS, "int8": PRECISIONS["bfloat16"]}  # for the logits in check.safetensors
 
 

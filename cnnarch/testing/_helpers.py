@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.testing.examples import NORMS, calibrate, example_images
 
-__all__ = ["expect_error", "failing_as", "hookable_modules", "on_a_copy", "train_step"]
-
 Check = TypeVar("Check", bound=Callable[[ImageClassifier], None])
 
 

@@ -10,8 +10,6 @@ from torchvision.transforms import v2
 
 from cnnarch.training.recipe import Recipe
 
-__all__ = ["Augmentation"]
-
 RATIO = 3 / 4, 4 / 3  # aspect ratios of random resized crops, as in the GoogLeNet paper
 
 

@@ -22,15 +22,6 @@ from cnnarch.training.history import History
 from cnnarch.training.task import TrainingTask
 from cnnarch.weights.files import atomic_write
 
-__all__ = [
-    "AtomicCheckpointIO",
-    "MovableCheckpoint",
-    "ProgressBar",
-    "Recorder",
-    "SignalHandler",
-    "TrainingStopped",
-]
-
 
 class Recorder(Callback):
     """Adds a row to a history after each epoch.

@@ -13,14 +13,6 @@ from torch.utils.data import Dataset
 from cnnarch.images import decode_image, read_together
 from cnnarch.preprocessing import Preprocessing, convert_channels
 
-__all__ = [
-    "FilePixels",
-    "ImageData",
-    "ImageSet",
-    "SeededIndices",
-    "measure_preprocessing",
-]
-
 MEMORY_LIMIT = 2**31  # bytes; folders whose pixels exceed it are decoded batch by batch
 
 

@@ -17,8 +17,6 @@ from cnnarch.images import find_images
 from cnnarch.preprocessing import Preprocessing
 from cnnarch.training.data import FilePixels, ImageData, ImageSet, measure_preprocessing
 
-__all__ = ["DATA_SETS", "folder_of", "load_data"]
-
 DIGITS_HELD_OUT = 360
 FOLDER_HELD_OUT = 0.2
 FOLDER_RESOLUTION = 224

@@ -20,8 +20,6 @@ from cnnarch.training.recipe import Recipe
 from cnnarch.training.stage import StageRun, check_freezing
 from cnnarch.training.task import EvaluationTask
 
-__all__ = ["Evaluation", "check_fits", "evaluate", "fit"]
-
 THIS_MACHINE = Machine()
 
 

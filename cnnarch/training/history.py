@@ -7,8 +7,6 @@ from pathlib import Path
 
 from cnnarch.weights.files import atomic_write
 
-__all__ = ["History"]
-
 
 class History(Mapping[str, list[float]]):
     """Loss, accuracy, learning rate and duration in seconds of each epoch, by name.

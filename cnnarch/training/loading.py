@@ -12,8 +12,6 @@ from cnnarch.training.augmentation import Augmentation
 from cnnarch.training.data import ImageData, ImageSet, SeededIndices
 from cnnarch.training.recipe import Recipe
 
-__all__ = ["BatchSampler", "ImageDataModule", "evaluation_loader"]
-
 
 class Loader(DataLoader[tuple[Tensor, Tensor, int]]):
     """A data loader whose position within the epoch is saved in Lightning's checkpoints."""

@@ -19,18 +19,6 @@ from torch import nn
 from cnnarch.analysis import count_macs
 from cnnarch.contract.classifier import ImageClassifier
 
-__all__ = [
-    "Machine",
-    "cpu_name",
-    "is_first_process",
-    "is_small",
-    "keep_freed_memory",
-    "leave_process_group",
-    "multiplies_bf16",
-    "set_threads_and_memory_format",
-    "silence_lightning",
-]
-
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of glibc's mallopt, from malloc.h
 SMALL_STEP = 10**8  # multiply-adds per forward pass; they take one core a few milliseconds
 HARMLESS_WARNINGS = (

@@ -14,8 +14,6 @@ from torch.optim.lr_scheduler import (
 
 from cnnarch.training.recipe import Recipe
 
-__all__ = ["make_optimizer", "make_schedule", "number_of_epochs"]
-
 RISE = 0.3  # fraction of one-cycle steps in which the rate rises, OneCycleLR's default
 RMS_DECAY = 0.9  # decay of RMSProp's mean square, as in the EfficientNet paper
 

@@ -18,8 +18,6 @@ from cnnarch.blocks._checks import check_choice
 from cnnarch.blocks.initialization import RULES
 from cnnarch.facts.suggestions import suggest
 
-__all__ = ["Recipe"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:

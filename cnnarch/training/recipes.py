@@ -11,8 +11,6 @@ from cnnarch.facts.suggestions import suggest
 from cnnarch.registry import get_model_builder
 from cnnarch.training.recipe import Recipe
 
-__all__ = ["DATA_DEFAULTS", "default_recipe", "find_recipe", "list_recipes"]
-
 
 class DataDefaults(NamedTuple):
     """A data set's recipe defaults for all networks.

@@ -17,8 +17,6 @@ from cnnarch.training.engine import Evaluation
 from cnnarch.training.history import History
 from cnnarch.viz._figure import DOTS
 
-__all__ = ["draw_pictures", "write_report"]
-
 EMBEDDED_IMAGES = 500
 TITLES = {
     "curves": "Loss and accuracy",

@@ -33,8 +33,6 @@ from cnnarch.training.stage import check_freezing
 from cnnarch.weights.files import atomic_write
 from cnnarch.weights.rebuilding import check_rebuilds, chosen_options
 
-__all__ = ["build_model", "read_results", "train"]
-
 RECIPE, RESULTS, CHECKPOINTS = "recipe.yaml", "results.json", "checkpoints"
 HISTORY, REPORT = "metrics.csv", "report.html"
 SAVED = ("model.safetensors", "config.json", "README.md")  # written by `save_pretrained`

@@ -30,8 +30,6 @@ from cnnarch.training.optimization import number_of_epochs
 from cnnarch.training.recipe import Recipe
 from cnnarch.training.task import TrainingTask
 
-__all__ = ["StageRun", "check_freezing"]
-
 PREFIX = "model."  # prefix of the network's weights in the task's checkpoints
 
 

@@ -19,8 +19,6 @@ from cnnarch.training.data import ImageSet
 from cnnarch.training.optimization import make_optimizer, make_schedule
 from cnnarch.training.recipe import Recipe
 
-__all__ = ["EvaluationTask", "NonFiniteLossError", "TrainingTask"]
-
 
 class NonFiniteLossError(FloatingPointError):
     """Raised when the loss or the weights become infinite or NaN; earlier checkpoints are kept."""

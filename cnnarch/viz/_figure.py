@@ -17,23 +17,6 @@ from cnnarch.preprocessing import Preprocessing
 if TYPE_CHECKING:
     from cnnarch.training.data import ImageSet
 
-__all__ = [
-    "BLUE",
-    "DOTS",
-    "GRAY",
-    "GREEN",
-    "ORANGE",
-    "RED",
-    "Images",
-    "Selection",
-    "add_fallback_fonts",
-    "new_figure",
-    "select_images",
-    "shorten",
-    "show_image",
-    "truncate",
-]
-
 # The Okabe-Ito palette, whose colors color-blind readers can distinguish.
 BLUE, ORANGE, GREEN, RED, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
 

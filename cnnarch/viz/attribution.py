@@ -21,8 +21,6 @@ from cnnarch.viz._figure import (
 )
 from cnnarch.viz.features import layer_maps
 
-__all__ = ["gradcam", "integrated_gradients"]
-
 CELL = 1.4  # inches per image
 NAME_LENGTH = 18  # maximum length of a class name
 

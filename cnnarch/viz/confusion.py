@@ -9,8 +9,6 @@ from torch import Tensor
 
 from cnnarch.viz._figure import add_fallback_fonts, new_figure, shorten
 
-__all__ = ["confusion_matrix"]
-
 NAME_LENGTH = 24  # maximum length of a class name
 MAX_LABELED = 20  # classes; larger matrices are drawn without names and numbers
 

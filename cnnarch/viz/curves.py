@@ -9,8 +9,6 @@ from matplotlib.ticker import MaxNLocator
 
 from cnnarch.viz._figure import BLUE, GRAY, GREEN, ORANGE, new_figure
 
-__all__ = ["Figures", "comparison", "curves"]
-
 Figures = Mapping[str, Sequence[float]]
 """Per-epoch metrics by name, such as "train_loss": a `History`, or lists or tensors."""
 

@@ -14,8 +14,6 @@ from cnnarch.contract.layers import stage_layers
 from cnnarch.facts.text import shape_text
 from cnnarch.viz._figure import BLUE, GRAY, ORANGE, new_figure, truncate
 
-__all__ = ["diagram"]
-
 WIDTH, HEIGHT = 6.9, 0.52  # inches: page width, and height of a stage
 BOX = 0.0, 0.44  # left end and width of the boxes, as fractions of the page width
 SHAPE, PARAMETERS, MACS, END = 0.49, 0.66, 0.84, 1.0  # left ends of the columns

@@ -21,8 +21,6 @@ from cnnarch.viz._figure import (
     shorten,
 )
 
-__all__ = ["embeddings"]
-
 Method = Literal["tsne", "pca", "umap"]
 TITLES = {"tsne": "t-SNE", "pca": "PCA", "umap": "UMAP"}
 SEED = 42

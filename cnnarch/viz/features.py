@@ -12,8 +12,6 @@ from cnnarch.facts.text import shape_text
 from cnnarch.preprocessing import Preprocessing
 from cnnarch.viz._figure import Images, new_figure, select_images, show_image
 
-__all__ = ["feature_maps", "filters", "layer_maps"]
-
 CELL = 0.95  # inches per map
 
 

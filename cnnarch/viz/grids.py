@@ -19,8 +19,6 @@ from cnnarch.viz._figure import (
     show_image,
 )
 
-__all__ = ["data_grid", "predictions"]
-
 CELL = 1.25  # inches per image
 NAME_LENGTH = 14  # maximum length of a class name
 NAME_LENGTH_WITH_PROBABILITY = 10  # followed by " (100%)"

@@ -22,8 +22,6 @@ from cnnarch.weights.loading import (
 from cnnarch.weights.matching import Match
 from cnnarch.weights.options import find_conflicts
 
-__all__ = ["build_with_weights"]
-
 P = ParamSpec("P")
 Network = TypeVar("Network", bound=nn.Module)
 

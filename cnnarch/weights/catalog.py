@@ -16,15 +16,6 @@ from cnnarch.preprocessing import Preprocessing, preprocessing_from
 from cnnarch.weights.config import Config
 from cnnarch.weights.urls import hash_in_name
 
-__all__ = [
-    "NOT_STATED",
-    "Weights",
-    "entry_from_torchvision",
-    "find_by_url",
-    "find_weights",
-    "get_weights",
-]
-
 NOT_STATED = "not stated"
 """License of weights whose publisher does not specify one."""
 

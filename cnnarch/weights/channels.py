@@ -4,8 +4,6 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-__all__ = ["Adapt", "adapt_input", "first_convolution"]
-
 Adapt = Literal["mean", "repeat", "random"]
 
 

@@ -30,8 +30,6 @@ from cnnarch.weights.reading import (
     read_tensors,
 )
 
-__all__ = ["Checkpoint", "CheckpointSource", "find_pretrained", "read_checkpoint"]
-
 CheckpointSource = str | os.PathLike[str] | Weights | enum.Enum | Mapping[str, Any]
 
 _SHARD_INDEX = "model.safetensors.index.json"

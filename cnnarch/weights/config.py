@@ -11,16 +11,6 @@ from cnnarch.preprocessing import Preprocessing, preprocessing_from
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.files import open_regular
 
-__all__ = [
-    "CONFIG",
-    "METADATA_KEY",
-    "TENSORS",
-    "Config",
-    "parse_config",
-    "parse_timm_preprocessing",
-    "read_config",
-]
-
 CONFIG, TENSORS = "config.json", "model.safetensors"
 METADATA_KEY = "cnnarch"  # our .safetensors files store their config under this key
 

@@ -1,7 +1,5 @@
 """The error raised by `cnnarch.weights`."""
 
-__all__ = ["WeightsError"]
-
 
 class WeightsError(ValueError):
     """Raised if weights cannot be downloaded or read, or do not fit the network.

@@ -13,8 +13,6 @@ from cnnarch.weights.files import atomic_write, check_hash, sha256
 from cnnarch.weights.hub import fetch_from_hub, parse_hub_name
 from cnnarch.weights.urls import fetch_url
 
-__all__ = ["HUB_FILES", "download", "fetch"]
-
 HUB_FILES = (TENSORS, "pytorch_model.bin")
 """File names of the weights in a repository, in order of preference."""
 

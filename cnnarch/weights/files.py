@@ -15,8 +15,6 @@ from pathlib import Path
 
 from cnnarch.weights.errors import WeightsError
 
-__all__ = ["atomic_write", "check_hash", "hash_matches", "open_regular", "sha256"]
-
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[BufferedReader]:

@@ -11,8 +11,6 @@ from typing import NamedTuple
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.files import hash_matches, open_regular, sha256
 
-__all__ = ["HubName", "fetch_from_hub", "parse_hub_name"]
-
 _PREFIX = "hf-hub:"
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 

@@ -13,8 +13,6 @@ from cnnarch.weights.matching import CNNARCH, Match, match_layout, pair_names
 from cnnarch.weights.options import find_conflicts
 from cnnarch.weights.porting import Layout, layouts_of
 
-__all__ = ["describe_mismatches", "export", "find_match", "find_mismatches", "port"]
-
 _MAX_LISTED = 20
 
 

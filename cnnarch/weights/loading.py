@@ -16,16 +16,6 @@ from cnnarch.weights.layouts import describe_mismatches, find_match, find_mismat
 from cnnarch.weights.matching import Match, classifier_names
 from cnnarch.weights.options import find_conflicts, find_norms
 
-__all__ = [
-    "LoadReport",
-    "convert_tensors",
-    "load",
-    "match_checkpoint",
-    "record_metadata",
-    "set_tensor",
-    "warn_if_ambiguous",
-]
-
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 _AVERAGES = "n_averaged"  # counter in torch's AveragedModel
 

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.weights.porting import Layout, Pair
 
-__all__ = ["CNNARCH", "Match", "classifier_names", "match_layout", "pair_names"]
-
 CNNARCH = Layout(
     "cnnarch", lambda model: (Pair(k, k) for k in model.state_dict()), ignored=("aux1", "aux2")
 )

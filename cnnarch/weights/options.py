@@ -5,8 +5,6 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["FREE", "find_conflicts", "find_norms"]
-
 FREE = (
     *("num_classes", "in_channels", "dropout", "drop_path", "aux_logits"),
     *("small_images", "image_size"),

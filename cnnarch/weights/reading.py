@@ -13,8 +13,6 @@ from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.files import open_regular
 from cnnarch.weights.torch_file import read_torch
 
-__all__ = ["SUFFIXES", "extract_state_dict", "is_file_name", "read_safetensors", "read_tensors"]
-
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 SUFFIXES = (".safetensors", *_PICKLES)
 _DTYPES = {

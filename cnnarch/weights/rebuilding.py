@@ -10,8 +10,6 @@ from torch import nn
 from cnnarch.facts.builders import BUILDERS
 from cnnarch.weights.errors import WeightsError
 
-__all__ = ["check_rebuilds", "chosen_options"]
-
 _MAX_LISTED = 3
 _IDENTITIES = (nn.Identity, nn.modules.dropout._DropoutNd)  # in eval mode
 # Settings in a module's extra_repr that do not change its output in eval mode.

@@ -14,8 +14,6 @@ from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.files import atomic_write
 from cnnarch.weights.rebuilding import check_rebuilds, chosen_options
 
-__all__ = ["push_to_hub", "save_pretrained"]
-
 _CARD = """\
 ---
 library_name: cnnarch

@@ -16,8 +16,6 @@ import torch
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.files import open_regular
 
-__all__ = ["read_torch"]
-
 _SAFE_SINCE = (2, 10)  # before it, a crafted file could run code despite weights_only=True
 _ZIP = b"PK\x03\x04"
 _LOCK = threading.Lock()  # safe_globals modifies global state in torch

@@ -21,8 +21,6 @@ import torch
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.files import atomic_write, hash_matches
 
-__all__ = ["fetch_url", "hash_in_name"]
-
 _TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 2**18
 

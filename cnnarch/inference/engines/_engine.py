@@ -13,8 +13,6 @@ from torch.export import ExportedProgram
 from cnnarch.inference._tracing import trace
 from cnnarch.inference.fuse import fuse
 
-__all__ = ["Engine", "EngineBySize", "Parts", "Workload"]
-
 Parts: TypeAlias = Mapping[str, bytes]
 """The contents of the files that an engine created, by name."""
 

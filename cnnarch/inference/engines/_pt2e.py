@@ -14,8 +14,6 @@ from cnnarch.inference._tracing import isolate_conversion, trace
 from cnnarch.inference.engines._engine import Parts, Workload
 from cnnarch.inference.fuse import scale_and_shift
 
-__all__ = ["RANGES", "calibrated_ranges", "quantized"]
-
 RANGES = "ranges.safetensors"
 
 

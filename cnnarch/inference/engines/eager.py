@@ -12,8 +12,6 @@ from cnnarch.inference.engines._engine import Engine, Parts, Workload
 from cnnarch.inference.engines._pt2e import RANGES, quantized
 from cnnarch.inference.fuse import PixelConv
 
-__all__ = ["Eager", "PlainEager", "cast_for_inference", "compute_logits"]
-
 
 class PlainEager(Engine):
     """The original network, with which the other candidates are compared."""

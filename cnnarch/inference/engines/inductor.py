@@ -16,8 +16,6 @@ from cnnarch.inference.engines._engine import Engine, Parts, Workload
 from cnnarch.inference.engines._pt2e import RANGES, calibrated_ranges
 from cnnarch.inference.engines.eager import Eager, cast_for_inference, compute_logits
 
-__all__ = ["Inductor"]
-
 _CALLS_BEFORE_COMPILING = 3  # for the same shape; compiling can take minutes
 _OPTIONS: dict[str, Any] = {
     "freezing": True,

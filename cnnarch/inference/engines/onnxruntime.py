@@ -11,8 +11,6 @@ from cnnarch.inference._offline import import_onnxruntime, why_missing
 from cnnarch.inference._tracing import isolate_conversion
 from cnnarch.inference.engines._engine import EngineBySize, Parts, Workload
 
-__all__ = ["ONNXRuntime"]
-
 
 class ONNXRuntime(EngineBySize):
     """The network as an ONNX model with a free batch size, exported again for other image sizes.

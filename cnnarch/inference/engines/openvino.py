@@ -12,8 +12,6 @@ from cnnarch.inference._tracing import isolate_conversion
 from cnnarch.inference.engines._engine import EngineBySize, Parts, Workload
 from cnnarch.inference.quantize import quantize
 
-__all__ = ["OpenVINO"]
-
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 
 

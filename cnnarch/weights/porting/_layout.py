@@ -5,8 +5,6 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-__all__ = ["Layout", "Pair", "always", "blocks", "conv_bn", "conv_norm"]
-
 
 class Pair(NamedTuple):
     """The names of a module, or of a tensor, in cnnarch and in another library.
