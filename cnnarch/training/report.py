@@ -3,10 +3,10 @@
 import base64
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 
 import cnnarch.viz as viz
@@ -32,19 +32,7 @@ TITLES = {
 }
 """The pictures and their headings, in the order in which they appear in the report."""
 CSS_INCH = 96  # pixels
-
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff;
-  max-width: 60rem; margin: 0 auto; padding: 1rem; overflow-wrap: break-word; }
-h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
-.lead { font-size: 1.15rem; } .wide { overflow-x: auto; }
-img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
-@media (max-width: 40rem) { .wide img { max-width: none; } } /* phones scroll wide pictures */
-table { border-collapse: collapse; } td, th { padding: .25rem .8rem .25rem 0; text-align: left;
-  border-bottom: 1px solid #ddd; vertical-align: top; font-weight: normal; } th { color: #555; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
-pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .85rem; }
-"""
+TEMPLATE = "report.html.jinja"
 
 
 def draw_pictures(
@@ -90,34 +78,18 @@ def write_report(
         recipe: the contents of recipe.yaml.
         pictures: PNG files, keyed by their names in `TITLES`.
     """
-    name, test = results["model"], results["test"]
-    title = f"{name} on {results['data']}"
-    sections = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="lead">Accuracy {test["top1"]:.2%} on '
-        f"{_counted(results['test_images'], 'test image')}, with {results['parameters']:,} "
-        f"parameters, after {_counted(results['epochs'], 'epoch')} "
-        f"({results['minutes']:.1f} minutes).</p>",
-        *(_picture(key, pictures[key]) for key in TITLES if key in pictures),
-        "<h2>Accuracy by class</h2>",
-        _table((k, "" if v is None else f"{v:.2%}") for k, v in test["per_class"].items()),
-        "<h2>Details</h2>",
-        _table(_details(results)),
-        f"<h2>Recipe</h2><pre>{escape(recipe)}</pre>",
-    ]
-    head = (
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, '
-        f'initial-scale=1"><title>{escape(title)}</title><style>{STYLE}</style>'
+    folder = PackageLoader("cnnarch", "training")
+    template = Environment(loader=folder, autoescape=True).get_template(TEMPLATE)
+    accuracies = results["test"]["per_class"].items()
+    page = template.render(
+        results,
+        pictures=[(TITLES[key], *_embedded(pictures[key])) for key in TITLES if key in pictures],
+        accuracies=[(name, "" if v is None else f"{v:.2%}") for name, v in accuracies],
+        details=list(_details(results)),
+        recipe=recipe,
+        is_number=is_number,
     )
-    body = "\n".join(sections)
-    path.write_text(
-        f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n',
-        encoding="utf-8",
-    )
-
-
-def _counted(count: int, thing: str) -> str:
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+    path.write_text(page, encoding="utf-8")
 
 
 def _details(results: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -132,23 +104,8 @@ def _details(results: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield "Versions", ", ".join(f"{k} {v}" for k, v in results["versions"].items())
 
 
-def _picture(name: str, path: Path) -> str:
-    title = escape(TITLES[name])
+def _embedded(path: Path) -> tuple[int, str]:
+    """Return a PNG image's printed width, which keeps its text readable, and its data in base64."""
     picture = path.read_bytes()
-    (dots,) = struct.unpack_from(">I", picture, 16)  # the PNG image's width
-    data = base64.b64encode(picture).decode()
-    size = f'width="{dots * CSS_INCH // DOTS}"'  # its printed size, which keeps text readable
-    image = f'<img alt="{title}" {size} src="data:image/png;base64,{data}">'
-    return f'<h2>{title}</h2><div class="wide">{image}</div>'
-
-
-def _table(rows: Iterable[tuple[str, str]]) -> str:
-    lines = (
-        f"<tr><th>{escape(name)}</th><td{_kind(value)}>{escape(value)}</td></tr>"
-        for name, value in rows
-    )
-    return f'<div class="wide"><table>{"".join(lines)}</table></div>'
-
-
-def _kind(value: str) -> str:
-    return ' class="number"' if value and is_number(value) else ""
+    (dots,) = struct.unpack_from(">I", picture, 16)  # its width in pixels
+    return dots * CSS_INCH // DOTS, base64.b64encode(picture).decode()
