@@ -37,7 +37,10 @@ ALLOWED = {
         *("facts", "_version", "analysis", "blocks", "contract", "images"),
         *("preprocessing", "registry", "weights"),
     },
-    "viz": {"facts", "analysis", "blocks", "contract", "images", "preprocessing", "registry"},
+    "viz": {
+        *("facts", "analysis", "blocks", "contract", "embedding", "images", "preprocessing"),
+        "registry",
+    },
     "training": {
         *("facts", "_version", "analysis", "blocks", "contract", "images", "preprocessing"),
         *("registry", "viz", "weights"),

@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_choice
-from cnnarch.contract.modes import evaluating
+from cnnarch.embedding import embed
 from cnnarch.viz._figure import (
     BLUE,
     Images,
@@ -57,23 +56,14 @@ def embeddings(
     selection = select_images(images, num_samples, labels, classes, model=model)
     if len(selection.inputs) < 4:
         raise ValueError(f"at least 4 images are needed, got {len(selection.inputs)}")
-    points = _project(_features(model, selection.inputs), method)
+    features = embed(model, selection.inputs, batch_size=64, progress=False).features
+    points = _project(features, method)
     figure = new_figure(7, 5.2)
     axes = figure.subplots()
     _scatter(axes, points, selection)
     axes.set(xlabel="Dimension 1", ylabel="Dimension 2", xticks=[], yticks=[])
     axes.set_title(f"{TITLES[method]} of the features before the classifier", fontsize=10)
     return add_fallback_fonts(figure)
-
-
-def _features(model: Any, inputs: Tensor) -> Any:
-    device = next(model.parameters()).device
-    with evaluating(model):
-        parts = [
-            model.forward_head(model.forward_features(batch.to(device)), pre_logits=True).cpu()
-            for batch in torch.split(inputs, 64)
-        ]
-    return torch.cat(parts).float().numpy()
 
 
 def _project(features: Any, method: str) -> Any:
