@@ -56,6 +56,8 @@ class Backbone(Trunk):
             min_input_size=network.min_input_size,
             fixed_input_size=network.fixed_input_size,
         )
+        self.builder, self.given_options = network.builder, network.given_options
+        self.options = {k: v for k, v in network.options.items() if k != "num_classes"}
         self.names = tuple(info[i].name for i in indices)
         self.preprocessing = network.preprocessing
         self.feature_info = info[: last + 1]

@@ -82,7 +82,7 @@ def test_only_the_command_line_imports_the_whole_package() -> None:
     assert all(name.startswith(("cnnarch.cli", "cnnarch.__main__")) for name in importing)
 
 
-def test_the_contract_imports_weights_in_only_two_places() -> None:
+def test_the_contract_imports_weights_in_only_three_places() -> None:
     upwards = {
         (module, imported, deferred)
         for module, found in IMPORTS.items()
@@ -92,6 +92,7 @@ def test_the_contract_imports_weights_in_only_two_places() -> None:
     assert upwards == {
         ("cnnarch.contract.build", "cnnarch.weights", True),
         ("cnnarch.contract.classifier", "cnnarch.weights", True),
+        ("cnnarch.contract.recording", "cnnarch.weights.recorded", True),
     }
 
 

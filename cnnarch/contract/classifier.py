@@ -1,8 +1,6 @@
 """The base class of every network: a stem, stages and a head."""
 
-import functools
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -42,14 +40,10 @@ class ImageClassifier(Trunk):
             images are too small.
     """
 
-    builder: str | None = None
-    """Name of the builder that constructed the network, or None if it was constructed directly."""
     preprocessing: "Preprocessing | None" = None
     """The preprocessing that the weights expect, or None if it is unknown."""
     categories: Sequence[str] | None = None
     """Class name of each logit, or None if they are unknown."""
-
-    _options: Mapping[str, Any] = {}
 
     def __init__(
         self,
@@ -70,12 +64,6 @@ class ImageClassifier(Trunk):
         )
         self.head = head
         self.cam_layer = f"stages.{len(stages) - 1}"
-
-    def __init_subclass__(cls, **keywords: Any) -> None:
-        """Wrap the `__init__` of each subclass to record its options."""
-        super().__init_subclass__(**keywords)
-        if "__init__" in cls.__dict__:
-            setattr(cls, "__init__", _record_options(cls.__init__))  # noqa: B010 - mypy rejects =
 
     if TYPE_CHECKING:  # nn.Module.__call__ returns Any
 
@@ -103,8 +91,7 @@ class ImageClassifier(Trunk):
         current layers. Other changes to layers do not appear here, and `save_pretrained` rejects
         them.
         """
-        sizes = {"num_classes": self.num_classes, "in_channels": self.in_channels}
-        return {**self._options, **sizes}
+        return {**super().options, "num_classes": self.num_classes}
 
     @options.setter
     def options(self, options: Mapping[str, Any]) -> None:
@@ -151,24 +138,3 @@ class ImageClassifier(Trunk):
                 raise
             hint = "no key matches; cnnarch.weights.load converts state dicts from other libraries"
             raise RuntimeError(f"{error}\n{hint}") from error
-
-
-def _record_options(init: Callable[..., None]) -> Callable[..., None]:
-    """Wrap a network class's `__init__` to record its keyword-only arguments.
-
-    Defaults are also recorded. A subclass records the caller's values before it calls the
-    `__init__` of its base class, which adds only its own options. A class that resolves a value,
-    such as a default of None, assigns `options` again afterwards.
-    """
-    parameters = inspect.signature(init).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-
-    @functools.wraps(init)
-    def recorded(self: Any, *args: Any, **given: Any) -> None:
-        options = {name: given.get(name, default) for name, default in defaults.items()}
-        # nn.Module cannot set attributes before its __init__ has run.
-        recorded_before = self.__dict__.get("_options", {})
-        self.__dict__["_options"] = {**options, **recorded_before}
-        init(self, *args, **given)
-
-    return recorded

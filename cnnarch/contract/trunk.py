@@ -1,13 +1,14 @@
 """The base class of networks and backbones: a stem and stages that compute feature maps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from cnnarch.contract.meta import without_memory
+from cnnarch.contract.recording import RecordsOptions
 
 
 class FeatureInfo(NamedTuple):
@@ -18,7 +19,7 @@ class FeatureInfo(NamedTuple):
     stride: int
 
 
-class Trunk(nn.Module):
+class Trunk(RecordsOptions):
     """A stem and stages that return feature maps, with one row of `feature_info` for each.
 
     Args:
@@ -53,6 +54,15 @@ class Trunk(nn.Module):
         """Number of image channels, taken from the first convolution."""
         convolutions = (m for m in self.stem.modules() if isinstance(m, nn.Conv2d))
         return next(convolutions).in_channels
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """A copy of all options; `in_channels` reflects the current layers."""
+        return {**super().options, "in_channels": self.in_channels}
+
+    @options.setter
+    def options(self, options: Mapping[str, Any]) -> None:
+        self._options = dict(options)
 
     @property
     def stage_paths(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from cnnarch.preprocessing import Preprocessing
 from cnnarch.weights.building import build_with_weights
 from cnnarch.weights.catalog import Weights, get_weights
 from cnnarch.weights.checkpoint import find_pretrained
-from cnnarch.weights.errors import WeightsError
+from cnnarch.weights.errors import UnrecordedOptionsWarning, WeightsError
 from cnnarch.weights.fetching import download
 from cnnarch.weights.layouts import export, port
 from cnnarch.weights.loading import LoadReport, load
@@ -22,6 +22,7 @@ from cnnarch.weights.saving import push_to_hub, save_pretrained
 __all__ = [
     "LoadReport",
     "Preprocessing",
+    "UnrecordedOptionsWarning",
     "Weights",
     "WeightsError",
     "build_with_weights",

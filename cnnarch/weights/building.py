@@ -9,6 +9,7 @@ from torch import nn
 
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.facts.builders import option_parameters
+from cnnarch.facts.options import find_conflicts
 from cnnarch.weights.channels import first_convolution
 from cnnarch.weights.checkpoint import Checkpoint, CheckpointSource, read_checkpoint
 from cnnarch.weights.errors import WeightsError
@@ -20,7 +21,6 @@ from cnnarch.weights.loading import (
     warn_if_ambiguous,
 )
 from cnnarch.weights.matching import Match
-from cnnarch.weights.options import find_conflicts
 
 P = ParamSpec("P")
 Network = TypeVar("Network", bound=nn.Module)

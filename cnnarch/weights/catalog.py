@@ -74,6 +74,7 @@ class Weights:
         """The metadata used to load the checkpoint."""
         sizes = {"num_classes": self.num_classes, "in_channels": self.in_channels}
         return Config(
+            builder=self.network,
             architecture=self.architecture,
             options={**{k: v for k, v in sizes.items() if v is not None}, **self.options},
             preprocessing=self.preprocessing,

@@ -3,12 +3,13 @@
 import enum
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from cnnarch.facts.options import FREE, METADATA_KEY
 from cnnarch.weights.catalog import (
     Weights,
     entry_from_torchvision,
@@ -16,12 +17,11 @@ from cnnarch.weights.catalog import (
     find_weights,
     get_weights,
 )
-from cnnarch.weights.config import CONFIG, METADATA_KEY, Config, parse_config, read_config
+from cnnarch.weights.config import CONFIG, Config, parse_config, read_config
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.fetching import HUB_FILES, fetch
 from cnnarch.weights.files import check_hash
 from cnnarch.weights.hub import fetch_from_hub, parse_hub_name
-from cnnarch.weights.options import FREE
 from cnnarch.weights.reading import (
     SUFFIXES,
     extract_state_dict,
@@ -70,9 +70,9 @@ def read_checkpoint(source: CheckpointSource, builder: str | None = None) -> Che
         TypeError: `source` has an unsupported type.
     """
     if isinstance(source, Mapping):
-        return Checkpoint(
-            "the state dict", extract_state_dict(source, "the state dict"), shared=True
-        )
+        label = "the state dict"
+        tensors, metadata = extract_state_dict(source, label)
+        return Checkpoint(label, tensors, _parse_metadata(metadata, label), shared=True)
     if isinstance(source, enum.Enum) and hasattr(source.value, "url"):
         entry = entry_from_torchvision(source)
         return _read_entry(find_by_url(entry.url) or entry, builder)
@@ -148,7 +148,8 @@ def _parse_metadata(metadata: Mapping[str, str], label: str) -> Config:
 def _read_entry(entry: Weights, builder: str | None) -> Checkpoint:
     if builder and entry.network and entry.network != builder:
         raise WeightsError(f"{entry.tag} is for {entry.network}, not for {builder}")
-    return Checkpoint(entry.url, read_tensors(fetch(entry))[0], entry.config)
+    tensors, metadata = read_tensors(fetch(entry))
+    return Checkpoint(entry.url, tensors, _add_recorded(entry.config, metadata, entry.url))
 
 
 def _read_hub(source: str) -> Checkpoint:
@@ -179,10 +180,17 @@ def _read_folder_config(folder: Path) -> Config:
 
 
 def _read_file(label: str, path: Path, config: Config) -> Checkpoint:
-    """Read a weights file; a config in the file's metadata overrides `config`."""
+    """Read a weights file; its metadata overrides `config`."""
     if config.sha256:
         check_hash(path, config.sha256)
     tensors, metadata = read_tensors(path)
-    if METADATA_KEY in metadata:
-        config = _parse_metadata(metadata, label)
-    return Checkpoint(label, tensors, config)
+    return Checkpoint(label, tensors, _add_recorded(config, metadata, label))
+
+
+def _add_recorded(config: Config, metadata: Mapping[str, str], label: str) -> Config:
+    """Return a config with what the weights file itself records about its network."""
+    recorded = _parse_metadata(metadata, label)
+    if recorded.builder is None or recorded.version is not None:  # nothing, or all of a config
+        return recorded if recorded.builder else config
+    options = {**config.options, **recorded.options}
+    return replace(config, builder=recorded.builder, options=options, layout="cnnarch")

@@ -1,4 +1,4 @@
-"""The error raised by `cnnarch.weights`."""
+"""The error and the warning of `cnnarch.weights`."""
 
 
 class WeightsError(ValueError):
@@ -7,3 +7,7 @@ class WeightsError(ValueError):
     The message names the file or URL and states what was expected and what was found. The network
     is left unchanged.
     """
+
+
+class UnrecordedOptionsWarning(UserWarning):
+    """Warns that a checkpoint does not record options that its tensors do not show."""

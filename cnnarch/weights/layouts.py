@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnnarch.facts.options import find_conflicts
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.matching import CNNARCH, Match, match_layout, pair_names
-from cnnarch.weights.options import find_conflicts
 from cnnarch.weights.porting import Layout, layouts_of
 
 _MAX_LISTED = 20

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnnarch.facts.options import find_conflicts, find_norms
 from cnnarch.facts.sheets import near_twins
 from cnnarch.weights.channels import Adapt, adapt_input, first_convolution
 from cnnarch.weights.checkpoint import Checkpoint, CheckpointSource, read_checkpoint
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.layouts import describe_mismatches, find_match, find_mismatches
-from cnnarch.weights.matching import Match, classifier_names
-from cnnarch.weights.options import find_conflicts, find_norms
+from cnnarch.weights.matching import CNNARCH, Match, classifier_names
+from cnnarch.weights.recorded import warn_if_unrecorded
 
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 _AVERAGES = "n_averaged"  # counter in torch's AveragedModel
@@ -85,6 +86,9 @@ def match_checkpoint(
 ) -> Match:
     """Find the layout of a checkpoint; `options` as in `find_match`."""
     builder, architecture = getattr(model, "builder", None), checkpoint.config.architecture
+    recorded = checkpoint.config.builder
+    if recorded != builder and None not in (recorded, builder):
+        raise WeightsError(f"{checkpoint.label} is of {recorded}, not of {builder}")
     for near in near_twins(builder) if builder else ():
         if near.hidden and near.name == architecture:
             raise WeightsError(
@@ -99,6 +103,8 @@ def match_checkpoint(
 
 def warn_if_ambiguous(checkpoint: Checkpoint, found: Match, model: nn.Module) -> None:
     """Warn if the checkpoint may be for a different network whose tensors have the same names."""
+    if found.layout is CNNARCH and checkpoint.config.builder is None:
+        warn_if_unrecorded(model, checkpoint.label)
     for other in found.alternatives:
         warnings.warn(
             f"{checkpoint.label} is assumed to need {found.layout.required_options(model)}, but "

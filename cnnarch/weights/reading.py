@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnnarch.facts.options import METADATA_KEY
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.files import open_regular
+from cnnarch.weights.recorded import recorded_in
 from cnnarch.weights.torch_file import read_torch
 
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt")
@@ -34,7 +36,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     if path.suffix in _PICKLES:
-        return extract_state_dict(read_torch(path), str(path)), {}
+        return extract_state_dict(read_torch(path), str(path))
     raise WeightsError(f"{path}: weights files end in {', '.join(SUFFIXES)}")
 
 
@@ -89,8 +91,8 @@ def is_file_name(name: str) -> bool:
     return re.fullmatch(r"[\w-][\w. -]*", name) is not None
 
 
-def extract_state_dict(loaded: Any, label: str) -> dict[str, Tensor]:
-    """Unwrap the state dict in the contents of a file. All its tensors must be dense.
+def extract_state_dict(loaded: Any, label: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and metadata of the state dict in a file. Its tensors must be dense.
 
     Args:
         loaded: the return value of torch.load, or a state dict.
@@ -112,7 +114,9 @@ def extract_state_dict(loaded: Any, label: str) -> dict[str, Tensor]:
     for key, tensor in tensors.items():
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
             raise WeightsError(f"{label}: {key!r} is not a dense tensor")
-    return {key: tensor.detach() for key, tensor in tensors.items()}
+    recorded = recorded_in(loaded)
+    metadata = {} if recorded is None else {METADATA_KEY: json.dumps(recorded)}
+    return {key: tensor.detach() for key, tensor in tensors.items()}, metadata
 
 
 def _has_mapping(loaded: Any, key: str) -> bool:

@@ -1,13 +1,15 @@
 """Check that a builder can recreate a network from its options."""
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any, get_args, get_type_hints
 
 import torch
 from torch import nn
 
-from cnnarch.facts.builders import BUILDERS
+from cnnarch.facts.builders import BUILDERS, option_parameters
+from cnnarch.facts.options import FREE
 from cnnarch.weights.errors import WeightsError
 
 _MAX_LISTED = 3
@@ -48,6 +50,38 @@ def check_rebuilds(model: Any) -> None:
             f"this network cannot be saved: its layers were changed after {builder}() created it, "
             f"so its options cannot rebuild it: {listed}"
         )
+
+
+@cache
+def hidden_options(builder: str) -> tuple[str, ...]:
+    """Return the options that change what a network computes but neither names nor shapes."""
+    network, default = BUILDERS[builder].__annotations__["return"], _build(builder, {})
+    hints = get_type_hints(network.__init__)
+
+    def is_hidden(name: str) -> bool:
+        for value in _alternatives(hints.get(name), default.options[name]):
+            try:
+                other = _build(builder, {name: value})
+            except ValueError:  # this network does not support the value
+                continue
+            same_tensors = not any(_changed_tensors(other, default))
+            if same_tensors and any(_changed_modules(other, default)):
+                return True
+        return False
+
+    names = [name for name in option_parameters(network) if name not in FREE]
+    return tuple(filter(is_hidden, names))
+
+
+def _alternatives(hint: Any, default: Any) -> Iterable[Any]:
+    """Return other values of an option: all of a choice, or the double of a number."""
+    if isinstance(default, bool) or hint == bool | None:
+        values: Iterable[Any] = (True, False)
+    elif isinstance(default, int | float):
+        values = (2 * default,)
+    else:
+        values = get_args(hint)
+    return [value for value in values if value != default and not isinstance(value, type)]
 
 
 def _build(builder: str, options: Mapping[str, Any]) -> Any:

@@ -8,8 +8,9 @@ from typing import Any
 from torch import nn
 
 from cnnarch._version import __version__
+from cnnarch.facts.options import METADATA_KEY
 from cnnarch.preprocessing import Preprocessing
-from cnnarch.weights.config import CONFIG, METADATA_KEY, TENSORS, Config
+from cnnarch.weights.config import CONFIG, TENSORS, Config
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.files import atomic_write
 from cnnarch.weights.rebuilding import check_rebuilds, chosen_options

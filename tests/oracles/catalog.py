@@ -16,10 +16,11 @@ from typing import Any
 
 import cnnarch.weights
 from cnnarch.facts.cards import Twin
+from cnnarch.facts.options import METADATA_KEY
 from cnnarch.facts.sheets import twins
 from cnnarch.preprocessing import Preprocessing
 from cnnarch.weights.catalog import NOT_STATED, Weights, entry_from_torchvision
-from cnnarch.weights.config import METADATA_KEY, parse_config, parse_timm_preprocessing
+from cnnarch.weights.config import parse_config, parse_timm_preprocessing
 from cnnarch.weights.files import sha256
 from cnnarch.weights.reading import read_safetensors
 from cnnarch.weights.urls import hash_in_name

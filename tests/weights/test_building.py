@@ -134,8 +134,10 @@ def test_passed_drop_rates_override_the_checkpoints(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_for_a_different_network_raises(saved: Path) -> None:
-    with pytest.raises(WeightsError, match="does not fit the network"):
+    with pytest.raises(WeightsError, match="is of resnet18, not of resnet34"):
         cnnarch.resnet34(weights=saved)
+    with pytest.raises(WeightsError, match="does not fit the network"):
+        cnnarch.resnet34(weights=dict(cnnarch.resnet18().state_dict()))
     entry = cnnarch.weights.get_weights("resnet50")["IMAGENET1K_V1"]
     with pytest.raises(WeightsError, match="IMAGENET1K_V1 is for resnet50, not for resnet18"):
         cnnarch.resnet18(weights=entry)

@@ -1,4 +1,4 @@
-"""Compare the options that a checkpoint requires with those of a network."""
+"""Compare the options that a checkpoint requires with those of a network, and record them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +14,9 @@ FREE = (
 They have the same meaning in every family. With a different value, the tensors either remain valid
 or have the wrong shapes. A checkpoint requires all other options of its family.
 """
+
+METADATA_KEY = "cnnarch"
+"""The key in the metadata of state dicts and .safetensors files that describes the network."""
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _ABSENT = object()
@@ -38,3 +41,10 @@ def find_conflicts(model: nn.Module, required: Mapping[str, Any]) -> dict[str, A
     if eps is not None and any(norm.eps != eps for norm in find_norms(model)):
         conflicts["norm_eps"] = eps
     return conflicts
+
+
+def describe(model: Any) -> dict[str, Any]:
+    """Return a network's builder and options, without values that are not plain data."""
+    plain = (bool, int, float, str, type(None))
+    options = {k: v for k, v in model.options.items() if isinstance(v, plain)}
+    return {"builder": model.builder, "options": options}

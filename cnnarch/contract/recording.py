@@ -1,0 +1,77 @@
+"""The options that a network was built with, which its state dicts carry in their metadata."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from cnnarch.facts.options import METADATA_KEY, describe
+
+
+class RecordsOptions(nn.Module):
+    """A network or backbone that records its builder and options.
+
+    The tensors of a state dict do not show options such as padding. A network therefore writes
+    them to the metadata of its state dicts, and checks them when it loads one.
+    """
+
+    builder: str | None = None
+    """Name of the builder that constructed the network, or None if it was constructed directly."""
+    given_options: frozenset[str] = frozenset()
+    """Names of the options that the caller passed."""
+
+    _options: Mapping[str, Any] = {}
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Wrap the `__init__` of each subclass to record its options."""
+        super().__init_subclass__(**keywords)
+        if "__init__" in cls.__dict__:
+            setattr(cls, "__init__", _recording_options(cls.__init__))  # noqa: B010 - mypy rejects =
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """A copy of all options with their effective values, including defaults."""
+        return dict(self._options)
+
+    @options.setter
+    def options(self, options: Mapping[str, Any]) -> None:
+        self._options = dict(options)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        metadata = getattr(destination, "_metadata", None)
+        if metadata is not None:
+            metadata[prefix[:-1]][METADATA_KEY] = describe(self)
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool, *rest: Any
+    ) -> None:
+        if any(name.startswith(prefix) for name in state_dict):
+            from cnnarch.weights.recorded import adopt_options
+
+            adopt_options(self, local_metadata.get(METADATA_KEY), strict)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *rest)
+
+
+def _recording_options(init: Callable[..., None]) -> Callable[..., None]:
+    """Wrap a network class's `__init__` to record its keyword-only arguments.
+
+    Defaults are also recorded. A subclass records the caller's values before it calls the
+    `__init__` of its base class, which adds only its own options. A class that resolves a value,
+    such as a default of None, assigns `options` again afterwards.
+    """
+    parameters = inspect.signature(init).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    @functools.wraps(init)
+    def recorded(self: Any, *args: Any, **given: Any) -> None:
+        options = {name: given.get(name, default) for name, default in defaults.items()}
+        # nn.Module cannot set attributes before its __init__ has run.
+        recorded_before = self.__dict__.get("_options", {})
+        self.__dict__["_options"] = {**options, **recorded_before}
+        self.__dict__["given_options"] = self.given_options | given.keys()
+        init(self, *args, **given)
+
+    return recorded

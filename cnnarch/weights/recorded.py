@@ -1,0 +1,63 @@
+"""The options that a state dict records in its metadata, because its tensors do not show them."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from cnnarch.facts.options import FREE, METADATA_KEY, find_conflicts, find_norms
+from cnnarch.weights.errors import UnrecordedOptionsWarning
+from cnnarch.weights.rebuilding import hidden_options
+
+warnings.simplefilter("always", UnrecordedOptionsWarning, append=True)
+
+
+def recorded_in(state_dict: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the builder and options of the network in a state dict; None if it records none.
+
+    If the state dict contains several networks, they must agree.
+    """
+    metadata = getattr(state_dict, "_metadata", None)
+    entries = metadata.values() if isinstance(metadata, Mapping) else ()
+    found = [e[METADATA_KEY] for e in entries if isinstance(e, Mapping) and METADATA_KEY in e]
+    return found[0] if found and all(each == found[0] for each in found) else None
+
+
+def adopt_options(model: Any, recorded: Mapping[str, Any] | None, strict: bool) -> None:
+    """Set a network's eps to the recorded one before `load_state_dict` sets its tensors.
+
+    Raises:
+        RuntimeError: the network has a different builder or other options, which cannot be changed.
+    """
+    if recorded is None:
+        warn_if_unrecorded(model, "the state dict")
+        return
+    builder, options = recorded["builder"], recorded["options"]
+    if builder != model.builder and None not in (builder, model.builder):
+        if strict:
+            raise RuntimeError(f"the state dict is of {builder}, not of {model.builder}")
+        return
+    required = {name: value for name, value in options.items() if name not in FREE}
+    conflicts = find_conflicts(model, required)
+    for name in conflicts.keys() - {"norm_eps"}:
+        raise RuntimeError(
+            f"the state dict is of a network with {name}={conflicts[name]!r}, but this one has "
+            f"{name}={model.options.get(name)!r}: build it with {name}={conflicts[name]!r}"
+        )
+    for norm in find_norms(model) if conflicts else ():
+        norm.eps = conflicts["norm_eps"]
+    model.options = {**model.options, **conflicts}
+
+
+def warn_if_unrecorded(model: Any, label: str) -> None:
+    """Warn that a checkpoint does not record options that the caller did not pass either."""
+    if getattr(model, "builder", None) is None:
+        return
+    unknown = [name for name in hidden_options(model.builder) if name not in model.given_options]
+    if unknown:
+        assumed = ", ".join(f"{name}={model.options[name]!r}" for name in unknown)
+        warnings.warn(
+            f"{label} does not record {' and '.join(unknown)}, which its tensors do not show; this "
+            f"network has {assumed}. Pass the right values to the builder",
+            UnrecordedOptionsWarning,
+            stacklevel=5,
+        )
