@@ -25,6 +25,7 @@ HARMLESS_WARNINGS = (
     ".*does not have many workers",  # images in memory load faster without worker processes
     ".*in eval mode at the start of training",  # frozen layers
     "Checkpoint directory .* is not empty",  # resumed runs and later stages
+    ".*does not record .*, which its tensors do not show",  # Lightning's weight averaging
     ".*LeafSpec",  # Lightning uses a deprecated torch name
 )
 

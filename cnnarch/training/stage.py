@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from cnnarch.contract.freezing import temporarily_frozen
 from cnnarch.contract.trunk import as_trunk
@@ -146,7 +147,7 @@ class StageRun:
             best = _weights(_load(self._file("best"))) if trainer.is_global_zero else {}
             model.load_state_dict(trainer.strategy.broadcast(best))
         if self.keep and trainer.is_global_zero:
-            weights = {f"{PREFIX}{name}": value for name, value in model.state_dict().items()}
+            weights = model.state_dict(prefix=PREFIX)
             metrics = {self.recorder.state_key: self.recorder.state_dict()}
             result = {"state_dict": weights, "callbacks": metrics}
             AtomicCheckpointIO().save_checkpoint(result, self._file("result"))
@@ -206,9 +207,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _weights(saved: dict[str, Any]) -> dict[str, Any]:
-    """Return the network's weights from a task's checkpoint."""
-    return {
-        name.removeprefix(PREFIX): value
-        for name, value in saved["state_dict"].items()
-        if name.startswith(PREFIX)
-    }
+    """Return the network's weights from a task's checkpoint, whose names this changes."""
+    weights: dict[str, Any] = saved["state_dict"]
+    consume_prefix_in_state_dict_if_present(weights, PREFIX)
+    return weights

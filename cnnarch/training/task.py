@@ -1,5 +1,6 @@
 """Lightning modules that compute a classifier's loss and metrics for each batch."""
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -90,6 +91,12 @@ class TrainingTask(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the metadata of the weights, which Lightning's weight averaging drops."""
+        weights = OrderedDict(checkpoint["state_dict"])
+        setattr(weights, "_metadata", getattr(self.state_dict(), "_metadata"))  # noqa: B009, B010
+        checkpoint["state_dict"] = weights
 
     def _log_metrics(
         self, split: str, loss: Tensor, logits: Tensor, labels: Tensor

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import cnnarch
 from cnnarch.training import History, ImageData, Machine, Recipe, TrainingStopped, fit
 from cnnarch.training.stage import StageRun
 from tests.training.conftest import Peaks, sides
@@ -229,3 +230,29 @@ def test_a_signal_saves_after_the_step_and_the_run_resumes_to_identical_weights(
     assert history["epoch"] == [1, 2, 3, 4]
     (a, _), b = uninterrupted(name), state(resumed)
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9], ids=["plain", "ema"])
+def test_every_checkpoint_builds_the_same_network(
+    data: ImageData, tmp_path: Path, ema: float
+) -> None:
+    """The checkpoints record options that their tensors do not show."""
+    torch.manual_seed(0)
+    model = cnnarch.lenet5(num_classes=4, activation="relu", pool="max")
+
+    def interrupt(row: dict[str, float]) -> None:
+        if row["epoch"] == 2:
+            raise RuntimeError("stop")
+
+    recipe = Recipe(num_epochs=3, batch_size=16, learning_rate=0.01, ema=ema)
+    with pytest.raises(RuntimeError, match="stop"):
+        fit(model, data, recipe, output=tmp_path, on_epoch_end=interrupt)
+    (last,) = (tmp_path / "checkpoints").glob("*last.ckpt")
+    assert cnnarch.lenet5(weights=last).options == model.options
+    fit(model, data, recipe, output=tmp_path, resume=True)
+    (result,) = (tmp_path / "checkpoints").glob("*result.ckpt")
+    again = cnnarch.lenet5(weights=result).eval()
+    assert again.options == model.options
+    images = data.test.inputs(torch.arange(8))
+    with torch.no_grad():
+        assert torch.equal(again(images), model(images))
