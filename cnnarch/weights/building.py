@@ -20,7 +20,7 @@ from cnnarch.weights.loading import (
     set_tensor,
     warn_if_ambiguous,
 )
-from cnnarch.weights.matching import Match
+from cnnarch.weights.matching import Match, their_classifiers
 
 P = ParamSpec("P")
 Network = TypeVar("Network", bound=nn.Module)
@@ -108,12 +108,18 @@ def _find_sizes(found: Match, model: nn.Module) -> dict[str, int]:
     classifier = [t for k, t in found.tensors.items() if k.startswith("head.classifier.")]
     if classifier and classifier[0].dim():
         sizes["num_classes"] = classifier[0].shape[0]
-    elif any(k.startswith("head.classifier.") for k in found.missing):
+    elif not _has_other_classifier(found, model):
         sizes["num_classes"] = 0
     first = found.tensors.get(first_convolution(model) or "")
     if first is not None and first.dim() == 4:
         sizes["in_channels"] = first.shape[1]
     return {name: size for name, size in sizes.items() if size != getattr(model, name, None)}
+
+
+def _has_other_classifier(found: Match, model: nn.Module) -> bool:
+    """Return whether tensors in place of a classifier belong to layers that cannot be loaded."""
+    names = tuple(f"{name}." for name in their_classifiers(model, found.layout))
+    return any(name.startswith(names) for name in found.unexpected)
 
 
 def _check_given(

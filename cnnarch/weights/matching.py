@@ -49,6 +49,7 @@ def match_layout(
     remaining = dict(state_dict)
     if layout.before_port:
         remaining = layout.before_port(remaining)
+    remaining = _unwrap_classifiers(remaining, model, layout)
     tensors, missing = {}, {}
     for name, pair in names.items():
         if pair.theirs in remaining:
@@ -58,6 +59,32 @@ def match_layout(
     unused = (*layout.ignored, *_absent_classifiers(model, layout))
     unexpected = [name for name in remaining if not _is_inside(name, unused)]
     return Match(layout, tensors, missing, tuple(unexpected))
+
+
+def their_classifiers(model: nn.Module, layout: Layout) -> list[str]:
+    """Return the layout's names for the classifier layers of all heads, including absent ones."""
+    names = classifier_names(model)
+    if layout is CNNARCH:
+        return names
+    return [pair.theirs for pair in layout.pairs(model) if pair.ours in names]
+
+
+def _unwrap_classifiers(
+    tensors: dict[str, Tensor], model: nn.Module, layout: Layout
+) -> dict[str, Tensor]:
+    """Rename the only linear layer in a replaced classifier, such as "fc.1" in Dropout and Linear.
+
+    A classifier that contains anything else with tensors keeps its names.
+    """
+    renamed = dict(tensors)
+    for name in their_classifiers(model, layout):
+        inside = [key for key in tensors if key.startswith(f"{name}.")]
+        weights = [key for key in inside if key.endswith(".weight") and tensors[key].dim() > 1]
+        layer = weights[0].removesuffix("weight") if len(weights) == 1 else ""
+        if layer and set(inside) <= {f"{layer}weight", f"{layer}bias"}:
+            for key in inside:
+                renamed[f"{name}.{key.removeprefix(layer)}"] = renamed.pop(key)
+    return renamed
 
 
 def pair_names(model: nn.Module, layout: Layout) -> dict[str, Pair] | None:
