@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from cnnarch.blocks._wrappers import unwrapped
 from cnnarch.contract.meta import without_memory
 from cnnarch.contract.recording import RecordsOptions
 
@@ -159,12 +160,12 @@ class Trunk(RecordsOptions):
 
 
 def as_trunk(model: object) -> Trunk:
-    """Return the network or backbone inside a torch.compile wrapper, or `model` itself.
+    """Return the network or backbone inside the wrappers of torch, or `model` itself.
 
     Raises:
         TypeError: `model` is neither a network nor a backbone.
     """
-    trunk = getattr(model, "_orig_mod", model)
+    trunk = unwrapped(model)
     if not isinstance(trunk, Trunk):
         kind = type(trunk).__name__
         raise TypeError(f"model must be a cnnarch network or backbone, got {kind}")

@@ -110,6 +110,9 @@ def find_match(
         raise WeightsError(f"{_name(model)} has no layout {source!r}")
     most = max(len(found.tensors) for found in matches)
     if not most:
+        for path, module in model.named_modules():
+            if path and hasattr(module, "builder") and not hasattr(model, "builder"):
+                raise WeightsError(f"{_name(model)} contains a network: load into its {path}")
         listed = ", ".join(sorted(state_dict)[:3]) or "it is empty"
         raise WeightsError(
             f"none of the checkpoint's tensors belong to {_name(model)}: {listed}, ..."

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnnarch.blocks._wrappers import is_sharded, unwrapped
 from cnnarch.facts.options import find_conflicts, find_norms
 from cnnarch.facts.sheets import near_twins
 from cnnarch.weights.channels import Adapt, adapt_input, first_convolution
@@ -46,7 +47,8 @@ def load(model: nn.Module, source: CheckpointSource, *, adapt: Adapt = "mean") -
     same objects, so optimizers stay valid. The network keeps its device and dtype.
 
     Args:
-        model: a cnnarch network, or any module if `source` is a state dict with the same names.
+        model: a cnnarch network, or any module if `source` is a state dict with the same names. It
+            may be compiled, sharded by FSDP2, or wrapped in (Distributed)DataParallel.
         source: any value that a builder's `weights=` accepts.
         adapt: how to convert the first convolution if the number of image channels differs:
             "mean", "repeat", or "random", which keeps the network's values.
@@ -61,6 +63,7 @@ def load(model: nn.Module, source: CheckpointSource, *, adapt: Adapt = "mean") -
     """
     if adapt not in ("mean", "repeat", "random"):
         raise ValueError(f"adapt must be 'mean', 'repeat' or 'random', got {adapt!r}")
+    model = unwrapped(model)
     checkpoint = read_checkpoint(source, getattr(model, "builder", None))
     found = match_checkpoint(checkpoint, model)
     required = found.layout.required_options(model) | checkpoint.required_options
@@ -155,7 +158,12 @@ def set_tensor(model: nn.Module, name: str, tensor: Tensor) -> None:
     path, _, leaf = name.rpartition(".")
     module = model.get_submodule(path)
     old = getattr(module, leaf)
-    if not old.is_meta:
+    if is_sharded(old):
+        from torch.distributed.tensor import distribute_tensor
+
+        with torch.no_grad():
+            old.copy_(distribute_tensor(tensor, old.device_mesh, old.placements))
+    elif not old.is_meta:
         old.data = tensor
     elif leaf in module._parameters:
         module._parameters[leaf] = nn.Parameter(tensor, requires_grad=old.requires_grad)

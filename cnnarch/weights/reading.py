@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnnarch.blocks._wrappers import gathered
 from cnnarch.facts.options import METADATA_KEY
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.files import open_regular
@@ -116,7 +117,7 @@ def extract_state_dict(loaded: Any, label: str) -> tuple[dict[str, Tensor], dict
             raise WeightsError(f"{label}: {key!r} is not a dense tensor")
     recorded = recorded_in(loaded)
     metadata = {} if recorded is None else {METADATA_KEY: json.dumps(recorded)}
-    return {key: tensor.detach() for key, tensor in tensors.items()}, metadata
+    return {key: tensor.detach() for key, tensor in gathered(tensors).items()}, metadata
 
 
 def _has_mapping(loaded: Any, key: str) -> bool:

@@ -132,7 +132,10 @@ def _describe_change(now: nn.Module, before: nn.Module) -> str:
 def _kind(module: nn.Module) -> type[nn.Module]:
     """Return a module's class. All BatchNorms count as one, because training may convert them."""
     batch_norm: type[nn.Module] = nn.modules.batchnorm._BatchNorm
-    return batch_norm if isinstance(module, batch_norm) else type(module)
+    if isinstance(module, batch_norm):
+        return batch_norm
+    kind = type(module)
+    return kind.__bases__[1] if hasattr(kind, "reshard") else kind  # FSDP2 derives classes
 
 
 def _settings(module: nn.Module) -> str:

@@ -5,9 +5,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from cnnarch._version import __version__
+from cnnarch.blocks._wrappers import gathered, is_sharded, unwrapped
 from cnnarch.facts.options import METADATA_KEY
 from cnnarch.preprocessing import Preprocessing
 from cnnarch.weights.config import CONFIG, TENSORS, Config
@@ -52,6 +54,7 @@ def save_pretrained(model: Any, directory: str | os.PathLike[str]) -> None:
         WeightsError: no builder created the network, its layers were changed afterwards, or it
             is on the meta device.
     """
+    model = unwrapped(model)
     config = _make_config(model)
     _write(model, Path(directory), config, str(directory))
 
@@ -81,6 +84,7 @@ def push_to_hub(
     """
     import huggingface_hub
 
+    model = unwrapped(model)
     config = _make_config(model)
     api = huggingface_hub.HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
@@ -109,6 +113,10 @@ def _write(model: nn.Module, folder: Path, config: Config, source: str) -> None:
     from safetensors.torch import save_file
 
     state = model.state_dict()
+    if any(map(is_sharded, state.values())):  # every process takes part, the first one saves
+        state = gathered(state)
+        if torch.distributed.get_rank() > 0:
+            return
     if any(t.is_meta for t in state.values()):
         raise WeightsError("a network on the meta device has no values to save")
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in state.items()}
