@@ -4,9 +4,8 @@ The `weights` argument of every builder loads a checkpoint into a new network; `
 an existing network. `port` and `export` convert state dicts from and to the format of other
 libraries.
 
-Files are memory-mapped, so loading is fast and networks share the pages of a file. Replace a
-weights file by renaming a new one over it. Rewriting it in place corrupts the networks that map it
-or crashes the process.
+A file that you name is read once and may be overwritten or deleted afterwards. Files in download
+caches are memory-mapped: networks share their pages, which are read on first use.
 """
 
 from cnnarch.preprocessing import Preprocessing

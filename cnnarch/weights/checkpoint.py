@@ -148,7 +148,7 @@ def _parse_metadata(metadata: Mapping[str, str], label: str) -> Config:
 def _read_entry(entry: Weights, builder: str | None) -> Checkpoint:
     if builder and entry.network and entry.network != builder:
         raise WeightsError(f"{entry.tag} is for {entry.network}, not for {builder}")
-    tensors, metadata = read_tensors(fetch(entry))
+    tensors, metadata = read_tensors(fetch(entry), mapped=True)
     return Checkpoint(entry.url, tensors, _add_recorded(entry.config, metadata, entry.url))
 
 
@@ -158,7 +158,8 @@ def _read_hub(source: str) -> Checkpoint:
     weights = fetch_from_hub(name, *HUB_FILES)
     if weights is None:
         raise WeightsError(f"{name} contains none of {', '.join(HUB_FILES)}")
-    return _read_file(str(name), weights, read_config(config) if config else Config())
+    config_read = read_config(config) if config else Config()
+    return _read_file(str(name), weights, config_read, mapped=True)
 
 
 def _read_path(path: Path) -> Checkpoint:
@@ -179,11 +180,11 @@ def _read_folder_config(folder: Path) -> Config:
     return read_config(path) if path.exists() else Config()
 
 
-def _read_file(label: str, path: Path, config: Config) -> Checkpoint:
+def _read_file(label: str, path: Path, config: Config, mapped: bool = False) -> Checkpoint:
     """Read a weights file; its metadata overrides `config`."""
     if config.sha256:
         check_hash(path, config.sha256)
-    tensors, metadata = read_tensors(path)
+    tensors, metadata = read_tensors(path, mapped)
     return Checkpoint(label, tensors, _add_recorded(config, metadata, label))
 
 

@@ -26,39 +26,38 @@ _WRAPPERS = ("model_ema", "state_dict_ema", "state_dict", "model_state_dict", "m
 """Keys under which training scripts save the state dict; averaged weights take precedence."""
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Path, mapped: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and metadata of a file, or of the shards that an index lists.
+
+    Args:
+        path: the file.
+        mapped: whether the tensors may be private memory maps of the file, whose pages are read on
+            first use. This is for files in caches only: rewriting a mapped file in place, as
+            `torch.save` does, changes the tensors or crashes the process.
 
     Raises:
         WeightsError: the file cannot be read as weights.
     """
     if path.name.endswith(".index.json"):
-        return _read_shards(path), {}
+        return _read_shards(path, mapped), {}
     if path.suffix == ".safetensors":
-        return read_safetensors(path)
+        return read_safetensors(path, mapped)
     if path.suffix in _PICKLES:
-        return extract_state_dict(read_torch(path), str(path))
+        return extract_state_dict(read_torch(path, mapped), str(path))
     raise WeightsError(f"{path}: weights files end in {', '.join(SUFFIXES)}")
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the metadata of a file.
-
-    The tensors are private memory maps of the file: pages are read on first use, and writing to a
-    tensor changes neither the file nor any other tensor. Replace the file by renaming a new one
-    over it; rewriting it in place changes every network that maps it.
+def read_safetensors(path: Path, mapped: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a file, as `read_tensors` does.
 
     Raises:
         WeightsError: the file is not a valid safetensors file.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     with open_regular(path):  # raises for a pipe or a device, on which safe_open would block
         try:
-            with safe_open(path, "pt") as file:
-                names = file.keys()
-                tensors = {name: file.get_tensor(name) for name in names}
-                metadata = file.metadata() or {}
+            tensors, metadata = _read_all(path, mapped)
         except (SafetensorError, OSError, TypeError, ValueError) as error:
             raise WeightsError(f"{path} is not a safetensors file: {error!s:.400}") from error
     for name, tensor in tensors.items():
@@ -69,7 +68,23 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata
 
 
-def _read_shards(index: Path) -> dict[str, Tensor]:
+def _read_all(path: Path, mapped: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Map all tensors, or read them one after another in the order of the file."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file, path.open("rb") as raw:
+        tensors = {name: file.get_tensor(name) for name in file.offset_keys()}
+        if not mapped:
+            raw.seek(8 + int.from_bytes(raw.read(8), "little"))  # the header, after its length
+            for name, like in tensors.items():  # maps, whose pages are never read
+                tensors[name] = tensor = torch.empty_like(like)
+                values = tensor.view(-1).view(torch.uint8).numpy().data
+                if raw.readinto(values) < tensor.nbytes:
+                    raise OSError("it was truncated")
+        return tensors, file.metadata() or {}
+
+
+def _read_shards(index: Path, mapped: bool) -> dict[str, Tensor]:
     """Return the tensors of the files that an index lists, which must be in the same folder."""
     with open_regular(index) as file:
         text = file.read(2**24)
@@ -81,7 +96,7 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     for name in sorted(set(map(str, shards.values()))):
         if not is_file_name(name) or not name.endswith(".safetensors"):
             raise WeightsError(f"{index}: {name!r} is not a .safetensors file in the same folder")
-        tensors |= read_safetensors(index.parent / name)[0]
+        tensors |= read_safetensors(index.parent / name, mapped)[0]
     if tensors.keys() != shards.keys():
         raise WeightsError(f"{index} lists different tensors from those in its shards")
     return tensors

@@ -21,10 +21,12 @@ _ZIP = b"PK\x03\x04"
 _LOCK = threading.Lock()  # safe_globals modifies global state in torch
 
 
-def read_torch(path: Path) -> Any:
+def read_torch(path: Path, mapped: bool = False) -> Any:
     """Return the contents of a .pth, .pt or .bin file: tensors and plain containers only.
 
-    Files in the zip format, the default since PyTorch 1.6, are memory-mapped.
+    Args:
+        path: the file.
+        mapped: whether to map a file in the zip format, the default since PyTorch 1.6.
 
     Raises:
         WeightsError: the file is damaged, compressed, or contains objects other than tensors.
@@ -44,7 +46,7 @@ def read_torch(path: Path) -> Any:
             torch.serialization.safe_globals([argparse.Namespace]),  # saved by training scripts
             _private_mapping(),
         ):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped and mapped)
     except Exception as error:  # torch may raise any type
         reason = str(error).strip().partition("\n")[0]
         raise WeightsError(
