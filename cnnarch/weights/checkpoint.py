@@ -32,7 +32,7 @@ from cnnarch.weights.reading import (
 
 CheckpointSource = str | os.PathLike[str] | Weights | enum.Enum | Mapping[str, Any]
 
-_SHARD_INDEX = "model.safetensors.index.json"
+_SHARD_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
 @dataclass(frozen=True)
@@ -170,8 +170,9 @@ def _read_path(path: Path) -> Checkpoint:
     weights = path / config.weights
     if not is_file_name(config.weights):
         raise WeightsError(f"{path / CONFIG}: {config.weights!r} is not a file in the same folder")
-    if not weights.exists() and (path / _SHARD_INDEX).exists():
-        weights = path / _SHARD_INDEX
+    if not weights.exists():
+        indexes = (path / name for name in _SHARD_INDEXES)
+        weights = next((index for index in indexes if index.exists()), weights)
     return _read_file(str(path), weights, config)
 
 

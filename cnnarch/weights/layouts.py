@@ -1,7 +1,8 @@
 """Detect which library's tensor names a checkpoint uses, and convert between libraries."""
 
 import fnmatch
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +11,13 @@ from torch import Tensor, nn
 
 from cnnarch.facts.options import find_conflicts
 from cnnarch.weights.errors import WeightsError
-from cnnarch.weights.matching import CNNARCH, Match, match_layout, pair_names
+from cnnarch.weights.matching import CNNARCH, Match, find_prefixes, match_layout, pair_names
 from cnnarch.weights.porting import Layout, layouts_of
 
 _MAX_LISTED = 20
+_AVERAGES = "n_averaged"  # counter in torch's AveragedModel
+_NETWORK_NAMES = ("", "module", "model", "net", "backbone", "encoder_q")
+"""Usual names of the network that is used, in models that also contain averages or teachers."""
 
 
 def port(
@@ -27,7 +31,8 @@ def port(
         state_dict: tensors, keyed by the other library's names.
         model: a cnnarch network of the same architecture. Its values are neither read nor changed.
         source: "torchvision", "timm", "pytorchcv", "cadene", "efficientnet_pytorch" or
-            "cnnarch"; "auto" detects it.
+            "cnnarch"; for ResNets for CIFAR also "pytorch_resnet_cifar10" or
+            "pytorch_classification"; "auto" detects it.
 
     Raises:
         WeightsError: no layout fits. The message lists up to 20 tensors that are missing,
@@ -51,7 +56,9 @@ def port(
         for name, tensor in model.state_dict().items()
         if name not in found.tensors
     }
-    return found.tensors | counters
+    ported = OrderedDict(found.tensors | counters)
+    ported._metadata = model.state_dict()._metadata  # type: ignore[attr-defined] # the options
+    return ported
 
 
 def export(model: nn.Module, layout: str = "torchvision") -> dict[str, Tensor]:
@@ -105,7 +112,13 @@ def find_match(
         WeightsError: the network has no such layout, or no tensor name matches.
     """
     layouts = [one for one in (CNNARCH, *layouts_of(model)) if source in ("auto", one.library)]
-    matches = [m for one in layouts if (m := match_layout(state_dict, model, one)) is not None]
+    bare = {name.replace("_orig_mod.", ""): t for name, t in state_dict.items()}  # torch.compile
+    matches = []
+    for prefix in find_prefixes(bare, model, layouts):
+        inside = {k.removeprefix(prefix): t for k, t in bare.items() if k.startswith(prefix)}
+        dropped = tuple(k for k in bare if not k.startswith(prefix) and k != _AVERAGES)
+        found = (match_layout(inside, model, one) for one in layouts)
+        matches += [replace(m, prefix=prefix, dropped=dropped) for m in found if m is not None]
     if not matches:
         raise WeightsError(f"{_name(model)} has no layout {source!r}")
     most = max(len(found.tensors) for found in matches)
@@ -118,6 +131,8 @@ def find_match(
             f"none of the checkpoint's tensors belong to {_name(model)}: {listed}, ..."
         )
     best = [found for found in matches if len(found.tensors) == most]
+    prefix = _choose_prefix({found.prefix: None for found in best})
+    best = [found for found in best if found.prefix == prefix]
     ranks = [_rank(found.layout, model, options, architecture) for found in best]
     chosen = best[ranks.index(min(ranks))]
     required = chosen.layout.required_options(model)
@@ -126,6 +141,22 @@ def find_match(
         chosen,
         alternatives=tuple(one for one in equal if one.required_options(model) != required),
     )
+
+
+def _choose_prefix(prefixes: Iterable[str]) -> str:
+    """Return the prefix of the network among several whose tensors fit equally well.
+
+    Raises:
+        WeightsError: there is no way to know.
+    """
+    known = [p for p in prefixes if p.rpartition(".")[0].rpartition(".")[2] in _NETWORK_NAMES]
+    candidates = known or list(prefixes)
+    if len(candidates) > 1:
+        raise WeightsError(
+            f"the checkpoint contains several networks, whose names start with "
+            f"{' and '.join(sorted(map(repr, candidates)))}: pass the tensors of one of them"
+        )
+    return candidates[0]
 
 
 def _rank(

@@ -18,9 +18,6 @@ from cnnarch.weights.layouts import describe_mismatches, find_match, find_mismat
 from cnnarch.weights.matching import CNNARCH, Match, classifier_names
 from cnnarch.weights.recorded import warn_if_unrecorded
 
-_PREFIXES = ("module.", "_orig_mod.", "model.")
-_AVERAGES = "n_averaged"  # counter in torch's AveragedModel
-
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -33,11 +30,14 @@ class LoadReport:
         adapted: names of tensors that were converted to fit: the first convolution.
         changed_options: network options that were changed to the values that the checkpoint
             requires, with their new values.
+        dropped: names of the checkpoint's tensors that belong to other parts than the network, such
+            as a loss in a Lightning module.
     """
 
     fresh: tuple[str, ...] = ()
     adapted: tuple[str, ...] = ()
     changed_options: Mapping[str, Any] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
 
 
 def load(model: nn.Module, source: CheckpointSource, *, adapt: Adapt = "mean") -> LoadReport:
@@ -98,10 +98,8 @@ def match_checkpoint(
                 f"{checkpoint.label} is {near.library}'s {near.name}, which is not {near.builder} "
                 f"although its tensors have the same names. {near.reason}"
             )
-    tensors = _strip_prefixes(checkpoint.tensors, list(model.state_dict()))
-    return find_match(
-        tensors, model, checkpoint.config.layout, options=options, architecture=architecture
-    )
+    layout = checkpoint.config.layout
+    return find_match(checkpoint.tensors, model, layout, options=options, architecture=architecture)
 
 
 def warn_if_ambiguous(checkpoint: Checkpoint, found: Match, model: nn.Module) -> None:
@@ -149,7 +147,7 @@ def convert_tensors(
     if any(mismatches.values()):
         subject = f"{checkpoint.label} ({found.layout.library})"
         raise WeightsError(describe_mismatches(subject, mismatches))
-    report = LoadReport(tuple(fresh), tuple(adapted))
+    report = LoadReport(tuple(fresh), tuple(adapted), dropped=found.dropped)
     return _cast(tensors, expected, copy=checkpoint.shared), report
 
 
@@ -182,16 +180,6 @@ def record_metadata(model: Any, checkpoint: Checkpoint, report: LoadReport) -> N
     is_same_size = config.categories is not None and model.num_classes == len(config.categories)
     is_loaded = not any(name.startswith(classifiers) for name in report.fresh)
     model.categories = config.categories if is_same_size and is_loaded else None
-
-
-def _strip_prefixes(tensors: dict[str, Tensor], expected: list[str]) -> dict[str, Tensor]:
-    """Remove the prefixes that DataParallel, torch.compile and Lightning add to every name."""
-    for prefix in _PREFIXES * 2:  # a compiled network wrapped in DataParallel has two prefixes
-        bare = {k.removeprefix(prefix): t for k, t in tensors.items() if k != _AVERAGES}
-        is_wrapped = all(k.startswith(prefix) for k in tensors if k != _AVERAGES)
-        if is_wrapped and not any(name.startswith(prefix) for name in expected):
-            tensors = bare
-    return tensors
 
 
 def _has_other_classes(

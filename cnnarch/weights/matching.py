@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnarch.blocks.head import ClassifierHead
+from cnnarch.weights.channels import first_convolution
 from cnnarch.weights.porting import Layout, Pair
 
 CNNARCH = Layout(
@@ -24,6 +25,9 @@ class Match:
         missing: our names for tensors that the checkpoint lacks, mapped to the expected names.
         unexpected: names in the checkpoint that do not exist in the network.
         alternatives: layouts with the same names that require other options.
+        prefix: the start of all names in the checkpoint that belong to the network, which the other
+            fields omit.
+        dropped: names in the checkpoint without this prefix.
     """
 
     layout: Layout
@@ -31,12 +35,31 @@ class Match:
     missing: dict[str, str]
     unexpected: tuple[str, ...]
     alternatives: tuple[Layout, ...] = ()
+    prefix: str = ""
+    dropped: tuple[str, ...] = ()
 
 
 def classifier_names(model: nn.Module) -> list[str]:
     """Return the names of the classifier layers of all heads, including absent layers."""
     heads = [name for name, m in model.named_modules() if isinstance(m, ClassifierHead)]
     return [f"{name}.classifier" if name else "classifier" for name in heads]
+
+
+def find_prefixes(
+    state_dict: Mapping[str, Tensor], model: nn.Module, layouts: Iterable[Layout]
+) -> list[str]:
+    """Return the prefixes that the network's names may have in a state dict, such as "module.".
+
+    DataParallel, Lightning and models that contain the network add them. The first convolution
+    shows them: its name ends as in one of the layouts.
+    """
+    prefixes = {"": None}
+    for layout in layouts:
+        names = pair_names(model, layout) or {}
+        if first := names.get(first_convolution(model) or ""):
+            ends = [name for name in state_dict if name.endswith(f".{first.theirs}")]
+            prefixes |= dict.fromkeys(name.removesuffix(first.theirs) for name in ends)
+    return list(prefixes)
 
 
 def match_layout(

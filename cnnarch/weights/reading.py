@@ -16,13 +16,21 @@ from cnnarch.weights.files import open_regular
 from cnnarch.weights.recorded import recorded_in
 from cnnarch.weights.torch_file import read_torch
 
-_PICKLES = (".pth", ".pt", ".bin", ".ckpt")
+_PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".th", ".pth.tar")
 SUFFIXES = (".safetensors", *_PICKLES)
 _DTYPES = {
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
     *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
 }
-_WRAPPERS = ("model_ema", "state_dict_ema", "state_dict", "model_state_dict", "model")
+_WRAPPERS = (
+    "model_ema",
+    "state_dict_ema",
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "weights",
+)
 """Keys under which training scripts save the state dict; averaged weights take precedence."""
 
 
@@ -42,7 +50,7 @@ def read_tensors(path: Path, mapped: bool = False) -> tuple[dict[str, Tensor], d
         return _read_shards(path, mapped), {}
     if path.suffix == ".safetensors":
         return read_safetensors(path, mapped)
-    if path.suffix in _PICKLES:
+    if path.name.endswith(_PICKLES):
         return extract_state_dict(read_torch(path, mapped), str(path))
     raise WeightsError(f"{path}: weights files end in {', '.join(SUFFIXES)}")
 
@@ -94,9 +102,9 @@ def _read_shards(index: Path, mapped: bool) -> dict[str, Tensor]:
         raise WeightsError(f"{index} is not an index of shards: {error}") from error
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(map(str, shards.values()))):
-        if not is_file_name(name) or not name.endswith(".safetensors"):
-            raise WeightsError(f"{index}: {name!r} is not a .safetensors file in the same folder")
-        tensors |= read_safetensors(index.parent / name, mapped)[0]
+        if not is_file_name(name) or not name.endswith(SUFFIXES):
+            raise WeightsError(f"{index}: {name!r} is not a weights file in the same folder")
+        tensors |= read_tensors(index.parent / name, mapped)[0]
     if tensors.keys() != shards.keys():
         raise WeightsError(f"{index} lists different tensors from those in its shards")
     return tensors

@@ -5,6 +5,7 @@ Zip archives are checked before they are passed to torch.load, which does not li
 
 import argparse
 import mmap
+import re
 import threading
 import zipfile
 from contextlib import AbstractContextManager, nullcontext
@@ -48,11 +49,13 @@ def read_torch(path: Path, mapped: bool = False) -> Any:
         ):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped and mapped)
     except Exception as error:  # torch may raise any type
-        reason = str(error).strip().partition("\n")[0]
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.300}"
+        if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            reason = f"it contains a {found[1]}"  # such as NumPy's scalar for an accuracy
         raise WeightsError(
-            f"{path} cannot be read as plain tensors ({type(error).__name__}: {reason:.300}). "
-            "Nothing in it was executed. If you trust the file, save its network's "
-            "state dict with safetensors and load that file"
+            f"{path} cannot be read as plain tensors: {reason}. Nothing in it was executed. If you "
+            "trust the file, load it with torch.load(path, weights_only=False) and save only its "
+            "state dict"
         ) from error
 
 

@@ -184,7 +184,7 @@ def test_a_malicious_pickle_is_not_executed(
 
 def test_a_whole_module_is_not_unpickled(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(1, 1), tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match="save its network's state dict"):
+    with pytest.raises(WeightsError, match="contains a torch.nn.modules.linear.Linear.*save only its"):
         load(torch.nn.Linear(1, 1), tmp_path / "w.pth")
 
 
@@ -284,7 +284,7 @@ def test_a_shard_index_reads_only_files_in_its_folder(tmp_path: Path) -> None:
     outside = str(tmp_path / "outside.safetensors")
     for shard in ("../outside.safetensors", outside, "..\\outside.safetensors", ".", "", 3):
         write(shard)
-        with pytest.raises(WeightsError, match=r"is not a \.safetensors file in the same folder"):
+        with pytest.raises(WeightsError, match=r"is not a weights file in the same folder"):
             load(torch.nn.Linear(1, 1), folder)
     write("one.safetensors")
     with pytest.raises(WeightsError, match="lists different tensors"):
