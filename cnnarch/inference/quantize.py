@@ -30,14 +30,14 @@ def quantize(
     *,
     dynamic_size: bool | None = None,
 ) -> Any:
-    """Return a network in int8 as an `openvino.Model`, a quarter of the size that `export` writes.
+    """Return a network in int8 as an `openvino.Model`, a quarter the size of an exported one.
 
     Weights and the maps between layers become 8-bit integers with a scale; weights have one scale
     per output channel. The scales of the maps are computed from calibration images, which need no
     labels: a few hundred that resemble the images to classify, preprocessed in the same way. The
     same images always yield the same model. Nothing is trained. On a processor without VNNI, the
     weights use only half the range because sums would otherwise overflow, so quantize on the
-    machine that will run the model. NNCF uses its accurate bias correction if that collects at most
+    machine that will run the model. NNCF uses its accurate bias correction if that stores at most
     2 GiB of data, and its fast bias correction otherwise.
 
     `openvino.save_model` writes the model and `openvino.compile_model` prepares it to run.

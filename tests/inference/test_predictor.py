@@ -500,7 +500,7 @@ def test_incomplete_networks_are_rejected() -> None:
         Predictor(cnnarch.lenet5())
     with pytest.raises(ValueError, match="has no classifier"):
         Predictor(cnnarch.lenet5(num_classes=0), BILINEAR)
-    with pytest.raises(TypeError, match="a network or where to load one from, got 3"):
+    with pytest.raises(TypeError, match="a network or a source to load one from, got 3"):
         Predictor(3)  # type: ignore[arg-type]
 
 
