@@ -5,7 +5,7 @@
 
 It uses one image of the network's input size, backend "auto" and float32. Each network has random
 weights and is measured in its own process, and its row is saved to results/every_network.json. If
-the budget only sufficed for PyTorch's engines, the network is measured again with a longer budget.
+the budget allowed only PyTorch's engines, the network is measured again with a longer budget.
 """
 
 import copy
@@ -37,7 +37,7 @@ def measure(name: str, budget_s: float) -> dict[str, Any]:
     x = torch.randn(1, *cnnarch.get_card(name).input_size)
     model = cnnarch.get_model(name).eval()
     # With untrained BatchNorm statistics, values grow from block to block; in the deepest
-    # networks, float32 becomes too imprecise for any engine. Statistics of one image prevent it.
+    # networks, float32 becomes too imprecise for any engine. We use those of one image instead.
     if rounding(model, x) > ROUNDING:
         update_bn([x], model)
     with warnings.catch_warnings():  # logits of untrained networks hardly depend on the image

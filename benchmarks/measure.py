@@ -54,7 +54,7 @@ def alternate(
         within: returns the context manager for a function's turn, given its name.
 
     Returns:
-        The times of the timed calls in seconds, by name.
+        The duration of each timed call in seconds, by name.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for run in range(-warmup, runs):
@@ -77,7 +77,7 @@ def alternate(
 def alternate_processes(
     candidates: Mapping[str, str], runs: int = 11, arguments: Sequence[str] = ()
 ) -> dict[str, list[float]]:
-    """Time entire Python processes, run alternately, that execute the given code."""
+    """Alternately run Python processes with the given code, and time each process."""
 
     def process(code: str) -> Callable[[], object]:
         command = [sys.executable, "-c", code, *arguments]

@@ -72,7 +72,7 @@ def alternate(
     """Time two functions alternately, so that changes in the machine's speed affect both equally.
 
     Each turn starts with an untimed call, because the other function's data are still in the
-    caches and its threads still spin, which made OpenVINO's calls take 1.5 times as long. Each
+    caches and its threads still spinning, which made OpenVINO's calls take 1.5 times as long. Each
     function gets at least three turns, and more until `seconds` have passed. If one call to each
     takes more than half of `seconds`, only those two calls count, unless their times are close and
     `spare` is long enough: each function then gets two turns.

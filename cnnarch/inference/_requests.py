@@ -51,7 +51,7 @@ def check_request(
 
 
 def check_tolerance(tolerance: float | None, precision: str) -> float:
-    """Return the checked tolerance; None gives the precision's default."""
+    """Return the checked tolerance, or the precision's default for None."""
     if tolerance is None:
         return PRECISIONS[precision]
     if not _is_number(tolerance):

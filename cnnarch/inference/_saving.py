@@ -108,7 +108,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         text = file.read(_MAX_FACTS_BYTES + 1)
     try:
         if len(text) > _MAX_FACTS_BYTES:
-            raise ValueError("the file is too long")
+            raise ValueError("the file is too large")
         facts = dict(json.loads(text))
         if facts["format"] != _FORMAT:
             raise ValueError(f"its format is {facts['format']!r}, this version reads {_FORMAT}")

@@ -52,7 +52,7 @@ def optimize(
 
     Each installed engine prepares a copy of the network. Its output is compared with the original
     network's for the example and for a different batch size. If it is correct, the engine is timed
-    alternately with the fastest one so far, and the faster one is kept. `report` lists them all.
+    alternately with the fastest one so far, and the faster one is kept. `report` lists all engines.
 
     Args:
         model: any module that maps one batch of images to one Tensor; left unchanged.
@@ -129,7 +129,7 @@ class _Trial:
 
 @dataclass
 class _Entry:
-    """A candidate and its measurements; `engine` is None once the candidate is out."""
+    """A candidate and its measurements; `engine` is None once the candidate is ruled out."""
 
     kind: type[Engine]
     precision: str

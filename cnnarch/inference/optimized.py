@@ -89,7 +89,7 @@ class Optimized:
 
         Later calls raise an error. Closing the network more than once is allowed.
         """
-        if self._forks != _forks:  # the engine is still the parent's: not called in this process
+        if self._forks != _forks:  # not called in this process, so the engine is the parent's
             self._closed = True
             return
         with self._call_ended:

@@ -40,7 +40,7 @@ class Prediction(NamedTuple):
     """The most likely classes of an image, in descending order of probability.
 
     Args:
-        name: the image's path, or for example "image 3" for the fourth image if it has no path.
+        name: the image's path, or if it has none, a number such as "image 3" for the fourth image.
         classes: the class names.
         probabilities: the class probabilities, in [0, 1].
         indices: the positions of the classes in the logits; several classes may share a name.

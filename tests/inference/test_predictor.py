@@ -430,7 +430,7 @@ def test_an_unreadable_row_has_the_reason(
 
 
 def test_a_batch_without_images_is_rejected(network: cnnarch.ImageClassifier) -> None:
-    with pytest.raises(ValueError, match=r"a column image, bytes or path, got \['x'\]"):
+    with pytest.raises(ValueError, match=r"an image, bytes or path column, got \['x'\]"):
         Predictor(network)({"x": np.zeros(3)})
 
 

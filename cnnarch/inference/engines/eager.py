@@ -30,7 +30,7 @@ class Eager(Engine):
     """PyTorch's kernels with folded norms, in-place activations, and channels-last memory format.
 
     bfloat16 is slow on a processor without instructions for it, as the measured times show. In
-    int8, it runs the graph that inductor calibrated, where that graph cannot be compiled.
+    int8, eager runs the graph that inductor calibrated, where that graph cannot be compiled.
     """
 
     name = "eager"

@@ -104,7 +104,7 @@ class Inductor(Engine):
             error = ((found - expected).norm() / expected.norm()).item()
             if not error <= _INT8_TOLERANCE:
                 if shape == self.workload.example.shape:
-                    raise ValueError(f"the compiled int8 logits are {error:.0%} off the graph's")
+                    raise ValueError(f"the logits of the compiled network are off by {error:.0%}")
                 compiled = self._eager
         self._compiled[shape] = compiled
 
