@@ -1,7 +1,7 @@
 """Write the measured results to the docs pages: `python -m benchmarks.tables`.
 
 Tables are generated from the JSON files in results and inserted between markers in the pages. A
-test compares them with the files.
+test compares the tables with the files.
 """
 
 import json
@@ -24,7 +24,7 @@ class Answer(NamedTuple):
         bar: the goal: a maximum, or a minimum if `more`.
         measured: the measured value.
         more: whether larger is better.
-        form: the format of both values.
+        form: the format string for both values.
         why: the reason, if the goal was missed and the reason is known.
     """
 
@@ -37,7 +37,7 @@ class Answer(NamedTuple):
 
     @property
     def reached(self) -> bool:
-        """Whether the goal was reached."""
+        """Whether the goal was met."""
         return self.measured >= self.bar if self.more else self.measured <= self.bar
 
 
@@ -122,7 +122,7 @@ def _optimized_on(machine: str, figures: dict[str, float]) -> list[Answer]:
 def _why_slow(
     rows: list[dict[str, Any]], figures: dict[str, float], precision: str, bar: float
 ) -> str:
-    """Explain a missed goal: the better engine itself is slow, or else some networks are."""
+    """Explain a missed goal: the better engine is too slow, or else list the slow networks."""
     over_eager, over_engine = (
         figures.get(f"{precision} over {of}, batch 1") for of in ("eager", "the better engine")
     )
@@ -200,7 +200,7 @@ def _worst(kept: dict[str, Any], key: str) -> tuple[str, float]:
 
 
 def _int8(kept: dict[str, Any]) -> list[Answer]:
-    """Return the worst network of each engine."""
+    """Return the worst network for each engine."""
     found = []
     for engine in int8_accuracy.ENGINES:
         lost = {
@@ -286,7 +286,7 @@ def training_table(kept: dict[str, Any]) -> str:
 
 
 def int8_table(kept: dict[str, Any] | None) -> str:
-    """Return the table of int8 accuracies, in percent of the test images."""
+    """Return the table of int8 accuracies on the test images, in percent."""
     engines = int8_accuracy.ENGINES
     head = ["network", "steps", "float32", *(f"int8, {engine}" for engine in engines), "lost"]
     lines = ["| " + " | ".join(head) + " |", "|---" + "|--:" * (len(head) - 1) + "|"]
@@ -299,7 +299,7 @@ def int8_table(kept: dict[str, Any] | None) -> str:
 
 
 def draw(path: Path) -> None:
-    """Draw the ratio of each time to eager mode, one panel per machine and batch size."""
+    """Draw the ratio of each time to the eager time, one panel per machine and batch size."""
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch

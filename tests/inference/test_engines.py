@@ -447,7 +447,7 @@ def test_compiled_int8_that_differs_from_its_graph_is_not_used(
     wrong += [2, 3]
     for _ in range(4):
         assert_close(engine(blurred(3)), model(blurred(3)), 0.1)
-    with pytest.raises(ValueError, match="off its graph"):
+    with pytest.raises(ValueError, match="compiled network are off by"):
         ENGINES["inductor"](workload, "int8")
 
 
@@ -515,6 +515,6 @@ def test_ranges_alone_are_not_enough_to_save_a_foreign_network(tmp_path: Path) -
     options = {"backend": "inductor", "precision": "int8", "calibration": blurred(8)}
     with (
         optimize(model, blurred(2), budget_s=1, tolerance=1.0, **options) as optimized,
-        pytest.raises(ValueError, match="keeps no graph of its own"),
+        pytest.raises(ValueError, match="does not save a graph"),
     ):
         optimized.save(tmp_path / "fast")

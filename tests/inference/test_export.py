@@ -143,7 +143,7 @@ def test_heights_and_widths_can_be_fixed(lenet: cnnarch.ImageClassifier, tmp_pat
 
 def test_tensorflow_padding_requires_an_example(tmp_path: Path) -> None:
     model = cnnarch.mobilenet_v1(width=0.25, padding="same").eval()
-    with pytest.raises(TypeError, match="height and width are not free here: pass example"):
+    with pytest.raises(TypeError, match="height and width are fixed here: pass example"):
         export(model, tmp_path / "net.onnx")
 
 

@@ -365,7 +365,7 @@ def test_a_replaced_forward_is_rejected() -> None:
     model = cnnarch.resnet20_cifar()
     norm = model.stem.norm
     norm.forward = norm.forward
-    with pytest.raises(ValueError, match=r"the forward of layer 'stem.norm' was replaced"):
+    with pytest.raises(ValueError, match=r"the forward method of layer 'stem.norm' was replaced"):
         fuse(model)
     del norm.forward
     fuse(model)

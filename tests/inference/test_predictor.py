@@ -430,7 +430,7 @@ def test_an_unreadable_row_has_the_reason(
 
 
 def test_a_batch_without_images_is_rejected(network: cnnarch.ImageClassifier) -> None:
-    with pytest.raises(ValueError, match=r"a column image, bytes or path, got \['x'\]"):
+    with pytest.raises(ValueError, match=r"an image, bytes or path column, got \['x'\]"):
         Predictor(network)({"x": np.zeros(3)})
 
 
@@ -500,7 +500,7 @@ def test_incomplete_networks_are_rejected() -> None:
         Predictor(cnnarch.lenet5())
     with pytest.raises(ValueError, match="has no classifier"):
         Predictor(cnnarch.lenet5(num_classes=0), BILINEAR)
-    with pytest.raises(TypeError, match="a network or where to load one from, got 3"):
+    with pytest.raises(TypeError, match="a network or a source to load one from, got 3"):
         Predictor(3)  # type: ignore[arg-type]
 
 
