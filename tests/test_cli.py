@@ -260,7 +260,7 @@ def test_other_files_are_not_overwritten(capsys: pytest.CaptureFixture[str]) -> 
     Path("recipe.yaml").write_text("model: lenet5\n")
     Path("thesis.tex").write_text("years of work")
     line = failure(capsys, "train", "lenet5", *QUICK, "--output", ".", "--overwrite")
-    assert "contains a file from outside the run: thesis.tex" in line
+    assert "contains a file that does not belong to the run: thesis.tex" in line
     assert Path("thesis.tex").read_text() == "years of work"
 
 

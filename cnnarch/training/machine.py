@@ -32,11 +32,11 @@ __all__ = [
 ]
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of glibc's mallopt, from malloc.h
-SMALL_STEP = 10**8  # multiply-adds per forward pass; they take one core a few milliseconds
+SMALL_STEP = 10**8  # multiply-adds per forward pass; takes a few milliseconds on one core
 HARMLESS_WARNINGS = (
     ".*does not have many workers",  # images in memory load faster without worker processes
     ".*in eval mode at the start of training",  # frozen layers
-    "Checkpoint directory .* is not empty",  # resumed runs and later stages
+    "Checkpoint directory .* is not empty",  # normal for resumed runs and later stages
     ".*LeafSpec",  # Lightning uses a deprecated torch name
 )
 
@@ -99,7 +99,7 @@ class Machine(NamedTuple):
         """Return the precision to use, by its name in Lightning.
 
         Args:
-            wanted: the recipe's precision. "auto" selects bf16 on hardware that computes it
+            wanted: the recipe's precision. "auto" selects bf16 on hardware where it is
                 faster: GPUs with bf16 support, and CPUs with AMX or AVX-512 BF16. On CPUs,
                 networks with depthwise convolutions stay in float32 because the backward pass of
                 these layers is slow in bf16: EfficientNet-B0 took more than twice as long.

@@ -80,7 +80,7 @@ class TrainingTask(LightningModule):
         self._log_metrics(self.splits[dataloader_idx], loss, logits, labels)
 
     def on_train_epoch_end(self) -> None:
-        """Check the weights before they are saved, as no loss follows the last step's update."""
+        """Check the weights before saving; no loss is computed after the last update."""
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
             self._fail("weights became infinite or NaN", self.global_step)
 
