@@ -127,7 +127,7 @@ def _is_depthwise(module: nn.Module) -> bool:
 
 
 def is_first_process() -> bool:
-    """Return whether this process writes the files, even before the process group exists."""
+    """Return whether this process writes the files; works before a process group exists."""
     variables = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
     return int(next((os.environ[v] for v in variables if v in os.environ), "0")) == 0
 
@@ -166,8 +166,8 @@ def set_threads_and_memory_format(
     Args:
         model: the network whose parameters are converted.
         small: whether to use a single thread.
-        channels_last: whether to use the channels-last memory format, with which convolutions are
-            at least as fast.
+        channels_last: whether to use the channels-last memory format, which is at least as fast
+            for convolutions.
     """
     threads = torch.get_num_threads()
     if small:

@@ -139,7 +139,7 @@ def _picture(name: str, path: Path) -> str:
     picture = path.read_bytes()
     (dots,) = struct.unpack_from(">I", picture, 16)  # the PNG image's width
     data = base64.b64encode(picture).decode()
-    size = f'width="{dots * CSS_INCH // DOTS}"'  # its printed size, which keeps text readable
+    size = f'width="{dots * CSS_INCH // DOTS}"'  # the size in print; keeps text readable
     image = f'<img alt="{title}" {size} src="data:image/png;base64,{data}">'
     return f'<h2>{title}</h2><div class="wide">{image}</div>'
 

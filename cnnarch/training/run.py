@@ -176,7 +176,7 @@ def _description(model: ImageClassifier, data: ImageData, recipe: Recipe) -> dic
 
 
 def _open_run(folder: Path, description: dict[str, Any], resume: bool) -> dict[str, Any] | None:
-    """Create the folder or check that it contains the same run; return any final results."""
+    """Create the folder or check that it contains the same run; if finished, return its results."""
     recipe = folder / RECIPE
     if not is_first_process():
         return (resume and read_results(folder)) or None

@@ -120,7 +120,7 @@ class TrainingTask(LightningModule):
 
     def _check_finite(self, loss: Tensor) -> None:
         here = everywhere = bool(loss.isfinite())
-        if self.trainer.world_size > 1:  # otherwise the other processes would wait for this one
+        if self.trainer.world_size > 1:  # otherwise, the other processes would hang
             everywhere = self.trainer.strategy.reduce_boolean_decision(here, all=True)
         if not everywhere:
             what = "the loss in another process" if here else "the loss"
