@@ -260,7 +260,7 @@ def test_other_files_are_not_overwritten(capsys: pytest.CaptureFixture[str]) -> 
     Path("recipe.yaml").write_text("model: lenet5\n")
     Path("thesis.tex").write_text("years of work")
     line = failure(capsys, "train", "lenet5", *QUICK, "--output", ".", "--overwrite")
-    assert "contains a file from outside the run: thesis.tex" in line
+    assert "contains a file that does not belong to the run: thesis.tex" in line
     assert Path("thesis.tex").read_text() == "years of work"
 
 
@@ -535,7 +535,7 @@ def test_compare_trains_each_network_and_plots_all(capsys: pytest.CaptureFixture
         (["train", "lenet5", "--freeze", "conv9"], "no stage 'conv9'; the stages are 0 'C1'"),
         (["train", "lenet5", "--init", "magic"], "init must be one of 'xavier'"),
         (["train", "lenet5", "--image_resolution", "8"], "must be at least 32 pixels, got 8"),
-        (["train", "lenet5", "--data", "folder:gone"], "no folder gone"),
+        (["train", "lenet5", "--data", "folder:gone"], "folder gone does not exist"),
         (["compare", "lenet5"], "specify at least two networks"),
         (["compare", "lenet5", "lenet"], "specify each network only once, got lenet5, lenet5"),
         (["train", "lenet5", "--devices", "0"], "devices"),

@@ -1,4 +1,4 @@
-"""Draw the pictures of a run and write an HTML report that contains them."""
+"""Plot the results of a run and write an HTML report that contains the plots."""
 
 import base64
 import struct
@@ -30,7 +30,7 @@ TITLES = {
     "data": "Training images",
     "diagram": "Architecture",
 }
-"""The pictures and their headings, in the order in which they appear in the report."""
+"""The plots and their headings, in the order in which they appear in the report."""
 CSS_INCH = 96  # pixels
 TEMPLATE = "report.html.jinja"
 
@@ -38,7 +38,7 @@ TEMPLATE = "report.html.jinja"
 def draw_pictures(
     model: ImageClassifier, data: ImageData, history: History, metrics: Evaluation, folder: Path
 ) -> list[str]:
-    """Write a PNG file for each picture in `TITLES` and return the pictures' names.
+    """Write a PNG file for each plot in `TITLES` and return the names of the plots.
 
     Args:
         model: the trained network.
@@ -107,5 +107,20 @@ def _details(results: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 def _embedded(path: Path) -> tuple[int, str]:
     """Return a PNG image's printed width, which keeps its text readable, and its data in base64."""
     picture = path.read_bytes()
-    (dots,) = struct.unpack_from(">I", picture, 16)  # its width in pixels
-    return dots * CSS_INCH // DOTS, base64.b64encode(picture).decode()
+    (dots,) = struct.unpack_from(">I", picture, 16)  # the PNG image's width
+    data = base64.b64encode(picture).decode()
+    size = f'width="{dots * CSS_INCH // DOTS}"'  # the size in print; keeps text readable
+    image = f'<img alt="{title}" {size} src="data:image/png;base64,{data}">'
+    return f'<h2>{title}</h2><div class="wide">{image}</div>'
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> str:
+    lines = (
+        f"<tr><th>{escape(name)}</th><td{_kind(value)}>{escape(value)}</td></tr>"
+        for name, value in rows
+    )
+    return f'<div class="wide"><table>{"".join(lines)}</table></div>'
+
+
+def _kind(value: str) -> str:
+    return ' class="number"' if value and is_number(value) else ""
