@@ -13,7 +13,7 @@ from cnnarch.contract.classifier import ImageClassifier
 __all__ = ["MakeBlock", "ResidualNetwork", "Template", "group_width_at"]
 
 MakeBlock = Callable[[int, int, int], Any]
-"""Builds a module that has `out_channels`, given its input channels, width and stride."""
+"""Builds a module with an `out_channels` attribute from input channels, width and stride."""
 
 
 class Template(NamedTuple):
