@@ -32,7 +32,7 @@ class Config:
     """Metadata of a weights file, sufficient to rebuild a network saved by cnnarch.
 
     Args:
-        builder: name of the builder, None if cnnarch did not write the file.
+        builder: name of the builder, or None if cnnarch did not write the file.
         architecture: name of the network in the library given by `layout`.
         options: options for the builder.
         preprocessing: converts an image into the network's input.

@@ -27,12 +27,12 @@ __all__ = [
 ]
 
 _PREFIXES = ("module.", "_orig_mod.", "model.")
-_AVERAGES = "n_averaged"  # counter in torch's AveragedModel
+_AVERAGES = "n_averaged"  # counter in PyTorch's AveragedModel
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Report of what `load` did other than copy values.
+    """What `load` did besides copying values.
 
     Args:
         fresh: names of tensors that were not loaded and keep the network's values: classifiers
@@ -215,7 +215,7 @@ def _has_larger_kernel(tensor: Tensor, expected: Tensor, model: nn.Module) -> bo
 def _cast(
     tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], copy: bool
 ) -> dict[str, Tensor]:
-    """Convert to the network's dtype, device and memory format, with separate storages."""
+    """Convert to the network's dtype, device and memory format, without sharing storage."""
     converted, seen = {}, set()
     for name, tensor in tensors.items():
         old, storage = expected[name], tensor.untyped_storage().data_ptr()

@@ -1,6 +1,6 @@
 """Download files from plain HTTP URLs into a cache.
 
-This is hand-written because torch.hub uses no lock or timeout, checks neither the size of downloads
+This module replaces torch.hub, which uses no lock or timeout, checks neither the size of downloads
 nor files that are already cached, and follows redirects from https to http.
 """
 
@@ -23,7 +23,7 @@ from cnnarch.weights.files import atomic_write, hash_matches
 
 __all__ = ["fetch_url", "hash_in_name"]
 
-_TIMEOUT = 30.0  # seconds without a byte
+_TIMEOUT = 30.0  # seconds without receiving data
 _CHUNK = 2**18
 
 

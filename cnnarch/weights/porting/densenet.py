@@ -1,4 +1,4 @@
-"""DenseNet in torchvision, timm and pytorchcv. The first two use the same names."""
+"""DenseNet in torchvision, timm and pytorchcv. torchvision and timm use the same names."""
 
 import re
 from collections.abc import Iterator
