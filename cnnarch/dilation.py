@@ -107,7 +107,7 @@ class DilatedPool2d(nn.Module):
 
     Args:
         kernel_size: number of pixels read along each side of the window.
-        before: number of pixels read above and to the left of the window's own pixel.
+        before: number of pixels read above and to the left of the output pixel.
         dilation: distance between the pixels read.
         average: whether to return the average instead of the maximum.
 

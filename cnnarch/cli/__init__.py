@@ -1,7 +1,7 @@
 """The `cnnarch` command: train, compare, evaluate, predict, draw, list, download, info, verify.
 
 train and compare parse their arguments with jsonargparse, which is installed by the `train` extra.
-The other commands use argparse because list, info, verify and download work without that extra.
+The other commands use argparse so that list, info, verify and download work without that extra.
 """
 
 import argparse

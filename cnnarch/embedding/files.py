@@ -25,7 +25,7 @@ __all__ = ["FeatureFile", "check_output", "fingerprint"]
 
 SUFFIXES = (".npy", ".safetensors")
 
-# With the write-ahead log, a committed batch survives the end of the process without waiting
+# With the write-ahead log, a committed batch survives a killed process without waiting
 # for the disk, and a power failure loses only whole batches.
 SETUP = """
 PRAGMA page_size = 65536;

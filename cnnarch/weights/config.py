@@ -73,7 +73,7 @@ def read_config(path: Path) -> Config:
 
 
 def parse_config(text: str | bytes, label: str) -> Config:
-    """Parse a config, which error messages call `label`.
+    """Parse a config; error messages call it `label`.
 
     Raises:
         WeightsError: the text is not JSON or not a config.
@@ -97,7 +97,7 @@ def _parse_cnnarch(facts: dict[str, Any]) -> Config:
 
 
 def _parse_timm(facts: dict[str, Any]) -> Config:
-    """Parse a timm config; the config of any other library yields an empty one."""
+    """Parse a timm config; the config of any other library yields an empty config."""
     if "architecture" not in facts:
         return Config()
     pretrained = {**facts, **facts.get("pretrained_cfg", {})}

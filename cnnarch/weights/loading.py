@@ -193,7 +193,7 @@ def _strip_prefixes(tensors: dict[str, Tensor], expected: list[str]) -> dict[str
 def _has_other_classes(
     layer: list[str], tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> bool:
-    """Return whether a classifier's tensors are all absent or differ only in the row count."""
+    """Return whether a classifier's tensors are all absent or differ only in row count."""
     present = [name for name in layer if name in tensors]
     same_columns = all(tensors[name].shape[1:] == expected[name].shape[1:] for name in present)
     same_shapes = all(tensors[name].shape == expected[name].shape for name in present)

@@ -45,7 +45,7 @@ def fetch_url(url: str, expected: str | None = None) -> Path:
             file name, as torch.hub does, and warns if there are none.
 
     Raises:
-        WeightsError: the URL cannot be reached, or the content is wrong twice.
+        WeightsError: the URL cannot be reached, or two downloads have the wrong content.
     """
     from filelock import FileLock
     from huggingface_hub import constants

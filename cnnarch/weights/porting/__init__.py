@@ -5,8 +5,8 @@ pairs of module names, so one rule covers every depth and works in both directio
 renames theirs to ours, and `export` ours to theirs.
 
 - A pair names a module, whose tensors have the same names in both libraries (weight,
-  running_mean, ...), or a single tensor. The longest match wins. Pairs for modules that a network
-  lacks are ignored, so a rule may name a shortcut that only some blocks have.
+  running_mean, ...), or a single tensor. The longest match is used. Pairs for modules that a
+  network lacks are ignored, so a rule may name a shortcut that only some blocks have.
 - A layout fits a network if its pairs cover all tensors. Layouts that do not fit are skipped, so
   a file may contain rules for several classes. `tests/oracles` detects omitted tensors.
 - The layout of a checkpoint is detected from its tensor names, and then from the caller's
