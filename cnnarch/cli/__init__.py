@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     The status is 0 for success, 1 for an incorrect card or an unreadable image, and 2 for an error,
     which is printed on one line. If a signal stopped training, the status is 128 plus the signal
-    number. If the environment variable CNNARCH_TRACEBACK is set, errors are raised.
+    number. If the environment variable CNNARCH_TRACEBACK is set, exceptions are raised instead.
     """
     args = list(sys.argv[1:] if arguments is None else arguments)
     try:

@@ -66,8 +66,8 @@ class FeatureFile:
 
     Each batch is one row of the database: its features with a checksum, the origin of its images,
     and a hash of the network and all images so far. When all images are done, their features are
-    copied to the output file and the rest to NAME.json. If the database or one of its rows is
-    damaged, all features from there on are recomputed.
+    copied to the output file and the rest to NAME.json. A damaged row and all later rows are
+    recomputed; an unreadable database is recomputed completely.
 
     Args:
         output: path of the output file.

@@ -66,7 +66,7 @@ def export(model: nn.Module, layout: str = "torchvision") -> dict[str, Tensor]:
         layout: "torchvision", "timm" or another library that provides the network.
 
     Raises:
-        WeightsError: the library does not provide the network or only does with other options.
+        WeightsError: the library does not provide the network, or only with other options.
     """
     candidates = {one: pairs for one in layouts_of(model) if (pairs := pair_names(model, one))}
     fitting = [one for one in candidates if one.library == layout]

@@ -18,7 +18,7 @@ from cnnarch.weights.files import open_regular
 
 __all__ = ["read_torch"]
 
-_SAFE_SINCE = (2, 10)  # earlier, a crafted file could run code despite weights_only=True
+_SAFE_SINCE = (2, 10)  # in earlier versions, weights_only=True can be bypassed
 _ZIP = b"PK\x03\x04"
 _LOCK = threading.Lock()  # safe_globals modifies global state in torch
 
