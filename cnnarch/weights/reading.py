@@ -67,7 +67,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
-    """Return the tensors of the files that an index lists, which must be in the same folder."""
+    """Return the tensors in the files listed in an index; all must be in the index's folder."""
     with open_regular(index) as file:
         text = file.read(2**24)
     try:

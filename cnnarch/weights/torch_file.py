@@ -16,7 +16,7 @@ import torch
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.files import open_regular
 
-_SAFE_SINCE = (2, 10)  # before it, a crafted file could run code despite weights_only=True
+_SAFE_SINCE = (2, 10)  # in earlier versions, weights_only=True can be bypassed
 _ZIP = b"PK\x03\x04"
 _LOCK = threading.Lock()  # safe_globals modifies global state in torch
 
@@ -45,7 +45,7 @@ def read_torch(path: Path) -> Any:
             _private_mapping(),
         ):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except Exception as error:  # torch may raise any type
+    except Exception as error:  # torch may raise any exception type
         reason = str(error).strip().partition("\n")[0]
         raise WeightsError(
             f"{path} cannot be read as plain tensors ({type(error).__name__}: {reason:.300}). "
@@ -56,7 +56,7 @@ def read_torch(path: Path) -> Any:
 
 def _private_mapping() -> AbstractContextManager[Any]:
     """Keep training from writing to the file, regardless of the user's mmap options."""
-    if not hasattr(mmap, "MAP_PRIVATE"):  # on Windows, torch always maps privately
+    if not hasattr(mmap, "MAP_PRIVATE"):  # on Windows, torch always uses private mappings
         return nullcontext()
     return torch.serialization.set_default_mmap_options(mmap.MAP_PRIVATE)
 
