@@ -220,9 +220,7 @@ def test_group_norm_replaces_every_batch_norm(model: cnnarch.ImageClassifier) ->
 
 
 def test_frozen_norms_match_batch_norm_in_eval_mode(model: cnnarch.ImageClassifier) -> None:
-    copied = copy.deepcopy(
-        model
-    ).double()  # the two norms apply scale and shift in a different order
+    copied = copy.deepcopy(model).double()  # the norms apply scale and shift in different orders
     images = example_images(model).double()
     with torch.no_grad():
         expected = copied(images)
