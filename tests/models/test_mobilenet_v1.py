@@ -120,7 +120,7 @@ def test_dropout_is_off_by_default() -> None:
 
 
 def test_convolutions_use_he_initialization() -> None:
-    """N(0, 2 / fan_out), where fan_out is 9 for the depthwise and 1024 for the pointwise kernels."""
+    """N(0, 2 / fan_out), where fan_out is 9 for depthwise and 1024 for pointwise kernels."""
     block = cnnarch.mobilenet_v1().stages[4][1]
     assert isinstance(block, DepthwiseSeparable)
     assert block.depthwise.conv.weight.std().item() == pytest.approx((2 / 9) ** 0.5, rel=0.05)
