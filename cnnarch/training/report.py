@@ -107,20 +107,5 @@ def _details(results: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 def _embedded(path: Path) -> tuple[int, str]:
     """Return a PNG image's printed width, which keeps its text readable, and its data in base64."""
     picture = path.read_bytes()
-    (dots,) = struct.unpack_from(">I", picture, 16)  # the PNG image's width
-    data = base64.b64encode(picture).decode()
-    size = f'width="{dots * CSS_INCH // DOTS}"'  # the size in print; keeps text readable
-    image = f'<img alt="{title}" {size} src="data:image/png;base64,{data}">'
-    return f'<h2>{title}</h2><div class="wide">{image}</div>'
-
-
-def _table(rows: Iterable[tuple[str, str]]) -> str:
-    lines = (
-        f"<tr><th>{escape(name)}</th><td{_kind(value)}>{escape(value)}</td></tr>"
-        for name, value in rows
-    )
-    return f'<div class="wide"><table>{"".join(lines)}</table></div>'
-
-
-def _kind(value: str) -> str:
-    return ' class="number"' if value and is_number(value) else ""
+    (dots,) = struct.unpack_from(">I", picture, 16)  # its width in pixels
+    return dots * CSS_INCH // DOTS, base64.b64encode(picture).decode()
