@@ -71,7 +71,7 @@ def check_file(model: cnnarch.ImageClassifier, path: Path, tolerance: float) -> 
 
 
 def example_of(model: cnnarch.ImageClassifier) -> Tensor:
-    """Return images that are not square, unless the network requires that."""
+    """Return non-square images, unless the network requires square ones."""
     return nn.functional.pad(example_images(model), (0, 0 if model.fixed_input_size else 11))
 
 
@@ -201,7 +201,7 @@ def test_a_file_that_differs_is_not_written(
         other.head.classifier.bias.add_(0.01)
     module = import_module(
         "cnnarch.inference.export"
-    )  # the package's attribute of this name is the function
+    )  # the package attribute with this name is the function
     trace = module.trace
     monkeypatch.setattr(module, "trace", lambda _, *arguments: trace(other, *arguments))
     with pytest.raises(ExportError, match=r"differ by .* on images \(2, 1, 36, 40\)"):

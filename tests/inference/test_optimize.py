@@ -30,7 +30,7 @@ SMALL: dict[str, Callable[[], cnnarch.ImageClassifier]] = {
 LONG = (
     "mobilenet_v1",
     "onnxruntime",
-)  # converts slowly; test_export covers its layers
+)  # slow to convert; test_export covers its layers
 
 
 @cache
@@ -139,7 +139,7 @@ def add_relative(share: float) -> Callable[[Tensor], Tensor]:
         for backend in ("eager", "openvino", "onnxruntime")
     ],
 )
-def test_the_logits_equal_the_networks_for_any_batch_size(name: str, backend: str) -> None:
+def test_the_logits_match_the_network_for_any_batch_size(name: str, backend: str) -> None:
     model = network(name)
     with optimize(model, images(name, 2), backend=backend, budget_s=2) as optimized:
         assert optimized.backend == backend
@@ -198,7 +198,7 @@ def test_the_fastest_correct_candidate_is_chosen(fakes: Callable[..., None]) -> 
         assert found.pop(equal).partition(":")[0] in ("slower", "chosen")
     kind, _, ratio = found.pop("slow").partition(": ")
     assert kind == "slower"
-    assert float(ratio.removesuffix("x")) > 2  # 10 ms more than a call of LeNet
+    assert float(ratio.removesuffix("x")) > 2  # 10 ms more than a LeNet call
     assert found == {
         "wrong": "rejected: differs by more than 1e-04",
         "nan": "rejected: differs by more than 1e-04",
@@ -223,7 +223,7 @@ def test_a_candidate_that_is_faster_than_plain_is_chosen(fakes: Callable[..., No
     assert optimized.report.speedup > 1
 
 
-def test_the_budget_includes_the_networks_own_time(fakes: Callable[..., None]) -> None:
+def test_the_budget_includes_timing_the_network_itself(fakes: Callable[..., None]) -> None:
     fakes(fake("fast"))
     optimized = optimize(slow_net(), torch.randn(2, 3, 2, 2), budget_s=0.02)  # 4 ms per call
     assert verdicts(optimized)["fast"].startswith("not tried: budget")
