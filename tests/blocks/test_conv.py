@@ -60,7 +60,7 @@ def test_weights_use_he_initialization_with_the_fan_out_of_one_group() -> None:
 @pytest.mark.parametrize(
     ("size", "kernel_size", "stride", "before", "after"),
     [
-        # By hand: (ceil(size / stride) - 1) * stride + kernel - size, odd pixel at the end.
+        # By hand: (ceil(size / stride) - 1) * stride + kernel - size, with an odd pixel at the end.
         (4, 3, 2, 0, 1),
         (5, 3, 2, 1, 1),
         (224, 3, 2, 0, 1),

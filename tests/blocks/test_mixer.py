@@ -58,7 +58,7 @@ def test_output_matches_the_papers_equations(
         assert_close(layer(x), second_layer(layer, x))
 
 
-def test_gradients_match_those_of_the_papers_equations() -> None:
+def test_gradients_match_the_papers_equations() -> None:
     layer = random_layer()
     x = torch.randn(2, C, H, W)
     gradients = []

@@ -251,7 +251,7 @@ def test_a_different_image_size_is_prepared_on_first_use(
 
 
 @pytest.mark.parametrize("backend", QUICK)
-def test_an_unpickled_engine_computes_the_same(engine: Engine, backend: str) -> None:
+def test_an_unpickled_engine_computes_the_same_logits(engine: Engine, backend: str) -> None:
     optimized = engine(backend)
     unpickled: Optimized = pickle.loads(pickle.dumps(optimized))
     assert torch.equal(unpickled(images(2)), optimized(images(2)))
@@ -273,7 +273,7 @@ def _compute(optimized: Optimized, x: Tensor, send: Callable[[bytes], None]) -> 
         pytest.param("onnxruntime", "spawn", marks=pytest.mark.slow),
     ],
 )
-def test_workers_compute_the_same(
+def test_workers_compute_the_same_logits(
     model: cnnarch.ImageClassifier, backend: str, method: str
 ) -> None:
     if method not in multiprocessing.get_all_start_methods():

@@ -461,7 +461,7 @@ def test_logits_that_ignore_the_images_cause_a_warning() -> None:
         ({"budget_s": None}, TypeError, "a number of seconds, got None"),
     ],
 )
-def test_a_wrong_argument_raises(
+def test_an_invalid_argument_raises(
     options: dict[str, object], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -479,12 +479,12 @@ def test_a_wrong_argument_raises(
         ("a.png", TypeError, "a Tensor of images, got str"),
     ],
 )
-def test_a_wrong_example_raises(example: object, error: type[Exception], message: str) -> None:
+def test_an_invalid_example_raises(example: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         optimize(network("lenet5"), example)  # type: ignore[arg-type]
 
 
-def test_a_wrong_model_raises() -> None:
+def test_an_invalid_model_raises() -> None:
     x = torch.randn(1, 1, 32, 32)
     with pytest.raises(TypeError, match=r"a torch.nn.Module, got str"):
         optimize("lenet5", x)  # type: ignore[arg-type]
@@ -502,7 +502,7 @@ def test_a_wrong_model_raises() -> None:
         optimize(broken, x)
 
 
-def test_a_wrong_call_raises() -> None:
+def test_an_invalid_call_raises() -> None:
     optimized = optimize(network("lenet5"), images("lenet5", 1), backend="openvino", budget_s=1)
     with pytest.raises(TypeError, match=r"torch.float32 Tensor, got torch.float64"):
         optimized(images("lenet5", 1).double())

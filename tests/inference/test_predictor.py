@@ -76,7 +76,7 @@ def assert_predictions(
 
 
 @pytest.mark.parametrize("preprocessing", [BILINEAR, BICUBIC])
-def test_predictions_equal_those_of_the_documented_steps(
+def test_predictions_match_the_documented_steps(
     network: cnnarch.ImageClassifier, photographs: list[Path], preprocessing: Preprocessing
 ) -> None:
     found = Predictor(network, preprocessing, batch_size=3)(photographs)
@@ -87,7 +87,7 @@ def test_predictions_equal_those_of_the_documented_steps(
     assert found.unreadable == ()
 
 
-def test_inputs_equal_those_of_the_transform_bit_for_bit(photographs: list[Path]) -> None:
+def test_inputs_match_the_transform_bit_for_bit(photographs: list[Path]) -> None:
     seen: list[Tensor] = []
 
     def model(inputs: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ def test_gray_networks_classify_color_images(photographs: list[Path]) -> None:
     assert len(predictor(np.zeros((28, 28, 3), np.uint8))) == 1
 
 
-def test_a_bfloat16_network_receives_bfloat16(
+def test_a_bfloat16_network_receives_bfloat16_inputs(
     network: cnnarch.ImageClassifier, photographs: list[Path]
 ) -> None:
     import copy

@@ -196,6 +196,6 @@ def test_a_fused_network_in_int8_also_accepts_uint8() -> None:
         ([["a.png"]], TypeError, r"\(N, C, H, W\), got list"),
     ],
 )
-def test_wrong_calibration_raises(calibration: Any, error: type[Exception], message: str) -> None:
+def test_invalid_calibration_raises(calibration: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         quantize(cnnarch.lenet5(), calibration)
