@@ -34,7 +34,7 @@ from benchmarks.measure import (
 )
 from benchmarks.pairs import PAIRS, Pair, images
 
-BAR = "geometric means over eager at batch 1: float32 0.42x, bfloat16 0.22x, int8 0.17x; \
+BAR = "geometric means vs. eager at batch 1: float32 0.42x, bfloat16 0.22x, int8 0.17x; \
 1.03x the better engine used directly, none above 1.1x"
 FOLDER = RESULTS / "inference"
 BATCHES = (1, 16)
@@ -184,7 +184,7 @@ def tables(batch: int) -> str:
 
 def _summary(rows: list[dict[str, Any]]) -> str:
     found = [f"{name.partition(',')[0]} {ratio:.2f}x" for name, ratio in means(rows).items()]
-    return f"Geometric means of the time: {', '.join(found)}."
+    return f"Geometric means of the time ratios: {', '.join(found).replace(' over ', ' / ')}."
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

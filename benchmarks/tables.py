@@ -97,7 +97,7 @@ def _optimized_on(machine: str, figures: dict[str, float]) -> list[Answer]:
     rows = inference.saved_rows()[machine]
     found = [
         Answer(
-            f"`optimize`, {p}, batch 1, over eager, geometric mean, {machine}",
+            f"`optimize`, {p}, batch 1, vs. eager, geometric mean, {machine}",
             bar,
             figures[f"{p} over eager, batch 1"],
             why=_why_slow(rows, figures, p, bar),
@@ -107,7 +107,7 @@ def _optimized_on(machine: str, figures: dict[str, float]) -> list[Answer]:
     ]
     for name, ratio in figures.items():
         if "better engine" in name:
-            question = f"`optimize`, {name}, geometric mean, {machine}"
+            question = f"`optimize`, {name.replace('over', 'vs.')}, geometric mean, {machine}"
             found.append(Answer(question, 1.03, ratio, why=_above(rows, name, 1.03)))
     ratios = {
         f"{row['network']}, {precision}, batch {row['batch']}": ratio
@@ -115,7 +115,7 @@ def _optimized_on(machine: str, figures: dict[str, float]) -> list[Answer]:
         for precision, ratio in row["over the better engine"].items()
     }
     worst = max(ratios, key=lambda row: ratios[row])
-    question = f"`optimize` over the better engine, worst row ({worst}), {machine}"
+    question = f"`optimize` vs. the better engine, worst row ({worst}), {machine}"
     return [*found, Answer(question, 1.1, ratios[worst])]
 
 
@@ -175,7 +175,7 @@ def _training(kept: dict[str, Any], machine: str) -> list[Answer]:
     worst, ratio = _worst(kept, "ratio plain")
     mean = kept["geometric mean of ratio"]
     rows = [row for row in kept.values() if isinstance(row, dict)]
-    name = f"training step, batch 16, over torchvision's default, geometric mean, {machine}"
+    name = f"training step, batch 16, vs. torchvision's default, geometric mean, {machine}"
     why = (
         ""
         if any("bf16-mixed_ms" in row for row in rows)
@@ -184,7 +184,7 @@ def _training(kept: dict[str, Any], machine: str) -> list[Answer]:
     return [
         Answer(name, 0.62, mean, why=why),
         Answer(
-            f"plain training step over theirs, worst row ({worst}), {machine}",
+            f"plain training step vs. theirs, worst row ({worst}), {machine}",
             1.05,
             ratio,
             why="[see below](#training-steps)",
@@ -229,14 +229,14 @@ READERS: dict[str, Callable[[Any], list[Answer]]] = {
     ],
     "int8_accuracy": _int8,
     "cold_start": lambda kept: [
-        Answer("new process to first prediction, over torchvision", 0.65, kept["ratio"])
+        Answer("new process to first prediction, vs. torchvision", 0.65, kept["ratio"])
     ],
     "training_epoch": lambda kept: [
-        Answer("epoch of LeNet-5 on Fashion-MNIST, over the usual PIL loop", 0.6, kept["ratio"])
+        Answer("epoch of LeNet-5 on Fashion-MNIST, vs. the usual PIL loop", 0.6, kept["ratio"])
     ],
     "import_time": lambda kept: [
         Answer(
-            "`import cnnarch` over `import torch`", 50, kept["extra_milliseconds"], form="{:.0f} ms"
+            "`import cnnarch` vs. `import torch`", 50, kept["extra_milliseconds"], form="{:.0f} ms"
         )
     ],
 }
