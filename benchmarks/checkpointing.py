@@ -4,8 +4,8 @@ A training step (forward, backward, SGD) with 16 images of 224 x 224 pixels in f
 most half the peak memory of torchvision's DenseNet-121 and at most 1.4 times its time.
 torchvision's `memory_efficient=True` is also measured.
 
-Memory is the increase of a process's peak resident size after the network was built, measured in a
-separate process for each candidate. Times are measured alternately in one process.
+Memory is the increase in a process's peak resident set size after the network is built, measured in
+a separate process for each candidate. Times are measured alternately in one process.
 
     python -m benchmarks.checkpointing [--runs 5] [--batch 16]
 """
@@ -44,7 +44,7 @@ CANDIDATES: dict[str, Callable[[], nn.Module]] = {
 
 
 def training_step(name: str, batch: int) -> Callable[[], None]:
-    """Return a function that runs one step of a candidate."""
+    """Return a function that runs one training step with a candidate network."""
     torch.manual_seed(0)
     model = CANDIDATES[name]().train()
     images, labels = torch.randn(batch, 3, SIDE, SIDE), torch.arange(batch)
@@ -66,7 +66,7 @@ def resident_peak() -> float:
 
 
 def print_peak(name: str, batch: int) -> None:
-    """Print the increase after two steps; the second one starts with gradients in memory."""
+    """Print the memory increase after two steps; the second starts with gradients in memory."""
     step = training_step(name, batch)
     before = resident_peak()
     for _ in range(2):
@@ -75,7 +75,7 @@ def print_peak(name: str, batch: int) -> None:
 
 
 def peak_of(name: str, batch: int) -> float:
-    """Return the increase in MiB, measured in a new process."""
+    """Return the increase in memory in MiB, measured in a new process."""
     command = [sys.executable, "-m", "benchmarks.checkpointing", "--peak-of", name]
     command += ["--batch", str(batch)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

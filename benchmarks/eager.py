@@ -5,9 +5,9 @@
     python -m benchmarks.eager mobilenet_v1 16 float32     measure that row again
     python -m benchmarks.eager mobilenet_v1 16 float32 1   in this process only, ours first
 
-The memory addresses of weights and maps differ between processes and change some ratios by 10 %,
-and the network that runs first has an advantage. Each row is therefore the median over several
-processes, in half of which ours runs first.
+The memory addresses of weights and feature maps differ between processes, which changes some ratios
+by 10 %, and the network that runs first has an advantage. Each row is therefore the median over
+several processes, in half of which our network runs first.
 """
 
 import json
@@ -50,7 +50,7 @@ NEAR = {"float32": 1e-3, "bfloat16": 0.1}
 
 
 def measure(row: Row, ours_first: bool) -> dict[str, float]:
-    """Return both networks' milliseconds per batch and the ratio, measured in this process."""
+    """Return both networks' times in milliseconds per batch and their ratio, in this process."""
     dtype = getattr(torch, row.precision)
     models = {"theirs": row.pair.theirs(), "ours": row.pair.ours()}
     order = sorted(models, reverse=not ours_first)

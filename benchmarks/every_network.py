@@ -5,7 +5,7 @@
 
 It uses one image of the network's input size, backend "auto" and float32. Each network has random
 weights and is measured in its own process, and its row is saved to results/every_network.json. If
-the budget was too short for any engine, the network is measured again with a longer one.
+the budget allowed only PyTorch's engines, the network is measured again with a longer budget.
 """
 
 import copy
@@ -36,8 +36,8 @@ def measure(name: str, budget_s: float) -> dict[str, Any]:
     torch.manual_seed(0)
     x = torch.randn(1, *cnnarch.get_card(name).input_size)
     model = cnnarch.get_model(name).eval()
-    # With untrained statistics, values grow from block to block, in the deepest networks until
-    # float32 is too imprecise for any engine. The statistics of one image prevent that.
+    # With untrained BatchNorm statistics, values grow from block to block; in the deepest
+    # networks, float32 becomes too imprecise for any engine. We use those of one image instead.
     if rounding(model, x) > ROUNDING:
         update_bn([x], model)
     with warnings.catch_warnings():  # logits of untrained networks hardly depend on the image
@@ -57,7 +57,7 @@ def measure(name: str, budget_s: float) -> dict[str, Any]:
 
 
 def rounding(model: nn.Module, x: torch.Tensor) -> float:
-    """Return the largest difference between float32 and float64 logits, relative to the largest."""
+    """Return the largest float32 rounding error of a logit, relative to the largest logit."""
     with torch.no_grad():
         return difference(model(x), copy.deepcopy(model).double()(x.double()))
 
@@ -77,7 +77,7 @@ def measure_and_save(name: str, budget_s: float = BUDGET_S) -> None:
     """Measure a network and save its row.
 
     Raises:
-        ValueError: the saved rows were measured on another machine.
+        ValueError: the saved rows were measured on a different machine.
     """
     check_machine(FILE)
     networks = {**saved_rows(), name: measure(name, budget_s)}

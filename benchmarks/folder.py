@@ -2,8 +2,8 @@
 
 The folder contains 1,000 JPEG files of 500 x 375 pixels, cropped from photographs from scikit-learn
 and scikit-image. cnnarch uses `Predictor` with a network optimized in bfloat16 that includes the
-normalization. torchvision opens the files one by one, applies the transform of its weights and runs
-batches through the network in float32.
+normalization. torchvision opens the files one by one, applies its weights' transform and runs the
+network on batches in float32.
 
 Goal: at least 2.5 times as many images per second.
 

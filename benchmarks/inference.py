@@ -1,7 +1,7 @@
-"""How much faster is `cnnarch.inference.optimize` than eager mode and the engines themselves?
+"""How much faster is `cnnarch.inference.optimize` than eager mode and the engines used directly?
 
     python -m benchmarks.inference                    every network, batch 1 and 16
-    python -m benchmarks.inference resnet50 1         one of them
+    python -m benchmarks.inference resnet50 1         one network and batch size
     python -m benchmarks.inference --table            print the results so far
 
 Each network and batch size is measured in its own process and saved to results/inference/MACHINE,
@@ -34,19 +34,19 @@ from benchmarks.measure import (
 )
 from benchmarks.pairs import PAIRS, Pair, images
 
-BAR = "geometric means over eager at batch 1: float32 0.42x, bfloat16 0.22x, int8 0.17x; \
+BAR = "geometric means vs. eager at batch 1: float32 0.42x, bfloat16 0.22x, int8 0.17x; \
 1.03x the better engine used directly, none above 1.1x"
 FOLDER = RESULTS / "inference"
 BATCHES = (1, 16)
 IN_INT8 = ("resnet50", "mobilenet_v1", "efficientnet_b0", "densenet121")
-CALIBRATION = 32  # images, enough to measure time; benchmarks.int8_accuracy measures accuracy
+CALIBRATION = 32  # images, enough for timing; benchmarks.int8_accuracy measures accuracy
 SECONDS = 6.0  # approximate time to measure a candidate
 
 Call = Callable[[], object]
 
 
 def openvino_directly(model: nn.Module, x: torch.Tensor, hint: str) -> Call:
-    """Prepare OpenVINO as in its documentation, for one precision and a fixed shape."""
+    """Prepare OpenVINO as described in its documentation, for one precision and a fixed shape."""
     from cnnarch.inference._offline import import_openvino
 
     openvino: Any = import_openvino()
@@ -184,7 +184,7 @@ def tables(batch: int) -> str:
 
 def _summary(rows: list[dict[str, Any]]) -> str:
     found = [f"{name.partition(',')[0]} {ratio:.2f}x" for name, ratio in means(rows).items()]
-    return f"Geometric means of the time: {', '.join(found)}."
+    return f"Geometric means of the time ratios: {', '.join(found).replace(' over ', ' / ')}."
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

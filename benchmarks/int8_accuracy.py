@@ -7,8 +7,8 @@ Goal: top-1 at most 0.5 points below float32, calibrated with 512 training image
     python -m benchmarks.int8_accuracy vgg11_bn   that network only
 
 Networks without shipped weights are first trained for a few hundred steps with their family's
-recipe. That is enough to measure the loss from int8, but not to reach their final accuracy. Rows
-are saved one by one, so an interrupted run can be resumed.
+recipe. That is enough to measure the accuracy lost in int8, but not to reach their final
+accuracy. Rows are saved one by one, so an interrupted run can be resumed.
 """
 
 import json
@@ -55,7 +55,7 @@ def steps(name: str) -> int:
 
 
 def trained(name: str) -> tuple[cnnarch.ImageClassifier, ImageData]:
-    """Return a trained network and the images, prepared for it."""
+    """Return a trained network and the images, preprocessed for it."""
     if name in SHIPPED:
         model = cnnarch.get_model(name, weights="FASHION_MNIST").eval()
         return model, load_data(DATA).adapt_to(model)
@@ -69,7 +69,7 @@ def trained(name: str) -> tuple[cnnarch.ImageClassifier, ImageData]:
 
 
 def measure(name: str) -> dict[str, Any]:
-    """Return accuracies in percent, of the network and of each engine in int8."""
+    """Return the accuracies of the network and of each engine in int8, in percent."""
     model, data = trained(name)
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
     calibration = data.train.inputs(order[:CALIBRATION])
@@ -110,7 +110,7 @@ def saved_rows() -> dict[str, Any]:
 
 def main(names: list[str]) -> None:
     for name in names or [name for name in (*SHIPPED, *TRAINED) if name not in saved_rows()]:
-        measured = measure(name)  # another process may add a row meanwhile
+        measured = measure(name)  # another process may add a row during this call
         rows = {**saved_rows(), name: measured}
         missed = [network for network, row in rows.items() if row["points_lost"] > 0.5]
         results = {"images": 10_000, "calibration": CALIBRATION, "networks": rows, "missed": missed}

@@ -19,7 +19,7 @@ import torch
 from cnnarch.weights.files import atomic_write
 
 PAUSE = 0.02  # seconds after which the threads of OpenMP and ONNX Runtime sleep
-SETTLE = 0.02  # seconds of uncounted calls
+SETTLE = 0.02  # seconds of untimed calls
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = (
     "cnnarch",
@@ -46,15 +46,15 @@ def alternate(
 
     Args:
         candidates: functions to call, by name.
-        runs: counted calls to each function.
+        runs: number of timed calls to each function.
         warmup: number of initial calls to each function that are not timed.
-        settle: start each turn with a pause and uncounted calls. This is for engines with their own
-            threads: those of the previous engine spin for a while, and after ONNX Runtime the first
-            four calls of OpenVINO take up to twice as long.
-        within: returns the context manager for a function's turn, from its name.
+        settle: start each turn with a pause and untimed calls. This is for engines with their own
+            threads: the previous engine's threads spin for a while, and after ONNX Runtime, the
+            first four calls to OpenVINO take up to twice as long.
+        within: returns the context manager for a function's turn, given its name.
 
     Returns:
-        The seconds of each counted call, by name.
+        The duration of each timed call in seconds, by name.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for run in range(-warmup, runs):
@@ -77,7 +77,7 @@ def alternate(
 def alternate_processes(
     candidates: Mapping[str, str], runs: int = 11, arguments: Sequence[str] = ()
 ) -> dict[str, list[float]]:
-    """Time whole Python processes that run the given code alternately."""
+    """Alternately run Python processes with the given code, and time each process."""
 
     def process(code: str) -> Callable[[], object]:
         command = [sys.executable, "-c", code, *arguments]
@@ -114,7 +114,7 @@ def write(path: Path, record: Any) -> None:
 
 def machine() -> dict[str, Any]:
     """Return the machine properties that the results depend on."""
-    from cnnarch.training.machine import cpu_name  # here, because it loads Lightning
+    from cnnarch.training.machine import cpu_name  # imported here because it loads Lightning
 
     return {
         "processor": cpu_name(),

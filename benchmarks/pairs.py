@@ -1,4 +1,4 @@
-"""One network per family that torchvision or timm also provides, and functions to build both."""
+"""One network per family that torchvision or timm also provides, and functions to build pairs."""
 
 from typing import NamedTuple
 
@@ -16,10 +16,10 @@ INPUT_SIZE = (3, 224, 224)
 class Pair(NamedTuple):
     """A cnnarch network and the same network from another library.
 
-    Both are built without auxiliary classifiers.
+    Both networks are built without auxiliary classifiers.
 
     Args:
-        twin: the row of the fact sheet that names both.
+        twin: the row of the fact sheet that names both networks.
     """
 
     twin: Twin

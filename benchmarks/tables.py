@@ -1,7 +1,7 @@
 """Write the measured results to the docs pages: `python -m benchmarks.tables`.
 
 Tables are generated from the JSON files in results and inserted between markers in the pages. A
-test compares them with the files.
+test compares the tables with the files.
 """
 
 import json
@@ -24,7 +24,7 @@ class Answer(NamedTuple):
         bar: the goal: a maximum, or a minimum if `more`.
         measured: the measured value.
         more: whether larger is better.
-        form: the format of both values.
+        form: the format string for both values.
         why: the reason, if the goal was missed and the reason is known.
     """
 
@@ -37,7 +37,7 @@ class Answer(NamedTuple):
 
     @property
     def reached(self) -> bool:
-        """Whether the goal was reached."""
+        """Whether the goal was met."""
         return self.measured >= self.bar if self.more else self.measured <= self.bar
 
 
@@ -97,7 +97,7 @@ def _optimized_on(machine: str, figures: dict[str, float]) -> list[Answer]:
     rows = inference.saved_rows()[machine]
     found = [
         Answer(
-            f"`optimize`, {p}, batch 1, over eager, geometric mean, {machine}",
+            f"`optimize`, {p}, batch 1, vs. eager, geometric mean, {machine}",
             bar,
             figures[f"{p} over eager, batch 1"],
             why=_why_slow(rows, figures, p, bar),
@@ -107,7 +107,7 @@ def _optimized_on(machine: str, figures: dict[str, float]) -> list[Answer]:
     ]
     for name, ratio in figures.items():
         if "better engine" in name:
-            question = f"`optimize`, {name}, geometric mean, {machine}"
+            question = f"`optimize`, {name.replace('over', 'vs.')}, geometric mean, {machine}"
             found.append(Answer(question, 1.03, ratio, why=_above(rows, name, 1.03)))
     ratios = {
         f"{row['network']}, {precision}, batch {row['batch']}": ratio
@@ -115,14 +115,14 @@ def _optimized_on(machine: str, figures: dict[str, float]) -> list[Answer]:
         for precision, ratio in row["over the better engine"].items()
     }
     worst = max(ratios, key=lambda row: ratios[row])
-    question = f"`optimize` over the better engine, worst row ({worst}), {machine}"
+    question = f"`optimize` vs. the better engine, worst row ({worst}), {machine}"
     return [*found, Answer(question, 1.1, ratios[worst])]
 
 
 def _why_slow(
     rows: list[dict[str, Any]], figures: dict[str, float], precision: str, bar: float
 ) -> str:
-    """Explain a missed goal: the better engine itself is slow, or else some networks are."""
+    """Explain a missed goal: the better engine is too slow, or else list the slow networks."""
     over_eager, over_engine = (
         figures.get(f"{precision} over {of}, batch 1") for of in ("eager", "the better engine")
     )
@@ -175,7 +175,7 @@ def _training(kept: dict[str, Any], machine: str) -> list[Answer]:
     worst, ratio = _worst(kept, "ratio plain")
     mean = kept["geometric mean of ratio"]
     rows = [row for row in kept.values() if isinstance(row, dict)]
-    name = f"training step, batch 16, over torchvision's default, geometric mean, {machine}"
+    name = f"training step, batch 16, vs. torchvision's default, geometric mean, {machine}"
     why = (
         ""
         if any("bf16-mixed_ms" in row for row in rows)
@@ -184,7 +184,7 @@ def _training(kept: dict[str, Any], machine: str) -> list[Answer]:
     return [
         Answer(name, 0.62, mean, why=why),
         Answer(
-            f"plain training step over theirs, worst row ({worst}), {machine}",
+            f"plain training step vs. theirs, worst row ({worst}), {machine}",
             1.05,
             ratio,
             why="[see below](#training-steps)",
@@ -200,7 +200,7 @@ def _worst(kept: dict[str, Any], key: str) -> tuple[str, float]:
 
 
 def _int8(kept: dict[str, Any]) -> list[Answer]:
-    """Return the worst network of each engine."""
+    """Return the worst network for each engine."""
     found = []
     for engine in int8_accuracy.ENGINES:
         lost = {
@@ -229,14 +229,14 @@ READERS: dict[str, Callable[[Any], list[Answer]]] = {
     ],
     "int8_accuracy": _int8,
     "cold_start": lambda kept: [
-        Answer("new process to first prediction, over torchvision", 0.65, kept["ratio"])
+        Answer("new process to first prediction, vs. torchvision", 0.65, kept["ratio"])
     ],
     "training_epoch": lambda kept: [
-        Answer("epoch of LeNet-5 on Fashion-MNIST, over the usual PIL loop", 0.6, kept["ratio"])
+        Answer("epoch of LeNet-5 on Fashion-MNIST, vs. the usual PIL loop", 0.6, kept["ratio"])
     ],
     "import_time": lambda kept: [
         Answer(
-            "`import cnnarch` over `import torch`", 50, kept["extra_milliseconds"], form="{:.0f} ms"
+            "`import cnnarch` vs. `import torch`", 50, kept["extra_milliseconds"], form="{:.0f} ms"
         )
     ],
 }
@@ -286,7 +286,7 @@ def training_table(kept: dict[str, Any]) -> str:
 
 
 def int8_table(kept: dict[str, Any] | None) -> str:
-    """Return the table of int8 accuracies, in percent of the test images."""
+    """Return the table of int8 accuracies on the test images, in percent."""
     engines = int8_accuracy.ENGINES
     head = ["network", "steps", "float32", *(f"int8, {engine}" for engine in engines), "lost"]
     lines = ["| " + " | ".join(head) + " |", "|---" + "|--:" * (len(head) - 1) + "|"]
@@ -299,7 +299,7 @@ def int8_table(kept: dict[str, Any] | None) -> str:
 
 
 def draw(path: Path) -> None:
-    """Draw the ratio of each time to eager mode, one panel per machine and batch size."""
+    """Draw the ratio of each time to the eager time, one panel per machine and batch size."""
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch

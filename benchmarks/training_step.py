@@ -1,7 +1,7 @@
 """How long does a training step take, compared with torchvision's defaults?
 
-A step is forward, loss, backward and SGD with momentum on 16 images, 224 x 224. "theirs" runs in
-float32 with the default memory format, and "plain" is our network with the same settings. The other
+A step (forward, loss, backward, SGD with momentum) uses 16 images, 224 x 224 pixels. "theirs" runs
+in float32 with the default memory format, and "plain" is our network with the same settings. Other
 columns use the settings of `cnnarch train`: channels last, freed memory retained, and the precision
 chosen for the machine and the network. bf16 is measured if the processor supports it.
 
@@ -30,7 +30,7 @@ FILE = machine_file("training_step")
 BATCH = 16
 RUNS = 3
 WARMUP = 1
-M_MMAP_THRESHOLD = -3  # of glibc's mallopt, from malloc.h
+M_MMAP_THRESHOLD = -3  # for glibc's mallopt, from malloc.h
 LARGEST_MMAP_THRESHOLD = 32 * 2**20  # the limit of glibc's own adaptive threshold
 
 

@@ -18,10 +18,10 @@ In "frozen" and "full", the new classifier is initialized with a linear probe on
 classifier would distort the features in the first steps (Kumar et al., "Fine-Tuning can Distort
 Pretrained Features and Underperform Out-of-Distribution", arXiv 2202.10054).
 
-Each row is evaluated on the test images only once, at the end. The settings were chosen on training
-images of Fashion-MNIST, and the regularization of a regression on a fifth of the row's own training
-images. Each row writes a JSON file to results/transfer. `python -m benchmarks.tables` writes the
-table to docs/transfer.md.
+Each row is evaluated on the test images only once, at the end. The settings were chosen on
+Fashion-MNIST training images, and each regression's regularization on a fifth of the row's own
+training images. Each row writes a JSON file to results/transfer. `python -m benchmarks.tables`
+writes the table to docs/transfer.md.
 """
 
 import json
@@ -48,7 +48,7 @@ from cnnarch.training.machine import keep_freed_memory
 
 FOLDER = RESULTS / "transfer"
 NETWORK, WEIGHTS = "efficientnet_lite0", "IMAGENET1K_V1"
-TEST_IMAGES = 5_000  # the first ones of Fashion-MNIST's test set
+TEST_IMAGES = 5_000  # the first images of Fashion-MNIST's test set
 TASKS = (("fashion_mnist", 1_000), ("fashion_mnist", 5_000), ("digits", 1_000))
 SEEDS = {"pixels": 3, "probe": 3, "frozen": 3, "full": 2, "scratch": 2}
 LABELS = {
@@ -232,7 +232,7 @@ def initialize_as_probe(model: cnnarch.ImageClassifier, images: ImageSet, seed: 
 
 
 def shorten_running_averages(model: nn.Module) -> None:
-    """Average running statistics over tens of steps instead of the authors' hundreds."""
+    """Average running statistics over tens of steps, not hundreds as the authors did."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.1

@@ -37,9 +37,9 @@ class ZooRow(NamedTuple):
 
     Args:
         network: name of the builder.
-        changes: keys that differ from the recipe of the family for Fashion-MNIST.
-        published: accuracy of the architecture in the benchmark list of the data set.
-        source: the entry of that list.
+        changes: settings that differ from the family's recipe for Fashion-MNIST.
+        published: the architecture's accuracy in the data set's benchmark list.
+        source: the entry in that benchmark list.
     """
 
     network: str
@@ -59,7 +59,7 @@ ROWS = {
         ZooRow("resnet20_cifar", {"num_epochs": 15}, 0.949, "ResNet-18, flips and more"),
         ZooRow("densenet_bc_40_12_cifar", {"num_epochs": 5}, 0.954, "DenseNet-BC, 768 K"),
         ZooRow(
-            "vgg11_bn",  # a quarter of the channels, and the usual first strides
+            "vgg11_bn",  # a quarter of the channels; the first layers keep their strides
             {"num_epochs": 8, "learning_rate": 0.05, "model_options": {"width": 0.25}},
             0.935,
             "VGG16, 26 M",
@@ -76,7 +76,7 @@ ROWS = {
 
 
 def row_of(network: str) -> ZooRow:
-    """Return the row of a network, or a new row without changes."""
+    """Return the row for a network, or a new row without changes."""
     return ROWS.get(network) or ZooRow(cnnarch.get_model_builder(network).__name__, {})
 
 
@@ -87,7 +87,7 @@ def recipe_of(row: ZooRow) -> Recipe:
 
 
 class Clock:
-    """Prints each epoch's metrics and adds up the CPU time, even across restarts.
+    """Print each epoch's metrics and add up the CPU time, even across restarts.
 
     On a busy machine, the elapsed time says little about the cost of a row.
 
@@ -123,7 +123,7 @@ def train_row(row: ZooRow) -> dict[str, Any]:
         progress=True,
         on_epoch_end=clock,
     )
-    assert results is not None  # there is one process
+    assert results is not None  # there is only one process
     record = {
         "network": row.network,
         "options": results["options"],

@@ -1,3 +1,3 @@
-"""The version, where files of the package can import it without importing the whole package."""
+"""The package version, in its own module so submodules need not import all of cnnarch."""
 
 __version__ = "0.1.0"

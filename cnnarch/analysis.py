@@ -1,6 +1,6 @@
 """Count parameters and multiply-adds, and list shapes, without running the network.
 
-A copy of the network on the meta device processes images that hold no data. This uses no memory,
+A copy of the network runs on the meta device, where tensors hold no data. This uses no memory,
 takes less than a second even for ResNet-152, and leaves the network unchanged.
 """
 

@@ -18,12 +18,12 @@ __all__ = ["Backbone", "get_backbone"]
 
 
 class Backbone(Trunk):
-    """A network's stem and stages up to the last requested map, returning the requested maps.
+    """A network's stem and stages up to the last requested map; returns the requested maps.
 
     A backbone shares its layers with the network and keeps their names, for example
     "stages.2.0.conv.weight". Stages that `cnnarch.freeze` has frozen in the network are also
-    frozen in the backbone. `names`, `channels` and `strides` describe the maps. `preprocessing` is
-    the network's.
+    frozen in the backbone. `names`, `channels` and `strides` describe the maps, and `preprocessing`
+    is the network's preprocessing.
 
     Args:
         network: the network that provides the stem and the stages.

@@ -25,8 +25,8 @@ def dilate(model: Trunk, output_stride: int) -> None:
 
     The weights stay unchanged. Map sizes are exact for images whose sides are multiples of the
     network's stride. If a map's stride shrinks by a factor of k, taking every k-th pixel of
-    the new map gives the original map. In networks with SE the two are only close, because SE also
-    averages over the new pixels.
+    the new map gives the original map. In networks with SE, the maps match only approximately,
+    because SE also averages over the new pixels.
 
     Args:
         model: a network or a backbone.
@@ -34,7 +34,7 @@ def dilate(model: Trunk, output_stride: int) -> None:
 
     Raises:
         TypeError: `model` is neither a network nor a backbone.
-        ValueError: `output_stride` is not one of these values or is below the stem's stride.
+        ValueError: `output_stride` is not 8, 16 or 32, or is below the stem's stride.
     """
     model = as_trunk(model)
     if not isinstance(output_stride, int) or output_stride not in (8, 16, 32):
@@ -51,7 +51,7 @@ def dilate(model: Trunk, output_stride: int) -> None:
 
 
 def _output_strides(model: Trunk) -> dict[str, int]:
-    """Return the output strides of the stem's and stages' layers, based on how their maps grow."""
+    """Return the output strides of the stem's and stages' layers by comparing two image sizes."""
     sides = (model.min_input_size + 256, model.min_input_size + 512)
     small, large = (stage_shapes(model, (model.in_channels, side, side)) for side in sides)
     strides = {}
@@ -107,7 +107,7 @@ class DilatedPool2d(nn.Module):
 
     Args:
         kernel_size: number of pixels read along each side of the window.
-        before: number of pixels read above and to the left of the window's own pixel.
+        before: number of pixels read above and to the left of the output pixel.
         dilation: distance between the pixels read.
         average: whether to return the average instead of the maximum.
 
@@ -121,13 +121,13 @@ class DilatedPool2d(nn.Module):
         self.before = before
         self.dilation = dilation
         left, right = before * dilation, (kernel_size - 1 - before) * dilation
-        # Outside the border, average pooling counts zeros and max pooling ignores the pixels.
+        # Average pooling counts padding pixels as zeros; max pooling ignores them.
         self.pad = nn.ConstantPad2d((left, right, left, right), 0.0 if average else -torch.inf)
         self.pool = None if average else nn.MaxPool2d(kernel_size, 1, dilation=dilation)
 
     @classmethod
     def of(cls, pool: nn.Module, dilation: int) -> "DilatedPool2d":
-        """Return a stride-1 pool that reads the pixels of `pool`, `dilation` times as far apart."""
+        """Return a stride-1 version of `pool` that reads pixels `dilation` times as far apart."""
         if isinstance(pool, cls):
             average = pool.pool is None
             return cls(pool.kernel_size, pool.before, pool.dilation * dilation, average=average)

@@ -1,4 +1,4 @@
-"""Prepare a network for fine-tuning: frozen stages, learning rates, norms and activations."""
+"""Prepare a network for fine-tuning: freezing, learning rates, norms and in-place activations."""
 
 import math
 from typing import Any, Literal, TypeVar
@@ -73,9 +73,9 @@ def convert_norm(model: Module, kind: Literal["group", "frozen", "sync"]) -> Mod
         model: any module.
         kind: "group" is GroupNorm with 32 groups, or fewer if 32 does not divide the number of
             channels. It works with any batch size. "frozen" is BatchNorm with fixed statistics,
-            scale and shift. "sync" is BatchNorm over all processes of a distributed training run
-            and also replaces BatchNorm1d. In stages frozen by `freeze`, the new layers are also
-            frozen.
+            scale and shift. "sync" is BatchNorm synchronized across the processes of a distributed
+            run; it also replaces BatchNorm1d. In stages frozen by `freeze`, the new layers are
+            also frozen.
 
     Raises:
         ValueError: the kind does not exist, or `kind` is "frozen" and a norm has no running

@@ -25,7 +25,7 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tif
 """Suffixes, in lowercase, of the files that `find_images` looks for in folders."""
 
 MAX_ASPECT_RATIO = 1000
-"""Maximum aspect ratio, because resizing the shorter side also enlarges the longer one."""
+"""Maximum aspect ratio; limits the longer side after the shorter one is resized."""
 
 
 class Unreadable(NamedTuple):
@@ -139,7 +139,7 @@ def _upright(image: "Image", channels: int) -> "Image":
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode!r} have no defined white level")
-    if image.mode.startswith("I;16"):  # Pillow would turn every value above 255 into white
+    if image.mode.startswith("I;16"):  # Pillow would clip every value above 255 to white
         image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
     if image.mode in ("P", "PA") and "transparency" in image.info:
         image = image.convert("RGBA")  # otherwise Pillow warns about dropped transparency
@@ -182,14 +182,14 @@ def read_ahead(
 def read_together(items: Iterable[T], read: Callable[[T], R]) -> list[R]:
     """Return the result of `read` for each item, using threads that are kept for the next call.
 
-    `read` must not call this function: the threads would wait for each other.
+    `read` must not call this function: the threads would deadlock.
     """
     return list(_shared_pool(os.getpid()).map(read, items))
 
 
 @cache
 def _shared_pool(_process: int) -> ThreadPoolExecutor:
-    """Return a process's threads. A forked process does not inherit its parent's threads."""
+    """Return the process's thread pool. A forked process does not inherit its parent's threads."""
     return ThreadPoolExecutor(reading_threads(), "cnnarch-read")
 
 
@@ -202,7 +202,7 @@ def progress_bar(
     Args:
         label: text before the bar.
         total: number of images, or None if it is unknown.
-        visible: whether to show the bar; None shows it in a terminal. The bar requires rich.
+        visible: whether to show the bar; None shows it only in a terminal. The bar requires rich.
     """
     if not (sys.stderr.isatty() if visible is None else visible) or not find_spec("rich"):
         yield lambda _count: None

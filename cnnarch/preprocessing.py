@@ -43,7 +43,7 @@ class Preprocessing:
         Raises:
             ValueError: torchvision does not support `interpolation`.
 
-        The transform raises TypeError for other integer tensors, whose white level is unknown.
+        The transform raises TypeError for integer tensors other than uint8.
 
         >>> import torch
         >>> preprocessing = Preprocessing(224, 256)

@@ -97,7 +97,7 @@ def describe_call(card: ModelCard, row: Form) -> str:
 
 
 def printed(row: Form) -> str:
-    """Return the printed values of a row, and whether each agrees with ours."""
+    """Return the reported values in a row and whether each one matches ours."""
     ours = {"params": row.params, "macs": row.macs}
     return "<br>".join(describe_figure(s, ours.get(s.figure)) for s in row.stated) or "-"
 

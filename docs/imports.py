@@ -37,7 +37,7 @@ MODULES = {module_of(path): path for path in FILES}
 
 
 def imports_of(text: str) -> set[Import]:
-    """Return every import of a cnnarch module in a file, except under `if TYPE_CHECKING:`.
+    """Return all imports of cnnarch modules in a file, except those under `if TYPE_CHECKING:`.
 
     `from package import file` imports the file. `from cnnarch import x` also imports cnnarch.
     """

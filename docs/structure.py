@@ -17,7 +17,7 @@ PLACES = {  # column and row of each box; the arrows come from the code
     **{"models": (0, 2), "contract": (1.6, 2), "weights": (4.3, 2), "embedding": (6, 3)},
     **{"preprocessing": (5, 1), "blocks": (1.1, 0), "facts": (3, 0), "images": (6, 0)},
 }
-ARROWLESS = {"cli", "cnnarch"}  # these use every part
+ARROWLESS = {"cli", "cnnarch"}  # these parts use every part
 HIDDEN = {"_version", "__main__"}
 NETWORKS = {"blocks", "contract", "facts", "models"}  # the parts that define the networks
 LABELS = {"cnnarch": "import cnnarch"}
@@ -54,7 +54,7 @@ def draw(graph: nx.DiGraph) -> Figure:
     """Draw the boxes and arrows; imports that happen only inside functions are dashed.
 
     Raises:
-        KeyError: a part of the package has no place on the map.
+        KeyError: a part of the package has no position on the map.
     """
     centers = {part: (PLACES[part][0] * COLUMN, PLACES[part][1] * ROW) for part in graph}
     right, top = (max(center[i] for center in centers.values()) for i in range(2))

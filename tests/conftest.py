@@ -1,4 +1,4 @@
-"""Fixtures and hooks for all tests: networks as parameters, fixed seeds, no internet access."""
+"""Fixtures and hooks for all tests: parametrized networks, fixed seeds, no internet access."""
 
 import gc
 import os
@@ -104,7 +104,7 @@ def distinct_model(distinct_form: Build) -> cnnarch.ImageClassifier:
 
 @pytest.fixture
 def distinct_stages_model(distinct_stages_form: Build) -> cnnarch.ImageClassifier:
-    """Like `model`, but only for forms that together cover every type of layer ending a stage."""
+    """Like `model`, but only for forms that together cover every type of final layer in a stage."""
     return calibrated(distinct_stages_form)
 
 

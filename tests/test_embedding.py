@@ -137,7 +137,9 @@ def test_timm_networks_are_supported() -> None:
 # --- inputs ---
 
 
-def test_arrays_tensors_and_loaders_give_the_same_features(lenet: cnnarch.ImageClassifier) -> None:
+def test_arrays_tensors_and_loaders_produce_the_same_features(
+    lenet: cnnarch.ImageClassifier,
+) -> None:
     x = torch.rand(7, 1, 32, 32)
     expected = by_hand(lenet, x)
     labels = torch.arange(7) % 3
@@ -170,7 +172,7 @@ def test_a_memory_mapped_array_is_accepted(tmp_path: Path, lenet: cnnarch.ImageC
     np.testing.assert_allclose(found.features, by_hand(lenet, x), atol=1e-6)
 
 
-def test_a_folder_gives_one_row_per_file_in_name_order(
+def test_a_folder_produces_one_row_per_file_in_name_order(
     tmp_path: Path, color: cnnarch.ImageClassifier
 ) -> None:
     paths = pictures(tmp_path / "photos")
@@ -330,7 +332,7 @@ def test_resumes_after_a_kill_without_computing_saved_rows_again(tmp_path: Path)
 
 
 def interrupted(model: cnnarch.ImageClassifier, x: Tensor, output: Path, after: int) -> None:
-    """Interrupt a call after some batches of two."""
+    """Interrupt a call after some batches of two images."""
 
     def batches() -> Iterator[Tensor]:
         yield from x.split(2)[:after]
@@ -341,7 +343,7 @@ def interrupted(model: cnnarch.ImageClassifier, x: Tensor, output: Path, after: 
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 20])
-def test_a_call_resumes_with_a_different_batch_size(
+def test_embedding_resumes_with_a_different_batch_size(
     tmp_path: Path, lenet: cnnarch.ImageClassifier, batch_size: int
 ) -> None:
     x = torch.rand(11, 1, 32, 32)
@@ -403,7 +405,7 @@ def test_damaged_features_are_computed_again(
     np.testing.assert_allclose(found.features, by_hand(lenet, x), atol=1e-6)
 
 
-def test_a_folder_in_place_of_the_database_is_an_os_error(
+def test_a_folder_in_place_of_the_database_raises_os_error(
     tmp_path: Path, lenet: cnnarch.ImageClassifier
 ) -> None:
     (tmp_path / "x.npy.part").mkdir()
@@ -439,7 +441,7 @@ def test_a_damaged_output_is_rejected(
 @pytest.mark.parametrize(
     "other", ["weights", "network", "images", "order", "fewer", "more", "preprocessing"]
 )
-def test_features_of_a_different_network_or_other_images_are_rejected(
+def test_features_of_a_different_network_or_different_images_are_rejected(
     tmp_path: Path, finished: bool, other: str
 ) -> None:
     def network(seed: int = 0, **options: Any) -> cnnarch.ImageClassifier:
@@ -666,7 +668,7 @@ def test_an_empty_folder_is_reported(tmp_path: Path, color: cnnarch.ImageClassif
         cnnarch.embed(color, tmp_path)
 
 
-def test_files_for_a_network_of_five_channels_are_rejected(tmp_path: Path) -> None:
+def test_files_for_a_network_with_five_channels_are_rejected(tmp_path: Path) -> None:
     pictures(tmp_path / "photos", 1)
     with pytest.raises(ValueError, match="1 or 3 channels, but 5 are needed"):
         cnnarch.embed(cnnarch.lenet5(in_channels=5), tmp_path / "photos", preprocessing=SMALL)

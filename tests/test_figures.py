@@ -15,7 +15,7 @@ from tests.small_forms import without_memory
 
 
 class NamedForm(NamedTuple):
-    """A network's name and one of its forms, which states the options."""
+    """A network's name and one of its forms, which lists the options."""
 
     name: str
     form: Form
@@ -66,7 +66,7 @@ def test_rows_of_the_papers_table_are_modules(family: str) -> None:
 
 @pytest.mark.parametrize("named", FORMS, ids=str)
 def test_printed_values_agree_or_the_sheet_explains_why_not(named: NamedForm) -> None:
-    """Conversely, a value that agrees must have no explanation."""
+    """Conversely, a value that agrees must not have an explanation."""
     for stated in named.form.stated:
         if stated.compared:
             exact = {"params": named.form.params, "macs": named.form.macs}[stated.figure]

@@ -220,7 +220,7 @@ def test_group_norm_replaces_every_batch_norm(model: cnnarch.ImageClassifier) ->
 
 
 def test_frozen_norms_match_batch_norm_in_eval_mode(model: cnnarch.ImageClassifier) -> None:
-    copied = copy.deepcopy(model).double()  # the two apply scale and shift in a different order
+    copied = copy.deepcopy(model).double()  # the norms apply scale and shift in different orders
     images = example_images(model).double()
     with torch.no_grad():
         expected = copied(images)
@@ -280,7 +280,7 @@ def test_an_unknown_kind_of_norm_raises() -> None:
         cnnarch.convert_norm(cnnarch.convnet(), "layer")  # type: ignore[arg-type]
 
 
-def test_in_place_activations_and_gradient_checkpointing_change_no_value(
+def test_in_place_activations_and_gradient_checkpointing_do_not_change_values(
     model: cnnarch.ImageClassifier,
 ) -> None:
     copied, images = copy.deepcopy(model).train(), example_images(model)

@@ -115,7 +115,7 @@ def test_captums_rule_for_max_pooling_is_incomplete(pool: nn.Module, complete: b
     assert is_complete(*deeplift(model.double(), images, baseline)) is complete
 
 
-def test_feature_info_calls_no_hook_and_no_replaced_forward() -> None:
+def test_feature_info_calls_neither_hooks_nor_replaced_forwards() -> None:
     model, called = cnnarch.resnet20_cifar(), list[str]()
     model.stages[-1].register_forward_hook(lambda *_: called.append("hook"))
     norm = model.stem.norm

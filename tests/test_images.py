@@ -85,7 +85,7 @@ def test_missing_and_empty_folders_are_reported(tmp_path: Path) -> None:
         find_images([tmp_path])
 
 
-def test_16_bits_are_reduced_to_8(tmp_path: Path) -> None:
+def test_16_bit_images_are_converted_to_8_bits(tmp_path: Path) -> None:
     values = np.array([[0, 256, 40000, 65535]], np.uint16)
     Image.fromarray(values).save(tmp_path / "deep.png")
     for channels in (1, 3):
@@ -107,7 +107,7 @@ def test_transparent_palettes_keep_their_colors(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.png")[:, 0, 0].tolist() == [200, 100, 50]
 
 
-def test_an_image_of_one_pixel_is_read(tmp_path: Path) -> None:
+def test_a_one_pixel_image_is_read(tmp_path: Path) -> None:
     Image.new("RGB", (1, 1), "white").save(tmp_path / "a.png")
     assert read_image(tmp_path / "a.png").tolist() == [[[255]]] * 3
 

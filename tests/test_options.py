@@ -24,7 +24,7 @@ def on_meta(name: str, **options: Any) -> cnnarch.ImageClassifier:
 
 
 def test_every_class_of_networks_has_a_small_form() -> None:
-    """Without one, the contract tests would skip all networks of that class."""
+    """Without a small form, the contract tests would skip the class's networks."""
     with torch.device("meta"):
         classes = {type(build()) for build in small_forms().values()}
     networks = {build.__annotations__["return"] for build in BUILDERS.values()}

@@ -63,7 +63,9 @@ def photograph() -> PIL.Image.Image:
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("size", [(224, 256), (96, 97), (500, 500)])
-def test_images_and_tensors_give_the_same_result(interpolation: str, size: tuple[int, int]) -> None:
+def test_images_and_tensors_produce_the_same_result(
+    interpolation: str, size: tuple[int, int]
+) -> None:
     """Check PIL images, uint8 tensors and float tensors."""
     preprocessing = Preprocessing(*size, interpolation, mean=(0.0,) * 3, std=(1.0,) * 3)
     transform, image = preprocessing.transform(), photograph()
@@ -90,7 +92,7 @@ def test_palettes_transparency_and_gray_are_converted_to_rgb() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.int16, torch.uint16, torch.int64])
 def test_other_integer_types_are_rejected(dtype: torch.dtype) -> None:
-    """The torchvision transforms divide them by their dtype's maximum, so 255 is nearly 0."""
+    """The torchvision transforms divide by the maximum of the dtype, so 255 becomes nearly 0."""
     preprocessing, pixels = Preprocessing(8, 8), torch.ones(3, 8, 8, dtype=dtype)
     for call in (preprocessing.transform(), preprocessing.crop(), preprocessing.scale):
         with pytest.raises(TypeError, match=f"uint8, got {dtype}"):

@@ -51,7 +51,7 @@ DEFERRED = {("contract", "weights")}
 
 
 ENTRY_POINTS = ("cnnarch", "__main__", "cli")
-"""Parts that may import every part."""
+"""Parts that may import all others."""
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if part_of(m) not in ENTRY_POINTS])
@@ -63,7 +63,7 @@ def test_parts_import_only_what_they_may(module: str) -> None:
         assert allowed or (deferred and (part, other) in DEFERRED), f"{part} imports {other}"
 
 
-def test_imports_have_no_cycles() -> None:
+def test_there_are_no_circular_imports() -> None:
     graph = {module: {m for m, _ in found} for module, found in IMPORTS.items()}
     try:
         tuple(TopologicalSorter(graph).static_order())

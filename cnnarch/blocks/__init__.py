@@ -1,4 +1,4 @@
-"""Building blocks, one idea per file. Each block works on its own and depends only on torch."""
+"""Building blocks, one idea per file. Each block can be used alone and depends only on torch."""
 
 from cnnarch.blocks.checkpointing import *
 from cnnarch.blocks.conv import *

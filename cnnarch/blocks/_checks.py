@@ -26,7 +26,7 @@ def check_length(name: str, value: object, length: int) -> None:
 
 
 def check_number(name: str, value: object, allowed: str, holds: Callable[[float], bool]) -> None:
-    """Raise ValueError unless `value` is a number for which `holds` is true."""
+    """Raise ValueError unless `value` is a number for which `holds` returns True."""
     if isinstance(value, bool) or not isinstance(value, Real) or not holds(float(value)):
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
 

@@ -36,7 +36,7 @@ def checkpointed(module: nn.Module, forward: Callable[..., Tensor], *inputs: Ten
 
 
 def should_checkpoint(enabled: bool) -> bool:
-    """Return whether to checkpoint: it is enabled, gradients are on, and nothing is compiling.
+    """Return whether to checkpoint: only if enabled, in grad mode, and not while compiling.
 
     Compilers decide for themselves what to store and what to recompute.
     """
@@ -49,8 +49,8 @@ class Stage(nn.Sequential):
     Blocks with their own `grad_checkpointing` attribute, such as `Dense`, are called directly.
 
     Args:
-        *blocks: the blocks, named "0", "1", ... regardless of the opening modules. A checkpoint
-            therefore uses the same names with or without an opening pool.
+        *blocks: the blocks, named "0", "1", ... regardless of the opening modules.
+            Parameter names are therefore the same with and without an opening pool.
         **opening: named modules that run before the blocks, such as `pool=nn.MaxPool2d(3, 2)`.
 
     Shape:
@@ -76,7 +76,7 @@ class Stage(nn.Sequential):
         """Run the modules in order and append each output to `maps`, if given."""
         save_memory = should_checkpoint(self.grad_checkpointing)
         for block in self:
-            overwrites = getattr(block, "inplace", False)  # loses its input: do not recompute
+            overwrites = getattr(block, "inplace", False)  # the input is lost: do not recompute
             if save_memory and not overwrites and not hasattr(block, "grad_checkpointing"):
                 x = checkpointed(block, block, x)
             else:
@@ -90,8 +90,8 @@ class Stage(nn.Sequential):
 def _running_statistics_frozen(module: nn.Module) -> Iterator[None]:
     """Keep BatchNorm's running statistics and batch counters unchanged during recomputation.
 
-    Momentum 0 leaves the statistics unchanged. With `track_running_stats` turned off, the saved
-    tensors would differ from those of the forward pass, and `torch.utils.checkpoint` rejects that.
+    Momentum 0 leaves the statistics unchanged. Turning off `track_running_stats` would make the
+    saved tensors differ from those of the forward pass, which `torch.utils.checkpoint` rejects.
     """
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
     before = [(n.momentum, copy.deepcopy(n.num_batches_tracked)) for n in norms]

@@ -1,4 +1,4 @@
-"""Compound scaling: scale the width and depth of a table of MBConv stages.
+"""Compound scaling: scale the widths and depths in a table of MBConv stages.
 
 Source: Tan and Le, "EfficientNet", arXiv 1905.11946, sec. 3 and Table 1.
 """
@@ -22,7 +22,7 @@ class Scaling(NamedTuple):
 
 
 class MBConvRow(NamedTuple):
-    """A row of Table 1: MBConv`expansion`, k`kernel_size`. Only the first layer uses the stride."""
+    """A row of Table 1, such as "MBConv6, k5x5". Only the first layer uses the stride."""
 
     expansion: int
     kernel_size: int
@@ -36,7 +36,7 @@ def scale_rows(
 ) -> dict[str, MBConvRow]:
     """Return `table` with channels scaled by the width factor and layers by the depth factor.
 
-    Channels are rounded by `round_channels`, numbers of layers are rounded up.
+    Channel counts are rounded by `round_channels`, and layer counts are rounded up.
 
     Args:
         table: the rows, keyed by name.
@@ -60,7 +60,7 @@ def scale_rows(
 def mbconv_stages(
     in_channels: int, rows: Mapping[str, MBConvRow], block: Callable[..., MBConv], drop_path: float
 ) -> list[Stage]:
-    """Return one stage per row; block i of n in total has the drop rate `drop_path` * i / n.
+    """Return one stage per row; block i of all n blocks has the drop rate `drop_path` * i / n.
 
     This is the authors' schedule: the first block is never dropped, and no block reaches the full
     rate.

@@ -32,8 +32,8 @@ class ConvNormAct(nn.Sequential):
         stride: stride of the convolution, in pixels.
         groups: number of groups in the convolution.
         padding: "symmetric" pads each side by (kernel_size - 1) // 2 pixels. "same" pads as
-            TensorFlow does: the output has ceil(H / stride) rows, and any odd pixel is added at
-            the bottom and right. A number pads each side by that many pixels.
+            TensorFlow does: the output has ceil(H / stride) rows, and any extra pixel is added
+            at the bottom and right. An integer pads each side by that many pixels.
         bias: whether the convolution has a bias; None adds one only if there is no norm.
         norm: creates the normalization layer from its number of channels; None omits it.
         act: creates the activation; None omits it.
@@ -85,7 +85,7 @@ class ConvNormAct(nn.Sequential):
 
 
 def conv_7x7(in_channels: int, channels: int, small_images: bool) -> ConvNormAct:
-    """Return the usual stem: a 7x7 convolution with stride 2, or 3x3 with stride 1 if small."""
+    """Return a stem convolution: 7x7 with stride 2, or 3x3 with stride 1 for small images."""
     kernel_size, stride = (3, 1) if small_images else (7, 2)
     return ConvNormAct(in_channels, channels, kernel_size, stride)
 
@@ -93,8 +93,8 @@ def conv_7x7(in_channels: int, channels: int, small_images: bool) -> ConvNormAct
 class SamePad2d(nn.Module):
     """Zero padding after which a strided convolution returns ceil(H / stride) rows.
 
-    This is TensorFlow's "SAME" padding, which adds any odd pixel at the bottom and right.
-    Checkpoints trained with it require it. Source: TensorFlow's `tf.nn.convolution`.
+    This is TensorFlow's "SAME" padding, which adds any extra pixel at the bottom and right.
+    Checkpoints trained with this padding require it. Source: TensorFlow's `tf.nn.convolution`.
 
     Shape:
         (N, C, H, W) -> (N, C, H + p, W + q) with 0 <= p, q < kernel_size
@@ -117,7 +117,7 @@ class SamePad2d(nn.Module):
 def _pad_same(x: Tensor, kernel_size: int, stride: int) -> Tensor:
     sides: list[int] = []
     for size in (x.shape[-1], x.shape[-2]):  # nn.functional.pad starts at the last dimension
-        if isinstance(size, Tensor):  # in torch.jit.trace; sym_max accepts only numbers
+        if isinstance(size, Tensor):  # under torch.jit.trace; sym_max accepts only numbers
             size = int(size)
         missing = (-(-size // stride) - 1) * stride + kernel_size - size
         total = torch.sym_max(missing, 0)  # max() would specialize a dynamic size

@@ -34,8 +34,8 @@ class _NormActConv(nn.Sequential):
 class DenseLayer(nn.Sequential):
     r"""$H_\ell([x_0, x_1, \dots])$: the new maps computed by one layer (eq. 2).
 
-    `reduce` is BN, ReLU and a 1x1 convolution to `bottleneck` times the growth rate
-    (DenseNet-B); it is absent if `bottleneck` is None. `conv` is BN, ReLU and a 3x3 convolution.
+    `reduce` is BN, ReLU and a 1x1 convolution to `bottleneck * growth_rate` channels
+    (DenseNet-B), absent if `bottleneck` is None. `conv` is BN, ReLU and a 3x3 convolution.
 
     Args:
         in_channels: total number of channels in all preceding maps.
@@ -126,8 +126,7 @@ class Transition(_NormActConv):
 
     Args:
         in_channels: number of input channels.
-        out_channels: number of output channels; fewer than `in_channels` in DenseNet-C, which
-            compresses.
+        out_channels: number of output channels; DenseNet-C uses fewer than `in_channels`.
         dropout: probability of zeroing a value after the convolution, in [0, 1).
 
     Shape:

@@ -29,7 +29,7 @@ def dense_stages(
             the convolution.
         compression: fraction of its input channels that a transition keeps, in (0, 1].
         dropout: probability of zeroing a value after each convolution.
-        pool: module that opens the first stage, such as the max-pool in the paper's Table 1.
+        pool: first module of the first stage, such as the max-pool in the paper's Table 1.
 
     Raises:
         ValueError: `depths` is empty, or a number is out of range.

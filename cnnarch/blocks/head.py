@@ -14,7 +14,7 @@ class ClassifierHead(nn.Sequential):
 
     Args:
         num_features: width of the classifier's input.
-        num_classes: number of logits; 0 omits dropout and classifier.
+        num_classes: number of logits; 0 omits the dropout and the classifier.
         before: a module applied to the map, such as EfficientNet's last 1x1 convolution.
         pool: the pool applied before flattening; None means global average pooling.
         hidden: a module applied to the flattened vector, such as VGG's first two linear layers.
@@ -76,7 +76,7 @@ class ClassifierHead(nn.Sequential):
         return x
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier with a new one for `num_classes`; 0 removes it."""
+        """Replace the classifier with one for `num_classes` classes; 0 removes it."""
         check_integer("num_classes", num_classes, 0)
         self._num_classes = num_classes
         for name in ("dropout", "classifier"):

@@ -34,12 +34,12 @@ def inception_conv(
     *,
     norm: MakeNorm | None = None,
 ) -> ConvNormAct:
-    """Return GoogLeNet's convolution with ReLU.
+    """Return a GoogLeNet convolution with ReLU.
 
     The paper does not specify the initialization. Weights are drawn from N(0, 2 / fan_in), which
-    is He initialization for the forward pass (arXiv 1502.01852, eq. 10). Reductions have far fewer
-    outputs than inputs, so He initialization for the backward pass would produce initial logits in
-    the hundreds.
+    is He initialization for the forward pass (arXiv 1502.01852, eq. 10). Reduction layers have far
+    fewer outputs than inputs, so He initialization for the backward pass would produce initial
+    logits in the hundreds.
     """
     layer = ConvNormAct(in_channels, out_channels, kernel_size, stride, norm=norm)
     he_fan_in_(layer.conv)
@@ -59,7 +59,7 @@ class Inception(Branches):
         c3: filters in the reduction and in the 3x3 convolution ("#3x3 reduce", "#3x3").
         c5: filters in the reduction and in the 5x5 convolution ("#5x5 reduce", "#5x5").
         pool: filters in the 1x1 convolution after the pool ("pool proj").
-        norm: creates the normalization layer after a convolution from the number of channels.
+        norm: creates the normalization layer after each convolution, given its channels.
             None uses biases instead, as in the paper.
         kernel_size5: side length of the 5x5 kernel; torchvision's checkpoint uses 3.
 
@@ -99,17 +99,17 @@ class Inception(Branches):
 
 
 class AuxiliaryHead(ClassifierHead):
-    """Classifier on an intermediate map; in training, it adds to the lower layers' gradients.
+    """Classifier on an intermediate map; its loss adds to the lower layers' gradients in training.
 
     It consists of a 5x5 average pool with stride 3, a 1x1 convolution to 128 channels, a linear
-    layer with 1024 units, 70% dropout and the classifier (sec. 5). The map is first averaged to
-    the paper's 14x14. This has no effect at 224 pixels and supports all other sizes.
+    layer with 1024 units, 70% dropout and the classifier (sec. 5). The map is first
+    average-pooled to the paper's 14x14. Maps of 224-pixel images already have this size.
 
     Args:
         in_channels: number of channels in the map.
         num_classes: number of logits; 0 returns the classifier's input.
-        pool: a different pool to 4x4; torchvision's networks average to 4x4 directly.
-        norm: creates the normalization layer after the 1x1 convolution from the number of channels.
+        pool: a different pool with 4x4 output; torchvision's networks pool to 4x4 in one step.
+        norm: creates the normalization layer after the 1x1 convolution, given its channels.
         dropout: probability of zeroing an input value of the classifier, in [0, 1).
 
     Shape:

@@ -1,6 +1,6 @@
 """Weight initialization rules.
 
-Each rule changes one layer in place and returns it. `init_weights` applies a rule to a whole model.
+Each rule changes a layer in place and returns it. `init_weights` applies a rule to a whole model.
 Layers on the meta device hold no values and are skipped, so building a model there stays fast.
 """
 
@@ -51,8 +51,8 @@ def he_fan_in_(layer: LayerType) -> LayerType:
 def lecun_normal_(layer: LayerType) -> LayerType:
     r"""Draw weights from a truncated normal distribution with variance $1 / \mathrm{fan_{in}}$.
 
-    The distribution is truncated at two standard deviations, and the variance is that of the
-    truncated values. The bias is set to 0.
+    The distribution is truncated at two standard deviations and has this variance after
+    truncation. The bias is set to 0.
     Sources: LeCun et al., "Efficient BackProp", 1998, sec. 4.6; JAX for the truncation.
     """
     if not layer.weight.is_meta:
@@ -104,7 +104,7 @@ def init_weights(model: nn.Module, rule: str) -> None:
     rule. Normalization layers are reset to scale 1 and shift 0.
 
     Args:
-        model: any module; changed in place.
+        model: any module; modified in place.
         rule: "xavier" (uniform, Glorot and Bengio, 2010), "kaiming" (normal, with fan-out for
             convolutions and fan-in for linear layers, He et al., 2015), "orthogonal" (Saxe et
             al., 2014) or "torch" (PyTorch's defaults).

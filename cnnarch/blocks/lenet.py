@@ -34,7 +34,7 @@ class ScaledTanh(nn.Module):
 
 
 class Subsampling(nn.Module):
-    """The sum over 2x2 pixels times a coefficient plus a bias, with one trainable pair per map.
+    """Sum over 2x2 pixels, multiplied by a coefficient and added to a bias, both trained per map.
 
     Args:
         channels: number of maps.
@@ -104,8 +104,8 @@ class PartialConv(nn.Module):
 class RBF(nn.Module):
     r"""Negative squared distance to each class's code: $y_i = -\sum_j (x_j - w_{ij})^2$.
 
-    The paper uses the opposite sign, so its outputs are penalties. With logits, larger is better,
-    and their cross-entropy is the paper's criterion (eq. 9) without the rubbish class. The codes
+    The paper uses the opposite sign, so its outputs are penalties. Larger logits are better,
+    and their cross-entropy is the paper's criterion (eq. 9) without the "rubbish" class. The codes
     are fixed. Each value is -1 or +1, where the curvature of the scaled tanh is largest. The codes
     are drawn with a fixed seed and stored in a buffer, so they are saved with the parameters.
 

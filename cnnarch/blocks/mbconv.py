@@ -18,7 +18,7 @@ __all__ = ["MBConv", "round_channels"]
 
 
 def round_channels(channels: int, width: float = 1.0, divisor: int = 8) -> int:
-    """Multiply a number of channels by `width` and round the product to a multiple of `divisor`.
+    """Multiply a channel count by `width` and round the product to a multiple of `divisor`.
 
     The product is rounded to the nearest multiple, or up to the next one if the nearest is more
     than 10% smaller. The result is at least `divisor`. Source: the MobileNetV2 and EfficientNet
@@ -37,8 +37,8 @@ class MBConv(nn.Module):
 
     $h = \phi(\mathrm{BN}(W_1 * x))$ has `expansion` times as many channels as $x$; if `expansion`
     is 1, $h = x$. The branch's children are `expand` (1x1), `depthwise`, `se`, `project` (1x1,
-    without an activation) and `drop_path`. A block that changes the shape has no residual sum and
-    therefore no `drop_path`.
+    without an activation) and `drop_path`. A block that changes the shape has no residual
+    connection and therefore no `drop_path`.
 
     Args:
         in_channels: number of input channels.
@@ -46,12 +46,12 @@ class MBConv(nn.Module):
         kernel_size: side length of the depthwise kernel, in pixels.
         stride: stride of the depthwise convolution, in pixels.
         expansion: width of the depthwise convolution divided by the input width.
-        se_ratio: width of the squeeze divided by the *input* width, in [0, 1); 0 omits
+        se_ratio: squeeze width divided by the block's *input* width, in [0, 1); 0 omits
             squeeze-and-excitation.
         drop_path: probability of dropping the branch for an image in training, in [0, 1).
         padding: "symmetric" or TensorFlow's "same"; see `ConvNormAct`.
         norm: creates a normalization layer from its number of channels.
-        act: creates an activation, which is also used in squeeze-and-excitation.
+        act: creates an activation; also used in squeeze-and-excitation.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)

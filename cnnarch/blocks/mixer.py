@@ -88,7 +88,7 @@ class MixerLayer(nn.Module):
 
 
 class _MLP(nn.Sequential):
-    """W_2 GELU(W_1 x) along dimension 1, as 1x1 convolutions."""
+    """W_2 GELU(W_1 x) along dimension 1, computed with 1x1 convolutions."""
 
     def __init__(self, width: int, hidden: int, drop_path: float) -> None:
         super().__init__()

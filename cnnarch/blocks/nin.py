@@ -15,10 +15,10 @@ __all__ = ["NiNBlock", "ScoreMapHead"]
 
 
 class NiNBlock(nn.Sequential):
-    r"""mlpconv layer (eq. 2): $y = \phi(W_n \dots \phi(W_2\,\phi(W_1 * x)))$, ReLU after each.
+    r"""mlpconv (eq. 2): $y = \phi(W_n \dots \phi(W_2\,\phi(W_1 * x)))$, where $\phi$ is ReLU.
 
     $W_1$ is a convolution. The 1x1 convolutions after it act as an MLP at each pixel. Weights use
-    Glorot initialization because the paper does not specify one.
+    Glorot initialization because the paper specifies none.
 
     Args:
         in_channels: number of input channels.
@@ -86,12 +86,12 @@ class ScoreMapHead(ClassifierHead):
         return self.flatten(self.pool(x))
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier with a new one for `num_classes`; 0 removes it."""
+        """Replace the classifier with one for `num_classes` classes; 0 removes it."""
         super().reset_classifier(num_classes)
         self._modules.pop("act", None)
         if num_classes:
             self.act = nn.ReLU()
-        for name in ("pool", "flatten"):  # children run in order, so move these to the end
+        for name in ("pool", "flatten"):  # children run in order, so pooling must come last
             self._modules[name] = self._modules.pop(name)
 
 

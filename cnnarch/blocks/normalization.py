@@ -15,7 +15,7 @@ class LRN(nn.Module):
       \qquad \max(0, i - n/2) \le j \le \min(C - 1, i + n/2)$$
 
     Here, alpha is used as in the paper, whereas `torch.nn.LocalResponseNorm` and Caffe divide it
-    by n. Their alpha = 1e-4 with n = 5 corresponds to `LRN(5, alpha=1e-4 / 5)`.
+    by n. PyTorch's alpha = 1e-4 with n = 5 corresponds to `LRN(5, alpha=1e-4 / 5)`.
 
     Args:
         n: number of channels in the sum; must be odd to keep the window symmetric.
@@ -73,7 +73,7 @@ class BatchNorm(nn.Module):
     In training mode, $\mu$ and $v$ are each channel's mean and variance over the batch and all
     positions, and their running averages are updated. In eval mode, the running averages are used.
     The results and the state dict match those of `nn.BatchNorm1d` and `nn.BatchNorm2d`. The
-    networks use these because they are faster.
+    networks use those PyTorch layers because they are faster.
 
     Args:
         num_features: number of channels.
@@ -106,7 +106,7 @@ class BatchNorm(nn.Module):
         self.momentum = momentum
         self.weight = nn.Parameter(torch.ones(num_features))  # gamma
         self.bias = nn.Parameter(torch.zeros(num_features))  # beta
-        # Unlike plain tensors, buffers follow .to() and are saved with the parameters.
+        # Unlike plain tensors, buffers are moved by .to() and saved with the parameters.
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
@@ -118,7 +118,7 @@ class BatchNorm(nn.Module):
                 f"expected 2 to 4 dimensions, the second of size {self.num_features}, "
                 f"got {tuple(x.shape)}"
             )
-        # This depends only on the mode: gradients can also be off in training mode.
+        # Check only the mode: gradients can also be disabled in training mode.
         if self.training:
             mean, var = self._batch_statistics(x)
         else:
@@ -138,7 +138,7 @@ class BatchNorm(nn.Module):
         mean = x.mean(axes)
         var = x.var(axes, correction=0)
         with torch.no_grad():
-            # The running average stores the unbiased variance, larger by count / (count - 1).
+            # The running average stores the unbiased variance: var times count / (count - 1).
             unbiased = var * count / (count - 1)
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(unbiased, self.momentum)

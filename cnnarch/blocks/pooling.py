@@ -10,9 +10,9 @@ class AdaptiveAvgPool2d(nn.Module):
     """Average over bins that divide the map into a fixed number of rows and columns.
 
     The bins are those of `torch.nn.AdaptiveAvgPool2d`, but the average is computed as two matrix
-    products, $y = A_h x A_w^T$ with averaging matrices. The layer can therefore be exported to
-    ONNX with dynamic sizes, where PyTorch's layer is exported with a constant kernel, and its
-    backward pass is deterministic.
+    products, $y = A_h x A_w^T$ with averaging matrices. The backward pass is therefore
+    deterministic, and the layer can be exported to ONNX with dynamic sizes, whereas PyTorch's
+    layer is exported with a constant kernel.
     A map that already has the requested size is returned unchanged.
 
     Args:
@@ -48,7 +48,7 @@ torch.fx.wrap("_adaptive_average")  # symbolic tracing cannot follow a branch on
 
 
 def _averaging_matrix(like: Tensor, size: int, bins: int) -> Tensor:
-    """Return (bins, size): row i averages floor(i * size / bins) to ceil((i + 1) * size / bins)."""
+    """Return a (bins, size) matrix whose row i averages the pixels of bin i."""
     bin_number = torch.arange(bins, device=like.device).unsqueeze(1)
     pixel = torch.arange(size, device=like.device)
     start = bin_number * size // bins

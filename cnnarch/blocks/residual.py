@@ -95,12 +95,12 @@ class Bottleneck(ResidualSum):
 
     Args:
         in_channels: number of input channels.
-        channels: width of the paper's bottleneck; the output has 4 * channels.
+        channels: width of the paper's bottleneck; the output is four times as wide.
         stride: stride of the block.
         groups: number of groups in the 3x3 convolution, ResNeXt's cardinality.
         group_width: number of channels per group; None means channels / groups.
-        stride_in_1x1: whether the first 1x1 convolution has the stride, as in the paper. Otherwise
-            the 3x3 convolution has it, as in torchvision's and timm's checkpoints ("v1.5").
+        stride_in_1x1: whether the first 1x1 convolution is strided, as in the paper. Otherwise the
+            3x3 convolution is, as in torchvision's and timm's checkpoints ("v1.5").
         attention: creates the branch's last layer, such as `SE`, from its number of channels.
 
     Shape:

@@ -17,12 +17,12 @@ MakeShortcut = Callable[[int, int, int], nn.Module]
 
 
 def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """Return option B of the paper: a 1x1 convolution with BatchNorm."""
+    """Return a 1x1 convolution with BatchNorm, option B in the paper."""
     return ConvNormAct(in_channels, out_channels, 1, stride, act=None)
 
 
 class ZeroPadShortcut(nn.Module):
-    """Option A of the paper: keep every `stride`-th pixel and fill the new channels with zeros.
+    """Option A in the paper: keep every `stride`-th pixel and fill the new channels with zeros.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))

@@ -19,7 +19,7 @@ class VGGBlock(Stage):
 
     Two 3x3 convolutions have the receptive field of one 5x5 convolution, and three that of one
     7x7, with fewer weights and more non-linearities (sec. 2.3). Weights use Glorot initialization,
-    which, according to the paper, makes its pre-training unnecessary (footnote in sec. 3.1).
+    which, according to the paper, makes pre-training unnecessary (footnote in sec. 3.1).
     Biases are initialized to 0.
 
     Args:
@@ -27,12 +27,12 @@ class VGGBlock(Stage):
         channels: number of output channels of every convolution.
         depth: number of convolutions.
         last_kernel_size: side length of the last kernel, 1 in the paper's configuration C.
-        norm: creates the normalization layer after a convolution from the number of channels.
+        norm: creates the normalization layer after each convolution, given its channels.
             The convolutions keep their biases, as in the published networks with BatchNorm.
         pool: whether the block ends with the pool.
 
     Shape:
-        (N, in_channels, H, W) -> (N, channels, H / 2, W / 2), or H and W without the pool
+        (N, in_channels, H, W) -> (N, channels, H / 2, W / 2), or H x W without the pool
 
     Raises:
         ValueError: a count is not a positive integer.

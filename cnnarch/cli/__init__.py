@@ -1,7 +1,7 @@
 """The `cnnarch` command: train, compare, evaluate, predict, draw, list, download, info, verify.
 
 train and compare parse their arguments with jsonargparse, which is installed by the `train` extra.
-The other commands use argparse because list, info, verify and download work without that extra.
+The other commands use argparse so that list, info, verify and download work without that extra.
 """
 
 import argparse
@@ -26,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status.
 
     The status is 0 for success, 1 for an incorrect card or an unreadable image, and 2 for an error,
-    which is printed on one line. If a signal stopped training, it is 128 plus the signal number.
-    If the environment variable CNNARCH_TRACEBACK is set, errors are raised with their traceback.
+    which is printed on one line. If a signal stopped training, the status is 128 plus the signal
+    number. If the environment variable CNNARCH_TRACEBACK is set, exceptions are raised instead.
     """
     args = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises errors instead of printing them, which lets `main` print all errors the same way."""
+    """Raise errors instead of printing them, because `main` prints all errors the same way."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see {self.prog} --help)")

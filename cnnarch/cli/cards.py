@@ -1,4 +1,4 @@
-"""list, info, verify and download: networks, the values reported in papers, and checkpoints."""
+"""The list, info, verify and download commands, for networks, cards and checkpoints."""
 
 import argparse
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ FIGURES = {
 
 
 class Fact(NamedTuple):
-    """A network's value for a given set of options, as reported and as measured."""
+    """A value from a network's card, as reported in the paper and as measured."""
 
     form: str
     figure: str

@@ -1,4 +1,4 @@
-"""evaluate and predict: a trained network's accuracy and predictions."""
+"""The evaluate and predict commands, for trained networks."""
 
 import argparse
 import sys
@@ -113,7 +113,7 @@ def load_test_data(model: "ImageClassifier", parsed: argparse.Namespace) -> "Ima
 def show_evaluation(metrics: Mapping[str, Any]) -> None:
     """Print a table of evaluation metrics."""
     shares = metrics["per_class"].items()
-    # The accuracy for a class without images is nan, or None in JSON.
+    # The accuracy for a class without images is nan, or None in results.json.
     rows = [(f"accuracy, {k}", "" if v is None or v != v else f"{v:.2%}") for k, v in shares]
     rows += [
         ("accuracy, all classes", f"{metrics['top1']:.2%}"),

@@ -1,4 +1,4 @@
-"""train and compare: flags override the --config file, which overrides the recipe."""
+"""The train and compare commands: flags override the --config file, which overrides the recipe."""
 
 import argparse
 import re
@@ -104,7 +104,7 @@ def _train(
 class TrainingCommand:
     """The command line of train or compare.
 
-    The same parser parses it twice: first to find the network and the data, which determine the
+    The arguments are parsed twice: first to find the network and the data, which determine the
     recipe, then with the recipe's values as defaults.
 
     Args:
@@ -161,7 +161,7 @@ class TrainingCommand:
 
 
 def _training_parser(command: str) -> "ArgumentParser":
-    from cnnarch.training import (  # the error message names the extra
+    from cnnarch.training import (  # its ImportError names the extra
         DATA_SETS,
         Machine,
         Recipe,

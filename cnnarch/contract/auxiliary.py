@@ -9,8 +9,8 @@ from torch.utils._pytree import _register_namedtuple
 class AuxLogits(NamedTuple):
     """Logits of the network and its auxiliary heads, starting with the head closest to the input.
 
-    A network built with `aux_logits=True` returns this in training mode. Train it on a weighted
-    sum of the losses. The GoogLeNet paper weights the auxiliary losses by 0.3.
+    A network built with `aux_logits=True` returns this tuple in training mode. Train the network
+    on a weighted sum of the losses. The GoogLeNet paper weights the auxiliary losses by 0.3.
     """
 
     logits: Tensor

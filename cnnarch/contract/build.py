@@ -32,12 +32,12 @@ def build(
     Args:
         name: builder name, recorded with all options so that the network can be rebuilt.
         weights: weights source. None initializes the network as in the paper.
-        network: a class of this package. Its keyword-only arguments are the options.
-        *args: the variant: its blocks and its row in the paper's table.
+        network: a cnnarch network class. Its keyword-only arguments are the options.
+        *args: the variant's blocks and its row in the paper's table.
         **options: options chosen by the caller.
 
     Raises:
-        TypeError: the network has no such option. The message suggests the closest match.
+        TypeError: an option is unknown. The message suggests the closest match.
     """
     known = option_parameters(network)
     for option in options:

@@ -37,13 +37,13 @@ class ImageClassifier(Trunk):
 
     Raises:
         ValueError: the input is not a batch of images with `in_channels` channels, or the
-            images are too small.
+            image size is not supported.
     """
 
     preprocessing: "Preprocessing | None" = None
     """The preprocessing that the weights expect, or None if it is unknown."""
     categories: Sequence[str] | None = None
-    """Class name of each logit, or None if they are unknown."""
+    """Class name for each logit, or None if unknown."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class ImageClassifier(Trunk):
         return self.forward_stages(x, [-1])[0]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Return the logits for a map, or the classifier's input, (N, num_features)."""
+        """Return a map's logits or, with `pre_logits`, the classifier's input (N, num_features)."""
         return self.head.pre_logits(x) if pre_logits else self.head(x)
 
     @property
@@ -108,12 +108,12 @@ class ImageClassifier(Trunk):
         return self.head.num_features
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace every classifier, including auxiliary ones, with a new one for `num_classes`.
+        """Replace every classifier, including auxiliary ones, to return `num_classes` logits.
 
         With `num_classes=0` the network returns the pre-logits.
 
         Raises:
-            ValueError: `num_classes` is not a non-negative integer.
+            ValueError: `num_classes` is negative or not an integer.
         """
         like = next(self.parameters())
         for head in [m for m in self.modules() if isinstance(m, ClassifierHead)]:
@@ -122,7 +122,7 @@ class ImageClassifier(Trunk):
             head.to(like.dtype).train(self.training)
 
     def save_pretrained(self, directory: str | PathLike[str]) -> None:
-        """Save the weights and config from which `cnnarch.from_pretrained` rebuilds it."""
+        """Save the weights and config from which `cnnarch.from_pretrained` rebuilds the network."""
         from cnnarch.weights import save_pretrained
 
         save_pretrained(self, directory)
@@ -130,7 +130,7 @@ class ImageClassifier(Trunk):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Load a state dict as in torch, adding a hint if the keys come from another library."""
+        """Load a state dict as `nn.Module` does, with a hint in the error if no key matches."""
         try:
             return super().load_state_dict(state_dict, strict, assign)
         except RuntimeError as error:

@@ -16,14 +16,14 @@ def freeze(
     """Freeze the stem and the stages up to and including `upto`.
 
     Their parameters no longer require gradients, and existing gradients are cleared. With
-    `batch_norm="eval"` they also stay in eval mode when `model.train()` is called, so running
-    statistics do not change and dropout is disabled. Later stages that are already frozen stay
-    frozen.
+    `batch_norm="eval"`, frozen stages also stay in eval mode when `model.train()` is called, so
+    running statistics do not change and dropout is disabled. Later stages that are already frozen
+    stay frozen.
 
     Args:
         model: a network or a backbone.
         upto: last stage to freeze: an index in `feature_info`, a name or a module path. The
-            default freezes all of them.
+            default freezes all stages.
         batch_norm: "eval" keeps the BatchNorm statistics, and "train" updates them from the new
             data.
 

@@ -11,11 +11,11 @@ DROPOUTS = (
 def set_inplace(model: nn.Module, inplace: bool = True) -> None:
     """Let all activations overwrite their input, saving memory without changing the results.
 
-    In cnnarch's networks no other layer reads the input of an activation. Hooks, replaced
-    `forward` methods and attribution methods do, and they see overwritten values.
+    In cnnarch's networks, no other layer reads the input of an activation. Hooks, replaced
+    `forward` methods and attribution methods that read that input see overwritten values.
     `torch.func.vmap` and tracers still work. The peak memory of a training step hardly changes,
     because PyTorch keeps the input or output of an activation for the backward pass anyway. To
-    reduce it, use `set_grad_checkpointing`.
+    reduce peak memory, use `set_grad_checkpointing`.
 
     Args:
         model: any module, modified in place. In networks from other libraries, another layer may

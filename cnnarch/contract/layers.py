@@ -7,7 +7,7 @@ from cnnarch.facts.suggestions import suggest
 
 
 def stage_layers(model: nn.Module) -> dict[str, str]:
-    """Return the module paths of the stem and each stage, by name in `feature_info`.
+    """Return the module paths of the stem and stages, keyed by name in `feature_info`.
 
     >>> import cnnarch
     >>> stage_layers(cnnarch.resnet18())["conv4_x"]
@@ -23,10 +23,10 @@ def layer_path(model: nn.Module, name: str) -> str:
 
     Args:
         model: any network. Only cnnarch networks have stage names.
-        name: a stage such as "conv4_x", or a module path such as "stages.2.0".
+        name: a stage name such as "conv4_x", or a module path such as "stages.2.0".
 
     Raises:
-        ValueError: there is no such layer. The message lists similar layers and the stages.
+        ValueError: the layer does not exist. The message lists similar layers and the stages.
     """
     stages = stage_layers(model)
     paths = [path for path, _ in model.named_modules() if path]

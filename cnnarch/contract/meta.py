@@ -56,5 +56,5 @@ def has_replaced_forward(module: nn.Module) -> bool:
 
 def without_hooks(model: nn.Module) -> dict[int, Any]:
     """Return a memo for `copy.deepcopy` that omits the hooks of all modules."""
-    # deepcopy uses the objects in its memo instead of copying.
+    # deepcopy uses the objects in its memo instead of making copies.
     return {id(vars(m)[table]): OrderedDict() for m in model.modules() for table in HOOK_TABLES}

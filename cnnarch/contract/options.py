@@ -1,4 +1,4 @@
-"""Option types shared by several families, for type checkers to verify a builder's keywords."""
+"""Option types shared by several families, with which type checkers verify builder arguments."""
 
 from cnnarch.contract.classifier import ModelOptions
 

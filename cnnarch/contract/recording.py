@@ -59,8 +59,8 @@ def _recording_options(init: Callable[..., None]) -> Callable[..., None]:
     """Wrap a network class's `__init__` to record its keyword-only arguments.
 
     Defaults are also recorded. A subclass records the caller's values before it calls the
-    `__init__` of its base class, which adds only its own options. A class that resolves a value,
-    such as a default of None, assigns `options` again afterwards.
+    `__init__` of its base class, which adds only options not yet recorded. A class that resolves a
+    value, such as a default of None, assigns `options` again afterwards.
     """
     parameters = inspect.signature(init).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}

@@ -11,7 +11,7 @@ from cnnarch.blocks.head import ClassifierHead
 from cnnarch.contract.classifier import ImageClassifier
 
 MakeBlock = Callable[[int, int, int], Any]
-"""Builds a module that has `out_channels`, given its input channels, width and stride."""
+"""Builds a module with an `out_channels` attribute from input channels, width and stride."""
 
 
 class Template(NamedTuple):

@@ -92,7 +92,7 @@ class Trunk(RecordsOptions):
         return [maps[index] for index in wanted]
 
     def stage_indices(self, stages: Sequence[int | str]) -> list[int]:
-        """Return the index in `feature_info` of each row, as `stage_index` does.
+        """Return each row's index in `feature_info`, as `stage_index` does.
 
         Raises:
             TypeError: `stages` is a single row instead of a sequence.

@@ -22,7 +22,7 @@ Paths = Sequence[str | PathLike[str]]
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """Rows of features and their origin. NumPy treats it as its array of features.
+    """Rows of features and their origin. NumPy functions treat the object as the feature array.
 
     Args:
         features: (N, num_features), float32; memory-mapped if they are in a file.
@@ -62,14 +62,14 @@ def embed(
     its mode is restored afterwards.
 
     With `output`, the features are saved as they are computed. If the call is interrupted, even by
-    `kill -9`, repeating it resumes from the saved features. If all are saved, nothing is computed.
-    NAME.json next to the file contains the names, labels and unreadable files.
+    `kill -9`, repeating it resumes from the saved features. If all features are saved, nothing is
+    computed. NAME.json next to the file contains the names, labels and unreadable files.
 
     Args:
-        model: a network of this package, or any other that defines `forward_features` and
+        model: a network of this package, or any module that defines `forward_features` and
             `forward_head(x, pre_logits=True)`.
         images: network inputs as floats (N, C, H, W), or uint8 pixels as a tensor (N, C, H, W) or
-            NumPy array (N, H, W, C). Alternatively, a file, a folder or a list of both, or a
+            NumPy array (N, H, W, C). Alternatively, a file, a folder or a list of these, or a
             DataLoader or other iterable of batches: tensors, or tuples of a tensor and labels.
         batch_size: number of images per batch; batches from a loader keep their size.
         output: a .npy file, or a .safetensors file with one tensor, `features`.
@@ -77,7 +77,7 @@ def embed(
         preprocessing: converts pixels to network inputs: a `cnnarch.weights.Preprocessing`, or
             a function that takes a uint8 tensor (C, H, W) or (N, C, H, W); None uses the network's.
         skip_unreadable: skip files that cannot be read, and list them in the result.
-        progress: whether to show a progress bar; None shows it in a terminal.
+        progress: whether to show a progress bar; None shows it only in a terminal.
 
     Raises:
         ValueError: there are no images, a file cannot be read, images differ in size, pixels are

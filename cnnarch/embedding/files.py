@@ -23,7 +23,7 @@ from cnnarch.embedding.sources import ImageSource, InputBatch, Origin, join, ten
 
 SUFFIXES = (".npy", ".safetensors")
 
-# With the write-ahead log, a committed batch survives the end of the process without waiting
+# With the write-ahead log, a committed batch survives a killed process without waiting
 # for the disk, and a power failure loses only whole batches.
 SETUP = """
 PRAGMA page_size = 65536;
@@ -64,8 +64,8 @@ class FeatureFile:
 
     Each batch is one row of the database: its features with a checksum, the origin of its images,
     and a hash of the network and all images so far. When all images are done, their features are
-    copied to the output file and the rest to NAME.json. A damaged database, or the rows after a
-    damaged one, are computed again.
+    copied to the output file and the rest to NAME.json. A damaged row and all later rows are
+    recomputed; an unreadable database is recomputed completely.
 
     Args:
         output: path of the output file.
@@ -108,7 +108,7 @@ class FeatureFile:
                 self._discard()
 
     def _discard(self) -> None:
-        """Replace a database that cannot be used by an empty one."""
+        """Replace an unusable database with an empty one."""
         self.database.close()
         for suffix in ("", "-wal", "-journal"):
             self.part.with_name(self.part.name + suffix).unlink(missing_ok=True)
@@ -187,7 +187,7 @@ class FeatureFile:
         if not self.finished:
             with self._os_errors():
                 part = self._copy_features(rows)
-            self.output.unlink(missing_ok=True)  # it must not exist with the metadata of another
+            self.output.unlink(missing_ok=True)  # never pair an old file with new metadata
             self.json.write_text(self._record(origin))
             _sync(self.json)
             part.replace(self.output)
@@ -217,8 +217,8 @@ class FeatureFile:
         features.flush()
         if self.output.suffix == ".safetensors":
             path = path.with_suffix(".safetensors")
-            save_file({"features": features}, path)  # safetensors before 0.8 copies into memory
-            copymode(path.with_suffix(".npy"), path)  # safetensors denies access to other users
+            save_file({"features": features}, path)  # safetensors < 0.8 copies the data in memory
+            copymode(path.with_suffix(".npy"), path)  # safetensors sets mode 600
             os.unlink(path.with_suffix(".npy"))
         _sync(path)
         return path
@@ -231,10 +231,10 @@ def _sync(path: Path) -> None:
 
 
 def _map(path: Path) -> np.ndarray:
-    """Return the features in an output file, memory-mapped."""
+    """Return the memory-mapped features of an output file."""
     if path.suffix == ".npy":
         return np.load(path, mmap_mode="r")
-    with safe_open(path, "pt") as file:  # with "numpy", safetensors copies to memory
+    with safe_open(path, "pt") as file:  # "numpy" would copy instead of mapping
         features = np.asarray(file.get_tensor("features"))
-    features.flags.writeable = False  # as in a mapped .npy file
+    features.flags.writeable = False  # like a memory-mapped .npy file
     return features

@@ -95,11 +95,11 @@ class _Preparation:
             )
 
     def one(self, pixels: Tensor) -> Tensor:
-        """Prepare one image except for scaling its values. The reading threads call this."""
+        """Prepare one image without scaling its values. Called in the reading threads."""
         image = self.crop(pixels)
         if not isinstance(image, Tensor) or image.ndim != 3:
             raise TypeError(f"preprocessing must return a tensor (C, H, W), got {image!r:.200}")
-        if self.scale is not None:  # copied by NumPy, because PyTorch would start threads
+        if self.scale is not None:  # NumPy copies without starting threads, unlike PyTorch
             image = torch.from_numpy(np.ascontiguousarray(image.numpy()))
         return image
 

@@ -1,4 +1,4 @@
 """Facts about the networks: builders by name, fact sheets and model cards.
 
-These modules import the standard library only.
+These modules import only the standard library.
 """

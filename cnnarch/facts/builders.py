@@ -14,9 +14,9 @@ BUILDERS: dict[str, Callable[..., Any]] = {}
 def builder(function: Builder) -> Builder:
     """Register a function as the builder of a network.
 
-    Its family is the name of its file, and the TOML file with the same name is the fact sheet. The
-    keyword-only arguments of the class it returns are added to its signature as options, so
-    `help` and editors show them.
+    The network's family is the name of the file, and the TOML file with the same name is the fact
+    sheet. The keyword-only arguments of the network class are added to the function's signature
+    as options, so `help` and editors show them.
 
     Raises:
         ValueError: the name is already registered.

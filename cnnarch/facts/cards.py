@@ -17,7 +17,7 @@ class Paper(NamedTuple):
         title: title as printed.
         authors: the first author and "et al.", or all authors if there are only a few.
         year: year of the first public version.
-        arxiv: identifier, for example "1512.03385"; None if the paper is not on arXiv.
+        arxiv: arXiv identifier, for example "1512.03385"; None if the paper is not on arXiv.
         url: URL of a paper that is not on arXiv.
     """
 
@@ -37,12 +37,12 @@ class Stated(NamedTuple):
     """A value stated in the paper.
 
     Args:
-        figure: name of the value. Errors are percentages, which are never compared.
+        figure: name of the value. Error rates are percentages and are never compared.
         printed: the number as printed, with K, M, G or B for a power of ten: "3.8B", "60,000".
-        source: table or section, and the evaluation protocol of an error.
+        source: table or section and, for an error rate, the evaluation protocol.
         departs: why the network's exact count differs from the printed one; empty if they agree.
-        confirmed: False for "about", "less than" and values without a second source, which are
-            never compared.
+        confirmed: False if the paper says "about" or "less than" or there is no second source.
+            Unconfirmed values are never compared.
     """
 
     figure: Literal["params", "macs", "top1_err", "top5_err"]
@@ -52,7 +52,7 @@ class Stated(NamedTuple):
     confirmed: bool = True
 
     def agrees(self, exact: int) -> bool:
-        """Return whether `exact` is within one unit of the printed number's last digit."""
+        """Return whether `exact` is within one unit in the last digit of the printed number."""
         value, unit = printed_number(self.printed)
         return abs(exact - value) < unit
 
@@ -72,7 +72,7 @@ class Form(NamedTuple):
         input_size: shape of the image, `(C, H, W)`; H and W in pixels.
         stated: values that the paper states for this form.
         stages: output shapes without the batch dimension, keyed by the rows of the paper's table.
-        counted_from: source of `params` and `macs`; never the code itself.
+        counted_from: source of `params` and `macs`; never cnnarch itself.
         fused: `params` and `macs` after `cnnarch.inference.fuse`; None if the sheet does not
             list them.
     """
@@ -95,12 +95,12 @@ class Twin(NamedTuple):
         library: name of the library, as in `Layout.library`.
         name: name that the other library's factory accepts.
         options: options of our builder that create the same network.
-        arguments: arguments of their factory that create the same network.
-        params: their number of parameters if it is larger than ours.
-        tolerance: maximum difference between the logits with the same tensors, divided by the
+        arguments: arguments of the other library's factory that create the same network.
+        params: the other network's number of parameters if it is larger than ours.
+        tolerance: maximum difference between the logits for the same weights, divided by the
             largest logit; 0.0 if the operations are the same.
-        note: differences that matter when replacing one with the other.
-        one_size: whether their network accepts only images of the card's size.
+        note: differences that matter when replacing one network with the other.
+        one_size: whether the other network accepts only images of the card's size.
     """
 
     builder: str
@@ -118,12 +118,12 @@ class NearTwin(NamedTuple):
     """A network in another library that shares its name or size with ours but differs from it.
 
     Args:
-        builder: name of our builder, which must not load its tensors.
+        builder: name of our builder, which must not load the other network's tensors.
         library: name of the library, as in `Layout.library`.
         name: name of the network in that library.
         reason: the difference.
-        options: options of our builder that leave only this difference.
-        hidden: whether the difference is invisible in the state dict. Such a checkpoint can be
+        options: options of our builder for which `reason` is the only difference.
+        hidden: whether the difference is invisible in the state dict. If so, a checkpoint can be
             rejected only if it states its architecture.
     """
 
@@ -186,15 +186,15 @@ class ModelCard:
 
 
 def printed_number(printed: str) -> "tuple[Decimal, Decimal]":
-    """Return the value of a printed number and of one unit of its last digit.
+    """Return the value of a printed number and of one unit in its last digit.
 
     >>> printed_number("3.8B") == (3_800_000_000, 100_000_000)
     True
     """
-    from decimal import Decimal  # accounts for a tenth of cnnarch's import time
+    from decimal import Decimal  # would account for a tenth of cnnarch's import time
 
     power = _POWERS.get(printed[-1], 0)
     number = Decimal(printed.rstrip("".join(_POWERS)).replace(",", ""))
     exponent = number.as_tuple().exponent
-    assert isinstance(exponent, int)  # it is a letter only for infinity and NaN
+    assert isinstance(exponent, int)  # the exponent is a letter only for infinity and NaN
     return number.scaleb(power), Decimal(1).scaleb(exponent + power)

@@ -12,7 +12,7 @@ FREE = (
 """Options on which a checkpoint's values do not depend.
 
 They have the same meaning in every family. With a different value, the tensors either remain valid
-or have the wrong shapes. A checkpoint requires all other options of its family.
+or have the wrong shapes. All other options of a family must match the checkpoint.
 """
 
 METADATA_KEY = "cnnarch"
@@ -31,7 +31,7 @@ def find_conflicts(model: nn.Module, required: Mapping[str, Any]) -> dict[str, A
     """Return the required options for which the network has a different value.
 
     A missing option is a conflict. `norm_eps` can be changed after building, so the norms
-    themselves are also compared. For modules without `options`, that is the only possible conflict.
+    themselves are also compared. For modules without `options`, eps is the only possible conflict.
     """
     options = getattr(model, "options", None)
     conflicts = {}

@@ -16,7 +16,7 @@ Table = Mapping[str, Any]
 LIBRARIES = ("torchvision", "timm", "pytorchcv", "cadene", "efficientnet_pytorch")
 """Libraries that may contain twins; "cadene" is pretrainedmodels."""
 FIGURES = {"params": "params", "macs": "macs", "top1_err": "errors", "top5_err": "errors"}
-"""Values that a paper states, mapped to the key of `sources` that names their table."""
+"""Values stated in papers, mapped to the key in `sources` that names the source table."""
 TRAINED_ON = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
 """Data sets of `cnnarch.training` for which a recipe may have settings."""
 
@@ -28,9 +28,9 @@ class Kind(NamedTuple):
         description: description of the valid values, used in messages.
         is_valid: checks a value, but not the contents of tables.
         keys: kind of each key in a table, or in each table of an array.
-        other_keys: kind of all other keys. If neither is given, a table may contain any keys.
+        other_keys: kind of all other keys. With neither `keys` nor `other_keys`, any key is valid.
         required: keys that a table must contain.
-        refers_to: table of the sheet whose entries a string or an array of strings names.
+        refers_to: sheet table whose entries the value, a string or array of strings, names.
     """
 
     description: str
@@ -151,11 +151,11 @@ FAMILY_KEYS = {
     "recipe": RECIPE._replace(keys={"on": ON, "source": SENTENCE}, required=("source",)),
     **NAMED,
 }
-"""Keys of a sheet that describe the family. All other keys are its networks."""
+"""Keys of a sheet that describe the family. All other keys are network names."""
 
 
 def sheet_faults(file: str, sheet: Table, builders: Mapping[str, Collection[str]]) -> list[str]:
-    """Return every fault of a parsed sheet with its file and key; empty for a valid sheet.
+    """Return all faults in a parsed sheet, each with its file and key.
 
     Args:
         file: file name to show in error messages.
@@ -186,7 +186,7 @@ class _Check:
         self.sheet: Table = self.clean("", sheet, family)
 
     def clean(self, at: str, value: Any, kind: Kind) -> Any:
-        """Record the faults inside a valid value, and return it without them."""
+        """Record the faults inside a value of the right type, and return the value without them."""
         if kind.refers_to and not isinstance(value, dict):
             names = [value] if isinstance(value, str) else value
             for name in (name for name in names if isinstance(name, str)):
@@ -210,7 +210,7 @@ class _Check:
         return cleaned
 
     def refer(self, at: str, table: str, key: str) -> None:
-        """Record the use of an entry of a named table."""
+        """Record that an entry of a named table is used."""
         self.used.add((table, key))
         known = self.given.get(table, {})
         if isinstance(known, dict) and key not in known:

@@ -11,7 +11,7 @@ from cnnarch.facts.schema import FAMILY_KEYS, FIGURES, LIBRARIES, sheet_faults
 
 FOLDER = Path(__file__).parent.parent / "models"
 DEFAULTS = ("paper", "input_size", "min_input_size", "departs", "counted_from")
-"""Family keys that apply to all of its networks that do not override them."""
+"""Family keys that apply to every network that does not override them."""
 
 
 class SheetError(ValueError):
@@ -47,7 +47,7 @@ class Sheet(NamedTuple):
 
     Args:
         idea: a short explanation for students.
-        recipe: default settings of the training recipe. Each table in "on" is for one data set.
+        recipe: default settings of the training recipe. "on" contains one table per data set.
         usual: the network to which the family's aliases refer.
         benchmarked: networks that represent the family in benchmarks against other libraries.
         aliases: names that the command line accepts for `usual`.
@@ -67,9 +67,9 @@ def read_sheet(family: str) -> Sheet:
     """Read a family's sheet.
 
     Raises:
-        SheetError: it violates the schema.
+        SheetError: the sheet cannot be read or violates the schema.
     """
-    import tomllib  # accounts for a tenth of cnnarch's import time
+    import tomllib  # would account for a tenth of cnnarch's import time
 
     path = FOLDER / f"{family}.toml"
     try:
@@ -147,7 +147,7 @@ def _facts(name: str, table: Mapping[str, Any], sheet: Mapping[str, Any]) -> Fac
     facts = {**{key: sheet[key] for key in DEFAULTS if key in sheet}, **table}
     forms = (
         {
-            "counted_from": sheet.get("counted_from"),  # never from the default form
+            "counted_from": sheet.get("counted_from"),  # never inherited from the default form
             **{"input_size": facts["input_size"], **form},
             "counts": {**facts["counts"], **form["counts"]},
         }

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 def suggest(
     name: str, known: Iterable[str] | Mapping[str, str], listed: Iterable[str] | None = None
 ) -> str:
-    """Return the names most similar to a wrong one, or all names if none is similar.
+    """Suggest the names most similar to a wrong name, or list all names if none is similar.
 
     Args:
         name: the wrong name.
-        known: the correct names, or a mapping from each to the suggestion for it.
+        known: the correct names, or a mapping from each to its suggestion.
         listed: names to list if none is similar; None lists all suggestions.
 
     >>> suggest("resnet5O", ["vgg11", "resnet50"])

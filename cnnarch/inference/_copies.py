@@ -33,8 +33,8 @@ def inference_copy(model: Module, *, share: bool = False) -> Module:
                 )
         if has_replaced_forward(module):
             raise ValueError(
-                f"the forward of layer {name!r} was replaced by a function, and a copy would still "
-                "call the layer itself: delete the module's attribute `forward` first"
+                f"the forward method of layer {name!r} was replaced, and a copy would still call "
+                "the original layer: delete the module's attribute `forward` first"
             )
     memo = without_hooks(model)
     for parameter in model.parameters():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 _CGROUP = Path("/sys/fs/cgroup")
-_CLOSE = 1.25  # if single calls differ by less than this factor, they cannot tell which is faster
+_CLOSE = 1.25  # single calls that differ by less than this factor cannot tell which is faster
 
 
 def has_vnni() -> bool:
@@ -60,11 +60,11 @@ def alternate(
 ) -> tuple[list[float], list[float]]:
     """Time two functions alternately, so that changes in the machine's speed affect both equally.
 
-    Each turn starts with a call that is not counted: it finds the other function's data in the
-    caches and the other's threads still spinning, which made OpenVINO's calls 1.5 times as long.
-    Each function gets at least three turns, and more until `seconds` have passed. If one call to
-    each takes more than half of that, only those two calls are returned, unless their times are
-    close and `spare` is long enough: each function then gets two turns.
+    Each turn starts with an untimed call, because the other function's data are still in the
+    caches and its threads still spinning, which made OpenVINO's calls take 1.5 times as long. Each
+    function gets at least three turns, and more until `seconds` have passed. If one call to each
+    takes more than half of `seconds`, only those two calls count, unless their times are close and
+    `spare` is long enough: each function then gets two turns.
 
     Args:
         first: the first function.
@@ -73,7 +73,7 @@ def alternate(
         spare: the time in seconds available for repeating long calls.
 
     Returns:
-        The duration in seconds of each counted call to the first and to the second function.
+        The duration in seconds of each timed call to the first and to the second function.
     """
     calls = (first, second)
     single = [_seconds(call) for call in calls]
@@ -101,7 +101,7 @@ def difference(actual: Tensor, expected: Tensor) -> float:
     """Return the largest absolute difference, relative to the largest expected value.
 
     It is infinite if the shapes differ, if an actual value is not finite, or if all expected values
-    are 0 but not all actual ones are.
+    are 0 but not all actual values are.
     """
     if actual.shape != expected.shape or not bool(actual.isfinite().all()):
         return math.inf

@@ -86,7 +86,7 @@ def import_onnxruntime() -> Any:
     """Import `onnxruntime` without its telemetry.
 
     From version 1.29, the Linux and macOS builds send events and write an identifier to the home
-    folder unless this variable is set before they are loaded
+    folder unless ORT_DISABLE_TELEMETRY is set before they are loaded
     (https://github.com/microsoft/onnxruntime/pull/27379). If the package was imported earlier, only
     its events can be turned off.
 

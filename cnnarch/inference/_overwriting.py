@@ -18,7 +18,7 @@ _ALLOCATING_LAYERS = (nn.MaxPool2d, nn.AvgPool2d, nn.GroupNorm, nn.LayerNorm, nn
 
 
 def overwrite_where_safe(model: nn.Module) -> None:
-    """Let each activation overwrite its input if that is newly allocated and nothing else reads it.
+    """Let each activation overwrite its input if it is newly allocated and not read elsewhere.
 
     The input must come from a layer or function that allocates its output. It must not be the
     network's input, a view, or a feature map that an addition or the caller reads later. An

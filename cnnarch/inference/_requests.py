@@ -18,7 +18,7 @@ _MAX_CALIBRATION_IMAGES = 1024
 def check_request(
     model: nn.Module, example: Tensor, backend: str, precision: str, budget_s: float
 ) -> None:
-    """Raise TypeError or ValueError if an argument of `optimize` cannot be used."""
+    """Raise TypeError or ValueError if an argument of `optimize` is invalid."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
@@ -49,7 +49,7 @@ def check_request(
 
 
 def check_tolerance(tolerance: float | None, precision: str) -> float:
-    """Return the checked tolerance, or the default for the precision if it is None."""
+    """Return the checked tolerance, or the precision's default for None."""
     if tolerance is None:
         return PRECISIONS[precision]
     if not _is_number(tolerance):

@@ -57,8 +57,8 @@ def _write(optimized: "Optimized", folder: Path) -> None:
         (folder / name).write_bytes(content)
     if not _save_network(optimized, folder, image) and not engine.keeps_graph:
         raise ValueError(
-            f"{optimized.backend} keeps no graph of its own, and no cnnarch builder creates "
-            f"this {type(optimized.model).__name__}; it can only be saved from openvino or "
+            f"{optimized.backend} does not save a graph, and no cnnarch builder creates this "
+            f"{type(optimized.model).__name__}; it can only be saved with backend openvino or "
             "onnxruntime"
         )
     check = {"images": image, "logits": optimized(image)}
@@ -106,7 +106,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         text = file.read(_MAX_FACTS_BYTES + 1)
     try:
         if len(text) > _MAX_FACTS_BYTES:
-            raise ValueError("it is too long")
+            raise ValueError("the file is too large")
         facts = dict(json.loads(text))
         if facts["format"] != _FORMAT:
             raise ValueError(f"its format is {facts['format']!r}, this version reads {_FORMAT}")

@@ -26,7 +26,7 @@ def _replace_lock() -> None:
     _conversion_lock = threading.RLock()
 
 
-if hasattr(os, "register_at_fork"):  # the thread that holds the lock does not exist in a child
+if hasattr(os, "register_at_fork"):  # the thread holding the lock does not exist in a child process
     os.register_at_fork(after_in_child=_replace_lock)
 
 
@@ -67,15 +67,15 @@ def isolate_conversion() -> Iterator[None]:
 
 
 def trace(model: nn.Module, example: Tensor, free_size: bool) -> ExportedProgram:
-    """Return the graph of a network with a free batch size and, if `free_size`, any image size.
+    """Return a network's graph with a dynamic batch size and, if `free_size`, any image size.
 
     Args:
         model: in eval mode.
         example: at least two images, (N, C, H, W): a batch size of 1 would become a constant.
-        free_size: whether height and width are also free.
+        free_size: whether height and width are also dynamic.
 
     Raises:
-        ValueError: PyTorch cannot export the network with these free sizes.
+        ValueError: PyTorch cannot export the network with these dynamic sizes.
     """
     axes = (0, 2, 3) if free_size else (0,)
     dynamic = (dict.fromkeys(axes, Dim.DYNAMIC),)
@@ -84,18 +84,18 @@ def trace(model: nn.Module, example: Tensor, free_size: bool) -> ExportedProgram
         try:
             return torch.export.export(model, (example,), dynamic_shapes=dynamic)
         except Exception as error:  # anything that the model's code or torch.export raises
-            free = "batch size, height and width" if free_size else "the batch size"
+            sizes = "batch size, height and width" if free_size else "batch size"
             raise ValueError(
                 f"torch.export cannot trace {type(model).__name__} at {tuple(example.shape)} with "
-                f"{free} free: {error}"
+                f"dynamic {sizes}: {error}"
             ) from error
 
 
 def has_free_size(model: nn.Module) -> bool:
-    """Return whether this is a cnnarch network whose graph can have a free image size.
+    """Return whether this is a cnnarch network whose graph can have a dynamic image size.
 
-    TensorFlow's padding depends on the size. A chain of such layers leads to expressions so complex
-    that tracing never finishes.
+    TensorFlow's padding depends on the image size. A chain of layers with such padding leads to
+    expressions so complex that tracing never finishes.
     """
     if not isinstance(model, Trunk) or model.fixed_input_size:
         return False
@@ -103,7 +103,7 @@ def has_free_size(model: nn.Module) -> bool:
 
 
 def example_for(model: nn.Module, free_size: bool) -> Tensor:
-    """Return two images to trace with; if sizes are free, the last map has at least 2x2 pixels.
+    """Return two images to trace with; if `free_size`, the last map has at least 2x2 pixels.
 
     Raises:
         TypeError: the model does not define its input size, or accepts several sizes although the
@@ -116,7 +116,7 @@ def example_for(model: nn.Module, free_size: bool) -> Tensor:
         stride = model.feature_info[-1].stride
         height, width = height + stride, width + 2 * stride
     elif not model.fixed_input_size:
-        raise TypeError("height and width are not free here: pass example, an image of that size")
+        raise TypeError("height and width are fixed here: pass example, an image of that size")
     shape = (2, model.in_channels, height, width)
     like = next(model.parameters())
     reads_pixels = any(isinstance(module, PixelConv) for module in model.modules())

@@ -20,7 +20,7 @@ from cnnarch.inference._tracing import example_for, has_free_size, suppress_mess
 
 __all__ = ["ExportError", "export", "to_openvino"]
 
-_MAX_ONNX_BYTES = 2**31 - 2**20  # protobuf's file size limit, less an allowance for the graph
+_MAX_ONNX_BYTES = 2**31 - 2**20  # protobuf's file size limit minus an allowance for the graph
 _INPUT, _OUTPUT = "images", "logits"
 
 RunImages = Callable[[Tensor], Tensor]
@@ -41,9 +41,9 @@ def export(
 ) -> Path:
     """Write a network to a file in eval mode, and check the file's outputs against the network's.
 
-    The batch size is always free. The file is run with the batch size it was traced with and with
-    others, and with a different image size if sizes are free. It is moved to `path` only if all
-    outputs agree. The file includes the network's name, categories and preprocessing.
+    The batch size is always dynamic. The file is run with the traced batch size and with others,
+    and with a different image size if height and width are dynamic. It is moved to `path` only if
+    all outputs agree. The file contains the network's name, categories and preprocessing.
 
     - "onnx" (.onnx): a single file, for ONNX Runtime and many other programs. Requires
       `cnnarch[export]`.
@@ -52,7 +52,7 @@ def export(
     - "pt2" (.pt2): for `torch.export.load`.
 
     An engine may reject the smallest images that the network accepts if a map is smaller than a
-    pool's kernel, or a single pixel before an adaptive pool.
+    pooling kernel, or a single pixel before adaptive pooling.
 
     Args:
         model: any module that maps images to a tensor; left unchanged. Fold BatchNorm with `fuse`
@@ -60,9 +60,9 @@ def export(
         path: a path in an existing folder, with the suffix of the format.
         format: "onnx", "pt2" or "openvino"; None infers it from the suffix.
         example: images, (N, C, H, W), to trace with. Required for networks from other libraries,
-            and for those of cnnarch that accept several sizes if height and width are not free;
-            they are then fixed to the example's.
-        dynamic_size: whether height and width are free. None means that they are free for all
+            and for those of cnnarch that accept several sizes if height and width are fixed:
+            they are then those of the example.
+        dynamic_size: whether height and width are dynamic. None makes them dynamic for all
             cnnarch networks except the Mixers and those with TensorFlow's padding ("same").
         tolerance: the largest allowed difference, relative to the largest output.
 
@@ -143,7 +143,7 @@ def _write_pt2(program: ExportedProgram, path: Path, metadata: dict[str, str]) -
 def _write_onnx(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> None:
     size = sum(t.nbytes for t in program.state_dict.values())
     if size > _MAX_ONNX_BYTES:
-        raise ValueError(f"an ONNX file must be under 2 GiB, but the weights take {size:,} bytes")
+        raise ValueError(f"ONNX files are limited to 2 GiB, but the weights take {size:,} bytes")
     onnx = torch.onnx.export(
         program, dynamo=True, verbose=False, input_names=[_INPUT], output_names=[_OUTPUT]
     )
@@ -169,7 +169,7 @@ def _convert_to_openvino(program: ExportedProgram) -> Any:
     model.input(0).get_tensor().set_names({_INPUT})
     model.output(0).get_tensor().set_names({_OUTPUT})
     (node,) = (n for n in program.graph.nodes if n.name in program.graph_signature.user_inputs)
-    shape = node.meta["val"].shape  # the converter does not keep it
+    shape = node.meta["val"].shape  # the converter loses this shape
     model.reshape([size if isinstance(size, int) else -1 for size in shape])
     return model
 
@@ -250,7 +250,7 @@ def _check_outputs(exported: RunImages, traced: _TracedNetwork, tolerance: float
 
 
 def _noise(traced: _TracedNetwork) -> Iterator[Tensor]:
-    """Yield noise with the traced shape, other batch sizes, and a different size if it is free."""
+    """Yield noise of the traced shape, other batch sizes, and a different size if dynamic."""
     batch, channels, height, width = traced.images.shape
     shapes = [(batch, height, width), (1, height, width), (batch + 1, height, width)]
     if traced.free_size:

@@ -50,7 +50,7 @@ def fuse(model: Module, preprocessing: Preprocessing | None = None) -> Module:
     them) instead of $(x / 255 - \mu) / \sigma$. The scale is folded into the first convolution. The
     mean is subtracted during the conversion from uint8 to floating point.
 
-    The copy is in eval mode and must stay in it. The model's hooks are not copied. The copy of a
+    The copy must stay in eval mode. The model's hooks are not copied. The copy of a
     cnnarch network cannot be saved with `save_pretrained`, because its builder would build an
     unfused network.
 
@@ -84,7 +84,7 @@ def fuse(model: Module, preprocessing: Preprocessing | None = None) -> Module:
     calls.replace_layers()
     if isinstance(fused, ImageClassifier):
         fused.builder = None
-        if preprocessing is not None:  # its transform now returns what the copy reads: pixels
+        if preprocessing is not None:  # its transform now returns pixels, as the copy expects
             channels = len(preprocessing.mean)
             zeros, unit = (0.0,) * channels, (1 / 255,) * channels
             fused.preprocessing = replace(preprocessing, mean=zeros, std=unit)
@@ -123,7 +123,7 @@ class _LayerTracer(fx.Tracer):
     """A tracer that records each layer as one call, including layers of user-defined subclasses."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        is_norm = getattr(type(m), "computes_batch_norm", False)  # or derived from one
+        is_norm = getattr(type(m), "computes_batch_norm", False)  # including subclasses
         is_layer = isinstance(m, _LAYERS) or is_norm or is_standard_layer(m)
         return is_layer or super().is_leaf_module(m, module_qualified_name)
 
@@ -153,7 +153,7 @@ class _LayerCalls:
         self.graph.erase_node(node)
 
     def _layer(self, node: object) -> nn.Module | None:
-        """Return the standard layer that computes a value, if called once and on one value."""
+        """Return the standard layer that computes a value, if it has one call and one input."""
         if not isinstance(node, fx.Node) or node not in self.module or len(node.args) != 1:
             return None
         module = self.module[node]
@@ -241,7 +241,7 @@ class _LayerCalls:
             if name and module in self.replacements:
                 self.model.set_submodule(name, self.replacements[module])
         if self.replacements:
-            trace_layers(self.model)  # fails if the model calls a layer not by its registered name
+            trace_layers(self.model)  # fails if a layer is called by an unregistered name
 
 
 def trace_layers(model: nn.Module) -> fx.Graph:
@@ -264,7 +264,7 @@ def trace_layers(model: nn.Module) -> fx.Graph:
 
 def is_standard_layer(module: nn.Module) -> bool:
     """Return whether a module computes exactly PyTorch's convolution, linear layer or BatchNorm."""
-    frozen_norm = sys.modules.get("torchvision.ops.misc")  # if it was imported
+    frozen_norm = sys.modules.get("torchvision.ops.misc")  # None if not imported
     forwards = _FORWARDS | ({frozen_norm.FrozenBatchNorm2d.forward} if frozen_norm else set())
     known = type(module).forward in forwards or _declares_batch_norm(module)
     if "forward" in vars(module) or not known:

@@ -50,7 +50,7 @@ def optimize(
 
     Each installed engine prepares a copy of the network. Its output is compared with the original
     network's for the example and for a different batch size. If it is correct, the engine is timed
-    alternately with the fastest one so far, and the faster one is kept. `report` lists all of them.
+    alternately with the fastest one so far, and the faster one is kept. `report` lists all engines.
 
     Args:
         model: any module that maps one batch of images to one Tensor; left unchanged.
@@ -59,9 +59,9 @@ def optimize(
             example and the model are on a GPU, only eager and inductor are tried.
         backend: "auto" tries all engines; "eager", "inductor", "openvino" or "onnxruntime" uses
             only that engine.
-        precision: "float32", "bfloat16" or "int8", the lowest allowed precision. After int8,
-            bfloat16 is tried, and after either, float32, unless the best engine so far takes less
-            than half the time of the plain network, which is always a candidate.
+        precision: the lowest allowed precision, "float32", "bfloat16" or "int8". Higher
+            precisions are tried next, but float32 only if no engine so far takes less than half
+            the time of the plain network, which is always a candidate.
         calibration: for int8: a few hundred images, or batches of images (or of images and labels),
             preprocessed for the network.
         tolerance: the largest allowed difference, relative to the largest logit: by default 1e-4 in
@@ -127,7 +127,7 @@ class _Trial:
 
 @dataclass
 class _Entry:
-    """A candidate and its measurements; `engine` is set as long as it may still be chosen."""
+    """A candidate and its measurements; `engine` is None once the candidate is ruled out."""
 
     kind: type[Engine]
     precision: str

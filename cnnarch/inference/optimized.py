@@ -17,14 +17,14 @@ from cnnarch.inference.report import Report
 
 _forks = 0  # number of forks between the process that imported this module and this one
 _instances: "WeakSet[Optimized]" = WeakSet()
-_parents_engines: list[Engine] = []  # never freed: that could wait for the parent's threads
+_parents_engines: list[Engine] = []  # never freed, as that could wait for the parent's threads
 _adoption_lock = threading.Lock()
 
 
 def _count_fork() -> None:
     global _forks, _adoption_lock
     _forks += 1
-    _adoption_lock = threading.Lock()  # a parent's thread may have held the old one
+    _adoption_lock = threading.Lock()  # a parent's thread may have held the old lock
     _parents_engines.extend(each._engine for each in _instances)
 
 
@@ -51,7 +51,7 @@ class Optimized:
 
     Raises:
         TypeError: the images are not a Tensor of the example's dtype.
-        ValueError: they are on a different device, or the network does not accept their shape.
+        ValueError: the images are on a different device, or have a shape that is not accepted.
         RuntimeError: the network is closed.
     """
 
@@ -87,7 +87,7 @@ class Optimized:
 
         Later calls raise an error. Closing the network more than once is allowed.
         """
-        if self._forks != _forks:  # not called yet in this process: the engine is the parent's
+        if self._forks != _forks:  # not called in this process, so the engine is the parent's
             self._closed = True
             return
         with self._call_ended:

@@ -40,7 +40,7 @@ class Prediction(NamedTuple):
     """The most likely classes of an image, in descending order of probability.
 
     Args:
-        name: the image's path, or for example "image 3" for the fourth image if it has no path.
+        name: the image's path, or if it has none, a number such as "image 3" for the fourth image.
         classes: the class names.
         probabilities: the class probabilities, in [0, 1].
         indices: the positions of the classes in the logits; several classes may share a name.
@@ -53,7 +53,7 @@ class Prediction(NamedTuple):
 
 
 class Predictions(list[Prediction]):
-    """Predictions in the order of the images; `unreadable` lists the images without one."""
+    """Predictions in the order of the images; `unreadable` lists images without a prediction."""
 
     unreadable: tuple[Unreadable, ...] = ()
 
@@ -102,7 +102,7 @@ class Predictor:
         if isinstance(model, str | PathLike):
             model = from_pretrained(model)
         if not callable(model):
-            raise TypeError(f"model must be a network or where to load one from, got {model!r}")
+            raise TypeError(f"model must be a network or a source to load one from, got {model!r}")
         preprocessing = _check_preprocessing(preprocessing or getattr(model, "preprocessing", None))
         names = getattr(model, "categories", None) if categories is None else categories
         self.categories = None if names is None else tuple(map(str, names))
@@ -253,7 +253,7 @@ class Predictor:
     def _classify_columns(self, batch: Columns) -> Columns:
         column = next((key for key in ("image", "bytes", "path") if key in batch), None)
         if column is None:
-            raise ValueError(f"the batch needs a column image, bytes or path, got {list(batch)}")
+            raise ValueError(f"the batch needs an image, bytes or path column, got {list(batch)}")
         names = batch.get("path", [f"image {i}" for i in range(len(batch[column]))])
         results = list(self._stream(zip(map(str, names), batch[column], strict=True)))
         classes = [("",) * self.top] * len(results)

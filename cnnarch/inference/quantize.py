@@ -30,14 +30,14 @@ def quantize(
     *,
     dynamic_size: bool | None = None,
 ) -> Any:
-    """Return a network in int8 as an `openvino.Model`, a quarter of the size that `export` writes.
+    """Return a network in int8 as an `openvino.Model`, a quarter of the size in float32.
 
     Weights and the maps between layers become 8-bit integers with a scale; weights have one scale
     per output channel. The scales of the maps are computed from calibration images, which need no
     labels: a few hundred that resemble the images to classify, preprocessed in the same way. The
     same images always yield the same model. Nothing is trained. On a processor without VNNI, the
     weights use only half the range because sums would otherwise overflow, so quantize on the
-    machine that will run the model. NNCF uses its accurate bias correction if that collects at most
+    machine that will run the model. NNCF uses its accurate bias correction if that stores at most
     2 GiB of data, and its fast bias correction otherwise.
 
     `openvino.save_model` writes the model and `openvino.compile_model` prepares it to run.
@@ -93,9 +93,9 @@ def quantize(
 def _correction_bytes(graph: Any, images: Tensor) -> float:
     """Return an upper bound on the memory that NNCF's accurate bias correction needs, in bytes.
 
-    For each layer with a bias, it stores the inputs of the next such layers along all paths from
-    its output. If every layer reads the outputs of all earlier layers, that is a lot: 23 GB in
-    DenseNet-121 for 512 images of 32 x 32 pixels.
+    For each layer with a bias, NNCF stores the inputs of the next layers with a bias along all
+    paths from its output. If every layer reads the outputs of all earlier layers, this adds up: to
+    23 GB in DenseNet-121 for 512 images of 32 x 32 pixels.
     """
     graph = graph.clone()
     graph.reshape([1, *images.shape[1:]])

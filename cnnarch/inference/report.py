@@ -15,7 +15,7 @@ class Candidate:
         verdict: "chosen", "slower: ..." with the ratio to the faster candidate, "rejected: ...",
             "failed: ...", "unavailable: ..." or "not tried: ...".
         milliseconds: the median time of a call with the example's batch, over all comparisons.
-        memory: the growth of the process in MiB while the engine was prepared and first run.
+        memory: the growth in process memory in MiB while the engine was prepared and first run.
         difference: the largest difference from the plain network, relative to its largest logit.
         agreement: the fraction of calibration images for which the top class matches the plain
             network's; int8 only.

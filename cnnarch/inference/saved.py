@@ -83,7 +83,7 @@ def load_optimized(
     if not (rebuild and has_network) or precision == "int8":
         raise ValueError(f"{folder} cannot be used here: {changed}; optimize the network again")
     wanted, allowed = report.precision, report.tolerance
-    if wanted == "int8":  # it was not chosen, and cannot be retried without calibration images
+    if wanted == "int8":  # int8 was not chosen, and a retry would need calibration images
         wanted, allowed = precision, PRECISIONS[precision]
     new = optimize(model, example, precision=wanted, tolerance=allowed, budget_s=budget_s)
     new.report = replace(new.report, notes=(*new.report.notes, f"Optimized again: {changed}."))

@@ -1,8 +1,8 @@
 """Contract checks for your own pytest files. cnnarch's test suite runs the same checks.
 
-`CHECKS` contains one function per rule of the contract. Each accepts a network, leaves it
-unchanged, and raises AssertionError to report what it found. Most take milliseconds. Those that
-compile or export take about a second::
+`CHECKS` contains one function per rule of the contract. Each function accepts a network, leaves
+it unchanged, and raises AssertionError if it breaks the rule. Most checks take milliseconds, and
+those that compile or export take about a second::
 
     import pytest
     from cnnarch.testing import CHECKS, assert_parameters
@@ -14,7 +14,7 @@ compile or export take about a second::
     def test_my_network_has_the_parameter_count_in_the_paper():
         assert_parameters(MyNetwork(num_classes=10), 1_234_567)
 
-`check_classifier` runs all of them:
+`check_classifier` runs all checks:
 
 >>> import cnnarch
 >>> check_classifier(cnnarch.convnet())
@@ -40,14 +40,14 @@ __all__ += outputs.__all__
 CHECKS: tuple[Callable[[ImageClassifier], None], ...] = tuple(
     getattr(module, name) for module in (outputs, learning, conversion) for name in module.__all__
 )
-"""All contract checks. The slow ones come last."""
+"""All contract checks, with the slow ones last."""
 
 
 def check_classifier(model: ImageClassifier) -> None:
     """Run every check in `CHECKS`.
 
     Args:
-        model: a network with a classifier. It is left unchanged.
+        model: a network with a classifier; left unchanged.
 
     Raises:
         AssertionError: the network breaks a rule. The message says what was found.

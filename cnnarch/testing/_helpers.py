@@ -92,7 +92,7 @@ def train_step(model: ImageClassifier, images: Tensor) -> Tensor:
 
 @contextmanager
 def failing_as(claim: str) -> Iterator[None]:
-    """Turn an exception from the body into an AssertionError that starts with `claim`."""
+    """Turn an exception raised in the body into an AssertionError that starts with `claim`."""
     try:
         yield
     except Exception as error:
@@ -102,7 +102,7 @@ def failing_as(claim: str) -> Iterator[None]:
 def expect_error(
     subject: str, kind: type[Exception], message: str, call: Callable[..., Any], *args: Any
 ) -> None:
-    """Check that `call(*args)` raises an exception of type `kind` that contains `message`."""
+    """Check that `call(*args)` raises a `kind` exception whose text contains `message`."""
     raised = None
     with failing_as(f"{subject} does not raise {kind.__name__}"):
         try:

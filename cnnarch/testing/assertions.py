@@ -25,7 +25,7 @@ def assert_macs(model: nn.Module, expected: int, input_size: Shape | None = None
 def assert_stage_shapes(
     model: nn.Module, expected: Mapping[str, Shape], input_size: Shape | None = None
 ) -> None:
-    """Assert that modules return maps of these shapes.
+    """Assert that modules return maps of the expected shapes.
 
     Args:
         model: any module that accepts images.
@@ -41,9 +41,9 @@ def assert_stage_shapes(
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
-    """Assert that outputs agree, relative to the largest absolute expected value.
+    """Assert that two outputs are close, relative to the largest absolute expected value.
 
-    Outputs that vary less than the tolerance would agree with a constant, so they also fail.
+    Expected values that vary less than the tolerance also fail: a constant would match them.
     Use `calibrate` to make the outputs of an untrained network vary.
 
     Args:

@@ -42,7 +42,7 @@ def check_state_dict_has_everything(model: ImageClassifier) -> None:
 @on_a_copy(calibrated=True)
 @torch.no_grad()
 def check_state_dict_round_trip(model: ImageClassifier) -> None:
-    """A copy with other values returns the same logits after loading the state dict."""
+    """A copy with different values returns the same logits after loading the state dict."""
     images = example_images(model)
     other = copy.deepcopy(model)
     for tensor in (*other.parameters(), *other.buffers()):
@@ -128,7 +128,7 @@ def check_traces(model: ImageClassifier) -> None:
 @on_a_copy(calibrated=True)
 @torch.no_grad()
 def check_compiles_to_one_graph(model: ImageClassifier) -> None:
-    """`torch.compile` causes no graph breaks and returns the same logits.
+    """The network compiles without graph breaks and returns the same logits.
 
     The check clears the `torch.compile` caches.
     """

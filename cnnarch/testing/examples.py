@@ -11,7 +11,7 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def example_images(model: ImageClassifier, batch: int = 2, side: int = 64) -> Tensor:
-    """Return seeded noise images of side `side`, or of the nearest size the network accepts."""
+    """Return seeded noise images of `side` x `side` pixels or the nearest accepted size."""
     side = model.min_input_size if model.fixed_input_size else max(model.min_input_size, side)
     generator = torch.Generator().manual_seed(0)
     return torch.randn(batch, model.in_channels, side, side, generator=generator)
@@ -20,8 +20,8 @@ def example_images(model: ImageClassifier, batch: int = 2, side: int = 64) -> Te
 def calibrate(model: nn.Module, images: Tensor) -> None:
     """Set the BatchNorm statistics to those of `images`, and set `model` to eval mode.
 
-    The initial statistics do not match the activations of an untrained network. In eval mode
-    its logits can then be close to 0, so comparing them proves nothing.
+    The initial statistics do not match the activations of an untrained network. In eval mode,
+    the logits can then be close to 0, so comparing them proves nothing.
     """
     norms = {m: m.momentum for m in model.modules() if isinstance(m, NORMS)}
     for norm in norms:

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 Outputs = dict[str, tuple[Tensor, Tensor]]
-"""Output of each module by path, and a copy of its values when it was returned."""
+"""Output of each module by path, with a copy made when the module returned it."""
 
 
 @on_a_copy()
@@ -91,7 +91,7 @@ def check_checkpointing_recomputes(model: ImageClassifier) -> None:
 
 @on_a_copy()
 def check_bfloat16_autocast(model: ImageClassifier) -> None:
-    """Logits in bfloat16 are close to those in float32, and a training step has finite results."""
+    """bfloat16 logits are close to float32 logits, and a training step yields finite results."""
     # BatchNorm over few pixels amplifies rounding errors: keep the last map at least 4x4.
     images = example_images(model, 4, max(32, 4 * model.feature_info[-1].stride))
     calibrate(model, images)
@@ -100,7 +100,7 @@ def check_bfloat16_autocast(model: ImageClassifier) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             rough = model(images).float()
     error = ((rough - exact).norm() / exact.norm()).item()
-    # bfloat16 has 8 significant bits, and errors accumulate in deep networks: 0.22 for resnet50.
+    # bfloat16 has 8 significant bits, and errors accumulate with depth: resnet50 reaches 0.22.
     assert error < 0.35, f"bfloat16 is off by {error:.2f} of the logits' norm, allowed 0.35"
     with torch.autocast("cpu", torch.bfloat16):
         loss = train_step(model, example_images(model, 2, 48))
@@ -112,7 +112,7 @@ def check_bfloat16_autocast(model: ImageClassifier) -> None:
 
 @on_a_copy()
 def check_frozen_parts_stay_in_eval_mode(model: ImageClassifier) -> None:
-    """`train()` keeps the parts that `cnnarch.freeze` has frozen in eval mode, and only those."""
+    """`train()` keeps only the parts frozen by `cnnarch.freeze` in eval mode."""
     model.frozen = {"stem"}
     model.train()
     assert model.training, "train() leaves the network in eval mode"
@@ -135,7 +135,7 @@ def check_hooks_keep_what_they_see(model: ImageClassifier) -> None:
 
 @on_a_copy(calibrated=True)
 def check_replaced_forwards_keep_what_they_give(model: ImageClassifier) -> None:
-    """A module's replaced `forward` is called, and no later layer overwrites its output."""
+    """A replaced `forward` method is called, and no later layer overwrites its output."""
     images = example_images(model, 1, 32)
     for gradients in (False, True):
         copied, outputs = copy.deepcopy(model), Outputs()

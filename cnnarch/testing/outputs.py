@@ -39,7 +39,7 @@ def check_logits(model: ImageClassifier) -> None:
 @on_a_copy(calibrated=True)
 @torch.no_grad()
 def check_logits_are_not_probabilities(model: ImageClassifier) -> None:
-    """The network does not end in softmax or log-softmax, which losses apply themselves."""
+    """The network does not end in softmax or log-softmax, which loss functions include."""
     logits = model(example_images(model))
     ones = torch.ones(len(logits))
     for name, sums in (("softmax", logits.sum(1)), ("log_softmax", logits.exp().sum(1))):
@@ -50,7 +50,7 @@ def check_logits_are_not_probabilities(model: ImageClassifier) -> None:
 @on_a_copy(calibrated=True)
 @torch.no_grad()
 def check_eval_mode_changes_nothing(model: ImageClassifier) -> None:
-    """In eval mode, running statistics stay unchanged and equal images produce equal logits."""
+    """In eval mode, running statistics stay unchanged and the logits are reproducible."""
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     images = example_images(model)
     first, second = model(images), model(images)
@@ -88,7 +88,7 @@ def check_odd_and_oblong_images(model: ImageClassifier) -> None:
 def check_min_input_size_is_tight(model: ImageClassifier) -> None:
     """Images of `min_input_size` are accepted.
 
-    One pixel less raises ValueError, and without this check the layers would fail.
+    An image one pixel smaller raises ValueError, and without the size check, the layers fail.
     """
     side = model.min_input_size
     with failing_as(f"min_input_size is {side}, but an image of {side} pixels is rejected"):
@@ -197,7 +197,7 @@ def check_cam_layer(model: ImageClassifier) -> None:
 @on_a_copy(calibrated=True)
 @torch.no_grad()
 def check_reset_classifier(model: ImageClassifier) -> None:
-    """`reset_classifier` changes only the number of logits. With 0 it returns pre-logits."""
+    """`reset_classifier` changes only the number of logits. With 0, pre-logits are returned."""
     other = copy.deepcopy(model)
     images = example_images(model)
     other.reset_classifier(5)

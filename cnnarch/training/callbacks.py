@@ -1,7 +1,7 @@
 """Lightning callbacks: record metrics, show progress, write checkpoints and stop on signals.
 
 Lightning also catches signals and writes checkpoints, but it does not finish the current step
-first, and the way it writes checkpoints can lose the old one.
+first, and an interrupted write can destroy the previous checkpoint.
 """
 
 import io
@@ -43,7 +43,7 @@ class Recorder(Callback):
         self.on_row = on_row
 
     def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
-        """Start the clock; a run resumed mid-epoch skips `on_train_epoch_start`."""
+        """Start timing; a run resumed mid-epoch skips `on_train_epoch_start`."""
         self.on_train_epoch_start(trainer, task)
 
     def on_train_epoch_start(self, trainer: Trainer, _task: LightningModule) -> None:
@@ -79,11 +79,11 @@ class ProgressBar(RichProgressBar):
         """Return the metrics shown next to the bar."""
         assert isinstance(task, TrainingTask)
         metrics = {name: float(value) for name, value in task.latest.items()}
-        # Otherwise, a diverging loss would take up more and more columns.
+        # Otherwise, a diverging loss would make the line longer and longer.
         return {k: f"{v:.3f}" if abs(v) < 1000 else f"{v:.0e}" for k, v in metrics.items()}
 
     def configure_columns(self, trainer: Trainer) -> list[Any]:
-        """Drop the last column, steps per second, to fit the bar into 80 characters."""
+        """Omit the last column (steps per second) to fit the bar into 80 characters."""
         columns: list[Any] = super().configure_columns(trainer)
         return columns[:-1]
 
@@ -113,7 +113,7 @@ class TrainingStopped(InterruptedError):  # noqa: N818 (not an error)
 class SignalHandler(Callback):
     """Finishes the step, saves a checkpoint and raises `TrainingStopped` on Ctrl-C or SIGTERM.
 
-    A second Ctrl-C stops immediately and leaves the checkpoint of the last completed epoch.
+    A second Ctrl-C stops immediately and keeps the checkpoint from the last completed epoch.
 
     Args:
         path: the checkpoint file.
@@ -156,7 +156,7 @@ class SignalHandler(Callback):
         self._restore_handlers()
 
     def _restore_handlers(self) -> None:
-        # Lightning installed its own handlers before these, and restores them after this callback.
+        # These are Lightning's handlers; Lightning itself later restores the original ones.
         while self.previous:
             signal.signal(*self.previous.popitem())
 
@@ -178,7 +178,7 @@ class MovableCheckpoint(ModelCheckpoint):
     """A checkpoint callback whose folder may be moved or renamed before the run is resumed."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Replace the old folder in all paths; if it differed, Lightning would drop the scores."""
+        """Replace the folder in all paths; Lightning discards the scores if the folder changed."""
 
         def moved(path: str) -> str:
             return str(Path(self.dirpath or "") / Path(path).name) if path else ""
@@ -193,9 +193,9 @@ class MovableCheckpoint(ModelCheckpoint):
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints atomically.
 
-    Lightning writes them to the temporary folder and then moves them, which copies them if that
-    folder is on a different disk. A process killed during the copy would leave neither the old
-    file nor the new one.
+    Lightning writes each checkpoint to a temporary folder and then moves it, which requires a copy
+    if that folder is on a different disk. A process killed during the copy would leave neither the
+    old file nor the new one.
     """
 
     def save_checkpoint(
@@ -204,12 +204,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path: str | os.PathLike[str],
         storage_options: Any = None,  # noqa: ARG002 (Lightning passes it by name)
     ) -> None:
-        """Write the checkpoint, flush it to disk, then replace the old file.
+        """Write the checkpoint and flush it to disk before it replaces the old file.
 
         Raises:
             OSError: the file cannot be written; the message names it. The old file is kept.
         """
-        buffer = io.BytesIO()  # on a full disk, torch.save would hide the cause
+        buffer = io.BytesIO()  # torch.save hides the cause if the disk is full
         torch.save(checkpoint, buffer)
         target = Path(path)
         try:
@@ -218,5 +218,5 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            reason = f"{error.strerror}; the previous checkpoint is still there"
+            reason = f"{error.strerror}; the previous checkpoint is unchanged"
             raise OSError(error.errno, reason, str(target)) from error

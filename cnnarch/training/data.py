@@ -17,7 +17,7 @@ MEMORY_LIMIT = 2**31  # bytes; folders whose pixels exceed it are decoded batch 
 
 
 def measure_preprocessing(pixels: Tensor, size: int, channels: int) -> Preprocessing:
-    """Return a preprocessing that normalizes with the mean and standard deviation of `pixels`.
+    """Return preprocessing that normalizes with the mean and standard deviation of `pixels`.
 
     Args:
         pixels: uint8, (N, C, H, W).
@@ -42,7 +42,7 @@ class SeededIndices(NamedTuple):
 
 
 class FilePixels:
-    """Image files, decoded to squares either when a batch needs them or all in advance.
+    """Image files, decoded and resized to squares, either on demand or all in advance.
 
     Args:
         paths: the files.
@@ -61,7 +61,7 @@ class FilePixels:
     def read(
         cls, paths: Sequence[Path], channels: int, preprocessing: Preprocessing
     ) -> "FilePixels":
-        """Create an instance; decode all files in advance if their pixels take at most 2 GiB."""
+        """Create an instance; decode all files in advance if their pixels fit in 2 GiB."""
         files = cls(paths, channels, preprocessing)
         if len(paths) * channels * preprocessing.resize_size**2 <= MEMORY_LIMIT:
             files.decoded = files[torch.arange(len(paths))]
@@ -81,7 +81,7 @@ class FilePixels:
 
     @cached_property
     def _resize(self) -> Callable[[Tensor], Tensor]:
-        """Resize to a square; the center crop comes later to let augmentation see every pixel."""
+        """Resize to a square without the center crop, so augmentation can use every pixel."""
         side, zeros = self.preprocessing.resize_size, (0.0,) * self.channels
         return replace(self.preprocessing, crop_size=side, mean=zeros, std=zeros).crop()
 
@@ -124,7 +124,7 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
         if not len(self.labels):
             raise ValueError("an image set must contain at least one image")
         if len(self.pixels) != len(self.labels):
-            raise ValueError(f"got {len(self.pixels)} images and {len(self.labels)} labels")
+            raise ValueError(f"got {len(self.pixels)} images but {len(self.labels)} labels")
         low, high = int(self.labels.min()), int(self.labels.max())
         if low < 0 or high >= len(self.classes):
             raise ValueError(
@@ -146,7 +146,7 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
         return replace(self, pixels=chosen, labels=self.labels[indices])
 
     def prepared(self, preprocessing: Preprocessing) -> "ImageSet":
-        """Return the same images with a different preprocessing."""
+        """Return the same images with different preprocessing."""
         pixels = self.pixels
         if isinstance(pixels, FilePixels):
             pixels = pixels.prepared(preprocessing)
@@ -176,7 +176,7 @@ class ImageData(NamedTuple):
     Args:
         name: the name, as passed to `load_data`.
         train: training images; a fraction of them may be held out for validation.
-        test: images for the final evaluation, never used to make any choice.
+        test: images for the final evaluation, never used to select a model or setting.
     """
 
     name: str
@@ -199,12 +199,12 @@ class ImageData(NamedTuple):
         return self.train.channels
 
     def prepared(self, preprocessing: Preprocessing) -> "ImageData":
-        """Return the same images with a different preprocessing."""
+        """Return the same images with different preprocessing."""
         train, test = (images.prepared(preprocessing) for images in (self.train, self.test))
         return ImageData(self.name, train, test)
 
     def adapt_to(self, model: nn.Module, image_resolution: int | None = None) -> "ImageData":
-        """Return the same images with a preprocessing that fits a network.
+        """Return the same images with preprocessing that suits a network.
 
         Args:
             model: its pretrained weights, if any, determine the preprocessing. Its
@@ -217,7 +217,7 @@ class ImageData(NamedTuple):
         size = image_resolution or max(minimum, found.crop_size)
         if getattr(model, "fixed_input_size", False) and image_resolution is None:
             size = minimum
-        # The weights' mean cannot be used if the first layer was adapted to other channels.
+        # The weights' mean cannot be used if the number of input channels was changed.
         found = found if len(found.mean) == self.channels else self.preprocessing
         return self.prepared(replace(found, crop_size=size, resize_size=size))
 

@@ -211,7 +211,7 @@ def read_idx(path: Path, name: Path | None = None) -> Tensor:
 
     Args:
         path: the file.
-        name: the file to name in error messages; None means `path`.
+        name: file name to show in error messages; None means `path`.
 
     Raises:
         ValueError: the file is damaged.
@@ -243,11 +243,11 @@ def read_folder(folder: Path, size: int, channels: int, hold_out: bool = True) -
     file names. If `hold_out` is False, all images are in both splits instead.
 
     Raises:
-        ValueError: the folder is missing, contains fewer than two classes, a class with too few
-            images or an unreadable file, or a test class is missing from the training folder.
+        ValueError: the folder is missing or has fewer than two classes, a class has too few images,
+            a file cannot be read, or a test class is missing from the training folder.
     """
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}")
+        raise ValueError(f"folder {folder} does not exist")
     names = ("test", "val", "valid", "validation")
     test_folder = next((folder / name for name in names if (folder / name).is_dir()), None)
     if (folder / "train").is_dir() and test_folder:
@@ -299,7 +299,7 @@ def _labeled_files(
     files: FilesByClass, classes: Sequence[str], size: int, channels: int
 ) -> tuple[FilePixels, Tensor]:
     found = [(path, i) for i, name in enumerate(classes) for path in files.get(name, [])]
-    # Shuffle the files to show all classes in plots of the first few images.
+    # Shuffle the files so that plots of the first few images show all classes.
     found.sort(key=lambda each: _hash(f"{classes[each[1]]}/{each[0].name}"))
     paths, labels = [path for path, _ in found], [label for _, label in found]
     return FilePixels.read(paths, channels, Preprocessing(size, size)), torch.tensor(labels)

@@ -29,7 +29,7 @@ class Evaluation(NamedTuple):
     Args:
         loss: mean cross-entropy.
         top1: fraction of images whose label has the highest logit.
-        top5: fraction of images whose label is among the five highest logits.
+        top5: fraction of images whose label has one of the five highest logits.
         calibration_error: expected calibration error with 15 bins.
         per_class: accuracy for each class; nan for classes without images.
         confusion: number of images by label (row) and prediction (column).
@@ -52,10 +52,10 @@ def evaluate(
         model: a classifier with the same classes and channels as `images`.
         images: the images to evaluate on.
         batch_size: images per batch.
-        machine: the device to use; one is sufficient.
+        machine: the device to evaluate on; a single device is enough.
 
     Raises:
-        ValueError: the network does not fit the images.
+        ValueError: the network is incompatible with the images.
     """
     check_fits(model, images)
     task = EvaluationTask(model, images)
@@ -85,11 +85,11 @@ def fit(
 ) -> History:
     """Train a network in place with a recipe, and leave it in eval mode.
 
-    Calling it again with a different recipe continues from the current weights.
+    Calling `fit` again with a different recipe continues from the current weights.
 
     Args:
         model: a classifier with the same classes and channels as `data`.
-        data: the data set. The test images are used only if the recipe requests test curves.
+        data: the data set. The test images are used only if `test_each_epoch` is set.
         recipe: the training recipe; None means `Recipe()`.
         output: folder for metrics.csv and checkpoints, written after each epoch; None saves
             nothing.
@@ -105,7 +105,7 @@ def fit(
 
     Raises:
         TypeError: the recipe freezes stages, but the network is not from this package.
-        ValueError: the network does not fit the data or does not have the stages to freeze.
+        ValueError: the network is incompatible with the data or lacks a stage to be frozen.
         NonFiniteLossError: the loss became infinite or NaN.
     """
     recipe = recipe or Recipe()
@@ -126,10 +126,10 @@ def fit(
 def check_fits(model: nn.Module, images: ImageSet) -> None:
     """Check that a network's classes, channels and input size match the images.
 
-    Only networks from this package record these. Other networks fail in the first step.
+    Only networks from this package store these values. Others fail in the first step.
 
     Raises:
-        ValueError: the network does not fit the images.
+        ValueError: the network is incompatible with the images.
     """
     needs = {"num_classes": len(images.classes), "in_channels": images.channels}
     for name, needed in needs.items():

@@ -9,7 +9,7 @@ from cnnarch.weights.files import atomic_write
 
 
 class History(Mapping[str, list[float]]):
-    """Loss, accuracy, learning rate and duration in seconds of each epoch, by name.
+    """Loss, accuracy, learning rate and duration in seconds per epoch, keyed by name.
 
     `history["val_acc"]` contains one value per epoch, or nan for epochs without this metric.
 
@@ -25,7 +25,7 @@ class History(Mapping[str, list[float]]):
         self.rows: list[dict[str, float]] = [dict(row) for row in rows]
 
     def __getitem__(self, name: str) -> list[float]:
-        """Return a metric for all epochs; raise KeyError if no epoch has it."""
+        """Return a metric for all epochs; raise KeyError if it was never recorded."""
         if name not in iter(self):
             raise KeyError(name)
         return [row.get(name, float("nan")) for row in self.rows]

@@ -1,4 +1,4 @@
-"""Load data for Lightning, with the same image order for any number of processes."""
+"""Load data for Lightning, in an order that does not depend on the number of processes."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,7 +22,7 @@ class Loader(DataLoader[tuple[Tensor, Tensor, int]]):
         """Return the number of batches trained on in this epoch; more may have been loaded."""
 
     def state_dict(self) -> dict[str, int]:
-        """Return the position within the epoch, which is 0 at its end."""
+        """Return the position within the epoch; 0 at the end of the epoch."""
         return {"trained": self.trained() % len(self)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -61,7 +61,7 @@ class BatchSampler(Sampler[SeededIndices]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if world_size > 1 and count < world_size:  # processes without images would block the others
+        if world_size > 1 and count < world_size:  # a process without images blocks the others
             raise ValueError(f"{count} images cannot be divided among {world_size} processes")
         if shuffle and batch_size % world_size:
             raise ValueError(
@@ -75,7 +75,7 @@ class BatchSampler(Sampler[SeededIndices]):
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
-        self.skip = 0  # batches of the next epoch already trained on before an interruption
+        self.skip = 0  # number of batches to skip in the next epoch of a resumed run
 
     def set_epoch(self, epoch: int) -> None:
         """Set the next epoch; called by Lightning."""

@@ -20,11 +20,11 @@ from cnnarch.analysis import count_macs
 from cnnarch.contract.classifier import ImageClassifier
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of glibc's mallopt, from malloc.h
-SMALL_STEP = 10**8  # multiply-adds per forward pass; they take one core a few milliseconds
+SMALL_STEP = 10**8  # multiply-adds per forward pass; takes a few milliseconds on one core
 HARMLESS_WARNINGS = (
     ".*does not have many workers",  # images in memory load faster without worker processes
     ".*in eval mode at the start of training",  # frozen layers
-    "Checkpoint directory .* is not empty",  # resumed runs and later stages
+    "Checkpoint directory .* is not empty",  # normal for resumed runs and later stages
     ".*does not record .*, which its tensors do not show",  # Lightning's weight averaging
     ".*LeafSpec",  # Lightning uses a deprecated torch name
 )
@@ -88,7 +88,7 @@ class Machine(NamedTuple):
         """Return the precision to use, by its name in Lightning.
 
         Args:
-            wanted: the recipe's precision. "auto" selects bf16 on hardware that computes it
+            wanted: the recipe's precision. "auto" selects bf16 on hardware where it is
                 faster: GPUs with bf16 support, and CPUs with AMX or AVX-512 BF16. On CPUs,
                 networks with depthwise convolutions stay in float32 because the backward pass of
                 these layers is slow in bf16: EfficientNet-B0 took more than twice as long.
@@ -116,7 +116,7 @@ def _is_depthwise(module: nn.Module) -> bool:
 
 
 def is_first_process() -> bool:
-    """Return whether this process writes the files, even before the process group exists."""
+    """Return whether this process writes the files; works before a process group exists."""
     variables = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
     return int(next((os.environ[v] for v in variables if v in os.environ), "0")) == 0
 
@@ -155,8 +155,8 @@ def set_threads_and_memory_format(
     Args:
         model: the network whose parameters are converted.
         small: whether to use a single thread.
-        channels_last: whether to use the channels-last memory format, with which convolutions are
-            at least as fast.
+        channels_last: whether to use the channels-last memory format, which is at least as fast
+            for convolutions.
     """
     threads = torch.get_num_threads()
     if small:

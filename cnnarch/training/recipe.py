@@ -1,7 +1,7 @@
 """Recipes: all settings of a training run except the network and the data.
 
 jsonargparse parses recipes and checks types. Numeric ranges are checked here because jsonargparse's
-restricted types would not check `Recipe(...)` in Python and their values cannot be saved as YAML.
+restricted types do not check `Recipe(...)` calls, and their values cannot be saved as YAML.
 """
 
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ class Recipe:
             0.85 and 0.95, in the opposite direction to the learning rate.
         nesterov: whether SGD uses Nesterov momentum.
         epsilon: constant that Adam, AdamW and RMSProp add to the root mean square. TensorFlow adds
-            it under the square root, where 0.001 corresponds to about 0.03 here.
+            it under the square root; 0.001 there corresponds to about 0.03 here.
         weight_decay: weight decay, applied to all parameters.
         schedule: learning rate schedule. linear and cosine decay to 0; one-cycle rises for 30 %
             of the steps, then decays along a cosine.

@@ -1,4 +1,4 @@
-"""Draw the pictures of a run and write an HTML report that contains them."""
+"""Plot the results of a run and write an HTML report that contains the plots."""
 
 import base64
 import struct
@@ -30,7 +30,7 @@ TITLES = {
     "data": "Training images",
     "diagram": "Architecture",
 }
-"""The pictures and their headings, in the order in which they appear in the report."""
+"""The plots and their headings, in the order in which they appear in the report."""
 CSS_INCH = 96  # pixels
 TEMPLATE = "report.html.jinja"
 
@@ -38,7 +38,7 @@ TEMPLATE = "report.html.jinja"
 def draw_pictures(
     model: ImageClassifier, data: ImageData, history: History, metrics: Evaluation, folder: Path
 ) -> list[str]:
-    """Write a PNG file for each picture in `TITLES` and return the pictures' names.
+    """Write a PNG file for each plot in `TITLES` and return the names of the plots.
 
     Args:
         model: the trained network.

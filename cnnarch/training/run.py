@@ -99,9 +99,9 @@ def train(
         The contents of results.json, or None in every process except the first.
 
     Raises:
-        ValueError: the folder contains a different run or other files, the network does not fit
-            the data or could not be saved after training, or the devices are not available. The
-            folder is left unchanged.
+        ValueError: the folder contains a different run or other files, the network is incompatible
+            with the data or could not be saved after training, or the devices are not available.
+            The folder is left unchanged.
         NonFiniteLossError: the loss became infinite or NaN.
     """
     check_fits(model, data.train)  # all checks run before the folder is changed
@@ -141,7 +141,7 @@ def train(
     names = draw_pictures(model, data, history, metrics, place)
     pictures = {name: place / f"{name}.png" for name in names}
     write_report(place / REPORT, results, (place / RECIPE).read_text(), pictures)
-    _write(place / RESULTS, json.dumps(results, indent=2))  # last: it marks the run as finished
+    _write(place / RESULTS, json.dumps(results, indent=2))  # last: this file marks runs as finished
     shutil.rmtree(place / CHECKPOINTS)
     return results
 
@@ -174,7 +174,7 @@ def _description(model: ImageClassifier, data: ImageData, recipe: Recipe) -> dic
 
 
 def _open_run(folder: Path, description: dict[str, Any], resume: bool) -> dict[str, Any] | None:
-    """Create the folder or check that it contains the same run; return any final results."""
+    """Create the folder or check that it contains the same run; if finished, return its results."""
     recipe = folder / RECIPE
     if not is_first_process():
         return (resume and read_results(folder)) or None
@@ -189,7 +189,7 @@ def _open_run(folder: Path, description: dict[str, Any], resume: bool) -> dict[s
             raise ValueError(f"{recipe} is damaged: {error}") from error
         old = {**asdict(Recipe()), **written}  # the run may predate some keys
         for key, value in description.items():
-            if key != "source" and old.get(key) != value:  # the source is a citation
+            if key != "source" and old.get(key) != value:  # the source is only a citation
                 found = f"{key}={old.get(key)!r}"
                 raise ValueError(f"{folder} contains a run with {found}, not {value!r}")
         return read_results(folder) or None
@@ -211,7 +211,7 @@ def _foreign_files(folder: Path) -> list[str]:
 
 
 def _remove_empty_run(folder: Path, is_new: bool) -> None:
-    """Remove a run that saved nothing, which lets the same command start it again."""
+    """Remove a run that saved nothing, so that the same command can start it again."""
     has_saved = (folder / HISTORY).exists() or any((folder / CHECKPOINTS).glob("*.ckpt"))
     if not has_saved and not _foreign_files(folder):
         _remove_run(folder)
@@ -228,7 +228,7 @@ def _remove_run(folder: Path) -> None:
     if not (folder / RECIPE).exists():
         return
     if foreign := _foreign_files(folder):
-        raise ValueError(f"{folder} contains a file from outside the run: {foreign[0]}")
+        raise ValueError(f"{folder} contains a file that does not belong to the run: {foreign[0]}")
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)

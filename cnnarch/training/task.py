@@ -79,7 +79,7 @@ class TrainingTask(LightningModule):
         self._log_metrics(self.splits[dataloader_idx], loss, logits, labels)
 
     def on_train_epoch_end(self) -> None:
-        """Check the weights before they are saved, as no loss follows the last step's update."""
+        """Check the weights before saving; no loss is computed after the last update."""
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
             self._fail("weights became infinite or NaN", self.global_step)
 
@@ -125,7 +125,7 @@ class TrainingTask(LightningModule):
 
     def _check_finite(self, loss: Tensor) -> None:
         here = everywhere = bool(loss.isfinite())
-        if self.trainer.world_size > 1:  # otherwise the other processes would wait for this one
+        if self.trainer.world_size > 1:  # otherwise, the other processes would hang
             everywhere = self.trainer.strategy.reduce_boolean_decision(here, all=True)
         if not everywhere:
             what = "the loss in another process" if here else "the loss"

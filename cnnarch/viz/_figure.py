@@ -1,4 +1,4 @@
-"""Parts shared by all figures: the images they show, fonts and colors."""
+"""Helpers shared by all figures: image selection, fonts and colors."""
 
 import functools
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Selection(NamedTuple):
     preprocessing: Preprocessing | None
 
     def pixels(self) -> list[Any]:
-        """Return arrays (H, W) or (H, W, 3) in [0, 1], with the normalization undone.
+        """Return denormalized images: arrays (H, W) or (H, W, 3) in [0, 1].
 
         If the normalization is unknown and values lie outside [0, 1], all values are rescaled to
         that range. For images that do not have three channels, only the first channel is shown.
@@ -78,7 +78,7 @@ def select_images(
     preprocessing: Preprocessing | None = None,
     model: nn.Module | None = None,
 ) -> Selection:
-    """Return the first `count` images, with missing facts taken from the data set or network.
+    """Return the first `count` images, with missing metadata taken from the data set or network.
 
     Raises:
         ValueError: the images are not (N, C, H, W), or there are fewer labels than images.

@@ -41,8 +41,8 @@ def gradcam(
         model: a classifier; its mode and gradients are not changed.
         images: a data set such as `data.test`, or a tensor of network inputs (N, C, H, W).
         targets: class index for each image; None uses the predicted classes.
-        layer: a stage such as "conv4_x" or a module path; None uses `model.cam_layer`, or if its
-            map is a single pixel, the last stage before it with a larger map.
+        layer: a stage such as "conv4_x" or a module path; None uses `model.cam_layer` or, if its
+            map is a single pixel, the last earlier stage with a larger map.
         classes: class names; None uses the network's own.
         preprocessing: normalization of the images in a tensor; None uses the network's own.
         columns: number of images to show.
@@ -75,13 +75,13 @@ def integrated_gradients(
 ) -> Figure:
     """Show the pixels that support a class, using integrated gradients (Sundararajan et al., 2017).
 
-    The path starts at an all-zero input, which is the mean color of the training images.
+    The baseline is an all-zero input, which is the mean color of the training images.
 
     Args:
         model: a classifier; its mode and gradients are not changed.
         images: a data set such as `data.test`, or a tensor of network inputs (N, C, H, W).
         targets: class index for each image; None uses the predicted classes.
-        steps: number of steps along the path.
+        steps: number of steps from the baseline to the input.
         classes: class names; None uses the network's own.
         preprocessing: normalization of the images in a tensor; None uses the network's own.
         columns: number of images to show.
@@ -101,10 +101,10 @@ def integrated_gradients(
 
 
 def _spatial_layer(model: nn.Module, image: Tensor, layer: str | None) -> str:
-    """Return the path of the given layer, or of the last one whose map is not a single pixel."""
+    """Return the path of the given layer, or of the last layer with maps larger than one pixel."""
     default = getattr(model, "cam_layer", None)
     if layer is None and default is None:
-        raise ValueError(f"{type(model).__name__} has no cam_layer: name a layer")
+        raise ValueError(f"{type(model).__name__} has no cam_layer: specify a layer")
     paths = [layer_path(model, layer or str(default))]
     stages = list(stage_layers(model).values())
     if layer is None and default in stages:
@@ -113,7 +113,7 @@ def _spatial_layer(model: nn.Module, image: Tensor, layer: str | None) -> str:
         if maps[0].numel() > 1:
             return path
     name = layer_name(model, paths[0])
-    raise ValueError(f"the maps of {name!r} are single pixels, which have no regions to show")
+    raise ValueError(f"the maps of {name!r} are single pixels, so there are no regions to show")
 
 
 def _draw(

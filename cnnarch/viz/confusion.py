@@ -10,13 +10,13 @@ from torch import Tensor
 from cnnarch.viz._figure import add_fallback_fonts, new_figure, shorten
 
 NAME_LENGTH = 24  # maximum length of a class name
-MAX_LABELED = 20  # classes; larger matrices are drawn without names and numbers
+MAX_LABELED = 20  # maximum number of classes to draw with names and numbers
 
 
 def confusion_matrix(
     counts: Tensor | Sequence[Sequence[int]], classes: Sequence[str] | None = None
 ) -> Figure:
-    """Show the number of images by label and prediction, colored by fraction of the label.
+    """Show image counts per label and prediction, colored by fraction of the label's images.
 
     Args:
         counts: a square matrix as returned by `evaluate`: rows are labels, columns are predictions.

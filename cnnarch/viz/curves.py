@@ -18,8 +18,8 @@ SPLITS = (
     ("test", "test", GREEN, "--"),
 )
 
-STYLES = ("-", "--", ":")  # each is used for ten colors
-MAX_INSIDE = 6  # legend entries that fit next to the curves
+STYLES = ("-", "--", ":")  # each line style is used for ten colors
+MAX_INSIDE = 6  # maximum number of legend entries inside the axes
 
 
 def curves(history: Figures) -> Figure:
@@ -52,13 +52,13 @@ def curves(history: Figures) -> Figure:
 
 
 def comparison(histories: Mapping[str, Figures]) -> Figure:
-    """Draw several networks' accuracy by epoch, for training and for test or validation.
+    """Draw the training and test (or validation) accuracy of several networks by epoch.
 
     Args:
-        histories: metrics of each network by its name.
+        histories: each network's metrics, by network name.
 
     Raises:
-        ValueError: there are no networks, or one has no training accuracy.
+        ValueError: there are no networks, or a network has no training accuracy.
     """
     if not histories:
         raise ValueError("there are no networks to compare")
@@ -75,7 +75,7 @@ def comparison(histories: Mapping[str, Figures]) -> Figure:
             _draw(right, values, 100, label=name, **style)
     _finish(left, "Accuracy (%)", "Training")
     _finish(right, "", held_out.capitalize())
-    if len(left.lines) > MAX_INSIDE and right.lines:  # the other legend has the same names
+    if len(left.lines) > MAX_INSIDE and right.lines:  # the right legend has the same names
         left.get_legend().remove()
     return figure
 

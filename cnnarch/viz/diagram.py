@@ -14,13 +14,13 @@ from cnnarch.contract.layers import stage_layers
 from cnnarch.facts.text import shape_text
 from cnnarch.viz._figure import BLUE, GRAY, ORANGE, new_figure, truncate
 
-WIDTH, HEIGHT = 6.9, 0.52  # inches: page width, and height of a stage
+WIDTH, HEIGHT = 6.9, 0.52  # page width and stage height in inches
 BOX = 0.0, 0.44  # left end and width of the boxes, as fractions of the page width
-SHAPE, PARAMETERS, MACS, END = 0.49, 0.66, 0.84, 1.0  # left ends of the columns
+SHAPE, PARAMETERS, MACS, END = 0.49, 0.66, 0.84, 1.0  # column boundaries
 
 
 class DiagramRow(NamedTuple):
-    """A stage, the stem or a head, as one line of the diagram."""
+    """One row of the diagram: a stage, the stem or a head."""
 
     name: str
     contents: str
@@ -37,7 +37,7 @@ def diagram(model: ImageClassifier, input_size: tuple[int, int, int] | None = No
 
     Args:
         model: a network of this package, on any device.
-        input_size: `(C, H, W)` in pixels; None uses the size on the network's card.
+        input_size: `(C, H, W)`; None uses the size on the network's card.
 
     Raises:
         ValueError: no size is given and the network has no card.
@@ -70,7 +70,7 @@ def diagram(model: ImageClassifier, input_size: tuple[int, int, int] | None = No
 
 
 def _stages(model: ImageClassifier, found: Summary) -> list[DiagramRow]:
-    # Use the whole stage's shape, because its last layer may be in one of several branches.
+    # Use each stage's output shape, because its last layer may be in one of several branches.
     shapes = stage_shapes(model, found.input_size)
     stages = []
     for name, path in {**stage_layers(model), "head": "head"}.items():
@@ -86,13 +86,13 @@ def _stages(model: ImageClassifier, found: Summary) -> list[DiagramRow]:
 
 
 def _arrow(axes: Axes, y: float) -> None:
-    """Draw an arrow from the previous box to the one at `y`."""
+    """Draw an arrow from the previous box to the box at `y`."""
     style: dict[str, Any] = {"arrowstyle": "-|>", "color": GRAY, "shrinkA": 0, "shrinkB": 0}
     axes.annotate("", (BOX[1] / 2, y - 0.36), (BOX[1] / 2, y - 0.64), arrowprops=style)
 
 
 def _contents(module: nn.Module) -> str:
-    """Return the children's types in order, such as "MaxPool2d, 3 x Bottleneck"."""
+    """Return the child modules' types in order, such as "MaxPool2d, 3 x Bottleneck"."""
     ignored = nn.Flatten | nn.Dropout | nn.Identity
     types = [type(child).__name__ for child in module.children() if not isinstance(child, ignored)]
     counts = [(name, len(list(group))) for name, group in groupby(types)]

@@ -24,7 +24,7 @@ Method = Literal["tsne", "pca", "umap"]
 TITLES = {"tsne": "t-SNE", "pca": "PCA", "umap": "UMAP"}
 SEED = 42
 NAME_LENGTH = 24  # maximum length of a class name
-MAX_IN_LEGEND = 20  # classes; more classes share a color scale
+MAX_IN_LEGEND = 20  # maximum number of classes; more classes share a color scale
 
 
 def embeddings(
@@ -36,7 +36,7 @@ def embeddings(
     method: Method = "tsne",
     num_samples: int = 1000,
 ) -> Figure:
-    """Show images as points, where images with similar features are near each other.
+    """Show images as points, with similar features close together.
 
     The features are the input to the last layer, the classifier.
 
@@ -69,12 +69,12 @@ def embeddings(
 def _project(features: Any, method: str) -> Any:
     """Return two coordinates for each row of features."""
     count = len(features)
-    if method == "umap":  # with a seed it always uses one thread
+    if method == "umap":  # with a seed, UMAP always uses one thread
         neighbors = min(15, count - 1)
         try:
             from umap import UMAP
         except ImportError as error:
-            raise ImportError("UMAP requires more packages: pip install 'cnnarch[umap]'") from error
+            raise ImportError("UMAP requires umap-learn: pip install 'cnnarch[umap]'") from error
         reducer: Any = UMAP(random_state=SEED, n_jobs=1, n_neighbors=neighbors)
     elif method == "pca":
         from sklearn.decomposition import PCA
@@ -103,6 +103,6 @@ def _scatter(axes: Any, points: Any, selection: Selection) -> None:
     colors: Callable[[int], Any] = colormaps["tab10" if len(present) <= 10 else "tab20"]
     for i, label in enumerate(present):
         name = shorten(selection.name(label), NAME_LENGTH)
-        name = f" {name}" if name.startswith("_") else name  # Matplotlib hides such labels
+        name = f" {name}" if name.startswith("_") else name  # Matplotlib would hide this label
         axes.scatter(x[labels == label], y[labels == label], color=colors(i), label=name, **style)
     axes.legend(title="Classes", fontsize=8, frameon=False, bbox_to_anchor=(1, 1), loc="upper left")

@@ -1,4 +1,4 @@
-"""Layers' feature maps and convolution filters."""
+"""Feature maps of layers and filters of convolutions."""
 
 from collections.abc import Sequence
 
@@ -48,7 +48,7 @@ def feature_maps(
     selection = select_images(image, 1, preprocessing=preprocessing, model=model)
     paths = [layer_path(model, name) for name in layers or stage_layers(model)]
     if not paths:
-        raise ValueError(f"{type(model).__name__} has no stages: name the layers")
+        raise ValueError(f"{type(model).__name__} has no stages: specify the layers")
     maps = layer_maps(model, selection.inputs, paths)
     figure = new_figure((columns + 1) * CELL, len(maps) * (CELL + 0.25))
     cells = figure.subplots(len(maps), columns + 1, squeeze=False)
@@ -87,7 +87,7 @@ def filters(
     """
     convolutions = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
     if not convolutions:
-        raise ValueError(f"{type(model).__name__} has no convolution")
+        raise ValueError(f"{type(model).__name__} has no convolutional layers")
     path = convolutions[0] if layer is None else layer_path(model, layer)
     module = model.get_submodule(path)
     if not isinstance(module, nn.Conv2d):

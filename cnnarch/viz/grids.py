@@ -40,7 +40,7 @@ def data_grid(
         labels: class indices of the images in a tensor.
         classes: class names.
         preprocessing: normalization to undo for the images in a tensor; None rescales the
-            values to [0, 1] if any lie outside it.
+            values to [0, 1] if any lie outside that range.
         rows: maximum number of rows.
         columns: number of images per row.
 

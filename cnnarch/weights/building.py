@@ -37,11 +37,11 @@ def build_with_weights(
 
     Options that the caller does not pass come from the checkpoint: the number of classes and
     channels, and the options that its tensors require. A different `num_classes` creates
-    fresh classifiers, and a different `in_channels` adapts the first convolution.
+    new classifiers, and a different `in_channels` adapts the first convolution.
 
     Args:
         name: name of the builder, recorded with the options.
-        weights: a tag, a path, a hub name, an address, a catalog entry or a state dict.
+        weights: a tag, a path, a hub name, a URL, a catalog entry or a state dict.
         network: the class, whose keyword-only arguments are the options.
         *args: positional arguments for the class.
         **options: the options that the caller passed to the builder.

@@ -27,7 +27,7 @@ class Weights:
     """A checkpoint that can be downloaded, with its metadata. None means unknown.
 
     Args:
-        url: an https address, "hf-hub:owner/name[@revision]", or "package:module/path" for a
+        url: an https URL, "hf-hub:owner/name[@revision]", or "package:module/path" for a
             file that is part of an installed package.
         network: name of the builder.
         tag: name in the catalog.

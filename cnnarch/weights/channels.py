@@ -8,7 +8,7 @@ Adapt = Literal["mean", "repeat", "random"]
 
 
 def first_convolution(model: nn.Module) -> str | None:
-    """Return the name of the weight of the first convolution in registration order."""
+    """Return the name of the first convolution's weight, in registration order."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
             return f"{name}.weight" if name else "weight"

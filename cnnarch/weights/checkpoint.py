@@ -58,7 +58,7 @@ class Checkpoint:
 
 
 def read_checkpoint(source: CheckpointSource, builder: str | None = None) -> Checkpoint:
-    """Read the checkpoint that `source` names.
+    """Read the checkpoint specified by `source`.
 
     Args:
         source: a catalog tag, a path, a hub name, a URL, a catalog entry, a member

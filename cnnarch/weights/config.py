@@ -21,7 +21,7 @@ class Config:
     """Metadata of a weights file, sufficient to rebuild a network saved by cnnarch.
 
     Args:
-        builder: name of the builder, None if cnnarch did not write the file.
+        builder: name of the builder, or None if cnnarch did not write the file.
         architecture: name of the network in the library given by `layout`.
         options: options for the builder.
         preprocessing: converts an image into the network's input.
@@ -62,7 +62,7 @@ def read_config(path: Path) -> Config:
 
 
 def parse_config(text: str | bytes, label: str) -> Config:
-    """Parse a config, which error messages call `label`.
+    """Parse a config; error messages call it `label`.
 
     Raises:
         WeightsError: the text is not JSON or not a config.
@@ -86,7 +86,7 @@ def _parse_cnnarch(facts: dict[str, Any]) -> Config:
 
 
 def _parse_timm(facts: dict[str, Any]) -> Config:
-    """Parse a timm config; the config of any other library yields an empty one."""
+    """Parse a timm config; the config of any other library yields an empty config."""
     if "architecture" not in facts:
         return Config()
     pretrained = {**facts, **facts.get("pretrained_cfg", {})}

@@ -64,7 +64,7 @@ def fetch(entry: Weights) -> Path:
         return path
     if scheme == "package":
         return _find_in_package(rest, entry)
-    raise WeightsError(f"an address must start with https:, hf-hub: or package:, got {entry.url!r}")
+    raise WeightsError(f"a URL must start with https:, hf-hub: or package:, got {entry.url!r}")
 
 
 def _find_in_package(location: str, entry: Weights) -> Path:

@@ -51,7 +51,7 @@ def check_hash(path: Path, expected: str) -> None:
     """Check that a file's sha256 starts with `expected`.
 
     Raises:
-        WeightsError: it does not.
+        WeightsError: the hash differs.
     """
     if not hash_matches(path, expected):
         raise WeightsError(f"{path}: expected sha256 {expected}, got {sha256(path)}")
@@ -67,7 +67,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         part.touch()
-        mode = part.stat().st_mode  # given by the user's umask; safetensors sets 600
+        mode = part.stat().st_mode  # set by the user's umask; safetensors uses 600
         yield part
         part.chmod(mode)
         part.replace(path)

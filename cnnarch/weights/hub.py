@@ -86,7 +86,7 @@ def _fetch_checked(name: HubName, filename: str, expected: str | None) -> Path:
             )
         except EntryNotFoundError:  # the caller may try another file name
             raise
-        except Exception as error:  # the HTTP client may raise any type
+        except Exception as error:  # the HTTP client may raise any exception type
             raise WeightsError(_download_message(name, filename, error)) from error
         path = Path(file)
         if (problem := _find_content_problem(path, expected)) is None:

@@ -29,7 +29,7 @@ def port(
 
     Args:
         state_dict: tensors, keyed by the other library's names.
-        model: a cnnarch network of the same architecture. Its values are neither read nor changed.
+        model: a cnnarch network of the same architecture. Its weights are neither read nor changed.
         source: "torchvision", "timm", "pytorchcv", "cadene", "efficientnet_pytorch" or
             "cnnarch"; for ResNets for CIFAR also "pytorch_resnet_cifar10" or
             "pytorch_classification"; "auto" detects it.
@@ -52,7 +52,7 @@ def port(
     if conflicts := find_conflicts(model, found.layout.required_options(model)):
         raise WeightsError(_conflict_message(found.layout.library, model, conflicts))
     counters = {
-        name: torch.zeros(tensor.shape, dtype=tensor.dtype)  # old checkpoints lack the counters
+        name: torch.zeros(tensor.shape, dtype=tensor.dtype)  # absent from old checkpoints
         for name, tensor in model.state_dict().items()
         if name not in found.tensors
     }
@@ -71,7 +71,7 @@ def export(model: nn.Module, layout: str = "torchvision") -> dict[str, Tensor]:
         layout: "torchvision", "timm" or another library that provides the network.
 
     Raises:
-        WeightsError: the library does not provide the network, or only with different options.
+        WeightsError: the library does not provide the network, or only with other options.
     """
     candidates = {one: pairs for one in layouts_of(model) if (pairs := pair_names(model, one))}
     fitting = [one for one in candidates if one.library == layout]
@@ -104,8 +104,8 @@ def find_match(
         state_dict: tensors, keyed by their original names.
         model: the network, which may be on the meta device.
         source: name of a library, or "auto".
-        options: known options of the network. Layouts that require other values rank lower. None
-            uses the options of `model`.
+        options: known options of the network. Layouts that require different values rank lower.
+            None uses the options of `model`.
         architecture: the library's name for the network, if the checkpoint states it.
 
     Raises:

@@ -21,7 +21,7 @@ from cnnarch.weights.recorded import warn_if_unrecorded
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Report of what `load` did other than copy values.
+    """What `load` did besides copying values.
 
     Args:
         fresh: names of tensors that were not loaded and keep the network's values: classifiers
@@ -185,7 +185,7 @@ def record_metadata(model: Any, checkpoint: Checkpoint, report: LoadReport) -> N
 def _has_other_classes(
     layer: list[str], tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> bool:
-    """Return whether a classifier's tensors are all absent or differ only in the row count."""
+    """Return whether a classifier's tensors are all absent or differ only in row count."""
     present = [name for name in layer if name in tensors]
     same_columns = all(tensors[name].shape[1:] == expected[name].shape[1:] for name in present)
     same_shapes = all(tensors[name].shape == expected[name].shape for name in present)
@@ -207,7 +207,7 @@ def _has_larger_kernel(tensor: Tensor, expected: Tensor, model: nn.Module) -> bo
 def _cast(
     tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], copy: bool
 ) -> dict[str, Tensor]:
-    """Convert to the network's dtype, device and memory format, with separate storages."""
+    """Convert to the network's dtype, device and memory format, without sharing storage."""
     converted, seen = {}, set()
     for name, tensor in tensors.items():
         old, storage = expected[name], tensor.untyped_storage().data_ptr()

@@ -77,7 +77,7 @@ def match_layout(
     for name, pair in names.items():
         if pair.theirs in remaining:
             tensors[name] = _reshape_for_port(remaining.pop(pair.theirs), model, pair)
-        elif not name.endswith("num_batches_tracked"):  # PyTorch < 0.4.1 did not save it
+        elif not name.endswith("num_batches_tracked"):  # not saved by PyTorch < 0.4.1
             missing[name] = pair.theirs
     unused = (*layout.ignored, *_absent_classifiers(model, layout))
     unexpected = [name for name in remaining if not _is_inside(name, unused)]
@@ -141,7 +141,7 @@ def _is_inside(name: str, modules: Iterable[str]) -> bool:
 
 
 def _reshape_for_port(tensor: Tensor, model: nn.Module, pair: Pair) -> Tensor:
-    """Reshape their tensor to our shape with their number of rows; no change if it does not fit."""
+    """Reshape their tensor to our shape, keeping its row count; if it does not fit, return it."""
     if pair.shape is None:
         return tensor
     shape = model.get_parameter(pair.ours).shape

@@ -93,7 +93,7 @@ def _read_all(path: Path, mapped: bool) -> tuple[dict[str, Tensor], dict[str, st
 
 
 def _read_shards(index: Path, mapped: bool) -> dict[str, Tensor]:
-    """Return the tensors of the files that an index lists, which must be in the same folder."""
+    """Return the tensors in the files listed in an index; all must be in its folder."""
     with open_regular(index) as file:
         text = file.read(2**24)
     try:

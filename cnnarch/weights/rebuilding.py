@@ -130,7 +130,7 @@ def _describe_change(now: nn.Module, before: nn.Module) -> str:
 
 
 def _kind(module: nn.Module) -> type[nn.Module]:
-    """Return a module's class. All BatchNorms count as one, because training may convert them."""
+    """Return a module's class. All BatchNorms count as one class: training may convert them."""
     batch_norm: type[nn.Module] = nn.modules.batchnorm._BatchNorm
     if isinstance(module, batch_norm):
         return batch_norm

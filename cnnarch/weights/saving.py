@@ -42,8 +42,8 @@ model = cnnarch.from_pretrained({source!r})
 def save_pretrained(model: Any, directory: str | os.PathLike[str]) -> None:
     """Save a network for `from_pretrained`: model.safetensors, config.json and a model card.
 
-    The config is also stored in the metadata of model.safetensors, so that file alone is
-    enough. Each file is replaced atomically, so networks loaded from the same folder stay intact.
+    The config is also stored in the metadata of model.safetensors, so that file alone can be
+    loaded. Each file is replaced atomically, so networks loaded from the same folder stay intact.
 
     Args:
         model: a network created by a builder. Its `preprocessing` and `categories`
@@ -92,7 +92,7 @@ def push_to_hub(
         try:
             api.create_repo(repo, private=private, exist_ok=True)
             commit = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
-        except Exception as error:  # the HTTP client may raise any type
+        except Exception as error:  # the HTTP client may raise any exception type
             raise WeightsError(f"{repo}: {type(error).__name__}: {error}") from error
     return str(commit.commit_url)
 

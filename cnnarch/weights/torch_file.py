@@ -17,7 +17,7 @@ import torch
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.files import open_regular
 
-_SAFE_SINCE = (2, 10)  # before it, a crafted file could run code despite weights_only=True
+_SAFE_SINCE = (2, 10)  # in earlier versions, weights_only=True can be bypassed
 _ZIP = b"PK\x03\x04"
 _LOCK = threading.Lock()  # safe_globals modifies global state in torch
 
@@ -48,7 +48,7 @@ def read_torch(path: Path, mapped: bool = False) -> Any:
             _private_mapping(),
         ):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped and mapped)
-    except Exception as error:  # torch may raise any type
+    except Exception as error:  # torch may raise any exception type
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.300}"
         if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
             reason = f"it contains a {found[1]}"  # such as NumPy's scalar for an accuracy
@@ -61,7 +61,7 @@ def read_torch(path: Path, mapped: bool = False) -> Any:
 
 def _private_mapping() -> AbstractContextManager[Any]:
     """Keep training from writing to the file, regardless of the user's mmap options."""
-    if not hasattr(mmap, "MAP_PRIVATE"):  # on Windows, torch always maps privately
+    if not hasattr(mmap, "MAP_PRIVATE"):  # on Windows, torch always uses private mappings
         return nullcontext()
     return torch.serialization.set_default_mmap_options(mmap.MAP_PRIVATE)
 

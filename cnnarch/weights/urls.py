@@ -1,6 +1,6 @@
 """Download files from plain HTTP URLs into a cache.
 
-This is hand-written because torch.hub uses no lock or timeout, checks neither the size of downloads
+This module replaces torch.hub, which uses no lock or timeout, checks neither the size of downloads
 nor files that are already cached, and follows redirects from https to http.
 """
 
@@ -21,7 +21,7 @@ import torch
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.files import atomic_write, hash_matches
 
-_TIMEOUT = 30.0  # seconds without a byte
+_TIMEOUT = 30.0  # seconds without receiving data
 _CHUNK = 2**18
 
 
@@ -43,7 +43,7 @@ def fetch_url(url: str, expected: str | None = None) -> Path:
             file name, as torch.hub does, and warns if there are none.
 
     Raises:
-        WeightsError: the URL cannot be reached, or the content is wrong twice.
+        WeightsError: the URL cannot be reached, or two downloads have the wrong content.
     """
     from filelock import FileLock
     from huggingface_hub import constants

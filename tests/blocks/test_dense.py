@@ -74,7 +74,7 @@ def test_a_transition_is_norm_relu_1x1_convolution_and_2x2_average_pool(
 
 
 def test_convolutions_have_no_bias_and_use_he_initialization() -> None:
-    """Weights are from N(0, 2 / fan_out): their standard deviation is within 5 sigma of it."""
+    """Weights are from N(0, 2 / fan_out): their standard deviation matches to within 5 sigma."""
     torch.manual_seed(0)
     for conv in (m for m in Dense(64, 4, 32).modules() if isinstance(m, nn.Conv2d)):
         assert conv.bias is None

@@ -35,7 +35,7 @@ def test_the_projection_is_linear() -> None:
     assert [type(m) for m in block.branch.project] == [nn.Conv2d, nn.BatchNorm2d]
 
 
-def test_the_depthwise_convolution_has_the_stride() -> None:
+def test_the_depthwise_convolution_applies_the_stride() -> None:
     block = MBConv(16, 24, 5, 2, 6)
     strides = {n: m.stride for n, m in block.named_modules() if isinstance(m, nn.Conv2d)}
     assert [name for name, stride in strides.items() if stride == (2, 2)] == [

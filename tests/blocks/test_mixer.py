@@ -30,7 +30,7 @@ def perceptron(x: Tensor, mlp: nn.Module) -> Tensor:
 
 
 def second_layer(layer: MixerLayer, x: Tensor) -> Tensor:
-    """Compute equations (1) for a tokens-by-channels matrix."""
+    """Compute equation (1) for a tokens-by-channels matrix."""
     table = x.flatten(2).transpose(1, 2)
     mixed = perceptron(normalize(table, layer.token_norm).transpose(1, 2), layer.token_mlp)
     table = table + mixed.transpose(1, 2)
@@ -58,7 +58,7 @@ def test_output_matches_the_papers_equations(
         assert_close(layer(x), second_layer(layer, x))
 
 
-def test_gradients_match_those_of_the_papers_equations() -> None:
+def test_gradients_match_the_papers_equations() -> None:
     layer = random_layer()
     x = torch.randn(2, C, H, W)
     gradients = []
@@ -97,7 +97,7 @@ def test_norms_normalize_each_pixel_with_the_papers_eps() -> None:
 
 
 def test_weights_use_lecun_initialization_truncated_at_two_standard_deviations() -> None:
-    """Flax's default: the truncated variance is 1 / fan_in, here within 5 sigma."""
+    """Flax's default: the truncated variance is 1 / fan_in, here to within 5 sigma."""
     torch.manual_seed(0)
     layer = MixerLayer(196, 512, 256, 2048)
     for conv in (m for m in layer.modules() if isinstance(m, nn.Conv2d)):

@@ -132,7 +132,7 @@ def test_the_running_variance_is_unbiased() -> None:
     assert norm.num_batches_tracked.item() == 1
 
 
-def test_the_statistics_depend_on_the_mode_and_not_on_whether_gradients_are_on() -> None:
+def test_the_statistics_depend_on_the_mode_and_not_on_whether_gradients_are_enabled() -> None:
     x = 5 * torch.randn(8, 5)
     norm = BatchNorm(5)
     with torch.no_grad():

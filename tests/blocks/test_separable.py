@@ -23,7 +23,7 @@ def test_each_channel_has_its_own_kernel_and_the_1x1_convolution_mixes_channels(
     assert block.depthwise.conv.bias is block.pointwise.conv.bias is None
 
 
-def test_the_depthwise_convolution_has_the_stride() -> None:
+def test_the_depthwise_convolution_applies_the_stride() -> None:
     block = DepthwiseSeparable(8, 16, 3, stride=2)
     assert block.depthwise.conv.stride == (2, 2)
     assert block.pointwise.conv.stride == (1, 1)

@@ -285,7 +285,7 @@ def test_invalid_network_values_are_reported_with_file_and_key(
     assert any(line.startswith(f"net.toml: {fault}") for line in found), found
 
 
-def test_two_networks_cannot_have_the_same_twin() -> None:
+def test_two_networks_cannot_share_a_twin() -> None:
     sheet = parsed()
     other = {**sheet["net"], "twins": [{"timm": ["d", "b"]}]}
     found = sheet_faults("net.toml", {**sheet, "too": other}, {**OPTIONS, "too": OPTIONS["net"]})

@@ -34,7 +34,7 @@ pytest.importorskip("onnxruntime")
 QUICK = ["eager", "openvino", "onnxruntime"]
 NO_TORCHAO = find_spec("torchao") is None
 
-# Sockets raise, and all folders that a library may write to are inside the test's folder.
+# Make sockets raise, and keep all folders that a library may write to inside the test's folder.
 OFFLINE = """
 import os, socket, sys
 from importlib.util import find_spec
@@ -75,7 +75,7 @@ Engine = Callable[[str], Optimized]
 
 @pytest.fixture(scope="module")
 def engine(model: cnnarch.ImageClassifier) -> Iterator[Engine]:
-    """Return a function that prepares an engine by name for `images(2)`, once for all tests."""
+    """Return a function that prepares a named engine for `images(2)`, once for all tests."""
     prepared: dict[str, Optimized] = {}
 
     def find(backend: str) -> Optimized:
@@ -251,7 +251,7 @@ def test_a_different_image_size_is_prepared_on_first_use(
 
 
 @pytest.mark.parametrize("backend", QUICK)
-def test_an_unpickled_engine_computes_the_same(engine: Engine, backend: str) -> None:
+def test_an_unpickled_engine_computes_the_same_logits(engine: Engine, backend: str) -> None:
     optimized = engine(backend)
     unpickled: Optimized = pickle.loads(pickle.dumps(optimized))
     assert torch.equal(unpickled(images(2)), optimized(images(2)))
@@ -273,7 +273,7 @@ def _compute(optimized: Optimized, x: Tensor, send: Callable[[bytes], None]) -> 
         pytest.param("onnxruntime", "spawn", marks=pytest.mark.slow),
     ],
 )
-def test_workers_compute_the_same(
+def test_workers_compute_the_same_logits(
     model: cnnarch.ImageClassifier, backend: str, method: str
 ) -> None:
     if method not in multiprocessing.get_all_start_methods():
@@ -392,7 +392,7 @@ def blurred(batch: int) -> Tensor:
 def test_torchao_quantizes_again_from_saved_ranges_alone(
     build: Callable[[], cnnarch.ImageClassifier],
 ) -> None:
-    """DenseNet has norms that cannot be folded: other layers read its first convolution."""
+    """DenseNet contains norms that cannot be folded: other layers read its first convolution."""
     torch.manual_seed(0)
     model = build()
     calibrate(model, blurred(8))
@@ -417,7 +417,7 @@ def test_torchao_quantizes_again_from_saved_ranges_alone(
 
 @pytest.mark.skipif(NO_TORCHAO, reason="torchao is not installed")
 def test_logits_are_not_rounded_to_8_bits() -> None:
-    """In NiN they are averages over maps, which torchao would round to 256 values."""
+    """NiN's logits are averages over maps, which torchao would round to 256 values."""
     torch.manual_seed(0)
     model = cnnarch.nin_cifar()
     x = blurred(40)
@@ -432,7 +432,7 @@ def test_logits_are_not_rounded_to_8_bits() -> None:
 def test_compiled_int8_that_differs_from_its_graph_is_not_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """For the example's shape an error is raised; other shapes fall back to the graph."""
+    """The example's shape raises an error; other shapes fall back to the graph."""
     wrong: list[int] = []
 
     def compile_wrongly(engine: Any, shape: torch.Size) -> Callable[[Tensor], Tensor]:
@@ -447,7 +447,7 @@ def test_compiled_int8_that_differs_from_its_graph_is_not_used(
     wrong += [2, 3]
     for _ in range(4):
         assert_close(engine(blurred(3)), model(blurred(3)), 0.1)
-    with pytest.raises(ValueError, match="off its graph"):
+    with pytest.raises(ValueError, match="compiled network are off by"):
         ENGINES["inductor"](workload, "int8")
 
 
@@ -474,7 +474,7 @@ def test_int8_is_restored_without_calibration_images(
         logits = optimized(x)
         expected = model(x)
         assert (logits - expected).norm() / expected.norm() < 0.2
-        assert not torch.allclose(logits, expected, rtol=0, atol=1e-5)  # it really computed in int8
+        assert not torch.allclose(logits, expected, rtol=0, atol=1e-5)  # int8 was actually used
         assert_close(optimized(x[:3]), logits[:3], 3e-2)  # inductor runs it in eager mode at first
         with pytest.raises(ValueError, match="calibrated for images"):
             optimized(images(1, 40))
@@ -501,7 +501,7 @@ def test_int8_keeps_the_last_window_of_a_pool_with_ceil_mode() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), pool, nn.Conv2d(8, 5, 1))
     model = nn.Sequential(model, nn.AdaptiveMaxPool2d(1), nn.Flatten()).eval()
     x = blurred(4)
-    x[:, :, -1, -1] = 9.0  # in no other window
+    x[:, :, -1, -1] = 9.0  # only in the last window
     options = {"backend": "inductor", "precision": "int8", "calibration": x}
     with optimize(model, x, budget_s=1, tolerance=1.0, **options) as optimized:
         expected = model(x)
@@ -515,6 +515,6 @@ def test_ranges_alone_are_not_enough_to_save_a_foreign_network(tmp_path: Path) -
     options = {"backend": "inductor", "precision": "int8", "calibration": blurred(8)}
     with (
         optimize(model, blurred(2), budget_s=1, tolerance=1.0, **options) as optimized,
-        pytest.raises(ValueError, match="keeps no graph of its own"),
+        pytest.raises(ValueError, match="does not save a graph"),
     ):
         optimized.save(tmp_path / "fast")

@@ -71,7 +71,7 @@ def check_file(model: cnnarch.ImageClassifier, path: Path, tolerance: float) -> 
 
 
 def example_of(model: cnnarch.ImageClassifier) -> Tensor:
-    """Return images that are not square, unless the network requires that."""
+    """Return non-square images, unless the network requires square ones."""
     return nn.functional.pad(example_images(model), (0, 0 if model.fixed_input_size else 11))
 
 
@@ -124,7 +124,7 @@ def test_a_fused_network_accepts_uint8_images(tmp_path: Path) -> None:
         assert_close(run(path, images), fused(images), 1e-4)
 
 
-def test_the_mixer_has_a_fixed_image_size_and_a_free_batch_size(tmp_path: Path) -> None:
+def test_the_mixer_has_a_fixed_image_size_and_a_dynamic_batch_size(tmp_path: Path) -> None:
     model = calibrated(small_forms()["mlp_mixer"])
     path = export(model, tmp_path / "net.onnx")
     shape = onnx.load(path).graph.input[0].type.tensor_type.shape.dim
@@ -143,7 +143,7 @@ def test_heights_and_widths_can_be_fixed(lenet: cnnarch.ImageClassifier, tmp_pat
 
 def test_tensorflow_padding_requires_an_example(tmp_path: Path) -> None:
     model = cnnarch.mobilenet_v1(width=0.25, padding="same").eval()
-    with pytest.raises(TypeError, match="height and width are not free here: pass example"):
+    with pytest.raises(TypeError, match="height and width are fixed here: pass example"):
         export(model, tmp_path / "net.onnx")
 
 
@@ -201,7 +201,7 @@ def test_a_file_that_differs_is_not_written(
         other.head.classifier.bias.add_(0.01)
     module = import_module(
         "cnnarch.inference.export"
-    )  # the package's attribute of this name is the function
+    )  # the package attribute with this name is the function
     trace = module.trace
     monkeypatch.setattr(module, "trace", lambda _, *arguments: trace(other, *arguments))
     with pytest.raises(ExportError, match=r"differ by .* on images \(2, 1, 36, 40\)"):
@@ -227,7 +227,7 @@ def test_nan_outputs_are_rejected(lenet: cnnarch.ImageClassifier, tmp_path: Path
         ("folder.onnx", None, r"folder\.onnx is a folder"),
     ],
 )
-def test_a_wrong_path_or_format_raises(
+def test_an_invalid_path_or_format_raises(
     lenet: cnnarch.ImageClassifier, name: str, format: str | None, message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "folder.onnx").mkdir()

@@ -88,7 +88,7 @@ def test_folding_changes_no_logits(distinct_model: cnnarch.ImageClassifier) -> N
         ("efficientnet_b0", 0),
         ("googlenet_bn", 0),
         # Of 121 norms the first folds into the stem and each layer's second into its 1x1
-        # convolution; 58 + 3 + 1 read a concatenation and are followed by ReLU.
+        # convolution; 58 + 3 + 1 read a concatenation and are followed by a ReLU.
         ("densenet121", 121 - 1 - 58),
     ],
 )
@@ -176,7 +176,7 @@ def test_the_fused_network_can_be_copied_pickled_compiled_and_exported() -> None
 
 
 class Chain(nn.Module):
-    """Layers whose calls a test defines."""
+    """Layers with a `forward` supplied by a test."""
 
     def __init__(self, call: Callable[..., Tensor], **layers: nn.Module) -> None:
         super().__init__()
@@ -308,7 +308,7 @@ def test_a_shift_before_zero_padding_is_not_folded() -> None:
 
 
 def test_a_norm_over_tokens_is_not_folded_into_a_linear_layer() -> None:
-    """BatchNorm1d normalizes over the L of (N, L, C); here L equals C, so both shapes match."""
+    """BatchNorm1d treats the L in (N, L, C) as channels; here L equals C, so both shapes match."""
     model = randomized(nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6)))
     assert norms(fuse(model)) == 1
     assert difference(model, torch.randn(4, 6, 6)) < 1e-12
@@ -365,7 +365,7 @@ def test_a_replaced_forward_is_rejected() -> None:
     model = cnnarch.resnet20_cifar()
     norm = model.stem.norm
     norm.forward = norm.forward
-    with pytest.raises(ValueError, match=r"the forward of layer 'stem.norm' was replaced"):
+    with pytest.raises(ValueError, match=r"the forward method of layer 'stem.norm' was replaced"):
         fuse(model)
     del norm.forward
     fuse(model)

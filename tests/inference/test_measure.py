@@ -1,4 +1,4 @@
-"""The measurements of `optimize`: differences, times, memory and threads."""
+"""Measurements by `optimize`: differences, times, memory and threads."""
 
 import math
 import os
@@ -84,9 +84,9 @@ def test_the_first_call_of_a_turn_is_not_counted(
 @pytest.mark.parametrize(
     ("seconds", "spare", "turns"),
     [
-        ((0.03, 0.06), 9.0, 1),  # one call each shows which is faster
-        ((0.03, 0.03), 9.0, 2),  # one call does not
-        ((0.03, 0.03), 0.2, 1),  # there is no time for four more calls to each
+        ((0.03, 0.06), 9.0, 1),  # one call each is enough to show which is faster
+        ((0.03, 0.03), 9.0, 2),  # one call each is not enough
+        ((0.03, 0.03), 0.2, 1),  # not enough time for four more calls to each
     ],
 )
 def test_long_calls_get_two_turns_if_their_times_are_close(
@@ -105,7 +105,7 @@ def test_long_calls_get_two_turns_if_their_times_are_close(
 
 def test_resident_memory_grows_with_allocated_memory() -> None:
     before = resident_mib()
-    with mmap(-1, 64 * 2**20) as held:  # a tensor might reuse the process's memory
+    with mmap(-1, 64 * 2**20) as held:  # a tensor might reuse memory that the process already holds
         held.write(bytes(len(held)))
         assert resident_mib() - before == pytest.approx(64, abs=16)
 

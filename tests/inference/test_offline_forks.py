@@ -26,7 +26,7 @@ while engines:
 
 
 def test_signals_and_workers_work_after_engines_are_freed(forks: Forks) -> None:
-    """Deleting OpenVINO Cores out of creation order would leave a freed signal stack installed."""
+    """Deleting OpenVINO Cores in the wrong order would leave a freed signal stack installed."""
     (ended,) = forks.run(CODE)
     assert ended.status == 0, ended.err
     assert ended.out.splitlines() == [f"{count} [0, 1, 2]" for count in (1, 2, 3)]

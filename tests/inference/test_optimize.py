@@ -30,7 +30,7 @@ SMALL: dict[str, Callable[[], cnnarch.ImageClassifier]] = {
 LONG = (
     "mobilenet_v1",
     "onnxruntime",
-)  # converts slowly; test_export covers its layers
+)  # slow to convert; test_export covers its layers
 
 
 @cache
@@ -139,7 +139,7 @@ def add_relative(share: float) -> Callable[[Tensor], Tensor]:
         for backend in ("eager", "openvino", "onnxruntime")
     ],
 )
-def test_the_logits_equal_the_networks_for_any_batch_size(name: str, backend: str) -> None:
+def test_the_logits_match_the_network_for_any_batch_size(name: str, backend: str) -> None:
     model = network(name)
     with optimize(model, images(name, 2), backend=backend, budget_s=2) as optimized:
         assert optimized.backend == backend
@@ -198,7 +198,7 @@ def test_the_fastest_correct_candidate_is_chosen(fakes: Callable[..., None]) -> 
         assert found.pop(equal).partition(":")[0] in ("slower", "chosen")
     kind, _, ratio = found.pop("slow").partition(": ")
     assert kind == "slower"
-    assert float(ratio.removesuffix("x")) > 2  # 10 ms more than a call of LeNet
+    assert float(ratio.removesuffix("x")) > 2  # 10 ms more than a LeNet call
     assert found == {
         "wrong": "rejected: differs by more than 1e-04",
         "nan": "rejected: differs by more than 1e-04",
@@ -223,7 +223,7 @@ def test_a_candidate_that_is_faster_than_plain_is_chosen(fakes: Callable[..., No
     assert optimized.report.speedup > 1
 
 
-def test_the_budget_includes_the_networks_own_time(fakes: Callable[..., None]) -> None:
+def test_the_budget_includes_timing_the_network_itself(fakes: Callable[..., None]) -> None:
     fakes(fake("fast"))
     optimized = optimize(slow_net(), torch.randn(2, 3, 2, 2), budget_s=0.02)  # 4 ms per call
     assert verdicts(optimized)["fast"].startswith("not tried: budget")
@@ -461,7 +461,7 @@ def test_logits_that_ignore_the_images_cause_a_warning() -> None:
         ({"budget_s": None}, TypeError, "a number of seconds, got None"),
     ],
 )
-def test_a_wrong_argument_raises(
+def test_an_invalid_argument_raises(
     options: dict[str, object], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -479,12 +479,12 @@ def test_a_wrong_argument_raises(
         ("a.png", TypeError, "a Tensor of images, got str"),
     ],
 )
-def test_a_wrong_example_raises(example: object, error: type[Exception], message: str) -> None:
+def test_an_invalid_example_raises(example: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         optimize(network("lenet5"), example)  # type: ignore[arg-type]
 
 
-def test_a_wrong_model_raises() -> None:
+def test_an_invalid_model_raises() -> None:
     x = torch.randn(1, 1, 32, 32)
     with pytest.raises(TypeError, match=r"a torch.nn.Module, got str"):
         optimize("lenet5", x)  # type: ignore[arg-type]
@@ -502,7 +502,7 @@ def test_a_wrong_model_raises() -> None:
         optimize(broken, x)
 
 
-def test_a_wrong_call_raises() -> None:
+def test_an_invalid_call_raises() -> None:
     optimized = optimize(network("lenet5"), images("lenet5", 1), backend="openvino", budget_s=1)
     with pytest.raises(TypeError, match=r"torch.float32 Tensor, got torch.float64"):
         optimized(images("lenet5", 1).double())

@@ -150,7 +150,7 @@ def test_two_converting_threads_restore_the_process_wide_settings() -> None:
         with suppress_messages():
             inside.set()
             assert tried.wait(20)
-            left.wait(0.1)  # gives the second thread time to enter
+            left.wait(0.1)  # give the second thread time to enter
         left.set()
 
     def second() -> None:

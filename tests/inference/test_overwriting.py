@@ -124,7 +124,7 @@ def check(model: nn.Module, *, overwrites: bool) -> None:
     expected = model(x)
     overwrite_where_safe(copied)
     assert copied.act.inplace is overwrites
-    for _ in range(2):  # the second call reveals whether a weight was overwritten
+    for _ in range(2):  # a second call reveals whether a weight was overwritten
         torch.testing.assert_close(copied(x), expected, rtol=0, atol=0)
     assert torch.equal(x, kept)
     assert not model.act.inplace
@@ -146,7 +146,7 @@ def called(model: nn.Module, images: Tensor) -> list[nn.Module]:
 
 
 @torch.no_grad()
-def test_the_eager_engine_overwrites_and_computes_the_same_in_every_network(
+def test_the_eager_engine_overwrites_inputs_without_changing_any_networks_output(
     model: cnnarch.ImageClassifier,
 ) -> None:
     images = example_images(model)

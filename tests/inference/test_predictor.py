@@ -54,7 +54,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def by_hand(model: nn.Module, preprocessing: Preprocessing, path: Path) -> Tensor:
-    """Return the probabilities of one image from the documented steps."""
+    """Compute the probabilities for one image using the documented steps."""
     image = preprocessing.transform()(Image.open(path).convert("RGB"))
     with torch.no_grad():
         return model(image[None]).softmax(1)[0]
@@ -76,7 +76,7 @@ def assert_predictions(
 
 
 @pytest.mark.parametrize("preprocessing", [BILINEAR, BICUBIC])
-def test_predictions_equal_those_of_the_documented_steps(
+def test_predictions_match_the_documented_steps(
     network: cnnarch.ImageClassifier, photographs: list[Path], preprocessing: Preprocessing
 ) -> None:
     found = Predictor(network, preprocessing, batch_size=3)(photographs)
@@ -87,7 +87,7 @@ def test_predictions_equal_those_of_the_documented_steps(
     assert found.unreadable == ()
 
 
-def test_inputs_equal_those_of_the_transform_bit_for_bit(photographs: list[Path]) -> None:
+def test_inputs_match_the_transform_bit_for_bit(photographs: list[Path]) -> None:
     seen: list[Tensor] = []
 
     def model(inputs: Tensor) -> Tensor:
@@ -172,7 +172,9 @@ def test_exif_rotation_is_applied(
     assert opened.probabilities == pytest.approx(upright.probabilities, abs=1e-6)
 
 
-def test_one_pixel_and_16_bits_are_read(tmp_path: Path, network: cnnarch.ImageClassifier) -> None:
+def test_one_pixel_and_16_bit_images_are_read(
+    tmp_path: Path, network: cnnarch.ImageClassifier
+) -> None:
     Image.new("RGB", (1, 1), "white").save(tmp_path / "one.png")
     Image.fromarray(np.full((40, 40), 65535, np.uint16)).save(tmp_path / "deep.png")
     one, deep = Predictor(network)([tmp_path / "one.png", tmp_path / "deep.png"])
@@ -188,7 +190,7 @@ def test_gray_networks_classify_color_images(photographs: list[Path]) -> None:
     assert len(predictor(np.zeros((28, 28, 3), np.uint8))) == 1
 
 
-def test_a_bfloat16_network_receives_bfloat16(
+def test_a_bfloat16_network_receives_bfloat16_inputs(
     network: cnnarch.ImageClassifier, photographs: list[Path]
 ) -> None:
     import copy
@@ -294,7 +296,7 @@ def test_unreadable_files_are_listed(
     assert "No such file" in found.unreadable[2].reason
 
 
-def test_only_unreadable_files_are_not_an_error(
+def test_having_only_unreadable_files_is_not_an_error(
     tmp_path: Path, network: cnnarch.ImageClassifier
 ) -> None:
     (tmp_path / "a.png").write_bytes(b"")
@@ -328,7 +330,7 @@ def test_a_stream_consumes_images_as_needed(network: cnnarch.ImageClassifier) ->
         result = next(stream)
         assert isinstance(result, Prediction)
         assert result.name == f"image {i}"
-        assert len(consumed) <= i + 1 + 4 * 4  # three batches ahead, and the current one
+        assert len(consumed) <= i + 1 + 4 * 4  # three batches ahead plus the current one
     before = threading.active_count()
     stream.close()  # type: ignore[attr-defined]
     assert threading.active_count() < before
@@ -415,7 +417,7 @@ def test_a_batch_of_columns_is_classified(
     assert columns["classes"].dtype.kind == "U"
 
 
-def test_an_unreadable_row_has_the_reason(
+def test_an_unreadable_row_contains_the_reason(
     network: cnnarch.ImageClassifier, photographs: list[Path]
 ) -> None:
     column = np.array([photographs[0].read_bytes(), b"not an image"], dtype=object)
@@ -430,7 +432,7 @@ def test_an_unreadable_row_has_the_reason(
 
 
 def test_a_batch_without_images_is_rejected(network: cnnarch.ImageClassifier) -> None:
-    with pytest.raises(ValueError, match=r"a column image, bytes or path, got \['x'\]"):
+    with pytest.raises(ValueError, match=r"an image, bytes or path column, got \['x'\]"):
         Predictor(network)({"x": np.zeros(3)})
 
 
@@ -500,7 +502,7 @@ def test_incomplete_networks_are_rejected() -> None:
         Predictor(cnnarch.lenet5())
     with pytest.raises(ValueError, match="has no classifier"):
         Predictor(cnnarch.lenet5(num_classes=0), BILINEAR)
-    with pytest.raises(TypeError, match="a network or where to load one from, got 3"):
+    with pytest.raises(TypeError, match="a network or a source to load one from, got 3"):
         Predictor(3)  # type: ignore[arg-type]
 
 
@@ -512,7 +514,7 @@ def test_a_network_with_five_channels_accepts_arrays_but_no_files(photographs: l
         predictor(photographs)
 
 
-def test_classes_without_names_are_numbers() -> None:
+def test_classes_without_names_are_numbered() -> None:
     preprocessing = Preprocessing(32, 32, mean=(0.5,), std=(0.25,))
     (found,) = Predictor(cnnarch.lenet5(num_classes=3), preprocessing)(np.zeros((9, 9), np.uint8))
     assert sorted(found.classes) == ["0", "1", "2"]  # fewer than five

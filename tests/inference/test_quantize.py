@@ -22,7 +22,7 @@ from cnnarch.preprocessing import Preprocessing
 from cnnarch.testing import calibrate
 from cnnarch.training import load_data
 
-module = sys.modules[quantize.__module__]  # the package's attribute of this name is the function
+module = sys.modules[quantize.__module__]  # the package attribute with this name is the function
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -95,7 +95,7 @@ def test_every_network_is_quantized(model: cnnarch.ImageClassifier) -> None:
 
 
 class Shortcut(nn.Module):
-    """Three convolutions; the last one reads the sum of the other two's outputs."""
+    """Three convolutions; the last one reads the sum of the first two outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class Shortcut(nn.Module):
 def test_the_memory_for_accurate_bias_correction_is_estimated() -> None:
     """Three inputs of 4 x 8 x 8 floats: two readers of the first layer and one of the second.
 
-    NNCF keeps them for a fifth of the images.
+    NNCF stores these inputs for a fifth of the images.
     """
     images = torch.zeros(20, 4, 8, 8)
     graph = to_openvino(Shortcut(), images[:2], None)
@@ -137,7 +137,7 @@ def test_accurate_bias_correction_is_used_if_memory_allows(
 def test_weights_use_half_the_range_if_sums_would_overflow(
     monkeypatch: pytest.MonkeyPatch, vnni: bool, largest: int
 ) -> None:
-    """Without VNNI two products of an 8-bit map and weight are added in 16 bits: 2 * 255 * 64."""
+    """Without VNNI, two products of activation and weight are added in 16 bits: 2 * 255 * 64."""
     assert 2 * 255 * 64 < 2**15 < 2 * 255 * 127
     monkeypatch.setattr(module, "has_vnni", lambda: vnni)
     graph = quantize(cnnarch.lenet5(in_channels=3).eval(), smooth(8))
@@ -161,7 +161,7 @@ def test_the_same_images_yield_the_same_model_and_random_states_are_kept() -> No
     assert drawn == (random.random(), np.random.rand())
 
 
-def test_the_model_is_left_unchanged_and_nothing_printed(
+def test_the_model_is_left_unchanged_and_nothing_is_printed(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     model = cnnarch.lenet5().train()
@@ -196,6 +196,6 @@ def test_a_fused_network_in_int8_also_accepts_uint8() -> None:
         ([["a.png"]], TypeError, r"\(N, C, H, W\), got list"),
     ],
 )
-def test_wrong_calibration_raises(calibration: Any, error: type[Exception], message: str) -> None:
+def test_invalid_calibration_raises(calibration: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         quantize(cnnarch.lenet5(), calibration)

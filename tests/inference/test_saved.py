@@ -241,7 +241,7 @@ def test_a_network_that_fell_back_to_float32_is_rebuilt_as_requested(
 def test_a_network_saved_as_a_graph_keeps_its_preprocessing_and_categories(
     model: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
-    """A `Predictor` needs them for a network that was fused with preprocessing."""
+    """A `Predictor` needs both for a network that was fused with preprocessing."""
     preprocessing = cnnarch.weights.Preprocessing(28, 32, mean=(0.5,), std=(0.25,))
     fused = fuse(model, preprocessing)
     fused.preprocessing = preprocessing  # type: ignore[assignment]
@@ -260,7 +260,7 @@ def test_int8_cannot_be_rebuilt(saved: Callable[[str], Path]) -> None:
         load_optimized(folder)
 
 
-def test_a_graph_with_other_logits_is_not_used(
+def test_a_graph_with_different_logits_is_not_used(
     model: cnnarch.ImageClassifier, saved: Callable[[str], Path]
 ) -> None:
     folder = saved("openvino")

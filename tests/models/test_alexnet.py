@@ -47,7 +47,7 @@ def alexnet() -> AlexNet:
 
 
 def alexnet_by_hand(model: AlexNet, x: Tensor) -> Tensor:
-    """Compute the 2012 network of Fig. 2: two towers that are connected in conv3 and fc6."""
+    """Compute the 2012 network's output as in Fig. 2: two towers, connected in conv3 and fc6."""
     weights, biases = (
         [t for name, t in model.state_dict().items() if name.endswith(kind)]
         for kind in ("weight", "bias")
@@ -82,12 +82,12 @@ def test_the_2012_network_matches_the_paper(alexnet: AlexNet) -> None:
         plain = copy.deepcopy(alexnet)
         for module in plain.modules():
             if isinstance(module, LRN):
-                module.alpha /= 5  # as torch.nn.LocalResponseNorm interprets 1e-4
+                module.alpha /= 5  # as if alpha were 1e-4 in torch.nn.LocalResponseNorm
         with pytest.raises(AssertionError, match="are not close"):
             assert_close(plain(x), alexnet_by_hand(alexnet, x), 1e-3)
 
 
-def test_224_pixels_also_work(alexnet: AlexNet) -> None:
+def test_224_pixel_images_also_work(alexnet: AlexNet) -> None:
     with torch.no_grad():
         assert alexnet(torch.randn(1, 3, 224, 224)).shape == (1, 1000)
         assert alexnet.forward_features(torch.randn(1, 3, 224, 224)).shape == (1, 256, 5, 5)
@@ -141,7 +141,7 @@ def test_pools_overlap() -> None:
 
 
 def test_dropout_follows_the_hidden_layers() -> None:
-    """Sec. 4.2. In torchvision, dropout precedes them, so it zeroes pixels of pool5 but not fc7."""
+    """Sec. 4.2. In torchvision, dropout precedes fc6 and fc7, so it affects pool5 but not fc7."""
     for name in ("alexnet", "alexnet_owt"):
         kinds = [type(m) for m in leaves(on_meta(name, dropout=0.3).head)]
         hidden = [nn.Linear, nn.ReLU, nn.Dropout]

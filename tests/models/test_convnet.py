@@ -13,7 +13,7 @@ from tests.oracles.in_order import randomize_norms
 SMALL_FORMS = {"convnet": ConvNet}
 
 
-def test_the_parameter_count_matches_hand_arithmetic() -> None:
+def test_the_parameter_count_matches_a_manual_calculation() -> None:
     first, second = 25 * 16 + 16 + 2 * 16, 25 * 16 * 32 + 32 + 2 * 32  # convolution, bias, norm
     assert_parameters(cnnarch.convnet(), first + second + 32 * 7 * 7 * 10 + 10)
 
@@ -55,7 +55,7 @@ def test_a_side_of_three_pixels_is_too_small() -> None:
         cnnarch.convnet()(torch.zeros(1, 1, 4, 3))
 
 
-def test_rows_and_features() -> None:
+def test_feature_info_and_num_features() -> None:
     model = cnnarch.convnet()
     assert [tuple(row) for row in model.feature_info] == [
         ("conv1", 16, 1),

@@ -37,7 +37,7 @@ def convolutions(model: nn.Module) -> list[nn.Conv2d]:
     ("name", "depth"),
     [
         *((f"densenet{depth}", depth) for depth in (121, 161, 169, 201)),
-        ("densenet264", 265),  # by the blocks in Table 1; the name says 264
+        ("densenet264", 265),  # counted from Table 1; the name says 264
         *((name, int(name.split("_")[-3])) for name in CIFAR),
     ],
 )
@@ -83,7 +83,7 @@ def test_transitions_halve_the_channels_only_with_bc() -> None:
 
 
 def test_compression_rounds_down() -> None:
-    """Sec. 3: floor(theta m) maps; 0.6 times 6 + 1 is 4.2."""
+    """Sec. 3: floor(theta m) maps; 0.6 * 9 is 5.4."""
     model = DenseNet(3, (1, 1), compression=0.6)
     transition = model.stages[1].transition
     assert (transition.conv.in_channels, transition.conv.out_channels) == (9, 5)
@@ -118,7 +118,7 @@ def test_the_minimum_size_is_exact_for_each_side(name: str, pixels: int) -> None
 
 @pytest.mark.parametrize("blocks", [1, 2, 3])
 @pytest.mark.parametrize("small_images", [False, True])
-def test_the_minimum_size_follows_the_number_of_blocks(blocks: int, small_images: bool) -> None:
+def test_the_minimum_size_depends_on_the_number_of_blocks(blocks: int, small_images: bool) -> None:
     model = DenseNet(4, (1,) * blocks, num_classes=2, small_images=small_images).eval()
     min_size = model.min_input_size
     assert model(torch.randn(1, 3, min_size, min_size)).isfinite().all()
@@ -162,12 +162,12 @@ def test_a_training_step_matches_torchvision() -> None:
 
 def test_bc_cifar_outputs_match_pytorchcv_at_other_sizes() -> None:
     theirs = pytorchcv_model("densenet40_k12_bc_cifar10")
-    theirs.features.final_pool = nn.AdaptiveAvgPool2d(1)  # theirs has a fixed size, 8x8
+    theirs.features.final_pool = nn.AdaptiveAvgPool2d(1)  # pytorchcv's kernel size is fixed at 8x8
     assert_same_outputs(cnnarch.densenet_bc_40_12_cifar(), theirs, (16, 16), (9, 12))
 
 
 def densenet_by_hand(state: dict[str, Tensor], layers: int, x: Tensor) -> Tensor:
-    """Compute a DenseNet without BC as in sec. 3, without modules, in eval mode."""
+    """Compute the logits of sec. 3's DenseNet without BC, in eval mode and without modules."""
     tensors = iter(v for k, v in state.items() if not k.endswith("num_batches_tracked"))
 
     def norm_relu(x: Tensor) -> Tensor:
@@ -221,14 +221,14 @@ def test_every_norm_has_the_usual_constants_and_no_convolution_has_a_bias(name: 
 def test_no_activation_is_shared_or_in_place() -> None:
     model = cnnarch.densenet121()
     relus = [m for m in model.modules() if isinstance(m, nn.ReLU)]
-    assert len(relus) == 121  # one before each convolution except the stem's, and two after norms
+    assert len(relus) == 121  # 119 before convolutions, and one each after the first and last norms
     assert not any(r.inplace for r in relus)
 
 
 def test_dropout_follows_every_convolution_except_the_stem() -> None:
     model = cnnarch.densenet_40_12_cifar(dropout=0.2)
     rates = [m.p for m in model.modules() if isinstance(m, nn.Dropout)]
-    # 36 layers and 2 transitions; the dropout before the classifier is off.
+    # 36 layers and 2 transitions; the dropout before the classifier is disabled.
     assert sorted(rates) == [0.0] + [0.2] * 38
     assert model.head.dropout.p == 0
 

@@ -17,7 +17,7 @@ from cnnarch.models.efficientnet import EfficientNet, Scaling
 from cnnarch.models.efficientnet_lite import EfficientNetLite
 from cnnarch.testing import assert_close, assert_parameters, assert_stage_shapes
 
-SCALING = Scaling(0.1, 0.5, 64, 0.2)  # with less depth, no block would have a shortcut
+SCALING = Scaling(0.1, 0.5, 64, 0.2)  # at a smaller depth, no block would have a shortcut
 SMALL_FORMS = {
     "efficientnet": partial(EfficientNet, SCALING),
     "same": partial(EfficientNet, SCALING, padding="same"),
@@ -66,8 +66,8 @@ def test_operators_are_those_of_table_1() -> None:
     ("name", "layers"),
     [
         ("efficientnet_b0", [1, 2, 2, 3, 3, 4, 1]),
-        ("efficientnet_b1", [2, 3, 3, 4, 4, 5, 2]),  # times 1.1, rounded up
-        ("efficientnet_b7", [4, 7, 7, 10, 10, 13, 4]),  # times 3.1
+        ("efficientnet_b1", [2, 3, 3, 4, 4, 5, 2]),  # B0's depths times 1.1, rounded up
+        ("efficientnet_b7", [4, 7, 7, 10, 10, 13, 4]),  # B0's depths times 3.1
         ("efficientnet_lite4", [1, 4, 4, 6, 6, 8, 1]),  # times 1.8, except the first and last
     ],
 )
@@ -99,7 +99,7 @@ def test_expansions_are_1x1_and_absent_in_stage_2() -> None:
     assert kernels == {(1, 1)}
 
 
-def test_squeezes_have_a_quarter_of_the_channels_of_the_blocks_input() -> None:
+def test_squeezes_have_a_quarter_of_the_blocks_input_channels() -> None:
     squeezes = [b.branch.se.reduce.out_channels for b in blocks(on_meta())]
     assert squeezes == [8, 4, 6, 6, 10, 10, 20, 20, 20, 28, 28, 28, 48, 48, 48, 48]
 
@@ -202,15 +202,15 @@ def test_convolution_weights_are_normal_with_variance_two_over_fan_out() -> None
 
 @pytest.mark.parametrize(("classes", "bound"), [(1000, 0.0316), (10_000, 0.01)])
 def test_the_classifier_is_initialized_uniformly_by_fan_out(classes: int, bound: float) -> None:
-    """The authors' code: 1 / sqrt(outputs), not PyTorch's 1 / sqrt(inputs)."""
+    """The authors' code uses 1 / sqrt(fan_out), and PyTorch uses 1 / sqrt(fan_in)."""
     classifier = cnnarch.efficientnet_b0(num_classes=classes).head.classifier
     assert 0.99 * bound < classifier.weight.abs().max().item() <= 1.001 * bound
     assert classifier.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.01)
     assert not classifier.bias.any()
 
 
-def test_with_few_classes_the_initial_bound_is_that_for_imagenet() -> None:
-    """With a fan-out of 10 classes, logits would start ten times as large and learn slowly."""
+def test_with_few_classes_the_initial_bound_is_the_same_as_for_imagenet() -> None:
+    """With a fan-out of 10, initial logits would be ten times as large, which slows training."""
     classifier = cnnarch.efficientnet_b0(num_classes=10).head.classifier
     assert classifier.weight.std().item() == pytest.approx(0.0316 / math.sqrt(3), rel=0.03)
 
@@ -228,7 +228,7 @@ def test_small_images_give_a_4x4_map_and_keep_all_tensor_shapes(name: str) -> No
 
 
 @pytest.mark.parametrize("padding", ["symmetric", "same"])
-def test_any_size_from_one_pixel_works(padding: str) -> None:
+def test_any_size_from_one_pixel_up_works(padding: str) -> None:
     model = on_meta(padding=padding).eval()
     assert model.min_input_size == 1
     for height, width in ((1, 1), (2, 37), (240, 240), (33, 64)):
@@ -245,7 +245,7 @@ def photographs() -> torch.Tensor:
     images = []
     for name in ("flower.jpg", "china.jpg"):
         pixels = torch.from_numpy(load_sample_image(name).copy()).permute(2, 0, 1).float()
-        middle = pixels[None, :, :, 106:533]  # 427 x 427 of 427 x 640
+        middle = pixels[None, :, :, 106:533]  # the central 427 x 427 of 427 x 640 pixels
         images.append(nn.functional.interpolate(middle, (224, 224), mode="bicubic", antialias=True))
     return (torch.cat(images) - 127) / 128
 

@@ -63,7 +63,7 @@ def test_branches_have_the_widths_and_pools_of_fig_5(row: str) -> None:
     assert tuple(found) == FIG_5[row]
 
 
-def test_in_3c_and_4e_the_last_3x3_has_the_stride_and_the_pool_no_projection() -> None:
+def test_in_3c_and_4e_the_last_3x3_has_the_stride_and_the_pool_has_no_projection() -> None:
     model = cnnarch.bn_inception()
     for row in FIG_5:
         block = block_of(model, row)
@@ -93,7 +93,7 @@ def test_every_convolution_has_a_norm_with_eps_1e_5_and_no_bias() -> None:
         convs = [m for part in parts for m in part.modules() if isinstance(m, nn.Conv2d)]
         norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
         relus = [m for part in parts for m in part.modules() if isinstance(m, nn.ReLU)]
-        # Three before the blocks, seven in each of eight blocks, five in each of two.
+        # Three before the blocks, seven in each of eight blocks and five in each of the other two.
         assert len(convs) == len(norms) == len(relus) == 3 + 8 * 7 + 2 * 5
         assert all(c.bias is None for c in convs)
         assert {(n.eps, n.momentum) for n in norms} == {(1e-5, 0.1)}
@@ -129,7 +129,7 @@ def pair() -> tuple[BNInception, nn.Module]:
 def test_features_match_pytorchcv_at_sizes_that_it_supports(
     pair: tuple[BNInception, nn.Module], size: tuple[int, int]
 ) -> None:
-    """This includes odd maps before the two max-pools, where Caffe truncates windows."""
+    """The sizes give odd-sized maps before the two max-pools, where Caffe truncates windows."""
     ours, theirs = pair
     layers = [m for name, m in theirs.features.named_children() if name != "final_pool"]
     images = torch.randn(2, 3, *size)
@@ -171,14 +171,14 @@ def test_se_scales_the_output_of_every_block_with_reduction_16() -> None:
 
 
 def test_se_adds_two_layers_with_biases_per_block() -> None:
-    """2 C C/16 + C/16 + C for the width C of each block: 646,398 parameters."""
+    """2 C C/16 + C/16 + C for each block of width C: 646,398 parameters in total."""
     widths = (256, 320, 576, 576, 576, 608, 608, 1056, 1024, 1024)
     added = sum(2 * c * (c // 16) + c // 16 + c for c in widths)
     assert 11_285_224 + added == 11_931_622
 
 
 def test_the_minimum_size_is_exact_for_each_side() -> None:
-    """Each of the two pools needs 2 pixels, and the stem rounds up: 2, 4, 7."""
+    """The two pools need inputs of 4 and 2 pixels, and the stem rounds 7 / 2 up to 4."""
     for min_size, options in ((7, {}), (2, {"small_images": True})):
         model = cnnarch.se_bn_inception(num_classes=2, **options).eval()
         assert model.min_input_size == min_size

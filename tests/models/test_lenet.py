@@ -53,7 +53,7 @@ def test_lenet5_bn_has_no_padding_at_28_pixels() -> None:
 
 
 @pytest.mark.parametrize("name", ["lenet5", "lenet5_1998", "lenet5_bn"])
-def test_rows_are_the_papers_layers(name: str) -> None:
+def test_feature_info_rows_are_the_papers_layers(name: str) -> None:
     info = cnnarch.get_model(name).feature_info
     assert [row.name for row in info] == ["C1", "S2", "C3", "S4", "C5"]
     assert [row.stride for row in info] == [1, 2, 2, 4, 4]
@@ -63,7 +63,7 @@ def test_rows_are_the_papers_layers(name: str) -> None:
 def lenet_by_hand(
     model: LeNet, x: Tensor, padding: int, act: type[nn.Module], pool: type[nn.Module]
 ) -> Tensor:
-    """Compute the modern network without modules, from tensors in execution order."""
+    """Compute the modern network's logits without modules, from tensors in execution order."""
     tensors = iter(model.state_dict().values())
     squash = {nn.Tanh: torch.tanh, nn.Sigmoid: torch.sigmoid, nn.ReLU: torch.relu}[act]
     halve = {nn.AvgPool2d: avg_pool2d, nn.MaxPool2d: max_pool2d}[pool]
@@ -149,7 +149,7 @@ def test_weights_use_glorot_initialization_and_biases_are_zero(name: str) -> Non
             assert layer.bias is None or not layer.bias.any()
 
 
-def test_c3_is_connected_by_table_i() -> None:
+def test_c3_is_connected_as_in_table_i() -> None:
     rows = [line.split() for line in PRINTED.split("\n") if line]
     columns = [{i for i in range(6) if rows[i][j] == "X"} for j in range(16)]
     assert [set(seen) for seen in TABLE_I] == columns
@@ -157,7 +157,7 @@ def test_c3_is_connected_by_table_i() -> None:
 
 
 def lenet_1998_by_hand(model: LeNet1998, x: Tensor) -> Tensor:
-    """Compute the paper's network without modules; C3 is a full convolution with zeroed weights."""
+    """Run the paper's network without modules; C3 is a full convolution with zeroed weights."""
     tensors: Iterator[Tensor] = iter(model.state_dict().values())
 
     def squash(a: Tensor) -> Tensor:
@@ -204,9 +204,7 @@ def test_each_layer_has_the_papers_number_of_parameters() -> None:
         "head.classifier": 0,
     }.items():
         assert_parameters(model.get_submodule(part), expected)
-    assert (
-        sum(t.numel() for t in model.state_dict().values()) == 60_840
-    )  # including the fixed codes
+    assert sum(t.numel() for t in model.state_dict().values()) == 60_840  # including the RBF codes
 
 
 def test_the_number_of_connections_is_the_papers_340908() -> None:
@@ -276,7 +274,7 @@ def test_a_norm_follows_every_convolution_and_hidden_layer_and_no_layer_has_a_bi
 
 
 def with_our_batch_norm(model: nn.Module) -> nn.Module:
-    """Return the same network with `cnnarch.blocks.BatchNorm` instead of PyTorch's."""
+    """Return a copy of the network with `cnnarch.blocks.BatchNorm` instead of PyTorch's norms."""
     copied = copy.deepcopy(model)
     for path, module in model.named_modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):

@@ -46,7 +46,7 @@ def same_weights(ours: nn.Module, theirs: nn.Module) -> None:
         *(("mixer_l32", 24), ("mixer_l16", 24), ("mixer_h14", 32)),
     ],
 )
-def test_every_mixer_layer_is_a_stage_with_the_patch_as_stride(name: str, layers: int) -> None:
+def test_every_mixer_layer_is_a_stage_with_the_patch_size_as_stride(name: str, layers: int) -> None:
     model = on_meta(name)
     patch = int(name[-2:])
     rows = model.feature_info
@@ -107,8 +107,8 @@ def test_the_head_averages_the_tokens() -> None:
     assert_close(model.forward_head(features), features.mean((2, 3)))
 
 
-def test_image_size_changes_only_the_mlps_over_tokens() -> None:
-    """S/32 has 64 tokens at 256 pixels, not 49: 2 * 256 + 1 more weights per token and layer."""
+def test_image_size_changes_only_the_token_mixing_mlps() -> None:
+    """S/32 has 64 tokens at 256 pixels, not 49: each adds 2 * 256 + 1 parameters per layer."""
     more = 8 * (64 - 49) * (2 * 256 + 1)
     assert_parameters(on_meta("mixer_s32", image_size=256), 19_104_624 + more)
 

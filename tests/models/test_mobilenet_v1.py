@@ -43,14 +43,14 @@ def test_each_stage_has_its_own_stride() -> None:
 
 
 def test_strides_match_table_1_except_for_the_last_depthwise_row() -> None:
-    """It lists s2 for the last depthwise convolution but the same input and output size."""
+    """Table 1 lists s2 for the last depthwise convolution but the same input and output size."""
     strides = [c.stride[0] for c in convolutions(on_meta()) if c.groups > 1]
     assert strides == [1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1]
     assert {c.stride for c in convolutions(on_meta()) if c.kernel_size == (1, 1)} == {(1, 1)}
 
 
 def test_every_convolution_has_a_norm_and_a_relu() -> None:
-    """Section 3.2: they follow all layers except the last."""
+    """Section 3.2: BatchNorm and ReLU follow all layers except the last."""
     leaves = [type(m) for m in on_meta().modules() if not any(m.children())]
     assert leaves[: 27 * 3] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU] * 27
     assert all(c.bias is None for c in convolutions(on_meta()))
@@ -65,10 +65,10 @@ def test_norms_have_pytorchs_constants_and_eps_is_an_option() -> None:
 @pytest.mark.parametrize(
     ("kind", "macs", "weights"), [("1x1", 94.86, 74.59), ("dw", 3.06, 1.06), ("fc", 0.18, 24.33)]
 )
-def test_the_share_of_each_kind_of_layer_matches_table_2(
+def test_the_fraction_of_each_layer_type_matches_table_2(
     kind: str, macs: float, weights: float
 ) -> None:
-    """The row of the 3x3 stem, 1.19%, is excluded because the column adds up to 99.29% with it."""
+    """The 3x3 stem's row (1.19%) is excluded because the column sums to only 99.29% with it."""
     model = on_meta()
 
     def kind_of(layer: nn.Module) -> str:
@@ -120,7 +120,7 @@ def test_dropout_is_off_by_default() -> None:
 
 
 def test_convolutions_use_he_initialization() -> None:
-    """N(0, 2 / fan_out), where fan_out is 9 for depthwise kernels and all channels for 1x1."""
+    """N(0, 2 / fan_out), where fan_out is 9 for depthwise and 1024 for pointwise kernels."""
     block = cnnarch.mobilenet_v1().stages[4][1]
     assert isinstance(block, DepthwiseSeparable)
     assert block.depthwise.conv.weight.std().item() == pytest.approx((2 / 9) ** 0.5, rel=0.05)

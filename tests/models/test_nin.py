@@ -89,7 +89,7 @@ def test_pytorchcvs_network_with_the_authors_pools_matches_ours(
 
 
 def nin_by_hand(model: NiN, x: Tensor) -> Tensor:
-    """Compute the authors' ImageNet network without modules, from tensors in execution order."""
+    """Run the authors' ImageNet network without modules, using tensors in execution order."""
     tensors = iter(model.state_dict().values())
 
     def layer(x: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
@@ -117,7 +117,7 @@ def test_the_imagenet_network_matches_the_authors_network(size: tuple[int, int])
         assert_close(model(x), nin_by_hand(model, x))
 
 
-def test_an_average_pool_counts_only_real_pixels() -> None:
+def test_an_average_pool_ignores_pixels_outside_the_map() -> None:
     """As in Caffe, the sum over a truncated window is divided by its actual number of pixels."""
     pool = cnnarch.nin_cifar().stages[1].pool
     assert isinstance(pool, nn.AvgPool2d)
@@ -149,7 +149,7 @@ def test_widths_match_the_authors_network() -> None:
 
 
 def test_dropout_is_between_pool_and_convolution() -> None:
-    """It follows both pools for CIFAR and the last pool for ImageNet; the head has none."""
+    """Dropout follows both pools for CIFAR and the last pool for ImageNet."""
     for name, paths in (("nin_cifar", ["0.dropout", "1.dropout"]), ("nin", ["2.dropout"])):
         model = on_meta(name, dropout=0.25)
         found = {path: m.p for path, m in model.stages.named_modules() if isinstance(m, nn.Dropout)}
@@ -163,10 +163,10 @@ def test_logits_are_averaged_scores_and_never_negative() -> None:
     with torch.no_grad():
         logits = model(torch.randn(4, 3, 32, 32))
     assert (logits >= 0).all()
-    assert (logits.sum(1) - 1).abs().min() > 1e-3  # they are not probabilities either
+    assert (logits.sum(1) - 1).abs().min() > 1e-3  # unlike probabilities, they do not sum to 1
 
 
-def test_the_head_fulfills_the_contract() -> None:
+def test_the_head_supports_pre_logits_and_a_new_classifier() -> None:
     model = brighter(cnnarch.nin_cifar()).eval()
     features = model.forward_features(torch.randn(2, 3, 32, 32))
     assert model.num_features == features.shape[1] == 192
@@ -179,7 +179,7 @@ def test_the_head_fulfills_the_contract() -> None:
 
 
 @pytest.mark.parametrize(("name", "min_size"), [("nin", 39), ("nin_cifar", 4)])
-def test_the_minimum_size_follows_from_the_rows(name: str, min_size: int) -> None:
+def test_the_minimum_size_depends_on_the_rows(name: str, min_size: int) -> None:
     model = cnnarch.get_model(name, num_classes=2).eval()
     assert model.min_input_size == min_size
     assert model.forward_features(torch.zeros(1, 3, min_size, min_size)).shape[-2:] == (1, 1)

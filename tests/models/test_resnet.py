@@ -67,7 +67,7 @@ def test_the_first_convolution_of_a_basic_block_has_the_stride() -> None:
 
 
 def test_only_blocks_that_change_the_shape_have_a_projection() -> None:
-    """Option B: in conv3_1, conv4_1 and conv5_1, plus conv2_1 for bottlenecks (new width)."""
+    """Option B: projections in conv3_1, conv4_1, conv5_1 and, for bottlenecks, conv2_1."""
     for model, count in ((cnnarch.resnet18(), 3), (cnnarch.resnet50(), 4)):
         convs = shortcut_convs(model)
         assert len(convs) == count
@@ -76,7 +76,7 @@ def test_only_blocks_that_change_the_shape_have_a_projection() -> None:
 
 
 def test_option_b_adds_only_projections_to_resnet18() -> None:
-    # 1x1 kernels, and a scale and shift per channel: 64-128, 128-256 and 256-512 channels.
+    # 1x1 kernels (64 to 128, 128 to 256, 256 to 512 channels), and a scale and shift per channel.
     projections = sum(a * b + 2 * b for a, b in ((64, 128), (128, 256), (256, 512)))
     with torch.device("meta"):
         assert_parameters(cnnarch.resnet18(), 11_515_688 + projections)
@@ -114,7 +114,7 @@ def test_no_activation_follows_the_last_norm_of_a_branch() -> None:
 
 
 def test_convolutions_use_he_initialization() -> None:
-    """Weights are from N(0, 2 / fan_out): their standard deviation is within 5 sigma of it."""
+    """The variance is 2 / fan_out; standard deviations must agree within 5 standard errors."""
     for conv in (m for m in cnnarch.resnet50().modules() if isinstance(m, nn.Conv2d)):
         fan_out = conv.out_channels * conv.kernel_size[0] * conv.kernel_size[1]
         std = (2 / fan_out) ** 0.5
@@ -136,7 +136,7 @@ def test_small_images_give_a_4x4_map_with_a_3x3_stem_of_stride_1(name: str) -> N
     assert not any(isinstance(m, nn.MaxPool2d) for m in model.modules())
 
 
-def test_any_size_from_one_pixel_works() -> None:
+def test_any_size_from_one_pixel_up_works() -> None:
     model = cnnarch.resnet18(num_classes=2).eval()
     assert model.min_input_size == 1
     for size in ((1, 1), (1, 40), (33, 2)):
@@ -202,9 +202,7 @@ def test_stride_in_1x1_requires_a_1x1_convolution() -> None:
 def test_no_activation_is_shared_or_in_place() -> None:
     model = cnnarch.resnet50()
     relus = [m for m in model.modules() if isinstance(m, nn.ReLU)]
-    assert (
-        len(relus) == 49
-    )  # one after the stem, and one after each of 16 x 3 convolutions in blocks
+    assert len(relus) == 49  # one in the stem, and three in each of 16 blocks
     assert not any(r.inplace for r in relus)
 
 

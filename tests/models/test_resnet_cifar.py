@@ -52,7 +52,7 @@ def test_shortcuts_without_parameters_are_in_blocks_that_change_the_shape() -> N
 
 
 def resnet20_by_hand(state: dict[str, Tensor], x: Tensor) -> Tensor:
-    """Compute the paper's ResNet-20 without modules; option A loops over pixels."""
+    """Compute the logits of the paper's ResNet-20 without modules; option A loops over pixels."""
     tensors = iter(state.values())
 
     def conv_norm(x: Tensor, stride: int = 1) -> Tensor:
@@ -104,7 +104,7 @@ def test_norms_and_convolutions_are_set_up_as_in_the_imagenet_networks() -> None
         assert abs(conv.weight.std().item() / std - 1) < 5 / (2 * conv.weight.numel()) ** 0.5
 
 
-def test_any_size_from_one_pixel_works() -> None:
+def test_any_size_from_one_pixel_up_works() -> None:
     model = cnnarch.resnet20_cifar().eval()
     assert model.min_input_size == 1
     for size in ((1, 1), (1, 9), (33, 2)):

@@ -60,7 +60,7 @@ def test_the_grouped_convolution_has_the_stride() -> None:
 
 
 def test_a_block_has_the_weights_of_section_3() -> None:
-    """C (256 d + 3 3 d d + d 256) weights, about 70k for C = 32 and d = 4, like ResNet's block."""
+    """C * (256 d + 3 * 3 * d * d + 256 d) weights, about 70k for C = 32, d = 4, as in ResNet."""
     with torch.device("meta"):
         block = cnnarch.resnext50_32x4d().stages[0][2].branch
     weights = sum(m.weight.numel() for m in block.modules() if isinstance(m, nn.Conv2d))

@@ -121,7 +121,7 @@ def test_senet154_downsamples_with_3x3_shortcuts() -> None:
     assert [(c.kernel_size[0], c.stride[0]) for c in shortcuts] == [(1, 1), (3, 2), (3, 2), (3, 2)]
 
 
-def test_senet154_has_a_stem_of_three_3x3_and_a_dropout_of_0_2() -> None:
+def test_senet154_has_a_stem_of_three_3x3_convolutions_and_dropout_of_0_2() -> None:
     model = on_meta("senet154")
     convs = [m for m in model.stem.modules() if isinstance(m, nn.Conv2d)]
     assert [(c.kernel_size[0], c.stride[0], c.out_channels) for c in convs] == [
@@ -155,7 +155,7 @@ def test_a_shallow_senet_matches_timm_with_the_options_of_senet154() -> None:
 
 @pytest.mark.parametrize("depth", [18, pytest.param(34, marks=pytest.mark.slow)])
 def test_timms_basic_block_differs_only_by_a_relu_before_the_gate(depth: int) -> None:
-    """No paper describes this ReLU. With it added to our block, the outputs are equal."""
+    """No paper describes this ReLU. With this ReLU added, our outputs match timm's."""
     ours = cnnarch.get_model(f"se_resnet{depth}")
     for block in blocks(ours):
         block.branch.conv2.act = nn.ReLU()
@@ -200,7 +200,7 @@ def test_small_images_give_a_4x4_map(name: str) -> None:
 
 
 def test_the_pool_is_correct_in_onnx_at_odd_sizes(tmp_path: Path) -> None:
-    """The sizes include ones that differ from the traced one."""
+    """Some sizes differ from the size used in the export."""
     model = cnnarch.se_resnet18()
     until_pool = nn.Sequential(model.stem, model.stages[0][0]).eval()
     path = str(tmp_path / "pool.onnx")
@@ -215,8 +215,8 @@ def test_the_pool_is_correct_in_onnx_at_odd_sizes(tmp_path: Path) -> None:
             assert_close(torch.from_numpy(np.asarray(pooled)), until_pool(images), 1e-4)
 
 
-def test_reduction_sets_the_squeeze_and_its_parameters() -> None:
-    """A block of C channels has 2 C^2 / r weights, C / r and C biases (eq. 5 and the biases)."""
+def test_reduction_sets_the_squeeze_width_and_the_parameter_count() -> None:
+    """A block of C channels has 2 C^2 / r weights (eq. 5) and C / r + C biases."""
     widths = [256] * 3 + [512] * 4 + [1024] * 6 + [2048] * 3
     for r in (2, 4, 8, 16, 32):
         added = sum(2 * c * c // r + c // r + c for c in widths)
@@ -228,7 +228,7 @@ def test_reduction_sets_the_squeeze_and_its_parameters() -> None:
 
 
 def test_se_adds_the_parameters_counted_by_hand_to_the_cifar_network() -> None:
-    """There are 18 blocks each with 16, 32 and 64 channels, with squeeze widths 1, 2 and 4."""
+    """There are 18 blocks for each of 16, 32 and 64 channels, with squeeze widths of 1, 2 and 4."""
     added = 18 * sum(2 * c * s + c + s for c, s in ((16, 1), (32, 2), (64, 4)))
     assert_parameters(on_meta("se_resnet110_cifar"), 1_727_962 + added)
 

@@ -126,7 +126,7 @@ def test_features_match_torchvision(name: str) -> None:
 
 
 def test_outputs_of_the_fully_connected_layers_match_torchvision() -> None:
-    """A few channels suffice here; a different test checks their number."""
+    """A few channels suffice here; the full widths are checked in other tests."""
     ours = VGG(((1, 8), (1, 8)), num_classes=50)
     features = torchvision.models.vgg.make_layers([8, "M", 8, "M"])
     with torch.device("meta"):
@@ -212,7 +212,7 @@ def test_other_rows_can_be_passed_to_the_class() -> None:
 
 
 def test_the_smallest_image_gives_one_pixel() -> None:
-    """Five pools halve and round down, so the minimum is 32 pixels; it depends on the rows."""
+    """Each pool halves the side and rounds down, so networks with five pools need 32 pixels."""
     assert on_meta("vgg16").min_input_size == 32
     assert on_meta("vgg16", small_images=True).min_input_size == 8
     model = VGG(TINY, num_classes=3).eval()

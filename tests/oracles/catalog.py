@@ -87,7 +87,7 @@ def collect() -> dict[str, dict[str, Weights]]:
         for entry in _torchvision(twin) if twin.library == "torchvision" else _timm(twin):
             entries = catalog.setdefault(twin.builder, {})
             tag = str(entry.tag)
-            if tag in entries:  # a different form of the network, trained with the same recipe
+            if tag in entries:  # a different variant of the network, trained with the same recipe
                 tag = f"{tag}_{twin.name}".upper()
             entries[tag] = replace(entry, tag=tag)
     catalog["efficientnet_lite0"] = {
@@ -171,7 +171,7 @@ def main() -> None:
     CATALOG.write_text(as_json(collect()))
     labels = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
     (WEIGHTS / "imagenet1k.txt").write_text("\n".join(labels) + "\n")
-    for path in SHIPPED.glob("*.safetensors"):  # all have the same classes
+    for path in SHIPPED.glob("*.safetensors"):  # all checkpoints have the same classes
         config = parse_config(read_safetensors(path)[1][METADATA_KEY], path.name)
         (WEIGHTS / f"{SHIPPED.name}.txt").write_text("\n".join(config.categories or ()) + "\n")
 

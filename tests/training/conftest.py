@@ -28,7 +28,7 @@ def bright_sides(count: int, seed: int, size: int = 32) -> tuple[Tensor, Tensor]
 
 
 class Peaks(nn.Module):
-    """Classifies every image correctly after exactly eight training steps, otherwise none."""
+    """A network that is correct on all images after exactly eight steps, and on none otherwise."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ EVERYTHING = Recipe(crop_padding=2, flip=True, resized_crop=0.5, randaugment=9, 
 
 
 def draws(*numbers: list[float]) -> "iter":  # type: ignore[valid-type]
-    """Return a function that returns the next of these lists in each call."""
+    """Return a function that returns the next list, as a tensor, on each call."""
     iterator = iter(numbers)
     return lambda: torch.tensor(next(iterator))
 
@@ -48,14 +48,14 @@ def test_shifts_differ_between_images() -> None:
 
 def test_cropping_to_the_whole_area_changes_nothing() -> None:
     images = torch.randint(0, 256, (3, 3, 12, 12)).to(torch.uint8)
-    square = [0.5] * 3  # the middle of the logarithmic range: a square
+    square = [0.5] * 3  # aspect ratio 1, the middle of the logarithmic range
     whole = random_resized_crop(images, 1.0, draws([0.0] * 3, square, [0.3] * 3, [0.7] * 3))
     assert (whole.int() - images.int()).abs().max() <= 1
 
 
 def test_a_crop_of_a_quarter_of_the_area_is_enlarged_twofold() -> None:
     image = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
-    image[:, :, 4:, :4] = 200  # the lower left quarter
+    image[:, :, 4:, :4] = 200  # the lower-left quarter
     cut = random_resized_crop(image, 0.25, draws([0.0], [0.5], [0.0], [1.0]))
     assert cut[0, 0, 1:, :-1].unique().tolist() == [200]
 

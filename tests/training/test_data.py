@@ -142,5 +142,5 @@ def test_files_are_resized_once_for_the_network(tmp_path: Path, interpolation: s
 
 def test_each_image_needs_a_label() -> None:
     pixels, labels = torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1])
-    with pytest.raises(ValueError, match="3 images and 2 labels"):
+    with pytest.raises(ValueError, match="3 images but 2 labels"):
         ImageSet(pixels, labels, ("a", "b"), Preprocessing(4, 4))

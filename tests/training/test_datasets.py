@@ -250,7 +250,7 @@ def test_a_large_folder_is_decoded_batch_by_batch(
     [
         ([], "must contain one subfolder per class"),
         (["cat"], r"must contain .* found \['cat'\]"),
-        (None, "no folder"),
+        (None, "does not exist"),
     ],
 )
 def test_a_folder_without_classes_is_rejected(

@@ -93,7 +93,7 @@ def assert_same_training(two: Results, alone: dict[str, Any]) -> None:
 def test_two_processes_train_like_a_single_process(
     forks: Forks, two: Results, tmp_path: Path
 ) -> None:
-    """LeNet-5 has no BatchNorm or dropout, which each process applies to its own images only."""
+    """LeNet-5 has no BatchNorm or dropout, which would treat each process's images separately."""
     (alone,) = trained(forks, tmp_path / "one", "lenet5", 1)
     assert_same_training(two, alone)
 
@@ -131,12 +131,12 @@ def assert_one_run(printed: str, folder: Path) -> None:
     names = {path.name for path in run.iterdir()}
     assert {"recipe.yaml", "model.safetensors", "report.html", "results.json"} <= names
     results = json.loads((run / "results.json").read_text())
-    assert sum(map(sum, results["test"]["confusion"])) == 360  # each test image counts once
+    assert sum(map(sum, results["test"]["confusion"])) == 360  # each test image is counted once
     assert results["epochs"] == 1
 
 
 def create_earlier_run(folder: Path) -> None:
-    """Create a run, which only one of the processes may delete."""
+    """Create an earlier run, which only one of the two processes may delete."""
     run = folder / "runs/lenet5-digits"
     run.mkdir(parents=True)
     (run / "recipe.yaml").write_text("model: lenet5\n")

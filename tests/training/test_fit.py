@@ -74,7 +74,7 @@ def test_history_has_one_row_per_epoch(data: ImageData, lenet: cnnarch.ImageClas
     assert rows == history.rows
 
 
-def test_without_validation_all_images_are_trained_on(data: ImageData) -> None:
+def test_without_validation_all_images_are_used_for_training(data: ImageData) -> None:
     model = CallRecorder()
     history = fit(model, data, replace(QUICK, num_epochs=1, validation=0))
     assert sum(n for *_, n in model.calls) == 96
@@ -163,7 +163,7 @@ def test_training_does_not_change_the_global_random_state(
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_fitting_again_continues_from_the_weights(
+def test_fitting_again_continues_from_the_current_weights(
     data: ImageData, lenet: cnnarch.ImageClassifier
 ) -> None:
     fit(lenet, data, QUICK)
@@ -230,7 +230,7 @@ def test_early_stopping_stops_when_validation_does_not_improve(data: ImageData) 
     torch.manual_seed(0)
     model = cnnarch.lenet5(num_classes=4)
     recipe = replace(QUICK, num_epochs=50, learning_rate=0.0, schedule="constant", early_stopping=2)
-    assert len(fit(model, data, recipe).rows) == 3  # the first, and two without improvement
+    assert len(fit(model, data, recipe).rows) == 3  # the first epoch, and two without improvement
 
 
 @pytest.mark.parametrize("options", [{"early_stopping": 1}, {"keep_best": True}])
@@ -271,7 +271,7 @@ def test_losses_of_auxiliary_heads_are_weighted(data: ImageData) -> None:
     history = fit(model, data, recipe)
     assert history["train_aux1_loss"][0] > 0
     after = weights(model)
-    assert torch.equal(before["aux.weight"], after["aux.weight"])  # its weight was 0
+    assert torch.equal(before["aux.weight"], after["aux.weight"])  # the auxiliary loss had weight 0
     assert not torch.equal(before["main.weight"], after["main.weight"])
     fit(model, data, replace(recipe, aux_weight=0.3))
     assert not torch.equal(before["aux.weight"], weights(model)["aux.weight"])
@@ -301,7 +301,7 @@ def test_a_non_finite_loss_stops_training(
 def test_nan_weights_after_the_last_step_of_an_epoch_are_not_saved(
     data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
-    """The loss of that step was finite, and there is no validation after it."""
+    """The loss in the last step is finite, and there is no validation afterwards."""
 
     class Breaks(nn.Module):
         def __init__(self) -> None:
@@ -311,7 +311,7 @@ def test_nan_weights_after_the_last_step_of_an_epoch_are_not_saved(
         def forward(self, x: Tensor) -> Tensor:
             self.step += self.training
             logits = self.net(x)
-            if self.step == 12:  # the last of the second epoch
+            if self.step == 12:  # the last step of the second epoch
                 logits.register_hook(lambda gradient: gradient * math.nan)
             return logits
 
@@ -329,7 +329,7 @@ def test_the_progress_bar_shows_loss_accuracy_and_remaining_time(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """All of them fit on a single line of 80 columns."""
+    """The progress bar fits on a single 80-column line."""
     monkeypatch.setenv("COLUMNS", "80")
     fit(lenet, data, replace(QUICK, num_epochs=1), progress=True)
     shown = capsys.readouterr().out
@@ -339,13 +339,13 @@ def test_the_progress_bar_shows_loss_accuracy_and_remaining_time(
 def test_signal_handlers_are_restored(
     data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
-    """With Lightning's handler, SIGTERM would no longer end the process."""
+    """With Lightning's handler, SIGTERM would no longer terminate the process."""
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     fit(lenet, data, replace(QUICK, num_epochs=1), output=tmp_path)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_metrics_are_a_csv_file(
+def test_metrics_are_written_to_a_csv_file(
     data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
     history = fit(lenet, data, replace(QUICK, num_epochs=2), output=tmp_path)

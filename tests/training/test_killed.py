@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped by a signal or run out of disk space, in separate processes."""
+"""Runs that are killed, receive a signal or run out of disk space, in separate processes."""
 
 import signal
 from collections.abc import Callable

@@ -73,7 +73,7 @@ def test_batches_that_cannot_be_divided_evenly_are_rejected() -> None:
             BatchSampler(2, 9, shuffle=shuffle, world_size=3)
 
 
-def test_the_seed_differs_if_any_number_differs() -> None:
+def test_every_combination_of_numbers_gives_a_different_seed() -> None:
     seeds = {seed_of(a, b, c) for a in range(10) for b in range(10) for c in range(10)}
     assert len(seeds) == 1000
     assert all(0 <= seed < 2**63 for seed in seeds)

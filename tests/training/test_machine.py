@@ -18,7 +18,7 @@ def _two_threads() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("images", "small"),
-    [(32, True), (256, False)],  # 416,520 multiply-adds per image: 13 and 107 million
+    [(32, True), (256, False)],  # 13 and 107 million multiply-adds (416,520 per image)
 )
 def test_a_step_below_a_hundred_million_multiply_adds_is_small(images: int, small: bool) -> None:
     assert is_small(cnnarch.lenet5(), (1, 32, 32), images) is small

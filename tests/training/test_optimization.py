@@ -49,8 +49,8 @@ def test_epsilon_limits_the_step_for_a_small_gradient(optimizer: str) -> None:
     )
     weight.weight.grad = torch.full((1, 1), 1e-3)
     make_optimizer(weight, recipe).step()
-    # Without epsilon, the step would be 1 (Adam) or 3.2 (RMSProp, whose mean is a tenth of the
-    # square).
+    # Without epsilon, the step would be 1 (Adam) or 3.2 (RMSProp, whose running mean is a tenth of
+    # the squared gradient).
     root = 1e-3 * math.sqrt(0.1) if optimizer == "rmsprop" else 1e-3
     assert before - weight.weight.item() == pytest.approx(1e-3 / (1 + root), rel=1e-3)
 
@@ -66,18 +66,18 @@ def test_the_constant_schedule_does_not_change() -> None:
     assert set(rates(Recipe(schedule="constant", learning_rate=0.2, num_epochs=2))) == {0.2}
 
 
-def test_the_step_schedule_divides_at_regular_intervals() -> None:
+def test_the_step_schedule_decays_at_regular_intervals() -> None:
     found = rates(Recipe(schedule="step", learning_rate=1.0, step_epochs=2, num_epochs=5))
     expected = [1.0] * 20 + [0.1] * 20 + [0.01] * 10
     assert found == pytest.approx(expected)
 
 
-def test_the_step_schedule_divides_after_the_listed_epochs() -> None:
+def test_the_step_schedule_decays_after_the_listed_epochs() -> None:
     recipe = Recipe(schedule="step", learning_rate=1.0, step_epochs=[1, 3], num_epochs=4)
     assert rates(recipe) == pytest.approx([1.0] * 10 + [0.1] * 20 + [0.01] * 10)
 
 
-def test_the_step_schedule_may_divide_within_an_epoch() -> None:
+def test_the_step_schedule_may_decay_within_an_epoch() -> None:
     found = rates(Recipe(schedule="step", learning_rate=1.0, step_epochs=2.4, num_epochs=6))
     assert found == pytest.approx([1.0] * 24 + [0.1] * 24 + [0.01] * 12)
 
@@ -115,7 +115,7 @@ def test_one_cycle_rises_and_falls(warmup: float, peak: float) -> None:
     assert found[-1] < 1e-4
 
 
-def test_the_length_may_be_a_number_of_steps() -> None:
+def test_the_training_length_may_be_a_number_of_steps() -> None:
     assert number_of_epochs(Recipe(num_epochs=7), 390) == 7
     assert number_of_epochs(Recipe(num_steps=64_000), 390) == 164  # ResNet's CIFAR training
     assert number_of_epochs(Recipe(num_steps=3), 390) == 1

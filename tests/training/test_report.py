@@ -68,7 +68,7 @@ def rendered(page: Path, folder: Path, width: int) -> dict[str, Any]:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 @pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])
-def test_a_browser_shows_all_pictures_within_its_width(
+def test_a_browser_shows_all_images_within_its_width(
     page: Path, tmp_path: Path, width: int
 ) -> None:
     found = rendered(page, tmp_path, width)
@@ -76,7 +76,7 @@ def test_a_browser_shows_all_pictures_within_its_width(
     assert found["images"] == found["loaded"] == len(TITLES)
     assert found["headings"][: len(TITLES)] == list(TITLES.values())
     assert found["needed"] <= found["inside"]  # no horizontal scrolling
-    # At 96 pixels per inch, 7-point letters are 9 pixels high; below 6 they are unreadable.
+    # At 96 pixels per inch, 7-point letters are 9 pixels high; below 6 pixels, they are unreadable.
     assert min(found["scales"]) > 96 / 150 * 6 / 9
     if width < 600:  # a phone scrolls
         assert found["scales"] == pytest.approx([96 / 150] * len(TITLES), abs=0.01)

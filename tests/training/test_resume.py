@@ -119,7 +119,7 @@ def test_resuming_without_a_run_starts_one(data: ImageData, tmp_path: Path) -> N
 
 
 def test_worker_processes_do_not_change_the_result(data: ImageData) -> None:
-    """The second epoch checks that the workers receive its image order."""
+    """The run has two epochs because the image order differs between epochs."""
     models = [small(), small()]
     recipe = replace(BASIC, num_epochs=2)
     for model, workers in zip(models, (0, 1), strict=True):
@@ -189,8 +189,8 @@ def test_a_signal_in_a_stages_last_step_is_not_lost(data: ImageData, tmp_path: P
     recipe = RECIPES["two stages"]
 
     def stop(row: dict[str, float]) -> None:
-        if row["epoch"] == 2:  # the last; its checkpoint is written afterwards
-            # Without a handler, the signal would silently end the test process.
+        if row["epoch"] == 2:  # the last epoch; its checkpoint is written afterwards
+            # Without a handler, the signal would silently terminate the test process.
             assert callable(signal.getsignal(signal.SIGTERM))
             os.kill(os.getpid(), signal.SIGTERM)
 

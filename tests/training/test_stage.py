@@ -114,7 +114,7 @@ class Constant(nn.Module):
         return cnnarch.AuxLogits(*logits) if self.training else logits[0]
 
 
-def test_auxiliary_losses_are_weighted_by_three_tenths(data: ImageData) -> None:
+def test_auxiliary_losses_are_weighted_by_0_3(data: ImageData) -> None:
     """For equal logits, the gradient is 1/4 per class, minus 1 for the label."""
     first_class = data.train.subset((data.train.labels == 0).nonzero().flatten())
     model = Constant()

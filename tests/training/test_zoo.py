@@ -1,4 +1,4 @@
-"""The rows of the zoo table: each one can be trained and resumed."""
+"""Each row of the zoo table can be trained and resumed."""
 
 import json
 from pathlib import Path

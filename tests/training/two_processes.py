@@ -61,7 +61,7 @@ def fit_and_save(name: str, processes: int, folder: str, step: int) -> None:
     try:
         history = fit(model, data, recipe, output=place, resume=True, machine=machine)
     except TrainingStopped as stopped:
-        # If this status were not 0, Lightning might kill the first process.
+        # If this exit status were not 0, Lightning might kill the first process.
         sys.exit(stopped.status if leave_process_group() else 0)
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
     torch.save({"weights": model.state_dict(), "rows": history.rows}, place / f"rank-{rank}.pt")

@@ -59,7 +59,7 @@ def test_a_history_without_metrics_is_rejected() -> None:
         viz.curves(History([{"epoch": 1}]))
 
 
-def test_a_comparison_shows_training_and_test_of_each_network() -> None:
+def test_a_comparison_shows_training_and_test_accuracy_of_each_network() -> None:
     histories = {
         "first": {"train_acc": [0.5, 0.6], "test_acc": [0.4, 0.5]},
         "second": {"train_acc": [0.7, 0.8], "test_acc": [0.6, 0.7]},
@@ -73,7 +73,7 @@ def test_a_comparison_shows_training_and_test_of_each_network() -> None:
     assert len(set(colors[0])) == 2
 
 
-def test_a_comparison_shows_validation_without_test_accuracy() -> None:
+def test_a_comparison_shows_validation_accuracy_if_there_is_no_test_accuracy() -> None:
     _, held_out = viz.comparison({"net": History(ROWS)}).axes
     assert held_out.get_title() == "Validation"
 

@@ -41,7 +41,7 @@ def test_stages_add_up_to_the_total() -> None:
 
 
 def test_auxiliary_heads_are_listed_below_the_head() -> None:
-    """GoogLeNet pools 512 or 528 channels to 4x4, before a 1x1 convolution, 1024 and 1000 units."""
+    """The heads pool to 4x4, then apply a 1x1 convolution and layers of 1024 and 1000 units."""
     found = texts(viz.diagram(cnnarch.googlenet(aux_logits=True)))
     heads = [c * 128 + 128 + 2048 * 1024 + 1024 + 1024 * 1000 + 1000 for c in (512, 528)]
     for name, count in zip(("aux1", "aux2"), heads, strict=True):

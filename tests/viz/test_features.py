@@ -47,8 +47,8 @@ def test_one_layer_must_be_in_a_list() -> None:
         viz.feature_maps(cnnarch.resnet18(), torch.rand(3, 64, 64), "conv4_x")
 
 
-def test_a_network_without_stages_needs_layers() -> None:
-    with pytest.raises(ValueError, match="Sequential has no stages: name the layers"):
+def test_a_network_without_stages_requires_layers() -> None:
+    with pytest.raises(ValueError, match="Sequential has no stages: specify the layers"):
         viz.feature_maps(nn.Sequential(nn.Conv2d(3, 1, 3)), torch.randn(1, 3, 8, 8))
 
 
@@ -59,8 +59,8 @@ def test_a_layer_with_one_map_is_drawn() -> None:
     figure.canvas.draw()
 
 
-def test_maps_of_one_pixel_share_a_range() -> None:
-    """If each were scaled by its own range, every map would be black."""
+def test_single_pixel_maps_share_a_range() -> None:
+    """If each map were scaled by its own range, all of them would be black."""
     figure = viz.feature_maps(cnnarch.lenet5(), torch.randn(1, 32, 32), ["stages.3"])
     images = [axes.images[0] for axes in figure.axes[1:] if axes.images]
     assert len({image.get_clim() for image in images}) == 1
@@ -95,7 +95,7 @@ def test_more_than_one_image_is_rejected() -> None:
 
 @pytest.mark.parametrize("layers", [["stem"], ["unknown"]])
 def test_mode_and_hooks_are_restored(layers: list[str]) -> None:
-    """Check this also after an error."""
+    """The mode and hooks are also restored after an error."""
     model = cnnarch.lenet5().train()
     model.head.eval()
     try:
@@ -128,12 +128,12 @@ def test_zero_is_gray_in_filters() -> None:
 @pytest.mark.parametrize(
     ("model", "layer", "message"),
     [
-        (nn.Linear(2, 2), None, "Linear has no convolution"),
+        (nn.Linear(2, 2), None, "Linear has no convolutional layers"),
         (nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU()), "1", "'1' is ReLU, not a convolution"),
         (nn.Sequential(nn.Conv2d(1, 1, 1)), "conv", "no layer 'conv'"),
     ],
 )
-def test_filters_of_other_layers_are_rejected(
+def test_layers_other_than_convolutions_are_rejected(
     model: nn.Module, layer: str | None, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -141,6 +141,6 @@ def test_filters_of_other_layers_are_rejected(
 
 
 @pytest.mark.parametrize("channels", [3, 8])
-def test_filters_of_one_pixel_are_drawn(channels: int) -> None:
+def test_1x1_filters_are_drawn(channels: int) -> None:
     model = nn.Sequential(nn.Conv2d(channels, 2, 1))
     viz.filters(model).canvas.draw()

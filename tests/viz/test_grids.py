@@ -80,7 +80,7 @@ def test_a_data_sets_labels_and_names_are_shown() -> None:
 @pytest.mark.parametrize(
     ("rows", "columns", "count"), [(1, 6, 6), (5, 10, 7), (2, 3, 50), (1, 1, 1)]
 )
-def test_any_grid_shows_any_number_of_images(rows: int, columns: int, count: int) -> None:
+def test_a_grid_shows_at_most_rows_x_columns_images(rows: int, columns: int, count: int) -> None:
     figure = viz.data_grid(torch.rand(count, 3, 8, 8), rows=rows, columns=columns)
     assert len(cells(figure)) == min(count, rows * columns)
     figure.canvas.draw()
@@ -142,7 +142,7 @@ def test_predictions_without_labels_have_no_frame() -> None:
 def test_the_network_runs_in_eval_mode_and_its_mode_is_restored() -> None:
     model = Fixed([[1.0]])
     model.train()
-    model.dropout.eval()  # like a frozen layer
+    model.dropout.eval()  # a frozen layer is in eval mode
     viz.predictions(model, torch.rand(1, 1, 8, 8))
     assert model.modes == [(False, False)]
     assert model.training

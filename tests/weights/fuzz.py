@@ -20,7 +20,7 @@ from torch import nn
 from cnnarch.weights import WeightsError, load
 from cnnarch.weights.checkpoint import find_pretrained
 
-EXTRA_ADDRESS_SPACE = 2**30  # bytes, in addition to those used after the imports
+EXTRA_ADDRESS_SPACE = 2**30  # in bytes, added to the usage after the imports
 GROWTH = 200 * 2**20  # maximum increase in peak memory, in bytes; the files are 3 KiB each
 
 

@@ -33,7 +33,7 @@ def save_torchvision(folder: Path, model: nn.Module, **extra: Any) -> Path:
 
 
 @pytest.mark.parametrize("form", ["folder", "file", "Path", "state dict"])
-def test_every_form_of_weights_produces_the_same_logits(
+def test_every_type_of_weights_argument_produces_the_same_logits(
     resnet: cnnarch.ImageClassifier, saved: Path, form: str
 ) -> None:
     weights: Any = {
@@ -47,7 +47,7 @@ def test_every_form_of_weights_produces_the_same_logits(
         assert_close(model(X), resnet(X), 0.0)
 
 
-def test_a_checkpoint_of_torchvisions_training_script_loads(
+def test_a_checkpoint_from_torchvisions_training_script_loads(
     resnet: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
     import argparse

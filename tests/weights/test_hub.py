@@ -162,7 +162,7 @@ def test_the_requested_revision_is_downloaded(repository: Server) -> None:
 
 
 def errors(forks: Forks, code: str, server: Server, home: Path, *more: dict[str, str]) -> list[str]:
-    """Run processes with additional environment variables and return each one's stderr."""
+    """Run processes with additional environment variables and return the stderr of each."""
     environment = {
         "HF_ENDPOINT": server.url,
         "HF_HOME": str(home),

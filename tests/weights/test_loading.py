@@ -173,7 +173,7 @@ def test_an_unknown_tag_raises_with_the_known_ones() -> None:
 # Different numbers of classes
 
 
-def test_with_other_classes_everything_except_the_classifiers_is_loaded() -> None:
+def test_with_different_classes_everything_except_the_classifiers_is_loaded() -> None:
     source = cnnarch.googlenet_bn(aux_logits=True)
     model = cnnarch.googlenet_bn(num_classes=7, aux_logits=True)
     before = values(model)

@@ -96,7 +96,7 @@ def changes_outputs(build: Build, option: str) -> bool:
     try:
         value = another(option_parameters(type(ours))[option], ours.options[option])
         theirs = build(**{option: value}).eval()
-    except ValueError:  # this form does not support any other value
+    except ValueError:  # this form supports no other value
         return False
     shapes, other_shapes = ({k: t.shape for k, t in m.state_dict().items()} for m in (ours, theirs))
     if shapes != other_shapes:

@@ -11,7 +11,7 @@ from cnnarch.weights import get_weights
 from tests.oracles.catalog import SHIPPED
 
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
-QUICK = ("lenet5", "convnet")  # these classify 10,000 images in two seconds
+QUICK = ("lenet5", "convnet")  # networks that classify 10,000 images in two seconds
 
 
 def test_the_shipped_networks_take_up_at_most_8_megabytes() -> None:

@@ -26,7 +26,7 @@ def test_everything_except_a_smaller_first_convolution_is_loaded(
     assert all(torch.equal(after[k], before[k] if k in larger else weights[k]) for k in weights)
 
 
-def test_a_builder_warns_about_the_fresh_convolution_and_initializes_it() -> None:
+def test_a_builder_warns_about_the_new_convolution_and_initializes_it() -> None:
     weights = cnnarch.resnet18().state_dict()
     with pytest.warns(
         UserWarning, match=r"stem.conv.weight is newly initialized: small_images=True"
@@ -42,7 +42,7 @@ def test_a_builder_warns_about_the_fresh_convolution_and_initializes_it() -> Non
     assert model.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
 
 
-def test_there_is_no_warning_if_every_tensor_fits() -> None:
+def test_there_is_no_warning_if_every_tensor_shape_matches() -> None:
     weights = cnnarch.vgg11_bn(num_classes=2).state_dict()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -20,7 +20,7 @@ _OTHER_SIZES = 4  # how many image sizes an engine keeps prepared besides the ex
 
 
 class Workload:
-    """A network to run, and its intermediate forms that several engines need.
+    """A network to run, and intermediate forms of it that several engines need.
 
     Args:
         model: the network in eval mode, which nothing else uses.
@@ -62,7 +62,7 @@ class Workload:
         images = self.example.new_zeros(2, *size)
         if size != self.example.shape[1:]:
             with torch.no_grad():
-                self.model(images[:1])  # raises a clearer error if the size is not supported
+                self.model(images[:1])  # raises a clearer error for an unsupported size
         return trace(self.fused, images, free_size=False)
 
     def free_intermediates(self) -> None:

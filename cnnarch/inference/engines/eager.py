@@ -27,8 +27,8 @@ class PlainEager(Engine):
 class Eager(Engine):
     """PyTorch's kernels with folded norms, in-place activations, and channels-last memory format.
 
-    bfloat16 is slow on a processor without instructions for it, as the measured times show. int8
-    only runs the graph that inductor calibrated, where it cannot be compiled.
+    bfloat16 is slow on a processor without instructions for it, as the measured times show. In
+    int8, eager runs the graph that inductor calibrated, where that graph cannot be compiled.
     """
 
     name = "eager"

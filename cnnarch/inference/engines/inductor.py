@@ -16,13 +16,13 @@ from cnnarch.inference.engines._engine import Engine, Parts, Workload
 from cnnarch.inference.engines._pt2e import RANGES, calibrated_ranges
 from cnnarch.inference.engines.eager import Eager, cast_for_inference, compute_logits
 
-_CALLS_BEFORE_COMPILING = 3  # for the same shape; compiling can take minutes
+_CALLS_BEFORE_COMPILING = 3  # with the same shape, because compiling can take minutes
 _OPTIONS: dict[str, Any] = {
     "freezing": True,
     "cpp_cache_precompile_headers": False,  # the headers would be left in a shared folder
 }
 _INT8_TOLERANCE = 0.05  # relative to the norm of the logits
-_MAX_SHAPES = 8  # how many shapes are compiled
+_MAX_SHAPES = 8  # maximum number of shapes to compile
 
 
 class Inductor(Engine):
@@ -31,7 +31,7 @@ class Inductor(Engine):
     Any other shape runs in eager mode for two calls and is compiled on the third. The compiler
     writes to a temporary folder that is deleted once the code has been loaded, so each process
     compiles again: machine code from elsewhere is not trusted. In int8, the ranges of the maps are
-    kept, so a new process needs no calibration images.
+    saved, so a new process needs no calibration images.
     """
 
     name = "inductor"
@@ -52,12 +52,12 @@ class Inductor(Engine):
 
     @classmethod
     def why_unavailable(cls, precision: str, device: torch.device) -> str | None:
-        """Return why it cannot be used on this machine, or None."""
+        """Return why inductor cannot be used on this machine, or None."""
         if precision == "int8" and device.type != "cpu":
             return f"int8 only runs on the CPU, the example is on {device.type}"
         if precision == "int8" and (missing := why_missing("torchao")):
             return missing
-        with isolate_conversion():  # importing these creates torch's cache folder
+        with isolate_conversion():  # these imports create torch's cache folder
             from torch._inductor.cpp_builder import get_cpp_compiler
             from torch._inductor.exc import InvalidCxxCompiler
             from torch.utils._triton import has_triton
@@ -87,7 +87,7 @@ class Inductor(Engine):
             return self._compiled[shape]
 
     def _add_shape(self, shape: torch.Size) -> None:
-        """Compile for a shape; in int8, compare with the graph, as some kernels are wrong.
+        """Compile for a shape; in int8, compare with the graph, because some kernels are wrong.
 
         If the logits differ, inputs of that shape fall back to the graph in eager mode, unless it
         is the example's shape.
@@ -102,7 +102,7 @@ class Inductor(Engine):
             error = ((found - expected).norm() / expected.norm()).item()
             if not error <= _INT8_TOLERANCE:
                 if shape == self.workload.example.shape:
-                    raise ValueError(f"the compiled int8 network is {error:.0%} off its graph")
+                    raise ValueError(f"the logits of the compiled network are off by {error:.0%}")
                 compiled = self._eager
         self._compiled[shape] = compiled
 
@@ -113,7 +113,7 @@ class Inductor(Engine):
             from torch._inductor import config
             from torch._inductor.utils import fresh_inductor_cache
 
-            # These are not passed to torch.compile as options because its tracer would ignore them
+            # These settings are not passed to torch.compile because its tracer would ignore them
             # and pass the weights as inputs, which cannot be frozen.
             with fresh_inductor_cache(), torch.no_grad(), config.patch(_OPTIONS):
                 # Each compiled function is only called with one shape, layout and dtype. Guards

@@ -13,7 +13,7 @@ from cnnarch.inference.engines._engine import EngineBySize, Parts, Workload
 
 
 class ONNXRuntime(EngineBySize):
-    """The network as an ONNX model with a free batch size, exported again for other image sizes.
+    """The network as an ONNX model with a dynamic batch size, re-exported for other image sizes.
 
     The model stays in memory and must be smaller than 2 GiB, ONNX's limit for a model without
     external data.
@@ -34,7 +34,7 @@ class ONNXRuntime(EngineBySize):
 
     @classmethod
     def why_unavailable(cls, precision: str, device: torch.device) -> str | None:  # noqa: ARG003
-        """Return why it cannot be used on this machine, or None."""
+        """Return why ONNX Runtime cannot be used on this machine, or None."""
         if device.type != "cpu":
             return f"only runs on the CPU, the example is on {device.type}"
         return why_missing("onnxruntime", "onnxscript")

@@ -19,7 +19,7 @@ class OpenVINO(EngineBySize):
     """The network as an OpenVINO graph, compiled for the example's shape and for others on demand.
 
     Batches of the example's shape run in a graph with all sizes fixed, which is up to 25 % faster
-    on small networks. Other batch sizes share a graph with a free batch size. For a different
+    on small networks. Other batch sizes share a graph with a dynamic batch size. For a different
     height or width, the network is converted again.
     """
 
@@ -45,7 +45,7 @@ class OpenVINO(EngineBySize):
 
     @classmethod
     def why_unavailable(cls, precision: str, device: torch.device) -> str | None:
-        """Return why it cannot be used on this machine, or None."""
+        """Return why OpenVINO cannot be used on this machine, or None."""
         if device.type != "cpu":
             return f"only runs on the CPU, the example is on {device.type}"
         missing = why_missing("openvino", *(["nncf"] if precision == "int8" else []))
@@ -82,7 +82,7 @@ class OpenVINO(EngineBySize):
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
             "INFERENCE_NUM_THREADS": self.workload.threads,
-            "ENABLE_CPU_PINNING": False,  # it would pin all worker processes to the same cores
+            "ENABLE_CPU_PINNING": False,  # would pin all worker processes to the same cores
         }
         return _CompiledGraph(with_core(lambda core: core.compile_model(graph, "CPU", config)))
 

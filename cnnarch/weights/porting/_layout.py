@@ -48,7 +48,7 @@ class Layout(NamedTuple):
             unchanged and must not modify tensors in place.
         after_export: adds tensors that our network lacks to an exported state dict, for example
             zero biases before a norm.
-        ignored: their modules that our network may lack, such as auxiliary heads. Export
+        ignored: the library's modules that our network may lack, such as auxiliary heads. Export
             omits them.
     """
 

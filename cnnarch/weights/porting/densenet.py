@@ -1,4 +1,4 @@
-"""DenseNet in torchvision, timm and pytorchcv. The first two use the same names."""
+"""DenseNet in torchvision, timm and pytorchcv. torchvision and timm use the same names."""
 
 import re
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def pytorchcv(model: Any) -> Iterator[Pair]:
 
 
 def units(model: Any) -> Iterator[Pair]:
-    """Yield the pairs of all layers except the stem; also for pytorchcv's CIFAR networks."""
+    """Yield the pairs of all layers except the stem; also used for pytorchcv's CIFAR networks."""
     for ours, i, k in _layers(model):
         theirs = f"features.stage{i + 1}.unit{k + 1}"
         for n, (name, _) in enumerate(model.get_submodule(ours).named_children(), start=1):

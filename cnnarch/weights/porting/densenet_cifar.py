@@ -1,4 +1,4 @@
-"""DenseNet-BC for 32x32 images in pytorchcv. Its other DenseNets are not defined by any paper."""
+"""DenseNet-BC for 32x32 images in pytorchcv, whose other DenseNets are not in any paper."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -9,7 +9,7 @@ from typing import Any
 
 from cnnarch.weights.porting._layout import Layout, Pair, always, blocks, conv_bn, conv_norm
 
-B5_FEATURES = 2048  # width of B5's head; torchvision uses an eps of 1e-3 from B5 up
+B5_FEATURES = 2048  # width of B5's head; torchvision uses an eps of 1e-3 for B5 and larger
 TIMM = {
     "expand": ("conv_pw", "bn1"),
     "depthwise": ("conv_dw", "bn2"),

@@ -1,6 +1,6 @@
 """BN-Inception in Cadene's pretrainedmodels, converted from Caffe, and in pytorchcv.
 
-Their convolutions have biases, which are folded into the running means of our norms: BN(Wx + b)
+The convolutions have biases, which are folded into the running means of our norms: BN(Wx + b)
 with mean m equals BN(Wx) with mean m - b.
 """
 

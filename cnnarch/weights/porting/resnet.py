@@ -1,4 +1,4 @@
-"""ResNet in torchvision, timm and pytorchcv. The first two use the same names."""
+"""ResNet in torchvision, timm and pytorchcv. torchvision and timm use the same names."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -42,7 +42,7 @@ def units(model: Any) -> Iterator[Pair]:
 
 
 def _convolutions(block: Any) -> list[str]:
-    """Return the convolutions' names in order; empty for plain networks, which no library has."""
+    """Return the convolutions' names in order; empty for plain networks (in no library)."""
     children = block.branch.named_children() if hasattr(block, "branch") else ()
     return [name for name, child in children if isinstance(child, ConvNormAct)]
 

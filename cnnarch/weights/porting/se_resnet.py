@@ -1,7 +1,7 @@
 """SE-ResNet and SE-ResNeXt in Cadene's pretrainedmodels, timm and pytorchcv.
 
 timm's `legacy_seresnet18` and `legacy_seresnet34` are different networks: their branches end in a
-ReLU before the squeeze. Its `seresnet18` and `seresnet34` have wider squeezes.
+ReLU before the squeeze. timm's `seresnet18` and `seresnet34` have wider squeezes.
 """
 
 from collections.abc import Iterator

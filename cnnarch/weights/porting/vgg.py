@@ -1,4 +1,4 @@
-"""VGG in torchvision, timm and pytorchcv. The first two differ only in the head."""
+"""VGG in torchvision, timm and pytorchcv. torchvision and timm differ only in the head."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -51,7 +51,7 @@ def _features(model: Any) -> Iterator[Pair]:
 
 
 def _in_libraries(model: Any) -> bool:
-    """Return whether other libraries provide the network: they do except for A-LRN and C."""
+    """Return whether other libraries provide the network; they lack only A-LRN and C."""
     kernels = {m.kernel_size for m in model.modules() if isinstance(m, nn.Conv2d)}
     return kernels == {(3, 3)} and not any(isinstance(m, LRN) for m in model.modules())
 
