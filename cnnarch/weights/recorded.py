@@ -38,10 +38,13 @@ def adopt_options(model: Any, recorded: Mapping[str, Any] | None, strict: bool) 
         return
     required = {name: value for name, value in options.items() if name not in FREE}
     conflicts = find_conflicts(model, required)
-    for name in conflicts.keys() - {"norm_eps"}:
+    fixed = [name for name in conflicts if name != "norm_eps"]
+    if fixed:
+        theirs = ", ".join(f"{name}={conflicts[name]!r}" for name in fixed)
+        ours = ", ".join(f"{name}={model.options.get(name)!r}" for name in fixed)
         raise RuntimeError(
-            f"the state dict is of a network with {name}={conflicts[name]!r}, but this one has "
-            f"{name}={model.options.get(name)!r}: build it with {name}={conflicts[name]!r}"
+            f"the state dict is of a network with {theirs}, but this one has {ours}: build it with "
+            f"{theirs}"
         )
     for norm in find_norms(model) if conflicts else ():
         norm.eps = conflicts["norm_eps"]
