@@ -61,7 +61,6 @@ class Backbone(Trunk):
         self.names = tuple(info[i].name for i in indices)
         self.preprocessing = network.preprocessing
         self.feature_info = info[: last + 1]
-        self.frozen = network.frozen & {path for path, _ in self.named_modules()}
         self.training = network.training
 
     @property

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from cnnarch.blocks._checks import check_choice, check_number, check_positive
+from cnnarch.blocks.frozen_norm import FrozenBatchNorm
 from cnnarch.blocks.initialization import init_weights
-from cnnarch.contract.freezing import freeze, unfreeze
+from cnnarch.contract.freezing import freeze, keep_in_eval_mode, unfreeze
 from cnnarch.contract.inplace import set_inplace
 from cnnarch.contract.trunk import Trunk, as_trunk
 
@@ -84,30 +85,37 @@ def convert_norm(model: Module, kind: Literal["group", "frozen", "sync"]) -> Mod
     check_choice("kind", kind, ("group", "frozen", "sync"))
     if kind == "sync":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    if isinstance(model, nn.BatchNorm2d):
+    if _is_batch_norm2d(model):
         return _converted(model, kind)  # type: ignore[return-value] # a different type of norm
     for parent in list(model.modules()):
         for name, child in parent.named_children():
-            if isinstance(child, nn.BatchNorm2d):
+            if _is_batch_norm2d(child):
                 setattr(parent, name, _converted(child, kind))
     return model
 
 
-def _converted(norm: nn.BatchNorm2d, kind: str) -> nn.Module:
-    """Return the new norm with the values that both norms share, on the same device."""
-    channels = norm.num_features
-    layer: nn.Module
-    if kind == "group":
-        layer = nn.GroupNorm(math.gcd(32, channels), channels, norm.eps, affine=norm.affine)
-    elif norm.running_mean is None:
-        raise ValueError(f"a norm without running statistics cannot be frozen: {norm}")
-    else:
-        from torchvision.ops import FrozenBatchNorm2d
+def _is_batch_norm2d(module: nn.Module) -> bool:
+    kind = vars(module).get("thawed_class", type(module))  # of a norm in a frozen stage
+    return issubclass(kind, nn.BatchNorm2d)
 
-        layer = FrozenBatchNorm2d(channels, norm.eps)
+
+def _converted(norm: Any, kind: str) -> nn.Module:
+    """Return a GroupNorm with the same weight and bias on the same device, or freeze the norm."""
+    if kind == "frozen":
+        if norm.running_mean is None:
+            raise ValueError(f"a norm without running statistics cannot be frozen: {norm}")
+        if not isinstance(norm, FrozenBatchNorm):
+            FrozenBatchNorm.freeze(norm)
+        norm.fix()
+        return norm
+    channels = norm.num_features
+    layer = nn.GroupNorm(math.gcd(32, channels), channels, norm.eps, affine=norm.affine)
     old = norm.state_dict()
     like = next(iter(old.values()), torch.empty(0))
     layer.to(like.device, like.dtype)
-    layer.load_state_dict({name: old.get(name, new) for name, new in layer.state_dict().items()})
+    layer.load_state_dict({name: old[name] for name in layer.state_dict()})
     layer.requires_grad_(all(p.requires_grad for p in norm.parameters()))
-    return layer.train(norm.training)
+    layer.train(norm.training)
+    if isinstance(norm, FrozenBatchNorm):
+        keep_in_eval_mode(layer)
+    return layer

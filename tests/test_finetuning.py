@@ -2,13 +2,16 @@
 
 import copy
 import math
+import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 import cnnarch
-from cnnarch.testing import assert_close, example_images
+from cnnarch.testing import assert_close, calibrate, example_images
 from cnnarch.testing._helpers import train_step
 
 
@@ -121,16 +124,20 @@ def test_stages_can_be_specified_by_module_path() -> None:
     model, expected = cnnarch.resnet18(), cnnarch.resnet18()
     cnnarch.freeze(model, upto="stages.2")
     cnnarch.freeze(expected, upto="conv4_x")
-    assert model.frozen == expected.frozen == {"stem", "stages.0", "stages.1", "stages.2"}
+    for network in (model, expected):
+        parts = [network.stem, *network.stages]
+        assert [part.training for part in parts] == [False] * 4 + [True]
     cnnarch.unfreeze(model, downto="stages.1")
-    assert model.frozen == {"stem", "stages.0"}
+    assert [part.training for part in (model.stem, *model.stages)] == [False] * 2 + [True] * 3
     with pytest.raises(ValueError, match=r"no stage 'stages\.2\.0'; the stages are 0 'conv1'"):
         cnnarch.freeze(model, upto="stages.2.0")
 
 
 def test_freezing_past_the_last_stage_raises() -> None:
+    with pytest.raises(ValueError, match="no stage 'stage5'; the stages are 0 'conv1'"):
+        cnnarch.freeze(cnnarch.resnet18(), upto="stage5")
     with pytest.raises(ValueError, match="no stage 'head'; the stages are 0 'conv1'"):
-        cnnarch.freeze(cnnarch.resnet18(), upto="head")
+        cnnarch.freeze(cnnarch.get_backbone("resnet18"), upto="head")
     with pytest.raises(ValueError, match="batch_norm must be one of 'eval', 'train'"):
         cnnarch.freeze(cnnarch.resnet18(), batch_norm="off")  # type: ignore[arg-type]
 
@@ -148,9 +155,131 @@ def test_frozen_stages_stay_in_eval_mode(model: cnnarch.ImageClassifier) -> None
             assert all(p.requires_grad == (index >= count) for p in part.parameters())
         assert copied.head.training
         assert all(p.requires_grad for p in copied.head.parameters())
-    for past in (len(copied.feature_info), "head"):
-        with pytest.raises(ValueError, match=f"there is no stage {past!r}; the stages are 0"):
-            cnnarch.freeze(copied, upto=past)
+    past = len(copied.feature_info)
+    with pytest.raises(ValueError, match=f"there is no stage {past}; the stages are 0"):
+        cnnarch.freeze(copied, upto=past)
+
+
+def test_freezing_up_to_the_head_trains_only_the_classifiers() -> None:
+    for name, options in (("efficientnet_b0", {}), ("googlenet", {"aux_logits": True})):
+        model = cnnarch.get_model(name, num_classes=3, **options).train()
+        cnnarch.freeze(model, upto="head")
+        trained = [name for name, p in model.named_parameters() if p.requires_grad]
+        assert trained
+        assert all(".classifier." in name for name in trained)
+        norms = [m for m in model.train().modules() if hasattr(m, "running_mean")]
+        assert not any(norm.training for norm in norms)
+        assert model.head.dropout.training
+        before = copy.deepcopy(model.state_dict())
+        train_once(model)
+        changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+        assert changed == set(trained)
+        cnnarch.unfreeze(model, "head")
+        assert all(p.requires_grad for p in model.head.parameters())
+        assert not any(p.requires_grad for p in model.stages.parameters())
+        cnnarch.unfreeze(model)
+        assert all(p.requires_grad for p in model.parameters())
+        assert all(m.training for m in model.train().modules())
+
+
+def train_everything(model: nn.Module) -> None:
+    nn.ModuleDict({"inside": model}).train()
+
+
+def train_shared_layers(model: nn.Module) -> None:
+    nn.Sequential(*model.stages[0].children(), model.stem).train()
+
+
+def train_backbone(model: nn.Module) -> None:
+    nn.ModuleList([model, cnnarch.Backbone(model)]).train()  # type: ignore[arg-type]
+
+
+def train_with_sync_norms(model: nn.Module) -> None:
+    nn.SyncBatchNorm.convert_sync_batchnorm(model).train()  # type: ignore[no-untyped-call]
+
+
+def update_statistics(model: nn.Module) -> None:
+    update_bn([torch.randn(4, 3, 32, 32) + 1], model)
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        train_everything,
+        train_shared_layers,
+        train_backbone,
+        train_with_sync_norms,
+        update_statistics,
+    ],
+)
+def test_frozen_layers_stay_frozen_whoever_trains_them(train: Callable[[nn.Module], None]) -> None:
+    model = cnnarch.densenet_40_12_cifar(dropout=0.2)
+    calibrate(model, torch.randn(8, 3, 32, 32))
+    cnnarch.freeze(model, upto=1)
+    before = copy.deepcopy(model)
+    for trained in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        train(trained)
+        parts = nn.ModuleList([trained.stem, trained.stages[0]])
+        assert not any(m.training for m in list(parts.modules())[1:])
+        images = torch.randn(2, 3, 32, 32)
+        expected = before.forward_stages(images, [1])[0]
+        assert torch.equal(trained.stages[0](trained.stem(images)), expected)
+        state = before.state_dict()
+        changed = [k for k, v in trained.state_dict().items() if not torch.equal(v, state[k])]
+        assert not any(name.startswith(("stem", "stages.0")) for name in changed)
+
+
+def test_weight_averaging_keeps_frozen_statistics() -> None:
+    model = cnnarch.resnet20_cifar()
+    calibrate(model, torch.randn(8, 3, 32, 32) + 1)
+    cnnarch.freeze(model, upto=1)
+    averaged = AveragedModel(model.train())
+    averaged.update_parameters(model)
+    update_bn([torch.randn(8, 3, 32, 32)], averaged)
+    assert torch.equal(averaged.module.stem.norm.running_mean, model.stem.norm.running_mean)
+    free = (averaged.module.stages[2], model.stages[2])
+    first, second = (part[0].branch.conv1.norm.running_mean for part in free)
+    assert not torch.equal(first, second)
+
+
+def test_a_thawed_norm_is_the_same_object_with_the_same_class() -> None:
+    model = cnnarch.resnet20_cifar()
+    norm = model.stem.norm
+    hooked: list[int] = []
+    norm.register_forward_hook(lambda *_: hooked.append(1))
+    cnnarch.freeze(model)
+    assert model.stem.norm is norm
+    assert not isinstance(norm, nn.BatchNorm2d)
+    model(torch.randn(2, 3, 32, 32))
+    assert hooked
+    cnnarch.unfreeze(model)
+    assert type(norm) is nn.BatchNorm2d
+    assert "thawed_class" not in vars(norm)
+
+
+def test_permanently_frozen_norms_are_not_thawed() -> None:
+    model = cnnarch.convert_norm(cnnarch.resnet20_cifar(), "frozen")
+    keys = cnnarch.resnet20_cifar().state_dict().keys()
+    assert model.state_dict().keys() == keys
+    cnnarch.freeze(model)
+    cnnarch.unfreeze(model)
+    assert not model.train().stem.norm.training
+    assert not any("norm" in name for name, _ in model.named_parameters())
+
+
+def test_frozen_norms_load_checkpoints_with_another_eps_and_with_counters() -> None:
+    source = cnnarch.efficientnet_b0(num_classes=3, norm_eps=1e-3, padding="same")
+    images = torch.randn(4, 3, 64, 64)
+    calibrate(source, images)
+    theirs = cnnarch.weights.export(source, "efficientnet_pytorch")
+    for state in (theirs, {k: v for k, v in theirs.items() if "num_batches" not in k}):
+        model = cnnarch.efficientnet_b0(num_classes=3, norm_eps=1e-5, padding="same")
+        cnnarch.convert_norm(model, "frozen")
+        report = cnnarch.weights.load(model.eval(), state)
+        assert report.changed_options == {"norm_eps": 1e-3}
+        assert model.stem.norm.eps == 1e-3
+        with torch.no_grad():
+            assert_close(model(images), source(images))
 
 
 def test_other_modules_cannot_be_frozen() -> None:

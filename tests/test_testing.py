@@ -147,7 +147,9 @@ class KeepsItsClassifier(ValidNetwork):
 
 class AlwaysTrains(ValidNetwork):
     def train(self, mode: bool = True) -> "AlwaysTrains":
-        return nn.Module.train(self, mode)
+        for module in self.modules():
+            module.training = mode
+        return self
 
 
 class LoadsAnyKeys(ValidNetwork):

@@ -18,13 +18,17 @@ def unwrapped(model: Any) -> Any:
             model = model.module
         elif hasattr(model, "_orig_mod"):  # torch.compile
             model = model._orig_mod
-        elif any(hasattr(m, "_fsdp_wrapped_module") for m in model.modules()):
+        elif isinstance(model, nn.Module) and any(map(_is_older_fsdp, model.modules())):
             raise ValueError(
                 "FullyShardedDataParallel hides the network's parameters: load weights before you "
                 "wrap the network, or use torch.distributed.fsdp.fully_shard"
             )
         else:
             return model
+
+
+def _is_older_fsdp(module: nn.Module) -> bool:
+    return hasattr(module, "_fsdp_wrapped_module")
 
 
 def is_sharded(tensor: Any) -> bool:

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from cnnarch.blocks.frozen_norm import FrozenBatchNorm
+
 Module = TypeVar("Module", bound=nn.Module)
 
 HOOK_TABLES = tuple(
@@ -15,7 +17,7 @@ HOOK_TABLES = tuple(
     if isinstance(value, OrderedDict) and "state_dict" not in name
 )
 """Attributes in which a module stores its forward and backward hooks."""
-SHAPE_PRESERVING = {nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU}
+SHAPE_PRESERVING = {nn.BatchNorm2d, FrozenBatchNorm, nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU}
 """Layers that preserve the shape and take up most of the time on the meta device.
 
 Subclasses are excluded because they may change the shape.

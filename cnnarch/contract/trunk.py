@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,6 @@ class Trunk(RecordsOptions):
         self.stage_names = tuple(names)
         self.min_input_size = min_input_size
         self.fixed_input_size = fixed_input_size
-        self.frozen: set[str] = set()
 
     @property
     def in_channels(self) -> int:
@@ -150,13 +149,6 @@ class Trunk(RecordsOptions):
         for module in self.modules():
             if hasattr(module, "grad_checkpointing"):
                 setattr(module, "grad_checkpointing", enabled)  # noqa: B010 - mypy rejects =
-
-    def train(self, mode: bool = True) -> Self:
-        """Set training mode, except for parts that `cnnarch.freeze` keeps in eval mode."""
-        super().train(mode)
-        for name in self.frozen:
-            self.get_submodule(name).eval()
-        return self
 
 
 def as_trunk(model: object) -> Trunk:

@@ -24,7 +24,8 @@ _ABSENT = object()
 
 def find_norms(model: nn.Module) -> list[Any]:
     """Return the normalization layers that have an eps."""
-    return [m for m in model.modules() if isinstance(m, _NORMS)]
+    modules = model.modules()
+    return [m for m in modules if isinstance(m, _NORMS) or hasattr(m, "computes_batch_norm")]
 
 
 def find_conflicts(model: nn.Module, required: Mapping[str, Any]) -> dict[str, Any]:

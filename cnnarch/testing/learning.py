@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from cnnarch.contract.classifier import ImageClassifier
+from cnnarch.contract.freezing import freeze
 from cnnarch.testing._helpers import failing_as, hookable_modules, on_a_copy, train_step
 from cnnarch.testing.examples import calibrate, example_images
 
@@ -113,7 +114,7 @@ def check_bfloat16_autocast(model: ImageClassifier) -> None:
 @on_a_copy()
 def check_frozen_parts_stay_in_eval_mode(model: ImageClassifier) -> None:
     """`train()` keeps only the parts frozen by `cnnarch.freeze` in eval mode."""
-    model.frozen = {"stem"}
+    freeze(model, upto=0)
     model.train()
     assert model.training, "train() leaves the network in eval mode"
     training = any(m.training for m in model.stem.modules())

@@ -15,8 +15,7 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
-from cnnarch.contract.freezing import temporarily_frozen
-from cnnarch.contract.trunk import as_trunk
+from cnnarch.contract.freezing import HEAD, check_stage, temporarily_frozen
 from cnnarch.training.callbacks import (
     AtomicCheckpointIO,
     MovableCheckpoint,
@@ -165,11 +164,11 @@ def check_freezing(model: nn.Module, recipe: Recipe) -> None:
     """
     for stage in recipe.stages():
         if stage.freeze:
-            as_trunk(model).stage_index(_last_frozen(stage))
+            check_stage(model, _last_frozen(stage))
 
 
 def _last_frozen(recipe: Recipe) -> int | str:
-    return -1 if recipe.freeze is True else recipe.freeze
+    return HEAD if recipe.freeze is True else recipe.freeze
 
 
 def _average(

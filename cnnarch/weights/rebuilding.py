@@ -8,6 +8,7 @@ from typing import Any, get_args, get_type_hints
 import torch
 from torch import nn
 
+from cnnarch.blocks.frozen_norm import FrozenBatchNorm
 from cnnarch.facts.builders import BUILDERS, option_parameters
 from cnnarch.facts.options import FREE
 from cnnarch.weights.errors import WeightsError
@@ -132,7 +133,7 @@ def _describe_change(now: nn.Module, before: nn.Module) -> str:
 def _kind(module: nn.Module) -> type[nn.Module]:
     """Return a module's class. All BatchNorms count as one class: training may convert them."""
     batch_norm: type[nn.Module] = nn.modules.batchnorm._BatchNorm
-    if isinstance(module, batch_norm):
+    if isinstance(module, batch_norm | FrozenBatchNorm):
         return batch_norm
     kind = type(module)
     return kind.__bases__[1] if hasattr(kind, "reshard") else kind  # FSDP2 derives classes

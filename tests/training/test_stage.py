@@ -1,5 +1,6 @@
 """Effects of recipe keys on a stage, observed in the network being trained."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,14 @@ def test_frozen_layers_do_not_change_and_may_be_trained_later(
     assert changed_parts(before, found[0]) == trained
     assert changed_parts(found[0], found[1]) == ALL
     assert len(history.rows) == 2
+
+
+def test_freezing_everything_trains_only_the_classifier(data: ImageData) -> None:
+    model = cnnarch.lenet5_bn(num_classes=4)
+    before = copy.deepcopy(model.state_dict())
+    fit(model, data, replace(ONE_STEP, batch_size=16, freeze=True))
+    changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed == {"head.classifier.weight"}
 
 
 def test_training_restores_the_frozen_state_of_each_layer(data: ImageData) -> None:

@@ -184,9 +184,7 @@ def test_a_malicious_pickle_is_not_executed(
 
 def test_a_whole_module_is_not_unpickled(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(1, 1), tmp_path / "w.pth")
-    with pytest.raises(
-        WeightsError, match="contains a torch.nn.modules.linear.Linear.*save only its"
-    ):
+    with pytest.raises(WeightsError, match=r"contains a torch\.nn\.[\w.]*Linear.*save only its"):
         load(torch.nn.Linear(1, 1), tmp_path / "w.pth")
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from cnnarch.blocks.frozen_norm import FrozenBatchNorm
 from cnnarch.inference._copies import inference_copy
 from cnnarch.inference._measure import has_vnni
 from cnnarch.inference._tracing import isolate_conversion, trace
@@ -76,7 +77,8 @@ def _without_norms(model: nn.Module) -> nn.Module:
     """
     copy = inference_copy(model)
     for name, norm in list(copy.named_modules()):
-        if isinstance(norm, _BatchNorm) and norm.running_mean is not None and name:
+        is_norm = isinstance(norm, _BatchNorm | FrozenBatchNorm)
+        if is_norm and norm.running_mean is not None and name:
             copy.set_submodule(name, _ScaleShift(norm))
     return copy
 
@@ -87,7 +89,7 @@ class _ScaleShift(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, norm: _BatchNorm) -> None:
+    def __init__(self, norm: Any) -> None:
         super().__init__()
         for name, values in zip(("scale", "shift"), scale_and_shift(norm), strict=True):
             self.register_buffer(name, values.to(norm.running_mean))

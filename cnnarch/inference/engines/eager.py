@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from cnnarch.blocks.frozen_norm import FrozenBatchNorm
 from cnnarch.inference._copies import inference_copy
 from cnnarch.inference._overwriting import overwrite_where_safe
 from cnnarch.inference.engines._engine import Engine, Parts, Workload
@@ -77,7 +78,7 @@ def cast_for_inference(model: nn.Module, dtype: torch.dtype) -> None:
     from the pixels before they are cast.
     """
     for module in model.modules():
-        if isinstance(module, _BatchNorm | PixelConv):
+        if isinstance(module, _BatchNorm | FrozenBatchNorm | PixelConv):
             continue
         for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
             if tensor.is_floating_point():
