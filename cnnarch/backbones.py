@@ -57,6 +57,7 @@ class Backbone(Trunk):
             fixed_input_size=network.fixed_input_size,
         )
         self.builder, self.given_options = network.builder, network.given_options
+        self.conversions = network.conversions
         self.options = {k: v for k, v in network.options.items() if k != "num_classes"}
         self.names = tuple(info[i].name for i in indices)
         self.preprocessing = network.preprocessing

@@ -48,6 +48,7 @@ def dilate(model: Trunk, output_stride: int) -> None:
         if stride > output_stride:
             _limit_stride(model, path, stride, output_stride)
     del model.feature_info  # recomputed on the next access
+    model.conversions = (*model.conversions, ("dilate", output_stride))
 
 
 def _output_strides(model: Trunk) -> dict[str, int]:

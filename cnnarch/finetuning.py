@@ -91,6 +91,8 @@ def convert_norm(model: Module, kind: Literal["group", "frozen", "sync"]) -> Mod
         for name, child in parent.named_children():
             if _is_batch_norm2d(child):
                 setattr(parent, name, _converted(child, kind))
+    if isinstance(model, Trunk):
+        model.conversions = (*model.conversions, ("convert_norm", kind))
     return model
 
 

@@ -22,6 +22,9 @@ class RecordsOptions(nn.Module):
     given_options: frozenset[str] = frozenset()
     """Names of the options that the caller passed."""
 
+    conversions: tuple[tuple[str, Any], ...] = ()
+    """Conversions of the whole network and their argument, such as ("dilate", 8), in order."""
+
     _options: Mapping[str, Any] = {}
 
     def __init_subclass__(cls, **keywords: Any) -> None:

@@ -45,7 +45,8 @@ def find_conflicts(model: nn.Module, required: Mapping[str, Any]) -> dict[str, A
 
 
 def describe(model: Any) -> dict[str, Any]:
-    """Return a network's builder and options, without values that are not plain data."""
+    """Return a network's builder, options that are plain data, and conversions."""
     plain = (bool, int, float, str, type(None))
     options = {k: v for k, v in model.options.items() if isinstance(v, plain)}
-    return {"builder": model.builder, "options": options}
+    description = {"builder": model.builder, "options": options}
+    return description | ({"conversions": model.conversions} if model.conversions else {})

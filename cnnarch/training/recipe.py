@@ -31,8 +31,8 @@ class Recipe:
         init: `cnnarch.init_weights` rule for a network without `weights`; None uses the rule from
             the network's paper.
         freeze: layers to freeze, including their running statistics. true freezes everything except
-            the classifier layer; a stage name, such as conv4_x, freezes all layers up to that stage;
-            false freezes nothing.
+            the classifier layer; a stage name, such as conv4_x, freezes all layers up to that
+            stage; false freezes nothing.
         image_resolution: input size in pixels. None uses the image size, or the network's minimum
             size if that is larger. For a folder of images, the command line uses the network's
             default input size instead.

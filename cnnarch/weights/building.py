@@ -21,6 +21,7 @@ from cnnarch.weights.loading import (
     warn_if_ambiguous,
 )
 from cnnarch.weights.matching import Match, their_classifiers
+from cnnarch.weights.rebuilding import convert
 
 P = ParamSpec("P")
 Network = TypeVar("Network", bound=nn.Module)
@@ -58,6 +59,7 @@ def build_with_weights(
             model: Any = network(*args, **options)
         model.builder = name
         model.options = {option: model.options[option] for option in known}
+        convert(model, checkpoint.config.conversions)
         return model, match_checkpoint(checkpoint, model, options)
 
     _check_given(checkpoint, checkpoint.required_options, options)

@@ -195,4 +195,10 @@ def _add_recorded(config: Config, metadata: Mapping[str, str], label: str) -> Co
     if recorded.builder is None or recorded.version is not None:  # nothing, or all of a config
         return recorded if recorded.builder else config
     options = {**config.options, **recorded.options}
-    return replace(config, builder=recorded.builder, options=options, layout="cnnarch")
+    return replace(
+        config,
+        builder=recorded.builder,
+        options=options,
+        conversions=recorded.conversions,
+        layout="cnnarch",
+    )

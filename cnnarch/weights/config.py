@@ -26,6 +26,7 @@ class Config:
         options: options for the builder.
         preprocessing: converts an image into the network's input.
         categories: class names in the order of the logits.
+        conversions: the network's `conversions`.
         version: version of cnnarch that wrote the file.
         weights: name of the weights file in the same folder.
         sha256: full hash of that file or its leading hex digits; None if unknown.
@@ -37,6 +38,7 @@ class Config:
     options: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: Preprocessing | None = None
     categories: tuple[str, ...] | None = None
+    conversions: tuple[tuple[str, Any], ...] = ()
     version: str | None = None
     weights: str = TENSORS
     sha256: str | None = None
@@ -44,7 +46,7 @@ class Config:
 
     def to_json(self) -> str:
         """Return the contents of config.json, omitting unknown values."""
-        facts = {key: value for key, value in asdict(self).items() if value is not None}
+        facts = {key: value for key, value in asdict(self).items() if value not in (None, ())}
         return json.dumps(facts, indent=2, ensure_ascii=False)
 
 
@@ -79,6 +81,7 @@ def _parse_cnnarch(facts: dict[str, Any]) -> Config:
     categories = facts.get("categories")
     given["preprocessing"] = preprocessing_from(facts.get("preprocessing"))
     given["categories"] = None if categories is None else tuple(map(str, categories))
+    given["conversions"] = tuple((str(k), v) for k, v in facts.get("conversions", ()))
     for name in ("builder", "weights", "layout"):
         if not isinstance(given.get(name, ""), str):
             raise TypeError(f"{name} is {given[name]!r:.50}")

@@ -16,7 +16,7 @@ from cnnarch.weights.checkpoint import Checkpoint, CheckpointSource, read_checkp
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.layouts import describe_mismatches, find_match, find_mismatches
 from cnnarch.weights.matching import CNNARCH, Match, classifier_names
-from cnnarch.weights.recorded import warn_if_unrecorded
+from cnnarch.weights.recorded import find_other_dilation, warn_if_unrecorded
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,9 @@ def load(model: nn.Module, source: CheckpointSource, *, adapt: Adapt = "mean") -
         raise WeightsError(
             f"{checkpoint.label} requires a network built with {name}={changed[name]!r}"
         )
+    is_ours = checkpoint.config.builder is not None and found.layout is CNNARCH
+    if is_ours and (problem := find_other_dilation(model, checkpoint.config.conversions)):
+        raise WeightsError(f"{checkpoint.label} {problem}")
     tensors, report = convert_tensors(checkpoint, found, model, adapt)
     warn_if_ambiguous(checkpoint, found, model)
     # Nothing below can fail, so either all values change or none do.

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from importlib import import_module
 from typing import Any, get_args, get_type_hints
 
 import torch
@@ -14,6 +15,7 @@ from cnnarch.facts.options import FREE
 from cnnarch.weights.errors import WeightsError
 
 _MAX_LISTED = 3
+_CONVERSIONS = {"dilate": "cnnarch.dilation", "convert_norm": "cnnarch.finetuning"}
 _IDENTITIES = (nn.Identity, nn.modules.dropout._DropoutNd)  # in eval mode
 # Settings in a module's extra_repr that do not change its output in eval mode.
 _TRAINING_SETTINGS = re.compile(r"(, )?\b(momentum|inplace|p|rate)=[^,]*")
@@ -43,6 +45,7 @@ def check_rebuilds(model: Any) -> None:
             f"the builder rebuilds it; {origin} created this {type(model).__name__}"
         )
     rebuilt = _build(builder, model.options)
+    convert(rebuilt, model.conversions)
     changes = list(_changed_modules(model, rebuilt)) or list(_changed_tensors(model, rebuilt))
     if changes:
         more = len(changes) - _MAX_LISTED
@@ -51,6 +54,20 @@ def check_rebuilds(model: Any) -> None:
             f"this network cannot be saved: its layers were changed after {builder}() created it, "
             f"so its options cannot rebuild it: {listed}"
         )
+
+
+def convert(model: Any, conversions: Iterable[tuple[str, Any]]) -> None:
+    """Convert a network as `conversions` records.
+
+    Raises:
+        WeightsError: a conversion does not exist or is not possible.
+    """
+    for name, argument in conversions:
+        try:
+            function = getattr(import_module(_CONVERSIONS[name]), name)
+            function(model, argument)
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(f"the network does not support {name}({argument!r})") from error
 
 
 @cache

@@ -1,7 +1,7 @@
 """The options that a state dict records in its metadata, because its tensors do not show them."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cnnarch.facts.options import FREE, METADATA_KEY, find_conflicts, find_norms
@@ -46,9 +46,25 @@ def adopt_options(model: Any, recorded: Mapping[str, Any] | None, strict: bool) 
             f"the state dict is of a network with {theirs}, but this one has {ours}: build it with "
             f"{theirs}"
         )
+    if problem := find_other_dilation(model, recorded.get("conversions", ())):
+        raise RuntimeError(f"the state dict {problem}")
     for norm in find_norms(model) if conflicts else ():
         norm.eps = conflicts["norm_eps"]
     model.options = {**model.options, **conflicts}
+
+
+def find_other_dilation(model: Any, conversions: Iterable[tuple[str, Any]]) -> str:
+    """Return how the dilation of a checkpoint's network differs; empty if it does not.
+
+    Weights of a network without dilation may be loaded into a dilated one.
+    """
+    wanted, found = (
+        [argument for name, argument in each if name == "dilate"]
+        for each in (conversions, getattr(model, "conversions", ()))
+    )
+    if wanted in ([], found):
+        return ""
+    return f"is of a network with the dilations {wanted}, but this one has {found}"
 
 
 def warn_if_unrecorded(model: Any, label: str) -> None:

@@ -104,6 +104,7 @@ def _make_config(model: Any) -> Config:
         options=model.options,
         preprocessing=getattr(model, "preprocessing", None),
         categories=getattr(model, "categories", None),
+        conversions=model.conversions,
         version=__version__,
         layout="cnnarch",
     )
