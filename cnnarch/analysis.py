@@ -4,10 +4,14 @@ A copy of the network runs on the meta device, where tensors hold no data. This 
 takes less than a second even for ResNet-152, and leaves the network unchanged.
 """
 
+import warnings
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.parametrize import ParametrizationList
 
 from cnnarch.contract.meta import without_memory
 from cnnarch.facts.builders import BUILDERS
@@ -17,6 +21,13 @@ from cnnarch.facts.text import shape_text, table_lines
 __all__ = ["Summary", "SummaryRow", "count_macs", "count_parameters", "stage_shapes", "summary"]
 
 Shape = tuple[int, ...]
+
+
+KNOWN = (
+    *(_ConvNd, nn.Linear, _NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
+    *(nn.PReLU, nn.Embedding, ParametrizationList),
+)
+"""Layers whose multiply-adds are counted, or which have none by convention."""
 
 
 class SummaryRow(NamedTuple):
@@ -64,7 +75,9 @@ def count_parameters(model: nn.Module) -> int:
 def count_macs(model: nn.Module, input_size: Shape | None = None) -> int:
     """Return the number of multiply-adds in convolutions and linear layers for one image.
 
-    As is customary in papers, biases, normalization, activations and pooling are not counted.
+    Convolutions may be transposed and have one to three dimensions. As is customary in papers,
+    biases, normalization, activations and pooling are not counted. A warning names layers with
+    weights of any other kind, whose multiply-adds are missing.
 
     Args:
         model: any module that accepts images, on any device.
@@ -76,6 +89,7 @@ def count_macs(model: nn.Module, input_size: Shape | None = None) -> int:
     >>> count_macs(nn.Conv2d(3, 8, 3), (3, 10, 10))
     13824
     """
+    _warn_about_uncounted(model)
     return sum(row.macs for row in _run(model, input_size))
 
 
@@ -109,6 +123,7 @@ def summary(model: nn.Module, input_size: Shape | None = None) -> Summary:
     ---------------------------------------
     total                          20   162
     """
+    _warn_about_uncounted(model)
     rows = _run(model, input_size)
     leaves = tuple(row for row in rows if not any(model.get_submodule(row.path).children()))
     name = getattr(model, "builder", None) or type(model).__name__
@@ -132,10 +147,10 @@ def _run(model: nn.Module, input_size: Shape | None) -> list[SummaryRow]:
     copy.train(model.training)  # auxiliary heads run only in training mode
     paths = {module: path for path, module in copy.named_modules()}
 
-    def record(module: nn.Module, _: Any, output: Any) -> None:
+    def record(module: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor):
             sizes = [p.numel() for p in module.parameters(recurse=False) if p.requires_grad]
-            shape, macs = tuple(output.shape[1:]), _macs(module, output)
+            shape, macs = tuple(output.shape[1:]), _macs(module, inputs, output)
             rows.append(SummaryRow(paths[module], type(module).__name__, shape, sum(sizes), macs))
 
     for module in paths:
@@ -146,8 +161,23 @@ def _run(model: nn.Module, input_size: Shape | None) -> list[SummaryRow]:
     return rows
 
 
-def _macs(module: nn.Module, output: Tensor) -> int:
+def _macs(module: nn.Module, inputs: Any, output: Tensor) -> int:
     """Count one multiply-add for each weight that contributes to each output value."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
+    if isinstance(module, _ConvTransposeNd):  # each input value is spread over outputs
+        return inputs[0][0].numel() * module.weight[0].numel()
+    if isinstance(module, _ConvNd | nn.Linear):
         return output[0].numel() * module.weight[0].numel()
     return 0
+
+
+def _warn_about_uncounted(model: nn.Module) -> None:
+    unknown = {
+        type(module).__name__: path or "the network"
+        for path, module in model.named_modules()
+        if any(True for _ in module.parameters(recurse=False))
+        and not isinstance(module, KNOWN)
+        and not type(module).__module__.startswith("cnnarch.")
+    }
+    if unknown:
+        listed = ", ".join(f"{kind} ({path})" for kind, path in unknown.items())
+        warnings.warn(f"the multiply-adds of these layers are not counted: {listed}", stacklevel=3)

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from torchvision.transforms import v2
 
 
+ROUNDING = 1e-3  # by which float pixels may lie outside [0, 1]
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """The conversion of images to network inputs that a checkpoint was trained with.
@@ -43,7 +46,8 @@ class Preprocessing:
         Raises:
             ValueError: torchvision does not support `interpolation`.
 
-        The transform raises TypeError for integer tensors other than uint8.
+        The transform raises ValueError for floats outside [0, 1] and TypeError for integer tensors
+        other than uint8.
 
         >>> import torch
         >>> preprocessing = Preprocessing(224, 256)
@@ -132,6 +136,9 @@ class _ToUint8(nn.Module):
         if not isinstance(image, Tensor):
             raise TypeError(f"expected a PIL image or a tensor, got {type(image).__name__}")
         if image.is_floating_point():
+            low, high = (float(value) for value in image.aminmax())
+            if not (low > -ROUNDING and high < 1 + ROUNDING):
+                raise ValueError(f"float pixels must be in [0, 1], got {low:.4g} to {high:.4g}")
             image = functional.to_dtype(image.clamp(0, 1), torch.uint8, scale=True)
         if image.dtype != torch.uint8:
             raise TypeError(f"images must be floats or uint8, got {image.dtype}")

@@ -20,6 +20,39 @@ def test_macs_of_a_grouped_convolution_count_only_the_channels_in_a_group() -> N
     assert count_macs(layer, (4, 7, 7)) == 8 * 5 * 5 * 2 * 9
 
 
+@pytest.mark.parametrize(
+    ("layer", "size", "expected"),
+    [
+        # Each of 64 x 28 x 28 input values is multiplied by 32 kernels of 2x2.
+        (nn.ConvTranspose2d(64, 32, 2, 2), (64, 28, 28), 64 * 28 * 28 * 32 * 4),
+        (nn.ConvTranspose2d(8, 8, 3, groups=4), (8, 5, 5), 8 * 25 * 2 * 9),
+        (nn.Conv1d(4, 6, 3), (4, 10), 6 * 8 * 4 * 3),
+        (nn.ConvTranspose1d(4, 6, 3), (4, 10), 4 * 10 * 6 * 3),
+        (nn.Conv3d(2, 3, 2), (2, 4, 5, 6), 3 * 3 * 4 * 5 * 2 * 8),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_macs_of_every_kind_of_convolution(
+    layer: nn.Module, size: tuple[int, ...], expected: int
+) -> None:
+    assert count_macs(layer, size) == expected
+
+
+def test_layers_whose_macs_are_unknown_are_named() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.scale = nn.Linear(4, 4), nn.Bilinear(4, 4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.linear(x)
+            return self.scale(x, x)
+
+    for count in (count_macs, summary):
+        with pytest.warns(UserWarning, match=r"not counted: Bilinear \(scale\)"):
+            count(Mixed(), (4,))
+
+
 def test_frozen_parameters_are_not_counted() -> None:
     layer = nn.Linear(3, 2)
     layer.bias.requires_grad_(False)

@@ -236,3 +236,11 @@ def test_a_transformed_image_is_not_changed() -> None:
     image.getexif()[0x0112] = 6
     Preprocessing(16, 16).transform()(image)
     assert (image.mode, image.size, image.getexif()[0x0112]) == ("P", (20, 16), 6)
+
+
+@pytest.mark.parametrize("pixels", [-0.5, 1.5, 255.0, float("nan")])
+def test_floats_outside_the_unit_interval_are_rejected(pixels: float) -> None:
+    image = torch.full((3, 16, 16), 0.5)
+    image[0, 0, 0] = pixels
+    with pytest.raises(ValueError, match=r"float pixels must be in \[0, 1\], got"):
+        Preprocessing(16, 16).transform()(image)

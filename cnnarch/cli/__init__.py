@@ -74,6 +74,10 @@ def _parser() -> _Parser:
     command.add_argument("files", nargs="*", help="image files or folders of images")
     _add_model(command, "--model")
     _add_data(command, "classify test images of this data set instead of files")
+    command.add_argument(
+        "--multi-label", action="store_true", help="print every class above the threshold"
+    )
+    command.add_argument("--threshold", type=float, default=0.5, help="default: 0.5")
     command.add_argument("--top", type=int, help="number of classes to print per image; default: 3")
 
     _add_draw(commands)

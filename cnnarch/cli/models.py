@@ -47,7 +47,10 @@ def run_predict(parsed: argparse.Namespace) -> int:
         raise ValueError(
             f"--top must be from 1 to {model.num_classes}, the number of classes, got {parsed.top}"
         )
-    predictor = Predictor(model, top=parsed.top or min(3, model.num_classes))
+    top = parsed.top or (None if parsed.multi_label else min(3, model.num_classes))
+    predictor = Predictor(
+        model, top=top, multi_label=parsed.multi_label, threshold=parsed.threshold
+    )
     if parsed.data:
         images = load_test_data(model, parsed).test
         indices = torch.arange(min(10, len(images)))
@@ -60,8 +63,10 @@ def run_predict(parsed: argparse.Namespace) -> int:
         (name, *(f"{c} {share:.1%}" for c, share in zip(p.classes, p.probabilities, strict=True)))
         for name, p in zip(names, found, strict=True)
     ]
+    columns = max(map(len, rows), default=0)
     if rows:
-        show_table(("image", "most likely", *[""] * (predictor.top - 1)), rows)
+        padded = [(*row, *[""] * (columns - len(row))) for row in rows]
+        show_table(("image", "most likely", *[""] * columns)[:columns], padded)
     for unreadable in found.unreadable:
         print("cnnarch:", " ".join(unreadable.reason.split()), file=sys.stderr)
     return 1 if found.unreadable else 0

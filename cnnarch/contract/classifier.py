@@ -110,7 +110,7 @@ class ImageClassifier(Trunk):
     def reset_classifier(self, num_classes: int) -> None:
         """Replace every classifier, including auxiliary ones, to return `num_classes` logits.
 
-        With `num_classes=0` the network returns the pre-logits.
+        With `num_classes=0` the network returns the pre-logits. `categories` becomes None.
 
         Raises:
             ValueError: `num_classes` is negative or not an integer.
@@ -120,6 +120,7 @@ class ImageClassifier(Trunk):
             with like.device:
                 head.reset_classifier(num_classes)
             head.to(like.dtype).train(self.training)
+        self.categories = None
 
     def save_pretrained(self, directory: str | PathLike[str]) -> None:
         """Save the weights and config from which `cnnarch.from_pretrained` rebuilds the network."""

@@ -1,5 +1,6 @@
 """Classify image files."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from io import BytesIO
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnnarch.blocks._checks import check_integer
+from cnnarch.blocks._checks import check_integer, check_number
 from cnnarch.images import (
     Unreadable,
     find_images,
@@ -39,6 +40,9 @@ NamedPixels: TypeAlias = tuple[str, np.ndarray]
 class Prediction(NamedTuple):
     """The most likely classes of an image, in descending order of probability.
 
+    For independent labels (`multi_label=True`) these are the classes whose probability reaches the
+    threshold, of which there may be none. A network with a single logit has one class.
+
     Args:
         name: the image's path, or if it has none, a number such as "image 3" for the fourth image.
         classes: the class names.
@@ -61,8 +65,9 @@ class Predictions(list[Prediction]):
 class Predictor:
     """Classify images: threads decode and resize while the network computes.
 
-    The results equal those of `softmax(model(preprocessing.transform()(image)))`. A predictor can
-    be pickled and shared between threads. Ray's `map_batches` accepts the class.
+    The results equal those of `softmax(model(preprocessing.transform()(image)))`, or of `sigmoid`
+    for a network with one logit and for independent labels. A predictor can be pickled and shared
+    between threads. Ray's `map_batches` accepts the class.
 
     Args:
         model: a network, the result of `cnnarch.inference.optimize`, or any source that
@@ -70,7 +75,12 @@ class Predictor:
         preprocessing: converts an image to the network's input; None uses the network's own.
         categories: the class names in the order of the logits; None uses the network's own, or
             numbers if it has none.
-        top: number of classes to return; None returns five, or all if there are fewer.
+        top: number of classes to return; None returns five, or all if there are fewer. For
+            independent labels, the maximum number; None means all.
+        multi_label: whether the classes are independent labels, as after training with
+            `nn.BCEWithLogitsLoss`. All classes with a probability of at least `threshold` are
+            returned.
+        threshold: minimum probability for independent labels, in [0, 1].
         batch_size: number of images per batch; None uses 16, or the batch size of the example for
             which the network was optimized. If that example was uint8, the network receives uint8
             pixels.
@@ -96,6 +106,8 @@ class Predictor:
         categories: Sequence[str] | None = None,
         *,
         top: int | None = None,
+        multi_label: bool = False,
+        threshold: float = 0.5,
         batch_size: int | None = None,
         num_threads: int | None = None,
     ) -> None:
@@ -111,7 +123,9 @@ class Predictor:
         if classes == 0:
             raise ValueError("the network has no classifier: its num_classes is 0")
         example = model.example if isinstance(model, Optimized) else torch.empty(16)
-        self.top = 5 if top is None else top
+        check_number("threshold", threshold, "in [0, 1]", lambda value: 0 <= value <= 1)
+        self.multi_label, self.threshold = multi_label, threshold
+        self.top = (sys.maxsize if multi_label else 5) if top is None else top
         self._top_may_shrink = top is None
         self.batch_size = len(example) if batch_size is None else batch_size
         self.num_threads = reading_threads() if num_threads is None else num_threads
@@ -239,8 +253,14 @@ class Predictor:
         if not isinstance(logits, Tensor) or logits.shape[:-1] != inputs.shape[:1]:
             raise TypeError(f"the network must return logits (N, classes), got {logits!r:.200}")
         self._check_classes(logits.shape[1])
-        probabilities, indices = logits.float().softmax(1).topk(self.top)
-        return zip(probabilities.tolist(), indices.tolist(), strict=False)
+        independent = self.multi_label or logits.shape[1] == 1
+        activated = logits.float().sigmoid() if independent else logits.float().softmax(1)
+        probabilities, indices = (values.tolist() for values in activated.topk(self.top))
+        if self.multi_label:  # the probabilities are in descending order
+            counts = [sum(p >= self.threshold for p in row) for row in probabilities]
+            probabilities = [row[:n] for row, n in zip(probabilities, counts, strict=True)]
+            indices = [row[:n] for row, n in zip(indices, counts, strict=True)]
+        return zip(probabilities, indices, strict=False)
 
     def _check_classes(self, count: int) -> None:
         if self.categories is not None and len(self.categories) != count:
@@ -256,14 +276,16 @@ class Predictor:
             raise ValueError(f"the batch needs an image, bytes or path column, got {list(batch)}")
         names = batch.get("path", [f"image {i}" for i in range(len(batch[column]))])
         results = list(self._stream(zip(map(str, names), batch[column], strict=True)))
-        classes = [("",) * self.top] * len(results)
-        probabilities = [(np.nan,) * self.top] * len(results)
+        classes: list[tuple[str, ...]] = [("",) * self.top] * len(results)
+        probabilities: list[tuple[float, ...]] = [(np.nan,) * self.top] * len(results)
         reasons = [""] * len(results)
         for i, result in enumerate(results):
             if isinstance(result, Unreadable):
                 reasons[i] = result.reason
             else:
-                classes[i], probabilities[i] = result.classes, result.probabilities
+                absent = self.top - len(result.classes)  # labels below the threshold
+                classes[i] = (*result.classes, *("",) * absent)
+                probabilities[i] = (*result.probabilities, *(np.nan,) * absent)
         kept = {key: values for key, values in batch.items() if key not in ("image", "bytes")}
         return kept | {
             "classes": np.array(classes, dtype=str).reshape(-1, self.top),

@@ -1,8 +1,11 @@
 """Adapt the first convolution to a different number of image channels."""
 
+from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor, nn
+
+from cnnarch.preprocessing import Preprocessing
 
 Adapt = Literal["mean", "repeat", "random"]
 
@@ -13,6 +16,26 @@ def first_convolution(model: nn.Module) -> str | None:
         if isinstance(module, nn.Conv2d):
             return f"{name}.weight" if name else "weight"
     return None
+
+
+def adapt_preprocessing(
+    preprocessing: Preprocessing | None, channels: int, adapt: Adapt = "mean"
+) -> Preprocessing | None:
+    """Convert the mean and standard deviation as `adapt_input` converts the weight.
+
+    With "repeat", they are repeated in the order of the channels; otherwise each new channel has
+    the average of the old ones.
+    """
+    if preprocessing is None or len(preprocessing.mean) == channels:
+        return preprocessing
+    old = len(preprocessing.mean)
+    mean, std = (
+        tuple(values[i % old] for i in range(channels))
+        if adapt == "repeat"
+        else (sum(values) / old,) * channels
+        for values in (preprocessing.mean, preprocessing.std)
+    )
+    return replace(preprocessing, mean=mean, std=std)
 
 
 def adapt_input(weight: Tensor, channels: int, adapt: Adapt = "mean") -> Tensor:

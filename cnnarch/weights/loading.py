@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cnnarch.blocks._wrappers import is_sharded, unwrapped
 from cnnarch.facts.options import find_conflicts, find_norms
 from cnnarch.facts.sheets import near_twins
-from cnnarch.weights.channels import Adapt, adapt_input, first_convolution
+from cnnarch.weights.channels import Adapt, adapt_input, adapt_preprocessing, first_convolution
 from cnnarch.weights.checkpoint import Checkpoint, CheckpointSource, read_checkpoint
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.layouts import describe_mismatches, find_match, find_mismatches
@@ -83,7 +83,7 @@ def load(model: nn.Module, source: CheckpointSource, *, adapt: Adapt = "mean") -
     for norm in find_norms(model) if changed else ():
         norm.eps = changed["norm_eps"]
     report = replace(report, changed_options=changed)
-    record_metadata(model, checkpoint, report)
+    record_metadata(model, checkpoint, report, adapt)
     return report
 
 
@@ -172,14 +172,16 @@ def set_tensor(model: nn.Module, name: str, tensor: Tensor) -> None:
         module._buffers[leaf] = tensor
 
 
-def record_metadata(model: Any, checkpoint: Checkpoint, report: LoadReport) -> None:
+def record_metadata(
+    model: Any, checkpoint: Checkpoint, report: LoadReport, adapt: Adapt = "mean"
+) -> None:
     """Set the changed options, preprocessing and class names of a cnnarch network."""
     if not hasattr(model, "builder"):
         return
     if report.changed_options:
         model.options = {**model.options, **report.changed_options}
     config, classifiers = checkpoint.config, tuple(classifier_names(model))
-    model.preprocessing = config.preprocessing
+    model.preprocessing = adapt_preprocessing(config.preprocessing, model.in_channels, adapt)
     is_same_size = config.categories is not None and model.num_classes == len(config.categories)
     is_loaded = not any(name.startswith(classifiers) for name in report.fresh)
     model.categories = config.categories if is_same_size and is_loaded else None

@@ -564,3 +564,58 @@ def test_works_without_torchvisions_image_extension(
     monkeypatch.setitem(sys.modules, "torchvision.io", None)
     with io.BytesIO(photographs[0].read_bytes()) as file:
         assert len(Predictor(network)(Image.open(file))) == 1
+
+
+def multi_label_network(classes: int) -> cnnarch.ImageClassifier:
+    torch.manual_seed(1)
+    model = cnnarch.resnet20_cifar(num_classes=classes)
+    calibrate(model, torch.randn(8, 3, 32, 32))
+    model.preprocessing = BILINEAR
+    return model.eval()
+
+
+def sigmoids(model: nn.Module, paths: list[Path]) -> list[list[float]]:
+    transform = BILINEAR.transform()
+    images = torch.stack([transform(Image.open(path).convert("RGB")) for path in paths])
+    with torch.no_grad():
+        return model(images).sigmoid().tolist()  # type: ignore[no-any-return]
+
+
+def test_one_logit_is_the_probability_of_one_class(photographs: list[Path]) -> None:
+    model = multi_label_network(1)
+    model.categories = ("cat",)
+    for prediction, expected in zip(
+        Predictor(model)(photographs), sigmoids(model, photographs), strict=True
+    ):
+        assert prediction.classes == ("cat",)
+        assert prediction.probabilities == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
+def test_independent_labels_above_the_threshold_are_returned(
+    photographs: list[Path], threshold: float
+) -> None:
+    model = multi_label_network(7)
+    predictor = Predictor(model, multi_label=True, threshold=threshold)
+    expected = sigmoids(model, photographs)
+    for prediction, row in zip(predictor(photographs), expected, strict=True):
+        passing = sorted((p for p in row if p >= threshold), reverse=True)
+        assert prediction.probabilities == pytest.approx(passing, abs=1e-5)
+        assert [row[i] for i in prediction.indices] == pytest.approx(passing, abs=1e-5)
+    limited = Predictor(model, multi_label=True, threshold=0.0, top=2)(photographs)
+    assert all(len(prediction.classes) == 2 for prediction in limited)
+
+
+def test_columns_of_independent_labels_are_filled(photographs: list[Path]) -> None:
+    model = multi_label_network(7)
+    predictor = Predictor(model, multi_label=True)
+    columns = predictor({"path": np.array(list(map(str, photographs)))})
+    for i, prediction in enumerate(predictor(photographs)):
+        count = len(prediction.classes)
+        assert columns["classes"][i].tolist() == [*prediction.classes, *[""] * (7 - count)]
+        assert np.isnan(columns["probabilities"][i][count:]).all()
+
+
+def test_a_threshold_out_of_range_is_rejected() -> None:
+    with pytest.raises(ValueError, match=r"threshold must be in \[0, 1\], got 50"):
+        Predictor(multi_label_network(2), multi_label=True, threshold=50)

@@ -12,6 +12,7 @@ from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 
 import cnnarch
+from cnnarch.inference import Predictor
 from cnnarch.testing import assert_close
 
 PHOTOGRAPHS: dict[str, tuple[Callable[[], Any], set[str]]] = {
@@ -79,6 +80,25 @@ def test_one_channel_of_a_gray_photograph_produces_the_same_logits() -> None:
     gray = photograph("cat").mean(1, keepdim=True)
     with torch.no_grad():
         assert_close(model(gray), lite0()(gray.expand(-1, 3, -1, -1)))
+
+
+def test_gray_images_get_the_average_normalization() -> None:
+    colored, gray = (
+        lite0().preprocessing,
+        cnnarch.efficientnet_lite0(weights="DEFAULT", in_channels=1).preprocessing,
+    )
+    assert gray is not None
+    assert gray.mean == pytest.approx((sum(colored.mean) / 3,))
+    assert gray.std == pytest.approx((sum(colored.std) / 3,))
+    model = cnnarch.efficientnet_lite0(weights="DEFAULT", in_channels=1, num_classes=3).eval()
+    (prediction,) = Predictor(model)(PIL.Image.new("L", (256, 256)))
+    assert len(prediction.classes) == 3
+
+
+def test_a_new_classifier_has_no_class_names() -> None:
+    model = cnnarch.efficientnet_lite0(weights="DEFAULT")
+    model.reset_classifier(1000)
+    assert model.categories is None
 
 
 def test_fine_tuning_starts_from_the_checkpoints_features() -> None:
