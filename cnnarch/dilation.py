@@ -1,7 +1,7 @@
 """Replace strides with dilated kernels to keep deep maps large (the "à trous" algorithm).
 
-When a layer loses its stride, every later kernel reads pixels that are farther apart by the same
-factor. The dilated network computes the pixels of the original map and new ones between them, so
+When a layer's stride is reduced by a factor of k, the kernels of all later layers are dilated by
+k. The dilated network computes the pixels of the original map and new pixels between them, so
 taking every k-th pixel of its map gives the original map.
 
 Source: Chen et al., "Semantic Image Segmentation with Deep Convolutional Nets and Fully
@@ -60,7 +60,7 @@ def _output_strides(model: Trunk) -> dict[str, int]:
         in_trunk = path.partition(".")[0] in ("stem", "stages")
         if in_trunk and isinstance(layer, LAYERS) and not isinstance(parent, LAYERS):
             growth = shape[-1] - small[path][-1]
-            if growth:  # maps that SE pools to one pixel do not grow
+            if growth:  # SE's 1x1 maps do not grow with the image
                 strides[path] = 256 // growth
     return strides
 
@@ -103,7 +103,7 @@ def _dilate_convolution(
 
 
 class DilatedPool2d(nn.Module):
-    """A stride-1 pool whose windows read every `dilation`-th pixel, keeping the map's size.
+    """A stride-1 pool whose windows read every `dilation`-th pixel, preserving the map's size.
 
     Args:
         kernel_size: number of pixels read along each side of the window.
@@ -157,4 +157,4 @@ def _side(size: object) -> int:
 
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, AlignedMaxPool2d, DilatedPool2d)
 LAYERS = (*POOLS, nn.Conv2d, ZeroPadShortcut)
-"""Layers that read neighboring pixels or skip pixels."""
+"""Layer types that `dilate` modifies."""

@@ -29,7 +29,7 @@ def param_groups(
         model: a network or a backbone.
         lr: learning rate of the head, above 0.
         weight_decay: weight decay for all other parameters, at least 0.
-        layer_decay: learning rate factor from a stage to the one before it, in (0, 1].
+        layer_decay: ratio of each stage's learning rate to the next stage's, in (0, 1].
 
     Returns:
         Groups with "params", "lr", "weight_decay" and "name", for example "conv2_x" for the
@@ -94,7 +94,7 @@ def convert_norm(model: Module, kind: Literal["group", "frozen", "sync"]) -> Mod
 
 
 def _converted(norm: nn.BatchNorm2d, kind: str) -> nn.Module:
-    """Return the new norm with the values that both norms share, on the same device."""
+    """Return the new norm with the old norm's matching parameters and buffers, on its device."""
     channels = norm.num_features
     layer: nn.Module
     if kind == "group":

@@ -25,7 +25,7 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tif
 """Suffixes, in lowercase, of the files that `find_images` looks for in folders."""
 
 MAX_ASPECT_RATIO = 1000
-"""Maximum aspect ratio; limits the longer side after the shorter one is resized."""
+"""Maximum aspect ratio; limits the longer side after the shorter side is resized."""
 
 
 class Unreadable(NamedTuple):

@@ -59,10 +59,10 @@ class Predictions(list[Prediction]):
 
 
 class Predictor:
-    """Classify images: threads decode and resize while the network computes.
+    """Classify images: threads decode and resize images while the network computes.
 
     The results equal those of `softmax(model(preprocessing.transform()(image)))`. A predictor can
-    be pickled and shared between threads. Ray's `map_batches` accepts the class.
+    be pickled and shared between threads. Ray's `map_batches` accepts this class.
 
     Args:
         model: a network, the result of `cnnarch.inference.optimize`, or any source that

@@ -91,7 +91,7 @@ def load_optimized(
 
 
 class _MissingNetwork(nn.Module):
-    """A placeholder for a network that was not saved, with the attributes `Predictor` needs."""
+    """A placeholder, with the attributes `Predictor` needs, for a network that was not saved."""
 
     def __init__(self, example: Tensor, preprocessing: Any, categories: Any) -> None:
         super().__init__()
