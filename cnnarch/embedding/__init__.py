@@ -22,13 +22,13 @@ Paths = Sequence[str | PathLike[str]]
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """Rows of features and their origin. NumPy functions treat the object as the feature array.
+    """Features, one row per image. NumPy functions treat the object as the feature array.
 
     Args:
         features: (N, num_features), float32; memory-mapped if they are in a file.
         names: the file name for each row, if the images come from files.
         labels: the label for each row, if the images come from a loader with labels.
-        unreadable: files that could not be read and have no row.
+        unreadable: files that could not be read, for which there are no rows.
     """
 
     features: np.ndarray
@@ -55,9 +55,9 @@ def embed(
     skip_unreadable: bool = False,
     progress: bool | None = None,
 ) -> Embeddings:
-    """Compute the pooled features that the network's classifier receives, `num_features` each.
+    """Compute the pooled features that the network's classifier receives for each image.
 
-    In networks with hidden layers before the classifier (AlexNet, VGG, LeNet), these are the
+    In networks with hidden layers before the classifier (AlexNet, VGG, LeNet), the features are the
     activations of the last hidden layer. The network runs in eval mode on its current device, and
     its mode is restored afterwards.
 

@@ -1,4 +1,4 @@
-"""Augment training images: randomly for each image, computed on the whole batch at once."""
+"""Augment each training image randomly, processing the whole batch at once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Augmentation:
     world_size: int = 1
 
     def pixels(self, images: Tensor, seed: int) -> Tensor:
-        """Augment uint8 pixels of shape (N, C, H, W) and any size."""
+        """Augment uint8 images of any size, with shape (N, C, H, W)."""
         recipe = self.recipe
         draw = self._random_numbers(len(images), seed)
         if recipe.resized_crop:

@@ -20,7 +20,7 @@ from cnnarch.analysis import count_macs
 from cnnarch.contract.classifier import ImageClassifier
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of glibc's mallopt, from malloc.h
-SMALL_STEP = 10**8  # multiply-adds per forward pass; takes a few milliseconds on one core
+SMALL_STEP = 10**8  # multiply-adds per forward pass; a few milliseconds on one core
 HARMLESS_WARNINGS = (
     ".*does not have many workers",  # images in memory load faster without worker processes
     ".*in eval mode at the start of training",  # frozen layers
@@ -75,7 +75,7 @@ class Machine(NamedTuple):
                 devices=self.devices,
                 num_nodes=self.num_nodes,
                 strategy="ddp" if self.devices * self.num_nodes > 1 else "auto",
-                use_distributed_sampler=False,  # BatchSampler distributes the images
+                use_distributed_sampler=False,  # our BatchSampler does this
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
                 **options,
@@ -204,9 +204,9 @@ def keep_freed_memory() -> None:
     libraries (macOS, Windows, musl) are unaffected. Because the setting applies to the whole
     process, only the command line calls this function; `fit` and `train` do not.
 
-    Source: the manual page mallopt(3).
+    Source: the mallopt(3) manual page.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, -1)  # the largest threshold: never return memory
+        libc.mallopt(M_TRIM_THRESHOLD, -1)  # the maximum: never return memory
