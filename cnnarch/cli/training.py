@@ -102,7 +102,7 @@ def _train(
 
 
 class TrainingCommand:
-    """The command-line arguments of train or compare.
+    """The command-line arguments of the train or compare command.
 
     The arguments are parsed twice: first to find the network and the data, which determine the
     recipe, then with the recipe's values as defaults.

@@ -62,8 +62,8 @@ def embed(
     its mode is restored afterwards.
 
     With `output`, the features are saved as they are computed. If the call is interrupted, even by
-    `kill -9`, repeating it resumes from the saved features. If all features are saved, nothing is
-    computed. NAME.json next to the file contains the names, labels and unreadable files.
+    `kill -9`, repeating it resumes from the saved features. If all features are already saved,
+    nothing is computed. NAME.json next to the file contains the names, labels and unreadable files.
 
     Args:
         model: a network of this package, or any module that defines `forward_features` and

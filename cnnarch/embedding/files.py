@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS batches (record TEXT, features BLOB);
 
 
 def check_output(output: str | PathLike[str]) -> Path:
-    """Return the path of an output file.
+    """Check an output path and return it.
 
     Raises:
         ValueError: the suffix is not supported, or the path is a folder.
@@ -50,7 +50,7 @@ def check_output(output: str | PathLike[str]) -> Path:
 
 
 def fingerprint(model: nn.Module, preprocessing: Any) -> bytes:
-    """Return a hash of everything that determines an image's features, except the image."""
+    """Return a hash of everything that determines an image's features, except the image itself."""
     described = re.sub(" at 0x[0-9a-f]+", "", f"{model!r} {preprocessing!r}")  # addresses
     digest = hashlib.sha256(described.encode())
     for name, tensor in model.state_dict().items():
@@ -122,7 +122,7 @@ class FeatureFile:
             raise OSError(f"{self.part} cannot be read or written: {error}") from error
 
     def resume(self, source: ImageSource) -> Origin:
-        """Skip the images whose features are saved, and return their origin.
+        """Skip the images whose features are already saved, and return their origin.
 
         Raises:
             ValueError: the saved features belong to other images or a different network.

@@ -60,7 +60,7 @@ class InputBatch(NamedTuple):
 def open_source(
     model: Any, images: Any, batch_size: int, preprocessing: Any, skip_unreadable: bool
 ) -> "ImageSource":
-    """Return a source for any input that `embed` accepts, or raise the errors documented there."""
+    """Return a source for any input that `embed` accepts; reject all other inputs."""
     prepare = None if preprocessing is None else _Preparation(preprocessing)
     if isinstance(images, Tensor | np.ndarray):
         batches = _split(_channels_first(images), batch_size)

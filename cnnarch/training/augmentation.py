@@ -15,7 +15,7 @@ RATIO = 3 / 4, 4 / 3  # aspect ratios of random resized crops, as in the GoogLeN
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Crops, flips, RandAugment, erasing, mixup and cutmix.
+    """Crops, flips, RandAugment, erasing, mixup and CutMix.
 
     Each process draws random numbers for the whole batch and uses only those for its own images.
     Crops and flips therefore do not depend on the number of processes.

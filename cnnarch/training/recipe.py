@@ -21,7 +21,7 @@ from cnnarch.facts.suggestions import suggest
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A training recipe: length, optimizer, schedule, augmentation and which weights to keep.
+    """A training recipe: length, optimizer, schedule, augmentation and the weights to keep.
 
     Args:
         source: the paper or code that the settings come from.
@@ -44,7 +44,7 @@ class Recipe:
         batch_size: number of images per step, summed over all processes.
         optimizer: the optimization algorithm.
         learning_rate: the peak learning rate of the schedule.
-        momentum: momentum for SGD and RMSProp. The one-cycle schedule instead varies it between
+        momentum: momentum for SGD and RMSProp. The one-cycle schedule varies momentum between
             0.85 and 0.95, in the opposite direction to the learning rate.
         nesterov: whether SGD uses Nesterov momentum.
         epsilon: constant that Adam, AdamW and RMSProp add to the root mean square. TensorFlow adds
@@ -80,7 +80,7 @@ class Recipe:
         channels_last: whether to use the channels-last memory format; None means true, which is
             faster.
         seed: seed for all random numbers.
-        then: further stages, each a mapping of the keys that change. Each stage starts from the
+        then: further stages, each a mapping with the settings to change. Each stage starts from the
             weights of the previous one.
 
     Raises:

@@ -105,7 +105,7 @@ def _details(results: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 def _embedded(path: Path) -> tuple[int, str]:
-    """Return a PNG image in base64, and its width in CSS pixels that keeps text readable."""
+    """Return a PNG image's width on the page, in CSS pixels, and its contents in base64."""
     picture = path.read_bytes()
     (dots,) = struct.unpack_from(">I", picture, 16)  # the image's width in pixels
     return dots * CSS_INCH // DOTS, base64.b64encode(picture).decode()

@@ -28,7 +28,7 @@ Images: TypeAlias = "Tensor | ImageSet"
 
 
 class Selection(NamedTuple):
-    """The images of a figure.
+    """Images to show in a figure.
 
     Args:
         inputs: network inputs, (N, C, H, W).

@@ -31,7 +31,7 @@ def curves(history: Figures) -> Figure:
         history: metrics such as "train_loss", "val_acc" and "train_aux1_loss".
 
     Raises:
-        ValueError: there is neither a loss nor an accuracy.
+        ValueError: the history contains neither a loss nor an accuracy.
     """
     figure = new_figure(9, 3.6)
     left, right = figure.subplots(1, 2)
