@@ -652,7 +652,7 @@ def test_other_inputs_are_rejected(
         ({"batch_size": 0}, ValueError, "at least 1, got 0"),
         ({"batch_size": 2.5}, ValueError, "got 2.5"),
         ({"output": "x.csv"}, ValueError, r"\.npy or \.safetensors file, got 'x.csv'"),
-        ({"output": "gone/x.npy"}, FileNotFoundError, "no folder gone"),
+        ({"output": "gone/x.npy"}, FileNotFoundError, "folder gone does not exist"),
         ({"preprocessing": 3}, TypeError, "a Preprocessing or a function: 3"),
     ],
 )

@@ -141,7 +141,7 @@ def read_digits() -> RawImages:
 
 
 def make_synthetic() -> RawImages:
-    """Create 1,000 training and 200 test images, 32x32: stripes whose direction is the class."""
+    """Create 1,000 training and 200 test images, 32x32, with one stripe direction per class."""
     generator = torch.Generator().manual_seed(0)
     count, held_out, classes, size = 1_200, 200, 10, 32
     labels = torch.arange(count) % classes

@@ -88,7 +88,7 @@ def test_numbers_may_use_scientific_notation(tmp_path: Path) -> None:
         ("step_epochs: [0.5]", "step_epochs must be at least 1, got 0.5"),
         ("init: zeros", "init must be one of 'xavier', 'kaiming', 'orthogonal', 'torch', got 'zer"),
         ("{early_stopping: 2, validation: 0}", "require validation above 0"),
-        ("then: [{seed: 4}]", "then cannot change 'seed'"),
+        ("then: [{seed: 4}]", "`then` cannot change 'seed'"),
         ("then: [{momentum: 2}]", "momentum must be from 0 to 1, got 2"),
         (
             "then: [{optimizer: lion}]",
@@ -203,7 +203,7 @@ def test_a_name_that_is_not_a_string_is_rejected(value: Any) -> None:
     for call in calls:
         with pytest.raises(TypeError, match=rf"must be a string, got {re.escape(repr(value))}"):
             call()
-    with pytest.raises(TypeError, match=r"needs a name.*, got \(\)"):
+    with pytest.raises(TypeError, match="requires at least one name"):
         find_recipe()
 
 
