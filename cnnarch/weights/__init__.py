@@ -4,9 +4,9 @@ The `weights` argument of every builder loads a checkpoint into a new network; `
 an existing network. `port` and `export` convert state dicts from and to the format of other
 libraries.
 
-Files are memory-mapped, so loading is fast and networks share the pages of a file. Replace a
-weights file by renaming a new one over it. Rewriting it in place corrupts the networks that map it
-or crashes the process.
+Files are memory-mapped, so loading is fast and networks share a file's memory pages. To replace
+a weights file, rename a new file over it: rewriting the file in place corrupts the networks that
+map it or crashes the process.
 """
 
 from cnnarch.preprocessing import Preprocessing

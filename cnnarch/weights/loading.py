@@ -83,7 +83,7 @@ def load(model: nn.Module, source: CheckpointSource, *, adapt: Adapt = "mean") -
 def match_checkpoint(
     checkpoint: Checkpoint, model: nn.Module, options: Mapping[str, Any] | None = None
 ) -> Match:
-    """Find the layout of a checkpoint; `options` as in `find_match`."""
+    """Find the layout of a checkpoint; `find_match` explains `options`."""
     builder, architecture = getattr(model, "builder", None), checkpoint.config.architecture
     for near in near_twins(builder) if builder else ():
         if near.hidden and near.name == architecture:

@@ -80,7 +80,7 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
             raise WeightsError(f"{index}: {name!r} is not a .safetensors file in the same folder")
         tensors |= read_safetensors(index.parent / name)[0]
     if tensors.keys() != shards.keys():
-        raise WeightsError(f"{index} lists different tensors from those in its shards")
+        raise WeightsError(f"{index} does not list exactly the tensors in its shards")
     return tensors
 
 
@@ -90,11 +90,11 @@ def is_file_name(name: str) -> bool:
 
 
 def extract_state_dict(loaded: Any, label: str) -> dict[str, Tensor]:
-    """Unwrap the state dict in the contents of a file. All its tensors must be dense.
+    """Extract the state dict from a file's contents. All its tensors must be dense.
 
     Args:
         loaded: the return value of torch.load, or a state dict.
-        label: name of the contents in error messages.
+        label: name to show in error messages.
 
     Raises:
         WeightsError: there is no state dict.

@@ -37,7 +37,7 @@ def test_the_dropped_fraction_equals_the_rate_and_the_mean_is_unchanged(rate: fl
 
 
 def test_images_are_dropped_independently() -> None:
-    """Adjacent images agree as often as independent draws: 0.25 + 0.25."""
+    """Adjacent images agree as often as independent draws do: with probability 0.5."""
     kept = StochasticDepth(0.5).train()(torch.ones(IMAGES, 1, 1, 1)).flatten() > 0
     agree = (kept[1:] == kept[:-1]).float().mean().item()
     assert abs(agree - 0.5) < 4 * 0.5 / IMAGES**0.5

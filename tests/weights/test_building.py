@@ -64,7 +64,7 @@ def test_the_class_and_channel_counts_come_from_the_checkpoint(tmp_path: Path) -
     assert (model.options["num_classes"], model.options["in_channels"]) == (9, 5)
 
 
-def test_passed_options_override_the_checkpoints(
+def test_passed_options_override_those_of_the_checkpoint(
     saved: Path, resnet: cnnarch.ImageClassifier
 ) -> None:
     torch.manual_seed(0)
@@ -127,7 +127,7 @@ def test_options_required_by_a_layout_are_set(tmp_path: Path) -> None:
         cnnarch.efficientnet_lite0(weights=tmp_path / "lite0.pth", padding="symmetric")
 
 
-def test_passed_drop_rates_override_the_checkpoints(tmp_path: Path) -> None:
+def test_passed_drop_rates_override_those_of_the_checkpoint(tmp_path: Path) -> None:
     cnnarch.resnet18(dropout=0.5).save_pretrained(tmp_path)
     assert cnnarch.resnet18(weights=tmp_path).options["dropout"] == 0.5
     assert cnnarch.resnet18(weights=tmp_path, dropout=0.1).options["dropout"] == 0.1
@@ -154,7 +154,7 @@ def test_an_unknown_file_type_raises(tmp_path: Path) -> None:
 
 
 def test_mapped_tensors_are_private(saved: Path) -> None:
-    """Changing them affects neither the file nor other networks."""
+    """Changing a tensor affects neither the file nor other networks."""
     copy = (saved / "model.safetensors").read_bytes()
     one, other = (cnnarch.resnet18(weights=saved) for _ in range(2))
     assert one.stem.conv.weight.requires_grad
@@ -188,7 +188,7 @@ print((anonymous() - before) / 3 / 1024)
 
 
 def test_each_tensor_has_a_separate_storage(saved: Path) -> None:
-    """Otherwise, saving or copying one layer would include the whole file."""
+    """With shared storage, saving or copying one layer would include the whole file."""
     model = cnnarch.resnet18(weights=saved)
     for tensor in model.state_dict().values():
         assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
