@@ -88,7 +88,7 @@ def test_features_are_the_input_to_the_classifier(model: cnnarch.ImageClassifier
     features = torch.from_numpy(found.features)
     assert_close(*in_units_of(rows, features, rows), 1e-6)
     classifier = model.head.classifier if hasattr(model.head, "classifier") else None
-    if isinstance(classifier, nn.Linear):  # it computes the logits
+    if isinstance(classifier, nn.Linear):  # computes the logits
         with torch.no_grad():
             assert_close(*in_units_of(logits, classifier(features), logits))
 
@@ -319,7 +319,7 @@ def test_resumes_after_a_kill_without_computing_saved_rows_again(tmp_path: Path)
     assert not output.exists()
 
     subprocess.run([*command, "0"], check=True)
-    # 60 images are 30 batches of two. The kill can lose one computed batch.
+    # 60 images form 30 batches of two. Killing the process can lose one computed batch.
     assert 30 <= computed.stat().st_size <= 31
     torch.manual_seed(0)
     model = cnnarch.lenet5()

@@ -197,7 +197,7 @@ def test_the_threads_of_read_together_are_reused() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_read_together_works_in_a_forked_process() -> None:
-    """A DataLoader worker is such a process, in which the parent's threads do not exist."""
+    """In a forked process, such as a DataLoader worker, the parent's threads do not exist."""
     assert read_together([1, 2], str) == ["1", "2"]
     context = multiprocessing.get_context("fork")
     with context.Pool(1) as pool:

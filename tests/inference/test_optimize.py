@@ -1,4 +1,4 @@
-"""`optimize` returns the same network on a faster engine, and reports how it was chosen."""
+"""`optimize` moves a network to a faster engine and reports how the engine was chosen."""
 
 import math
 import time
