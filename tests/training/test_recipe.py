@@ -37,7 +37,7 @@ def test_every_recipe_is_valid_and_names_its_source(name: str) -> None:
     assert find_recipe(name).source
 
 
-def test_the_first_existing_name_is_found() -> None:
+def test_the_first_existing_recipe_is_returned() -> None:
     assert find_recipe("nothing", "lenet-digits", "default") == find_recipe("lenet-digits")
 
 
@@ -182,7 +182,7 @@ def test_sheets_contain_only_valid_recipe_keys(name: str) -> None:
         Recipe.from_dict(table)  # rejects values of the wrong type
 
 
-def test_a_network_uses_the_default_recipe_for_other_data() -> None:
+def test_a_network_uses_the_default_recipe_for_custom_data() -> None:
     assert default_recipe("lenet5", "folder:photos") == find_recipe("default")
 
 
