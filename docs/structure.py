@@ -33,7 +33,7 @@ def write_map(folder: Path) -> None:
 
 
 def part_graph() -> nx.DiGraph:
-    """Return the imports between parts, except those implied by others.
+    """Return the imports between parts, except those implied by other imports.
 
     An import that happens only inside functions has the attribute `deferred`.
     """
