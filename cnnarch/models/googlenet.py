@@ -136,7 +136,7 @@ class GoogLeNet(ImageClassifier):
             _inception_stage(config, config.last_pool, fourth[-1].out_channels, fifth),
         ]
         head = ClassifierHead(fifth[-1].out_channels, num_classes, dropout=dropout)
-        # The last pool needs two pixels if it is 3x3, or one if it is 2x2. The other pools halve.
+        # A 3x3 last pool needs two pixels, a 2x2 one needs one. The other pools halve the map.
         pixels = 4 * (config.last_pool - 1)
         if not small_images:
             pixels = 2 * (2 * pixels) - 1  # the first pool, then the stem, which rounds up
