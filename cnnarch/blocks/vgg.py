@@ -19,8 +19,8 @@ class VGGBlock(Stage):
 
     Two 3x3 convolutions have the receptive field of one 5x5 convolution, and three have that of
     one 7x7, with fewer weights and more non-linearities (sec. 2.3). Weights use Glorot
-    initialization, which, according to the paper, makes pre-training unnecessary (footnote in sec. 3.1).
-    Biases are initialized to 0.
+    initialization, which, according to the paper, makes pre-training unnecessary (footnote in
+    sec. 3.1). Biases are initialized to 0.
 
     Args:
         in_channels: number of input channels.

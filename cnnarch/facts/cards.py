@@ -58,7 +58,7 @@ class Stated(NamedTuple):
 
     @property
     def compared(self) -> bool:
-        """Whether a test compares the network with this value."""
+        """Whether a test compares the network's value with the stated one."""
         return self.confirmed and self.figure in ("params", "macs")
 
 

@@ -30,7 +30,7 @@ class Kind(NamedTuple):
         keys: kind of each key in a table, or in each table of an array.
         other_keys: kind of all other keys. With neither `keys` nor `other_keys`, any key is valid.
         required: keys that a table must contain.
-        refers_to: sheet table that must contain each name in the value (a string or array of strings).
+        refers_to: sheet table that must contain every name in the value (string or array).
     """
 
     description: str
@@ -167,7 +167,7 @@ def sheet_faults(file: str, sheet: Table, builders: Mapping[str, Collection[str]
 
 
 class _Check:
-    """State of the check of a single sheet. `sheet` keeps only the valid values."""
+    """State while checking one sheet. `sheet` keeps only the valid values."""
 
     def __init__(self, sheet: Table, builders: Mapping[str, Collection[str]]) -> None:
         self.builders = builders

@@ -27,7 +27,7 @@ class Facts(NamedTuple):
         min_input_size: minimum image side in pixels that the default form accepts.
         forms: the default form, followed by those with other options or image sizes.
         twins: networks in other libraries that match this one.
-        near_twins: networks in other libraries that only look the same.
+        near_twins: networks in other libraries that look the same but differ.
         rows: module paths for the rows of the paper's table that are not stages.
         recipe: the family's recipe with this network's changes applied.
     """
