@@ -25,7 +25,7 @@ HIDDEN = 4096  # units in each hidden fully connected layer
 
 
 class AlexNetConfig(NamedTuple):
-    """The differences between the two papers' networks.
+    """Differences between the networks of the two papers.
 
     Args:
         conv1: number of kernels in the first convolution; likewise for `conv2` to `conv5`.

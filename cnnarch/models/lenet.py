@@ -26,7 +26,7 @@ TABLE_I = (  # maps of S2 that each of the 16 maps of C3 is connected to
 )
 ACTIVATIONS = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "relu": nn.ReLU}
 POOLS = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d}
-PADDING = {32: 0, 28: 2}  # of C1 by image size; both give 28x28 maps
+PADDING = {32: 0, 28: 2}  # C1's padding for each image size; both give 28x28 maps
 
 
 class LeNetOptions(ModelOptions, total=False):

@@ -20,8 +20,8 @@ class Mlpconv(NamedTuple):
     """One mlpconv layer and the layers before it.
 
     Args:
-        widths: numbers of channels in the convolution and in each 1x1 layer. The last row does not
-            include the layer that computes the class scores, which belongs to the head.
+        widths: numbers of channels in the convolution and in each 1x1 layer. In the last row, the
+            layer that computes the class scores is omitted because it belongs to the head.
         kernel_size: side length of the convolution's kernel, in pixels.
         stride: stride of the convolution.
         padding: padding of the convolution, in pixels.
