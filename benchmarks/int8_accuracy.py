@@ -28,7 +28,7 @@ from cnnarch.inference import optimize
 from cnnarch.training import ImageData, build_model, fit, load_data
 
 CALIBRATION, BATCH, STEPS = 512, 250, 200
-MORE_STEPS = {"efficientnet_b0": 600}  # each batch changes its running statistics by 1 %
+MORE_STEPS = {"efficientnet_b0": 600}  # each batch changes its running statistics by 1%
 ROWS = zoo.ROWS | {"densenet121": ZooRow("densenet121", ENLARGED)}
 MIN_ACCURACY = 50  # percent; random guessing reaches 10
 FILE = RESULTS / "int8_accuracy.json"

@@ -164,8 +164,8 @@ class FeatureFile:
 
     def _refuse(self) -> NoReturn:
         raise ValueError(
-            f"{self.output} contains features of a different network or other images; "
-            "overwrite=True replaces it"
+            f"{self.output} contains features from a different network or different images; "
+            "pass overwrite=True to replace it"
         )
 
     def add(self, batch: InputBatch, features: np.ndarray | None) -> None:

@@ -44,7 +44,7 @@ def load_optimized(
     Args:
         path: the folder.
         rebuild: optimize the network again if necessary; False raises an error instead.
-        budget_s: the time in seconds for optimizing again, as in `optimize`.
+        budget_s: the time budget in seconds for optimizing again, as in `optimize`.
 
     Raises:
         ValueError: the folder was changed, or it comes from a different kind of machine or version

@@ -71,7 +71,7 @@ class AlexNet(ImageClassifier):
         dropout: probability of zeroing an output of fc6 or fc7, in [0, 1).
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Rows have stride 4, 8, 16 and 32.
+        (N, in_channels, H, W) -> (N, num_classes). Rows have strides 4, 8, 16 and 32.
 
     Raises:
         ValueError: `dropout` is out of range, or `groups` does not divide the widths.

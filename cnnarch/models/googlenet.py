@@ -34,7 +34,7 @@ class InceptionRow(NamedTuple):
 
     @property
     def out_channels(self) -> int:
-        """Number of channels in the block's output, as in the column "output size"."""
+        """Number of channels in the block's output, as in the "output size" column."""
         return self.c1 + self.c3[1] + self.c5[1] + self.pool
 
 
@@ -107,7 +107,7 @@ class GoogLeNet(ImageClassifier):
         small_images: use a 3x3 stem with stride 1 and no first pool; 32x32 images give 4x4 maps.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.
+        (N, in_channels, H, W) -> (N, num_classes). Stages have strides 4, 8, 16 and 32.
 
     Raises:
         ValueError: `stages` does not consist of three non-empty stages, or a network with

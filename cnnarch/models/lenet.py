@@ -52,7 +52,7 @@ class LeNet(ImageClassifier):
             is padded by two pixels; with 32, it is not padded.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Rows have stride 1, 2, 2, 4 and 4.
+        (N, in_channels, H, W) -> (N, num_classes). Rows have strides 1, 2, 2, 4 and 4.
 
     Raises:
         ValueError: an option has an unknown value.
@@ -128,7 +128,7 @@ class LeNetBN(ImageClassifier):
         in_channels: number of channels in the input image.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Rows have stride 1, 2, 2, 4 and 4.
+        (N, in_channels, H, W) -> (N, num_classes). Rows have strides 1, 2, 2, 4 and 4.
     """
 
     def __init__(self, *, num_classes: int = 10, in_channels: int = 1) -> None:

@@ -73,7 +73,7 @@ class NiN(ImageClassifier):
         small_images: use a 3x3 first kernel with stride 1; 32x32 images give 4x4 maps.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Rows of `nin` have stride 4, 8, 16 and 32.
+        (N, in_channels, H, W) -> (N, num_classes). Rows of `nin` have strides 4, 8, 16 and 32.
 
     Raises:
         ValueError: `rows` is empty, the first row has a pool or dropout, or `dropout` is out of
@@ -134,7 +134,7 @@ class CifarNiN(NiN):
         dropout: probability of zeroing a value after either pool, in [0, 1).
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Rows have stride 1, 2 and 4.
+        (N, in_channels, H, W) -> (N, num_classes). Rows have strides 1, 2 and 4.
     """
 
     def __init__(

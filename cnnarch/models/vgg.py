@@ -99,7 +99,7 @@ class VGG(ImageClassifier):
         small_images: pool only after the last three blocks; 32x32 images give 4x4 maps.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Stages have stride 2, 4, 8, 16 and 32.
+        (N, in_channels, H, W) -> (N, num_classes). Stages have strides 2, 4, 8, 16 and 32.
 
     Raises:
         ValueError: `rows` is empty or contains values that are not positive integers, or `width` or

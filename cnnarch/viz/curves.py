@@ -45,7 +45,7 @@ def curves(history: Figures) -> Figure:
         if values is not None:
             _draw(left, values, 1, label=f"auxiliary head {i}", color=GRAY, linestyle=style)
     if not (left.lines or right.lines):
-        raise ValueError(f"there is neither a loss nor an accuracy among {', '.join(history)}")
+        raise ValueError(f"the history contains no loss or accuracy, only {', '.join(history)}")
     _finish(left, "Loss")
     _finish(right, "Accuracy (%)")
     return figure

@@ -50,7 +50,7 @@ def test_a_dropped_image_receives_no_gradient_and_a_kept_one_a_scaled_gradient()
     assert torch.equal(x.grad, torch.where(y == 0, 0.0, 4.0))
 
 
-def test_draws_differ_between_calls_and_follow_the_seed() -> None:
+def test_draws_differ_between_calls_and_are_reproducible() -> None:
     layer, x = StochasticDepth(0.5).train(), torch.ones(64, 1, 1, 1)
     first, second = layer(x), layer(x)
     assert not torch.equal(first, second)

@@ -264,7 +264,7 @@ def test_a_huge_expanded_tensor_is_rejected_without_allocating_it(tmp_path: Path
 # Paths
 
 
-def test_a_shard_index_reads_only_files_in_its_folder(tmp_path: Path) -> None:
+def test_a_shard_index_may_list_only_files_in_its_folder(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     folder = tmp_path / "model"

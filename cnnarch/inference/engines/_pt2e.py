@@ -59,7 +59,7 @@ def _with_observers(workload: Workload) -> Any:
         config = get_default_x86_inductor_quantization_config(reduce_range=not has_vnni())
         quantizer = X86InductorQuantizer().set_global(config)
         # In NiN, the average of a map is a logit. Quantizing this average to 8 bits changed the top
-        # class of 1.4 % of 2,000 images; quantizing the other layers changed it for only 0.2 %.
+        # class of 1.4% of 2,000 images; quantizing the other layers changed it for only 0.2%.
         quantizer.set_function_type_qconfig(nn.functional.adaptive_avg_pool2d, None)
         for name, module in model.named_modules():
             # For 8-bit maps, inductor (PyTorch 2.14) drops the last, incomplete pooling window.
