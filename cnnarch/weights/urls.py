@@ -35,7 +35,8 @@ def fetch_url(url: str, expected: str | None = None) -> Path:
     """Download the file at a URL unless it is cached, and return its path.
 
     The cache is $CNNARCH_CACHE if set, otherwise the `cnnarch` folder in $XDG_CACHE_HOME or
-    ~/.cache. Each URL has its own folder. A file in torch.hub's cache is used if its hash is known and matches.
+    ~/.cache. Each URL has its own folder. A file in torch.hub's cache is used if its hash is known
+    and matches.
 
     Args:
         url: http or https URL.
