@@ -51,7 +51,7 @@ def dilate(model: Trunk, output_stride: int) -> None:
 
 
 def _output_strides(model: Trunk) -> dict[str, int]:
-    """Return the output strides of the stem's and stages' layers by comparing two image sizes."""
+    """Return the output stride of each stem and stage layer, found by comparing two image sizes."""
     sides = (model.min_input_size + 256, model.min_input_size + 512)
     small, large = (stage_shapes(model, (model.in_channels, side, side)) for side in sides)
     strides = {}
@@ -149,7 +149,7 @@ class DilatedPool2d(nn.Module):
 
 
 def _side(size: object) -> int:
-    """Return the side of a square size, which PyTorch stores as an integer or a pair."""
+    """Return the side length of a square, which PyTorch stores as an integer or a pair."""
     side = size[0] if isinstance(size, tuple) else size
     assert isinstance(side, int)
     return side

@@ -133,15 +133,15 @@ def test_randomly_damaged_files_are_read_or_raise_value_error(tmp_path: Path, su
     generator = np.random.default_rng(0)
     messages = []
     for _ in range(60):
-        damaged = bytearray(whole)
+        corrupted = bytearray(whole)
         for place in generator.integers(0, len(whole), 5):
-            damaged[place] = generator.integers(0, 256)
+            corrupted[place] = generator.integers(0, 256)
         try:
-            assert decode_image(io.BytesIO(damaged), 3, "damaged").shape[0] == 3
+            assert decode_image(io.BytesIO(corrupted), 3, "corrupted").shape[0] == 3
         except ValueError as error:
             messages.append(str(error))
     assert messages
-    assert all(m.startswith("damaged is not a readable image: ") for m in messages)
+    assert all(m.startswith("corrupted is not a readable image: ") for m in messages)
 
 
 def test_a_pillow_image_is_not_changed() -> None:

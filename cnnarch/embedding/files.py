@@ -64,7 +64,7 @@ class FeatureFile:
 
     Each batch is one row of the database: its features with a checksum, the origin of its images,
     and a hash of the network and all images so far. When all images are done, their features are
-    copied to the output file and their origin to NAME.json. A damaged row and all later rows are
+    copied to the output file and their origin to NAME.json. A corrupted row and all later rows are
     recomputed; an unreadable database is recomputed completely.
 
     Args:
@@ -147,7 +147,7 @@ class FeatureFile:
         return [json.loads(self.json.read_text())] if self.json.exists() else [{}]
 
     def _saved_records(self) -> list[dict[str, Any]]:
-        """Return the records before the first damaged row; delete that row and all later ones."""
+        """Return the records before the first corrupted row; delete that row and all later ones."""
         records = []
         try:
             rows = self.database.execute("SELECT rowid, record, features FROM batches")

@@ -217,7 +217,7 @@ class _Check:
             self.faults.append(f"{at}: there is no {table}.{key}; {suggest(key, list(known))}")
 
     def cross_faults(self) -> Iterator[str]:
-        """Yield the faults that involve several keys."""
+        """Yield the errors that involve several keys."""
         sheet, networks = self.sheet, [name for name in self.builders if name in self.sheet]
         for name, rows in sheet.get("stages", {}).items():
             yield from _repeated_rows(f"stages.{name}", rows)

@@ -118,14 +118,14 @@ def aliases() -> dict[str, str]:
 
 
 def twins(builder: str | None = None, library: str | None = None) -> list[Twin]:
-    """Return the twins of one or all builders in one or all libraries."""
+    """Return the `Twin` entries of one or all builders and libraries."""
     names = BUILDERS if builder is None else (builder,)
     found = [twin for name in names for twin in facts_of(name).twins]
     return [twin for twin in found if library in (None, twin.library)]
 
 
 def near_twins(builder: str | None = None) -> list[NearTwin]:
-    """Return the near twins of one or all builders."""
+    """Return the `NearTwin` entries of one or all builders."""
     names = BUILDERS if builder is None else (builder,)
     return [near for name in names for near in facts_of(name).near_twins]
 

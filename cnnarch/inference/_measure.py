@@ -63,8 +63,8 @@ def alternate(
     Each turn starts with an untimed call, because the other function's data is still in the
     caches and its threads are still spinning; this made OpenVINO's calls take 1.5 times as long.
     Each function gets at least three turns, and more until `seconds` have passed. If one call to
-    each takes more than half of `seconds`, only those two calls count, unless their times are close
-    and `spare` is long enough: each function then gets two turns.
+    each takes more than half of `seconds`, only those two calls count. If their times are close and
+    `spare` is long enough, each function is called for two turns even then.
 
     Args:
         first: the first function.

@@ -86,7 +86,8 @@ class VGG(ImageClassifier):
     Args:
         rows: depth and number of channels of each block, and the side length of its last kernel if
             it is not 3.
-        norm: creates the normalization layer after a convolution from the number of channels.
+        norm: creates the normalization layer that follows a convolution, given its number of
+            channels.
         lrn: whether local response normalization follows the first convolution, with the
             constants of the AlexNet paper (column A-LRN of Table 1).
         hidden: number of units in each of the two hidden fully connected layers.

@@ -186,7 +186,7 @@ def _open_run(folder: Path, description: dict[str, Any], resume: bool) -> dict[s
         try:
             written = dict(yaml.safe_load(recipe.read_text()))
         except (yaml.YAMLError, TypeError, ValueError) as error:
-            raise ValueError(f"{recipe} is damaged: {error}") from error
+            raise ValueError(f"{recipe} is corrupted: {error}") from error
         old = {**asdict(Recipe()), **written}  # the run may predate some keys
         for key, value in description.items():
             if key != "source" and old.get(key) != value:  # the source is only a citation

@@ -195,12 +195,12 @@ def _load(path: Path) -> dict[str, Any]:
     """Load a checkpoint without executing code.
 
     Raises:
-        ValueError: the file is damaged or contains objects that could execute code.
+        ValueError: the file is corrupted or contains objects that could execute code.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is damaged; delete it to continue without it") from error
+        raise ValueError(f"{path} is corrupted; delete it to continue without it") from error
 
 
 def _weights(saved: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def read_torch(path: Path) -> Any:
     Files in the zip format, the default since PyTorch 1.6, are memory-mapped.
 
     Raises:
-        WeightsError: the file is damaged, compressed, or contains objects other than tensors.
+        WeightsError: the file is corrupted, compressed, or contains objects other than tensors.
     """
     if tuple(map(int, torch.__version__.split(".")[:2])) < _SAFE_SINCE:
         raise WeightsError(
@@ -67,7 +67,7 @@ def _check_zip(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
-        raise WeightsError(f"{path} is a damaged zip archive: {error}") from error
+        raise WeightsError(f"{path} is a corrupted zip archive: {error}") from error
     if any(m.filename.endswith("/constants.pkl") for m in members):
         raise WeightsError(f"{path} is a TorchScript archive, which contains executable code")
     if any(m.compress_type != zipfile.ZIP_STORED for m in members):

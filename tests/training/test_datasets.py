@@ -104,7 +104,7 @@ def test_the_error_names_a_truncated_file(tmp_path: Path, cut: int) -> None:
     mnist_files(tmp_path, "")
     path = tmp_path / "t10k-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ValueError, match="t10k-images-idx3-ubyte is damaged"):
+    with pytest.raises(ValueError, match="t10k-images-idx3-ubyte is corrupted"):
         load_data("mnist", root=tmp_path)
 
 
@@ -112,7 +112,7 @@ def test_the_error_names_a_damaged_archive(tmp_path: Path) -> None:
     mnist_files(tmp_path)
     path = tmp_path / "train-labels-idx1-ubyte.gz"
     path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte\.gz is damaged"):
+    with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte\.gz is corrupted"):
         load_data("mnist", root=tmp_path)
 
 
@@ -120,7 +120,7 @@ def test_the_error_names_the_archive_of_a_damaged_file(tmp_path: Path) -> None:
     mnist_files(tmp_path)
     path = tmp_path / "train-labels-idx1-ubyte.gz"
     path.write_bytes(gzip.compress(b"junk"))
-    with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte\.gz is damaged"):
+    with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte\.gz is corrupted"):
         load_data("mnist", root=tmp_path)
 
 

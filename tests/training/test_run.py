@@ -181,7 +181,7 @@ def test_the_error_names_a_damaged_recipe_file(
     finished: Path, lenet: cnnarch.ImageClassifier, data: ImageData, text: str
 ) -> None:
     (finished / "recipe.yaml").write_text(text)
-    with pytest.raises(ValueError, match=r"recipe\.yaml is damaged"):
+    with pytest.raises(ValueError, match=r"recipe\.yaml is corrupted"):
         train(lenet, data, QUICK, finished, resume=True)
 
 

@@ -117,7 +117,8 @@ class Inductor(Engine):
             # and pass the weights as inputs, which cannot be frozen.
             with fresh_inductor_cache(), torch.no_grad(), config.patch(_OPTIONS):
                 # Each compiled function is only called with one shape, layout and dtype. Guards
-                # would recompile it without freezing when, for example, the thread count changes.
+                # would trigger recompilation without freezing, for example if the thread count
+                # changes.
                 unguarded: dict[str, Any] = {
                     "guard_filter_fn": torch.compiler.skip_all_guards_unsafe
                 }
