@@ -1,1 +1,1 @@
-"""One script per question; `python -m benchmarks` runs them all."""
+"""Benchmarks, one script per question; `python -m benchmarks` runs them all."""

@@ -6,7 +6,7 @@
     python -m benchmarks.eager mobilenet_v1 16 float32 1   in this process only, ours first
 
 The memory addresses of weights and feature maps differ between processes, which changes some ratios
-by 10 %, and the network that runs first has an advantage. Each row is therefore the median over
+by 10%, and the network that runs first has an advantage. Each row is therefore the median over
 several processes, in half of which our network runs first.
 """
 

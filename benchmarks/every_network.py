@@ -32,12 +32,12 @@ ROUNDING = 2e-5  # a fifth of optimize's tolerance
 
 
 def measure(name: str, budget_s: float) -> dict[str, Any]:
-    """Return the candidate that `optimize` chose for a network, and all verdicts."""
+    """Return the candidate that `optimize` chose for a network, and each engine's verdict."""
     torch.manual_seed(0)
     x = torch.randn(1, *cnnarch.get_card(name).input_size)
     model = cnnarch.get_model(name).eval()
-    # With untrained BatchNorm statistics, values grow from block to block; in the deepest
-    # networks, float32 becomes too imprecise for any engine. We use those of one image instead.
+    # With untrained BatchNorm statistics, values grow from block to block until float32 is too
+    # imprecise in the deepest networks, which therefore use statistics computed from one image.
     if rounding(model, x) > ROUNDING:
         update_bn([x], model)
     with warnings.catch_warnings():  # logits of untrained networks hardly depend on the image

@@ -1,6 +1,6 @@
 """How many images per second can be classified from JPEG files?
 
-The folder contains 1,000 JPEG files of 500 x 375 pixels, cropped from photographs from scikit-learn
+The folder contains 1,000 JPEG files of 500 x 375 pixels, cropped from photographs in scikit-learn
 and scikit-image. cnnarch uses `Predictor` with a network optimized in bfloat16 that includes the
 normalization. torchvision opens the files one by one, applies its weights' transform and runs the
 network on batches in float32.
@@ -75,7 +75,7 @@ def equal_networks(name: str) -> tuple[cnnarch.ImageClassifier, nn.Module]:
 
 
 def with_torchvision(name: str, model: nn.Module, folder: Path) -> list[int]:
-    """Classify the files with the usual loop."""
+    """Classify the files with a typical torchvision loop."""
     transform = THEIR_WEIGHTS[name].transforms()
     labels: list[int] = []
     batch: list[Tensor] = []

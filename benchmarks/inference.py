@@ -99,7 +99,7 @@ def candidates(pair: Pair, batch: int) -> Iterator[tuple[dict[str, Call], dict[s
             x,
             precision=precision,
             calibration=images(CALIBRATION) if precision == "int8" else None,
-            # With random weights the top class means little, and only time is measured here.
+            # The top class is meaningless with random weights; only time is measured here.
             tolerance=1.0 if precision == "int8" else None,
         )
         opened.append(fast)
@@ -117,7 +117,7 @@ def candidates(pair: Pair, batch: int) -> Iterator[tuple[dict[str, Call], dict[s
 
 
 def measure(pair: Pair, batch: int) -> dict[str, Any]:
-    """Return each candidate's time in milliseconds, and the ratios to which the goals refer."""
+    """Return each candidate's time in milliseconds, and the ratios that the goals limit."""
     with candidates(pair, batch) as (calls, reports), torch.inference_mode():
         alone = alternate({"eager": calls["eager"]}, 3, 1)
         runs = int(min(40, max(5, SECONDS / 4 / statistics.median(alone["eager"]))))
@@ -165,7 +165,7 @@ def saved_rows() -> dict[str, list[dict[str, Any]]]:
 
 
 def means(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Return geometric means over the networks."""
+    """Return the geometric means of the ratios over the networks."""
     found: dict[str, list[float]] = {}
     for row in rows:
         for question in ("over eager", "over the better engine"):

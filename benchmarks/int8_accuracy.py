@@ -1,6 +1,6 @@
 """How much accuracy does int8 lose on the Fashion-MNIST test set?
 
-Goal: top-1 at most 0.5 points below float32, calibrated with 512 training images.
+Goal: lose at most 0.5 points of top-1 accuracy, calibrated with 512 training images.
 
     python -m benchmarks.int8_accuracy            the networks that come with the package, and
                                                   one from each other family, trained first
@@ -28,9 +28,9 @@ from cnnarch.inference import optimize
 from cnnarch.training import ImageData, build_model, fit, load_data
 
 CALIBRATION, BATCH, STEPS = 512, 250, 200
-MORE_STEPS = {"efficientnet_b0": 600}  # each batch changes its running statistics by 1 %
+MORE_STEPS = {"efficientnet_b0": 600}  # each batch changes its running statistics by 1%
 ROWS = zoo.ROWS | {"densenet121": ZooRow("densenet121", ENLARGED)}
-MIN_ACCURACY = 50  # percent; guessing reaches 10
+MIN_ACCURACY = 50  # percent; random guessing reaches 10
 FILE = RESULTS / "int8_accuracy.json"
 TRAINED = (
     "lenet5_bn",

@@ -51,7 +51,7 @@ def alternate(
         settle: start each turn with a pause and untimed calls. This is for engines with their own
             threads: the previous engine's threads spin for a while, and after ONNX Runtime, the
             first four calls to OpenVINO take up to twice as long.
-        within: returns the context manager for a function's turn, given its name.
+        within: maps a function's name to a context manager that is entered for its turn.
 
     Returns:
         The duration of each timed call in seconds, by name.
@@ -114,7 +114,7 @@ def write(path: Path, record: Any) -> None:
 
 def machine() -> dict[str, Any]:
     """Return the machine properties that the results depend on."""
-    from cnnarch.training.machine import cpu_name  # imported here because it loads Lightning
+    from cnnarch.training.machine import cpu_name  # deferred: it imports Lightning
 
     return {
         "processor": cpu_name(),
@@ -153,7 +153,7 @@ def check_machine(path: Path) -> None:
 
 
 def instructions() -> str:
-    """Return the processor's best instruction set for networks."""
+    """Return the processor's fastest instruction set for neural networks."""
     known = {
         "amx_bf16": "AMX",
         "avx512_bf16": "AVX-512 BF16",

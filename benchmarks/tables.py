@@ -21,9 +21,9 @@ class Answer(NamedTuple):
 
     Args:
         question: a description of the value.
-        bar: the goal: a maximum, or a minimum if `more`.
+        bar: the goal: a maximum, or a minimum if `more` is true.
         measured: the measured value.
-        more: whether larger is better.
+        more: whether larger values are better.
         form: the format string for both values.
         why: the reason, if the goal was missed and the reason is known.
     """
@@ -82,7 +82,7 @@ def summary() -> str:
         missed = f"missed: {a.why}" if a.why else "missed"
         verdict = "reached" if a.reached else missed
         measured = a.form.format(a.measured)
-        if not a.reached and measured == a.form.format(a.bar):  # show a third digit
+        if not a.reached and measured == a.form.format(a.bar):  # show a third decimal
             measured = a.form.replace(".2f", ".3f").format(a.measured)
         lines.append(f"| {a.question} | {bar} | {measured} | {verdict} |")
     return "\n".join(lines)
@@ -122,7 +122,7 @@ def _optimized_on(machine: str, figures: dict[str, float]) -> list[Answer]:
 def _why_slow(
     rows: list[dict[str, Any]], figures: dict[str, float], precision: str, bar: float
 ) -> str:
-    """Explain a missed goal: the better engine is too slow, or else list the slow networks."""
+    """Return why a goal was missed: the better engine is too slow, or some networks are."""
     over_eager, over_engine = (
         figures.get(f"{precision} over {of}, batch 1") for of in ("eager", "the better engine")
     )
@@ -132,7 +132,7 @@ def _why_slow(
 
 
 def _above(rows: list[dict[str, Any]], name: str, bar: float) -> str:
-    """Return the networks that exceed a goal in one of the means of `inference`."""
+    """List the networks whose ratio exceeds the goal for the given mean ratio."""
     precision, _, remainder = name.partition(" ")
     question, _, batch = remainder.partition(", batch ")
     ratios = {
@@ -148,7 +148,7 @@ def _eager(kept: dict[str, Any], machine: str) -> list[Answer]:
     rows = [row.name for row in eager.ROWS if row.precision == "float32"]
     float32 = [name for name in rows if name in kept]
     found = []
-    if 2 * len(float32) > len(rows):  # a mean over few rows means little
+    if 2 * len(float32) > len(rows):  # too few rows give an unreliable mean
         worst, ratio = _worst({name: kept[name] for name in float32}, "ratio")
         mean = kept["geometric mean"]
         over = f"geometric mean of {len(float32)} rows, relative to theirs"

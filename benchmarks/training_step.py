@@ -51,7 +51,7 @@ def step(model: nn.Module, precision: str, x: torch.Tensor, y: torch.Tensor) -> 
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Apply the memory setting of `cnnarch train`, then restore glibc's defaults."""
+    """Apply the allocator settings of `cnnarch train`, then restore glibc's defaults."""
     from cnnarch.training.machine import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
 
     keep_freed_memory()

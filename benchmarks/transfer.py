@@ -14,8 +14,8 @@ images, the same ones for all methods:
     full     the whole pretrained network is trained
     scratch  the whole network is trained from random weights
 
-In "frozen" and "full", the new classifier is initialized with a linear probe on its input. A random
-classifier would distort the features in the first steps (Kumar et al., "Fine-Tuning can Distort
+In "frozen" and "full", the new classifier is initialized with a linear probe on its input. Random
+initialization would distort the features in the first steps (Kumar et al., "Fine-Tuning can Distort
 Pretrained Features and Underperform Out-of-Distribution", arXiv 2202.10054).
 
 Each row is evaluated on the test images only once, at the end. The settings were chosen on
@@ -61,7 +61,7 @@ LABELS = {
 
 PROBE_RESOLUTION = {"fashion_mnist": 112, "digits": 64}
 PROBE_STAGES = ("stage5", "stage6", "stage7", "stage8")
-STRENGTHS = (1e-3, 1e-2, 1e-1)  # C of the logistic regression
+STRENGTHS = (1e-3, 1e-2, 1e-1)  # values of C for the logistic regression
 
 RESOLUTION = {"fashion_mnist": 96, "digits": 64}
 BATCH = 32
@@ -232,14 +232,14 @@ def initialize_as_probe(model: cnnarch.ImageClassifier, images: ImageSet, seed: 
 
 
 def shorten_running_averages(model: nn.Module) -> None:
-    """Average running statistics over tens of steps, not hundreds as the authors did."""
+    """Set BatchNorm's momentum to 0.1; the authors' value is for longer training."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.1
 
 
 def train(model: nn.Module, groups: list[dict[str, Any]], data: ImageData, row: TableRow) -> None:
-    """Train with AdamW on one cycle; images are shuffled in each epoch."""
+    """Train with AdamW and a one-cycle schedule, shuffling the images in each epoch."""
     pixels, labels = tensors(data.train)
     epochs, generator = EPOCHS[row.images], torch.Generator().manual_seed(row.seed)
     optimizer = torch.optim.AdamW(groups)

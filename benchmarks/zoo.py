@@ -89,7 +89,7 @@ def recipe_of(row: ZooRow) -> Recipe:
 class Clock:
     """Print each epoch's metrics and add up the CPU time, even across restarts.
 
-    On a busy machine, the elapsed time says little about the cost of a row.
+    On a busy machine, elapsed time is a poor measure of a row's cost.
 
     Args:
         path: file that stores the sum.

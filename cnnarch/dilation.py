@@ -1,7 +1,7 @@
 """Replace strides with dilated kernels to keep deep maps large (the "à trous" algorithm).
 
-When a layer loses its stride, every later kernel reads pixels that are farther apart by the same
-factor. The dilated network computes the pixels of the original map and new ones between them, so
+When a layer's stride is reduced by a factor of k, the kernels of all later layers are dilated by
+k. The dilated network computes the pixels of the original map and new pixels between them, so
 taking every k-th pixel of its map gives the original map.
 
 Source: Chen et al., "Semantic Image Segmentation with Deep Convolutional Nets and Fully
@@ -52,7 +52,7 @@ def dilate(model: Trunk, output_stride: int) -> None:
 
 
 def _output_strides(model: Trunk) -> dict[str, int]:
-    """Return the output strides of the stem's and stages' layers by comparing two image sizes."""
+    """Return the output stride of each stem and stage layer, found by comparing two image sizes."""
     sides = (model.min_input_size + 256, model.min_input_size + 512)
     small, large = (stage_shapes(model, (model.in_channels, side, side)) for side in sides)
     strides = {}
@@ -61,7 +61,7 @@ def _output_strides(model: Trunk) -> dict[str, int]:
         in_trunk = path.partition(".")[0] in ("stem", "stages")
         if in_trunk and isinstance(layer, LAYERS) and not isinstance(parent, LAYERS):
             growth = shape[-1] - small[path][-1]
-            if growth:  # maps that SE pools to one pixel do not grow
+            if growth:  # SE's 1x1 maps do not grow with the image
                 strides[path] = 256 // growth
     return strides
 
@@ -104,7 +104,7 @@ def _dilate_convolution(
 
 
 class DilatedPool2d(nn.Module):
-    """A stride-1 pool whose windows read every `dilation`-th pixel, keeping the map's size.
+    """A stride-1 pool whose windows read every `dilation`-th pixel, preserving the map's size.
 
     Args:
         kernel_size: number of pixels read along each side of the window.
@@ -150,7 +150,7 @@ class DilatedPool2d(nn.Module):
 
 
 def _side(size: object) -> int:
-    """Return the side of a square size, which PyTorch stores as an integer or a pair."""
+    """Return the side length of a square, which PyTorch stores as an integer or a pair."""
     side = size[0] if isinstance(size, tuple) else size
     assert isinstance(side, int)
     return side
@@ -158,4 +158,4 @@ def _side(size: object) -> int:
 
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, AlignedMaxPool2d, DilatedPool2d)
 LAYERS = (*POOLS, nn.Conv2d, ZeroPadShortcut)
-"""Layers that read neighboring pixels or skip pixels."""
+"""Layer types that `dilate` modifies."""

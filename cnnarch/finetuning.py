@@ -30,7 +30,7 @@ def param_groups(
         model: a network or a backbone.
         lr: learning rate of the head, above 0.
         weight_decay: weight decay for all other parameters, at least 0.
-        layer_decay: learning rate factor from a stage to the one before it, in (0, 1].
+        layer_decay: ratio of each stage's learning rate to the next stage's, in (0, 1].
 
     Returns:
         Groups with "params", "lr", "weight_decay" and "name", for example "conv2_x" for the

@@ -25,7 +25,7 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tif
 """Suffixes, in lowercase, of the files that `find_images` looks for in folders."""
 
 MAX_ASPECT_RATIO = 1000
-"""Maximum aspect ratio; limits the longer side after the shorter one is resized."""
+"""Maximum aspect ratio; limits the longer side after the shorter side is resized."""
 
 
 class Unreadable(NamedTuple):
@@ -72,7 +72,7 @@ def read_image(path: str | PathLike[str], channels: int = 3) -> Tensor:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: `channels` is neither 1 nor 3, or the file is damaged or not an image. The
+        ValueError: `channels` is neither 1 nor 3, or the file is corrupted or not an image. The
             message contains the file name.
     """
     return decode_image(path, channels).contiguous()
@@ -107,7 +107,7 @@ def decode_image(
         raise
     except UnidentifiedImageError:
         raise ValueError(f"{name or source} is not a readable image: unknown format") from None
-    except Exception as error:  # Pillow raises exceptions of many types for damaged files
+    except Exception as error:  # Pillow raises exceptions of many types for corrupted files
         raise ValueError(f"{name or source} is not a readable image: {error}") from error
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
 

@@ -66,7 +66,7 @@ class Preprocessing:
         )
 
     def crop(self) -> "v2.Transform":
-        """Return the first part of `transform`, which returns the cropped pixels as uint8."""
+        """Return the first part of `transform`, which resizes and crops to uint8 pixels."""
         from torchvision.transforms import v2
 
         return v2.Compose([*self._to_crop(), v2.ToPureTensor()])
@@ -75,8 +75,8 @@ class Preprocessing:
         """Apply the second part of `transform` to an image or a batch.
 
         The values match those from torchvision's ToDtype and Normalize bit for bit. NumPy computes
-        them in a single thread, because the threads that PyTorch would start are slower while
-        other threads decode images.
+        them in a single thread, because PyTorch's multithreading is slower while other threads
+        decode images.
 
         Args:
             pixels: pixels on the CPU, as returned by the `crop` transform.

@@ -29,7 +29,7 @@ def module_of(path: Path) -> str:
 
 
 def part_of(module: str) -> str:
-    """Return the part to which a module belongs: the name below cnnarch, or "cnnarch" itself."""
+    """Return the part to which a module belongs: the name after `cnnarch.`, or "cnnarch" itself."""
     return module.split(".")[1] if "." in module else module
 
 

@@ -1,4 +1,4 @@
-"""Generate the page about other libraries' networks: twins and near twins."""
+"""Generate the page about identical and similar networks in other libraries."""
 
 from collections.abc import Mapping
 from pathlib import Path

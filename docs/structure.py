@@ -17,7 +17,7 @@ PLACES = {  # column and row of each box; the arrows come from the code
     **{"models": (0, 2), "contract": (1.6, 2), "weights": (4.3, 2), "embedding": (6, 3)},
     **{"preprocessing": (5, 1), "blocks": (1.1, 0), "facts": (3, 0), "images": (6, 0)},
 }
-ARROWLESS = {"cli", "cnnarch"}  # these parts use every part
+ARROWLESS = {"cli", "cnnarch"}  # these depend on all other parts
 HIDDEN = {"_version", "__main__"}
 NETWORKS = {"blocks", "contract", "facts", "models"}  # the parts that define the networks
 LABELS = {"cnnarch": "import cnnarch"}
@@ -33,7 +33,7 @@ def write_map(folder: Path) -> None:
 
 
 def part_graph() -> nx.DiGraph:
-    """Return the imports between parts, except those implied by others.
+    """Return the imports between parts, except those implied by other imports.
 
     An import that happens only inside functions has the attribute `deferred`.
     """

@@ -23,7 +23,7 @@ from cnnarch.testing import calibrate, example_images
 
 Build = Callable[..., ImageClassifier]
 MANY_PARAMETERS = 100_000_000
-"""VGG and SENet-154 have more than this; each copy takes about half a gigabyte."""
+"""VGG and SENet-154 have more parameters than this; each copy takes about half a gigabyte."""
 
 MODULES = sorted(path.stem for path in (Path(__file__).parent / "models").glob("test_*.py"))
 

@@ -114,7 +114,7 @@ def test_counting_the_largest_resnet_takes_no_memory() -> None:
 
 
 def test_subclasses_of_shape_preserving_layers_are_run() -> None:
-    """CReLU (Shang et al., 2016) doubles the channels; this norm halves height and width."""
+    """CReLU (Shang et al., 2016) doubles the channels; the norm halves height and width."""
 
     class CReLU(nn.ReLU):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

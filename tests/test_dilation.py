@@ -20,7 +20,7 @@ POOLS = ("densenet-bc", "vgg-batch_norm", "googlenet-torchvision", "efficientnet
 
 
 NOT_ALIGNED = ("alexnet", "lenet", "mlp_mixer")
-"""Families whose maps lose their borders, which shifts the pixels, or with a fixed input size."""
+"""Families whose maps lose their borders and thus shift, or whose input size is fixed."""
 ALIGNED_FORMS = [name for name in FORMS if name.split("-")[0] not in NOT_ALIGNED and name != "nin"]
 
 

@@ -88,7 +88,7 @@ def test_features_are_the_input_to_the_classifier(model: cnnarch.ImageClassifier
     features = torch.from_numpy(found.features)
     assert_close(*in_units_of(rows, features, rows), 1e-6)
     classifier = model.head.classifier if hasattr(model.head, "classifier") else None
-    if isinstance(classifier, nn.Linear):  # it computes the logits
+    if isinstance(classifier, nn.Linear):  # computes the logits
         with torch.no_grad():
             assert_close(*in_units_of(logits, classifier(features), logits))
 
@@ -319,7 +319,7 @@ def test_resumes_after_a_kill_without_computing_saved_rows_again(tmp_path: Path)
     assert not output.exists()
 
     subprocess.run([*command, "0"], check=True)
-    # 60 images are 30 batches of two. The kill can lose one computed batch.
+    # 60 images form 30 batches of two. Killing the process can lose one computed batch.
     assert 30 <= computed.stat().st_size <= 31
     torch.manual_seed(0)
     model = cnnarch.lenet5()
@@ -433,7 +433,7 @@ def test_a_damaged_output_is_rejected(
     fewer = (tmp_path / f"y{suffix}").read_bytes()
     contents = {"empty": b"", "junk": b"junk" * 99, "short": whole[:-8], "fewer rows": fewer}
     output.write_bytes(contents[damage])
-    with pytest.raises(ValueError, match="of a different network or other images; overwrite=True"):
+    with pytest.raises(ValueError, match="different network or different images; pass overwrite"):
         cnnarch.embed(lenet, x, output=output)
 
 
@@ -467,7 +467,7 @@ def test_features_of_a_different_network_or_different_images_are_rejected(
         x = x[:3]  # fewer than were saved
     else:
         x = x.flip(0) if other == "order" else x + 0.001
-    with pytest.raises(ValueError, match="of a different network or other images; overwrite=True"):
+    with pytest.raises(ValueError, match="different network or different images; pass overwrite"):
         cnnarch.embed(model, x, output=output, **options)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
     found = cnnarch.embed(model, x, output=output, overwrite=True, **options)
@@ -484,7 +484,7 @@ def test_a_file_without_matching_metadata_is_rejected(
     (tmp_path / "x.npy.json").unlink()
     if metadata is not None:
         (tmp_path / "x.npy.json").write_text(metadata)
-    with pytest.raises(ValueError, match="of a different network or other images"):
+    with pytest.raises(ValueError, match="from a different network or different images"):
         cnnarch.embed(lenet, x, output=output)
 
 
@@ -492,7 +492,7 @@ def test_a_changed_file_is_rejected(tmp_path: Path, color: cnnarch.ImageClassifi
     paths = pictures(tmp_path / "photos", 3)
     cnnarch.embed(color, paths, output=tmp_path / "x.npy")
     Image.new("RGB", (40, 40), "red").save(paths[0])
-    with pytest.raises(ValueError, match="other images"):
+    with pytest.raises(ValueError, match="different images"):
         cnnarch.embed(color, paths, output=tmp_path / "x.npy")
 
 
@@ -500,7 +500,7 @@ def test_a_shuffled_loader_is_rejected(tmp_path: Path, lenet: cnnarch.ImageClass
     x = torch.rand(32, 1, 32, 32)
     interrupted(lenet, x, tmp_path / "x.npy", 4)
     loader: DataLoader[Any] = DataLoader(x, batch_size=2, shuffle=True)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="other images"):
+    with pytest.raises(ValueError, match="different images"):
         cnnarch.embed(lenet, loader, output=tmp_path / "x.npy")
 
 
@@ -652,7 +652,7 @@ def test_other_inputs_are_rejected(
         ({"batch_size": 0}, ValueError, "at least 1, got 0"),
         ({"batch_size": 2.5}, ValueError, "got 2.5"),
         ({"output": "x.csv"}, ValueError, r"\.npy or \.safetensors file, got 'x.csv'"),
-        ({"output": "gone/x.npy"}, FileNotFoundError, "no folder gone"),
+        ({"output": "gone/x.npy"}, FileNotFoundError, "folder gone does not exist"),
         ({"preprocessing": 3}, TypeError, "a Preprocessing or a function: 3"),
     ],
 )

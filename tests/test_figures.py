@@ -54,7 +54,7 @@ def test_map_shapes_match_the_papers_table(named: NamedForm) -> None:
 
 @pytest.mark.parametrize("family", families())
 def test_rows_of_the_papers_table_are_modules(family: str) -> None:
-    """This includes rows whose shapes are not in the sheet, such as Inception's 3b."""
+    """Rows whose shapes are not in the sheet, such as Inception's 3b, are also checked."""
     names = cnnarch.list_models(family=family)
     modules: set[str] = set()
     for name in names:
@@ -65,8 +65,8 @@ def test_rows_of_the_papers_table_are_modules(family: str) -> None:
 
 
 @pytest.mark.parametrize("named", FORMS, ids=str)
-def test_printed_values_agree_or_the_sheet_explains_why_not(named: NamedForm) -> None:
-    """Conversely, a value that agrees must not have an explanation."""
+def test_reported_values_agree_or_the_sheet_explains_why_not(named: NamedForm) -> None:
+    """A value that agrees must not have an explanation."""
     for stated in named.form.stated:
         if stated.compared:
             exact = {"params": named.form.params, "macs": named.form.macs}[stated.figure]

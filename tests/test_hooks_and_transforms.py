@@ -28,7 +28,7 @@ def without_a_rule(model: nn.Module) -> set[str]:
 def replace_max_pools(model: nn.Module) -> None:
     """Replace max pooling with average pooling.
 
-    With Captum's rule for max pooling, the contributions do not sum to the difference. See
+    With Captum's rule for max pooling, contributions do not sum to the logit difference. See
     `test_captums_rule_for_max_pooling_is_incomplete`.
     """
     for parent in list(model.modules()):

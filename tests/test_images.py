@@ -133,15 +133,15 @@ def test_randomly_damaged_files_are_read_or_raise_value_error(tmp_path: Path, su
     generator = np.random.default_rng(0)
     messages = []
     for _ in range(60):
-        damaged = bytearray(whole)
+        corrupted = bytearray(whole)
         for place in generator.integers(0, len(whole), 5):
-            damaged[place] = generator.integers(0, 256)
+            corrupted[place] = generator.integers(0, 256)
         try:
-            assert decode_image(io.BytesIO(damaged), 3, "damaged").shape[0] == 3
+            assert decode_image(io.BytesIO(corrupted), 3, "corrupted").shape[0] == 3
         except ValueError as error:
             messages.append(str(error))
     assert messages
-    assert all(m.startswith("damaged is not a readable image: ") for m in messages)
+    assert all(m.startswith("corrupted is not a readable image: ") for m in messages)
 
 
 def test_a_pillow_image_is_not_changed() -> None:
@@ -197,7 +197,7 @@ def test_the_threads_of_read_together_are_reused() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_read_together_works_in_a_forked_process() -> None:
-    """A DataLoader worker is such a process, in which the parent's threads do not exist."""
+    """In a forked process, such as a DataLoader worker, the parent's threads do not exist."""
     assert read_together([1, 2], str) == ["1", "2"]
     context = multiprocessing.get_context("fork")
     with context.Pool(1) as pool:

@@ -23,7 +23,7 @@ def on_meta(name: str, **options: Any) -> cnnarch.ImageClassifier:
         return cnnarch.get_model(name, **options)
 
 
-def test_every_class_of_networks_has_a_small_form() -> None:
+def test_every_network_class_has_a_small_form() -> None:
     """Without a small form, the contract tests would skip the class's networks."""
     with torch.device("meta"):
         classes = {type(build()) for build in small_forms().values()}

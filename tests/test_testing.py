@@ -1,4 +1,4 @@
-"""The checks in `cnnarch.testing` accept a correct network and report errors in others."""
+"""The checks in `cnnarch.testing` accept correct networks and report errors in incorrect ones."""
 
 import copy
 import importlib

@@ -76,7 +76,7 @@ class Stage(nn.Sequential):
         """Run the modules in order and append each output to `maps`, if given."""
         save_memory = should_checkpoint(self.grad_checkpointing)
         for block in self:
-            overwrites = getattr(block, "inplace", False)  # the input is lost: do not recompute
+            overwrites = getattr(block, "inplace", False)  # recomputing needs the input
             if save_memory and not overwrites and not hasattr(block, "grad_checkpointing"):
                 x = checkpointed(block, block, x)
             else:

@@ -117,7 +117,7 @@ class SamePad2d(nn.Module):
 def _pad_same(x: Tensor, kernel_size: int, stride: int) -> Tensor:
     sides: list[int] = []
     for size in (x.shape[-1], x.shape[-2]):  # nn.functional.pad starts at the last dimension
-        if isinstance(size, Tensor):  # under torch.jit.trace; sym_max accepts only numbers
+        if isinstance(size, Tensor):  # in torch.jit.trace; sym_max accepts only numbers
             size = int(size)
         missing = (-(-size // stride) - 1) * stride + kernel_size - size
         total = torch.sym_max(missing, 0)  # max() would specialize a dynamic size

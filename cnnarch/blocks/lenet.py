@@ -14,7 +14,7 @@ from cnnarch.blocks._checks import check_integer
 
 __all__ = ["RBF", "PartialConv", "ScaledTanh", "Subsampling"]
 
-SEED = 1998  # for the random codes
+SEED = 1998  # seed for the random codes
 
 
 class ScaledTanh(nn.Module):

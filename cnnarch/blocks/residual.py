@@ -100,7 +100,7 @@ class Bottleneck(ResidualSum):
         groups: number of groups in the 3x3 convolution, ResNeXt's cardinality.
         group_width: number of channels per group; None means channels / groups.
         stride_in_1x1: whether the first 1x1 convolution is strided, as in the paper. Otherwise the
-            3x3 convolution is, as in torchvision's and timm's checkpoints ("v1.5").
+            3x3 convolution is strided, as in torchvision's and timm's checkpoints ("v1.5").
         attention: creates the branch's last layer, such as `SE`, from its number of channels.
 
     Shape:

@@ -17,10 +17,10 @@ __all__ = ["VGGBlock"]
 class VGGBlock(Stage):
     r"""$y = \mathrm{pool}(\phi(W_d * \dots \phi(W_1 * x)))$: 3x3 convolutions, ReLU, 2x2 pool.
 
-    Two 3x3 convolutions have the receptive field of one 5x5 convolution, and three that of one
-    7x7, with fewer weights and more non-linearities (sec. 2.3). Weights use Glorot initialization,
-    which, according to the paper, makes pre-training unnecessary (footnote in sec. 3.1).
-    Biases are initialized to 0.
+    Two 3x3 convolutions have the receptive field of one 5x5 convolution, and three have that of
+    one 7x7, with fewer weights and more non-linearities (sec. 2.3). Weights use Glorot
+    initialization, which, according to the paper, makes pre-training unnecessary (footnote in
+    sec. 3.1). Biases are initialized to 0.
 
     Args:
         in_channels: number of input channels.
@@ -29,7 +29,7 @@ class VGGBlock(Stage):
         last_kernel_size: side length of the last kernel, 1 in the paper's configuration C.
         norm: creates the normalization layer after each convolution, given its channels.
             The convolutions keep their biases, as in the published networks with BatchNorm.
-        pool: whether the block ends with the pool.
+        pool: whether the block ends with a pool.
 
     Shape:
         (N, in_channels, H, W) -> (N, channels, H / 2, W / 2), or H x W without the pool

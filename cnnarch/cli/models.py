@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def run_evaluate(parsed: argparse.Namespace) -> int:
     """Print accuracy, calibration error and loss on the test images of a data set.
 
-    For a folder that has no test images and that the network was not trained on, use all images.
+    All images in a folder are used if it has no test images and the network was not trained on it.
     """
     from cnnarch.training import evaluate
 
@@ -32,7 +32,7 @@ def run_evaluate(parsed: argparse.Namespace) -> int:
 
 
 def run_predict(parsed: argparse.Namespace) -> int:
-    """Print the most likely classes of image files, or of a data set's first test images.
+    """Print the most likely classes for image files, or for a data set's first test images.
 
     Files that cannot be read are listed at the end, and the exit status is then 1.
     """
@@ -92,7 +92,7 @@ def _preprocessing(model: Any) -> Any:
 
 
 def load_test_data(model: "ImageClassifier", parsed: argparse.Namespace) -> "ImageData":
-    """Load the data set from --data, or the run's data set, with the network's preprocessing."""
+    """Load the data set in --data, or the run's data set, with the network's preprocessing."""
     from cnnarch.training import load_data, read_results
     from cnnarch.training.datasets import folder_of
 

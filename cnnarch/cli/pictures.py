@@ -25,7 +25,7 @@ PICTURES = (
     "filters",
     "diagram",
 )
-"""The functions of `cnnarch.viz` that draw a network or its data."""
+"""The `cnnarch.viz` functions that draw a network or its data."""
 
 OPTIONS = ("rows", "columns", "layer", "layers", "method", "num_samples")
 

@@ -41,7 +41,7 @@ def run_compare(args: Sequence[str]) -> int:
     command = TrainingCommand("compare", args)
     names = [cnnarch.get_card(aliases().get(name, name)).name for name in command.networks]
     if len(names) < 2:
-        raise ValueError("specify at least two networks, such as resnet18 plain18")
+        raise ValueError("specify at least two networks, such as resnet18 and plain18")
     if len(set(names)) < len(names):
         raise ValueError(f"specify each network only once, got {', '.join(names)}")
     if command.given.get("devices", 1) * command.given.get("num_nodes", 1) > 1:
@@ -50,7 +50,7 @@ def run_compare(args: Sequence[str]) -> int:
     rows, histories = [], {}
     for name in names:
         results = _train(command, name, folder / name, compared=True)
-        assert results is not None  # this is the only process
+        assert results is not None  # compare runs in a single process
         histories[name] = History.load(folder / name / "metrics.csv")
         accuracies = (histories[name]["train_acc"][-1], results["test"]["top1"])
         rows.append((name, f"{results['parameters']:,}", *(f"{a:.2%}" for a in accuracies)))
@@ -102,14 +102,14 @@ def _train(
 
 
 class TrainingCommand:
-    """The command line of train or compare.
+    """The command-line arguments of the train or compare command.
 
     The arguments are parsed twice: first to find the network and the data, which determine the
     recipe, then with the recipe's values as defaults.
 
     Args:
-        name: train or compare.
-        args: the arguments that follow the name.
+        name: the command, train or compare.
+        args: the arguments after the command name.
     """
 
     def __init__(self, name: str, args: Sequence[str]) -> None:
@@ -144,7 +144,7 @@ class TrainingCommand:
         args = [*self.files, *self.flags]  # later arguments override earlier ones
         flags = {word.partition("=")[0] for word in self.flags}
         if "--num_epochs" in flags and "--num_steps" not in flags:
-            args.append("--num_steps=null")  # overrides num_steps in a file
+            args.append("--num_steps=null")  # overrides num_steps in a --config file
         try:
             args = [arg for arg in args if defaults or not arg.startswith("--print")]
             return self.parser.parse_args(args, defaults=defaults)
@@ -161,7 +161,7 @@ class TrainingCommand:
 
 
 def _training_parser(command: str) -> "ArgumentParser":
-    from cnnarch.training import (  # its ImportError names the extra
+    from cnnarch.training import (  # the ImportError names the extra to install
         DATA_SETS,
         Machine,
         Recipe,

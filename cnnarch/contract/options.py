@@ -1,4 +1,4 @@
-"""Option types shared by several families, with which type checkers verify builder arguments."""
+"""Option types shared by several families, which let type checkers verify builder arguments."""
 
 from cnnarch.contract.classifier import ModelOptions
 

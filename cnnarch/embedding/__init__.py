@@ -22,13 +22,13 @@ Paths = Sequence[str | PathLike[str]]
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """Rows of features and their origin. NumPy functions treat the object as the feature array.
+    """Features, one row per image. NumPy functions treat the object as the feature array.
 
     Args:
         features: (N, num_features), float32; memory-mapped if they are in a file.
         names: the file name for each row, if the images come from files.
         labels: the label for each row, if the images come from a loader with labels.
-        unreadable: files that could not be read and have no row.
+        unreadable: files that could not be read, for which there are no rows.
     """
 
     features: np.ndarray
@@ -55,15 +55,15 @@ def embed(
     skip_unreadable: bool = False,
     progress: bool | None = None,
 ) -> Embeddings:
-    """Compute the pooled features that the network's classifier receives, `num_features` each.
+    """Compute the pooled features that the network's classifier receives for each image.
 
-    In networks with hidden layers before the classifier (AlexNet, VGG, LeNet), these are the
+    In networks with hidden layers before the classifier (AlexNet, VGG, LeNet), the features are the
     activations of the last hidden layer. The network runs in eval mode on its current device, and
     its mode is restored afterwards.
 
     With `output`, the features are saved as they are computed. If the call is interrupted, even by
-    `kill -9`, repeating it resumes from the saved features. If all features are saved, nothing is
-    computed. NAME.json next to the file contains the names, labels and unreadable files.
+    `kill -9`, repeating it resumes from the saved features. If all features are already saved,
+    nothing is computed. NAME.json next to the file contains the names, labels and unreadable files.
 
     Args:
         model: a network of this package, or any module that defines `forward_features` and

@@ -1,4 +1,4 @@
-"""Save features as they are computed so that a killed call can resume."""
+"""Save features as they are computed so that an interrupted call can resume."""
 
 import hashlib
 import json
@@ -23,8 +23,8 @@ from cnnarch.embedding.sources import ImageSource, InputBatch, Origin, join, ten
 
 SUFFIXES = (".npy", ".safetensors")
 
-# With the write-ahead log, a committed batch survives a killed process without waiting
-# for the disk, and a power failure loses only whole batches.
+# With write-ahead logging, committed batches survive if the process is killed, without a
+# flush to disk after each one, and a power failure loses only whole batches.
 SETUP = """
 PRAGMA page_size = 65536;
 PRAGMA locking_mode = EXCLUSIVE;
@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS batches (record TEXT, features BLOB);
 
 
 def check_output(output: str | PathLike[str]) -> Path:
-    """Return the path of an output file.
+    """Check an output path and return it.
 
     Raises:
         ValueError: the suffix is not supported, or the path is a folder.
@@ -45,12 +45,12 @@ def check_output(output: str | PathLike[str]) -> Path:
     if path.suffix not in SUFFIXES or path.is_dir():
         raise ValueError(f"output must be a {' or '.join(SUFFIXES)} file, got {str(path)!r}")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent} for {path.name}")
+        raise FileNotFoundError(f"cannot write {path.name}: folder {path.parent} does not exist")
     return path
 
 
 def fingerprint(model: nn.Module, preprocessing: Any) -> bytes:
-    """Return a hash of everything that determines an image's features, except the image."""
+    """Return a hash of everything that determines an image's features, except the image itself."""
     described = re.sub(" at 0x[0-9a-f]+", "", f"{model!r} {preprocessing!r}")  # addresses
     digest = hashlib.sha256(described.encode())
     for name, tensor in model.state_dict().items():
@@ -64,7 +64,7 @@ class FeatureFile:
 
     Each batch is one row of the database: its features with a checksum, the origin of its images,
     and a hash of the network and all images so far. When all images are done, their features are
-    copied to the output file and the rest to NAME.json. A damaged row and all later rows are
+    copied to the output file and their origin to NAME.json. A corrupted row and all later rows are
     recomputed; an unreadable database is recomputed completely.
 
     Args:
@@ -122,7 +122,7 @@ class FeatureFile:
             raise OSError(f"{self.part} cannot be read or written: {error}") from error
 
     def resume(self, source: ImageSource) -> Origin:
-        """Skip the images whose features are saved, and return their origin.
+        """Skip the images whose features are already saved, and return their origin.
 
         Raises:
             ValueError: the saved features belong to other images or a different network.
@@ -147,7 +147,7 @@ class FeatureFile:
         return [json.loads(self.json.read_text())] if self.json.exists() else [{}]
 
     def _saved_records(self) -> list[dict[str, Any]]:
-        """Return the records up to the first damaged row, and delete the rows from there on."""
+        """Return the records before the first corrupted row; delete that row and all later ones."""
         records = []
         try:
             rows = self.database.execute("SELECT rowid, record, features FROM batches")
@@ -164,8 +164,8 @@ class FeatureFile:
 
     def _refuse(self) -> NoReturn:
         raise ValueError(
-            f"{self.output} contains features of a different network or other images; "
-            "overwrite=True replaces it"
+            f"{self.output} contains features from a different network or different images; "
+            "pass overwrite=True to replace it"
         )
 
     def add(self, batch: InputBatch, features: np.ndarray | None) -> None:
@@ -204,7 +204,7 @@ class FeatureFile:
         return json.dumps({**origin._asdict(), "digest": self.digest.hexdigest(), **more})
 
     def _copy_features(self, rows: int) -> Path:
-        """Write the features to a file in the format of the output, and return its path."""
+        """Write the features to a file in the output's format, and return its path."""
         path = self.output.with_name(f"{self.output.name}.part.npy")
         query = "SELECT sum(length(features)) FROM batches"
         (size,) = self.database.execute(query).fetchone()
@@ -218,7 +218,7 @@ class FeatureFile:
         if self.output.suffix == ".safetensors":
             path = path.with_suffix(".safetensors")
             save_file({"features": features}, path)  # safetensors < 0.8 copies the data in memory
-            copymode(path.with_suffix(".npy"), path)  # safetensors sets mode 600
+            copymode(path.with_suffix(".npy"), path)  # safetensors creates files with mode 600
             os.unlink(path.with_suffix(".npy"))
         _sync(path)
         return path
@@ -236,5 +236,5 @@ def _map(path: Path) -> np.ndarray:
         return np.load(path, mmap_mode="r")
     with safe_open(path, "pt") as file:  # "numpy" would copy instead of mapping
         features = np.asarray(file.get_tensor("features"))
-    features.flags.writeable = False  # like a memory-mapped .npy file
+    features.flags.writeable = False  # read-only, like a memory-mapped .npy file
     return features

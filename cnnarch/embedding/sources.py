@@ -60,7 +60,7 @@ class InputBatch(NamedTuple):
 def open_source(
     model: Any, images: Any, batch_size: int, preprocessing: Any, skip_unreadable: bool
 ) -> "ImageSource":
-    """Return a source for any input that `embed` accepts, or raise the errors that it documents."""
+    """Return a source for any input that `embed` accepts; reject all other inputs."""
     prepare = None if preprocessing is None else _Preparation(preprocessing)
     if isinstance(images, Tensor | np.ndarray):
         batches = _split(_channels_first(images), batch_size)
@@ -95,7 +95,7 @@ class _Preparation:
             )
 
     def one(self, pixels: Tensor) -> Tensor:
-        """Prepare one image without scaling its values. Called in the reading threads."""
+        """Prepare one image without scaling its values. Called in the threads that read files."""
         image = self.crop(pixels)
         if not isinstance(image, Tensor) or image.ndim != 3:
             raise TypeError(f"preprocessing must return a tensor (C, H, W), got {image!r:.200}")
@@ -116,7 +116,7 @@ class _Preparation:
 
 
 class _FileSource:
-    """Image files, read ahead while the network computes.
+    """Image files, prefetched while the network runs.
 
     A file is identified by its name, size and modification time.
     """

@@ -14,7 +14,7 @@ class Paper(NamedTuple):
     """The publication that defines a network.
 
     Args:
-        title: title as printed.
+        title: title as published.
         authors: the first author and "et al.", or all authors if there are only a few.
         year: year of the first public version.
         arxiv: arXiv identifier, for example "1512.03385"; None if the paper is not on arXiv.
@@ -37,12 +37,12 @@ class Stated(NamedTuple):
     """A value stated in the paper.
 
     Args:
-        figure: name of the value. Error rates are percentages and are never compared.
+        figure: name of the value. Error rates are percentages and are never tested.
         printed: the number as printed, with K, M, G or B for a power of ten: "3.8B", "60,000".
         source: table or section and, for an error rate, the evaluation protocol.
         departs: why the network's exact count differs from the printed one; empty if they agree.
         confirmed: False if the paper says "about" or "less than" or there is no second source.
-            Unconfirmed values are never compared.
+            Unconfirmed values are never tested.
     """
 
     figure: Literal["params", "macs", "top1_err", "top5_err"]
@@ -58,7 +58,7 @@ class Stated(NamedTuple):
 
     @property
     def compared(self) -> bool:
-        """Whether a test compares the network with this value."""
+        """Whether a test compares the network's value with the stated one."""
         return self.confirmed and self.figure in ("params", "macs")
 
 
@@ -191,7 +191,7 @@ def printed_number(printed: str) -> "tuple[Decimal, Decimal]":
     >>> printed_number("3.8B") == (3_800_000_000, 100_000_000)
     True
     """
-    from decimal import Decimal  # would account for a tenth of cnnarch's import time
+    from decimal import Decimal  # at the top, it would take a tenth of the import time
 
     power = _POWERS.get(printed[-1], 0)
     number = Decimal(printed.rstrip("".join(_POWERS)).replace(",", ""))

@@ -31,8 +31,8 @@ def find_norms(model: nn.Module) -> list[Any]:
 def find_conflicts(model: nn.Module, required: Mapping[str, Any]) -> dict[str, Any]:
     """Return the required options for which the network has a different value.
 
-    A missing option is a conflict. `norm_eps` can be changed after building, so the norms
-    themselves are also compared. For modules without `options`, eps is the only possible conflict.
+    A missing option is a conflict. Since `norm_eps` can be changed after building, the
+    eps of every norm is also compared. For modules without `options`, only eps can conflict.
     """
     options = getattr(model, "options", None)
     conflicts = {}

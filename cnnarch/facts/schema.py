@@ -30,7 +30,7 @@ class Kind(NamedTuple):
         keys: kind of each key in a table, or in each table of an array.
         other_keys: kind of all other keys. With neither `keys` nor `other_keys`, any key is valid.
         required: keys that a table must contain.
-        refers_to: sheet table whose entries the value, a string or array of strings, names.
+        refers_to: sheet table that must contain every name in the value (string or array).
     """
 
     description: str
@@ -167,7 +167,7 @@ def sheet_faults(file: str, sheet: Table, builders: Mapping[str, Collection[str]
 
 
 class _Check:
-    """One check of a sheet. `sheet` keeps only the valid values."""
+    """State while checking one sheet. `sheet` keeps only the valid values."""
 
     def __init__(self, sheet: Table, builders: Mapping[str, Collection[str]]) -> None:
         self.builders = builders
@@ -186,7 +186,7 @@ class _Check:
         self.sheet: Table = self.clean("", sheet, family)
 
     def clean(self, at: str, value: Any, kind: Kind) -> Any:
-        """Record the faults inside a value of the right type, and return the value without them."""
+        """Record the faults inside a value of the right type, and return its valid contents."""
         if kind.refers_to and not isinstance(value, dict):
             names = [value] if isinstance(value, str) else value
             for name in (name for name in names if isinstance(name, str)):
@@ -217,7 +217,7 @@ class _Check:
             self.faults.append(f"{at}: there is no {table}.{key}; {suggest(key, list(known))}")
 
     def cross_faults(self) -> Iterator[str]:
-        """Yield the faults that involve several keys."""
+        """Yield the errors that involve several keys."""
         sheet, networks = self.sheet, [name for name in self.builders if name in self.sheet]
         for name, rows in sheet.get("stages", {}).items():
             yield from _repeated_rows(f"stages.{name}", rows)

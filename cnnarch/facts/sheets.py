@@ -27,7 +27,7 @@ class Facts(NamedTuple):
         min_input_size: minimum image side in pixels that the default form accepts.
         forms: the default form, followed by those with other options or image sizes.
         twins: networks in other libraries that match this one.
-        near_twins: networks in other libraries that only look the same.
+        near_twins: networks in other libraries that look the same but differ.
         rows: module paths for the rows of the paper's table that are not stages.
         recipe: the family's recipe with this network's changes applied.
     """
@@ -69,7 +69,7 @@ def read_sheet(family: str) -> Sheet:
     Raises:
         SheetError: the sheet cannot be read or violates the schema.
     """
-    import tomllib  # would account for a tenth of cnnarch's import time
+    import tomllib  # at the top, it would take a tenth of the import time
 
     path = FOLDER / f"{family}.toml"
     try:
@@ -118,14 +118,14 @@ def aliases() -> dict[str, str]:
 
 
 def twins(builder: str | None = None, library: str | None = None) -> list[Twin]:
-    """Return the twins of one or all builders in one or all libraries."""
+    """Return the `Twin` entries of one or all builders and libraries."""
     names = BUILDERS if builder is None else (builder,)
     found = [twin for name in names for twin in facts_of(name).twins]
     return [twin for twin in found if library in (None, twin.library)]
 
 
 def near_twins(builder: str | None = None) -> list[NearTwin]:
-    """Return the near twins of one or all builders."""
+    """Return the `NearTwin` entries of one or all builders."""
     names = BUILDERS if builder is None else (builder,)
     return [near for name in names for near in facts_of(name).near_twins]
 
@@ -147,7 +147,7 @@ def _facts(name: str, table: Mapping[str, Any], sheet: Mapping[str, Any]) -> Fac
     facts = {**{key: sheet[key] for key in DEFAULTS if key in sheet}, **table}
     forms = (
         {
-            "counted_from": sheet.get("counted_from"),  # never inherited from the default form
+            "counted_from": sheet.get("counted_from"),  # not inherited from the default form
             **{"input_size": facts["input_size"], **form},
             "counts": {**facts["counts"], **form["counts"]},
         }

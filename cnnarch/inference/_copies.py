@@ -19,9 +19,9 @@ def inference_copy(model: Module, *, share: bool = False) -> Module:
             continues.
 
     Raises:
-        ValueError: a hook computes a layer's weight (`torch.nn.utils.weight_norm` and similar), so
-            the layer would compute something else without it; or a function replaces a layer's
-            `forward`, so the copy would call the original layer.
+        ValueError: a hook that computes a layer's weight (`torch.nn.utils.weight_norm` and similar)
+            would be missing from the copy, or a layer's `forward` was replaced on the instance and
+            the copy would call the original method.
     """
     for name, module in model.named_modules():
         for hook in module._forward_pre_hooks.values():

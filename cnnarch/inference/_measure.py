@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 _CGROUP = Path("/sys/fs/cgroup")
-_CLOSE = 1.25  # single calls that differ by less than this factor cannot tell which is faster
+_CLOSE = 1.25  # below this ratio, one call each cannot show which is faster
 
 
 def has_vnni() -> bool:
@@ -60,11 +60,11 @@ def alternate(
 ) -> tuple[list[float], list[float]]:
     """Time two functions alternately, so that changes in the machine's speed affect both equally.
 
-    Each turn starts with an untimed call, because the other function's data are still in the
-    caches and its threads still spinning, which made OpenVINO's calls take 1.5 times as long. Each
-    function gets at least three turns, and more until `seconds` have passed. If one call to each
-    takes more than half of `seconds`, only those two calls count, unless their times are close and
-    `spare` is long enough: each function then gets two turns.
+    Each turn starts with an untimed call, because the other function's data is still in the
+    caches and its threads are still spinning; this made OpenVINO's calls take 1.5 times as long.
+    Each function gets at least three turns, and more until `seconds` have passed. If one call to
+    each takes more than half of `seconds`, only those two calls count. If their times are close and
+    `spare` is long enough, each function is called for two turns even then.
 
     Args:
         first: the first function.

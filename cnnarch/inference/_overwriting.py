@@ -18,7 +18,7 @@ _ALLOCATING_LAYERS = (nn.MaxPool2d, nn.AvgPool2d, nn.GroupNorm, nn.LayerNorm, nn
 
 
 def overwrite_where_safe(model: nn.Module) -> None:
-    """Let each activation overwrite its input if it is newly allocated and not read elsewhere.
+    """Make each activation in-place if its input is newly allocated and not read elsewhere.
 
     The input must come from a layer or function that allocates its output. It must not be the
     network's input, a view, or a feature map that an addition or the caller reads later. An
@@ -42,7 +42,7 @@ def overwrite_where_safe(model: nn.Module) -> None:
 
 
 def _is_only_reader(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
-    """Return whether a call reads a single value whose memory nothing else refers to."""
+    """Return whether a call reads a single value and nothing else uses that value's memory."""
     source = node.args[0] if len(node.args) == 1 and not node.kwargs else None
     while isinstance(source, fx.Node) and len(source.users) == 1:
         if source.op != "call_module":

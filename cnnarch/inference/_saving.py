@@ -109,7 +109,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
             raise ValueError("the file is too large")
         facts = dict(json.loads(text))
         if facts["format"] != _FORMAT:
-            raise ValueError(f"its format is {facts['format']!r}, this version reads {_FORMAT}")
+            raise ValueError(f"its format is {facts['format']!r}, but this version reads {_FORMAT}")
         files = dict(facts["files"])
         sections = all(isinstance(facts[key], dict) for key in ("report", "versions", "machine"))
         needed = {CHECK, *((NETWORK, _WEIGHTS) if NETWORK in files else ())}

@@ -94,8 +94,8 @@ def trace(model: nn.Module, example: Tensor, free_size: bool) -> ExportedProgram
 def has_free_size(model: nn.Module) -> bool:
     """Return whether this is a cnnarch network whose graph can have a dynamic image size.
 
-    TensorFlow's padding depends on the image size. A chain of layers with such padding leads to
-    expressions so complex that tracing never finishes.
+    TensorFlow's "same" padding depends on the image size. Several layers with it in sequence
+    produce expressions so complex that tracing never finishes.
     """
     if not isinstance(model, Trunk) or model.fixed_input_size:
         return False
@@ -106,8 +106,8 @@ def example_for(model: nn.Module, free_size: bool) -> Tensor:
     """Return two images to trace with; if `free_size`, the last map has at least 2x2 pixels.
 
     Raises:
-        TypeError: the model does not define its input size, or accepts several sizes although the
-            graph's size is fixed.
+        TypeError: the model does not define its input size, or accepts several sizes while
+            `free_size` is False.
     """
     if not isinstance(model, Trunk):
         raise TypeError(f"{type(model).__name__} does not define its input size: pass example")

@@ -61,7 +61,7 @@ def export(
         format: "onnx", "pt2" or "openvino"; None infers it from the suffix.
         example: images, (N, C, H, W), to trace with. Required for networks from other libraries,
             and for those of cnnarch that accept several sizes if height and width are fixed:
-            they are then those of the example.
+            the file then accepts only the example's size.
         dynamic_size: whether height and width are dynamic. None makes them dynamic for all
             cnnarch networks except the Mixers and those with TensorFlow's padding ("same").
         tolerance: the largest allowed difference, relative to the largest output.

@@ -153,7 +153,7 @@ class _LayerCalls:
         self.graph.erase_node(node)
 
     def _layer(self, node: object) -> nn.Module | None:
-        """Return the standard layer that computes a value, if it has one call and one input."""
+        """Return the layer that computes a value if it is standard, used once and has one input."""
         if not isinstance(node, fx.Node) or node not in self.module or len(node.args) != 1:
             return None
         module = self.module[node]
@@ -180,7 +180,7 @@ class _LayerCalls:
         """Return whether a norm applied to this value can be folded into the layer before it.
 
         For a linear layer, the value's shape must be known to be (N, C): BatchNorm1d normalizes
-        over L, not C, if it is (N, L, C).
+        over L, not C, if the shape is (N, L, C).
         """
         layer = self._layer(node)
         if not isinstance(node, fx.Node) or len(node.users) > 1:

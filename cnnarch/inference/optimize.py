@@ -46,10 +46,10 @@ def optimize(
     tolerance: float | None = None,
     budget_s: float = 60,
 ) -> Optimized:
-    """Make a network as fast as possible on this machine, and check that its outputs are the same.
+    """Make a network as fast as possible on this machine, and check that its outputs still match.
 
-    Each installed engine prepares a copy of the network. Its output is compared with the original
-    network's for the example and for a different batch size. If it is correct, the engine is timed
+    Each installed engine prepares a copy of the network. The copy's outputs for the example
+    and a different batch size are compared with the network's. If they match, the engine is timed
     alternately with the fastest one so far, and the faster one is kept. `report` lists all engines.
 
     Args:
@@ -116,7 +116,7 @@ class _Trial:
     workload: Workload
     precision: str
     tolerance: float
-    seconds: float  # for timing two candidates
+    seconds: float  # how long to time two candidates
     end: float  # when the budget runs out
     logits: list[Tensor] = field(default_factory=list)  # for the example and for other images
     calibration_logits: list[Tensor] = field(default_factory=list)

@@ -17,7 +17,7 @@ from cnnarch.inference.report import Report
 
 _forks = 0  # number of forks between the process that imported this module and this one
 _instances: "WeakSet[Optimized]" = WeakSet()
-_parents_engines: list[Engine] = []  # never freed, as that could wait for the parent's threads
+_parents_engines: list[Engine] = []  # never freed: freeing could wait for the parent's threads
 _adoption_lock = threading.Lock()
 
 
@@ -39,8 +39,8 @@ class Optimized:
     worker process. A spawned process prepares the engine from the files that the engine created,
     without converting the network again. A forked process lacks its parent's threads, so the engine
     is prepared again on the first call there. PyTorch then uses one thread, as in DataLoader
-    workers, and inductor, which cannot compile there, is replaced by eager. The same applies to a
-    network that is unpickled or loaded in a forked process.
+    workers, and eager replaces inductor, which cannot compile in a forked process. The same applies
+    to a network that is unpickled or loaded in a forked process.
 
     Args:
         engine: the engine, prepared for the network.
@@ -87,7 +87,7 @@ class Optimized:
 
         Later calls raise an error. Closing the network more than once is allowed.
         """
-        if self._forks != _forks:  # not called in this process, so the engine is the parent's
+        if self._forks != _forks:  # not yet called since the fork, so the engine is the parent's
             self._closed = True
             return
         with self._call_ended:

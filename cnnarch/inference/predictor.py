@@ -63,7 +63,7 @@ class Predictions(list[Prediction]):
 
 
 class Predictor:
-    """Classify images: threads decode and resize while the network computes.
+    """Classify images: threads decode and resize images while the network computes.
 
     The results equal those of `softmax(model(preprocessing.transform()(image)))`, or of `sigmoid`
     for a network with one logit and for independent labels. A predictor can be pickled and shared

@@ -30,15 +30,15 @@ def quantize(
     *,
     dynamic_size: bool | None = None,
 ) -> Any:
-    """Return a network in int8 as an `openvino.Model`, a quarter of the size in float32.
+    """Return a network in int8 as an `openvino.Model`, a quarter of its float32 size.
 
     Weights and the maps between layers become 8-bit integers with a scale; weights have one scale
     per output channel. The scales of the maps are computed from calibration images, which need no
     labels: a few hundred that resemble the images to classify, preprocessed in the same way. The
     same images always yield the same model. Nothing is trained. On a processor without VNNI, the
     weights use only half the range because sums would otherwise overflow, so quantize on the
-    machine that will run the model. NNCF uses its accurate bias correction if that stores at most
-    2 GiB of data, and its fast bias correction otherwise.
+    machine that will run the model. NNCF uses accurate bias correction if it needs at most 2 GiB
+    of memory, and fast bias correction otherwise.
 
     `openvino.save_model` writes the model and `openvino.compile_model` prepares it to run.
     `cnnarch.inference.optimize(..., precision="int8")` also compiles and checks it.
@@ -94,8 +94,8 @@ def _correction_bytes(graph: Any, images: Tensor) -> float:
     """Return an upper bound on the memory that NNCF's accurate bias correction needs, in bytes.
 
     For each layer with a bias, NNCF stores the inputs of the next layers with a bias along all
-    paths from its output. If every layer reads the outputs of all earlier layers, this adds up: to
-    23 GB in DenseNet-121 for 512 images of 32 x 32 pixels.
+    paths from its output. If every layer reads the outputs of all earlier layers, the total is
+    large: 23 GB for DenseNet-121 and 512 images of 32 x 32 pixels.
     """
     graph = graph.clone()
     graph.reshape([1, *images.shape[1:]])

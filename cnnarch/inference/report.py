@@ -11,7 +11,7 @@ class Candidate:
 
     Args:
         engine: the engine's name; "plain" is the original network.
-        precision: the precision in which it computes.
+        precision: the precision of the computation.
         verdict: "chosen", "slower: ..." with the ratio to the faster candidate, "rejected: ...",
             "failed: ...", "unavailable: ..." or "not tried: ...".
         milliseconds: the median time of a call with the example's batch, over all comparisons.
@@ -38,7 +38,7 @@ class Report:
         candidates: all candidates, including the chosen one.
         shape: the shape of the example, `(N, C, H, W)`.
         threads: the thread count of OpenVINO and ONNX Runtime; PyTorch uses its own setting.
-        tolerance: the allowed `difference`, or for int8 the fraction of images that may disagree.
+        tolerance: the maximum `difference`; for int8, the maximum fraction of disagreeing images.
         precision: the requested precision; the chosen candidate's may differ.
         notes: other remarks.
     """

@@ -44,7 +44,7 @@ def load_optimized(
     Args:
         path: the folder.
         rebuild: optimize the network again if necessary; False raises an error instead.
-        budget_s: the time in seconds for optimizing again, as in `optimize`.
+        budget_s: the time budget in seconds for optimizing again, as in `optimize`.
 
     Raises:
         ValueError: the folder was changed, or it comes from a different kind of machine or version
@@ -91,7 +91,7 @@ def load_optimized(
 
 
 class _MissingNetwork(nn.Module):
-    """A placeholder for a network that was not saved, with the attributes `Predictor` needs."""
+    """A placeholder, with the attributes `Predictor` needs, for a network that was not saved."""
 
     def __init__(self, example: Tensor, preprocessing: Any, categories: Any) -> None:
         super().__init__()

@@ -25,7 +25,7 @@ HIDDEN = 4096  # units in each hidden fully connected layer
 
 
 class AlexNetConfig(NamedTuple):
-    """The differences between the two papers' networks.
+    """Differences between the networks of the two papers.
 
     Args:
         conv1: number of kernels in the first convolution; likewise for `conv2` to `conv5`.
@@ -71,7 +71,7 @@ class AlexNet(ImageClassifier):
         dropout: probability of zeroing an output of fc6 or fc7, in [0, 1).
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Rows have stride 4, 8, 16 and 32.
+        (N, in_channels, H, W) -> (N, num_classes). Rows have strides 4, 8, 16 and 32.
 
     Raises:
         ValueError: `dropout` is out of range, or `groups` does not divide the widths.

@@ -28,7 +28,7 @@ class ConvNet(ImageClassifier):
         in_channels: number of channels in the input image.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Rows have stride 1, 2 and 4.
+        (N, in_channels, H, W) -> (N, num_classes). Rows have strides 1, 2 and 4.
     """
 
     def __init__(self, *, num_classes: int = 10, in_channels: int = 1) -> None:

@@ -56,7 +56,7 @@ class DenseNet(ImageClassifier):
         small_images: use a 3x3 stem with stride 1 and no max-pool; 32x32 images give 4x4 maps.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.
+        (N, in_channels, H, W) -> (N, num_classes). Stages have strides 4, 8, 16 and 32.
 
     Raises:
         ValueError: a count is not a positive integer, or `compression` or `dropout` is out of

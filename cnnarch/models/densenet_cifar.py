@@ -61,7 +61,7 @@ class CifarDenseNet(ImageClassifier):
             The paper uses 0.2 when it trains without augmentation.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Stages have stride 1, 2 and 4.
+        (N, in_channels, H, W) -> (N, num_classes). Stages have strides 1, 2 and 4.
 
     Raises:
         ValueError: `depth` is not 3n + 4 or 6n + 4, a count is not a positive integer, or

@@ -70,8 +70,8 @@ class EfficientNet(ImageClassifier):
 
     Numbers of channels are multiplied by the width factor and rounded to multiples of 8. Numbers
     of layers are multiplied by the depth factor and rounded up. Weights are initialized as in the
-    authors' code: from N(0, 2 / fan_out) in convolutions, and in the classifier uniformly within
-    1 / sqrt(num_classes), or within ImageNet's 1 / sqrt(1000) if there are fewer classes.
+    authors' code: from N(0, 2 / fan_out) in convolutions, and from U(-b, b) in the classifier,
+    where b is 1 / sqrt(num_classes), or 1 / sqrt(1000) if there are fewer than 1000 classes.
     BatchNorm's momentum is 0.01.
 
     Args:
@@ -86,7 +86,7 @@ class EfficientNet(ImageClassifier):
         small_images: use stride 1 in the stem and `stage3`; 32x32 images give 4x4 maps.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Stages have stride 2, 4, 8, 16, 16, 32, 32.
+        (N, in_channels, H, W) -> (N, num_classes). Stages have strides 2, 4, 8, 16, 16, 32, 32.
 
     Raises:
         ValueError: `dropout`, `drop_path`, `norm_eps` or the scaling is out of range, or

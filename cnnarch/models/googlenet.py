@@ -34,7 +34,7 @@ class InceptionRow(NamedTuple):
 
     @property
     def out_channels(self) -> int:
-        """Number of channels in the block's output, as in the column "output size"."""
+        """Number of channels in the block's output, as in the "output size" column."""
         return self.c1 + self.c3[1] + self.c5[1] + self.pool
 
 
@@ -107,7 +107,7 @@ class GoogLeNet(ImageClassifier):
         small_images: use a 3x3 stem with stride 1 and no first pool; 32x32 images give 4x4 maps.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.
+        (N, in_channels, H, W) -> (N, num_classes). Stages have strides 4, 8, 16 and 32.
 
     Raises:
         ValueError: `stages` does not consist of three non-empty stages, or a network with
@@ -136,7 +136,7 @@ class GoogLeNet(ImageClassifier):
             _inception_stage(config, config.last_pool, fourth[-1].out_channels, fifth),
         ]
         head = ClassifierHead(fifth[-1].out_channels, num_classes, dropout=dropout)
-        # The last pool needs two pixels if it is 3x3, or one if it is 2x2. The other pools halve.
+        # A 3x3 last pool needs two pixels, a 2x2 one needs one. The other pools halve the map.
         pixels = 4 * (config.last_pool - 1)
         if not small_images:
             pixels = 2 * (2 * pixels) - 1  # the first pool, then the stem, which rounds up

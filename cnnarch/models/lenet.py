@@ -26,7 +26,7 @@ TABLE_I = (  # maps of S2 that each of the 16 maps of C3 is connected to
 )
 ACTIVATIONS = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "relu": nn.ReLU}
 POOLS = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d}
-PADDING = {32: 0, 28: 2}  # of C1 by image size; both give 28x28 maps
+PADDING = {32: 0, 28: 2}  # C1's padding for each image size; both give 28x28 maps
 
 
 class LeNetOptions(ModelOptions, total=False):
@@ -52,7 +52,7 @@ class LeNet(ImageClassifier):
             is padded by two pixels; with 32, it is not padded.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Rows have stride 1, 2, 2, 4 and 4.
+        (N, in_channels, H, W) -> (N, num_classes). Rows have strides 1, 2, 2, 4 and 4.
 
     Raises:
         ValueError: an option has an unknown value.
@@ -128,7 +128,7 @@ class LeNetBN(ImageClassifier):
         in_channels: number of channels in the input image.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Rows have stride 1, 2, 2, 4 and 4.
+        (N, in_channels, H, W) -> (N, num_classes). Rows have strides 1, 2, 2, 4 and 4.
     """
 
     def __init__(self, *, num_classes: int = 10, in_channels: int = 1) -> None:

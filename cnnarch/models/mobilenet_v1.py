@@ -64,7 +64,7 @@ class MobileNetV1(ImageClassifier):
         activation: "relu", as in the paper, or "relu6", as in the released networks.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Stages have stride 2, 4, 8, 16 and 32.
+        (N, in_channels, H, W) -> (N, num_classes). Stages have strides 2, 4, 8, 16 and 32.
 
     Raises:
         ValueError: `width`, `dropout` or `norm_eps` is out of range, or `padding` or `activation`

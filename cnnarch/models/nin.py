@@ -20,8 +20,8 @@ class Mlpconv(NamedTuple):
     """One mlpconv layer and the layers before it.
 
     Args:
-        widths: numbers of channels in the convolution and in each 1x1 layer. The last row does not
-            include the layer that computes the class scores, which belongs to the head.
+        widths: numbers of channels in the convolution and in each 1x1 layer. In the last row, the
+            layer that computes the class scores is omitted because it belongs to the head.
         kernel_size: side length of the convolution's kernel, in pixels.
         stride: stride of the convolution.
         padding: padding of the convolution, in pixels.
@@ -73,7 +73,7 @@ class NiN(ImageClassifier):
         small_images: use a 3x3 first kernel with stride 1; 32x32 images give 4x4 maps.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Rows of `nin` have stride 4, 8, 16 and 32.
+        (N, in_channels, H, W) -> (N, num_classes). Rows of `nin` have strides 4, 8, 16 and 32.
 
     Raises:
         ValueError: `rows` is empty, the first row has a pool or dropout, or `dropout` is out of
@@ -134,7 +134,7 @@ class CifarNiN(NiN):
         dropout: probability of zeroing a value after either pool, in [0, 1).
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Rows have stride 1, 2 and 4.
+        (N, in_channels, H, W) -> (N, num_classes). Rows have strides 1, 2 and 4.
     """
 
     def __init__(

@@ -70,7 +70,7 @@ class ResNet(ResidualNetwork):
         stride_in_1x1: whether a bottleneck has its stride in the first 1x1, as in the paper.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.
+        (N, in_channels, H, W) -> (N, num_classes). Stages have strides 4, 8, 16 and 32.
 
     Raises:
         ValueError: `depths` is not four positive integers, or `stride_in_1x1` is set for blocks

@@ -47,7 +47,7 @@ class CifarResNet(ResidualNetwork):
             as in the paper; "B" is a 1x1 convolution, as in most checkpoints for these networks.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Stages have stride 1, 2 and 4.
+        (N, in_channels, H, W) -> (N, num_classes). Stages have strides 1, 2 and 4.
 
     Raises:
         ValueError: `n` is not a positive integer, or `shortcut` is unknown.

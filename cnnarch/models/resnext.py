@@ -38,7 +38,7 @@ class ResNeXt(ResidualNetwork):
         small_images: use a 3x3 stem with stride 1 and no max-pool; 32x32 images give 4x4 maps.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.
+        (N, in_channels, H, W) -> (N, num_classes). Stages have strides 4, 8, 16 and 32.
 
     Raises:
         ValueError: `depths` is not four positive integers, or a stage's number of channels per

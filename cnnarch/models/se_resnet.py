@@ -84,7 +84,7 @@ class SEResNet(ResidualNetwork):
         reduction: the map's number of channels divided by the squeeze's, the paper's r.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.
+        (N, in_channels, H, W) -> (N, num_classes). Stages have strides 4, 8, 16 and 32.
 
     Raises:
         ValueError: `depths` is not four positive integers, a stage's number of channels per group

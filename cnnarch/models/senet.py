@@ -38,7 +38,7 @@ class HalvedBottleneck(ResidualSum):
         channels: width of ResNet's bottleneck; the output has 4 * channels.
         stride: stride of the block.
         groups: number of groups in the 3x3 convolution.
-        reduction: the map's number of channels divided by the squeeze's.
+        reduction: ratio of the map's number of channels to that of the squeeze.
 
     Shape:
         (N, in_channels, H, W) -> (N, 4 * channels, H / stride, W / stride)
@@ -80,7 +80,7 @@ class SENet(ResidualNetwork):
         reduction: the map's number of channels divided by the squeeze's, the paper's r.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Stages have stride 4, 8, 16 and 32.
+        (N, in_channels, H, W) -> (N, num_classes). Stages have strides 4, 8, 16 and 32.
 
     Raises:
         ValueError: `depths` is not four positive integers.

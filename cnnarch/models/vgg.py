@@ -86,7 +86,8 @@ class VGG(ImageClassifier):
     Args:
         rows: depth and number of channels of each block, and the side length of its last kernel if
             it is not 3.
-        norm: creates the normalization layer after a convolution from the number of channels.
+        norm: creates the normalization layer that follows a convolution, given its number of
+            channels.
         lrn: whether local response normalization follows the first convolution, with the
             constants of the AlexNet paper (column A-LRN of Table 1).
         hidden: number of units in each of the two hidden fully connected layers.
@@ -99,7 +100,7 @@ class VGG(ImageClassifier):
         small_images: pool only after the last three blocks; 32x32 images give 4x4 maps.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Stages have stride 2, 4, 8, 16 and 32.
+        (N, in_channels, H, W) -> (N, num_classes). Stages have strides 2, 4, 8, 16 and 32.
 
     Raises:
         ValueError: `rows` is empty or contains values that are not positive integers, or `width` or

@@ -97,7 +97,7 @@ def check_channels_last(model: ImageClassifier) -> None:
     model.to(memory_format=torch.channels_last)
     features = model.forward_features(images.to(memory_format=torch.channels_last))
     assert_close(model.forward_head(features), expected, 1e-9)
-    if min(features.shape[1:]) > 1:  # otherwise the two formats are the same
+    if min(features.shape[1:]) > 1:  # size 1 makes the memory formats identical
         kept = features.is_contiguous(memory_format=torch.channels_last)
         assert kept, f"the last map has strides {features.stride()}, not those of channels_last"
 

@@ -168,7 +168,7 @@ def check_gradients_of_samples(model: ImageClassifier) -> None:
         model.zero_grad()
         model(image[None]).square().mean().backward()  # type: ignore[no-untyped-call]
         expected = {
-            name: torch.zeros_like(p) if p.grad is None else p.grad  # no effect on the logits
+            name: torch.zeros_like(p) if p.grad is None else p.grad  # unused by the logits
             for name, p in model.named_parameters()
         }
         found = {name: gradients[i] for name, gradients in batched.items()}

@@ -155,7 +155,7 @@ def check_stages_come_in_the_order_asked(model: ImageClassifier) -> None:
 @on_a_copy()
 @torch.no_grad()
 def check_feature_info(model: ImageClassifier) -> None:
-    """Channel counts match the maps, and `k * stride` additional input pixels add k pixels."""
+    """Channel counts match the maps, and `k * stride` more input pixels add k pixels to a map."""
     info = model.feature_info
     strides = [row.stride for row in info]
     maps = model.forward_stages(example_images(model, 1))

@@ -1,4 +1,4 @@
-"""Augment training images: randomly for each image, computed on the whole batch at once."""
+"""Augment each training image randomly, processing the whole batch at once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ RATIO = 3 / 4, 4 / 3  # aspect ratios of random resized crops, as in the GoogLeN
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Crops, flips, RandAugment, erasing, mixup and cutmix.
+    """Crops, flips, RandAugment, erasing, mixup and CutMix.
 
     Each process draws random numbers for the whole batch and uses only those for its own images.
     Crops and flips therefore do not depend on the number of processes.
@@ -33,7 +33,7 @@ class Augmentation:
     world_size: int = 1
 
     def pixels(self, images: Tensor, seed: int) -> Tensor:
-        """Augment uint8 pixels of shape (N, C, H, W) and any size."""
+        """Augment uint8 images of any size, with shape (N, C, H, W)."""
         recipe = self.recipe
         draw = self._random_numbers(len(images), seed)
         if recipe.resized_crop:

@@ -27,7 +27,7 @@ class Recorder(Callback):
     """Adds a row to a history after each epoch.
 
     Args:
-        history: receives the rows.
+        history: the history to add rows to.
         path: CSV file to rewrite after each epoch; None writes no file.
         on_row: called with each epoch's row.
     """
@@ -79,7 +79,7 @@ class ProgressBar(RichProgressBar):
         """Return the metrics shown next to the bar."""
         assert isinstance(task, TrainingTask)
         metrics = {name: float(value) for name, value in task.latest.items()}
-        # Otherwise, a diverging loss would make the line longer and longer.
+        # With a fixed number of decimals, a diverging loss would make the line longer and longer.
         return {k: f"{v:.3f}" if abs(v) < 1000 else f"{v:.0e}" for k, v in metrics.items()}
 
     def configure_columns(self, trainer: Trainer) -> list[Any]:
@@ -156,7 +156,7 @@ class SignalHandler(Callback):
         self._restore_handlers()
 
     def _restore_handlers(self) -> None:
-        # These are Lightning's handlers; Lightning itself later restores the original ones.
+        # Restores Lightning's handlers; Lightning later restores the original ones.
         while self.previous:
             signal.signal(*self.previous.popitem())
 

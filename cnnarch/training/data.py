@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from cnnarch.images import decode_image, read_together
 from cnnarch.preprocessing import Preprocessing, convert_channels
 
-MEMORY_LIMIT = 2**31  # bytes; folders whose pixels exceed it are decoded batch by batch
+MEMORY_LIMIT = 2**31  # bytes; folders with more pixel data are decoded batch by batch
 
 
 def measure_preprocessing(pixels: Tensor, size: int, channels: int) -> Preprocessing:
@@ -208,7 +208,7 @@ class ImageData(NamedTuple):
 
         Args:
             model: its pretrained weights, if any, determine the preprocessing. Its
-                `min_input_size` is the minimum size.
+                `min_input_size` is the minimum input size.
             image_resolution: input size in pixels. None uses the size specified by the weights,
                 otherwise the image size, or the network's minimum size if that is larger.
         """

@@ -26,7 +26,7 @@ IDX_FILES = (
     *("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     *("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 )
-IDX_ERRORS = (  # raised by gzip and torchvision for damaged files
+IDX_ERRORS = (  # raised by gzip and torchvision for corrupted files
     *(AssertionError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError),
     zlib.error,
 )
@@ -75,7 +75,7 @@ def load_data(
             trained on other images.
 
     Raises:
-        ValueError: the data set does not exist, or its files are missing or damaged.
+        ValueError: the data set does not exist, or its files are missing or corrupted.
 
     >>> data = load_data("digits", image_resolution=32)
     >>> len(data.train), len(data.test), data.preprocessing.crop_size
@@ -141,7 +141,7 @@ def read_digits() -> RawImages:
 
 
 def make_synthetic() -> RawImages:
-    """Create 1,000 training and 200 test images, 32x32: stripes whose direction is the class."""
+    """Create 1,000 training and 200 test images, 32x32, with one stripe direction per class."""
     generator = torch.Generator().manual_seed(0)
     count, held_out, classes, size = 1_200, 200, 10, 32
     labels = torch.arange(count) % classes
@@ -214,7 +214,7 @@ def read_idx(path: Path, name: Path | None = None) -> Tensor:
         name: file name to show in error messages; None means `path`.
 
     Raises:
-        ValueError: the file is damaged.
+        ValueError: the file is corrupted.
     """
     from torchvision.datasets import mnist
 
@@ -223,7 +223,7 @@ def read_idx(path: Path, name: Path | None = None) -> Tensor:
         try:
             content = gzip.decompress(path.read_bytes())
         except (EOFError, OSError, zlib.error) as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+            raise ValueError(f"{path} is corrupted: {error}") from error
         with tempfile.TemporaryDirectory() as folder:
             plain = Path(folder, path.stem)
             plain.write_bytes(content)
@@ -232,7 +232,7 @@ def read_idx(path: Path, name: Path | None = None) -> Tensor:
         return read(path)
     except IDX_ERRORS as error:
         reason = str(error) or type(error).__name__
-        raise ValueError(f"{name or path} is damaged: {reason}") from error
+        raise ValueError(f"{name or path} is corrupted: {reason}") from error
 
 
 def read_folder(folder: Path, size: int, channels: int, hold_out: bool = True) -> RawImages:

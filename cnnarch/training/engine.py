@@ -126,7 +126,7 @@ def fit(
 def check_fits(model: nn.Module, images: ImageSet) -> None:
     """Check that a network's classes, channels and input size match the images.
 
-    Only networks from this package store these values. Others fail in the first step.
+    Networks from other packages do not store these values and fail in the first training step.
 
     Raises:
         ValueError: the network is incompatible with the images.

@@ -34,7 +34,7 @@ class Loader(DataLoader[tuple[Tensor, Tensor, int]]):
 class BatchSampler(Sampler[SeededIndices]):
     """Samples this process's share of every batch.
 
-    Shuffled batches are always full: leftover images are skipped, different ones in each epoch. (A
+    Shuffled batches are always full: leftover images, which vary by epoch, are skipped. (A
     last batch of one image would break BatchNorm.) The order depends only on the seed and the
     epoch. Process r of w receives images r, r + w, ... of each batch.
 

@@ -20,7 +20,7 @@ from cnnarch.analysis import count_macs
 from cnnarch.contract.classifier import ImageClassifier
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of glibc's mallopt, from malloc.h
-SMALL_STEP = 10**8  # multiply-adds per forward pass; takes a few milliseconds on one core
+SMALL_STEP = 10**8  # multiply-adds per forward pass; a few milliseconds on one core
 HARMLESS_WARNINGS = (
     ".*does not have many workers",  # images in memory load faster without worker processes
     ".*in eval mode at the start of training",  # frozen layers
@@ -34,7 +34,7 @@ class Machine(NamedTuple):
     """The devices to train on.
 
     Args:
-        devices: number of devices on this machine; each one has its own process.
+        devices: number of devices on this machine; each has its own process.
         num_nodes: number of machines. torchrun or the cluster's scheduler starts the processes
             on the other machines.
         accelerator: "cpu", "gpu" or another Lightning accelerator; "auto" selects the best one
@@ -76,7 +76,7 @@ class Machine(NamedTuple):
                 devices=self.devices,
                 num_nodes=self.num_nodes,
                 strategy="ddp" if self.devices * self.num_nodes > 1 else "auto",
-                use_distributed_sampler=False,  # BatchSampler distributes the images
+                use_distributed_sampler=False,  # BatchSampler splits batches across processes
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
                 **options,
@@ -85,7 +85,7 @@ class Machine(NamedTuple):
             raise ValueError(str(error)) from error
 
     def precision(self, wanted: str, model: nn.Module, small: bool = False) -> str:
-        """Return the precision to use, by its name in Lightning.
+        """Return Lightning's name for the precision to use.
 
         Args:
             wanted: the recipe's precision. "auto" selects bf16 on hardware where it is
@@ -93,7 +93,7 @@ class Machine(NamedTuple):
                 networks with depthwise convolutions stay in float32 because the backward pass of
                 these layers is slow in bf16: EfficientNet-B0 took more than twice as long.
             model: the network to train.
-            small: whether steps are too small to benefit.
+            small: whether steps are too small to benefit from bf16.
         """
         if wanted != "auto":
             return wanted
@@ -116,7 +116,7 @@ def _is_depthwise(module: nn.Module) -> bool:
 
 
 def is_first_process() -> bool:
-    """Return whether this process writes the files; works before a process group exists."""
+    """Return whether this process has rank 0, even before a process group exists."""
     variables = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
     return int(next((os.environ[v] for v in variables if v in os.environ), "0")) == 0
 
@@ -132,10 +132,10 @@ def leave_process_group() -> bool:
 
 
 def is_small(model: nn.Module, input_size: tuple[int, int, int], images: int) -> bool:
-    """Return whether a step is too small for multiple threads; always False for other networks.
+    """Return whether a training step is too small to benefit from multiple threads.
 
     Args:
-        model: a network from this package.
+        model: a network from this package; any other network returns False.
         input_size: shape of its input, `(C, H, W)`.
         images: number of images per step.
     """
@@ -203,11 +203,11 @@ def keep_freed_memory() -> None:
     than 32 MiB to the operating system when they are freed, and the kernel has to map and zero each
     page again in the next step. On a CPU, this takes about a fifth of the step time. Other C
     libraries (macOS, Windows, musl) are unaffected. Because the setting applies to the whole
-    process, only the command line calls this function; `fit` and `train` do not.
+    process, only the `cnnarch` command calls this function; `fit` and `train` do not.
 
-    Source: the manual page mallopt(3).
+    Source: the mallopt(3) manual page.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, -1)  # the largest threshold: never return memory
+        libc.mallopt(M_TRIM_THRESHOLD, -1)  # the maximum: never return memory

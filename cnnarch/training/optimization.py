@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import (
 
 from cnnarch.training.recipe import Recipe
 
-RISE = 0.3  # fraction of steps in which the rate rises; the default in OneCycleLR
+RISE = 0.3  # fraction of steps in which the learning rate rises; the default in OneCycleLR
 RMS_DECAY = 0.9  # decay of RMSProp's mean square, as in the EfficientNet paper
 
 

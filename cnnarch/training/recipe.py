@@ -21,7 +21,7 @@ from cnnarch.facts.suggestions import suggest
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A training recipe: length, optimizer, schedule, augmentation and which weights to keep.
+    """A training recipe: length, optimizer, schedule, augmentation and the weights to keep.
 
     Args:
         source: the paper or code that the settings come from.
@@ -44,13 +44,13 @@ class Recipe:
         batch_size: number of images per step, summed over all processes.
         optimizer: the optimization algorithm.
         learning_rate: the peak learning rate of the schedule.
-        momentum: momentum for SGD and RMSProp. The one-cycle schedule instead varies it between
+        momentum: momentum for SGD and RMSProp. The one-cycle schedule varies momentum between
             0.85 and 0.95, in the opposite direction to the learning rate.
         nesterov: whether SGD uses Nesterov momentum.
         epsilon: constant that Adam, AdamW and RMSProp add to the root mean square. TensorFlow adds
-            it under the square root; 0.001 there corresponds to about 0.03 here.
+            it under the square root; 0.001 in TensorFlow corresponds to about 0.03 here.
         weight_decay: weight decay, applied to all parameters.
-        schedule: learning rate schedule. linear and cosine decay to 0; one-cycle rises for 30 %
+        schedule: learning rate schedule. linear and cosine decay to 0; one-cycle rises for 30%
             of the steps, then decays along a cosine.
         step_epochs: for the step schedule, either the interval in epochs (fractions are allowed) or
             the list of epochs after which the learning rate changes.
@@ -80,7 +80,7 @@ class Recipe:
         channels_last: whether to use the channels-last memory format; None means true, which is
             faster.
         seed: seed for all random numbers.
-        then: further stages, each a mapping of the keys that change. Each stage starts from the
+        then: further stages, each a mapping with the settings to change. Each stage starts from the
             weights of the previous one.
 
     Raises:
@@ -143,7 +143,7 @@ class Recipe:
         for key in sorted({key for stage in self.then for key in stage}):
             if key not in stage_keys:
                 raise ValueError(
-                    f"a stage in then cannot change {key!r}; it can change {', '.join(stage_keys)}"
+                    f"a stage in `then` cannot change {key!r}, only {', '.join(stage_keys)}"
                 )
         if self.then:
             list(self.stages())  # raises an error if any value in a stage is invalid

@@ -61,7 +61,7 @@ def find_recipe(*names: str) -> Recipe:
         ValueError: no such recipe exists; the message suggests or lists existing ones.
     """
     if not names:
-        raise TypeError("find_recipe needs a name, such as find_recipe('default'), got ()")
+        raise TypeError("find_recipe requires at least one name, such as 'default'")
     for name in names:
         if not isinstance(name, str):
             raise TypeError(f"a recipe name must be a string, got {name!r}")

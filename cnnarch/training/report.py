@@ -60,7 +60,7 @@ def draw_pictures(
         "data": lambda: viz.data_grid(data.train),
         "diagram": lambda: viz.diagram(model, (data.channels, size, size)),
     }
-    if len(data.test) < 4:  # too few for an embedding
+    if len(data.test) < 4:  # too few images to embed
         del drawings["embeddings"]
     for name, draw in drawings.items():
         draw().savefig(folder / f"{name}.png")
@@ -105,7 +105,7 @@ def _details(results: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 def _embedded(path: Path) -> tuple[int, str]:
-    """Return a PNG image's printed width, which keeps its text readable, and its data in base64."""
+    """Return a PNG image's width on the page, in CSS pixels, and its contents in base64."""
     picture = path.read_bytes()
-    (dots,) = struct.unpack_from(">I", picture, 16)  # its width in pixels
+    (dots,) = struct.unpack_from(">I", picture, 16)  # the image's width in pixels
     return dots * CSS_INCH // DOTS, base64.b64encode(picture).decode()

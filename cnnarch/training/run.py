@@ -100,7 +100,7 @@ def train(
 
     Raises:
         ValueError: the folder contains a different run or other files, the network is incompatible
-            with the data or could not be saved after training, or the devices are not available.
+            with the data or cannot be saved, or the devices are not available.
             The folder is left unchanged.
         NonFiniteLossError: the loss became infinite or NaN.
     """
@@ -174,7 +174,7 @@ def _description(model: ImageClassifier, data: ImageData, recipe: Recipe) -> dic
 
 
 def _open_run(folder: Path, description: dict[str, Any], resume: bool) -> dict[str, Any] | None:
-    """Create the folder or check that it contains the same run; if finished, return its results."""
+    """Create the folder or check that it contains the same run; return its results if finished."""
     recipe = folder / RECIPE
     if not is_first_process():
         return (resume and read_results(folder)) or None
@@ -186,7 +186,7 @@ def _open_run(folder: Path, description: dict[str, Any], resume: bool) -> dict[s
         try:
             written = dict(yaml.safe_load(recipe.read_text()))
         except (yaml.YAMLError, TypeError, ValueError) as error:
-            raise ValueError(f"{recipe} is damaged: {error}") from error
+            raise ValueError(f"{recipe} is corrupted: {error}") from error
         old = {**asdict(Recipe()), **written}  # the run may predate some keys
         for key, value in description.items():
             if key != "source" and old.get(key) != value:  # the source is only a citation

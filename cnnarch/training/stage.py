@@ -97,7 +97,7 @@ class StageRun:
             last = _last_frozen(recipe)
             freezing = temporarily_frozen(model, last) if recipe.freeze else nullcontext()
             with freezing, set_threads_and_memory_format(model, small, channels_last):
-                model.train()  # Lightning does not; frozen layers stay in eval mode
+                model.train()  # Lightning does not set train mode; frozen layers stay in eval mode
                 task = TrainingTask(model, recipe, module.watched, steps)
                 trainer.fit(task, datamodule=module, ckpt_path=start, weights_only=True)
         self._save_result(model, trainer)
@@ -105,10 +105,10 @@ class StageRun:
     def _is_complete(self, saved: dict[str, Any], max_epochs: int | None) -> bool:
         """Return whether a checkpoint is from the stage's last epoch.
 
-        If resumed from such a checkpoint, Lightning neither trains nor averages the weights.
+        When it resumes from such a checkpoint, Lightning neither trains nor averages the weights.
         """
         rows = saved["callbacks"][self.recorder.state_key]["rows"]
-        epochs = len(rows) - len(self.recorder.history.rows)  # subtract the earlier stages
+        epochs = len(rows) - len(self.recorder.history.rows)  # subtract epochs in earlier stages
         stopping = saved["callbacks"].get(_early_stopping(self.recipe).state_key)
         stopped = stopping is not None and stopping["wait_count"] >= stopping["patience"]
         return epochs == max_epochs or stopped
@@ -140,7 +140,7 @@ class StageRun:
     def _save_result(self, model: nn.Module, trainer: Trainer) -> None:
         """Replace the checkpoints with a single file containing the final weights and metrics."""
         if self.recipe.keep_best:
-            # Only the first process is certain to have the file: scratch folders are not shared.
+            # The best checkpoint may exist only on the first node if the folder is not shared.
             best = _weights(_load(self._file("best"))) if trainer.is_global_zero else {}
             model.load_state_dict(trainer.strategy.broadcast(best))
         if self.keep and trainer.is_global_zero:
@@ -195,12 +195,12 @@ def _load(path: Path) -> dict[str, Any]:
     """Load a checkpoint without executing code.
 
     Raises:
-        ValueError: the file is damaged or contains objects that could execute code.
+        ValueError: the file is corrupted or contains objects that could execute code.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is damaged; delete it to continue without it") from error
+        raise ValueError(f"{path} is corrupted; delete it to continue without it") from error
 
 
 def _weights(saved: dict[str, Any]) -> dict[str, Any]:

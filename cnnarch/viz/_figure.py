@@ -28,7 +28,7 @@ Images: TypeAlias = "Tensor | ImageSet"
 
 
 class Selection(NamedTuple):
-    """The images of a figure.
+    """Images to show in a figure.
 
     Args:
         inputs: network inputs, (N, C, H, W).
@@ -104,7 +104,7 @@ def select_images(
 def shorten(name: str, length: int) -> str:
     """Return a class name of limited length, such as "tench" for "tench, Tinca tinca".
 
-    Letters are removed from the middle, because many names differ only at the end.
+    Characters are removed from the middle because many names differ only at the end.
     """
     name = name.split(",")[0]
     if len(name) > length:
@@ -138,14 +138,14 @@ def add_fallback_fonts(figure: Figure) -> Figure:
 
 @functools.cache
 def _font_for(letter: str) -> str | None:
-    """Return an installed font that contains the letter, or None if the default font does."""
+    """Return a font that contains this character, or None if the default font does."""
 
     def has_letter(path: str) -> bool:
         return ord(letter) in FT2Font(path).get_charmap()
 
     if has_letter(findfont(FontProperties())):
         return None
-    # The Last Resort font draws a box for every letter.
+    # The Last Resort font contains every character, but draws only boxes.
     fonts = [font for font in fontManager.ttflist if not font.name.startswith("Last Resort")]
     return next((font.name for font in fonts if has_letter(font.fname)), None)
 

@@ -42,7 +42,7 @@ def gradcam(
         images: a data set such as `data.test`, or a tensor of network inputs (N, C, H, W).
         targets: class index for each image; None uses the predicted classes.
         layer: a stage such as "conv4_x" or a module path; None uses `model.cam_layer` or, if its
-            map is a single pixel, the last earlier stage with a larger map.
+            maps are single pixels, the last stage before it with larger maps.
         classes: class names; None uses the network's own.
         preprocessing: normalization of the images in a tensor; None uses the network's own.
         columns: number of images to show.

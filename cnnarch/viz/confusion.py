@@ -16,7 +16,7 @@ MAX_LABELED = 20  # maximum number of classes to draw with names and numbers
 def confusion_matrix(
     counts: Tensor | Sequence[Sequence[int]], classes: Sequence[str] | None = None
 ) -> Figure:
-    """Show image counts per label and prediction, colored by fraction of the label's images.
+    """Draw a confusion matrix, with cells colored by their fraction of the label's images.
 
     Args:
         counts: a square matrix as returned by `evaluate`: rows are labels, columns are predictions.

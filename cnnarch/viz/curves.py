@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from cnnarch.viz._figure import BLUE, GRAY, GREEN, ORANGE, new_figure
 
 Figures = Mapping[str, Sequence[float]]
-"""Per-epoch metrics by name, such as "train_loss": a `History`, or lists or tensors."""
+"""Per-epoch metrics, keyed by name such as "train_loss": a `History`, or lists or tensors."""
 
 SPLITS = (
     ("train", "training", BLUE, "-"),
@@ -31,7 +31,7 @@ def curves(history: Figures) -> Figure:
         history: metrics such as "train_loss", "val_acc" and "train_aux1_loss".
 
     Raises:
-        ValueError: there is neither a loss nor an accuracy.
+        ValueError: the history contains neither a loss nor an accuracy.
     """
     figure = new_figure(9, 3.6)
     left, right = figure.subplots(1, 2)
@@ -45,7 +45,7 @@ def curves(history: Figures) -> Figure:
         if values is not None:
             _draw(left, values, 1, label=f"auxiliary head {i}", color=GRAY, linestyle=style)
     if not (left.lines or right.lines):
-        raise ValueError(f"there is neither a loss nor an accuracy among {', '.join(history)}")
+        raise ValueError(f"the history contains no loss or accuracy, only {', '.join(history)}")
     _finish(left, "Loss")
     _finish(right, "Accuracy (%)")
     return figure
@@ -55,7 +55,7 @@ def comparison(histories: Mapping[str, Figures]) -> Figure:
     """Draw the training and test (or validation) accuracy of several networks by epoch.
 
     Args:
-        histories: each network's metrics, by network name.
+        histories: each network's metrics, keyed by network name.
 
     Raises:
         ValueError: there are no networks, or a network has no training accuracy.
@@ -75,7 +75,7 @@ def comparison(histories: Mapping[str, Figures]) -> Figure:
             _draw(right, values, 100, label=name, **style)
     _finish(left, "Accuracy (%)", "Training")
     _finish(right, "", held_out.capitalize())
-    if len(left.lines) > MAX_INSIDE and right.lines:  # the right legend has the same names
+    if len(left.lines) > MAX_INSIDE and right.lines:  # the right legend shows the same names
         left.get_legend().remove()
     return figure
 

@@ -24,7 +24,7 @@ Method = Literal["tsne", "pca", "umap"]
 TITLES = {"tsne": "t-SNE", "pca": "PCA", "umap": "UMAP"}
 SEED = 42
 NAME_LENGTH = 24  # maximum length of a class name
-MAX_IN_LEGEND = 20  # maximum number of classes; more classes share a color scale
+MAX_IN_LEGEND = 20  # maximum number of classes; a color bar is shown for more
 
 
 def embeddings(

@@ -1,4 +1,4 @@
-"""Feature maps of layers and filters of convolutions."""
+"""Feature maps and convolutional filters."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ def feature_maps(
 ) -> Figure:
     """Show an image and the first maps of several layers, one row per layer.
 
-    Each map is scaled by its own range. Single-pixel maps are scaled by their layer's range.
+    Each map is normalized by its own range; single-pixel maps, by the range of their layer.
 
     Args:
         model: any network; its mode is restored afterwards.
@@ -70,7 +70,7 @@ def feature_maps(
 def filters(
     model: nn.Module, layer: str | None = None, *, rows: int = 8, columns: int = 8
 ) -> Figure:
-    """Show the filters of a convolution, each scaled by its own range; zero is gray.
+    """Show a convolution's filters, each scaled by its largest absolute weight; zero is gray.
 
     Filters over three channels are shown in color. For other filters, only the first channel is
     shown.
@@ -111,7 +111,7 @@ def filters(
 
 
 def layer_maps(model: nn.Module, image: Tensor, paths: Sequence[str]) -> dict[str, Tensor]:
-    """Return each layer's maps (C, h, w) for one image, by module path."""
+    """Return each layer's maps (C, h, w) for one image, keyed by module path."""
     layers = [model.get_submodule(path) for path in paths]
     activations = LayerActivation(model, layers)
     with evaluating(model):

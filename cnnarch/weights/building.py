@@ -48,8 +48,8 @@ def build_with_weights(
         **options: the options that the caller passed to the builder.
 
     Raises:
-        WeightsError: the checkpoint cannot be read, does not fit, or requires an option that
-            differs from the one the caller passed.
+        WeightsError: the checkpoint cannot be read, does not fit, or requires a different
+            value for an option that the caller passed.
     """
     checkpoint = read_checkpoint(weights, name)
     known = option_parameters(network)
@@ -88,7 +88,7 @@ def build_with_weights(
 
 
 def _load(checkpoint: Checkpoint, found: Match, model: nn.Module) -> tuple[str, ...]:
-    """Set the tensors, initialize new classifiers, and return the names of the fresh tensors."""
+    """Set the tensors, initialize new classifiers, and return the names of tensors not loaded."""
     tensors, report = convert_tensors(checkpoint, found, model)
     for name, tensor in tensors.items():
         set_tensor(model, name, tensor)
@@ -98,7 +98,7 @@ def _load(checkpoint: Checkpoint, found: Match, model: nn.Module) -> tuple[str, 
         ):
             module.reset_classifier(module.num_classes)
     for name, tensor in model.state_dict().items():
-        if tensor.is_meta and name.endswith("num_batches_tracked"):  # missing from old checkpoints
+        if tensor.is_meta and name.endswith("num_batches_tracked"):  # not in old checkpoints
             set_tensor(model, name, torch.zeros(tensor.shape, dtype=tensor.dtype))
     record_metadata(model, checkpoint, report)
     if report.dropped:

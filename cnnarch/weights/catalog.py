@@ -152,7 +152,7 @@ def entry_from_torchvision(member: Any, network: str | None = None) -> Weights:
 def _has_transform_input(member: Any) -> bool:
     """Return whether torchvision's network renormalizes images to a mean and std of 0.5.
 
-    Networks with a `transform_input` option do so when they are built with weights.
+    Networks with a `transform_input` option renormalize when they are built with weights.
     """
     classes = inspect.getmembers(sys.modules[type(member).__module__], inspect.isclass)
     bases = {base for _, c in classes for base in c.__mro__ if issubclass(base, nn.Module)}

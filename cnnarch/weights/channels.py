@@ -11,7 +11,7 @@ Adapt = Literal["mean", "repeat", "random"]
 
 
 def first_convolution(model: nn.Module) -> str | None:
-    """Return the name of the first convolution's weight, in registration order."""
+    """Return the weight name of the first convolution in registration order."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
             return f"{name}.weight" if name else "weight"
@@ -39,7 +39,7 @@ def adapt_preprocessing(
 
 
 def adapt_input(weight: Tensor, channels: int, adapt: Adapt = "mean") -> Tensor:
-    """Convert a convolution's weight for images with `channels` channels.
+    """Adapt a convolution's weight to images with `channels` channels.
 
     Args:
         weight: weight of an ungrouped convolution, of shape (out, m, h, w).

@@ -40,7 +40,7 @@ class Checkpoint:
     """The tensors of a checkpoint under their original names, with its metadata.
 
     Args:
-        label: name of the checkpoint in messages.
+        label: name of the checkpoint to show in messages.
         tensors: the tensors, keyed by their names in the checkpoint.
         config: its metadata.
         shared: whether the caller also holds the tensors, in which case loading must copy them.
@@ -140,7 +140,7 @@ def _may_be_on_hub(name: str) -> bool:
 
 
 def _parse_metadata(metadata: Mapping[str, str], label: str) -> Config:
-    """Parse the config in a .safetensors file's metadata; return an empty one if there is none."""
+    """Parse the config in a .safetensors file's metadata; if absent, return an empty config."""
     text = metadata.get(METADATA_KEY)
     return Config() if text is None else parse_config(text, label)
 

@@ -13,7 +13,7 @@ from cnnarch.weights.files import open_regular
 
 CONFIG, TENSORS = "config.json", "model.safetensors"
 
-_MAX_BYTES = 4 * 2**20  # ten thousand class names take up a quarter of this
+_MAX_BYTES = 4 * 2**20  # 10,000 class names take up a quarter of this limit
 
 
 @dataclass(frozen=True)

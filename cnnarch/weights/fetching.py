@@ -49,7 +49,7 @@ def download(name: str, directory: str | os.PathLike[str], *, weights: str = "DE
 
 
 def fetch(entry: Weights) -> Path:
-    """Return an entry's file after checking its hash, and download it unless it is cached.
+    """Download an entry's file unless it is cached, check its hash and return its path.
 
     Raises:
         WeightsError: the file cannot be downloaded or has the wrong hash.

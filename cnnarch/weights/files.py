@@ -67,7 +67,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         part.touch()
-        mode = part.stat().st_mode  # set by the user's umask; safetensors uses 600
+        mode = part.stat().st_mode  # from the user's umask; safetensors always sets 600
         yield part
         part.chmod(mode)
         part.replace(path)

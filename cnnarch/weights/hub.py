@@ -41,7 +41,7 @@ def parse_hub_name(name: str) -> HubName:
 
 
 def fetch_from_hub(name: HubName, *filenames: str, expected: str | None = None) -> Path | None:
-    """Return the first of these files in a repository, and download it unless it is cached.
+    """Return the first of `filenames` in a repository, downloading it unless it is cached.
 
     The content is checked against `expected`, or against the hash that the hub lists for the file.
     A file with the wrong content is downloaded once more.

@@ -36,7 +36,7 @@ def port(
 
     Raises:
         WeightsError: no layout fits. The message lists up to 20 tensors that are missing,
-            unexpected or different.
+            unexpected or mismatched.
 
     >>> import cnnarch, torchvision
     >>> theirs = torchvision.models.resnet18()
@@ -52,7 +52,7 @@ def port(
     if conflicts := find_conflicts(model, found.layout.required_options(model)):
         raise WeightsError(_conflict_message(found.layout.library, model, conflicts))
     counters = {
-        name: torch.zeros(tensor.shape, dtype=tensor.dtype)  # absent from old checkpoints
+        name: torch.zeros(tensor.shape, dtype=tensor.dtype)  # old checkpoints lack the counters
         for name, tensor in model.state_dict().items()
         if name not in found.tensors
     }
@@ -71,7 +71,7 @@ def export(model: nn.Module, layout: str = "torchvision") -> dict[str, Tensor]:
         layout: "torchvision", "timm" or another library that provides the network.
 
     Raises:
-        WeightsError: the library does not provide the network, or only with other options.
+        WeightsError: the library does not provide the network, or requires other options.
     """
     candidates = {one: pairs for one in layouts_of(model) if (pairs := pair_names(model, one))}
     fitting = [one for one in candidates if one.library == layout]
@@ -168,7 +168,7 @@ def _rank(
     """Rank a layout whose names match: lower is better.
 
     The architecture's name is compared first, then the number of conflicts that cannot be resolved
-    after building, then the number of all conflicts.
+    after building, then the total number of conflicts.
     """
     misnamed = architecture is not None and not fnmatch.fnmatchcase(
         architecture, layout.architectures

@@ -90,7 +90,7 @@ def load(model: nn.Module, source: CheckpointSource, *, adapt: Adapt = "mean") -
 def match_checkpoint(
     checkpoint: Checkpoint, model: nn.Module, options: Mapping[str, Any] | None = None
 ) -> Match:
-    """Find the layout of a checkpoint; `options` as in `find_match`."""
+    """Find the layout of a checkpoint; `find_match` explains `options`."""
     builder, architecture = getattr(model, "builder", None), checkpoint.config.architecture
     recorded = checkpoint.config.builder
     if recorded != builder and None not in (recorded, builder):

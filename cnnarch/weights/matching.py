@@ -141,7 +141,7 @@ def _is_inside(name: str, modules: Iterable[str]) -> bool:
 
 
 def _reshape_for_port(tensor: Tensor, model: nn.Module, pair: Pair) -> Tensor:
-    """Reshape their tensor to our shape, keeping its row count; if it does not fit, return it."""
+    """Reshape a tensor to our shape, keeping its row count; return it unchanged if that fails."""
     if pair.shape is None:
         return tensor
     shape = model.get_parameter(pair.ours).shape

@@ -106,7 +106,7 @@ def _read_shards(index: Path, mapped: bool) -> dict[str, Tensor]:
             raise WeightsError(f"{index}: {name!r} is not a weights file in the same folder")
         tensors |= read_tensors(index.parent / name, mapped)[0]
     if tensors.keys() != shards.keys():
-        raise WeightsError(f"{index} lists different tensors from those in its shards")
+        raise WeightsError(f"{index} does not list exactly the tensors in its shards")
     return tensors
 
 
@@ -120,7 +120,7 @@ def extract_state_dict(loaded: Any, label: str) -> tuple[dict[str, Tensor], dict
 
     Args:
         loaded: the return value of torch.load, or a state dict.
-        label: name of the contents in error messages.
+        label: name to show in error messages.
 
     Raises:
         WeightsError: there is no state dict.

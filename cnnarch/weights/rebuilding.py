@@ -140,7 +140,7 @@ def _changed_tensors(model: nn.Module, rebuilt: nn.Module) -> Iterator[str]:
 
 
 def _describe_change(now: nn.Module, before: nn.Module) -> str:
-    """Describe how a module changed; empty if it did not."""
+    """Describe how a module changed; empty if unchanged."""
     if _kind(now) is not _kind(before) or _settings(now) != _settings(before):
         described = [f"{type(m).__name__}({_settings(m)})" for m in (now, before)]
         return f"is {described[0]}, not {described[1]}"
@@ -148,7 +148,7 @@ def _describe_change(now: nn.Module, before: nn.Module) -> str:
 
 
 def _kind(module: nn.Module) -> type[nn.Module]:
-    """Return a module's class. All BatchNorms count as one class: training may convert them."""
+    """Return a module's class; all BatchNorm classes count as one, including SyncBatchNorm."""
     batch_norm: type[nn.Module] = nn.modules.batchnorm._BatchNorm
     if isinstance(module, batch_norm | FrozenBatchNorm):
         return batch_norm
@@ -157,5 +157,5 @@ def _kind(module: nn.Module) -> type[nn.Module]:
 
 
 def _settings(module: nn.Module) -> str:
-    """Return the module's own settings that matter in eval mode."""
+    """Return the module's own settings that affect its output in eval mode."""
     return _TRAINING_SETTINGS.sub("", module.extra_repr()).removeprefix(", ")

@@ -42,8 +42,8 @@ model = cnnarch.from_pretrained({source!r})
 def save_pretrained(model: Any, directory: str | os.PathLike[str]) -> None:
     """Save a network for `from_pretrained`: model.safetensors, config.json and a model card.
 
-    The config is also stored in the metadata of model.safetensors, so that file alone can be
-    loaded. Each file is replaced atomically, so networks loaded from the same folder stay intact.
+    The config is also stored in the metadata of model.safetensors, so that file can be loaded
+    on its own. Each file is replaced atomically, so networks loaded from the folder stay intact.
 
     Args:
         model: a network created by a builder. Its `preprocessing` and `categories`

@@ -30,7 +30,7 @@ def read_torch(path: Path, mapped: bool = False) -> Any:
         mapped: whether to map a file in the zip format, the default since PyTorch 1.6.
 
     Raises:
-        WeightsError: the file is damaged, compressed, or contains objects other than tensors.
+        WeightsError: the file is corrupted, compressed, or contains objects other than tensors.
     """
     if tuple(map(int, torch.__version__.split(".")[:2])) < _SAFE_SINCE:
         raise WeightsError(
@@ -44,7 +44,7 @@ def read_torch(path: Path, mapped: bool = False) -> Any:
     try:
         with (
             _LOCK,
-            torch.serialization.safe_globals([argparse.Namespace]),  # saved by training scripts
+            torch.serialization.safe_globals([argparse.Namespace]),  # found in training checkpoints
             _private_mapping(),
         ):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped and mapped)
@@ -60,21 +60,21 @@ def read_torch(path: Path, mapped: bool = False) -> Any:
 
 
 def _private_mapping() -> AbstractContextManager[Any]:
-    """Keep training from writing to the file, regardless of the user's mmap options."""
+    """Prevent training from writing to the file, regardless of the user's mmap options."""
     if not hasattr(mmap, "MAP_PRIVATE"):  # on Windows, torch always uses private mappings
         return nullcontext()
     return torch.serialization.set_default_mmap_options(mmap.MAP_PRIVATE)
 
 
 def _check_zip(path: Path) -> None:
-    """Reject archives that are compressed, contain programs, or unpack to more than their size."""
+    """Reject archives that are compressed, contain code, or would grow when unpacked."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
-        raise WeightsError(f"{path} is a damaged zip archive: {error}") from error
+        raise WeightsError(f"{path} is a corrupted zip archive: {error}") from error
     if any(m.filename.endswith("/constants.pkl") for m in members):
-        raise WeightsError(f"{path} is a TorchScript archive, which contains a program")
+        raise WeightsError(f"{path} is a TorchScript archive, which contains executable code")
     if any(m.compress_type != zipfile.ZIP_STORED for m in members):
         raise WeightsError(f"{path} is compressed, but torch.save never compresses")
     if sum(m.file_size for m in members) > path.stat().st_size:

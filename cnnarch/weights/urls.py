@@ -32,10 +32,11 @@ def hash_in_name(url: str) -> str | None:
 
 
 def fetch_url(url: str, expected: str | None = None) -> Path:
-    """Return the file at a URL, and download it unless it is cached.
+    """Download the file at a URL unless it is cached, and return its path.
 
-    The cache is $CNNARCH_CACHE, or the folder cnnarch in $XDG_CACHE_HOME or ~/.cache. Each URL has
-    its own folder. A file in torch.hub's cache is used if its hash is known and matches.
+    The cache is $CNNARCH_CACHE if set, otherwise the `cnnarch` folder in $XDG_CACHE_HOME or
+    ~/.cache. Each URL has its own folder. A file in torch.hub's cache is used if its hash is known
+    and matches.
 
     Args:
         url: http or https URL.
@@ -80,7 +81,7 @@ def _is_valid(path: Path, expected: str | None) -> bool:
 
 
 def _download_checked(url: str, path: Path, expected: str | None) -> None:
-    """Download to a temporary file, verify and rename it. Retry once, except after HTTP 4xx."""
+    """Download to a temporary file, verify and rename it. Retry once, except on HTTP 4xx errors."""
     failure: Exception | None = None
     for _ in range(2):
         try:

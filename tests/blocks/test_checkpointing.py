@@ -18,7 +18,7 @@ def stage() -> Stage:
 
 
 def step(model: Stage, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Run forward and backward with a fixed seed; return the output and the input's gradient."""
+    """Run both passes with a fixed seed; return the output and the input's gradient."""
     torch.manual_seed(7)
     x = x.clone().requires_grad_()
     y = model(x)

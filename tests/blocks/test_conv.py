@@ -36,7 +36,7 @@ def test_symmetric_padding_keeps_the_size_at_stride_1(kernel_size: int, pixels: 
     assert block(torch.randn(1, 2, 9, 8)).shape == (1, 2, 9, 8)
 
 
-def test_a_number_pads_that_many_pixels() -> None:
+def test_integer_padding_adds_that_many_pixels() -> None:
     assert ConvNormAct(2, 2, 5, padding=0)(torch.randn(1, 2, 9, 8)).shape == (1, 2, 5, 4)
 
 
@@ -60,7 +60,7 @@ def test_weights_use_he_initialization_with_the_fan_out_of_one_group() -> None:
 @pytest.mark.parametrize(
     ("size", "kernel_size", "stride", "before", "after"),
     [
-        # By hand: (ceil(size / stride) - 1) * stride + kernel - size, with an odd pixel at the end.
+        # The total is (ceil(size / stride) - 1) * stride + kernel - size; an odd pixel goes last.
         (4, 3, 2, 0, 1),
         (5, 3, 2, 1, 1),
         (224, 3, 2, 0, 1),

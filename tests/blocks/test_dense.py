@@ -29,7 +29,7 @@ def second_layer(layer: DenseLayer, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("bottleneck", [None, 1, 4])
-def test_every_layer_takes_all_preceding_maps_and_the_output_keeps_their_order(
+def test_every_layer_receives_all_preceding_maps_and_the_output_keeps_their_order(
     bottleneck: int | None,
 ) -> None:
     block = Dense(5, 3, 4, bottleneck=bottleneck)
@@ -124,7 +124,7 @@ def test_checkpointing_changes_neither_gradients_nor_statistics(dropout: float) 
 
 
 def test_checkpointing_recomputes_each_layer_and_its_concatenation() -> None:
-    """Every layer is recomputed, but no whole block; without gradients, nothing is recomputed."""
+    """Each layer is recomputed, never the whole block; without gradients, nothing is recomputed."""
     block = Dense(6, 3, 5)
     block.grad_checkpointing = True
     calls: list[int] = []

@@ -26,7 +26,7 @@ def test_a_separate_relu_follows_every_layer() -> None:
     assert kinds == [nn.Conv2d, nn.ReLU] * 3
 
 
-def test_the_parameter_count_matches_hand_arithmetic() -> None:
+def test_the_parameter_count_matches_a_manual_calculation() -> None:
     expected = 25 * 3 * 192 + 192 + 192 * 160 + 160 + 160 * 96 + 96
     block = NiNBlock(3, (192, 160, 96), 5)
     assert_parameters(block, expected)

@@ -9,8 +9,8 @@ from cnnarch.blocks import DepthwiseSeparable
 from cnnarch.testing import assert_close, assert_parameters, calibrate
 
 
-def test_layers_are_filter_norm_relu_mix_norm_relu() -> None:
-    """The right side of Fig. 3."""
+def test_layers_are_depthwise_norm_relu_pointwise_norm_relu() -> None:
+    """The order is that of Fig. 3, right."""
     leaves = [m for m in DepthwiseSeparable(8, 16).modules() if not any(m.children())]
     kinds = [nn.Conv2d, nn.BatchNorm2d, nn.ReLU] * 2
     assert [type(m) for m in leaves] == kinds
@@ -31,7 +31,7 @@ def test_the_depthwise_convolution_applies_the_stride() -> None:
         assert block(torch.zeros(2, 8, side, side)).shape == (2, 16, out, out)
 
 
-def test_the_parameter_count_matches_hand_arithmetic() -> None:
+def test_the_parameter_count_matches_a_manual_calculation() -> None:
     # kernels, plus the norms' scales and shifts
     assert_parameters(DepthwiseSeparable(32, 64), 9 * 32 + 2 * 32 + 32 * 64 + 2 * 64)
 

@@ -48,7 +48,7 @@ def test_with_silu_outputs_match_the_block_in_torchvisions_efficientnet() -> Non
 def test_both_activations_can_be_replaced() -> None:
     block = SE(8, 2, act=nn.SiLU, gate=nn.Hardsigmoid)
     assert [name for name, _ in block.named_children()] == ["reduce", "act", "expand", "gate"]
-    nn.init.constant_(block.expand.bias, 9.0)  # Hardsigmoid is exactly 1 from 3 up
+    nn.init.constant_(block.expand.bias, 9.0)  # Hardsigmoid(x) is exactly 1 for x >= 3
     nn.init.zeros_(block.expand.weight)
     x = torch.randn(1, 8, 2, 2)
     assert torch.equal(block(x), x)

@@ -37,7 +37,7 @@ def test_the_dropped_fraction_equals_the_rate_and_the_mean_is_unchanged(rate: fl
 
 
 def test_images_are_dropped_independently() -> None:
-    """Adjacent images agree as often as independent draws: 0.25 + 0.25."""
+    """Adjacent images agree as often as independent draws do: with probability 0.5."""
     kept = StochasticDepth(0.5).train()(torch.ones(IMAGES, 1, 1, 1)).flatten() > 0
     agree = (kept[1:] == kept[:-1]).float().mean().item()
     assert abs(agree - 0.5) < 4 * 0.5 / IMAGES**0.5
@@ -50,7 +50,7 @@ def test_a_dropped_image_receives_no_gradient_and_a_kept_one_a_scaled_gradient()
     assert torch.equal(x.grad, torch.where(y == 0, 0.0, 4.0))
 
 
-def test_draws_differ_between_calls_and_follow_the_seed() -> None:
+def test_draws_differ_between_calls_and_are_reproducible() -> None:
     layer, x = StochasticDepth(0.5).train(), torch.ones(64, 1, 1, 1)
     first, second = layer(x), layer(x)
     assert not torch.equal(first, second)

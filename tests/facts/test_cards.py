@@ -1,4 +1,4 @@
-"""Model cards, printed numbers and the registry of networks."""
+"""Model cards, reported numbers and the registry of networks."""
 
 import re
 from collections.abc import Callable
@@ -23,14 +23,14 @@ from cnnarch.facts.cards import Paper, Stated, printed_number
         ("22.85", "22.85", "0.01"),
     ],
 )
-def test_printed_numbers_have_a_value_and_the_unit_of_the_last_digit(
+def test_reported_numbers_have_a_value_and_the_unit_of_the_last_digit(
     printed: str, value: str, unit: str
 ) -> None:
     assert printed_number(printed) == (Decimal(value), Decimal(unit))
 
 
 def test_a_stated_value_agrees_within_one_unit_of_its_last_digit() -> None:
-    """Papers round or truncate: 3.858 G is printed as 3.8."""
+    """Papers round or truncate: 3.858 G is reported as 3.8."""
     stated = Stated("macs", "3.8B", "Table 1")
     assert stated.agrees(3_857_973_248)
     assert stated.agrees(3_701_000_000)

@@ -296,7 +296,7 @@ def test_a_family_may_have_no_paper() -> None:
     assert faults(parsed(paper=False)) == []
 
 
-def test_recipes_support_the_data_sets_of_training() -> None:
+def test_recipes_support_the_training_data_sets() -> None:
     assert set(TRAINED_ON) == set(DATA_DEFAULTS)
 
 

@@ -316,7 +316,7 @@ def test_inductor_compiles_the_example_and_frequent_shapes(
 def test_inductor_freezes_the_weights(
     model: cnnarch.ImageClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As graph inputs, they would be reordered on each call and could still change."""
+    """As graph inputs, weights would be reordered on each call and could still change."""
     modules = []
 
     def keep(model: nn.Module, two: Tensor, free_size: bool) -> Any:
@@ -496,7 +496,7 @@ def test_int8_is_restored_without_calibration_images(
 @pytest.mark.slow
 @pytest.mark.skipif(NO_TORCHAO or not COMPILER, reason="no torchao or no C++ compiler")
 def test_int8_keeps_the_last_window_of_a_pool_with_ceil_mode() -> None:
-    """GoogLeNet and NiN have such pools; inductor drops the window for 8-bit maps."""
+    """GoogLeNet and NiN use `ceil_mode`; inductor ignores it for 8-bit maps."""
     pool = nn.MaxPool2d(3, 2, ceil_mode=True)  # 32 pixels to 16, or 15 if the window is dropped
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), pool, nn.Conv2d(8, 5, 1))
     model = nn.Sequential(model, nn.AdaptiveMaxPool2d(1), nn.Flatten()).eval()

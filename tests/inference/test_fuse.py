@@ -87,8 +87,8 @@ def test_folding_changes_no_logits(distinct_model: cnnarch.ImageClassifier) -> N
         ("mobilenet_v1", 0),
         ("efficientnet_b0", 0),
         ("googlenet_bn", 0),
-        # Of 121 norms the first folds into the stem and each layer's second into its 1x1
-        # convolution; 58 + 3 + 1 read a concatenation and are followed by a ReLU.
+        # Of 121 norms, 1 folds into the stem and 58 into the dense layers' 1x1 convolutions.
+        # The other 62 read a concatenation and are followed by a ReLU.
         ("densenet121", 121 - 1 - 58),
     ],
 )

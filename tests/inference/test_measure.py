@@ -66,7 +66,7 @@ def test_functions_alternate_and_slow_ones_take_longer() -> None:
 def test_the_first_call_of_a_turn_is_not_counted(
     monkeypatch: pytest.MonkeyPatch, usual: float
 ) -> None:
-    """The other function's threads are still spinning during that call."""
+    """During the first call, the other function's threads are still spinning."""
     clock, before = 0.0, ""
 
     def call(name: str) -> None:

@@ -1,4 +1,4 @@
-"""`optimize` returns the same network on a faster engine, and reports how it was chosen."""
+"""`optimize` moves a network to a faster engine and reports how the engine was chosen."""
 
 import math
 import time
@@ -319,7 +319,7 @@ def test_higher_precisions_are_tried_after_int8(
     assert optimized.precision == chosen
 
 
-def test_int8_is_checked_by_its_top_class(fakes: Callable[..., None]) -> None:
+def test_int8_is_judged_by_top_1_agreement(fakes: Callable[..., None]) -> None:
     def wrong_for_first_image(logits: Tensor) -> Tensor:
         if len(logits) == 20:
             logits[0] = -logits[0]

@@ -114,7 +114,7 @@ def _load(folder: Path, x: Tensor) -> tuple[list[list[float]], str, int]:
     "backend",
     ["eager", "openvino", "onnxruntime", INDUCTOR],
 )
-def test_a_forked_worker_can_unpickle_and_load_it(
+def test_a_forked_worker_can_unpickle_and_load_an_optimized_network(
     model: cnnarch.ImageClassifier, backend: str, tmp_path: Path
 ) -> None:
     if backend in ("openvino", "onnxruntime"):

@@ -506,7 +506,7 @@ def test_incomplete_networks_are_rejected() -> None:
         Predictor(3)  # type: ignore[arg-type]
 
 
-def test_a_network_with_five_channels_accepts_arrays_but_no_files(photographs: list[Path]) -> None:
+def test_a_network_with_five_channels_accepts_arrays_but_not_files(photographs: list[Path]) -> None:
     preprocessing = Preprocessing(32, 32, mean=(0.5,) * 5, std=(0.25,) * 5)
     predictor = Predictor(cnnarch.lenet5(in_channels=5), preprocessing)
     assert len(predictor(np.zeros((40, 40, 5), np.uint8))) == 1

@@ -107,9 +107,9 @@ class Shortcut(nn.Module):
 
 
 def test_the_memory_for_accurate_bias_correction_is_estimated() -> None:
-    """Three inputs of 4 x 8 x 8 floats: two readers of the first layer and one of the second.
+    """Three stored inputs of 4 x 8 x 8 floats: the first layer's output twice, the second's once.
 
-    NNCF stores these inputs for a fifth of the images.
+    NNCF stores layer inputs for a fifth of the images.
     """
     images = torch.zeros(20, 4, 8, 8)
     graph = to_openvino(Shortcut(), images[:2], None)

@@ -1,4 +1,4 @@
-"""A saved network is loaded without converting it, rebuilt elsewhere, and rejected if changed."""
+"""Saved networks load without conversion or are rebuilt; altered files are rejected."""
 
 import json
 import shutil
@@ -241,7 +241,7 @@ def test_a_network_that_fell_back_to_float32_is_rebuilt_as_requested(
 def test_a_network_saved_as_a_graph_keeps_its_preprocessing_and_categories(
     model: cnnarch.ImageClassifier, tmp_path: Path
 ) -> None:
-    """A `Predictor` needs both for a network that was fused with preprocessing."""
+    """A `Predictor` needs the preprocessing and categories of a fused network."""
     preprocessing = cnnarch.weights.Preprocessing(28, 32, mean=(0.5,), std=(0.25,))
     fused = fuse(model, preprocessing)
     fused.preprocessing = preprocessing  # type: ignore[assignment]

@@ -171,7 +171,7 @@ def test_a_new_classifier_is_initialized_the_same_way() -> None:
     assert not model.head.classifier.bias.any()
 
 
-def test_feature_maps_are_those_of_the_stem_and_the_pools() -> None:
+def test_feature_maps_are_the_outputs_of_the_stem_and_the_pools() -> None:
     for name, widths in (("alexnet", (96, 96, 256, 256)), ("alexnet_owt", (64, 64, 192, 256))):
         info = on_meta(name).feature_info
         assert [row.name for row in info] == ["conv1", "pool1", "pool2", "pool5"]

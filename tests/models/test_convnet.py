@@ -38,7 +38,7 @@ def test_it_matches_two_convolutions_and_a_linear_layer_at_any_size(size: tuple[
 
 
 def test_an_export_with_dynamic_height_and_width_accepts_28_pixels() -> None:
-    """At 28 pixels, the pool before the linear layer does nothing; exports must allow that size."""
+    """The average pool has no effect at 28 pixels. Exports must accept this size."""
     model = cnnarch.convnet().eval()
     free = torch.export.Dim.DYNAMIC
     shapes = ({0: free, 2: free, 3: free},)

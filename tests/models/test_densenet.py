@@ -61,7 +61,7 @@ def test_the_first_stage_starts_with_the_pool_and_the_others_with_a_transition()
     assert children == [["pool", "0"], between, between, [*between, "norm", "act"]]
 
 
-def test_the_last_map_is_after_the_final_norm_and_relu() -> None:
+def test_the_last_map_is_the_output_of_the_final_norm_and_relu() -> None:
     model = cnnarch.densenet_bc_100_12_cifar()
     images = torch.randn(4, 3, 16, 16)
     randomize_norms(model, images)
@@ -83,7 +83,7 @@ def test_transitions_halve_the_channels_only_with_bc() -> None:
 
 
 def test_compression_rounds_down() -> None:
-    """Sec. 3: floor(theta m) maps; 0.6 * 9 is 5.4."""
+    """Sec. 3: transitions keep floor(theta * m) of m maps, here floor(0.6 * 9) = 5."""
     model = DenseNet(3, (1, 1), compression=0.6)
     transition = model.stages[1].transition
     assert (transition.conv.in_channels, transition.conv.out_channels) == (9, 5)
@@ -144,7 +144,7 @@ def test_densenet264_matches_torchvisions_class_with_the_depths_of_table_1() -> 
 
 
 def test_a_training_step_matches_torchvision() -> None:
-    """Compare the loss, the gradients and the running statistics after the step."""
+    """Compare the loss, the gradients and the running statistics after one step."""
     theirs = torchvision.models.DenseNet(8, (2, 3, 2), 16, num_classes=5)
     ours = DenseNet(8, (2, 3, 2), num_classes=5)
     copy_in_order(ours, theirs)
@@ -221,7 +221,7 @@ def test_every_norm_has_the_usual_constants_and_no_convolution_has_a_bias(name: 
 def test_no_activation_is_shared_or_in_place() -> None:
     model = cnnarch.densenet121()
     relus = [m for m in model.modules() if isinstance(m, nn.ReLU)]
-    assert len(relus) == 121  # 119 before convolutions, and one each after the first and last norms
+    assert len(relus) == 121  # 119 ReLUs precede convolutions; two follow the first and last norms
     assert not any(r.inplace for r in relus)
 
 

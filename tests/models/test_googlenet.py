@@ -130,7 +130,7 @@ def test_conv2_includes_the_1x1_reduction() -> None:
 
 
 def test_every_path_has_the_papers_22_layers_with_weights() -> None:
-    """Sec. 5: 22 layers deep, where a block counts as two."""
+    """Sec. 5: the network has a depth of 22, counting each Inception block as two layers."""
     model = cnnarch.googlenet()
     blocks = sum(isinstance(m, Inception) for m in model.modules())
     assert blocks == 9
@@ -175,7 +175,7 @@ def test_parameter_counts_of_auxiliary_heads_match_the_paper_and_torchvision() -
 
 
 def test_auxiliary_heads_add_their_multiply_adds_in_training() -> None:
-    """The heads pool 512 and 528 channels to 4x4; in all, the network needs 1,591,044,096."""
+    """The heads pool 512 and 528 channels to 4x4. The total is 1,591,044,096 multiply-adds."""
     heads = sum(16 * c * 128 + 2048 * 1024 + 1024 * 1000 for c in (512, 528))
     assert 1_582_671_872 + heads == 1_591_044_096
     model = cnnarch.googlenet(aux_logits=True)
@@ -221,7 +221,7 @@ def test_training_outputs_match_torchvision_with_auxiliary_heads() -> None:
         num_classes=20, aux_logits=True, init_weights=False, dropout=0.0, dropout_aux=0.0
     )
     source = ours.state_dict()
-    order = sorted(source, key=lambda key: key.startswith("head."))  # torchvision's head is last
+    order = sorted(source, key=lambda key: key.startswith("head."))  # torchvision's head comes last
     target = theirs.state_dict()
     assert [source[k].shape for k in order] == [v.shape for v in target.values()]
     theirs.load_state_dict(dict(zip(target, (source[k] for k in order), strict=True)))
@@ -324,11 +324,11 @@ def test_auxiliary_logits_can_be_compiled_traced_exported_and_saved() -> None:
 
 
 def test_the_minimum_size_is_exact_for_both_networks_and_each_side() -> None:
-    """With sizes rounded up, a 2x2 pool needs one pixel and a 3x3 pool needs two.
+    """When sizes are rounded up, a 2x2 pool needs one pixel and a 3x3 pool needs two.
 
-    The maps before the four pools therefore have at least 2, 4, 8 and 16 pixels. The stem rounds
-    up and needs 31, or 15 if the last pool is 2x2 as in torchvision. Without the first pool and the
-    stem's stride, the minimum is 8 or 4.
+    From last to first, the four pools therefore need 2, 4, 8 and 16 pixels. The stem rounds up and
+    needs 31 pixels, or 15 if the last pool is 2x2 as in torchvision. Without the first pool and the
+    stem's stride, these minimum sizes are 8 and 4.
     """
     for build, side, small in ((cnnarch.googlenet, 31, 8), (cnnarch.googlenet_bn, 15, 4)):
         for min_size, options in ((side, {}), (small, {"small_images": True})):

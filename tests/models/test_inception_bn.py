@@ -93,7 +93,7 @@ def test_every_convolution_has_a_norm_with_eps_1e_5_and_no_bias() -> None:
         convs = [m for part in parts for m in part.modules() if isinstance(m, nn.Conv2d)]
         norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
         relus = [m for part in parts for m in part.modules() if isinstance(m, nn.ReLU)]
-        # Three before the blocks, seven in each of eight blocks and five in each of the other two.
+        # 3 convolutions before the blocks, 7 in each of eight blocks and 5 in each of two blocks.
         assert len(convs) == len(norms) == len(relus) == 3 + 8 * 7 + 2 * 5
         assert all(c.bias is None for c in convs)
         assert {(n.eps, n.momentum) for n in norms} == {(1e-5, 0.1)}

@@ -237,7 +237,7 @@ def test_1998_weights_are_uniform_within_2_4_over_fan_in() -> None:
         assert 0.7 * 2.4 / inputs < values.abs().max() <= 2.4 / inputs, path
 
 
-def test_a_new_classifier_has_new_codes() -> None:
+def test_a_new_classifier_has_one_rbf_code_per_class() -> None:
     model = cnnarch.lenet5_1998()
     before = model.head.classifier.codes
     model.reset_classifier(26)
@@ -250,7 +250,7 @@ def test_a_new_classifier_has_new_codes() -> None:
     assert model(images(32)).shape == (3, 84)
 
 
-def test_lenet5_1998_learns_its_codes() -> None:
+def test_lenet5_1998_with_rbf_codes_fits_a_small_batch() -> None:
     model = cnnarch.lenet5_1998()
     x, y = images(32, 20), torch.arange(20) % 10
     optimizer = torch.optim.Adam(model.parameters(), 0.01)

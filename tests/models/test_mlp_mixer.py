@@ -92,7 +92,7 @@ def test_a_training_step_matches_timm() -> None:
         torch.testing.assert_close(a.grad.reshape(b.shape), b.grad, rtol=1e-3, atol=1e-5)
 
 
-def test_the_last_map_is_after_the_final_layer_norm() -> None:
+def test_the_last_map_is_the_output_of_the_final_layer_norm() -> None:
     """After a freshly initialized LayerNorm, each pixel has mean 0 and variance 1."""
     model = MLPMixer(*TINY, image_size=32).eval()
     *_, before, last = model.forward_stages(images(2, 32))
@@ -108,7 +108,7 @@ def test_the_head_averages_the_tokens() -> None:
 
 
 def test_image_size_changes_only_the_token_mixing_mlps() -> None:
-    """S/32 has 64 tokens at 256 pixels, not 49: each adds 2 * 256 + 1 parameters per layer."""
+    """S/32 has 64 tokens at 256 pixels, not 49; each extra token adds 513 parameters per layer."""
     more = 8 * (64 - 49) * (2 * 256 + 1)
     assert_parameters(on_meta("mixer_s32", image_size=256), 19_104_624 + more)
 

@@ -43,7 +43,7 @@ def test_each_stage_has_its_own_stride() -> None:
 
 
 def test_strides_match_table_1_except_for_the_last_depthwise_row() -> None:
-    """Table 1 lists s2 for the last depthwise convolution but the same input and output size."""
+    """Table 1 lists stride 2 for the last depthwise layer but equal input and output sizes."""
     strides = [c.stride[0] for c in convolutions(on_meta()) if c.groups > 1]
     assert strides == [1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1]
     assert {c.stride for c in convolutions(on_meta()) if c.kernel_size == (1, 1)} == {(1, 1)}
@@ -68,7 +68,7 @@ def test_norms_have_pytorchs_constants_and_eps_is_an_option() -> None:
 def test_the_fraction_of_each_layer_type_matches_table_2(
     kind: str, macs: float, weights: float
 ) -> None:
-    """The 3x3 stem's row (1.19%) is excluded because the column sums to only 99.29% with it."""
+    """The 3x3 stem's row (1.19%) is excluded: even with it, the column sums to only 99.29%."""
     model = on_meta()
 
     def kind_of(layer: nn.Module) -> str:

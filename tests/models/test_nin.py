@@ -66,7 +66,7 @@ def test_the_textbook_network_has_2015398_parameters() -> None:
         assert_parameters(NiN(TEXTBOOK, num_classes=10, in_channels=1), 1_992_166)
 
 
-def test_the_class_accepts_other_rows() -> None:
+def test_the_class_accepts_custom_rows() -> None:
     model = NiN((Mlpconv((4, 4), 3, padding=1, pool=None), Mlpconv((6,), 3, padding=1)))
     assert model(torch.zeros(1, 3, 9, 8)).shape == (1, 1000)
     assert [tuple(row) for row in model.feature_info] == [("mlpconv1", 4, 1), ("mlpconv2", 6, 2)]
@@ -187,7 +187,7 @@ def test_the_minimum_size_depends_on_the_rows(name: str, min_size: int) -> None:
         model(torch.zeros(1, 3, min_size, min_size - 1))
 
 
-def test_small_images_give_a_4x4_map_and_change_one_kernel() -> None:
+def test_small_images_give_a_4x4_map_and_change_only_the_stems_kernel() -> None:
     model = on_meta("nin", small_images=True)
     assert [row.stride for row in model.feature_info] == [1, 2, 4, 8]
     shapes = {"stem": (96, 32, 32), "stages.2": (1024, 4, 4)}

@@ -151,7 +151,7 @@ def test_stride_in_1x1_matches_torchvisions_network_with_moved_strides() -> None
 
 
 def test_a_training_step_matches_torchvision() -> None:
-    """Compare the loss, the gradients and the running statistics after the step."""
+    """Compare the loss, the gradients and the running statistics after one step."""
     ours, theirs = cnnarch.resnet50(num_classes=5), torchvision.models.resnet50(num_classes=5)
     copy_in_order(ours, theirs)
     images, labels = torch.randn(4, 3, 64, 64), torch.arange(4)
@@ -202,7 +202,7 @@ def test_stride_in_1x1_requires_a_1x1_convolution() -> None:
 def test_no_activation_is_shared_or_in_place() -> None:
     model = cnnarch.resnet50()
     relus = [m for m in model.modules() if isinstance(m, nn.ReLU)]
-    assert len(relus) == 49  # one in the stem, and three in each of 16 blocks
+    assert len(relus) == 49  # one ReLU in the stem and three in each of the 16 blocks
     assert not any(r.inplace for r in relus)
 
 

@@ -18,10 +18,10 @@ SMALL_FORMS = {
     "projection": partial(CifarResNet, 1, shortcut="B"),
 }
 
-OPTION_B = {  # parameters by depth, for networks with option B
+OPTION_B = {  # parameter count by depth, with option B shortcuts
     **{20: 272_474, 32: 466_906, 44: 661_338, 56: 855_770, 110: 1_730_714, 1202: 19_424_026}
 }
-BLOCKS = {20: 3, 32: 5, 44: 7, 56: 9, 110: 18, 1202: 200}  # n by depth 6n + 2
+BLOCKS = {20: 3, 32: 5, 44: 7, 56: 9, 110: 18, 1202: 200}  # n for each depth 6n + 2
 
 
 @pytest.mark.parametrize(("depth", "n"), BLOCKS.items())
@@ -83,7 +83,7 @@ def test_outputs_match_a_reimplementation_of_the_paper() -> None:
             assert_close(model(batch), resnet20_by_hand(model.state_dict(), batch))
 
 
-def test_defaults_are_those_of_cifar_10() -> None:
+def test_defaults_match_cifar_10() -> None:
     model = cnnarch.resnet20_cifar()
     assert (model.num_classes, model.in_channels, model.num_features) == (10, 3, 64)
     assert [(r.name, r.channels, r.stride) for r in model.feature_info] == [

@@ -39,7 +39,7 @@ def grouped(name: str) -> list[list[nn.Conv2d]]:
 def test_groups_and_widths_are_those_of_the_template(
     name: str, cardinality: int, widths: tuple[int, ...]
 ) -> None:
-    """Table 1 lists 128, 256, 512 and 1024 with C = 32 for ResNeXt-50 (32x4d)."""
+    """Table 1 lists widths of 128, 256, 512 and 1024 with C = 32 for ResNeXt-50 (32x4d)."""
     for stage, width in zip(grouped(name), widths, strict=True):
         assert {(c.groups, c.in_channels, c.out_channels) for c in stage} == {
             (cardinality, width, width)

@@ -98,7 +98,7 @@ def test_se_resnext_has_32_groups_of_4_channels_that_double_per_stage() -> None:
 
 
 def test_senet154_has_154_layers_with_weights() -> None:
-    """Three in the stem, three in each of the 3 + 8 + 36 + 3 blocks, and the classifier."""
+    """Three layers in the stem, three in each of 3 + 8 + 36 + 3 blocks, and the classifier."""
     model = on_meta("senet154")
     convs = [
         name
@@ -108,7 +108,7 @@ def test_senet154_has_154_layers_with_weights() -> None:
     assert len(convs) + 1 == 154
 
 
-def test_senet154_has_64_groups_and_halves_the_first_1x1() -> None:
+def test_senet154_has_64_groups_and_halves_the_width_of_the_first_1x1() -> None:
     for stage, width in zip(on_meta("senet154").stages, (4, 8, 16, 32), strict=True):
         for block in blocks(stage):
             assert block.branch.reduce.conv.out_channels == 64 * width // 2
@@ -155,7 +155,7 @@ def test_a_shallow_senet_matches_timm_with_the_options_of_senet154() -> None:
 
 @pytest.mark.parametrize("depth", [18, pytest.param(34, marks=pytest.mark.slow)])
 def test_timms_basic_block_differs_only_by_a_relu_before_the_gate(depth: int) -> None:
-    """No paper describes this ReLU. With this ReLU added, our outputs match timm's."""
+    """The ReLU before the gate is in timm but not in the papers. With it, the outputs match."""
     ours = cnnarch.get_model(f"se_resnet{depth}")
     for block in blocks(ours):
         block.branch.conv2.act = nn.ReLU()

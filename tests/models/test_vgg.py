@@ -194,7 +194,7 @@ def test_width_0_25_does_not_change_the_fully_connected_layers() -> None:
     assert_parameters(on_meta("vgg11", width=0.25, in_channels=1, num_classes=10), 43_093_322)
 
 
-def test_other_rows_can_be_passed_to_the_class() -> None:
+def test_custom_rows_can_be_passed_to_the_class() -> None:
     model = VGG(TINY, num_classes=3, in_channels=1).eval()
     assert [tuple(r) for r in model.feature_info] == [
         ("conv1_1", 4, 1), ("stage1", 4, 2), ("stage2", 8, 4),
@@ -206,7 +206,7 @@ def test_other_rows_can_be_passed_to_the_class() -> None:
         (2, 256),
         (2, 512),
         (2, 512),
-    )  # configuration A of the paper as pairs
+    )  # the paper's configuration A as (convolutions, channels)
     with torch.device("meta"):
         assert_parameters(VGG(five), 132_863_336)
 

@@ -16,7 +16,7 @@ def build(twin: Twin | NearTwin, device: str = "meta", **arguments: Any) -> nn.M
     """Build another library's network in eval mode.
 
     Args:
-        twin: the row that names it.
+        twin: the row that names the network.
         device: device for its tensors.
         **arguments: additional arguments for the library's factory.
     """

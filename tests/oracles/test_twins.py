@@ -150,7 +150,7 @@ def test_a_network_with_conflicting_options_is_not_exported(name: str, option: s
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_b5"])
 def test_torchvisions_eps_is_required(name: str) -> None:
-    """It is 1e-5 up to B4 and 1e-3 from B5. Our default is the paper's 1e-3."""
+    """The eps is 1e-5 up to B4 and 1e-3 from B5. Our default is the paper's 1e-3."""
     theirs = build(one_twin("torchvision", name))
     with torch.device("meta"):
         ours = cnnarch.get_model(name)

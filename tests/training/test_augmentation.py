@@ -13,7 +13,7 @@ EVERYTHING = Recipe(crop_padding=2, flip=True, resized_crop=0.5, randaugment=9, 
 
 
 def draws(*numbers: list[float]) -> "iter":  # type: ignore[valid-type]
-    """Return a function that returns the next list, as a tensor, on each call."""
+    """Return a function that returns the next of the given lists as a tensor on each call."""
     iterator = iter(numbers)
     return lambda: torch.tensor(next(iterator))
 

@@ -100,27 +100,27 @@ def test_missing_files_without_internet_access_raise_an_error_and_leave_no_folde
 
 
 @pytest.mark.parametrize("cut", [3, 1000, -1])
-def test_a_truncated_file_is_named(tmp_path: Path, cut: int) -> None:
+def test_the_error_names_a_truncated_file(tmp_path: Path, cut: int) -> None:
     mnist_files(tmp_path, "")
     path = tmp_path / "t10k-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ValueError, match="t10k-images-idx3-ubyte is damaged"):
+    with pytest.raises(ValueError, match="t10k-images-idx3-ubyte is corrupted"):
         load_data("mnist", root=tmp_path)
 
 
-def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_damaged_archive(tmp_path: Path) -> None:
     mnist_files(tmp_path)
     path = tmp_path / "train-labels-idx1-ubyte.gz"
     path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte\.gz is damaged"):
+    with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte\.gz is corrupted"):
         load_data("mnist", root=tmp_path)
 
 
-def test_a_damaged_file_inside_an_archive_is_named(tmp_path: Path) -> None:
+def test_the_error_names_the_archive_of_a_damaged_file(tmp_path: Path) -> None:
     mnist_files(tmp_path)
     path = tmp_path / "train-labels-idx1-ubyte.gz"
     path.write_bytes(gzip.compress(b"junk"))
-    with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte\.gz is damaged"):
+    with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte\.gz is corrupted"):
         load_data("mnist", root=tmp_path)
 
 
@@ -199,7 +199,7 @@ def test_a_folder_may_have_its_own_test_images(
 
 
 def test_a_folder_may_be_used_without_holding_out_images(tmp_path: Path) -> None:
-    for name, count in (("cat", 5), ("dog", 1)):  # too few to hold one out
+    for name, count in (("cat", 5), ("dog", 1)):  # too few dog images to hold one out
         photographs(tmp_path / name, count)
     data = load_data(f"folder:{tmp_path}", image_resolution=16, hold_out=False)
     assert data.test.labels.tolist() == data.train.labels.tolist()
@@ -270,7 +270,7 @@ def test_a_class_with_one_image_is_rejected(tmp_path: Path) -> None:
         load_data(f"folder:{tmp_path}")
 
 
-def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
+def test_the_error_names_an_unreadable_image(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         photographs(tmp_path / name, 5)
     (tmp_path / "dog" / "03.png").write_bytes(b"\x89PNG torn")

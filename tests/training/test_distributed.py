@@ -196,7 +196,7 @@ def test_the_command_on_two_devices_stops_on_a_signal_and_prints_once(tmp_path: 
     assert_stopped(process.returncode, printed, tmp_path / "run")
 
 
-def test_processes_with_torchruns_variables_train_together(forks: Forks, tmp_path: Path) -> None:
+def test_processes_with_torchruns_environment_train_together(forks: Forks, tmp_path: Path) -> None:
     create_earlier_run(tmp_path)
     words = [*COMMAND, "1", "--overwrite"]
     code = f"import sys\nfrom cnnarch.cli import main\nsys.exit(main({words}))"

@@ -146,7 +146,7 @@ def test_the_same_seed_gives_the_same_weights(data: ImageData) -> None:
     def trained(noise: int) -> dict[str, Tensor]:
         torch.manual_seed(0)
         model = cnnarch.convnet(num_classes=4)
-        torch.manual_seed(noise)  # earlier random numbers must not matter
+        torch.manual_seed(noise)  # random numbers drawn earlier must have no effect
         fit(model, data, replace(QUICK, num_epochs=2, crop_padding=2, flip=True, mixup=0.2))
         return weights(model)
 

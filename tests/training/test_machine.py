@@ -40,7 +40,7 @@ def test_threads_and_memory_format_are_restored_even_after_an_error() -> None:
     assert weight.is_contiguous()
 
 
-def test_steps_of_other_networks_are_never_small() -> None:
+def test_steps_of_networks_from_outside_cnnarch_are_never_small() -> None:
     assert not is_small(torch.nn.Linear(2, 2), (1, 32, 32), 1)
 
 

@@ -14,7 +14,7 @@ STEPS = 10  # per epoch
 
 
 def rates(recipe: Recipe) -> list[float]:
-    """Return a recipe's learning rate in each step."""
+    """Return a recipe's learning rate at each step."""
     optimizer = make_optimizer(nn.Linear(2, 2), recipe)
     schedule = make_schedule(optimizer, recipe, STEPS)
     found = []
@@ -37,7 +37,7 @@ def test_optimizers_are_torch_optimizers_with_the_recipes_values() -> None:
     rmsprop = make_optimizer(model, find_recipe("efficientnet-paper"))
     assert type(rmsprop) is RMSprop
     numbers = [rmsprop.defaults[name] for name in ("lr", "alpha", "momentum", "weight_decay")]
-    assert numbers == [0.256, 0.9, 0.9, 1e-5]  # arXiv 1905.11946, section 5.2
+    assert numbers == [0.256, 0.9, 0.9, 1e-5]  # arXiv:1905.11946, section 5.2
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop"])

@@ -54,7 +54,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rendered(page: Path, folder: Path, width: int) -> dict[str, Any]:
-    """Return measurements of the page in a browser window of this width in pixels."""
+    """Return measurements of the page in a browser window of the given width in pixels."""
     assert CHROMIUM is not None
     wrapper = folder / "wrapper.html"
     wrapper.write_text(MEASURE.format(page=page.as_uri(), width=width))
@@ -107,7 +107,7 @@ def test_the_page_contains_the_result_and_the_recipe(page: Path) -> None:
         (20, 1200, "on 1,200 test images, with 61,196 parameters, after 20 epochs ("),
     ],
 )
-def test_counts_use_singular_and_plural(
+def test_counts_use_the_singular_or_the_plural(
     page: Path, tmp_path: Path, epochs: int, images: int, words: str
 ) -> None:
     results = json.loads((page.parent / "results.json").read_text())

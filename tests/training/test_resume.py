@@ -158,7 +158,7 @@ def test_a_checkpoint_cannot_run_code(data: ImageData, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     folder.mkdir()
     torch.save({"state_dict": Evil()}, folder / "stage-1-last.ckpt")
-    with pytest.raises(ValueError, match=r"last\.ckpt is damaged"):
+    with pytest.raises(ValueError, match=r"last\.ckpt is corrupted"):
         fit(small(), data, BASIC, output=tmp_path, resume=True)
     assert not (tmp_path / "ran").exists()
 

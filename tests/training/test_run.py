@@ -40,11 +40,11 @@ def finished(trained: Trained, tmp_path: Path) -> Path:
     return shutil.copytree(trained.folder, tmp_path / "run")
 
 
-def test_a_network_is_initialized_with_the_recipes_rule_and_seed(data: ImageData) -> None:
+def test_a_network_is_initialized_with_the_recipes_method_and_seed(data: ImageData) -> None:
     recipe = Recipe(init="kaiming", seed=3)
     model = build_model("nin_cifar", data, recipe)
     assert (model.num_classes, model.in_channels) == (len(data.classes), data.channels)
-    weight = model.state_dict()["stages.0.0.0.conv.weight"]  # 192 channels of 5x5
+    weight = model.state_dict()["stages.0.0.0.conv.weight"]  # 192 output channels, 5x5 kernels
     assert weight.std().item() == pytest.approx((2 / (192 * 25)) ** 0.5, rel=0.02)
     again = build_model("nin_cifar", data, recipe).state_dict()
     assert all(torch.equal(again[name], value) for name, value in model.state_dict().items())
@@ -57,7 +57,7 @@ def test_loaded_weights_are_not_initialized_again(data: ImageData, tmp_path: Pat
     assert all(torch.equal(model.state_dict()[k], v) for k, v in saved.state_dict().items())
 
 
-def test_an_unknown_option_of_the_network_is_named(data: ImageData) -> None:
+def test_the_error_names_an_unknown_network_option(data: ImageData) -> None:
     with pytest.raises(ValueError, match="tanh"):
         build_model("nin_cifar", data, Recipe(model_options={"tanh": True}))
 
@@ -72,9 +72,7 @@ def test_a_network_that_could_not_be_saved_is_rejected_before_training(
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_the_recipe_file_contains_options_that_are_not_defaults(
-    data: ImageData, tmp_path: Path
-) -> None:
+def test_the_recipe_file_contains_non_default_options(data: ImageData, tmp_path: Path) -> None:
     options = {"activation": "relu", "pool": "avg"}
     model = build_model("lenet5", data, Recipe(model_options=options))
     train(model, data, replace(QUICK, num_epochs=1), tmp_path / "run")
@@ -119,7 +117,7 @@ def test_results_contain_the_metrics(trained: Trained) -> None:
     assert results["minutes"] > 0
 
 
-def test_the_recipe_file_contains_network_and_data(finished: Path) -> None:
+def test_the_recipe_file_names_the_network_and_the_data_set(finished: Path) -> None:
     written = yaml.safe_load((finished / "recipe.yaml").read_text())
     assert (written["model"], written["data"]) == ("lenet5", "sides")
     assert written["num_epochs"] == 2
@@ -152,7 +150,7 @@ def test_resuming_a_finished_run_returns_its_results(finished: Path, data: Image
     assert epochs == []
 
 
-def test_resuming_with_a_different_recipe_names_the_difference(
+def test_resuming_with_a_different_recipe_reports_the_difference(
     finished: Path, lenet: cnnarch.ImageClassifier, data: ImageData
 ) -> None:
     with pytest.raises(ValueError, match=r"a run with learning_rate=0\.003, not 0\.1"):
@@ -179,15 +177,15 @@ def test_a_reworded_source_does_not_prevent_resuming(
 
 
 @pytest.mark.parametrize("text", ["", "- 1", "model: [", "fast"])
-def test_a_damaged_recipe_file_is_named(
+def test_the_error_names_a_damaged_recipe_file(
     finished: Path, lenet: cnnarch.ImageClassifier, data: ImageData, text: str
 ) -> None:
     (finished / "recipe.yaml").write_text(text)
-    with pytest.raises(ValueError, match=r"recipe\.yaml is damaged"):
+    with pytest.raises(ValueError, match=r"recipe\.yaml is corrupted"):
         train(lenet, data, QUICK, finished, resume=True)
 
 
-def test_an_invalid_results_file_is_named(tmp_path: Path) -> None:
+def test_the_error_names_an_invalid_results_file(tmp_path: Path) -> None:
     for text in ("{", "3"):
         (tmp_path / "results.json").write_text(text)
         with pytest.raises(ValueError, match=r"results\.json does not contain the results"):

@@ -31,7 +31,7 @@ def linear() -> nn.Module:
 
 
 def inputs_of_epoch(data: ImageData, recipe: Recipe) -> dict[bool, Tensor]:
-    """Return a network's inputs in an epoch, for training (True) and evaluation (False)."""
+    """Return a network's inputs in one epoch by mode: training (True) or evaluation (False)."""
     calls: dict[bool, list[Tensor]] = {True: [], False: []}
     model = linear()
     model.register_forward_pre_hook(lambda m, x: calls[m.training].append(x[0].clone()))

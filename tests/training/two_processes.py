@@ -19,7 +19,7 @@ NETWORKS = {
 
 
 def send_signal_in_step(model: nn.Module, step: int) -> None:
-    """Send SIGTERM to the last process in this training step."""
+    """Send SIGTERM to the last process in the given training step."""
     steps: list[int] = []
 
     def count(module: nn.Module, _: object) -> None:
@@ -37,12 +37,12 @@ def fit_and_save(name: str, processes: int, folder: str, step: int) -> None:
         name: a key of `NETWORKS`.
         processes: number of processes.
         folder: folder of the run.
-        step: step in which to send SIGTERM; 0 sends no signal.
+        step: training step in which to send SIGTERM, or 0 to send no signal.
     """
     place = Path(folder)
     torch.manual_seed(0)
     data = load_data("synthetic")
-    # An odd number of these images, 21, are held out for validation.
+    # Of these images, an odd number (21) is held out for validation.
     data = data._replace(train=data.train.subset(torch.arange(210)))
     model = NETWORKS[name]()
     recipe = Recipe(

@@ -94,7 +94,7 @@ def test_mode_and_gradients_do_not_change(picture: Any) -> None:
     assert not any(m._forward_hooks or m._backward_hooks for m in model.modules())
 
 
-def test_bad_arguments_are_rejected() -> None:
+def test_invalid_arguments_are_rejected() -> None:
     x = torch.randn(2, 3, 32, 32)
     model = cnnarch.resnet20_cifar()
     with pytest.raises(ValueError, match="no layer 'conv9'"):

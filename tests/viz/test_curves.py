@@ -55,7 +55,7 @@ def test_epoch_ticks_are_whole_numbers() -> None:
 
 
 def test_a_history_without_metrics_is_rejected() -> None:
-    with pytest.raises(ValueError, match="neither a loss nor an accuracy among epoch"):
+    with pytest.raises(ValueError, match="contains no loss or accuracy, only epoch"):
         viz.curves(History([{"epoch": 1}]))
 
 

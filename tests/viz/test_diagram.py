@@ -41,7 +41,7 @@ def test_stages_add_up_to_the_total() -> None:
 
 
 def test_auxiliary_heads_are_listed_below_the_head() -> None:
-    """The heads pool to 4x4, then apply a 1x1 convolution and layers of 1024 and 1000 units."""
+    """Each head has a 4x4 pool, a 1x1 convolution and linear layers of 1024 and 1000 units."""
     found = texts(viz.diagram(cnnarch.googlenet(aux_logits=True)))
     heads = [c * 128 + 128 + 2048 * 1024 + 1024 + 1024 * 1000 + 1000 for c in (512, 528)]
     for name, count in zip(("aux1", "aux2"), heads, strict=True):
@@ -99,7 +99,7 @@ def test_a_hundred_classes_are_drawn_without_numbers() -> None:
 def test_a_letter_missing_from_the_default_font_uses_a_fallback_font(
     letter: str, tmp_path: Path
 ) -> None:
-    """Matplotlib's STIX font has both letters. A missing glyph would cause a warning."""
+    """Matplotlib's STIX font includes both letters. A missing glyph would cause a warning."""
     figure = viz.confusion_matrix([[3, 1], [0, 4]], [letter, "dog"])
     figure.savefig(tmp_path / "figure.png")
     labels = figure.axes[0].get_xticklabels()
@@ -123,7 +123,7 @@ def test_a_long_name_is_shortened(tmp_path: Path) -> None:
         ([[1, 0], [0, 1]], ["one"], "expected 2 class names, got 1"),
     ],
 )
-def test_a_bad_confusion_matrix_is_rejected(
+def test_an_invalid_confusion_matrix_is_rejected(
     counts: list[list[int]], names: list[str] | None, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -98,7 +98,7 @@ def test_a_missing_umap_package_is_reported(monkeypatch: pytest.MonkeyPatch) -> 
         viz.embeddings(cnnarch.lenet5(), torch.randn(6, 1, 32, 32), method="umap")
 
 
-def test_bad_arguments_are_rejected() -> None:
+def test_invalid_arguments_are_rejected() -> None:
     x = torch.randn(6, 1, 32, 32)
     with pytest.raises(ValueError, match="method must be one of 'tsne', 'pca', 'umap', got 'mds'"):
         viz.embeddings(cnnarch.lenet5(), x, method="mds")  # type: ignore[arg-type]

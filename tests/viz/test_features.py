@@ -42,7 +42,7 @@ def test_all_stages_are_shown_by_default() -> None:
     ]
 
 
-def test_one_layer_must_be_in_a_list() -> None:
+def test_a_single_layer_must_be_passed_in_a_list() -> None:
     with pytest.raises(TypeError, match=r"layers must be a list such as \['conv4_x'\]"):
         viz.feature_maps(cnnarch.resnet18(), torch.rand(3, 64, 64), "conv4_x")
 

@@ -43,7 +43,7 @@ def hub(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serv
 
 @pytest.fixture(scope="session")
 def resnet() -> cnnarch.ImageClassifier:
-    """Build a calibrated ResNet-18 in eval mode. It is shared, so do not modify it."""
+    """Build a calibrated ResNet-18 in eval mode. Tests share the network and must not modify it."""
     torch.manual_seed(0)
     model = cnnarch.resnet18()
     calibrate(model, torch.randn(4, 3, 64, 64))

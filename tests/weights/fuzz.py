@@ -1,6 +1,6 @@
 """Load randomly mutated weights files: `python -m tests.weights.fuzz FOLDER COUNT SEED`.
 
-It runs in a separate process with limited memory so that the test can detect crashes. It fails if
+The script runs in a process with limited memory so that the test can detect crashes. It fails if
 an exception other than WeightsError is raised, if the network changes despite an error, or if
 memory keeps growing.
 """
@@ -20,7 +20,7 @@ from torch import nn
 from cnnarch.weights import WeightsError, load
 from cnnarch.weights.checkpoint import find_pretrained
 
-EXTRA_ADDRESS_SPACE = 2**30  # in bytes, added to the usage after the imports
+EXTRA_ADDRESS_SPACE = 2**30  # memory limit in bytes beyond the usage after imports
 GROWTH = 200 * 2**20  # maximum increase in peak memory, in bytes; the files are 3 KiB each
 
 
@@ -63,7 +63,7 @@ def overwrite(data: bytearray, at: int, rng: random.Random) -> None:
 
 
 def digits(data: bytearray, at: int, rng: random.Random) -> None:
-    """Replace a nearby digit, which may be part of a size, offset or shape."""
+    """Replace the next digit, which may be part of a size, offset or shape."""
     for index in range(at, min(at + 200, len(data))):
         if data[index : index + 1].isdigit():
             new = rng.choice([b"0", b"-1", b"9" * 20, b"1e9", b"NaN", b"4294967296", b"true"])
@@ -100,7 +100,7 @@ MUTATIONS: list[Callable[[bytearray, int, random.Random], None]] = [
 
 
 def attempt(path: Path, model: nn.Module) -> bool:
-    """Load a file and return whether it was rejected, which must leave the network unchanged."""
+    """Load a file and return whether it was rejected; check that rejection changes nothing."""
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     try:
         load(model, path)

@@ -21,9 +21,9 @@ class Fault(NamedTuple):
     Args:
         status: HTTP status to send instead of 200.
         cut_after: number of bytes after which the connection is closed early.
-        pause: seconds before each part of the body.
+        pause: seconds to wait before sending each part of the body.
         body: content to send instead of the file.
-        redirect: URL to which to redirect.
+        redirect: URL to redirect to.
     """
 
     status: int = 200

@@ -66,7 +66,7 @@ def test_the_class_and_channel_counts_come_from_the_checkpoint(tmp_path: Path) -
     assert (model.options["num_classes"], model.options["in_channels"]) == (9, 5)
 
 
-def test_passed_options_override_the_checkpoints(
+def test_passed_options_override_those_of_the_checkpoint(
     saved: Path, resnet: cnnarch.ImageClassifier
 ) -> None:
     torch.manual_seed(0)
@@ -129,7 +129,7 @@ def test_options_required_by_a_layout_are_set(tmp_path: Path) -> None:
         cnnarch.efficientnet_lite0(weights=tmp_path / "lite0.pth", padding="symmetric")
 
 
-def test_passed_drop_rates_override_the_checkpoints(tmp_path: Path) -> None:
+def test_passed_drop_rates_override_those_of_the_checkpoint(tmp_path: Path) -> None:
     cnnarch.resnet18(dropout=0.5).save_pretrained(tmp_path)
     assert cnnarch.resnet18(weights=tmp_path).options["dropout"] == 0.5
     assert cnnarch.resnet18(weights=tmp_path, dropout=0.1).options["dropout"] == 0.1
@@ -203,7 +203,7 @@ print((peak() - before) / {path.stat().st_size})
 
 
 def test_each_tensor_has_a_separate_storage(saved: Path) -> None:
-    """Otherwise, saving or copying one layer would include the whole file."""
+    """With shared storage, saving or copying one layer would include the whole file."""
     model = cnnarch.resnet18(weights=saved)
     for tensor in model.state_dict().values():
         assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()

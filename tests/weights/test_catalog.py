@@ -180,7 +180,7 @@ def photograph() -> PIL.Image.Image:
 
 @pytest.mark.parametrize("name", ["resnet50", "efficientnet_b0"])
 def test_the_transform_matches_torchvisions_preset(name: str) -> None:
-    """The tolerance is one 8-bit step, by which PIL's and torch's resizing differ."""
+    """PIL and torch resize differently, so values may differ by one 8-bit level."""
     member = get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
     preprocessing = get_weights(name)[member.name].preprocessing
     assert preprocessing is not None

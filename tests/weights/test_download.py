@@ -51,7 +51,7 @@ def test_a_url_without_a_hash_warns(server: Server) -> None:
     with pytest.warns(UserWarning, match=UNKNOWN):
         fetch_url(f"{server.url}/net.pth")
     with warnings.catch_warnings():
-        fetch_url(f"{server.url}/net.pth", SHA256)  # no warning with a hash
+        fetch_url(f"{server.url}/net.pth", SHA256)  # no warning if the hash is given
 
 
 def test_content_with_the_wrong_hash_is_downloaded_again(

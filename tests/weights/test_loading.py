@@ -52,7 +52,7 @@ def test_wrappers_and_prefixes_are_removed(
     assert_equal(model.state_dict(), resnet.state_dict())
 
 
-def test_averaged_weights_are_preferred_over_the_last_ones(
+def test_averaged_weights_are_preferred_over_unaveraged_weights(
     resnet: cnnarch.ImageClassifier,
 ) -> None:
     average = torch.optim.swa_utils.AveragedModel(resnet)
@@ -161,7 +161,7 @@ def test_an_unsupported_source_raises_a_type_error(source: Any) -> None:
         load(cnnarch.resnet18(), source)
 
 
-def test_an_unknown_tag_raises_with_the_known_ones() -> None:
+def test_an_unknown_tag_raises_an_error_that_lists_known_tags() -> None:
     with pytest.raises(
         WeightsError, match="resnet18 has no weights 'V9'; the catalog has IMAGENET1K_V1"
     ):

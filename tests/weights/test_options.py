@@ -30,7 +30,7 @@ def saved(folder: Path, model: cnnarch.ImageClassifier) -> Path:
     return folder
 
 
-def test_the_config_contains_all_options_and_the_card_the_chosen_ones(tmp_path: Path) -> None:
+def test_the_config_lists_all_options_and_the_card_only_nondefault_ones(tmp_path: Path) -> None:
     cnnarch.lenet5(activation="relu").save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["options"] == {
@@ -96,7 +96,7 @@ def changes_outputs(build: Build, option: str) -> bool:
     try:
         value = another(option_parameters(type(ours))[option], ours.options[option])
         theirs = build(**{option: value}).eval()
-    except ValueError:  # this form supports no other value
+    except ValueError:  # this variant supports no other value
         return False
     shapes, other_shapes = ({k: t.shape for k, t in m.state_dict().items()} for m in (ours, theirs))
     if shapes != other_shapes:
@@ -109,7 +109,7 @@ def changes_outputs(build: Build, option: str) -> bool:
 
 @torch.no_grad()
 def test_options_that_do_not_change_outputs_are_free() -> None:
-    """Every other option changes the outputs of some small form of each class that defines it."""
+    """Every other option changes the outputs of at least one variant of each class that has it."""
     forms = defaultdict(list)
     with torch.device("meta"):
         for build in small_forms().values():

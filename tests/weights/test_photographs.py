@@ -66,7 +66,7 @@ def test_logits_match_those_of_the_original_package(name: str) -> None:
 def test_options_that_cannot_be_inferred_from_tensors_change_the_logits(
     options: dict[str, Any], minimum: float
 ) -> None:
-    """The top class may still be correct, so loading must set these options or raise."""
+    """A wrong option may not change the top class, so loading must set these options or raise."""
     x = photograph("cat")
     other = cnnarch.efficientnet_lite0(**{"padding": "same", "norm_eps": 1e-3, **options}).eval()
     other.load_state_dict(dict(lite0().state_dict()))  # without metadata

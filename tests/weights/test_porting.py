@@ -43,7 +43,7 @@ def test_ported_tensors_share_memory_with_the_given_ones() -> None:
     assert ported["head.classifier.weight"].data_ptr() == theirs["fc.weight"].data_ptr()
 
 
-def test_missing_counters_of_pytorch_before_0_4_1_are_created() -> None:
+def test_counters_missing_from_checkpoints_before_pytorch_0_4_1_are_created() -> None:
     theirs = {
         name: tensor
         for name, tensor in torchvision_resnet18().state_dict().items()

@@ -23,7 +23,7 @@ class Workload:
     """A network to run, and intermediate forms of it that several engines need.
 
     Args:
-        model: the network in eval mode, which nothing else uses.
+        model: the network in eval mode; no other code may use it.
         example: images of the shape to prepare for, on the model's device.
         threads: the number of threads that each engine may use.
         calibration: batches of images, for int8.
@@ -55,7 +55,7 @@ class Workload:
 
     def program(self, size: torch.Size) -> ExportedProgram:
         """Return the fused network as a graph for images `(C, H, W)` in batches of any size."""
-        is_example_size = size == self.example.shape[1:]  # cached, as two engines need it
+        is_example_size = size == self.example.shape[1:]  # cached: two engines need it
         return self._example_program if is_example_size else self._trace(size)
 
     def _trace(self, size: torch.Size) -> ExportedProgram:
@@ -76,7 +76,7 @@ class Engine(ABC):
     """A network prepared by an inference engine. Several threads may call it at the same time.
 
     Class attributes:
-        precisions: the precisions in which it can compute.
+        precisions: the supported precisions.
         packages: packages whose versions determine whether saved files can be used.
         files: names of the files that it may create, which `parts` returns.
         keeps_graph: whether these files contain the whole network.
@@ -113,7 +113,7 @@ class Engine(ABC):
         return self._parts
 
     def free_other_shapes(self) -> None:  # noqa: B027
-        """Free what was prepared for shapes other than the example's."""
+        """Free the resources prepared for shapes other than the example's."""
 
     def close(self) -> None:
         """Free all memory. The engine must not be called afterwards."""

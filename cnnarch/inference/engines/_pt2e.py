@@ -35,7 +35,7 @@ def calibrated_ranges(workload: Workload) -> dict[str, bytes]:
 def quantized(workload: Workload, parts: Parts) -> GraphModule:
     """Return the network with its maps quantized and dequantized, for any batch size.
 
-    It computes in float32, and inductor converts that to 8-bit convolutions.
+    The network computes in float32; inductor replaces its convolutions with 8-bit ones.
     """
     graph = _with_observers(workload)
     graph.load_state_dict(load(parts[RANGES]), strict=False)
@@ -59,8 +59,8 @@ def _with_observers(workload: Workload) -> Any:
         graph = trace(model, two, free_size=False).module()
         config = get_default_x86_inductor_quantization_config(reduce_range=not has_vnni())
         quantizer = X86InductorQuantizer().set_global(config)
-        # In NiN, the average of a map is a logit. Quantizing it to 8 bits changed the top class of
-        # 1.4 % of 2,000 images; quantizing the other layers changed that of only 0.2 %.
+        # In NiN, the average of a map is a logit. Quantizing this average to 8 bits changed the top
+        # class of 1.4% of 2,000 images; quantizing the other layers changed it for only 0.2%.
         quantizer.set_function_type_qconfig(nn.functional.adaptive_avg_pool2d, None)
         for name, module in model.named_modules():
             # For 8-bit maps, inductor (PyTorch 2.14) drops the last, incomplete pooling window.

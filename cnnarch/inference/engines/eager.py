@@ -28,8 +28,8 @@ class PlainEager(Engine):
 class Eager(Engine):
     """PyTorch's kernels with folded norms, in-place activations, and channels-last memory format.
 
-    bfloat16 is slow on a processor without instructions for it, as the measured times show. In
-    int8, eager runs the graph that inductor calibrated, where that graph cannot be compiled.
+    bfloat16 is slow on processors without bfloat16 instructions, as the measured times show. In
+    int8, eager runs the graph calibrated by inductor if that graph cannot be compiled.
     """
 
     name = "eager"
@@ -59,9 +59,9 @@ def compute_logits(
     layout: torch.memory_format,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Return logits in float32, as normal tensors that may be used in a training step.
+    """Return logits in float32, as normal tensors that autograd can use.
 
-    The caller's autocast is disabled, so the precision is the one that was checked.
+    The caller's autocast is disabled, so the network runs in the precision that was checked.
     """
     with torch.inference_mode(), torch.autocast(images.device.type, enabled=False):
         dtype = dtype if images.is_floating_point() else images.dtype
@@ -74,8 +74,8 @@ def compute_logits(
 def cast_for_inference(model: nn.Module, dtype: torch.dtype) -> None:
     """Cast parameters and buffers in place, except those that need more than 8 bits of precision.
 
-    BatchNorm kernels accept float32 statistics with bfloat16 maps, and the mean color is subtracted
-    from the pixels before they are cast.
+    BatchNorm kernels accept float32 statistics with bfloat16 maps, and `PixelConv` subtracts the
+    mean color before casting the pixels.
     """
     for module in model.modules():
         if isinstance(module, _BatchNorm | FrozenBatchNorm | PixelConv):

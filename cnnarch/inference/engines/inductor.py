@@ -30,8 +30,8 @@ class Inductor(Engine):
 
     Any other shape runs in eager mode for two calls and is compiled on the third. The compiler
     writes to a temporary folder that is deleted once the code has been loaded, so each process
-    compiles again: machine code from elsewhere is not trusted. In int8, the ranges of the maps are
-    saved, so a new process needs no calibration images.
+    compiles again: machine code from other processes is not trusted. In int8, the ranges of the
+    maps are saved, so a new process needs no calibration images.
     """
 
     name = "inductor"
@@ -87,10 +87,10 @@ class Inductor(Engine):
             return self._compiled[shape]
 
     def _add_shape(self, shape: torch.Size) -> None:
-        """Compile for a shape; in int8, compare with the graph, because some kernels are wrong.
+        """Compile for a shape; in int8, compare with eager mode, because some kernels are wrong.
 
-        If the logits differ, inputs of that shape fall back to the graph in eager mode, unless it
-        is the example's shape.
+        If the logits differ, the shape falls back to the graph in eager mode, unless the shape is
+        the example's.
 
         Raises:
             ValueError: the logits for the example's shape differ from the graph's.
@@ -117,7 +117,8 @@ class Inductor(Engine):
             # and pass the weights as inputs, which cannot be frozen.
             with fresh_inductor_cache(), torch.no_grad(), config.patch(_OPTIONS):
                 # Each compiled function is only called with one shape, layout and dtype. Guards
-                # would recompile it without freezing when, for example, the thread count changes.
+                # would trigger recompilation without freezing, for example if the thread count
+                # changes.
                 unguarded: dict[str, Any] = {
                     "guard_filter_fn": torch.compiler.skip_all_guards_unsafe
                 }

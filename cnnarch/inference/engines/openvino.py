@@ -18,7 +18,7 @@ _HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 class OpenVINO(EngineBySize):
     """The network as an OpenVINO graph, compiled for the example's shape and for others on demand.
 
-    Batches of the example's shape run in a graph with all sizes fixed, which is up to 25 % faster
+    Batches of the example's shape run in a graph with all sizes fixed, which is up to 25% faster
     on small networks. Other batch sizes share a graph with a dynamic batch size. For a different
     height or width, the network is converted again.
     """

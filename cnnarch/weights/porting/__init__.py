@@ -14,7 +14,7 @@ renames theirs to ours, and `export` ours to theirs.
   `efficientnet_b0` and `tf_efficientnet_b0`. List the more common layout first.
 - `required_options` returns what cannot be inferred from the tensors, such as eps, padding or the
   position of a stride. Loading sets these builder options or raises an error. If a network has two
-  forms, return these options even if they are the defaults.
+  variants, return these options even if they are the defaults.
 """
 
 import importlib

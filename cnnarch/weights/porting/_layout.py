@@ -68,12 +68,12 @@ def conv_norm(ours: str, conv: str, norm: str) -> Iterator[Pair]:
 
 
 def conv_bn(ours: str, theirs: str) -> Iterator[Pair]:
-    """Yield the two pairs of our `ConvNormAct` if their layers are named `conv` and `bn`."""
+    """Yield the two pairs of our `ConvNormAct` for layers named `conv` and `bn` in the library."""
     return conv_norm(ours, f"{theirs}.conv", f"{theirs}.bn")
 
 
 def blocks(model: Any) -> Iterator[tuple[str, Any, int, int]]:
-    """Yield each block's name and module, its stage and its index in the stage, both from 0.
+    """Yield each block's name, module, stage index and index within the stage (both from 0).
 
     Other layers of a stage, such as pools, have names instead of numbers and are skipped.
     """

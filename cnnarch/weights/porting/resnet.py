@@ -42,7 +42,7 @@ def units(model: Any) -> Iterator[Pair]:
 
 
 def _convolutions(block: Any) -> list[str]:
-    """Return the convolutions' names in order; empty for plain networks (in no library)."""
+    """Return the convolutions' names in order; empty for plain networks, which have no layout."""
     children = block.branch.named_children() if hasattr(block, "branch") else ()
     return [name for name, child in children if isinstance(child, ConvNormAct)]
 

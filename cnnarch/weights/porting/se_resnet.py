@@ -1,7 +1,7 @@
 """SE-ResNet and SE-ResNeXt in Cadene's pretrainedmodels, timm and pytorchcv.
 
 timm's `legacy_seresnet18` and `legacy_seresnet34` are different networks: their branches end in a
-ReLU before the squeeze. timm's `seresnet18` and `seresnet34` have wider squeezes.
+ReLU before the squeeze. timm's `seresnet18` and `seresnet34` have wider squeeze layers.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from cnnarch.weights.porting._layout import Layout, Pair, always, blocks, conv_n
 
 
 def timm(model: Any) -> Iterator[Pair]:
-    """The names used for ResNet, and `layer1.0.se.fc1`."""
+    """The names are those of ResNet, plus `layer1.0.se.fc1`."""
     if not _has_bottlenecks(model):
         return
     yield from resnet.torchvision(model)

@@ -10,7 +10,7 @@ from cnnarch.weights.porting._layout import Layout, Pair, blocks, conv_bn, conv_
 
 
 def torchvision(model: Any) -> Iterator[Pair]:
-    """Yield the pairs; `features` counts every layer, including pools and ReLUs."""
+    """Yield the pairs; indices in `features` count every layer, including pools and ReLUs."""
     yield from _features(model)
     yield Pair("head.hidden.fc6", "classifier.0")
     yield Pair("head.hidden.fc7", "classifier.3")
