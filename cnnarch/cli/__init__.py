@@ -69,17 +69,7 @@ def _parser() -> _Parser:
     _add_model(command, "model")
     _add_data(command, None)
 
-    command = commands.add_parser("predict", help="classify image files")
-    command.set_defaults(run=run_predict)
-    command.add_argument("files", nargs="*", help="image files or folders of images")
-    _add_model(command, "--model")
-    _add_data(command, "classify test images of this data set instead of files")
-    command.add_argument(
-        "--multi-label", action="store_true", help="print every class above the threshold"
-    )
-    command.add_argument("--threshold", type=float, default=0.5, help="default: 0.5")
-    command.add_argument("--top", type=int, help="number of classes to print per image; default: 3")
-
+    _add_predict(commands)
     _add_draw(commands)
 
     command = commands.add_parser("list", help="list the networks")
@@ -102,6 +92,19 @@ def _parser() -> _Parser:
     command.set_defaults(run=run_verify)
     command.add_argument("models", nargs="*", help="names of networks; default: all")
     return parser
+
+
+def _add_predict(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    command = commands.add_parser("predict", help="classify image files")
+    command.set_defaults(run=run_predict)
+    command.add_argument("files", nargs="*", help="image files or folders of images")
+    _add_model(command, "--model")
+    _add_data(command, "classify test images of this data set instead of files")
+    command.add_argument(
+        "--multi-label", action="store_true", help="print every class above the threshold"
+    )
+    command.add_argument("--threshold", type=float, default=0.5, help="default: 0.5")
+    command.add_argument("--top", type=int, help="number of classes to print per image; default: 3")
 
 
 def _add_draw(commands: "argparse._SubParsersAction[_Parser]") -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.head import ClassifierHead
+from cnnarch.contract.recording import recording_options
 from cnnarch.contract.trunk import Trunk
 
 if TYPE_CHECKING:
@@ -64,6 +65,12 @@ class ImageClassifier(Trunk):
         )
         self.head = head
         self.cam_layer = f"stages.{len(stages) - 1}"
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Wrap the `__init__` of each subclass to record its options."""
+        super().__init_subclass__(**keywords)
+        if "__init__" in cls.__dict__:
+            setattr(cls, "__init__", recording_options(cls.__init__))  # noqa: B010 - mypy rejects =
 
     if TYPE_CHECKING:  # nn.Module.__call__ returns Any
 

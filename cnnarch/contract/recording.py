@@ -27,12 +27,6 @@ class RecordsOptions(nn.Module):
 
     _options: Mapping[str, Any] = {}
 
-    def __init_subclass__(cls, **keywords: Any) -> None:
-        """Wrap the `__init__` of each subclass to record its options."""
-        super().__init_subclass__(**keywords)
-        if "__init__" in cls.__dict__:
-            setattr(cls, "__init__", _recording_options(cls.__init__))  # noqa: B010 - mypy rejects =
-
     @property
     def options(self) -> dict[str, Any]:
         """A copy of all options with their effective values, including defaults."""
@@ -58,7 +52,7 @@ class RecordsOptions(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *rest)
 
 
-def _recording_options(init: Callable[..., None]) -> Callable[..., None]:
+def recording_options(init: Callable[..., None]) -> Callable[..., None]:
     """Wrap a network class's `__init__` to record its keyword-only arguments.
 
     Defaults are also recorded. A subclass records the caller's values before it calls the

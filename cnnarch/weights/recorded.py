@@ -56,15 +56,15 @@ def adopt_options(model: Any, recorded: Mapping[str, Any] | None, strict: bool) 
 def find_other_dilation(model: Any, conversions: Iterable[tuple[str, Any]]) -> str:
     """Return how the dilation of a checkpoint's network differs; empty if it does not.
 
-    Weights of a network without dilation may be loaded into a dilated one.
+    Any weights may be loaded into a dilated network, because dilation preserves them.
     """
     wanted, found = (
         [argument for name, argument in each if name == "dilate"]
         for each in (conversions, getattr(model, "conversions", ()))
     )
-    if wanted in ([], found):
+    if found or not wanted:
         return ""
-    return f"is of a network with the dilations {wanted}, but this one has {found}"
+    return f"is of a network with output stride {wanted[-1]}, but this one is not dilated"
 
 
 def warn_if_unrecorded(model: Any, label: str) -> None:
