@@ -14,6 +14,7 @@ from cnnarch._version import __version__ as __version__
 from cnnarch.contract.auxiliary import AuxLogits
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.facts.builders import BUILDERS
+from cnnarch.facts.suggestions import OTHER_LIBRARIES
 from cnnarch.models.alexnet import *
 from cnnarch.models.convnet import *
 from cnnarch.models.densenet import *
@@ -77,7 +78,8 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(f"cnnarch.{_REEXPORTS[name]}"), name)
     if name in (*_SUBMODULES, *_EXTRA_SUBMODULES):
         return import_module(f"cnnarch.{name}")
-    raise AttributeError(f"module 'cnnarch' has no attribute {name!r}")
+    hint = f"; {OTHER_LIBRARIES[name]}" if name in OTHER_LIBRARIES else ""
+    raise AttributeError(f"module 'cnnarch' has no attribute {name!r}{hint}")
 
 
 def __dir__() -> list[str]:

@@ -15,7 +15,11 @@ __all__ = ["from_pretrained", "get_card", "get_model", "get_model_builder", "lis
 
 
 def list_models(
-    pattern: str | None = None, *, family: str | None = None, weights: bool = False
+    pattern: str | None = None,
+    *,
+    family: str | None = None,
+    weights: bool = False,
+    **unknown: Any,
 ) -> list[str]:
     """Return the sorted names of the networks.
 
@@ -23,14 +27,18 @@ def list_models(
         pattern: shell-style wildcard pattern for the name, for example "resnet*"; None matches all.
         family: return only networks of this family, for example "densenet".
         weights: return only networks with a checkpoint in the catalog.
+        unknown: not allowed; the error suggests the right argument.
 
     Raises:
-        TypeError: the pattern or the family is not a string.
+        TypeError: the pattern or the family is not a string, or an argument does not exist.
         ValueError: the family does not exist.
 
     >>> list_models("resnet?0")
     ['resnet50']
     """
+    for wrong in unknown:
+        hint = suggest(wrong, ["pattern", "family", "weights"])
+        raise TypeError(f"list_models() has no argument {wrong!r}; {hint}")
     for argument, value in (("pattern", pattern), ("family", family)):
         if not isinstance(value, str | None):
             raise TypeError(f"{argument} must be a string or None, got {value!r}")

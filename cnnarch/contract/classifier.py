@@ -114,6 +114,10 @@ class ImageClassifier(Trunk):
         """Number of features that the classifier receives."""
         return self.head.num_features
 
+    def get_classifier(self) -> nn.Module:
+        """Return the classifier layer, or an `nn.Identity` if the network has none."""
+        return self.head._modules.get("classifier") or nn.Identity()
+
     def reset_classifier(self, num_classes: int) -> None:
         """Replace every classifier, including auxiliary ones, to return `num_classes` logits.
 

@@ -3,11 +3,32 @@
 import difflib
 from collections.abc import Iterable, Mapping
 
+OTHER_LIBRARIES = {
+    "pretrained": 'pass weights="DEFAULT" or another value of weights=',
+    "features_only": "use cnnarch.get_backbone",
+    "out_indices": "pass stages= to cnnarch.get_backbone",
+    "return_nodes": "pass stages= to cnnarch.get_backbone",
+    "create_model": "use cnnarch.get_model",
+    "filter": "pass pattern=",
+    "in_chans": "pass in_channels=",
+    "drop_rate": "pass dropout=",
+    "drop_path_rate": "pass drop_path=",
+    "checkpoint_path": "pass the path as weights=",
+    "act_layer": "replace the modules after building",
+    "global_pool": "replace model.head.pool after building",
+    "progress": "downloads always show their progress",
+    "transform_input": "checkpoints bring their preprocessing",
+    "init_weights": "use cnnarch.init_weights",
+}
+"""What to use in place of the names in torchvision and timm."""
+
 
 def suggest(
     name: str, known: Iterable[str] | Mapping[str, str], listed: Iterable[str] | None = None
 ) -> str:
     """Suggest the names most similar to a wrong name, or list all names if none is similar.
+
+    For names that torchvision or timm use, return what to use in cnnarch.
 
     Args:
         name: the wrong name.
@@ -21,6 +42,8 @@ def suggest(
     >>> suggest("xyz", ["vgg11", "resnet50"])
     'available: vgg11, resnet50'
     """
+    if name in OTHER_LIBRARIES:
+        return OTHER_LIBRARIES[name]
     suggestions = known if isinstance(known, Mapping) else {right: right for right in known}
     longer = sorted((right for right in suggestions if name and right.startswith(name)), key=len)
     close = difflib.get_close_matches(name, suggestions)

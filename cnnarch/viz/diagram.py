@@ -40,8 +40,12 @@ def diagram(model: ImageClassifier, input_size: tuple[int, int, int] | None = No
         input_size: `(C, H, W)`; None uses the size on the network's card.
 
     Raises:
+        TypeError: the model is not a network of this package.
         ValueError: no size is given and the network has no card.
     """
+    if not isinstance(model, ImageClassifier):
+        kind = type(model).__name__
+        raise TypeError(f"diagram needs a cnnarch network, whose stages it draws, got {kind}")
     found = summary(model, input_size)
     stages = _stages(model, found)
     figure = new_figure(WIDTH, HEIGHT * (len(stages) + 2.2))
