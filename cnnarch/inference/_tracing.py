@@ -15,6 +15,8 @@ from torch.fx.experimental import _config
 
 from cnnarch.blocks.conv import SamePad2d
 from cnnarch.contract.trunk import Trunk
+from cnnarch.facts.builders import BUILDERS
+from cnnarch.facts.sheets import facts_of
 from cnnarch.inference.fuse import PixelConv
 
 _conversion_lock = threading.RLock()
@@ -106,8 +108,8 @@ def example_for(model: nn.Module, free_size: bool) -> Tensor:
     """Return two images to trace with; if `free_size`, the last map has at least 2x2 pixels.
 
     Raises:
-        TypeError: the model does not define its input size, or accepts several sizes while
-            `free_size` is False.
+        TypeError: the model does not define its input size, or it was not created by a builder,
+            accepts several sizes and `free_size` is False.
     """
     if not isinstance(model, Trunk):
         raise TypeError(f"{type(model).__name__} does not define its input size: pass example")
@@ -116,9 +118,20 @@ def example_for(model: nn.Module, free_size: bool) -> Tensor:
         stride = model.feature_info[-1].stride
         height, width = height + stride, width + 2 * stride
     elif not model.fixed_input_size:
-        raise TypeError("height and width are fixed here: pass example, an image of that size")
+        height, width = _usual_size(model)
     shape = (2, model.in_channels, height, width)
     like = next(model.parameters())
     reads_pixels = any(isinstance(module, PixelConv) for module in model.modules())
     dtype = torch.uint8 if reads_pixels else like.dtype
     return torch.zeros(shape, dtype=dtype, device=like.device)
+
+
+def _usual_size(model: Trunk) -> tuple[int, int]:
+    """Return the image size of the network's preprocessing or, without one, of its paper."""
+    preprocessing = getattr(model, "preprocessing", None)
+    if preprocessing is not None:
+        return preprocessing.crop_size, preprocessing.crop_size
+    if model.builder not in BUILDERS:
+        raise TypeError("height and width are fixed here: pass example, an image of that size")
+    _, height, width = facts_of(model.builder).forms[0].input_size
+    return height, width

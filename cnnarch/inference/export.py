@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -59,9 +60,9 @@ def export(
             first; if preprocessing is also folded, the file accepts uint8 images.
         path: a path in an existing folder, with the suffix of the format.
         format: "onnx", "pt2" or "openvino"; None infers it from the suffix.
-        example: images, (N, C, H, W), to trace with. Required for networks from other libraries,
-            and for those of cnnarch that accept several sizes if height and width are fixed:
-            the file then accepts only the example's size.
+        example: images, (N, C, H, W), to trace with. Required for networks from other libraries. If
+            height and width are fixed, the file accepts only the example's size; None uses the
+            size of the network's preprocessing or, without one, of its paper.
         dynamic_size: whether height and width are dynamic. None makes them dynamic for all
             cnnarch networks except the Mixers and those with TensorFlow's padding ("same").
         tolerance: the largest allowed difference, relative to the largest output.
@@ -149,7 +150,27 @@ def _write_onnx(program: ExportedProgram, path: Path, metadata: dict[str, str]) 
     )
     assert onnx is not None
     onnx.model.metadata_props.update(metadata)
+    _name_axes(onnx.model.graph)
     onnx.save(path, external_data=False)
+
+
+def _name_axes(graph: Any) -> None:
+    """Name the dynamic axes of the images "batch", "height" and "width" in all shapes."""
+    from onnx_ir import Shape
+
+    (images,) = graph.inputs
+    axes = zip(map(str, images.shape), ("batch", "channels", "height", "width"), strict=True)
+    names = {symbol: name for symbol, name in axes if not symbol.isdigit()}
+
+    def renamed(size: Any) -> Any:
+        if isinstance(size, int):
+            return size
+        return re.sub(r"\w+", lambda word: names.get(word[0], word[0]), str(size))
+
+    outputs = (value for node in graph.all_nodes() for value in node.outputs)
+    for value in (images, *outputs):
+        if value.shape is not None:
+            value.shape = Shape([renamed(size) for size in value.shape])
 
 
 def _load_onnx(path: Path) -> RunImages:

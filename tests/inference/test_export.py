@@ -141,10 +141,24 @@ def test_heights_and_widths_can_be_fixed(lenet: cnnarch.ImageClassifier, tmp_pat
     assert [d.dim_value for d in shape] == [0, 1, 40, 48]
 
 
-def test_tensorflow_padding_requires_an_example(tmp_path: Path) -> None:
-    model = cnnarch.mobilenet_v1(width=0.25, padding="same").eval()
+def test_networks_with_a_fixed_image_size_are_exported_at_their_own_size(tmp_path: Path) -> None:
+    model = cnnarch.mobilenet_v1(width=0.25, num_classes=3, padding="same").eval()
+    for preprocessing, side in ((None, 224), (Preprocessing(64, 72), 64)):
+        model.preprocessing = preprocessing
+        graph = onnx.load(export(model, tmp_path / "net.onnx")).graph
+        shape = graph.input[0].type.tensor_type.shape.dim
+        assert [d.dim_value or d.dim_param for d in shape] == ["batch", 3, side, side]
+    model.builder, model.preprocessing = None, None
     with pytest.raises(TypeError, match="height and width are fixed here: pass example"):
         export(model, tmp_path / "net.onnx")
+
+
+def test_dynamic_axes_have_names_in_onnx(lenet: cnnarch.ImageClassifier, tmp_path: Path) -> None:
+    graph = onnx.load(export(lenet, tmp_path / "net.onnx")).graph
+    shapes = [v.type.tensor_type.shape.dim for v in (*graph.input, *graph.output)]
+    names = [[d.dim_param or d.dim_value for d in shape] for shape in shapes]
+    assert names[0] == ["batch", 1, "height", "width"]
+    assert names[1][0] == "batch"
 
 
 def test_networks_from_other_libraries_require_an_example(tmp_path: Path) -> None:
