@@ -114,5 +114,10 @@ def get_backbone(
         options["in_channels"] = in_channels
     model = get_model(name, weights=weights, **options)
     if output_stride is not None:
+        if model.conversions and model.feature_info[-1].stride < output_stride:
+            stride = model.feature_info[-1].stride
+            raise ValueError(
+                f"got output_stride={output_stride}, but the checkpoint's network has {stride}"
+            )
         dilate(model, output_stride)
     return Backbone(model, stages)

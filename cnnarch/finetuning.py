@@ -87,11 +87,13 @@ def convert_norm(model: Module, kind: Literal["group", "frozen", "sync"]) -> Mod
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     if _is_batch_norm2d(model):
         return _converted(model, kind)  # type: ignore[return-value] # a different type of norm
+    converted = False
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if _is_batch_norm2d(child):
                 setattr(parent, name, _converted(child, kind))
-    if isinstance(model, Trunk):
+                converted = True
+    if isinstance(model, Trunk) and converted:
         model.conversions = (*model.conversions, ("convert_norm", kind))
     return model
 

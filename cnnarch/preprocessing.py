@@ -139,7 +139,7 @@ class _ToUint8(nn.Module):
             low, high = (float(value) for value in image.aminmax())
             if not (low > -ROUNDING and high < 1 + ROUNDING):
                 raise ValueError(f"float pixels must be in [0, 1], got {low:.4g} to {high:.4g}")
-            image = functional.to_dtype(image.clamp(0, 1), torch.uint8, scale=True)
+            image = functional.to_dtype(image.float().clamp(0, 1), torch.uint8, scale=True)
         if image.dtype != torch.uint8:
             raise TypeError(f"images must be floats or uint8, got {image.dtype}")
         return convert_channels(image, self.channels)

@@ -425,3 +425,34 @@ def test_in_place_activations_and_gradient_checkpointing_do_not_change_values(
         expected = expected or found
         for a, b in zip(found, expected, strict=True):
             torch.testing.assert_close(a, b)
+
+
+class ClampedNorm(nn.BatchNorm2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).clamp(-10, 10)
+
+
+def test_a_frozen_norm_of_the_users_own_keeps_its_statistics() -> None:
+    model = cnnarch.resnet20_cifar()
+    model.stem.norm = ClampedNorm(16)
+    calibrate(model, torch.randn(8, 3, 32, 32) + 1)
+    cnnarch.freeze(model, upto=0)
+    before = model.stem.norm.running_mean.clone()
+    update_bn([torch.randn(4, 3, 32, 32)], model)
+    assert torch.equal(model.stem.norm.running_mean, before)
+    cnnarch.unfreeze(model)
+    model.train().stem.norm.reset_running_stats()
+    assert model.stem.norm.running_mean.count_nonzero() == 0
+
+
+def test_a_frozen_norm_loads_a_state_dict_without_counters() -> None:
+    model = cnnarch.convert_norm(cnnarch.resnet20_cifar(), "frozen")
+    state = {k: v for k, v in model.state_dict().items() if "num_batches" not in k}
+    model.load_state_dict(state)
+    model.stem.norm.reset_running_stats()
+
+
+def test_only_conversions_that_happened_are_recorded() -> None:
+    assert cnnarch.convert_norm(cnnarch.lenet5(), "frozen").conversions == ()
+    model = cnnarch.convert_norm(cnnarch.resnet20_cifar(), "frozen")
+    assert cnnarch.convert_norm(model, "group").conversions == (("convert_norm", "frozen"),)

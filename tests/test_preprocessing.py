@@ -244,3 +244,9 @@ def test_floats_outside_the_unit_interval_are_rejected(pixels: float) -> None:
     image[0, 0, 0] = pixels
     with pytest.raises(ValueError, match=r"float pixels must be in \[0, 1\], got"):
         Preprocessing(16, 16).transform()(image)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floats_of_any_precision_are_read(dtype: torch.dtype) -> None:
+    transform = Preprocessing(16, 16, mean=(0.0,) * 3, std=(1.0,) * 3).transform()
+    assert transform(torch.ones(3, 16, 16, dtype=dtype)).min() == 1

@@ -1,6 +1,6 @@
 """BatchNorm whose statistics never change."""
 
-from typing import Self
+from typing import Any, Self
 
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm
@@ -67,6 +67,15 @@ class FrozenBatchNorm(nn.Module):
     def train(self, mode: bool = True) -> Self:  # noqa: ARG002 (it stays in eval mode)
         """Do nothing."""
         return self
+
+    def reset_running_stats(self) -> None:
+        """Do nothing."""
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        """Keep the counter if the state dict lacks it, as those of old checkpoints do."""
+        if getattr(self, "num_batches_tracked", None) is not None:
+            state_dict.setdefault(f"{prefix}num_batches_tracked", self.num_batches_tracked)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
         """Return the same settings as BatchNorm."""

@@ -103,7 +103,7 @@ def _add_predict(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command.add_argument(
         "--multi-label", action="store_true", help="print every class above the threshold"
     )
-    command.add_argument("--threshold", type=float, default=0.5, help="default: 0.5")
+    command.add_argument("--threshold", type=float, help="for --multi-label; default: 0.5")
     command.add_argument("--top", type=int, help="number of classes to print per image; default: 3")
 
 

@@ -43,8 +43,6 @@ class ImageClassifier(Trunk):
 
     preprocessing: "Preprocessing | None" = None
     """The preprocessing that the weights expect, or None if it is unknown."""
-    categories: Sequence[str] | None = None
-    """Class name for each logit, or None if unknown."""
 
     def __init__(
         self,
@@ -105,9 +103,19 @@ class ImageClassifier(Trunk):
         self._options = dict(options)
 
     @property
+    def categories(self) -> Sequence[str] | None:
+        """Class name for each logit, or None if unknown. A new classifier layer has no names."""
+        return getattr(self.head._modules.get("classifier"), "categories", None)
+
+    @categories.setter
+    def categories(self, names: Sequence[str] | None) -> None:
+        if (classifier := self.head._modules.get("classifier")) is not None:
+            setattr(classifier, "categories", names)  # noqa: B010 - mypy rejects =
+
+    @property
     def num_classes(self) -> int:
         """Number of logits, or 0 if the network has no classifier."""
-        return self.head.num_classes
+        return getattr(self.head, "num_classes", self._options.get("num_classes", 0))
 
     @property
     def num_features(self) -> int:
@@ -131,7 +139,6 @@ class ImageClassifier(Trunk):
             with like.device:
                 head.reset_classifier(num_classes)
             head.to(like.dtype).train(self.training)
-        self.categories = None
 
     def save_pretrained(self, directory: str | PathLike[str]) -> None:
         """Save the weights and config from which `cnnarch.from_pretrained` rebuilds the network."""

@@ -114,6 +114,8 @@ def keep_in_eval_mode(module: nn.Module) -> None:
     elif not isinstance(module, FrozenBatchNorm):
         module.eval()
         vars(module)["train"] = partial(_stay_in_eval_mode, module)
+        if hasattr(module, "reset_running_stats"):  # a norm with a `forward` of its own
+            vars(module)["reset_running_stats"] = _keep_statistics
 
 
 def release(module: nn.Module) -> None:
@@ -123,6 +125,7 @@ def release(module: nn.Module) -> None:
             module.thaw()
     else:
         vars(module).pop("train", None)
+        vars(module).pop("reset_running_stats", None)
 
 
 def stays_in_eval_mode(module: nn.Module) -> bool:
@@ -132,6 +135,10 @@ def stays_in_eval_mode(module: nn.Module) -> bool:
 
 def _stay_in_eval_mode(module: nn.Module, mode: bool = True) -> nn.Module:  # noqa: ARG001
     return nn.Module.train(module, False)
+
+
+def _keep_statistics() -> None:
+    pass
 
 
 def _is_head(trunk: Trunk, stage: int | str) -> bool:

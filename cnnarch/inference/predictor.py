@@ -80,7 +80,7 @@ class Predictor:
         multi_label: whether the classes are independent labels, as after training with
             `nn.BCEWithLogitsLoss`. All classes with a probability of at least `threshold` are
             returned.
-        threshold: minimum probability for independent labels, in [0, 1].
+        threshold: minimum probability for independent labels, in [0, 1]; None means 0.5.
         batch_size: number of images per batch; None uses 16, or the batch size of the example for
             which the network was optimized. If that example was uint8, the network receives uint8
             pixels.
@@ -107,7 +107,7 @@ class Predictor:
         *,
         top: int | None = None,
         multi_label: bool = False,
-        threshold: float = 0.5,
+        threshold: float | None = None,
         batch_size: int | None = None,
         num_threads: int | None = None,
     ) -> None:
@@ -123,8 +123,10 @@ class Predictor:
         if classes == 0:
             raise ValueError("the network has no classifier: its num_classes is 0")
         example = model.example if isinstance(model, Optimized) else torch.empty(16)
-        check_number("threshold", threshold, "in [0, 1]", lambda value: 0 <= value <= 1)
-        self.multi_label, self.threshold = multi_label, threshold
+        self.multi_label, self.threshold = multi_label, 0.5 if threshold is None else threshold
+        check_number("threshold", self.threshold, "in [0, 1]", lambda value: 0 <= value <= 1)
+        if threshold is not None and not multi_label:
+            raise ValueError("threshold requires multi_label=True")
         self.top = (sys.maxsize if multi_label else 5) if top is None else top
         self._top_may_shrink = top is None
         self.batch_size = len(example) if batch_size is None else batch_size
@@ -276,20 +278,21 @@ class Predictor:
             raise ValueError(f"the batch needs an image, bytes or path column, got {list(batch)}")
         names = batch.get("path", [f"image {i}" for i in range(len(batch[column]))])
         results = list(self._stream(zip(map(str, names), batch[column], strict=True)))
-        classes: list[tuple[str, ...]] = [("",) * self.top] * len(results)
-        probabilities: list[tuple[float, ...]] = [(np.nan,) * self.top] * len(results)
+        width = 0 if self.top == sys.maxsize else self.top  # no image was classified yet
+        classes: list[tuple[str, ...]] = [("",) * width] * len(results)
+        probabilities: list[tuple[float, ...]] = [(np.nan,) * width] * len(results)
         reasons = [""] * len(results)
         for i, result in enumerate(results):
             if isinstance(result, Unreadable):
                 reasons[i] = result.reason
             else:
-                absent = self.top - len(result.classes)  # labels below the threshold
+                absent = width - len(result.classes)  # labels below the threshold
                 classes[i] = (*result.classes, *("",) * absent)
                 probabilities[i] = (*result.probabilities, *(np.nan,) * absent)
         kept = {key: values for key, values in batch.items() if key not in ("image", "bytes")}
         return kept | {
-            "classes": np.array(classes, dtype=str).reshape(-1, self.top),
-            "probabilities": np.array(probabilities, dtype=np.float32).reshape(-1, self.top),
+            "classes": np.array(classes, dtype=str).reshape(-1, width),
+            "probabilities": np.array(probabilities, dtype=np.float32).reshape(-1, width),
             "unreadable": np.array(reasons, dtype=str),
         }
 

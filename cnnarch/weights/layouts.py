@@ -118,7 +118,11 @@ def find_match(
         inside = {k.removeprefix(prefix): t for k, t in bare.items() if k.startswith(prefix)}
         dropped = tuple(k for k in bare if not k.startswith(prefix) and k != _AVERAGES)
         found = (match_layout(inside, model, one) for one in layouts)
-        matches += [replace(m, prefix=prefix, dropped=dropped) for m in found if m is not None]
+        matches += [
+            replace(m, prefix=prefix, dropped=(*dropped, *m.dropped))
+            for m in found
+            if m is not None
+        ]
     if not matches:
         raise WeightsError(f"{_name(model)} has no layout {source!r}")
     most = max(len(found.tensors) for found in matches)

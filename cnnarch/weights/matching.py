@@ -80,8 +80,10 @@ def match_layout(
         elif not name.endswith("num_batches_tracked"):  # not saved by PyTorch < 0.4.1
             missing[name] = pair.theirs
     unused = (*layout.ignored, *_absent_classifiers(model, layout))
-    unexpected = [name for name in remaining if not _is_inside(name, unused)]
-    return Match(layout, tensors, missing, tuple(unexpected))
+    unexpected = tuple(name for name in remaining if not _is_inside(name, unused))
+    if hasattr(model, "builder") and not hasattr(model, "head"):  # a backbone lacks later layers
+        return Match(layout, tensors, missing, (), dropped=unexpected)
+    return Match(layout, tensors, missing, unexpected)
 
 
 def their_classifiers(model: nn.Module, layout: Layout) -> list[str]:

@@ -150,7 +150,8 @@ def _describe_change(now: nn.Module, before: nn.Module) -> str:
 def _kind(module: nn.Module) -> type[nn.Module]:
     """Return a module's class; all BatchNorm classes count as one, including SyncBatchNorm."""
     batch_norm: type[nn.Module] = nn.modules.batchnorm._BatchNorm
-    if isinstance(module, batch_norm | FrozenBatchNorm):
+    is_frozen = isinstance(module, FrozenBatchNorm) and module.can_thaw
+    if isinstance(module, batch_norm) or is_frozen:
         return batch_norm
     kind = type(module)
     return kind.__bases__[1] if hasattr(kind, "reshard") else kind  # FSDP2 derives classes

@@ -616,6 +616,17 @@ def test_columns_of_independent_labels_are_filled(photographs: list[Path]) -> No
         assert np.isnan(columns["probabilities"][i][count:]).all()
 
 
+def test_unreadable_images_have_no_labels() -> None:
+    predictor = Predictor(multi_label_network(3), multi_label=True)
+    columns = predictor({"bytes": np.array([b"no image"], dtype=object)})
+    assert columns["classes"].tolist() == [["", "", ""]]
+    foreign = Predictor(nn.Flatten(), BILINEAR, multi_label=True)  # whose classes are unknown
+    assert foreign({"bytes": np.array([b"no image"], dtype=object)})["classes"].shape == (1, 0)
+    assert "not a readable image" in columns["unreadable"][0]
+
+
 def test_a_threshold_out_of_range_is_rejected() -> None:
+    with pytest.raises(ValueError, match="threshold requires multi_label=True"):
+        Predictor(multi_label_network(2), threshold=0.5)
     with pytest.raises(ValueError, match=r"threshold must be in \[0, 1\], got 50"):
         Predictor(multi_label_network(2), multi_label=True, threshold=50)

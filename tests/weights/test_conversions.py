@@ -95,6 +95,7 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "pruning": lambda m: nn.utils.prune.l1_unstructured(m.stem.conv, "weight", 0.5),  # type: ignore[attr-defined]
     "parameter": lambda m: m.stem.register_parameter("scale", nn.Parameter(torch.ones(1))),
     "part_of_the_norms": lambda m: cnnarch.convert_norm(m.stages[0], "group"),
+    "part_of_the_norms_frozen": lambda m: cnnarch.convert_norm(m.stages, "frozen"),
     "padding_mode": lambda m: setattr(m.stem.conv, "padding_mode", "reflect"),
 }
 
@@ -108,3 +109,39 @@ def test_any_other_change_is_refused_by_naming_the_module(change: str, tmp_path:
     with pytest.raises(WeightsError, match=r"layers were changed.*(stem|head|stages)\."):
         model.save_pretrained(tmp_path / "net")
     assert not (tmp_path / "net").exists()
+
+
+def test_class_names_belong_to_the_classifier_layer(tmp_path: Path) -> None:
+    model = cnnarch.resnet20_cifar()
+    model.categories = tuple("abcdefghij")
+    model.save_pretrained(tmp_path)
+    assert cnnarch.from_pretrained(tmp_path).categories == model.categories
+    model.head.classifier = nn.Linear(64, 10)
+    assert model.categories is None
+    model.save_pretrained(tmp_path)
+    assert cnnarch.from_pretrained(tmp_path).categories is None
+
+
+def test_a_backbone_loads_a_classifiers_checkpoint() -> None:
+    model = cnnarch.resnet20_cifar()
+    backbone = cnnarch.get_backbone("resnet20_cifar")
+    report = cnnarch.weights.load(backbone, model.state_dict())
+    assert report.dropped == ("head.classifier.weight", "head.classifier.bias")
+    assert torch.equal(backbone.stem.conv.weight, model.stem.conv.weight)
+
+
+def test_a_network_with_another_head_has_a_state_dict() -> None:
+    model = cnnarch.resnet20_cifar()
+    model.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 3))  # type: ignore[assignment]
+    state = model.state_dict()
+    assert "head.2.weight" in state
+    model.load_state_dict(state)
+
+
+def test_an_output_stride_other_than_the_checkpoints_is_rejected() -> None:
+    model = cnnarch.resnet18()
+    dilate(model, 8)
+    state = model.state_dict()
+    assert cnnarch.get_backbone("resnet18", weights=state, output_stride=8).strides[-1] == 8
+    with pytest.raises(ValueError, match="output_stride=16, but the checkpoint's network has 8"):
+        cnnarch.get_backbone("resnet18", weights=state, output_stride=16)
