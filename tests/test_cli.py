@@ -671,3 +671,13 @@ def test_download_rejects_unknown_weights(capsys: pytest.CaptureFixture[str]) ->
     line = failure(capsys, "download", "lenet5_bn", "--to", "ahead")
     assert "'lenet5_bn' has no weights 'DEFAULT'" in line
     assert "--to" in failure(capsys, "download", "lenet5")
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_checkpoints_recorded_options_override_the_recipes() -> None:
+    """The recipe for digits sets small_images, but the checkpoint was trained without it."""
+    model = cnnarch.mobilenet_v1(width=0.25, num_classes=10, in_channels=1, padding="same")
+    torch.save(model.state_dict(), "net.pth")
+    command = ["train", "mobilenet_v1", *QUICK, "--data", "digits", "--learning_rate", "0"]
+    assert main([*command, "--weights", "net.pth", "--output", "run"]) == 0
+    assert cnnarch.from_pretrained("run").options == model.options

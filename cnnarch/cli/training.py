@@ -17,6 +17,8 @@ from cnnarch.facts.text import show_table
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
+    from cnnarch.training import Recipe
+
 
 def run_train(args: Sequence[str]) -> int:
     """Train a network and save the results to a folder."""
@@ -72,6 +74,8 @@ def _train(
     recipe = Recipe(**{key: options[key] for key in Recipe.__dataclass_fields__})
     if compared:
         recipe = replace(recipe, test_each_epoch=True)
+    if recipe.weights and "model_options" not in command.given:
+        recipe = replace(recipe, model_options=_unrecorded_options(recipe, card.name))
     native_size = card.input_size[-1] if folder_of(options.data) else None
     data = load_data(
         options.data,
@@ -99,6 +103,15 @@ def _train(
         progress=True,
         on_epoch_end=_print_epoch,
     )
+
+
+def _unrecorded_options(recipe: "Recipe", network: str) -> dict[str, Any]:
+    """Return the recipe's options without those recorded in a checkpoint from cnnarch."""
+    from cnnarch.weights.checkpoint import read_checkpoint
+
+    config = read_checkpoint(str(recipe.weights), network).config
+    recorded = config.options if config.builder and config.layout == "cnnarch" else {}
+    return {name: v for name, v in recipe.model_options.items() if name not in recorded}
 
 
 class TrainingCommand:
