@@ -291,8 +291,8 @@ class Predictor:
                 probabilities[i] = (*result.probabilities, *(np.nan,) * absent)
         kept = {key: values for key, values in batch.items() if key not in ("image", "bytes")}
         return kept | {
-            "classes": np.array(classes, dtype=str).reshape(-1, width),
-            "probabilities": np.array(probabilities, dtype=np.float32).reshape(-1, width),
+            "classes": np.array(classes, dtype=str).reshape(len(results), width),
+            "probabilities": np.array(probabilities, dtype=np.float32).reshape(len(results), width),
             "unreadable": np.array(reasons, dtype=str),
         }
 
