@@ -6,8 +6,6 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["FrozenBatchNorm"]
-
 
 class FrozenBatchNorm(nn.Module):
     r"""BatchNorm that always uses its running statistics: $y = \gamma (x - \mu) / \sigma + \beta$.

@@ -74,7 +74,7 @@ def _train(
     recipe = Recipe(**{key: options[key] for key in Recipe.__dataclass_fields__})
     if compared:
         recipe = replace(recipe, test_each_epoch=True)
-    if recipe.weights and "model_options" not in command.given:
+    if recipe.weights and recipe.model_options and "model_options" not in command.given:
         recipe = replace(recipe, model_options=_unrecorded_options(recipe, card.name))
     native_size = card.input_size[-1] if folder_of(options.data) else None
     data = load_data(

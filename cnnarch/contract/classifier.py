@@ -88,19 +88,8 @@ class ImageClassifier(Trunk):
         """Return a map's logits or, with `pre_logits`, the classifier's input (N, num_features)."""
         return self.head.pre_logits(x) if pre_logits else self.head(x)
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """A copy of all options with their effective values, including defaults.
-
-        The options describe how the network was built. `num_classes` and `in_channels` reflect the
-        current layers. Other changes to layers do not appear here, and `save_pretrained` rejects
-        them.
-        """
-        return {**super().options, "num_classes": self.num_classes}
-
-    @options.setter
-    def options(self, options: Mapping[str, Any]) -> None:
-        self._options = dict(options)
+    def _sizes(self) -> dict[str, int]:
+        return {**super()._sizes(), "num_classes": self.num_classes}
 
     @property
     def categories(self) -> Sequence[str] | None:

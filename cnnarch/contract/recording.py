@@ -29,12 +29,21 @@ class RecordsOptions(nn.Module):
 
     @property
     def options(self) -> dict[str, Any]:
-        """A copy of all options with their effective values, including defaults."""
-        return dict(self._options)
+        """A copy of all options with their effective values, including defaults.
+
+        The options describe how the network was built. The numbers of classes and channels reflect
+        the current layers. Other changes to layers do not appear here, and `save_pretrained`
+        rejects them.
+        """
+        return {**self._options, **self._sizes()}
 
     @options.setter
     def options(self, options: Mapping[str, Any]) -> None:
         self._options = dict(options)
+
+    def _sizes(self) -> dict[str, int]:
+        """Return the options that follow the layers."""
+        return {}
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

@@ -1,8 +1,8 @@
 """The base class of networks and backbones: a stem and stages that compute feature maps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -55,14 +55,8 @@ class Trunk(RecordsOptions):
         convolutions = (m for m in self.stem.modules() if isinstance(m, nn.Conv2d))
         return next(convolutions).in_channels
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """A copy of all options; `in_channels` reflects the current layers."""
-        return {**super().options, "in_channels": self.in_channels}
-
-    @options.setter
-    def options(self, options: Mapping[str, Any]) -> None:
-        self._options = dict(options)
+    def _sizes(self) -> dict[str, int]:
+        return {"in_channels": self.in_channels}
 
     @property
     def stage_paths(self) -> tuple[str, ...]:

@@ -113,12 +113,11 @@ def find_pretrained(source: str | os.PathLike[str]) -> tuple[str, str]:
     name = os.fspath(source)
     path = Path(name).expanduser()
     if path.is_dir():
-        name, config = (
-            str(path.absolute()),
-            _read_folder_config(path),
-        )  # a bare "net" would be read as a tag
+        config = _read_folder_config(path)
+        name = str(path.absolute())  # a bare "net" would be read as a tag
     elif path.exists():
-        name, config = str(path.absolute()), _parse_metadata(read_safetensors(path)[1], name)
+        config = _parse_metadata(read_safetensors(path, mapped=True)[1], name)
+        name = str(path.absolute())
     elif _may_be_on_hub(name):
         hub = parse_hub_name(name)
         found = fetch_from_hub(hub, CONFIG)
@@ -158,8 +157,8 @@ def _read_hub(source: str) -> Checkpoint:
     weights = fetch_from_hub(name, *HUB_FILES)
     if weights is None:
         raise WeightsError(f"{name} contains none of {', '.join(HUB_FILES)}")
-    config_read = read_config(config) if config else Config()
-    return _read_file(str(name), weights, config_read, mapped=True)
+    known = read_config(config) if config else Config()
+    return _read_file(str(name), weights, known, mapped=True)
 
 
 def _read_path(path: Path) -> Checkpoint:

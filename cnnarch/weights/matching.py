@@ -53,10 +53,10 @@ def find_prefixes(
     DataParallel, Lightning and models that contain the network add them. The first convolution
     shows them: its name ends as in one of the layouts.
     """
-    prefixes = {"": None}
+    prefixes, ours = {"": None}, first_convolution(model) or ""
     for layout in layouts:
         names = pair_names(model, layout) or {}
-        if first := names.get(first_convolution(model) or ""):
+        if first := names.get(ours):
             ends = [name for name in state_dict if name.endswith(f".{first.theirs}")]
             prefixes |= dict.fromkeys(name.removesuffix(first.theirs) for name in ends)
     return list(prefixes)

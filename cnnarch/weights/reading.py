@@ -139,7 +139,10 @@ def extract_state_dict(loaded: Any, label: str) -> tuple[dict[str, Tensor], dict
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
             raise WeightsError(f"{label}: {key!r} is not a dense tensor")
     recorded = recorded_in(loaded)
-    metadata = {} if recorded is None else {METADATA_KEY: json.dumps(recorded)}
+    try:
+        metadata = {} if recorded is None else {METADATA_KEY: json.dumps(recorded)}
+    except (TypeError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{label} describes its network incorrectly: {error}") from error
     return {key: tensor.detach() for key, tensor in gathered(tensors).items()}, metadata
 
 

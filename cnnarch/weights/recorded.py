@@ -26,12 +26,15 @@ def adopt_options(model: Any, recorded: Mapping[str, Any] | None, strict: bool) 
     """Set a network's eps to the recorded one before `load_state_dict` sets its tensors.
 
     Raises:
-        RuntimeError: the network has a different builder or other options, which cannot be changed.
+        RuntimeError: the network has a different builder or other options, which cannot be changed,
+            or the description is malformed.
     """
     if recorded is None:
         warn_if_unrecorded(model, "the state dict")
         return
-    builder, options = recorded["builder"], recorded["options"]
+    if not (isinstance(recorded, Mapping) and isinstance(recorded.get("options"), Mapping)):
+        raise RuntimeError(f"the state dict describes its network incorrectly: {recorded!r:.200}")
+    builder, options = recorded.get("builder"), recorded["options"]
     if builder != model.builder and None not in (builder, model.builder):
         if strict:
             raise RuntimeError(f"the state dict is of {builder}, not of {model.builder}")

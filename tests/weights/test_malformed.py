@@ -364,3 +364,13 @@ def test_a_new_process_does_not_execute_a_malicious_pickle(tmp_path: Path) -> No
     assert out.returncode == 1
     assert "WeightsError" in out.stderr
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("entry", [3, {"builder": 3}, {"options": torch.ones(1)}, {"builder": "x"}])
+def test_a_malformed_description_in_a_state_dict_raises(entry: Any) -> None:
+    state = cnnarch.lenet5().state_dict()
+    state._metadata[""]["cnnarch"] = entry
+    with pytest.raises(WeightsError):
+        cnnarch.lenet5(weights=state)
+    with pytest.raises(RuntimeError, match="describes its network incorrectly"):
+        cnnarch.lenet5().load_state_dict(state)
