@@ -52,7 +52,8 @@ def load(model: nn.Module, source: CheckpointSource, *, adapt: Adapt = "mean") -
     """Load a checkpoint from any supported library into an existing network.
 
     The checkpoint is read and checked before the first value changes. Parameters remain the
-    same objects, so optimizers stay valid. The network keeps its device and dtype.
+    same objects, so optimizers stay valid. The network keeps its device and dtype. Its
+    preprocessing and class names become those that the checkpoint records, or None.
 
     Args:
         model: a cnnarch network, or any module if `source` is a state dict with the same names. It
@@ -181,8 +182,10 @@ def convert_tensors(
     mismatches = find_mismatches(replace(found, tensors=tensors, missing=missing), model)
     if any(mismatches.values()):
         subject = f"{checkpoint.label} ({found.layout.library})"
-        hint = _head_hint(mismatches, their_classifiers(model, found.layout))
-        raise WeightsError(describe_mismatches(f"{hint}{subject}", mismatches))
+        message = describe_mismatches(subject, mismatches)
+        if _is_head_alone(mismatches, their_classifiers(model, found.layout)):
+            message += "\nA network with num_classes=0 can load everything but the classifier"
+        raise WeightsError(message)
     adapted = [name for name in adapted if name not in fresh]
     report = LoadReport(tuple(fresh), tuple(adapted), dropped=found.dropped + found.unused)
     return _cast(tensors, expected, copy=checkpoint.shared), report
@@ -221,13 +224,10 @@ def record_metadata(
     model.categories = config.categories if is_same_size and is_loaded else None
 
 
-def _head_hint(mismatches: Mapping[str, list[str]], classifiers: list[str]) -> str:
-    """Return a way out if nothing but the classifier is wrong."""
+def _is_head_alone(mismatches: Mapping[str, list[str]], classifiers: list[str]) -> bool:
+    """Return whether all mismatches are in the classifiers."""
     heads = tuple(f"{name}." for name in classifiers)
-    wrong = [name for names in mismatches.values() for name in names]
-    if heads and all(name.startswith(heads) for name in wrong):
-        return "num_classes=0 loads all other tensors than the classifier's: "
-    return ""
+    return all(name.startswith(heads) for names in mismatches.values() for name in names)
 
 
 def _has_other_classes(
