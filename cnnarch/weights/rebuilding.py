@@ -44,16 +44,44 @@ def check_rebuilds(model: Any) -> None:
             "only a network created by a builder such as cnnarch.resnet18 can be saved, because "
             f"the builder rebuilds it; {origin} created this {type(model).__name__}"
         )
-    rebuilt = _build(builder, model.options)
-    convert(rebuilt, model.conversions)
-    changes = list(_changed_modules(model, rebuilt)) or list(_changed_tensors(model, rebuilt))
-    if changes:
-        more = len(changes) - _MAX_LISTED
-        listed = "; ".join(changes[:_MAX_LISTED]) + (f"; and {more} more" if more > 0 else "")
+    if changes := _describe_changes(model, model.conversions):
         raise WeightsError(
             f"this network cannot be saved: its layers were changed after {builder}() created it, "
-            f"so its options cannot rebuild it: {listed}"
+            f"so its options cannot rebuild it: {changes}"
         )
+
+
+def check_exports(model: Any, library: str) -> None:
+    """Check that another library's network with the same tensors computes the same outputs.
+
+    Raises:
+        WeightsError: the network is dilated, or layers were converted to GroupNorm or changed.
+    """
+    conversions = getattr(model, "conversions", ())
+    if any(name == "dilate" for name, _ in conversions):
+        raise WeightsError(
+            f"this network is dilated, but {library}'s is not unless it is built that way (for "
+            "example with torchvision's replace_stride_with_dilation or timm's output_stride), and "
+            "tensors do not show dilation: load `dict(model.state_dict())` into a network without "
+            "dilation and export that one"
+        )
+    same = [conversion for conversion in conversions if conversion == ("convert_norm", "frozen")]
+    is_rebuilt = getattr(model, "builder", None) in BUILDERS and hasattr(model, "head")
+    if is_rebuilt and (changes := _describe_changes(model, same)):
+        raise WeightsError(
+            f"this network cannot be exported to {library}: its layers were changed after "
+            f"{model.builder}() created it, so {library}'s network computes something else: "
+            f"{changes}"
+        )
+
+
+def _describe_changes(model: Any, conversions: Iterable[tuple[str, Any]]) -> str:
+    """Describe how the layers differ from those that the builder and the conversions create."""
+    rebuilt = _build(model.builder, model.options)
+    convert(rebuilt, conversions)
+    changes = list(_changed_modules(model, rebuilt)) or list(_changed_tensors(model, rebuilt))
+    more = len(changes) - _MAX_LISTED
+    return "; ".join(changes[:_MAX_LISTED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def convert(model: Any, conversions: Iterable[tuple[str, Any]]) -> None:
