@@ -13,7 +13,6 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 import cnnarch
-from cnnarch.testing import assert_close
 from cnnarch.weights import WeightsError, load
 
 WRAPPERS: dict[str, Callable[[nn.Module], Any]] = {
@@ -47,11 +46,10 @@ def has_weights_of(model: nn.Module, expected: nn.Module) -> bool:
 
 @pytest.mark.parametrize("kind", WRAPPERS)
 def test_a_wrapped_network_is_loaded(kind: str) -> None:
-    wrapper = WRAPPERS[kind](cnnarch.resnet20_cifar(num_classes=5)).eval()
+    wrapper = WRAPPERS[kind](cnnarch.resnet20_cifar(num_classes=5))
     load(wrapper, source().state_dict())
-    images = torch.randn(2, 3, 32, 32)
-    with torch.no_grad():
-        assert_close(wrapper(images), source()(images), 1e-6)
+    (inside,) = (m for m in wrapper.modules() if isinstance(m, cnnarch.ImageClassifier))
+    assert has_weights_of(inside, source())
 
 
 @pytest.mark.parametrize("kind", WRAPPERS)
