@@ -117,12 +117,12 @@ class Predictor:
         if not callable(model):
             raise TypeError(f"model must be a network or a source to load one from, got {model!r}")
         network = unwrapped(model.model if isinstance(model, Optimized) else model)
-        preprocessing = _check_preprocessing(preprocessing_of(network, preprocessing))
         names = getattr(network, "categories", None) if categories is None else categories
         self.categories = None if names is None else tuple(map(str, names))
         classes = getattr(network, "num_classes", len(self.categories or ()) or None)
         if classes == 0:
             raise ValueError("the network has no classifier: its num_classes is 0")
+        preprocessing = _check_preprocessing(preprocessing_of(network, preprocessing))
         example = model.example if isinstance(model, Optimized) else torch.empty(16)
         self.multi_label, self.threshold = multi_label, 0.5 if threshold is None else threshold
         check_number("threshold", self.threshold, "in [0, 1]", lambda value: 0 <= value <= 1)
