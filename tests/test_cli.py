@@ -210,6 +210,19 @@ def test_predict_lists_unreadable_files_and_returns_status_1(
     assert "photos/gone.png" in failure(capsys, "predict", "--model", "saved", "photos/gone.png")
 
 
+@pytest.mark.parametrize("options", [(), ("--multi-label",)])
+def test_predict_names_an_image_with_nan_logits(
+    capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    model = cnnarch.lenet5()
+    model.head.classifier.bias.data[3] = float("nan")
+    model.preprocessing = Preprocessing(32, 32, mean=(0.5,), std=(0.25,))
+    model.save_pretrained("saved")
+    Image.new("L", (20, 30), 90).save("a.png")
+    line = failure(capsys, "predict", "--model", "saved", "a.png", *options)
+    assert "a.png: the network's logits contain NaN" in line
+
+
 def test_an_unfinished_run_is_rejected(capsys: pytest.CaptureFixture[str]) -> None:
     Path("run").mkdir()
     Path("run/recipe.yaml").write_text("model: lenet5")

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from cnnarch.blocks._checks import check_choice, check_positive
+from cnnarch.blocks._wrappers import unwrapped
 from cnnarch.inference._copies import inference_copy
 from cnnarch.inference._measure import difference
 from cnnarch.inference._offline import import_onnxruntime, import_openvino, why_missing, with_core
 from cnnarch.inference._tracing import example_for, has_free_size, suppress_messages, trace
+from cnnarch.preprocessing import preprocessing_of
 
 __all__ = ["ExportError", "export", "to_openvino"]
 
@@ -71,8 +73,9 @@ def export(
         The path.
 
     Raises:
-        ValueError: the format is unknown, the suffix is wrong, or the network is not in float32 or
-            cannot be traced.
+        ValueError: the format is unknown, the suffix is wrong, the number of channels of the
+            preprocessing is not the network's, or the network is not in float32 or cannot be
+            traced.
         TypeError: the example is required but missing, or is not a batch of images.
         FileNotFoundError: the folder does not exist.
         ImportError: a required package is not installed.
@@ -87,11 +90,13 @@ def export(
     path = Path(path)
     form = _check_format(path, format)
     check_positive("tolerance", tolerance)
+    model = unwrapped(model)
+    metadata = _metadata(model)
     traced = _trace_copy(model, example, dynamic_size)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         draft = Path(folder) / path.name
         with suppress_messages():
-            form.write(traced.program, draft, _metadata(model))
+            form.write(traced.program, draft, metadata)
             _check_outputs(form.load(draft), traced, tolerance)
         for part in sorted(draft.parent.iterdir(), key=lambda p: p == draft):  # the graph last
             part.replace(path.parent / part.name)
@@ -242,7 +247,7 @@ def _require(*packages: str) -> None:
 
 def _metadata(model: nn.Module) -> dict[str, str]:
     """Return the network's name, categories and preprocessing, each as text."""
-    preprocessing = getattr(model, "preprocessing", None)
+    preprocessing = preprocessing_of(model)
     categories = getattr(model, "categories", None)
     facts = {
         "cnnarch.network": getattr(model, "builder", None),

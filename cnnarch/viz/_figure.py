@@ -12,7 +12,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 from torch import Tensor, nn
 
-from cnnarch.preprocessing import Preprocessing
+from cnnarch.preprocessing import Preprocessing, preprocessing_of
 
 if TYPE_CHECKING:
     from cnnarch.training.data import ImageSet
@@ -97,7 +97,7 @@ def select_images(
         inputs,
         indices_of_classes,
         classes or getattr(model, "categories", None),
-        preprocessing or getattr(model, "preprocessing", None),
+        preprocessing_of(model, preprocessing),
     )
 
 

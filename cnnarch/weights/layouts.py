@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnnarch.blocks._wrappers import unwrapped
 from cnnarch.facts.options import find_conflicts
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.matching import (
@@ -20,6 +21,7 @@ from cnnarch.weights.matching import (
     pair_names,
 )
 from cnnarch.weights.porting import Layout, layouts_of
+from cnnarch.weights.rebuilding import check_exports
 
 _MAX_LISTED = 20
 _AVERAGES = "n_averaged"  # counter in torch's AveragedModel
@@ -76,8 +78,12 @@ def export(model: nn.Module, layout: str = "torchvision") -> dict[str, Tensor]:
         layout: "torchvision", "timm" or another library that provides the network.
 
     Raises:
-        WeightsError: the library does not provide the network, or requires other options.
+        WeightsError: the library does not provide the network or requires other options, or the
+            network's layers were changed, for example by `dilate` or `convert_norm`; "frozen" and
+            "sync" norms are exported.
     """
+    model = unwrapped(model)
+    check_exports(model, layout)
     candidates = {one: pairs for one in layouts_of(model) if (pairs := pair_names(model, one))}
     fitting = [one for one in candidates if one.library == layout]
     if not fitting:

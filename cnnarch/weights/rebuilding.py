@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 import torch
 from torch import nn
 
+from cnnarch.blocks._settings import settings_of
 from cnnarch.blocks.frozen_norm import FrozenBatchNorm
 from cnnarch.facts.builders import BUILDERS, option_parameters
 from cnnarch.facts.options import FREE
@@ -16,7 +17,6 @@ from cnnarch.weights.errors import WeightsError
 
 _MAX_LISTED = 3
 _CONVERSIONS = {"dilate": "cnnarch.dilation", "convert_norm": "cnnarch.finetuning"}
-_PLAIN = (bool, int, float, str, tuple, type(None))
 _IDENTITIES = (nn.Identity, nn.modules.dropout._DropoutNd)  # in eval mode
 # Settings in a module's extra_repr that do not change its output in eval mode.
 _TRAINING_SETTINGS = re.compile(r"(, )?\b(momentum|inplace|p|rate)=[^,]*")
@@ -45,15 +45,10 @@ def check_rebuilds(model: Any) -> None:
             "only a network created by a builder such as cnnarch.resnet18 can be saved, because "
             f"the builder rebuilds it; {origin} created this {type(model).__name__}"
         )
-    rebuilt = build_on_meta(builder, model.options)
-    convert(rebuilt, model.conversions)
-    changes = list(_changed_modules(model, rebuilt)) or list(_changed_tensors(model, rebuilt))
-    if changes:
-        more = len(changes) - _MAX_LISTED
-        listed = "; ".join(changes[:_MAX_LISTED]) + (f"; and {more} more" if more > 0 else "")
+    if changes := _describe_changes(model, model.conversions):
         raise WeightsError(
             f"this network cannot be saved: its layers were changed after {builder}() created it, "
-            f"so its options cannot rebuild it: {listed}"
+            f"so its options cannot rebuild it: {changes}"
         )
 
 
@@ -71,7 +66,7 @@ def edited_layers(model: Any) -> list[str]:
     edits = []
     for path, module in model.named_modules():
         path = path.replace("_orig_mod.", "")  # torch.compile
-        if path not in built or built[path].attributes == _attributes(module):
+        if path not in built or built[path].attributes == settings_of(module):
             continue
         now, before = _Layer.of(module), built[path].layer
         if "_orig_mod" in module._modules or (not path and now.kind is not before.kind):
@@ -80,6 +75,39 @@ def edited_layers(model: Any) -> list[str]:
         if now.tensors == before.tensors and (change := now.change_from(before)):
             edits.append(f"{path or 'the network'} {change}")
     return edits
+
+
+def check_exports(model: Any, library: str) -> None:
+    """Check that another library's network with the same tensors computes the same outputs.
+
+    Raises:
+        WeightsError: the network is dilated, or layers were converted to GroupNorm or changed.
+    """
+    conversions = getattr(model, "conversions", ())
+    if any(name == "dilate" for name, _ in conversions):
+        raise WeightsError(
+            f"this network is dilated, but {library}'s is not unless it is built that way (for "
+            "example with torchvision's replace_stride_with_dilation or timm's output_stride), and "
+            "tensors do not show dilation: load `dict(model.state_dict())` into a network without "
+            "dilation and export that one"
+        )
+    same = [conversion for conversion in conversions if conversion == ("convert_norm", "frozen")]
+    is_rebuilt = getattr(model, "builder", None) in BUILDERS and hasattr(model, "head")
+    if is_rebuilt and (changes := _describe_changes(model, same)):
+        raise WeightsError(
+            f"this network cannot be exported to {library}: its layers were changed after "
+            f"{model.builder}() created it, so {library}'s network computes something else: "
+            f"{changes}"
+        )
+
+
+def _describe_changes(model: Any, conversions: Iterable[tuple[str, Any]]) -> str:
+    """Describe how the layers differ from those that the builder and the conversions create."""
+    rebuilt = build_on_meta(model.builder, model.options)
+    convert(rebuilt, conversions)
+    changes = list(_changed_modules(model, rebuilt)) or list(_changed_tensors(model, rebuilt))
+    more = len(changes) - _MAX_LISTED
+    return "; ".join(changes[:_MAX_LISTED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def convert(model: Any, conversions: Iterable[tuple[str, Any]]) -> None:
@@ -207,18 +235,8 @@ def _built_layers(model: Any) -> dict[str, _Built]:
         rebuilt = build_on_meta(model.builder, model.options)
         convert(rebuilt, model.conversions)
         modules = rebuilt.named_modules()
-        _built[key] = {path: _Built(_Layer.of(m), _attributes(m)) for path, m in modules}
+        _built[key] = {path: _Built(_Layer.of(m), settings_of(m)) for path, m in modules}
     return _built[key]
-
-
-def _attributes(module: nn.Module) -> dict[str, Any]:
-    """Return a module's class and its attributes that are plain data or replace a method."""
-    plain = {
-        name: value
-        for name, value in vars(module).items()
-        if (type(value) in _PLAIN and name != "training") or name == "forward"
-    }
-    return {"class": type(module), **plain}
 
 
 def _kind(module: nn.Module) -> type[nn.Module]:
