@@ -118,6 +118,34 @@ def test_family_names_work_only_on_the_command_line() -> None:
         cnnarch.get_model("resnet")
 
 
+# --- export ---
+
+
+def test_export_writes_a_file_and_prints_its_path(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["export", "lenet5", "--output", "net.onnx", "--half", "--opset", "19"]
+    assert main(words) == 0
+    assert capsys.readouterr().out == "net.onnx\n"
+    assert Path("net.onnx").stat().st_size > 100_000  # 61,706 parameters of two bytes
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--output", "net.onnx", "--opset", "11"), "with opset 11"),
+        (("--output", "net.xml", "--half"), "half is an option of ONNX files"),
+        (("--output", "net.onnx", "--opset", "x"), "invalid int value"),
+        (("--output", "missing/net.onnx"), "does not exist"),
+        (("--output", "net.onnx", "--half", "--tolerance", "1e-9"), "outputs differ"),
+        ((), "required: --output"),
+    ],
+)
+def test_export_prints_errors_on_one_line(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    assert message in failure(capsys, "export", "lenet5", *words)
+    assert not [*Path().iterdir()]
+
+
 # --- training ---
 
 
