@@ -35,7 +35,8 @@ def freeze(
 
     Raises:
         TypeError: `model` is neither a network nor a backbone.
-        ValueError: the stage or mode does not exist.
+        ValueError: the stage or mode does not exist, or `upto` is "head" and no classifier layer
+            has parameters.
 
     >>> import cnnarch
     >>> model = cnnarch.resnet18(num_classes=10)
@@ -154,6 +155,10 @@ def _modules_upto(trunk: Trunk, upto: int | str) -> Iterator[nn.Module]:
     heads = [module for module in trunk.modules() if isinstance(module, ClassifierHead)]
     layers = [h._modules[n] for h in heads for n in ("dropout", "classifier") if n in h._modules]
     kept = {module for layer in layers if layer is not None for module in layer.modules()}
+    if not any(True for module in kept for _ in module.parameters(recurse=False)):
+        raise ValueError(
+            'with upto="head" nothing would be trained, because no classifier layer has parameters'
+        )
     for module in trunk.modules():
         if kept.isdisjoint(module.modules()):
             yield module

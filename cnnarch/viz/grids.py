@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -86,7 +87,11 @@ def predictions(
     selection = select_images(images, rows * columns, labels, classes, preprocessing, model)
     with evaluating(model):
         device = next(model.parameters()).device
-        found, indices = model(selection.inputs.to(device)).softmax(1).max(1)
+        logits = model(selection.inputs.to(device)).float()
+    if logits.shape[1] == 1:  # as in Predictor, the probability of the only class
+        found, indices = logits.sigmoid()[:, 0], torch.zeros(len(logits), dtype=torch.long)
+    else:
+        found, indices = logits.softmax(1).max(1)
     if found.isnan().any():
         raise ValueError("the network's logits contain NaN")
     titles: list[str] = []
