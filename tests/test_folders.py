@@ -76,7 +76,7 @@ def test_hidden_folders_do_not_count(tmp_path: Path, name: str, place: str) -> N
 
 
 def test_hidden_images_do_not_count(tmp_path: Path) -> None:
-    """macOS writes a file ._1.jpg next to each 1.jpg on disks of other systems."""
+    """On other disks, macOS writes a file ._1.jpg next to each 1.jpg."""
     photograph(tmp_path / "1.jpg")
     (tmp_path / "._1.jpg").write_bytes(b"resource fork")
     (tmp_path / ".DS_Store").write_bytes(b"")

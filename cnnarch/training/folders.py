@@ -63,10 +63,13 @@ def read_folder(
         raise ValueError(f"no training image of class {names[min(empty)]} can be read")
     validation, test = read.get("validation"), read.get("test", train)
     notes = [*labeled.notes, *([f"{len(unreadable)} unreadable"] if unreadable else [])]
-    counts = f"{len(train[1]):,} training{source['train']}"
-    if validation is not None:
-        counts += f", {len(validation[1]):,} validation{source['validation']}"
-    counts += f" and {len(test[1]):,} test images{source['test']}"
+    if test is train:
+        counts = f"{len(train[1]):,} images{source['train']}"
+    else:
+        counts = f"{len(train[1]):,} training{source['train']}"
+        if validation is not None:
+            counts += f", {len(validation[1]):,} validation{source['validation']}"
+        counts += f" and {len(test[1]):,} test images{source['test']}"
     listed = f"{len(names)} classes ({shortened(names)})"
     found = "; ".join([f"{printable(str(folder))}: {listed}, {counts}", *notes])
     return RawImages(train, test, names, validation, found, bool(notes))
@@ -91,7 +94,7 @@ def _assign_splits(
         found["train"], found["test"] = _hold_out(folder, found["train"])
         source["test"] = " (held out)"
     elif "test" not in found:
-        found["test"], source["test"] = found["train"], " (the same)"
+        found["test"], source["test"] = found["train"], ""
     return found, source
 
 

@@ -91,7 +91,8 @@ def read_checkpoint(source: CheckpointSource, builder: str | None = None) -> Che
         return _read_entry(Weights(url=source), builder)
     if (found := find_weights(builder, source)) is not None:
         return _read_entry(found, builder)
-    if os.sep in source or "/" in source or source.endswith(SUFFIXES):
+    is_path = os.sep in source or "/" in source or source.endswith(SUFFIXES)
+    if is_path or Path(source).exists():
         return _read_path(Path(source))
     known = ", ".join(get_weights(builder)) if builder else ""
     raise WeightsError(
