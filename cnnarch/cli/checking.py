@@ -1,21 +1,19 @@
 """The `check` command: find out what a folder contains and which files cannot be read."""
 
 import argparse
-import logging
 import sys
+from collections.abc import Iterable
+from hashlib import file_digest
 from pathlib import Path
 
-from cnnarch.folders import label_folder, printable, scan_folder, shortened
-from cnnarch.images import find_unreadable
-
-log = logging.getLogger("cnnarch")
+from cnnarch.folders import LabeledFolder, label_folder, printable, scan_folder, shortened
+from cnnarch.images import find_unreadable, read_ahead
 
 
 def run_check(parsed: argparse.Namespace) -> int:
     """Print what a folder contains; return status 1 if any image cannot be read.
 
-    All images are decoded. Files with the same contents in the training and the test split are
-    counted.
+    All images are decoded. Byte-equal files in different splits or classes are listed.
     """
     folder = Path(str(parsed.folder).removeprefix("folder:")).expanduser()
     if not folder.is_dir():
@@ -44,3 +42,27 @@ def _print_splits(folder: Path) -> None:
         print(f"{role} split, in {name}: {total:,} images of {len(classes):,} classes ({counts})")
     for note in labeled.notes:
         print(note)
+    for first, second in _duplicates(labeled):
+        print(f"byte-equal: {printable(str(first))} and {printable(str(second))}")
+
+
+def _duplicates(labeled: LabeledFolder) -> Iterable[tuple[Path, Path]]:
+    """Yield pairs of byte-equal files that are in different splits or classes."""
+    places: dict[Path, tuple[str, str]] = {
+        path: (role, name)
+        for role, classes in labeled.splits.items()
+        for name, files in classes.items()
+        for path in files
+        if path.exists()
+    }
+    first: dict[bytes, Path] = {}
+    hashes = read_ahead(places, _hash, ahead=64)
+    for (path, place), value in zip(places.items(), hashes, strict=True):
+        other = first.setdefault(value, path)
+        if places[other] != place:
+            yield other, path
+
+
+def _hash(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").digest()

@@ -1,6 +1,7 @@
 """The evaluate and predict commands, for trained networks."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from cnnarch.facts.text import show_table
 if TYPE_CHECKING:
     from cnnarch.contract.classifier import ImageClassifier
     from cnnarch.training import ImageSet
+
+log = logging.getLogger("cnnarch")
 
 
 def run_evaluate(parsed: argparse.Namespace) -> int:
@@ -100,7 +103,7 @@ def load_test_data(
     Images that the run has trained or validated on are left out of the test split. They are the
     training split, if there are any.
     """
-    from cnnarch.training import leave_out_trained, load_data, read_results
+    from cnnarch.training import load_data, read_results
     from cnnarch.training.datasets import folder_of
     from cnnarch.training.record import find_overlap, read_record
 
@@ -125,8 +128,26 @@ def load_test_data(
         used = find_overlap(data.train, parsed.model).used
         images = data.train.subset(torch.tensor(used)) if used else data.train
     else:
-        images = leave_out_trained(data.test, parsed.model)
+        images = _evaluated(data.test, parsed.model, bool(results and folder and not record))
     return images.prepared(_preprocessing(model))
+
+
+def _evaluated(images: "ImageSet", run: str, is_old: bool) -> "ImageSet":
+    """Return the images that a run was not trained on, or all if there are no others."""
+    from cnnarch.training import leave_out_trained
+    from cnnarch.training.record import find_overlap
+
+    if is_old:
+        log.warning("%s does not record the images that it was trained on, so they may count", run)
+    if find_overlap(images, run).others:
+        return leave_out_trained(images, run)
+    log.warning(
+        "all %d images were used for training or validation by the run in %s, so the metrics do "
+        "not measure how well the network generalizes",
+        len(images),
+        run,
+    )
+    return images
 
 
 def _data_of_run(results: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from cnnarch.folders import Classes, LabeledFolder, label_folder, normalized, pr
 from cnnarch.images import Unreadable
 from cnnarch.preprocessing import Preprocessing
 from cnnarch.training.data import FilePixels, RawImages, share_of
+from cnnarch.training.machine import is_first_process
 
 HELD_OUT = 0.2
 
@@ -63,15 +64,14 @@ def read_folder(
         raise ValueError(f"no training image of class {names[min(empty)]} can be read")
     validation, test = read.get("validation"), read.get("test", train)
     notes = [*labeled.notes, *([f"{len(unreadable)} unreadable"] if unreadable else [])]
-    if test is train:
-        counts = f"{len(train[1]):,} images{source['train']}"
-    else:
-        counts = f"{len(train[1]):,} training{source['train']}"
-        if validation is not None:
-            counts += f", {len(validation[1]):,} validation{source['validation']}"
-        counts += f" and {len(test[1]):,} test images{source['test']}"
-    listed = f"{len(names)} classes ({shortened(names)})"
-    found = "; ".join([f"{printable(str(folder))}: {listed}, {counts}", *notes])
+    counts = f"{len(test[1]):,} images{source['test']}"
+    if test is not train:
+        counts = f"{len(train[1]):,} training images{source['train']}, {len(test[1]):,} test images"
+        counts += source["test"]
+    if validation is not None:
+        counts += f", {len(validation[1]):,} validation images{source['validation']}"
+    listed = f"{len(names)} classes ({shortened(names)}): {counts}"
+    found = "; ".join([f"{printable(str(folder))}: {listed}", *notes])
     return RawImages(train, test, names, validation, found, bool(notes))
 
 
@@ -112,7 +112,9 @@ def _class_names(
     if len(train) < 2:
         raise ValueError(f"{place} must contain one subfolder per class, found {list(train)}")
     if empty := [name for name, files in train.items() if not files]:
-        raise ValueError(f"{place}: {shortened(empty)} contains no images")
+        raise ValueError(
+            "; ".join([f"{place}: {shortened(empty)} contains no images", *labeled.notes])
+        )
     for role in sorted(splits.keys() - {"train"}):
         if extra := sorted(splits[role].keys() - train.keys()):
             parts = (folder / labeled.names.get(each, "") for each in (role, "train"))
@@ -135,7 +137,7 @@ def _use_classes(place: str, splits: dict[str, Classes], classes: Sequence[str])
                 f"classes: {shortened(unknown)}; these are {shortened(classes)}"
             )
         if not used:
-            raise ValueError(f"{place} contains no {role} images")
+            raise ValueError(f"{place} must contain one subfolder of images per class")
         splits[role] = {known[name][0]: found[name] for name in used}
     if is_same:
         splits["test"] = splits["train"]
@@ -195,4 +197,5 @@ def _report_unreadable(unreadable: Iterable[Unreadable], total: int, skip: bool)
             f"{count} cannot be read; repair or remove them, or skip them with --skip_unreadable "
             f"(skip_unreadable=True): {listed}"
         )
-    log.warning("skipped %s that cannot be read: %s", count, listed)
+    if is_first_process():
+        log.warning("skipped %s that cannot be read: %s", count, listed)
