@@ -193,14 +193,13 @@ def _report_duplicates(entries: Sequence[FileEntry]) -> None:
     """Log how many test and validation images are byte-equal to training images."""
     trained = {entry.hash: entry.name for entry in entries if entry.split == "train"}
     for split in ("validation", "test"):
-        same = [e for e in entries if e.split == split and e.name and e.hash in trained]
+        found = [entry for entry in entries if entry.split == split and entry.name]
+        same = [entry for entry in found if entry.hash in trained]
         if same:
-            first = f"{printable(same[0].name)} and {printable(trained[same[0].hash])}"
             log.warning(
-                "%d %s images are byte-equal to training images, for example %s",
-                len(same),
-                split,
-                first,
+                "byte-equal to training images: %d of %d %s images, for example %s and %s",
+                *(len(same), len(found), split),
+                *map(printable, (same[0].name, trained[same[0].hash])),
             )
 
 
