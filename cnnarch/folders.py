@@ -34,22 +34,29 @@ EPS runs Ghostscript, IPTC opens an embedded file of any format, and MPEG has no
 Classes = dict[str, list[Path]]
 
 
-@cache
 def image_formats() -> tuple[str, ...]:
-    """Return the names of the formats that Pillow decodes without running another program."""
-    from PIL import Image, ImageFile
+    """Return the names of the formats that Pillow decodes without running another program.
+
+    Formats that a plugin registers, such as HEIF, are included.
+    """
+    from PIL import Image
 
     Image.init()
+    return _decoded(tuple(Image.ID))
+
+
+@cache
+def _decoded(formats: tuple[str, ...]) -> tuple[str, ...]:
+    from PIL import Image, ImageFile
 
     def decodes(name: str) -> bool:
         factory = Image.OPEN[name][0]
         is_stub = isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile)
         return name not in NOT_DECODED and not is_stub
 
-    return tuple(name for name in Image.ID if decodes(name))
+    return tuple(filter(decodes, formats))
 
 
-@cache
 def image_suffixes() -> frozenset[str]:
     """Return the suffixes, in lowercase, of the files that are taken for images in folders."""
     from PIL import Image
@@ -95,6 +102,7 @@ class FolderScan:
 
     Args:
         root: the folder.
+        suffixes: the suffixes of images.
         images: the image files, sorted. Links to missing files are included.
         folders: the subfolders at any depth, without hidden folders and run folders.
         skipped: number of other files for each suffix.
@@ -103,6 +111,7 @@ class FolderScan:
     """
 
     root: Path
+    suffixes: frozenset[str] = field(default_factory=image_suffixes)
     images: list[Path] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
@@ -159,7 +168,7 @@ def _scan_into(scan: FolderScan, folder: Path, above: frozenset[tuple[int, int]]
 
 
 def _add_file(scan: FolderScan, path: Path, entry: "os.DirEntry[str]") -> None:
-    is_image = path.suffix.lower() in image_suffixes()
+    is_image = path.suffix.lower() in scan.suffixes
     if is_hidden(entry.name):
         scan.hidden += is_image
     elif not is_image:
@@ -201,7 +210,8 @@ def label_folder(root: Path) -> LabeledFolder:
         ValueError: the folder is missing, or its subfolders contradict each other.
     """
     if not root.is_dir():
-        raise ValueError(f"folder {printable(str(root))} does not exist")
+        problem = "is not a folder" if root.exists() else "does not exist"
+        raise ValueError(f"folder {printable(str(root))} {problem}")
     scan = scan_folder(root)
     tops = _top_folders(scan)
     names = _choose_splits(root, tops)

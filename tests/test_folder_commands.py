@@ -158,6 +158,18 @@ def test_metrics_on_training_images_are_announced(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.usefixtures("run")
+def test_a_run_without_a_record_holds_out_a_fifth_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Earlier versions wrote no record."""
+    Path("run/files.csv").unlink()
+    assert main(["evaluate", "run"]) == 0
+    captured = capsys.readouterr()
+    assert accuracies(captured.out)[0] == "4 test images"
+    assert "run does not record the images that it was trained on" in captured.err
+
+
+@pytest.mark.usefixtures("run")
 def test_draw_shows_the_images_of_a_split(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

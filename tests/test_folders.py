@@ -226,6 +226,17 @@ def test_formats_that_start_other_programs_are_not_read(tmp_path: Path) -> None:
         read_image(disguised)
 
 
+def test_formats_of_plugins_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plugins such as pillow-heif may register their format after the first use."""
+    photograph(tmp_path / "1.png").rename(tmp_path / "1.heic")
+    assert not scan_folder(tmp_path).images
+    monkeypatch.setattr(Image, "ID", [*Image.ID, "HEIF"])
+    monkeypatch.setitem(Image.OPEN, "HEIF", Image.OPEN["PNG"])
+    monkeypatch.setitem(Image.EXTENSION, ".heic", "HEIF")
+    (path,) = scan_folder(tmp_path).images
+    assert read_image(path).shape == (3, 8, 8)
+
+
 @pytest.mark.parametrize("suffix", sorted({"jfif", "pgm", "jp2", "tga", "pcx", "sgi", "ico"}))
 def test_every_raster_format_is_found_and_read(tmp_path: Path, suffix: str) -> None:
     mode = "L" if suffix == "pgm" else "RGB"

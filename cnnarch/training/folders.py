@@ -110,7 +110,12 @@ def _class_names(
         return _use_classes(place, splits, classes)
     train = splits["train"]
     if len(train) < 2:
-        raise ValueError(f"{place} must contain one subfolder per class, found {list(train)}")
+        nested = len(train) == 1 and (folder / min(train)).is_dir()
+        hint = f"; if the classes are in {min(train)}, use folder:{place}/{min(train)}"
+        raise ValueError(
+            f"{place} must contain one subfolder per class, found {list(train)}"
+            + (hint if nested and "train" not in labeled.splits else "")
+        )
     if empty := [name for name, files in train.items() if not files]:
         raise ValueError(
             "; ".join([f"{place}: {shortened(empty)} contains no images", *labeled.notes])

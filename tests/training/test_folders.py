@@ -78,6 +78,28 @@ def test_a_folder_to_evaluate_may_have_empty_classes(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_the_error_suggests_the_folder_inside_an_archives_folder(tmp_path: Path) -> None:
+    cats_and_dogs(tmp_path / "archive" / "photos", 2)
+    cats_and_dogs(tmp_path / "archive" / "__MACOSX" / "photos", 2)
+    with pytest.raises(ValueError, match=rf"use folder:{tmp_path}/archive/photos$"):
+        load(tmp_path / "archive")
+
+
+def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"a\.zip is not a folder"):
+        load(tmp_path / "a.zip")
+
+
+def test_a_path_may_begin_with_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shell does not expand ~ within a word such as folder:~/photos."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cats_and_dogs(tmp_path / "photos", 5)
+    assert len(load(Path("~/photos")).train) == 8
+
+
 def test_a_folder_to_evaluate_must_contain_known_classes(tmp_path: Path) -> None:
     cats_and_dogs(tmp_path, 2)
     with pytest.raises(ValueError, match=r"network's classes: dog; these are cat, owl"):
