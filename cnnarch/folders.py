@@ -219,12 +219,13 @@ def label_folder(root: Path) -> LabeledFolder:
     if loose := sum(path.parent == root for path in scan.images):
         notes.append(f"not used: {_count(loose, 'image')} directly in the folder")
     if not names:
-        return LabeledFolder({"all": _classes(scan, root)}, {}, notes)
+        notes += _suspicions(tops)
+        return LabeledFolder({"all": _classes(scan, root, notes)}, {}, notes)
     splits = {}
     for role, name in list(names.items()):
         direct, nested = tops[name]
         if nested:
-            splits[role] = _classes(scan, root / name)
+            splits[role] = _classes(scan, root / name, notes)
         else:
             del names[role]
         if direct:
@@ -287,7 +288,8 @@ def _choose_splits(root: Path, tops: dict[str, _Top]) -> dict[str, str]:
         if len(group) > 1:
             raise ValueError(f"{place} contains several folders for the {role} split: {found}")
     unlabeled = [name for role, (name,) in names.items() if role not in labeled]
-    if not labeled or ("train" in names and "train" not in labeled):
+    train = [tops[name] for name in names.get("train", []) if "train" not in labeled]
+    if not labeled or any(top.direct for top in train):
         raise ValueError(
             f"{place}: {', '.join(unlabeled)} must contain one subfolder of images per class"
         )
@@ -297,21 +299,33 @@ def _choose_splits(root: Path, tops: dict[str, _Top]) -> dict[str, str]:
 def _check_classes(place: str, tops: dict[str, _Top]) -> None:
     """Raise ValueError if classes with names such as seg_train all contain the same subfolders."""
     splits = set().union(*SPLIT_NAMES.values())
-    below = {frozenset(path.parent.name for path in top.nested) for top in tops.values()}
     words = {word for name in tops for word in re.split(r"[\W\d_]+", name.casefold())}
-    if words & splits and len(tops) > 1 and len(below) == 1 and len(*below) > 1:
+    if words & splits and _suspicions(tops):
         raise ValueError(
             f"{place}: {shortened(map(printable, tops))} contain the same subfolders and seem to "
             "be splits; rename them to train, val and test"
         )
 
 
-def _classes(scan: FolderScan, parent: Path) -> Classes:
+def _suspicions(tops: dict[str, _Top]) -> list[str]:
+    """Return a note if all classes contain the same subfolders, as splits or folds do."""
+    below = {frozenset(path.parent.name for path in top.nested) for top in tops.values()}
+    if len(tops) < 2 or len(below) > 1 or len(*below) < 2:
+        return []
+    return [
+        f"all classes contain the same subfolders ({shortened(map(printable, sorted(*below)))})"
+    ]
+
+
+def _classes(scan: FolderScan, parent: Path, notes: list[str]) -> Classes:
     """Return the images of each class; folder names that differ only in their encoding are one."""
     folders: dict[str, str] = {
         name: normalized(printable(name)) for name in _subfolders(scan, parent)
     }
     classes: Classes = {name: [] for name in sorted(folders.values())}
+    for name, count in Counter(folders.values()).items():
+        if count > 1:
+            notes.append(f"{count} folders are named {name} in different encodings")
     for path in scan.images:
         parts = _below(path, parent)
         if len(parts) > 1:

@@ -133,6 +133,27 @@ def test_images_outside_the_classes_are_counted(tmp_path: Path) -> None:
     ]
 
 
+def test_empty_split_folders_are_mentioned(tmp_path: Path) -> None:
+    for kind in ("cat", "dog"):
+        photographs(tmp_path / "train" / kind, 2)
+    photograph(tmp_path / "train" / "sheet.png")
+    (tmp_path / "test").mkdir()
+    photographs(tmp_path / "val", 2)
+    assert labels(tmp_path) == {"train": {"cat": 2, "dog": 2}}
+    assert label_folder(tmp_path).notes == [
+        "test contains no images",
+        "not used: 1 image without a class in train",
+        "not used: 2 images without a class in val",
+    ]
+
+
+def test_folds_are_mentioned(tmp_path: Path) -> None:
+    for place in ("fold1/cat", "fold1/dog", "fold2/cat", "fold2/dog"):
+        photographs(tmp_path / place, 1)
+    assert labels(tmp_path) == {"all": {"fold1": 2, "fold2": 2}}
+    assert label_folder(tmp_path).notes == ["all classes contain the same subfolders (cat, dog)"]
+
+
 def test_among_other_classes_train_is_a_class(tmp_path: Path) -> None:
     for kind in ("bus", "car", "train"):
         photographs(tmp_path / kind, 2)
@@ -167,6 +188,7 @@ def test_class_names_in_different_encodings_are_one_class(tmp_path: Path) -> Non
         photographs(tmp_path / unicodedata.normalize(form, "Käfer"), 2)
     photographs(tmp_path / "Wal", 1)
     assert labels(tmp_path) == {"all": {"Käfer": 4, "Wal": 1}}
+    assert label_folder(tmp_path).notes == ["2 folders are named Käfer in different encodings"]
 
 
 def test_a_class_name_that_is_not_utf_8_is_escaped(tmp_path: Path) -> None:

@@ -88,7 +88,8 @@ def _assign_splits(
     if "train" not in found:
         if hold_out:
             names = ", ".join(labeled.names.values())
-            raise ValueError(f"{printable(str(folder))} contains no training images, only {names}")
+            message = f"{printable(str(folder))} contains no training images, only {names}"
+            raise ValueError("; ".join([message, *labeled.notes]))
         found["train"], source["train"] = found["test"], source["test"]
     if "test" not in found and hold_out:
         found["train"], found["test"] = _hold_out(folder, found["train"])
@@ -110,12 +111,14 @@ def _class_names(
         return _use_classes(place, splits, classes)
     train = splits["train"]
     if len(train) < 2:
-        nested = len(train) == 1 and (folder / min(train)).is_dir()
-        hint = f"; if the classes are in {min(train)}, use folder:{place}/{min(train)}"
-        raise ValueError(
-            f"{place} must contain one subfolder per class, found {list(train)}"
-            + (hint if nested and "train" not in labeled.splits else "")
-        )
+        message = f"{place} must contain one subfolder per class, found {list(train)}"
+        if "all" in labeled.splits:
+            message += "".join(
+                f"; if the classes are in {name}, use folder:{place}/{name}"
+                for name, files in train.items()
+                if any(path.parent.parent != folder for path in files)
+            )
+        raise ValueError("; ".join([message, *labeled.notes]))
     if empty := [name for name, files in train.items() if not files]:
         raise ValueError(
             "; ".join([f"{place}: {shortened(empty)} contains no images", *labeled.notes])
