@@ -209,9 +209,7 @@ def label_folder(root: Path) -> LabeledFolder:
     Raises:
         ValueError: the folder is missing, or its subfolders contradict each other.
     """
-    if not root.is_dir():
-        problem = "is not a folder" if root.exists() else "does not exist"
-        raise ValueError(f"folder {printable(str(root))} {problem}")
+    check_folder(root)
     scan = scan_folder(root)
     tops = _top_folders(scan)
     names = _choose_splits(root, tops)
@@ -236,6 +234,13 @@ def label_folder(root: Path) -> LabeledFolder:
         if not split_role(name) and (count := sum(map(len, tops[name]))):
             notes.append(f"not used: {_count(count, 'image')} in {printable(name)}")
     return LabeledFolder(splits, names, notes)
+
+
+def check_folder(path: Path) -> None:
+    """Raise ValueError unless a path is a folder."""
+    if not path.is_dir():
+        problem = "is not a folder" if path.exists() else "does not exist"
+        raise ValueError(f"folder {printable(str(path))} {problem}")
 
 
 def _top_folders(scan: FolderScan) -> dict[str, _Top]:

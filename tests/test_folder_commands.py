@@ -123,7 +123,7 @@ def test_images_added_after_training_are_evaluated_too(
     captured = capsys.readouterr()
     assert accuracies(captured.out)[0] == "10 test images"
     assert "left out 16 of 26 images" in captured.err
-    assert "4 of the others are among its 4 test images" in captured.err
+    assert "10 remain; 4 of them are among the 4 test images" in captured.err
     assert run[0] == "4 test images"
 
 

@@ -6,7 +6,14 @@ from collections.abc import Iterable
 from hashlib import file_digest
 from pathlib import Path
 
-from cnnarch.folders import LabeledFolder, label_folder, printable, scan_folder, shortened
+from cnnarch.folders import (
+    LabeledFolder,
+    check_folder,
+    label_folder,
+    printable,
+    scan_folder,
+    shortened,
+)
 from cnnarch.images import find_unreadable, read_ahead
 
 
@@ -16,8 +23,7 @@ def run_check(parsed: argparse.Namespace) -> int:
     All images are decoded. Byte-equal files in different splits or classes are listed.
     """
     folder = Path(str(parsed.folder).removeprefix("folder:")).expanduser()
-    if not folder.is_dir():
-        raise ValueError(f"folder {printable(str(folder))} does not exist")
+    check_folder(folder)
     scan = scan_folder(folder)
     if not scan.images:
         raise ValueError(f"{printable(str(folder))} contains no images")

@@ -70,7 +70,9 @@ def read_folder(
         counts += source["test"]
     if validation is not None:
         counts += f", {len(validation[1]):,} validation images{source['validation']}"
-    listed = f"{len(names)} classes ({shortened(names)}): {counts}"
+    used = sorted({*train[1].tolist(), *test[1].tolist()})
+    number = f"{len(names)}" if len(used) == len(names) else f"{len(used)} of {len(names)}"
+    listed = f"{number} classes ({shortened(names[i] for i in used)}): {counts}"
     found = "; ".join([f"{printable(str(folder))}: {listed}", *notes])
     return RawImages(train, test, names, validation, found, bool(notes))
 

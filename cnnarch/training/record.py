@@ -263,11 +263,13 @@ def leave_out_trained(images: ImageSet, run: str | PathLike[str]) -> ImageSet:
             f"all {total:,} images were used for training or validation by the run in {place}, so "
             "none is left to evaluate the network on"
         )
+    of_run = f"{tested:,} of them are among the {recorded:,} test images of the run in {place}"
+    if not used:
+        log.info("%s images; %s", f"{total:,}", of_run)
+        return images
     log.warning(
-        "left out %s of %s images, which the run in %s used for training or validation; "
-        "%s of the others are among its %s test images",
-        *(f"{count:,}" for count in (len(used), total)),
-        place,
-        *(f"{count:,}" for count in (tested, recorded)),
+        "left out %s of %s images, which were used for training or validation; %s remain; %s",
+        *(f"{count:,}" for count in (len(used), total, len(others))),
+        of_run,
     )
-    return images.subset(torch.tensor(others)) if used else images
+    return images.subset(torch.tensor(others))

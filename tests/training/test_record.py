@@ -222,7 +222,7 @@ def test_images_that_a_run_trained_on_are_left_out(
     left = leave_out_trained(images, killed)
     assert names(left) == expected
     assert "left out 32 of 40 images" in caplog.messages[-1]
-    assert "8 of the others are among its 8 test images" in caplog.messages[-1]
+    assert "8 remain; 8 of them are among the 8 test images" in caplog.messages[-1]
     new = load(cats_and_dogs(tmp_path / "new", 4, first=50), hold_out=False).test
     assert leave_out_trained(new, killed) is new
 
