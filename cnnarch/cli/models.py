@@ -105,11 +105,12 @@ def load_test_data(
     """
     from cnnarch.training import load_data, read_results
     from cnnarch.training.datasets import folder_of
-    from cnnarch.training.record import find_overlap, read_record
+    from cnnarch.training.record import find_overlap, read_record, run_of
 
-    results = read_results(parsed.model)
+    run = run_of(parsed.model)
+    results = read_results(run)
     name = parsed.data or _data_of_run(results)
-    folder, record = folder_of(name), read_record(parsed.model)
+    folder, record = folder_of(name), read_record(run)
     same_folder = folder is not None and str(folder.resolve()) == results.get("data_folder")
     categories = getattr(model, "categories", None)
     data = load_data(
@@ -125,10 +126,10 @@ def load_test_data(
     if categories and tuple(categories) != data.classes:
         raise ValueError(f"{name} does not have the network's classes: {', '.join(categories)}")
     if split == "train":
-        used = find_overlap(data.train, parsed.model).used
+        used = find_overlap(data.train, run).used
         images = data.train.subset(torch.tensor(used)) if used else data.train
     else:
-        images = _evaluated(data.test, parsed.model, bool(results and folder and not record))
+        images = _evaluated(data.test, str(run), bool(results and folder and not record))
     return images.prepared(_preprocessing(model))
 
 

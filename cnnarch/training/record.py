@@ -19,6 +19,7 @@ from cnnarch.weights.files import atomic_write
 
 FILES = "files.csv"
 WHOLE, ENDS = "sha256", "sha256-of-ends"
+WEIGHTS = "weights"
 END_BYTES = 65_536
 EXAMPLES = 3  # number of names in a message
 
@@ -29,7 +30,8 @@ class FileEntry(NamedTuple):
     """An image of a run, or all images of a split that is not in files.
 
     Args:
-        split: "train", "validation" or "test".
+        split: "train", "validation", "test", or "weights" for images that the initial weights were
+            trained on.
         name: path relative to the data set's folder; empty for images in memory.
         size: size in bytes.
         hash: kind and value of the hash. In sets of more than 2 GiB, only the first and last 64 KiB
@@ -138,7 +140,7 @@ def record_images(folder: Path, data: ImageData, recipe: Recipe, resume: bool) -
             f"{folder} contains checkpoints but no {FILES}, which earlier versions did not write; "
             "the validation images of the run are unknown, so start a new run"
         )
-    entries = describe_images(data, recipe)
+    entries = [*describe_images(data, recipe), *_seen_by_weights(recipe)]
     _report_duplicates(entries)
     write_record(folder, entries)
 
@@ -149,13 +151,30 @@ def check_record(folder: Path, data: ImageData, recipe: Recipe) -> bool:
     Raises:
         ValueError: the images or splits differ.
     """
-    old = read_record(folder)
+    old = [entry for entry in read_record(folder) if entry.split != WEIGHTS]
     if old and (difference := _difference(old, describe_images(data, recipe, _kind(old)))):
         raise ValueError(
             f"the run in {printable(str(folder))} has other images than {printable(data.name)}: "
             f"{difference}; restore them, or start a new run"
         )
     return bool(old)
+
+
+def _seen_by_weights(recipe: Recipe) -> list[FileEntry]:
+    """Return the training images of the run that a recipe's initial weights come from, if any."""
+    if not recipe.weights:
+        return []
+    path = Path(recipe.weights).expanduser().absolute()
+    record = read_record(run_of(path)) if path.exists() else []
+    trained = [entry for entry in record if entry.split in ("train", WEIGHTS) and entry.name]
+    return [entry._replace(split=WEIGHTS) for entry in trained]
+
+
+def run_of(path: str | PathLike[str]) -> Path:
+    """Return the folder of the run that a file belongs to, or the path itself."""
+    place = Path(path)
+    above = [*place.absolute().parents][:2] if place.is_file() else []
+    return next((folder for folder in above if (folder / FILES).is_file()), place)
 
 
 def _kind(entries: Sequence[FileEntry]) -> str:
@@ -191,7 +210,7 @@ def _examples(names: Sequence[str]) -> str:
 
 def _report_duplicates(entries: Sequence[FileEntry]) -> None:
     """Log how many test and validation images are byte-equal to training images."""
-    trained = {entry.hash: entry.name for entry in entries if entry.split == "train"}
+    trained = {entry.hash: entry.name for entry in entries if entry.split in (WEIGHTS, "train")}
     for split in ("validation", "test"):
         found = [entry for entry in entries if entry.split == split and entry.name]
         same = [entry for entry in found if entry.hash in trained]
@@ -225,20 +244,20 @@ def find_overlap(images: ImageSet, run: str | PathLike[str]) -> Overlap:
     Raises:
         ValueError: the run's record is corrupted.
     """
-    record = read_record(run)
+    record = read_record(run_of(run))
     everything = list(range(len(images)))
     if not isinstance(images.pixels, FilePixels) or not record or not record[0].name:
         return Overlap([], everything, 0, 0)
     trained = {entry.hash for entry in record if entry.split != "test"}
     tested = {entry.hash for entry in record if entry.split == "test"}
-    hashes = [value for _, value in hash_files(images.pixels.paths, _kind(record))]
-    others = [i for i in everything if hashes[i] not in trained]
-    return Overlap(
-        [i for i in everything if hashes[i] in trained],
-        others,
-        sum(hashes[i] in tested for i in others),
-        sum(entry.split == "test" for entry in record),
-    )
+    used, of_run = set(), set()
+    for kind in {entry.hash.partition(":")[0] for entry in record}:
+        for i, (_, value) in enumerate(hash_files(images.pixels.paths, kind)):
+            used |= {i} if value in trained else set()
+            of_run |= {i} if value in tested else set()
+    others = [i for i in everything if i not in used]
+    count = sum(entry.split == "test" for entry in record)
+    return Overlap(sorted(used), others, len(of_run - used), count)
 
 
 def leave_out_trained(images: ImageSet, run: str | PathLike[str]) -> ImageSet:
@@ -249,7 +268,7 @@ def leave_out_trained(images: ImageSet, run: str | PathLike[str]) -> ImageSet:
 
     Args:
         images: the images.
-        run: the run's folder.
+        run: the run's folder, or a file in it.
 
     Raises:
         ValueError: no image is left, or the run's record is corrupted.

@@ -237,6 +237,32 @@ def test_renamed_copies_of_training_images_are_left_out(
     assert len(left) == 6
 
 
+@pytest.mark.parametrize("weights", ["", "checkpoints/stage-1-last.ckpt"])
+def test_training_images_of_the_initial_weights_are_left_out(
+    killed: Path,
+    photos: Path,
+    tmp_path: Path,
+    weights: str,
+) -> None:
+    trained, _ = load(photos).hold_back(0.25)
+    other = cats_and_dogs(tmp_path / "other", 20, first=50)
+    (same,) = sorted(names(trained))[:1]
+    shutil.copy(photos / same, other / "dog/same.png")
+    recipe = replace(QUICK, weights=str(killed / weights))
+    with pytest.raises(KilledError):
+        fit(network(), load_32(other), recipe, output=tmp_path / "second", on_epoch_end=kill)
+    left = leave_out_trained(load(photos, hold_out=False).test, tmp_path / "second")
+    assert names(left) == names(load(photos, hold_out=False).test) - names(trained)
+    shutil.rmtree(killed)  # is not needed to resume
+    fit(network(), load_32(other), recipe, output=tmp_path / "second", resume=True)
+
+
+def test_a_file_of_a_run_stands_for_the_run(killed: Path, photos: Path) -> None:
+    images = load(photos, hold_out=False).test
+    last = killed / "checkpoints" / "stage-1-last.ckpt"
+    assert names(leave_out_trained(images, last)) == names(leave_out_trained(images, killed))
+
+
 def test_a_set_of_training_images_is_rejected(killed: Path, photos: Path) -> None:
     trained, _ = load(photos).hold_back(0.25)
     with pytest.raises(ValueError, match=f"all {len(trained)} images were used for training"):
