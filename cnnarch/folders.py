@@ -58,7 +58,7 @@ def _decoded(formats: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def image_suffixes() -> frozenset[str]:
-    """Return the suffixes, in lowercase, of the files that are taken for images in folders."""
+    """Return the suffixes, in lowercase, of the files in folders that are treated as images."""
     from PIL import Image
 
     formats = {*image_formats(), "MPO"}  # opened as JPEG
@@ -298,7 +298,7 @@ def _choose_splits(root: Path, tops: dict[str, _Top]) -> dict[str, str]:
         raise ValueError(
             f"{place}: {', '.join(unlabeled)} must contain one subfolder of images per class"
         )
-    return {role: name for role, (name,) in names.items()}
+    return {role: names[role][0] for role in SPLIT_NAMES if role in names}
 
 
 def _check_classes(place: str, tops: dict[str, _Top]) -> None:

@@ -104,7 +104,7 @@ def test_a_class_may_be_called_runs(tmp_path: Path) -> None:
     assert labels(tmp_path) == {"all": {"hits": 2, "runs": 2}}
 
 
-def test_the_plot_that_compares_runs_is_no_data(tmp_path: Path) -> None:
+def test_the_plot_that_compares_runs_is_not_data(tmp_path: Path) -> None:
     for kind in ("cat", "dog", "runs/both/a", "runs/both/b"):
         photographs(tmp_path / kind, 2)
     for name in ("a", "b"):
@@ -141,9 +141,9 @@ def test_empty_split_folders_are_mentioned(tmp_path: Path) -> None:
     photographs(tmp_path / "val", 2)
     assert labels(tmp_path) == {"train": {"cat": 2, "dog": 2}}
     assert label_folder(tmp_path).notes == [
-        "test contains no images",
         "not used: 1 image without a class in train",
         "not used: 2 images without a class in val",
+        "test contains no images",
     ]
 
 

@@ -42,10 +42,10 @@ def _print_splits(folder: Path) -> None:
     """Print the classes and the number of images of each split, and what is not used."""
     labeled = label_folder(folder)
     for role, classes in labeled.splits.items():
-        name = printable(labeled.names.get(role, "."))
+        split = f"{role} split, in {printable(labeled.names[role])}: " if labeled.names else ""
         counts = shortened((f"{kind} {len(files):,}" for kind, files in classes.items()), 20)
         total = sum(map(len, classes.values()))
-        print(f"{role} split, in {name}: {total:,} images of {len(classes):,} classes ({counts})")
+        print(f"{split}{total:,} images of {len(classes):,} classes ({counts})")
     for note in labeled.notes:
         print(note)
     for first, second in _duplicates(labeled):
