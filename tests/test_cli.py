@@ -176,12 +176,12 @@ def test_a_trained_network_can_be_evaluated_and_used(
     assert lines[1].count("%") == 2
 
 
-def photographs(place: str, count: int) -> None:
-    """Create the given number of gray images for each of two classes."""
+def photographs(place: str, count: int, first: int = 0) -> None:
+    """Create gray images of two classes, with the shades first, first + 1, ..."""
     for shade, name in enumerate(("cat", "dog")):
         folder = Path(place) / name
         folder.mkdir(parents=True)
-        for i in range(count):
+        for i in range(first, first + count):
             Image.new("L", (32, 32), 100 * shade + i).save(folder / f"{i}.png")
 
 
@@ -196,9 +196,9 @@ def test_evaluate_uses_held_out_images_from_the_training_folder_and_all_images_f
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photographs("photos", 10)
-    photographs("new", 5)
-    for part, count in (("train", 4), ("test", 3)):
-        photographs(f"split/{part}", count)
+    photographs("new", 5, first=20)
+    for part, count, first in (("train", 4, 30), ("test", 3, 40)):
+        photographs(f"split/{part}", count, first)
     words = ["train", "lenet5", *QUICK, "--grayscale", "true", "--data", "folder:photos"]
     assert main([*words, "--output", "run"]) == 0
     capsys.readouterr()

@@ -1,18 +1,22 @@
-"""The `cnnarch` command, whose subcommands train, evaluate, export, draw and describe networks.
+"""The `cnnarch` command, whose subcommands train, check, evaluate, export, draw and others.
 
 train and compare parse their arguments with jsonargparse, which is installed by the `train` extra.
 The other commands use argparse so that list, info, verify and download work without that extra.
 """
 
 import argparse
+import io
+import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 import cnnarch
 from cnnarch.cli.cards import run_download, run_info, run_list, run_verify
+from cnnarch.cli.checking import run_check
 from cnnarch.cli.models import run_evaluate, run_export, run_predict
 from cnnarch.cli.pictures import PICTURES, run_draw
 from cnnarch.cli.training import run_compare, run_train
@@ -30,6 +34,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     number. If the environment variable CNNARCH_TRACEBACK is set, exceptions are raised instead.
     """
     args = list(sys.argv[1:] if arguments is None else arguments)
+    with _messages():
+        return _run(args)
+
+
+@contextmanager
+def _messages() -> Iterator[None]:
+    """Print log messages to stderr, and escape names that the terminal cannot show."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    log, handler = logging.getLogger("cnnarch"), logging.StreamHandler()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+def _run(args: list[str]) -> int:
     try:
         if args[:1] == ["train"]:
             return run_train(args[1:])
@@ -72,6 +98,10 @@ def _parser() -> _Parser:
     _add_predict(commands)
     _add_export(commands)
     _add_draw(commands)
+
+    command = commands.add_parser("check", help="check a folder of images before training")
+    command.set_defaults(run=run_check)
+    command.add_argument("folder", help="folder of images, with or without classes")
 
     command = commands.add_parser("list", help="list the networks")
     command.set_defaults(run=run_list)
@@ -150,8 +180,14 @@ def _add_model(command: argparse.ArgumentParser, name: str) -> None:
 
 def _add_data(command: argparse.ArgumentParser, help_text: str | None) -> None:
     default = (
-        "data set; default: the run's data set. If it is a folder that has no test images and "
-        "that the network was not trained on, all images are used"
+        "data set; default: the run's data set. In a folder without test images, all images are "
+        "used. Images that the network was trained on are left out"
     )
     command.add_argument("--data", help=help_text or default)
     command.add_argument("--data-root", help="folder that contains the data set's files")
+    command.add_argument(
+        "--skip-unreadable",
+        "--skip_unreadable",
+        action="store_true",
+        help="skip image files in --data that cannot be read",
+    )

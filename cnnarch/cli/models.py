@@ -1,6 +1,7 @@
 """The evaluate, predict and export commands, for trained networks."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,19 +16,22 @@ from cnnarch.facts.text import show_table
 
 if TYPE_CHECKING:
     from cnnarch.contract.classifier import ImageClassifier
-    from cnnarch.training import ImageData
+    from cnnarch.training import ImageSet
+
+log = logging.getLogger("cnnarch")
 
 
 def run_evaluate(parsed: argparse.Namespace) -> int:
     """Print accuracy, calibration error and loss on the test images of a data set.
 
-    All images in a folder are used if it has no test images and the network was not trained on it.
+    In a folder without test images, all images are used. Images that the network was trained on are
+    left out.
     """
     from cnnarch.training import evaluate
 
     model = load_model(parsed)
-    data = load_test_data(model, parsed)
-    show_evaluation(evaluate(model, data.test)._asdict())
+    images = load_test_data(model, parsed)
+    show_evaluation(evaluate(model, images)._asdict())
     return 0
 
 
@@ -52,7 +56,7 @@ def run_predict(parsed: argparse.Namespace) -> int:
         model, top=top, multi_label=parsed.multi_label, threshold=parsed.threshold
     )
     if parsed.data:
-        images = load_test_data(model, parsed).test
+        images = load_test_data(model, parsed)
         indices = torch.arange(min(10, len(images)))
         found = predictor(images.pixels[indices])
         names = [f"test image {i + 1}: {images.classes[images.labels[i]]}" for i in indices]
@@ -104,28 +108,78 @@ def _preprocessing(model: Any) -> Any:
     return model.preprocessing
 
 
-def load_test_data(model: "ImageClassifier", parsed: argparse.Namespace) -> "ImageData":
-    """Load the data set in --data, or the run's data set, with the network's preprocessing."""
+def load_test_data(
+    model: "ImageClassifier", parsed: argparse.Namespace, split: str = "test"
+) -> "ImageSet":
+    """Load a split of the data set in --data, or of the run's data set.
+
+    Images that the run has trained or validated on are left out of the test split. They are the
+    training split, if there are any.
+    """
     from cnnarch.training import load_data, read_results
     from cnnarch.training.datasets import folder_of
+    from cnnarch.training.record import find_overlap, read_record, run_of
 
-    results = read_results(parsed.model)
-    name = parsed.data or results.get("data")
-    if not name:
-        raise ValueError("specify a data set with --data")
-    folder = folder_of(name)
+    run = run_of(parsed.model)
+    results = read_results(run)
+    name = parsed.data or _data_of_run(results)
+    folder, record = folder_of(name), read_record(run)
     same_folder = folder is not None and str(folder.resolve()) == results.get("data_folder")
+    categories = getattr(model, "categories", None)
     data = load_data(
         name,
         root=parsed.data_root,
         image_resolution=_preprocessing(model).resize_size,
         grayscale=model.in_channels == 1,
-        hold_out=same_folder or name == results.get("data"),  # excludes training images
+        # Earlier versions did not record the files that were trained on.
+        hold_out=not record and (same_folder or name == results.get("data")),
+        classes=categories,
+        skip_unreadable=parsed.skip_unreadable,
     )
-    categories = getattr(model, "categories", None)
     if categories and tuple(categories) != data.classes:
         raise ValueError(f"{name} does not have the network's classes: {', '.join(categories)}")
-    return data.prepared(_preprocessing(model))
+    if split == "train":
+        used = find_overlap(data.train, run).used
+        images = data.train.subset(torch.tensor(used)) if used else data.train
+    else:
+        images = _evaluated(data.test, str(run), bool(results and folder and not record))
+    return images.prepared(_preprocessing(model))
+
+
+def _evaluated(images: "ImageSet", run: str, is_old: bool) -> "ImageSet":
+    """Return the images that a run was not trained on, or all if there are no others."""
+    from cnnarch.training import leave_out_trained
+    from cnnarch.training.record import find_overlap
+
+    if is_old:
+        log.warning("%s does not record the images that it was trained on, so they may count", run)
+    if find_overlap(images, run).others:
+        return leave_out_trained(images, run)
+    log.warning(
+        "all %d images were used for training or validation by the run in %s, so the metrics do "
+        "not measure how well the network generalizes",
+        len(images),
+        run,
+    )
+    return images
+
+
+def _data_of_run(results: Mapping[str, Any]) -> str:
+    """Return the name of the data set that a run was trained on, wherever the command runs."""
+    from cnnarch.training.datasets import folder_of
+
+    name = results.get("data")
+    if not name:
+        raise ValueError("specify a data set with --data")
+    if (folder := folder_of(name)) is None:
+        return str(name)
+    places = [Path(results.get("data_folder") or folder), folder]
+    if found := next((place for place in places if place.is_dir()), None):
+        return f"folder:{found}"
+    raise ValueError(
+        f"the run's data folder {places[0]} does not exist; if it has moved, pass its new path "
+        "with --data folder:PATH"
+    )
 
 
 def show_evaluation(metrics: Mapping[str, Any]) -> None:

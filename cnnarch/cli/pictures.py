@@ -59,11 +59,12 @@ def _arguments(name: str, parsed: argparse.Namespace) -> tuple[Any, ...]:
     if name == "data_grid" and not parsed.model:
         if not parsed.data:
             raise ValueError("specify a data set with --data or a run folder with --model")
-        return (getattr(load_data(parsed.data, root=parsed.data_root), parsed.split),)
+        options = {"root": parsed.data_root, "skip_unreadable": parsed.skip_unreadable}
+        return (getattr(load_data(parsed.data, **options), parsed.split),)
     model = load_model(parsed)
     if name == "filters":
         return (model,)
-    images = getattr(load_test_data(model, parsed), parsed.split)
+    images = load_test_data(model, parsed, parsed.split)
     if name == "confusion_matrix":
         return evaluate(model, images).confusion, images.classes
     return (images,) if name == "data_grid" else (model, images)

@@ -82,6 +82,7 @@ def _train(
         root=options.data_root,
         image_resolution=recipe.image_resolution or native_size,
         grayscale=recipe.grayscale,
+        skip_unreadable=options.skip_unreadable,
     )
     model = build_model(name, data, recipe)
     data = data.adapt_to(model, recipe.image_resolution)
@@ -198,6 +199,7 @@ def _training_parser(command: str) -> "ArgumentParser":
         type=str | None,
         help="folder that contains the data set's files or receives downloads",
     )
+    add("--skip_unreadable", action="store_true", help="skip image files that cannot be read")
     add("--output", type=str | None, help="run folder; default: runs/NETWORK-DATA")
     add("--resume", action="store_true", help="resume the run in the folder, if there is one")
     add("--overwrite", action="store_true", help="first delete any existing run in the folder")

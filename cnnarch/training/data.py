@@ -1,8 +1,12 @@
 """Labeled images, and the preprocessing that turns their pixels into a network's input."""
 
+import hashlib
+import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from os import fspath
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,10 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from cnnarch.images import decode_image, read_together
+from cnnarch.folders import normalized
+from cnnarch.images import Unreadable, decode_image, find_unreadable, read_together, try_decode
 from cnnarch.preprocessing import Preprocessing, convert_channels
 
 MEMORY_LIMIT = 2**31  # bytes; folders with more pixel data are decoded batch by batch
+CONTENT_LIMIT = 2**31  # bytes; in larger sets of files, not every file is read in advance
 
 
 def measure_preprocessing(pixels: Tensor, size: int, channels: int) -> Preprocessing:
@@ -48,24 +54,100 @@ class FilePixels:
         paths: the files.
         channels: 1 or 3.
         preprocessing: how to resize images; the squares have side length `resize_size`.
+        root: the folder to which `names` are relative; None means the files' common folder.
     """
 
-    def __init__(self, paths: Sequence[Path], channels: int, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        channels: int,
+        preprocessing: Preprocessing,
+        root: Path | None = None,
+    ) -> None:
         self.paths = tuple(paths)
         self.channels = channels
         self.preprocessing = preprocessing
+        self.root = root
         self.decoded: Tensor | None = None
         """The pixels of all files if they are in memory."""
 
     @classmethod
     def read(
-        cls, paths: Sequence[Path], channels: int, preprocessing: Preprocessing
+        cls,
+        paths: Sequence[Path],
+        channels: int,
+        preprocessing: Preprocessing,
+        root: Path | None = None,
     ) -> "FilePixels":
-        """Create an instance; decode all files in advance if their pixels fit in 2 GiB."""
-        files = cls(paths, channels, preprocessing)
-        if len(paths) * channels * preprocessing.resize_size**2 <= MEMORY_LIMIT:
-            files.decoded = files[torch.arange(len(paths))]
+        """Create an instance; decode all files in advance if their pixels fit in 2 GiB.
+
+        Raises:
+            ValueError: decoded files cannot be read; the message names all of them.
+        """
+        files = cls(paths, channels, preprocessing, root)
+        if files._fits_in_memory():
+            unreadable = files._decode()
+            if unreadable:
+                raise ValueError("; ".join(file.reason for file in unreadable))
         return files
+
+    @classmethod
+    def read_valid(
+        cls,
+        paths: Sequence[Path],
+        channels: int,
+        preprocessing: Preprocessing,
+        root: Path,
+        *,
+        thorough: bool,
+    ) -> "tuple[FilePixels, list[Unreadable]]":
+        """Like `read`, but return the files that cannot be read instead of raising an error.
+
+        All files are decoded, unless their pixels exceed 2 GiB, the files themselves exceed 2 GiB,
+        and `thorough` is False. In that case, only the start and the end of each file are checked.
+        """
+        files = cls(paths, channels, preprocessing, root)
+        if files._fits_in_memory():
+            return files, files._decode()
+        thorough = thorough or files.size <= CONTENT_LIMIT
+        unreadable = find_unreadable(files.paths, channels, thorough=thorough)
+        files._remove(unreadable)
+        return files, unreadable
+
+    def _fits_in_memory(self) -> bool:
+        pixels = self.channels * self.preprocessing.resize_size**2
+        return len(self.paths) * pixels <= MEMORY_LIMIT
+
+    def _decode(self) -> list[Unreadable]:
+        """Decode all files; remove and return those that cannot be read."""
+
+        def read(path: Path) -> Tensor | Unreadable:
+            pixels = try_decode(path, self.channels, fspath(path))
+            return pixels if isinstance(pixels, Unreadable) else self._resize(pixels)
+
+        found = read_together(self.paths, read)
+        self._remove([each for each in found if isinstance(each, Unreadable)])
+        pixels = [each for each in found if isinstance(each, Tensor)]
+        side = self.preprocessing.resize_size
+        shape = (0, self.channels, side, side)
+        self.decoded = torch.stack(pixels) if pixels else torch.empty(shape, dtype=torch.uint8)
+        return [each for each in found if isinstance(each, Unreadable)]
+
+    def _remove(self, unreadable: Sequence[Unreadable]) -> None:
+        names = {file.name for file in unreadable}
+        self.paths = tuple(path for path in self.paths if fspath(path) not in names)
+
+    @property
+    def names(self) -> list[str]:
+        """The path of each file relative to `root`, in Unicode's composed form."""
+        root = self.root or Path(os.path.commonpath([path.parent for path in self.paths]))
+        depth = len(root.parts)
+        return [normalized("/".join(path.parts[depth:])) for path in self.paths]
+
+    @property
+    def size(self) -> int:
+        """Total size of the files in bytes."""
+        return sum(path.stat().st_size for path in self.paths if path.exists())
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -88,7 +170,7 @@ class FilePixels:
     def subset(self, indices: Tensor) -> "FilePixels":
         """Return the files at `indices`, in that order."""
         paths = [self.paths[i] for i in indices]
-        files = FilePixels(paths, self.channels, self.preprocessing)
+        files = FilePixels(paths, self.channels, self.preprocessing, self.root)
         files.decoded = None if self.decoded is None else self.decoded[indices]
         return files
 
@@ -97,7 +179,7 @@ class FilePixels:
         old = self.preprocessing
         if old == replace(preprocessing, crop_size=old.crop_size, mean=old.mean, std=old.std):
             return self
-        return FilePixels.read(self.paths, self.channels, preprocessing)
+        return FilePixels.read(self.paths, self.channels, preprocessing, self.root)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +252,24 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
         return self.preprocessing.transform()
 
 
+class RawImages(NamedTuple):
+    """The pixels and labels of each split before preprocessing, and the class names.
+
+    Args:
+        train, test, validation: pixels and labels of a split; validation may be missing.
+        classes: the class names.
+        found: for a folder, a sentence on what it contains.
+        is_partial: whether some of the folder's contents are not used.
+    """
+
+    train: tuple[Tensor | FilePixels, Tensor]
+    test: tuple[Tensor | FilePixels, Tensor]
+    classes: Sequence[str]
+    validation: tuple[Tensor | FilePixels, Tensor] | None = None
+    found: str = ""
+    is_partial: bool = False
+
+
 class ImageData(NamedTuple):
     """A data set with a training split and a test split.
 
@@ -177,11 +277,13 @@ class ImageData(NamedTuple):
         name: the name, as passed to `load_data`.
         train: training images; a fraction of them may be held out for validation.
         test: images for the final evaluation, never used to select a model or setting.
+        validation: images from a separate validation folder; None holds out training images.
     """
 
     name: str
     train: ImageSet
     test: ImageSet
+    validation: ImageSet | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -201,7 +303,8 @@ class ImageData(NamedTuple):
     def prepared(self, preprocessing: Preprocessing) -> "ImageData":
         """Return the same images with different preprocessing."""
         train, test = (images.prepared(preprocessing) for images in (self.train, self.test))
-        return ImageData(self.name, train, test)
+        validation = self.validation and self.validation.prepared(preprocessing)
+        return ImageData(self.name, train, test, validation)
 
     def adapt_to(self, model: nn.Module, image_resolution: int | None = None) -> "ImageData":
         """Return the same images with preprocessing that suits a network.
@@ -224,6 +327,10 @@ class ImageData(NamedTuple):
     def hold_back(self, fraction: float, seed: int = 0) -> tuple[ImageSet, ImageSet | None]:
         """Split the training images randomly into a training set and a validation set.
 
+        The fraction is held out of each class, of which at least one image is kept for training.
+        For files, the choice depends on a hash of the seed and the name of each file, so adding or
+        removing a file hardly changes it. If there is a separate validation set, it is used.
+
         Args:
             fraction: fraction to hold out for validation, in [0, 1); 0 returns all images and None.
             seed: random seed for the split.
@@ -233,8 +340,30 @@ class ImageData(NamedTuple):
         """
         if not 0 <= fraction < 1:
             raise ValueError(f"validation must be in [0, 1), got {fraction!r}")
-        count = round(len(self.train) * fraction)
-        if not count:
+        if not fraction or self.validation is not None:
+            return self.train, self.validation if fraction else None
+        order, labels = self._random_order(seed), self.train.labels.tolist()
+        members_of: dict[int, list[int]] = {}
+        for i in order:
+            members_of.setdefault(labels[i], []).append(i)
+        held: list[int] = []
+        for members in members_of.values():
+            held += members[: min(share_of(len(members), fraction), len(members) - 1)]
+        if not held:
             return self.train, None
-        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
-        return self.train.subset(order[count:]), self.train.subset(order[:count])
+        chosen = set(held)
+        kept = [i for i in order if i not in chosen]
+        return self.train.subset(torch.tensor(kept)), self.train.subset(torch.tensor(held))
+
+    def _random_order(self, seed: int) -> list[int]:
+        pixels = self.train.pixels
+        if isinstance(pixels, FilePixels):
+            keys = [f"{seed}/{name}".encode(errors="surrogateescape") for name in pixels.names]
+            return sorted(range(len(keys)), key=lambda i: hashlib.sha256(keys[i]).digest())
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randperm(len(self.train), generator=generator).tolist()
+
+
+def share_of(count: int, fraction: float, minimum: int = 0) -> int:
+    """Return a fraction of a number of images, rounded to the nearest integer."""
+    return max(minimum, math.floor(count * fraction + 0.5))

@@ -15,8 +15,9 @@ from cnnarch.training.callbacks import Recorder
 from cnnarch.training.data import ImageData, ImageSet
 from cnnarch.training.history import History
 from cnnarch.training.loading import evaluation_loader
-from cnnarch.training.machine import Machine, silence_lightning
+from cnnarch.training.machine import Machine, is_first_process, silence_lightning
 from cnnarch.training.recipe import Recipe
+from cnnarch.training.record import record_images
 from cnnarch.training.stage import StageRun, check_freezing
 from cnnarch.training.task import EvaluationTask
 
@@ -91,10 +92,9 @@ def fit(
         model: a classifier with the same classes and channels as `data`.
         data: the data set. The test images are used only if `test_each_epoch` is set.
         recipe: the training recipe; None means `Recipe()`.
-        output: folder for metrics.csv and checkpoints, written after each epoch; None saves
-            nothing.
+        output: folder for files.csv, metrics.csv and checkpoints; None saves nothing.
         resume: whether to resume from the checkpoints in `output`. The final weights are the same
-            as those of an uninterrupted run.
+            as those of an uninterrupted run. The images must be the same, but may have moved.
         machine: the devices to train on.
         loggers: Lightning loggers, in addition to metrics.csv.
         progress: whether to show a progress bar.
@@ -105,7 +105,8 @@ def fit(
 
     Raises:
         TypeError: the recipe freezes stages, but the network is not from this package.
-        ValueError: the network is incompatible with the data or lacks a stage to be frozen.
+        ValueError: the network is incompatible with the data or lacks a stage to be frozen, or the
+            run to resume used other images.
         NonFiniteLossError: the loss became infinite or NaN.
     """
     recipe = recipe or Recipe()
@@ -113,6 +114,8 @@ def fit(
     check_freezing(model, recipe)
     machine.check()
     folder = None if output is None else Path(output)
+    if folder and is_first_process():
+        record_images(folder, data, recipe, resume)
     recorder = Recorder(History(), folder and folder / "metrics.csv", on_epoch_end)
     with isolate_rng(), silence_lightning(), tempfile.TemporaryDirectory() as scratch:
         checkpoints = (folder or Path(scratch)) / "checkpoints"

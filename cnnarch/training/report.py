@@ -89,7 +89,7 @@ def write_report(
         recipe=recipe,
         is_number=is_number,
     )
-    path.write_text(page, encoding="utf-8")
+    path.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def _details(results: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

@@ -20,6 +20,7 @@ from cnnarch._version import __version__
 from cnnarch.analysis import count_parameters
 from cnnarch.blocks.initialization import init_weights
 from cnnarch.contract.classifier import ImageClassifier
+from cnnarch.folders import RUN_FILE
 from cnnarch.registry import get_model
 from cnnarch.training.callbacks import TrainingStopped
 from cnnarch.training.data import ImageData
@@ -28,15 +29,17 @@ from cnnarch.training.engine import THIS_MACHINE, Evaluation, check_fits, evalua
 from cnnarch.training.history import History
 from cnnarch.training.machine import Machine, cpu_name, is_first_process, leave_process_group
 from cnnarch.training.recipe import Recipe
+from cnnarch.training.record import FILES, check_record, read_record
 from cnnarch.training.report import TITLES, draw_pictures, write_report
 from cnnarch.training.stage import check_freezing
 from cnnarch.weights.files import atomic_write
 from cnnarch.weights.rebuilding import check_rebuilds, chosen_options
 
-RECIPE, RESULTS, CHECKPOINTS = "recipe.yaml", "results.json", "checkpoints"
+RECIPE, RESULTS, CHECKPOINTS = RUN_FILE, "results.json", "checkpoints"
 HISTORY, REPORT = "metrics.csv", "report.html"
 SAVED = ("model.safetensors", "config.json", "README.md")  # written by `save_pretrained`
-RUN_FILES = {RECIPE, RESULTS, CHECKPOINTS, HISTORY, REPORT, *SAVED, *(f"{t}.png" for t in TITLES)}
+RUN_FILES = {RECIPE, RESULTS, CHECKPOINTS, FILES, HISTORY, REPORT, *SAVED}
+RUN_FILES |= {f"{title}.png" for title in TITLES}
 SET_BY_DATA = ("num_classes", "in_channels")  # network options determined by the data
 
 
@@ -85,10 +88,11 @@ def train(
         model: a network from a builder, with the same classes and channels as `data`.
         data: the data set.
         recipe: the training recipe.
-        folder: folder for recipe.yaml (written at the start), metrics.csv and checkpoints (after
-            each epoch), and model.safetensors, config.json, README.md, pictures, report.html and
-            results.json (at the end).
-        resume: whether to resume the run in `folder`, if there is one.
+        folder: folder for recipe.yaml and files.csv (written at the start), metrics.csv and
+            checkpoints (after each epoch), and model.safetensors, config.json, README.md, pictures,
+            report.html and results.json (at the end).
+        resume: whether to resume the run in `folder`, if there is one. Its images must be the same,
+            but may have moved.
         overwrite: whether to first delete any existing run in `folder`.
         machine: the devices to train on.
         loggers: Lightning loggers, in addition to metrics.csv.
@@ -112,7 +116,7 @@ def train(
     is_new = not place.exists()
     if overwrite and is_first_process():
         _remove_run(place)
-    if finished := _open_run(place, _description(model, data, recipe), resume):
+    if finished := _open_run(place, model, data, recipe, resume):
         return finished
     try:
         history = fit(
@@ -173,31 +177,44 @@ def _description(model: ImageClassifier, data: ImageData, recipe: Recipe) -> dic
     }
 
 
-def _open_run(folder: Path, description: dict[str, Any], resume: bool) -> dict[str, Any] | None:
+def _open_run(
+    folder: Path, model: ImageClassifier, data: ImageData, recipe: Recipe, resume: bool
+) -> dict[str, Any] | None:
     """Create the folder or check that it contains the same run; return its results if finished."""
-    recipe = folder / RECIPE
     if not is_first_process():
         return (resume and read_results(folder)) or None
-    if recipe.exists():
+    if (folder / RECIPE).exists():
         if not resume:
             raise ValueError(
                 f"{folder} contains a run: resume it, overwrite it, or choose another folder"
             )
-        try:
-            written = dict(yaml.safe_load(recipe.read_text()))
-        except (yaml.YAMLError, TypeError, ValueError) as error:
-            raise ValueError(f"{recipe} is corrupted: {error}") from error
-        old = {**asdict(Recipe()), **written}  # the run may predate some keys
-        for key, value in description.items():
-            if key != "source" and old.get(key) != value:  # the source is only a citation
-                found = f"{key}={old.get(key)!r}"
-                raise ValueError(f"{folder} contains a run with {found}, not {value!r}")
-        return read_results(folder) or None
+        _check_same_run(folder, _description(model, data, recipe))
+        if results := read_results(folder):
+            check_record(folder, data, recipe)
+        return results or None
     if folder.exists() and any(not _is_partial(path) for path in folder.iterdir()):
         raise ValueError(f"{folder} contains other files; choose an empty or new folder")
     folder.mkdir(parents=True, exist_ok=True)
-    _write(recipe, yaml.safe_dump(description, sort_keys=False, width=100))
+    description = _description(model, data, recipe)
+    _write(folder / RECIPE, yaml.safe_dump(description, sort_keys=False, width=100))
     return None
+
+
+def _check_same_run(folder: Path, description: dict[str, Any]) -> None:
+    """Check that a folder's recipe.yaml describes the same run; folders of data may have moved."""
+    recipe = folder / RECIPE
+    try:
+        written = dict(yaml.safe_load(recipe.read_text()))
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise ValueError(f"{recipe} is corrupted: {error}") from error
+    old = {**asdict(Recipe()), **written}  # the run may predate some keys
+    may_differ = {"source"}  # a citation
+    if folder_of(str(description["data"])) and folder_of(str(old.get("data"))):
+        may_differ |= {"data"} if read_record(folder) else set()  # contents are compared instead
+    for key, value in description.items():
+        if key not in may_differ and old.get(key) != value:
+            found = f"{key}={old.get(key)!r}"
+            raise ValueError(f"{folder} contains a run with {found}, not {value!r}")
 
 
 def _is_partial(path: Path) -> bool:

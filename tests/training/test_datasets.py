@@ -58,7 +58,10 @@ def test_digits_are_1797_images_of_8x8_pixels_with_360_held_out() -> None:
 
 def test_held_out_digits_are_not_in_the_training_set() -> None:
     data = load_data("digits")
-    both = [{tuple(p.flatten().tolist()) for p in s.pixels[torch.arange(len(s))]} for s in data[1:]]
+    both = [
+        {tuple(p.flatten().tolist()) for p in s.pixels[torch.arange(len(s))]}
+        for s in (data.train, data.test)
+    ]
     assert not both[0] & both[1]
 
 

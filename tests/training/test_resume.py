@@ -155,9 +155,9 @@ def test_a_checkpoint_cannot_run_code(data: ImageData, tmp_path: Path) -> None:
         def __reduce__(self) -> Any:
             return (Path.touch, (tmp_path / "ran",))
 
-    folder = tmp_path / "checkpoints"
-    folder.mkdir()
-    torch.save({"state_dict": Evil()}, folder / "stage-1-last.ckpt")
+    with pytest.raises(KilledError):
+        fit(small(), data, BASIC, output=tmp_path, on_epoch_end=stop_after(1))
+    torch.save({"state_dict": Evil()}, tmp_path / "checkpoints" / "stage-1-last.ckpt")
     with pytest.raises(ValueError, match=r"last\.ckpt is corrupted"):
         fit(small(), data, BASIC, output=tmp_path, resume=True)
     assert not (tmp_path / "ran").exists()
