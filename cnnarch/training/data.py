@@ -1,17 +1,20 @@
 """Labeled images, and the preprocessing that turns their pixels into a network's input."""
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from cnnarch.facts.builders import BUILDERS
 from cnnarch.images import decode_image, read_together
 from cnnarch.preprocessing import Preprocessing, convert_channels
+from cnnarch.registry import get_card
 
 MEMORY_LIMIT = 2**31  # bytes; folders with more pixel data are decoded batch by batch
 
@@ -32,13 +35,6 @@ def measure_preprocessing(pixels: Tensor, size: int, channels: int) -> Preproces
         std.append(float(share @ (values - mean[-1]).square()) ** 0.5)
     std = [s if s > 1e-6 else 1.0 for s in std]  # a constant channel becomes 0
     return Preprocessing(size, size, mean=tuple(mean), std=tuple(std))
-
-
-class SeededIndices(NamedTuple):
-    """The indices of a batch and the seed for its augmentation."""
-
-    indices: Tensor
-    seed: int = 0
 
 
 class FilePixels:
@@ -101,14 +97,18 @@ class FilePixels:
 
 
 @dataclass(frozen=True, eq=False)
-class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
-    """Images of one split with their labels, loaded batch by batch.
+class ImageSet(Dataset[tuple[Tensor, int]]):
+    """Images of one split with their labels: a data set for any PyTorch data loader.
+
+    Each item is a network's input, (channels, size, size), and a class index. Training reads
+    whole batches instead, and augments them before preprocessing.
 
     Args:
         pixels: uint8, (N, C, H, W), in memory or in files.
         labels: class indices, (N,).
         classes: class names.
         preprocessing: turns pixels into the network's input.
+        default_size: whether nobody chose the input size, so that each network uses its own.
 
     Raises:
         ValueError: there are no images, the numbers of images and labels differ, or a label is
@@ -119,6 +119,7 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
     labels: Tensor
     classes: tuple[str, ...]
     preprocessing: Preprocessing
+    default_size: bool = False
 
     def __post_init__(self) -> None:
         if not len(self.labels):
@@ -135,9 +136,20 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, batch: SeededIndices) -> tuple[Tensor, Tensor, int]:
-        """Return the pixels and labels of a batch, and its seed."""
-        return self.pixels[batch.indices], self.labels[batch.indices], batch.seed
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Return the network's input for one image, and its label.
+
+        Raises:
+            IndexError: there is no such image.
+            TypeError: the index is not an integer.
+        """
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
+        """Return several items; data loaders call this method once for each batch."""
+        numbers = torch.tensor([_check_index(index, len(self)) for index in indices])
+        inputs, labels = self.inputs(numbers), self.labels[numbers].tolist()
+        return list(zip(inputs, labels, strict=True))
 
     def subset(self, indices: Tensor) -> "ImageSet":
         """Return the images at `indices`, in that order."""
@@ -150,7 +162,47 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
         pixels = self.pixels
         if isinstance(pixels, FilePixels):
             pixels = pixels.prepared(preprocessing)
-        return replace(self, pixels=pixels, preprocessing=preprocessing)
+        return replace(self, pixels=pixels, preprocessing=preprocessing, default_size=False)
+
+    def adapt_to(self, model: nn.Module, image_resolution: int | None = None) -> "ImageSet":
+        """Return the same images with preprocessing that suits a network.
+
+        Args:
+            model: its pretrained weights, if any, determine the preprocessing. Its
+                `min_input_size` is the minimum input size.
+            image_resolution: input size in pixels. None uses the size specified by the weights. If
+                there is none, files of a default size use the network's default input size, and
+                other images their own size, or the network's minimum size if that is larger.
+        """
+        minimum = getattr(model, "min_input_size", 1)
+        found = getattr(model, "preprocessing", None) or self.preprocessing
+        size = image_resolution or max(minimum, self._native_size(model) or found.crop_size)
+        if getattr(model, "fixed_input_size", False) and image_resolution is None:
+            size = minimum
+        # The weights' mean cannot be used if the number of input channels was changed.
+        found = found if len(found.mean) == self.channels else self.preprocessing
+        adapted = self.prepared(replace(found, crop_size=size, resize_size=size))
+        return replace(adapted, default_size=self.default_size and image_resolution is None)
+
+    def _native_size(self, model: nn.Module) -> int | None:
+        """Return the network's default input size if the size of the files is up to it."""
+        is_open = self.default_size and isinstance(self.pixels, FilePixels)
+        is_open = is_open and getattr(model, "preprocessing", None) is None
+        builder = getattr(model, "builder", None)
+        return get_card(builder).input_size[-1] if is_open and builder in BUILDERS else None
+
+    def matched_to(self, model: nn.Module) -> "ImageSet":
+        """Return the same images, normalized and interpolated as a network's weights require.
+
+        The input size changes only if nobody chose it.
+        """
+        if self.default_size:
+            return self.adapt_to(model)
+        old, found = self.preprocessing, getattr(model, "preprocessing", None)
+        if found is None or len(found.mean) != self.channels:
+            return self
+        new = replace(found, crop_size=old.crop_size, resize_size=old.resize_size)
+        return self if new == old else self.prepared(new)
 
     @property
     def channels(self) -> int:
@@ -168,6 +220,19 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
     @cached_property
     def _transform(self) -> Callable[[Tensor], Tensor]:
         return self.preprocessing.transform()
+
+
+def _check_index(index: Any, count: int) -> int:
+    try:
+        number = operator.index(index)
+    except TypeError as error:
+        raise TypeError(
+            f"an image set's index must be an integer, got {index!r}; use subset(indices) for "
+            "several images"
+        ) from error
+    if not -count <= number < count:
+        raise IndexError(f"there are {count} images, but none at index {number}")
+    return number
 
 
 class ImageData(NamedTuple):
@@ -212,14 +277,23 @@ class ImageData(NamedTuple):
             image_resolution: input size in pixels. None uses the size specified by the weights,
                 otherwise the image size, or the network's minimum size if that is larger.
         """
-        minimum = getattr(model, "min_input_size", 1)
-        found = getattr(model, "preprocessing", None) or self.preprocessing
-        size = image_resolution or max(minimum, found.crop_size)
-        if getattr(model, "fixed_input_size", False) and image_resolution is None:
-            size = minimum
-        # The weights' mean cannot be used if the number of input channels was changed.
-        found = found if len(found.mean) == self.channels else self.preprocessing
-        return self.prepared(replace(found, crop_size=size, resize_size=size))
+        train, test = (
+            images.adapt_to(model, image_resolution) for images in (self.train, self.test)
+        )
+        return ImageData(self.name, train, test)
+
+    def matched_to(self, model: nn.Module, image_resolution: int | None = None) -> "ImageData":
+        """Return the same images, normalized and interpolated as a network's weights require.
+
+        Args:
+            model: the network.
+            image_resolution: input size in pixels; None keeps the size that was chosen, if any,
+                and otherwise uses the network's.
+        """
+        if image_resolution is not None:
+            return self.adapt_to(model, image_resolution)
+        train, test = (images.matched_to(model) for images in (self.train, self.test))
+        return ImageData(self.name, train, test)
 
     def hold_back(self, fraction: float, seed: int = 0) -> tuple[ImageSet, ImageSet | None]:
         """Split the training images randomly into a training set and a validation set.

@@ -67,7 +67,7 @@ def load_data(
         root: folder that contains the files or receives downloads; None means
             ~/.cache/cnnarch/data.
         image_resolution: the network's input size in pixels; None keeps the image size (224 for
-            folders).
+            folders) until a network that is trained or evaluated on the images requires another.
         grayscale: True for one channel, False for three, None for the data set's own channels
             (three for folders).
         hold_out: whether to hold out a fifth of the images for testing if a folder has no test
@@ -99,7 +99,8 @@ def load_data(
     size = image_resolution or sample.shape[-1]
     preprocessing = measure_preprocessing(sample, size, channels)
     train, test = (
-        ImageSet(*split, tuple(raw.classes), preprocessing) for split in (raw.train, raw.test)
+        ImageSet(*split, tuple(raw.classes), preprocessing, default_size=image_resolution is None)
+        for split in (raw.train, raw.test)
     )
     return ImageData(name, train, test)
 
