@@ -50,8 +50,8 @@ def check_run(model: nn.Module, data: ImageData, recipe: Recipe, machine: Machin
     """
     check_fits(model, data.train)
     check_stages(model, data.train, recipe)
-    check_batches(model, data, recipe, machine)
     machine.check()
+    check_batches(model, data, recipe, machine)
 
 
 def warn_if_short(data: ImageData, recipe: Recipe, machine: Machine) -> None:
@@ -113,26 +113,34 @@ def check_batches(model: nn.Module, data: ImageData, recipe: Recipe, machine: Ma
         if name:
             raise ValueError(
                 f"{name} is a BatchNorm, which cannot be trained on a single value per channel: "
-                f"its map has one pixel at an input size of {size}, and each step trains on one "
-                f"image{' per process' * (processes > 1)} (batch_size={batch_size}, {count} "
-                "training images). Use at least two images, a larger image_resolution, or "
-                "freeze_norm: true"
+                f"each step trains on one image{' per process' * (processes > 1)} (batch_size="
+                f"{batch_size}, {count} training images), of which one pixel is left there at an "
+                f"input size of {size}. Use at least two images per step, a larger "
+                "image_resolution, or freeze_norm: true"
             )
+
+
+class _OneValueError(Exception):
+    """Raised by a BatchNorm with a single value per channel."""
 
 
 def _norm_of_one_pixel(network: ImageClassifier, size: int) -> str | None:
     """Return the path of a BatchNorm in training mode whose map has one pixel, or None."""
-    found: list[str] = []
+
+    def check(norm: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        if inputs[0].numel() == inputs[0].shape[1]:
+            raise _OneValueError(names[norm])
+
     copied = without_memory(network).train()
-    for name, module in copied.named_modules():
-        if isinstance(module, _BatchNorm) and module.training:
-            module.register_forward_pre_hook(
-                lambda _, inputs, name=name: (
-                    found.append(name) if inputs[0].numel() == inputs[0].shape[1] else None
-                )
-            )
-    copied(torch.empty(1, network.in_channels, size, size, device="meta"))
-    return next(iter(found), None)
+    names = {module: name for name, module in copied.named_modules()}
+    for norm in names:
+        if isinstance(norm, _BatchNorm):
+            norm.register_forward_pre_hook(check)
+    try:
+        copied(torch.empty(1, network.in_channels, size, size, device="meta"))
+    except _OneValueError as error:
+        return str(error)
+    return None
 
 
 def _training_images(data: ImageData, recipe: Recipe) -> int:

@@ -23,11 +23,12 @@ def weights_of_classes(recipe: Recipe, images: ImageSet) -> Tensor | None:
     if recipe.class_weights == "balanced":
         weights = len(images) / (counts.count_nonzero() * counts.clamp(min=1))
         return weights.masked_fill(counts == 0, 0.0).float()
-    for name in recipe.class_weights:
+    given = {str(name): weight for name, weight in recipe.class_weights.items()}  # YAML reads 3: 2
+    for name in given:
         if name not in images.classes:
             hint = suggest(name, list(images.classes))
             raise ValueError(f"class_weights: there is no class {name!r}; {hint}")
-    found = torch.tensor([recipe.class_weights.get(name, 1.0) for name in images.classes])
+    found = torch.tensor([given.get(name, 1.0) for name in images.classes])
     if not found[counts > 0].any():
         raise ValueError("class_weights must be above 0 for at least one class")
     return found

@@ -35,11 +35,13 @@ def initialize_as_probe(
     if not isinstance(network, ImageClassifier) or not needs_probe(network, images):
         return
     generator = torch.Generator().manual_seed(recipe.seed)
-    chosen = images.subset(torch.randperm(len(images), generator=generator)[:MAX_IMAGES])
+    chosen = torch.randperm(len(images), generator=generator)[:MAX_IMAGES]
     before = next(iter(network.parameters())).device
-    features = _features(network.to(device), chosen, device)
+    features = _features(network.to(device), images, chosen, device)
     network.to(before)
-    fitted = fit_probe(features.numpy(), chosen, recipe)
+    if not features.isfinite().all():
+        raise ValueError("the classifier's input is infinite or NaN; check the weights")
+    fitted = fit_probe(features.numpy(), images, chosen, recipe)
     with torch.no_grad():
         for parameter, values in zip(network.get_classifier().parameters(), fitted, strict=True):
             parameter.copy_(values)
@@ -53,8 +55,10 @@ def needs_probe(model: ImageClassifier, images: ImageSet) -> bool:
     return is_linear and not is_loaded and len(set(images.labels.tolist())) > 1
 
 
-def fit_probe(features: np.ndarray, images: ImageSet, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Return the weight and bias of a classifier fitted to features, one row for each image.
+def fit_probe(
+    features: np.ndarray, images: ImageSet, chosen: Tensor, recipe: Recipe
+) -> tuple[Tensor, Tensor]:
+    """Return the weight and bias of a classifier fitted to the features of the chosen images.
 
     A class without images gets the lowest logit.
     """
@@ -63,7 +67,7 @@ def fit_probe(features: np.ndarray, images: ImageSet, recipe: Recipe) -> tuple[T
 
     if recipe.balanced_sampling:
         recipe = replace(recipe, balanced_sampling=False, class_weights="balanced")
-    labels, weights = images.labels, weights_of_classes(recipe, images)
+    labels, weights = images.labels[chosen], weights_of_classes(recipe, images)
     # One scale for all features keeps the important ones larger. With a scale for each, the
     # accuracy on 4 to 20 images per class was lower.
     center = features.mean(0)
@@ -86,11 +90,13 @@ def fit_probe(features: np.ndarray, images: ImageSet, recipe: Recipe) -> tuple[T
     return torch.from_numpy(weight), torch.from_numpy(bias)
 
 
-def _features(model: ImageClassifier, images: ImageSet, device: torch.device) -> Tensor:
-    """Return the classifier's input for all images, on the CPU."""
+def _features(
+    model: ImageClassifier, images: ImageSet, chosen: Tensor, device: torch.device
+) -> Tensor:
+    """Return the classifier's input for the chosen images, on the CPU."""
     found = []
     with evaluating(model):
-        for batch in torch.split(torch.arange(len(images)), BATCH):
+        for batch in torch.split(chosen, BATCH):
             maps = model.forward_features(images.inputs(batch).to(device))
             found.append(model.forward_head(maps, pre_logits=True).float().cpu())
     return torch.cat(found)

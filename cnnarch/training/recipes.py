@@ -1,8 +1,10 @@
 """Find recipes by name: YAML files for papers and collections, fact sheets for our own recipes."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.resources import files
+from os import PathLike
 from typing import Any, NamedTuple
 
 from cnnarch.facts.builders import BUILDERS, families
@@ -83,7 +85,7 @@ def find_recipe(*names: str) -> Recipe:
     raise ValueError(f"there is no recipe {' or '.join(map(repr, names))}; {hint}")
 
 
-def default_recipe(network: str, data: str, weights: str | None = None) -> Recipe:
+def default_recipe(network: str, data: str, weights: str | PathLike[str] | None = None) -> Recipe:
     """Return the recipe from a network's fact sheet, combined with a data set's defaults.
 
     Args:
@@ -104,7 +106,8 @@ def default_recipe(network: str, data: str, weights: str | None = None) -> Recip
     if is_for_transfer(weights):
         defaults = DATA_DEFAULTS[data]._asdict() if data in DATA_DEFAULTS else {}
         augmentation = {key: defaults[key] for key in AUGMENTATION if key in defaults}
-        return replace(find_recipe(TRANSFER), weights=weights or None, **augmentation)
+        source = os.fspath(weights) if weights else None
+        return replace(find_recipe(TRANSFER), weights=source, **augmentation)
     if data not in DATA_DEFAULTS:
         return find_recipe(DEFAULT)
     return _combine(facts_of(network).recipe, data)
@@ -121,6 +124,6 @@ def _combine(recipe: Mapping[str, Any], data: str) -> Recipe:
     return replace(found, learning_rate=found.learning_rate * factor)
 
 
-def is_for_transfer(weights: str | None) -> bool:
+def is_for_transfer(weights: str | PathLike[str] | None) -> bool:
     """Return whether weights are pretrained, not the checkpoint of a run to continue."""
     return weights is not None and not str(weights).endswith(".ckpt")

@@ -43,7 +43,11 @@ SET_BY_DATA = ("num_classes", "in_channels")  # network options determined by th
 
 
 def build_model(
-    name: str, data: ImageData, recipe: Recipe | None = None, *, weights: str | None = None
+    name: str,
+    data: ImageData,
+    recipe: Recipe | None = None,
+    *,
+    weights: str | PathLike[str] | None = None,
 ) -> ImageClassifier:
     """Build a network for a data set and a recipe, initialized with the recipe's seed.
 
@@ -62,7 +66,7 @@ def build_model(
     10
     """
     recipe = recipe or default_recipe(name, data.name, weights)
-    recipe = recipe if weights is None else replace(recipe, weights=weights)
+    recipe = recipe if weights is None else replace(recipe, weights=os.fspath(weights))
     sizes = {"num_classes": len(data.classes), "in_channels": data.channels}
     torch.manual_seed(recipe.seed)
     try:

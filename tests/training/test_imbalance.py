@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import cnnarch
-from cnnarch.training import ImageData, Recipe, fit
+from cnnarch.training import ImageData, Recipe, fit, load_data
 from cnnarch.training.classes import weights_of_classes
 from cnnarch.training.loading import BatchSampler
 from tests.training.test_stage import ONE_STEP, Constant
@@ -73,6 +73,14 @@ def test_class_weights_apply_to_mixed_images(data: ImageData) -> None:
     recipe = replace(ONE_STEP, mixup=1.0, class_weights=dict.fromkeys(data.classes, 2.0))
     plain = gradient_of_bias(data, replace(ONE_STEP, mixup=1.0))
     torch.testing.assert_close(gradient_of_bias(data, recipe), 2 * plain)
+
+
+def test_names_of_classes_may_be_numbers_in_yaml(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("class_weights: {3: 2}")
+    recipe = Recipe.load(tmp_path / "recipe.yaml")
+    weights = weights_of_classes(recipe, load_data("digits").train)
+    assert weights is not None
+    assert weights.tolist() == [1.0] * 3 + [2.0] + [1.0] * 6
 
 
 @pytest.mark.parametrize(

@@ -230,6 +230,30 @@ def test_a_probe_counts_classes_as_the_recipe_does(data: ImageData) -> None:
     assert shares[1] == pytest.approx(shares[2], rel=1e-3)
 
 
+def test_infinite_features_are_rejected(data: ImageData) -> None:
+    model = pretrained()
+    with torch.no_grad():
+        model.stem.conv.weight.fill_(torch.inf)
+    with pytest.raises(ValueError, match="infinite or NaN; check the weights"):
+        fit(model, data, PROBE)
+
+
+def test_a_resumed_run_does_not_start_from_a_probe_again(data: ImageData, tmp_path: Path) -> None:
+    recipe = replace(find_recipe("transfer"), learning_rate=1e-3, num_steps=None, num_epochs=3)
+
+    def stop(row: dict[str, float]) -> None:
+        if row["epoch"] == 2:
+            raise KeyError
+
+    whole, cut, resumed = pretrained(), pretrained(), pretrained()
+    fit(whole, data, recipe)
+    with pytest.raises(KeyError):
+        fit(cut, data, recipe, output=tmp_path, on_epoch_end=stop)
+    fit(resumed, data, recipe, output=tmp_path, resume=True)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+
+
 # --- frozen norms, early stages and learning rates ---
 
 
@@ -313,7 +337,11 @@ def test_the_command_says_on_one_line_that_a_run_is_short(
 @pytest.mark.parametrize(
     ("change", "size", "message"),
     [
-        ({"batch_size": 1}, 32, "BatchNorm.*one pixel at an input size of 32.*batch_size=1"),
+        (
+            {"batch_size": 1},
+            32,
+            r"BatchNorm.*\(batch_size=1, 8 training.*one pixel .* input size of 32",
+        ),
         ({"batch_size": 1, "then": [{"batch_size": 8}]}, 32, "batch_size=1"),
         ({"batch_size": 8, "then": [{"batch_size": 1}]}, 32, "batch_size=1"),
         ({"batch_size": 1, "freeze": "conv4_x"}, 32, "stages.3"),
@@ -339,9 +367,15 @@ def test_batch_norm_on_a_single_value_is_rejected_before_training(
     assert not (tmp_path / "run").exists()
 
 
+def test_batch_norm_of_a_vector_on_a_batch_of_one_is_rejected(data: ImageData) -> None:
+    """LeNet-5 with BatchNorm also normalizes its hidden layer."""
+    with pytest.raises(ValueError, match="is a BatchNorm, which cannot be trained on a single"):
+        fit(cnnarch.lenet5_bn(num_classes=4), data, replace(ONE_STEP, batch_size=1))
+
+
 def test_a_single_training_image_is_rejected_like_a_batch_of_one(data: ImageData) -> None:
     one = data._replace(train=data.train.subset(torch.arange(1)))
-    with pytest.raises(ValueError, match=r"1 training images\). Use at least two images"):
+    with pytest.raises(ValueError, match="1 training images.*Use at least two images"):
         fit(cnnarch.resnet18(num_classes=4, in_channels=1), one, ONE_STEP)
 
 
