@@ -375,7 +375,7 @@ def test_batch_norm_of_a_vector_on_a_batch_of_one_is_rejected(data: ImageData) -
 
 def test_a_single_training_image_is_rejected_like_a_batch_of_one(data: ImageData) -> None:
     one = data._replace(train=data.train.subset(torch.arange(1)))
-    with pytest.raises(ValueError, match="1 training images.*Use at least two images"):
+    with pytest.raises(ValueError, match=r"1 training images.*Use at least two images"):
         fit(cnnarch.resnet18(num_classes=4, in_channels=1), one, ONE_STEP)
 
 
