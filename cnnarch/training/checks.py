@@ -88,7 +88,8 @@ def check_stages(model: nn.Module, images: ImageSet, recipe: Recipe) -> None:
 def last_frozen(model: nn.Module, recipe: Recipe) -> int | str | None:
     """Return the last stage that a recipe freezes, or None."""
     if recipe.freeze == "early":
-        return len(as_trunk(model).stage_names) // 2 - 1
+        half = len(as_trunk(model).stage_names) // 2
+        return half - 1 if half else None
     if isinstance(recipe.freeze, str):
         return recipe.freeze
     return HEAD if recipe.freeze else None

@@ -28,6 +28,7 @@ from cnnarch.training import (
     train,
 )
 from cnnarch.training.optimization import batch_size_of, count_steps, make_optimizer
+from cnnarch.viz._figure import select_images
 from cnnarch.weights import Preprocessing
 from tests.training.test_stage import ONE_STEP, copied
 
@@ -137,6 +138,15 @@ def test_evaluation_normalizes_images_as_the_weights_require(data: ImageData) ->
     evaluate(model, data.test)
     pixels = data.test.pixels[torch.arange(40)]
     torch.testing.assert_close(torch.cat(seen), (pixels.float() / 255 - 0.1) / 0.2)
+
+
+def test_pictures_show_images_as_the_weights_require(data: ImageData) -> None:
+    model = pretrained()
+    model.preprocessing = Preprocessing(32, 32, mean=(0.1,), std=(0.2,))
+    shown = select_images(data.test, 3, model=model)
+    assert shown.preprocessing == model.preprocessing
+    pixels = data.test.pixels[torch.arange(3)]
+    torch.testing.assert_close(shown.inputs, (pixels.float() / 255 - 0.1) / 0.2)
 
 
 @pytest.mark.parametrize("where", ["builder", "load"])
