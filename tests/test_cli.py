@@ -19,9 +19,10 @@ import cnnarch
 from cnnarch.cli import main
 from cnnarch.cli.models import show_evaluation
 from cnnarch.cli.pictures import PICTURES
-from cnnarch.cli.training import TrainingCommand, default_folder
+from cnnarch.cli.training import TrainingCommand
 from cnnarch.facts.sheets import aliases
 from cnnarch.training import evaluate, load_data
+from cnnarch.training.run import default_folder
 from cnnarch.weights import Preprocessing
 from tests.forks import ForkResult, Forks
 

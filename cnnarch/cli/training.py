@@ -2,7 +2,9 @@
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,8 @@ def run_train(args: Sequence[str]) -> int:
         families = ", ".join(aliases())
         raise ValueError(f"specify one network, such as lenet5, or a family: {families}")
     name = aliases().get(names[0], names[0])
+    from cnnarch.training.run import default_folder
+
     folder = command.output or default_folder(name, command.data)
     results = _train(command, name, folder)
     if results:
@@ -39,6 +43,7 @@ def run_train(args: Sequence[str]) -> int:
 def run_compare(args: Sequence[str]) -> int:
     """Train several networks, each with its own recipe, and compare them in a plot and a table."""
     from cnnarch.training import History
+    from cnnarch.training.run import default_folder
 
     command = TrainingCommand("compare", args)
     names = [cnnarch.get_card(aliases().get(name, name)).name for name in command.networks]
@@ -92,18 +97,30 @@ def _train(
             f"{len(data.train):,} training images, {len(data.test):,} test images\n{recipe.source}"
         )
     keep_freed_memory()
-    return train(
-        model,
-        data,
-        recipe,
-        folder,
-        resume=options.resume,
-        overwrite=options.overwrite,
-        machine=Machine(**{key: options[key] for key in Machine._fields}),
-        loggers=[options.logger] if options.logger else [],
-        progress=True,
-        on_epoch_end=_print_epoch,
-    )
+    with warnings_on_one_line():
+        return train(
+            model,
+            data,
+            recipe,
+            folder,
+            resume=options.resume,
+            overwrite=options.overwrite,
+            machine=Machine(**{key: options[key] for key in Machine._fields}),
+            loggers=[options.logger] if options.logger else [],
+            progress=True,
+            on_epoch_end=_print_epoch,
+        )
+
+
+@contextmanager
+def warnings_on_one_line() -> Iterator[None]:
+    """Print warnings like errors, without the line of code that caused them."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"cnnarch: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _unrecorded_options(recipe: "Recipe", network: str) -> dict[str, Any]:
@@ -145,7 +162,8 @@ class TrainingCommand:
         from cnnarch.training import default_recipe, find_recipe
 
         named = self.given.get("recipe")
-        recipe = find_recipe(named) if named else default_recipe(network, self.data)
+        weights = self.given.get("weights")
+        recipe = find_recipe(named) if named else default_recipe(network, self.data, weights)
         if "num_epochs" in self.given:
             recipe = replace(recipe, num_steps=None)
         self.parser.set_defaults({**asdict(recipe), "model": network})
@@ -215,12 +233,6 @@ def _underscored(word: str) -> str:
         return word
     name, equals, value = word[2:].partition("=")
     return f"--{name.replace('-', '_')}{equals}{value}"
-
-
-def default_folder(networks: str, data: str) -> Path:
-    """Return the default run folder, used without --output; `data` may be folder:PATH."""
-    suffix = re.sub(r"\W+", "-", data).strip("-")
-    return Path(f"runs/{networks}-{suffix}")
 
 
 def _print_epoch(row: Mapping[str, float]) -> None:

@@ -43,6 +43,8 @@ class ImageClassifier(Trunk):
 
     preprocessing: "Preprocessing | None" = None
     """The preprocessing that the weights expect, or None if it is unknown."""
+    weights_source: str | None = None
+    """The value of `weights=`, "" for tensors in memory, or None for newly initialized weights."""
 
     fused_from: str | None = None
     """Name of the builder of the network that `cnnarch.inference.fuse` copied, or None."""

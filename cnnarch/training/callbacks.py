@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from cnnarch.training.history import History
+from cnnarch.training.optimization import peak_rate
 from cnnarch.training.task import TrainingTask
 from cnnarch.weights.files import atomic_write
 
@@ -49,7 +50,7 @@ class Recorder(Callback):
     def on_train_epoch_start(self, trainer: Trainer, _task: LightningModule) -> None:
         """Record the start time and the learning rate."""
         self.started = time.perf_counter()
-        self.rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self.rate = peak_rate(trainer.optimizers[0])
 
     def on_train_epoch_end(self, trainer: Trainer, _task: LightningModule) -> None:
         """Add the epoch's row; validation has already run."""
@@ -134,6 +135,8 @@ class SignalHandler(Callback):
         self, trainer: Trainer, _task: LightningModule, _outputs: Any, _batch: Any, batch_idx: int
     ) -> None:
         """Stop between steps; an epoch's last step is followed by a checkpoint anyway."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # checkpoints do not contain accumulated gradients
         if batch_idx + 1 < trainer.num_training_batches and self._must_stop(trainer):
             trainer.save_checkpoint(self.path)
             self._stop(trainer.current_epoch + 1, batch_idx + 1)

@@ -2,24 +2,20 @@
 
 import hashlib
 import math
-import os
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from os import fspath
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from cnnarch.folders import normalized
-from cnnarch.images import Unreadable, decode_image, find_unreadable, read_together, try_decode
+from cnnarch.facts.builders import BUILDERS
 from cnnarch.preprocessing import Preprocessing, convert_channels
-
-MEMORY_LIMIT = 2**31  # bytes; folders with more pixel data are decoded batch by batch
-CONTENT_LIMIT = 2**31  # bytes; in larger sets of files, not every file is read in advance
+from cnnarch.registry import get_card
+from cnnarch.training.file_pixels import FilePixels
 
 
 def measure_preprocessing(pixels: Tensor, size: int, channels: int) -> Preprocessing:
@@ -40,157 +36,19 @@ def measure_preprocessing(pixels: Tensor, size: int, channels: int) -> Preproces
     return Preprocessing(size, size, mean=tuple(mean), std=tuple(std))
 
 
-class SeededIndices(NamedTuple):
-    """The indices of a batch and the seed for its augmentation."""
-
-    indices: Tensor
-    seed: int = 0
-
-
-class FilePixels:
-    """Image files, decoded and resized to squares, either on demand or all in advance.
-
-    Args:
-        paths: the files.
-        channels: 1 or 3.
-        preprocessing: how to resize images; the squares have side length `resize_size`.
-        root: the folder to which `names` are relative; None means the files' common folder.
-    """
-
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        channels: int,
-        preprocessing: Preprocessing,
-        root: Path | None = None,
-    ) -> None:
-        self.paths = tuple(paths)
-        self.channels = channels
-        self.preprocessing = preprocessing
-        self.root = root
-        self.decoded: Tensor | None = None
-        """The pixels of all files if they are in memory."""
-
-    @classmethod
-    def read(
-        cls,
-        paths: Sequence[Path],
-        channels: int,
-        preprocessing: Preprocessing,
-        root: Path | None = None,
-    ) -> "FilePixels":
-        """Create an instance; decode all files in advance if their pixels fit in 2 GiB.
-
-        Raises:
-            ValueError: decoded files cannot be read; the message names all of them.
-        """
-        files = cls(paths, channels, preprocessing, root)
-        if files._fits_in_memory():
-            unreadable = files._decode()
-            if unreadable:
-                raise ValueError("; ".join(file.reason for file in unreadable))
-        return files
-
-    @classmethod
-    def read_valid(
-        cls,
-        paths: Sequence[Path],
-        channels: int,
-        preprocessing: Preprocessing,
-        root: Path,
-        *,
-        thorough: bool,
-    ) -> "tuple[FilePixels, list[Unreadable]]":
-        """Like `read`, but return the files that cannot be read instead of raising an error.
-
-        All files are decoded, unless their pixels exceed 2 GiB, the files themselves exceed 2 GiB,
-        and `thorough` is False. In that case, only the start and the end of each file are checked.
-        """
-        files = cls(paths, channels, preprocessing, root)
-        if files._fits_in_memory():
-            return files, files._decode()
-        thorough = thorough or files.size <= CONTENT_LIMIT
-        unreadable = find_unreadable(files.paths, channels, thorough=thorough)
-        files._remove(unreadable)
-        return files, unreadable
-
-    def _fits_in_memory(self) -> bool:
-        pixels = self.channels * self.preprocessing.resize_size**2
-        return len(self.paths) * pixels <= MEMORY_LIMIT
-
-    def _decode(self) -> list[Unreadable]:
-        """Decode all files; remove and return those that cannot be read."""
-
-        def read(path: Path) -> Tensor | Unreadable:
-            pixels = try_decode(path, self.channels, fspath(path))
-            return pixels if isinstance(pixels, Unreadable) else self._resize(pixels)
-
-        found = read_together(self.paths, read)
-        self._remove([each for each in found if isinstance(each, Unreadable)])
-        pixels = [each for each in found if isinstance(each, Tensor)]
-        side = self.preprocessing.resize_size
-        shape = (0, self.channels, side, side)
-        self.decoded = torch.stack(pixels) if pixels else torch.empty(shape, dtype=torch.uint8)
-        return [each for each in found if isinstance(each, Unreadable)]
-
-    def _remove(self, unreadable: Sequence[Unreadable]) -> None:
-        names = {file.name for file in unreadable}
-        self.paths = tuple(path for path in self.paths if fspath(path) not in names)
-
-    @property
-    def names(self) -> list[str]:
-        """The path of each file relative to `root`, in Unicode's composed form."""
-        root = self.root or Path(os.path.commonpath([path.parent for path in self.paths]))
-        depth = len(root.parts)
-        return [normalized("/".join(path.parts[depth:])) for path in self.paths]
-
-    @property
-    def size(self) -> int:
-        """Total size of the files in bytes."""
-        return sum(path.stat().st_size for path in self.paths if path.exists())
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, indices: Tensor) -> Tensor:
-        """Return the pixels of the files at `indices`: uint8, (N, channels, side, side)."""
-        if self.decoded is not None:
-            return self.decoded[indices]
-        return torch.stack(read_together([self.paths[i] for i in indices], self._square))
-
-    def _square(self, path: Path) -> Tensor:
-        return self._resize(decode_image(path, self.channels))
-
-    @cached_property
-    def _resize(self) -> Callable[[Tensor], Tensor]:
-        """Resize to a square without the center crop, so augmentation can use every pixel."""
-        side, zeros = self.preprocessing.resize_size, (0.0,) * self.channels
-        return replace(self.preprocessing, crop_size=side, mean=zeros, std=zeros).crop()
-
-    def subset(self, indices: Tensor) -> "FilePixels":
-        """Return the files at `indices`, in that order."""
-        paths = [self.paths[i] for i in indices]
-        files = FilePixels(paths, self.channels, self.preprocessing, self.root)
-        files.decoded = None if self.decoded is None else self.decoded[indices]
-        return files
-
-    def prepared(self, preprocessing: Preprocessing) -> "FilePixels":
-        """Return the same files, decoded again if `preprocessing` resizes them differently."""
-        old = self.preprocessing
-        if old == replace(preprocessing, crop_size=old.crop_size, mean=old.mean, std=old.std):
-            return self
-        return FilePixels.read(self.paths, self.channels, preprocessing, self.root)
-
-
 @dataclass(frozen=True, eq=False)
-class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
-    """Images of one split with their labels, loaded batch by batch.
+class ImageSet(Dataset[tuple[Tensor, int]]):
+    """Images of one split with their labels: a data set for any PyTorch data loader.
+
+    Each item is a network's input, (channels, size, size), and a class index. Training reads
+    whole batches instead, and augments them before preprocessing.
 
     Args:
         pixels: uint8, (N, C, H, W), in memory or in files.
         labels: class indices, (N,).
         classes: class names.
         preprocessing: turns pixels into the network's input.
+        default_size: whether nobody chose the input size, so that each network uses its own.
 
     Raises:
         ValueError: there are no images, the numbers of images and labels differ, or a label is
@@ -201,6 +59,7 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
     labels: Tensor
     classes: tuple[str, ...]
     preprocessing: Preprocessing
+    default_size: bool = False
 
     def __post_init__(self) -> None:
         if not len(self.labels):
@@ -217,9 +76,20 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, batch: SeededIndices) -> tuple[Tensor, Tensor, int]:
-        """Return the pixels and labels of a batch, and its seed."""
-        return self.pixels[batch.indices], self.labels[batch.indices], batch.seed
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Return the network's input for one image, and its label.
+
+        Raises:
+            IndexError: there is no such image.
+            TypeError: the index is not an integer.
+        """
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
+        """Return several items; data loaders call this method once for each batch."""
+        numbers = torch.tensor([_check_index(index, len(self)) for index in indices])
+        inputs, labels = self.inputs(numbers), self.labels[numbers].tolist()
+        return list(zip(inputs, labels, strict=True))
 
     def subset(self, indices: Tensor) -> "ImageSet":
         """Return the images at `indices`, in that order."""
@@ -232,7 +102,47 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
         pixels = self.pixels
         if isinstance(pixels, FilePixels):
             pixels = pixels.prepared(preprocessing)
-        return replace(self, pixels=pixels, preprocessing=preprocessing)
+        return replace(self, pixels=pixels, preprocessing=preprocessing, default_size=False)
+
+    def adapt_to(self, model: nn.Module, image_resolution: int | None = None) -> "ImageSet":
+        """Return the same images with preprocessing that suits a network.
+
+        Args:
+            model: its pretrained weights, if any, determine the preprocessing. Its
+                `min_input_size` is the minimum input size.
+            image_resolution: input size in pixels. None uses the size specified by the weights. If
+                there is none, files of a default size use the network's default input size, and
+                other images their own size, or the network's minimum size if that is larger.
+        """
+        minimum = getattr(model, "min_input_size", 1)
+        found = getattr(model, "preprocessing", None) or self.preprocessing
+        size = image_resolution or max(minimum, self._native_size(model) or found.crop_size)
+        if getattr(model, "fixed_input_size", False) and image_resolution is None:
+            size = minimum
+        # The weights' mean cannot be used if the number of input channels was changed.
+        found = found if len(found.mean) == self.channels else self.preprocessing
+        adapted = self.prepared(replace(found, crop_size=size, resize_size=size))
+        return replace(adapted, default_size=self.default_size and image_resolution is None)
+
+    def _native_size(self, model: nn.Module) -> int | None:
+        """Return the network's default input size if the size of the files is up to it."""
+        is_open = self.default_size and isinstance(self.pixels, FilePixels)
+        is_open = is_open and getattr(model, "preprocessing", None) is None
+        builder = getattr(model, "builder", None)
+        return get_card(builder).input_size[-1] if is_open and builder in BUILDERS else None
+
+    def matched_to(self, model: nn.Module) -> "ImageSet":
+        """Return the same images, normalized and interpolated as a network's weights require.
+
+        The input size changes only if nobody chose it.
+        """
+        if self.default_size:
+            return self.adapt_to(model)
+        old, found = self.preprocessing, getattr(model, "preprocessing", None)
+        if found is None or len(found.mean) != self.channels:
+            return self
+        new = replace(found, crop_size=old.crop_size, resize_size=old.resize_size)
+        return self if new == old else self.prepared(new)
 
     @property
     def channels(self) -> int:
@@ -250,6 +160,19 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
     @cached_property
     def _transform(self) -> Callable[[Tensor], Tensor]:
         return self.preprocessing.transform()
+
+
+def _check_index(index: Any, count: int) -> int:
+    try:
+        number = operator.index(index)
+    except TypeError as error:
+        raise TypeError(
+            f"an image set's index must be an integer, got {index!r}; use subset(indices) for "
+            "several images"
+        ) from error
+    if not -count <= number < count:
+        raise IndexError(f"there are {count} images, but none at index {number}")
+    return number
 
 
 class RawImages(NamedTuple):
@@ -302,9 +225,7 @@ class ImageData(NamedTuple):
 
     def prepared(self, preprocessing: Preprocessing) -> "ImageData":
         """Return the same images with different preprocessing."""
-        train, test = (images.prepared(preprocessing) for images in (self.train, self.test))
-        validation = self.validation and self.validation.prepared(preprocessing)
-        return ImageData(self.name, train, test, validation)
+        return self._map(lambda images: images.prepared(preprocessing))
 
     def adapt_to(self, model: nn.Module, image_resolution: int | None = None) -> "ImageData":
         """Return the same images with preprocessing that suits a network.
@@ -315,14 +236,24 @@ class ImageData(NamedTuple):
             image_resolution: input size in pixels. None uses the size specified by the weights,
                 otherwise the image size, or the network's minimum size if that is larger.
         """
-        minimum = getattr(model, "min_input_size", 1)
-        found = getattr(model, "preprocessing", None) or self.preprocessing
-        size = image_resolution or max(minimum, found.crop_size)
-        if getattr(model, "fixed_input_size", False) and image_resolution is None:
-            size = minimum
-        # The weights' mean cannot be used if the number of input channels was changed.
-        found = found if len(found.mean) == self.channels else self.preprocessing
-        return self.prepared(replace(found, crop_size=size, resize_size=size))
+        return self._map(lambda images: images.adapt_to(model, image_resolution))
+
+    def matched_to(self, model: nn.Module, image_resolution: int | None = None) -> "ImageData":
+        """Return the same images, normalized and interpolated as a network's weights require.
+
+        Args:
+            model: the network.
+            image_resolution: input size in pixels; None keeps the size that was chosen, if any,
+                and otherwise uses the network's.
+        """
+        if image_resolution is not None:
+            return self.adapt_to(model, image_resolution)
+        return self._map(lambda images: images.matched_to(model))
+
+    def _map(self, change: Callable[[ImageSet], ImageSet]) -> "ImageData":
+        """Return the data set with every split changed."""
+        validation = None if self.validation is None else change(self.validation)
+        return ImageData(self.name, change(self.train), change(self.test), validation)
 
     def hold_back(self, fraction: float, seed: int = 0) -> tuple[ImageSet, ImageSet | None]:
         """Split the training images randomly into a training set and a validation set.

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnarch.training.data import FilePixels, ImageData, ImageSet, RawImages, measure_preprocessing
+from cnnarch.training.data import ImageData, ImageSet, RawImages, measure_preprocessing
+from cnnarch.training.file_pixels import FilePixels
 from cnnarch.training.folders import read_folder
 from cnnarch.training.machine import is_first_process
 
@@ -62,7 +63,7 @@ def load_data(
         root: folder that contains the files or receives downloads; None means
             ~/.cache/cnnarch/data.
         image_resolution: the network's input size in pixels; None keeps the image size (224 for
-            folders).
+            folders) until a network that is trained or evaluated on the images requires another.
         grayscale: True for one channel, False for three, None for the data set's own channels
             (three for folders).
         hold_out: whether to hold out a fifth of the images for testing if a folder has no test
@@ -107,7 +108,10 @@ def load_data(
     size = image_resolution or sample.shape[-1]
     preprocessing = measure_preprocessing(sample, size, channels)
     train, test, validation = (
-        split and ImageSet(*split, tuple(raw.classes), preprocessing)
+        split
+        and ImageSet(
+            *split, tuple(raw.classes), preprocessing, default_size=image_resolution is None
+        )
         for split in (raw.train, raw.test, raw.validation)
     )
     assert train is not None

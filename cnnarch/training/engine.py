@@ -10,15 +10,18 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.contract.modes import evaluating
 from cnnarch.training.callbacks import Recorder
+from cnnarch.training.checks import check_fits, check_run, warn_if_short
 from cnnarch.training.data import ImageData, ImageSet
 from cnnarch.training.history import History
 from cnnarch.training.loading import evaluation_loader
 from cnnarch.training.machine import Machine, is_first_process, silence_lightning
 from cnnarch.training.recipe import Recipe
+from cnnarch.training.recipes import TRANSFER, find_recipe, is_for_transfer
 from cnnarch.training.record import record_images
-from cnnarch.training.stage import StageRun, check_freezing
+from cnnarch.training.stage import StageRun
 from cnnarch.training.task import EvaluationTask
 
 THIS_MACHINE = Machine()
@@ -51,13 +54,15 @@ def evaluate(
 
     Args:
         model: a classifier with the same classes and channels as `images`.
-        images: the images to evaluate on.
+        images: the images to evaluate on, normalized and interpolated as the network's pretrained
+            or trained weights require.
         batch_size: images per batch.
         machine: the device to evaluate on; a single device is enough.
 
     Raises:
         ValueError: the network is incompatible with the images.
     """
+    images = images.matched_to(model)
     check_fits(model, images)
     task = EvaluationTask(model, images)
     with silence_lightning(), evaluating(model):
@@ -90,8 +95,11 @@ def fit(
 
     Args:
         model: a classifier with the same classes and channels as `data`.
-        data: the data set. The test images are used only if `test_each_epoch` is set.
-        recipe: the training recipe; None means `Recipe()`.
+        data: the data set. The test images are used only if `test_each_epoch` is set. Pretrained
+            weights determine the mean, standard deviation and interpolation, and the input size if
+            neither `load_data` nor the recipe does.
+        recipe: the training recipe; None means `Recipe()`, or the recipe for transfer learning if
+            the network has pretrained weights.
         output: folder for files.csv, metrics.csv and checkpoints; None saves nothing.
         resume: whether to resume from the checkpoints in `output`. The final weights are the same
             as those of an uninterrupted run. The images must be the same, but may have moved.
@@ -104,15 +112,18 @@ def fit(
         The metrics of each epoch.
 
     Raises:
-        TypeError: the recipe freezes stages, but the network is not from this package.
+        TypeError: the recipe freezes stages or has learning rates for stages, but the network is
+            not from this package.
         ValueError: the network is incompatible with the data or lacks a stage to be frozen, or the
             run to resume used other images.
         NonFiniteLossError: the loss became infinite or NaN.
     """
-    recipe = recipe or Recipe()
-    check_fits(model, data.train)
-    check_freezing(model, recipe)
-    machine.check()
+    if recipe is None:
+        source = getattr(model, "weights_source", None)
+        recipe = find_recipe(TRANSFER) if is_for_transfer(source) else Recipe()
+    data = data.matched_to(model, recipe.image_resolution)
+    check_run(model, data, recipe, machine)
+    warn_if_short(data, recipe, machine)
     folder = None if output is None else Path(output)
     if folder and is_first_process():
         record_images(folder, data, recipe, resume)
@@ -123,25 +134,6 @@ def fit(
             run = StageRun(number, stage, checkpoints, recorder, keep=folder is not None)
             run.run(model, data, machine, resume, loggers, progress)
     model.eval()
+    if isinstance(model, ImageClassifier):
+        model.preprocessing = data.preprocessing
     return recorder.history
-
-
-def check_fits(model: nn.Module, images: ImageSet) -> None:
-    """Check that a network's classes, channels and input size match the images.
-
-    Networks from other packages do not store these values and fail in the first training step.
-
-    Raises:
-        ValueError: the network is incompatible with the images.
-    """
-    needs = {"num_classes": len(images.classes), "in_channels": images.channels}
-    for name, needed in needs.items():
-        if getattr(model, name, needed) != needed:
-            raise ValueError(
-                f"the data set requires {name}={needed}, but the network has {getattr(model, name)}"
-            )
-    size, minimum = images.preprocessing.crop_size, getattr(model, "min_input_size", 1)
-    fixed = getattr(model, "fixed_input_size", False)
-    if size < minimum or (size != minimum and fixed):
-        allowed = f"exactly {minimum}" if fixed else f"at least {minimum}"
-        raise ValueError(f"the network's input size must be {allowed} pixels, got {size}")

@@ -11,7 +11,8 @@ from torch import Tensor
 from cnnarch.folders import Classes, LabeledFolder, label_folder, normalized, printable, shortened
 from cnnarch.images import Unreadable
 from cnnarch.preprocessing import Preprocessing
-from cnnarch.training.data import FilePixels, RawImages, share_of
+from cnnarch.training.data import RawImages, share_of
+from cnnarch.training.file_pixels import FilePixels
 from cnnarch.training.machine import is_first_process
 
 HELD_OUT = 0.2

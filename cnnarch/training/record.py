@@ -13,7 +13,8 @@ import torch
 
 from cnnarch.folders import printable
 from cnnarch.images import read_ahead
-from cnnarch.training.data import CONTENT_LIMIT, FilePixels, ImageData, ImageSet
+from cnnarch.training.data import ImageData, ImageSet
+from cnnarch.training.file_pixels import CONTENT_LIMIT, FilePixels
 from cnnarch.training.recipe import Recipe
 from cnnarch.weights.files import atomic_write
 

@@ -3,11 +3,12 @@
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,16 @@ from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.folders import RUN_FILE
 from cnnarch.registry import get_model
 from cnnarch.training.callbacks import TrainingStopped
+from cnnarch.training.checks import check_run
 from cnnarch.training.data import ImageData
 from cnnarch.training.datasets import folder_of
-from cnnarch.training.engine import THIS_MACHINE, Evaluation, check_fits, evaluate, fit
+from cnnarch.training.engine import THIS_MACHINE, Evaluation, evaluate, fit
 from cnnarch.training.history import History
 from cnnarch.training.machine import Machine, cpu_name, is_first_process, leave_process_group
 from cnnarch.training.recipe import Recipe
+from cnnarch.training.recipes import default_recipe
 from cnnarch.training.record import FILES, check_record, read_record
 from cnnarch.training.report import TITLES, draw_pictures, write_report
-from cnnarch.training.stage import check_freezing
 from cnnarch.weights.files import atomic_write
 from cnnarch.weights.rebuilding import check_rebuilds, chosen_options
 
@@ -43,13 +45,21 @@ RUN_FILES |= {f"{title}.png" for title in TITLES}
 SET_BY_DATA = ("num_classes", "in_channels")  # network options determined by the data
 
 
-def build_model(name: str, data: ImageData, recipe: Recipe) -> ImageClassifier:
+def build_model(
+    name: str,
+    data: ImageData,
+    recipe: Recipe | None = None,
+    *,
+    weights: str | PathLike[str] | None = None,
+) -> ImageClassifier:
     """Build a network for a data set and a recipe, initialized with the recipe's seed.
 
     Args:
         name: name of the network's builder.
         data: determines the numbers of classes and channels.
-        recipe: only `model_options`, `weights`, `init` and `seed` are used.
+        recipe: only `model_options`, `weights`, `init` and `seed` are used. None uses the default
+            recipe for the network, the data and the weights.
+        weights: initial weights; None uses the recipe's.
 
     Raises:
         ValueError: the network does not exist or does not accept one of the options.
@@ -58,6 +68,8 @@ def build_model(name: str, data: ImageData, recipe: Recipe) -> ImageClassifier:
     >>> build_model("lenet5", load_data("digits"), Recipe(init="kaiming")).num_classes
     10
     """
+    recipe = recipe or default_recipe(name, data.name, weights)
+    recipe = recipe if weights is None else replace(recipe, weights=os.fspath(weights))
     sizes = {"num_classes": len(data.classes), "in_channels": data.channels}
     torch.manual_seed(recipe.seed)
     try:
@@ -72,8 +84,8 @@ def build_model(name: str, data: ImageData, recipe: Recipe) -> ImageClassifier:
 def train(
     model: ImageClassifier,
     data: ImageData,
-    recipe: Recipe,
-    folder: str | PathLike[str],
+    recipe: Recipe | None = None,
+    folder: str | PathLike[str] | None = None,
     *,
     resume: bool = False,
     overwrite: bool = False,
@@ -86,11 +98,13 @@ def train(
 
     Args:
         model: a network from a builder, with the same classes and channels as `data`.
-        data: the data set.
-        recipe: the training recipe.
-        folder: folder for recipe.yaml and files.csv (written at the start), metrics.csv and
+        data: the data set. Pretrained weights determine the mean, standard deviation and
+            interpolation, and the input size if neither `load_data` nor the recipe does.
+        recipe: the training recipe; None uses the default for the network and the data, which is
+            the recipe for transfer learning if the network has pretrained weights.
+        folder: run folder for recipe.yaml and files.csv (written at the start), metrics.csv and
             checkpoints (after each epoch), and model.safetensors, config.json, README.md, pictures,
-            report.html and results.json (at the end).
+            report.html and results.json (at the end); None means runs/NETWORK-DATA.
         resume: whether to resume the run in `folder`, if there is one. Its images must be the same,
             but may have moved.
         overwrite: whether to first delete any existing run in `folder`.
@@ -108,11 +122,11 @@ def train(
             The folder is left unchanged.
         NonFiniteLossError: the loss became infinite or NaN.
     """
-    check_fits(model, data.train)  # all checks run before the folder is changed
-    check_rebuilds(model)
-    check_freezing(model, recipe)
-    machine.check()
-    place = Path(folder)
+    check_rebuilds(model)  # all checks run before the folder is changed
+    recipe = recipe or _default_recipe(model, data)
+    data = data.matched_to(model, recipe.image_resolution)
+    check_run(model, data, recipe, machine)
+    place = Path(folder or default_folder(str(model.builder), data.name))
     is_new = not place.exists()
     if overwrite and is_first_process():
         _remove_run(place)
@@ -148,6 +162,18 @@ def train(
     _write(place / RESULTS, json.dumps(results, indent=2))  # last: this file marks runs as finished
     shutil.rmtree(place / CHECKPOINTS)
     return results
+
+
+def _default_recipe(model: ImageClassifier, data: ImageData) -> Recipe:
+    source = model.weights_source
+    recipe = default_recipe(str(model.builder), data.name, source)
+    return replace(recipe, weights=source or None)
+
+
+def default_folder(networks: str, data: str) -> Path:
+    """Return the default run folder; `data` may be folder:PATH."""
+    suffix = re.sub(r"\W+", "-", data).strip("-")
+    return Path(f"runs/{networks}-{suffix}")
 
 
 def read_results(folder: str | PathLike[str]) -> dict[str, Any]:

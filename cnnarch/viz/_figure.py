@@ -84,6 +84,7 @@ def select_images(
         ValueError: the images are not (N, C, H, W), or there are fewer labels than images.
     """
     if not isinstance(images, Tensor):
+        images = images if model is None else images.matched_to(model)
         indices = torch.arange(min(count, len(images.labels)))
         labels, classes = images.labels[indices], images.classes
         preprocessing, images = images.preprocessing, images.inputs(indices)

@@ -231,6 +231,7 @@ def record_metadata(
         return
     if report.changed_options:
         model.options = {**model.options, **report.changed_options}
+    model.weights_source = ""
     config, classifiers = checkpoint.config, tuple(classifier_names(model))
     model.preprocessing = adapt_preprocessing(config.preprocessing, model.in_channels, adapt)
     is_same_size = config.categories is not None and model.num_classes == len(config.categories)

@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cnnarch.training import data as data_module
-from cnnarch.training import datasets, load_data
+from cnnarch.training import datasets, file_pixels, load_data
 
 PARTS = {"train": 40, "t10k": 12}
 
@@ -235,7 +234,7 @@ def test_a_large_folder_is_decoded_batch_by_batch(
     for name in ("cat", "dog"):
         photographs(tmp_path / name, 5)
     whole = load_data(f"folder:{tmp_path}", image_resolution=16)
-    monkeypatch.setattr(data_module, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(file_pixels, "MEMORY_LIMIT", 0)
     lazy = load_data(f"folder:{tmp_path}", image_resolution=16)
     for path in tmp_path.rglob("*.png"):
         path.rename(path.with_suffix(".gone"))

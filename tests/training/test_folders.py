@@ -10,9 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cnnarch.training import ImageData, ImageSet, Recipe, load_data
-from cnnarch.training import data as data_module
-from cnnarch.training.data import FilePixels
+from cnnarch.training import ImageData, ImageSet, Recipe, file_pixels, load_data
+from cnnarch.training.file_pixels import FilePixels
 from cnnarch.weights import Preprocessing
 
 
@@ -148,7 +147,7 @@ def test_all_unreadable_files_are_named_together(tmp_path: Path) -> None:
 def test_unreadable_files_can_be_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, limit: int
 ) -> None:
-    monkeypatch.setattr(data_module, "MEMORY_LIMIT", limit)
+    monkeypatch.setattr(file_pixels, "MEMORY_LIMIT", limit)
     cats_and_dogs(tmp_path, 10)
     before = load(tmp_path)
     broken = tmp_path / sorted(names(before.train))[0]
@@ -178,8 +177,8 @@ def test_in_large_folders_all_but_the_training_images_are_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of training files, only the start and the end are read in advance."""
-    monkeypatch.setattr(data_module, "MEMORY_LIMIT", 0)
-    monkeypatch.setattr(data_module, "CONTENT_LIMIT", 0)
+    monkeypatch.setattr(file_pixels, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(file_pixels, "CONTENT_LIMIT", 0)
     for name in ("train", "test"):
         cats_and_dogs(tmp_path / name, 4)
     inside = bytearray((tmp_path / "test/cat/cat0.png").read_bytes())
