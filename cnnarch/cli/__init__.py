@@ -5,6 +5,7 @@ The other commands use argparse so that list, info, verify and download work wit
 """
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from cnnarch.cli.cards import run_download, run_info, run_list, run_verify
 from cnnarch.cli.models import run_evaluate, run_predict
 from cnnarch.cli.pictures import PICTURES, run_draw
 from cnnarch.cli.training import run_compare, run_train
+from cnnarch.facts.output import discard_output, lasting_output
 
 __all__ = ["main"]
 
@@ -30,15 +32,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     number. If the environment variable CNNARCH_TRACEBACK is set, exceptions are raised instead.
     """
     args = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # print each line when it is complete
+        sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
         if args[:1] == ["train"]:
-            return run_train(args[1:])
+            with lasting_output("training"):
+                return run_train(args[1:])
         if args[:1] == ["compare"]:
-            return run_compare(args[1:])
+            with lasting_output("training"):
+                return run_compare(args[1:])
         parsed = _parser().parse_args(args or ["--help"])
         return parsed.run(parsed)
     except BrokenPipeError:  # the program reading the output, such as `head`, has exited
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output(sys.stdout)
         return 0
     except KeyboardInterrupt:
         print("cnnarch: stopped", file=sys.stderr)

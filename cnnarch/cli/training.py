@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -100,7 +101,7 @@ def _train(
         overwrite=options.overwrite,
         machine=Machine(**{key: options[key] for key in Machine._fields}),
         loggers=[options.logger] if options.logger else [],
-        progress=True,
+        progress=sys.stdout is not None and sys.stdout.isatty(),
         on_epoch_end=_print_epoch,
     )
 

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from cnnarch.contract.modes import evaluating
+from cnnarch.facts.output import lasting_output
 from cnnarch.training.callbacks import Recorder
 from cnnarch.training.data import ImageData, ImageSet
 from cnnarch.training.history import History
@@ -114,7 +116,13 @@ def fit(
     machine.check()
     folder = None if output is None else Path(output)
     recorder = Recorder(History(), folder and folder / "metrics.csv", on_epoch_end)
-    with isolate_rng(), silence_lightning(), tempfile.TemporaryDirectory() as scratch:
+    output_of_run = lasting_output("training") if progress or on_epoch_end else nullcontext()
+    with (
+        isolate_rng(),
+        silence_lightning(),
+        output_of_run,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
         checkpoints = (folder or Path(scratch)) / "checkpoints"
         for number, stage in enumerate(recipe.stages(), 1):
             run = StageRun(number, stage, checkpoints, recorder, keep=folder is not None)
