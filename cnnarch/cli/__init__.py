@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 import cnnarch
@@ -47,13 +48,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         discard_output(sys.stdout)
         return 0
     except KeyboardInterrupt:
-        print("cnnarch: stopped", file=sys.stderr)
+        _print_error("stopped")
         return 128 + signal.SIGINT
     except USER_ERRORS as error:
         if os.environ.get("CNNARCH_TRACEBACK"):
             raise
-        print("cnnarch:", " ".join(str(error).split()), file=sys.stderr)
+        _print_error(" ".join(str(error).split()))
         return getattr(error, "status", 2)
+
+
+def _print_error(message: str) -> None:
+    with suppress(OSError):  # the terminal may have been closed
+        print("cnnarch:", message, file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):

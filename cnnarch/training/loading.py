@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 from cnnarch.training.augmentation import Augmentation
 from cnnarch.training.data import ImageData, ImageSet, SeededIndices
 from cnnarch.training.recipe import Recipe
+from cnnarch.training.signals import ignore_signals
 
 
 class Loader(DataLoader[tuple[Tensor, Tensor, int]]):
@@ -120,6 +121,7 @@ def _loader(images: ImageSet, sampler: BatchSampler, num_workers: int) -> Loader
         batch_size=None,  # the sampler returns whole batches
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
+        worker_init_fn=ignore_signals,
         pin_memory=torch.cuda.is_available(),
     )
 
