@@ -272,7 +272,7 @@ def test_num_epochs_overrides_a_recipes_steps() -> None:
 
     assert steps() == 64_000
     assert steps("--num_epochs", "1") is None
-    assert steps("--num-epochs=10") is None
+    assert steps("--num_epochs=10") is None
     assert steps("--num_epochs", "1", "--num_steps", "7") == 7
 
 
@@ -326,7 +326,7 @@ def test_a_class_without_images_has_no_accuracy(
 ) -> None:
     data = load_data("digits", image_resolution=32)
     ones = data.test.subset((data.test.labels == 1).nonzero().flatten())
-    show_evaluation(evaluate(cnnarch.lenet5().eval(), ones)._asdict())
+    show_evaluation(evaluate(cnnarch.lenet5().eval(), ones).figures())
     rows = capsys.readouterr().out.splitlines()
     assert [row.split()[2:] for row in rows if "accuracy, 2" in row] == [[]]
     assert [row.split()[2][-1] for row in rows if "accuracy, 1" in row] == ["%"]
@@ -354,7 +354,7 @@ def test_draw_creates_every_plot_of_a_run(capsys: pytest.CaptureFixture[str]) ->
     line = failure(capsys, "draw", "diagram", "--model", "run", "--rows", "2")
     assert line == "cnnarch: diagram does not accept --rows; it accepts no options"
     line = failure(capsys, "draw", "embeddings", "--model", "run", "--layer", "stem")
-    assert line.endswith("embeddings does not accept --layer; it accepts --method, --num-samples")
+    assert line.endswith("embeddings does not accept --layer; it accepts --method, --num_samples")
     line = failure(capsys, "draw", "embeddings", "--model", "run", "--method", "mds")
     assert "method must be one of 'tsne', 'pca', 'umap', got 'mds'" in line
     line = failure(capsys, "draw", "data_grid", "--data", "digits", "--rows", "0")

@@ -7,6 +7,7 @@ The other commands use argparse so that list, info, verify and download work wit
 import argparse
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from cnnarch.cli.cards import run_download, run_info, run_list, run_verify
 from cnnarch.cli.models import run_evaluate, run_predict
 from cnnarch.cli.pictures import PICTURES, run_draw
 from cnnarch.cli.training import run_compare, run_train
-from cnnarch.facts.output import discard_output, lasting_output
+from cnnarch.facts.output import FORMATS, discard_output, lasting_output
 
 __all__ = ["main"]
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     which is printed on one line. If a signal stopped training, the status is 128 plus the signal
     number. If the environment variable CNNARCH_TRACEBACK is set, exceptions are raised instead.
     """
-    args = list(sys.argv[1:] if arguments is None else arguments)
+    args = _underscored(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # print each line when it is complete
         sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
@@ -55,6 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         _print_error(" ".join(str(error).split()))
         return getattr(error, "status", 2)
+
+
+def _underscored(words: Sequence[str]) -> list[str]:
+    """Convert --num-epochs=3 to --num_epochs=3, up to the first "--"."""
+    end = words.index("--") if "--" in words else len(words)
+    flags = [re.match("--[^=]*", word) for word in words[:end]]
+    names = [flag[0].replace("-", "_").replace("__", "--", 1) if flag else "" for flag in flags]
+    replaced = [name + word[len(name) :] for name, word in zip(names, words, strict=False)]
+    return [*replaced, *words[end:]]
 
 
 def _print_error(message: str) -> None:
@@ -80,6 +90,8 @@ def _parser() -> _Parser:
     command.set_defaults(run=run_evaluate)
     _add_model(command, "model")
     _add_data(command, None)
+    command.add_argument("--predictions", help="CSV file for the prediction for each image")
+    _add_format(command, "csv prints the prediction for each image, json all metrics")
 
     _add_predict(commands)
     _add_draw(commands)
@@ -89,6 +101,7 @@ def _parser() -> _Parser:
     command.add_argument("pattern", nargs="?", help="name pattern, such as 'resnet*'")
     command.add_argument("--family", help="list only this family")
     command.add_argument("--weights", action="store_true", help="list only networks with weights")
+    _add_format(command)
 
     command = commands.add_parser("download", help="download a checkpoint to a folder")
     command.set_defaults(run=run_download)
@@ -99,6 +112,7 @@ def _parser() -> _Parser:
     command = commands.add_parser("info", help="print a network's card and its measured values")
     command.set_defaults(run=run_info)
     command.add_argument("model", help="name of the network")
+    _add_format(command)
 
     command = commands.add_parser("verify", help="check cards against their networks")
     command.set_defaults(run=run_verify)
@@ -113,10 +127,11 @@ def _add_predict(commands: "argparse._SubParsersAction[_Parser]") -> None:
     _add_model(command, "--model")
     _add_data(command, "classify test images of this data set instead of files")
     command.add_argument(
-        "--multi-label", action="store_true", help="print every class above the threshold"
+        "--multi_label", action="store_true", help="print every class above the threshold"
     )
-    command.add_argument("--threshold", type=float, help="for --multi-label; default: 0.5")
+    command.add_argument("--threshold", type=float, help="for --multi_label; default: 0.5")
     command.add_argument("--top", type=int, help="number of classes to print per image; default: 3")
+    _add_format(command)
 
 
 def _add_draw(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -134,7 +149,7 @@ def _add_draw(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     command.add_argument("--layers", nargs="+", help="stages or module paths, for feature_maps")
     command.add_argument("--method", help="method of embeddings: tsne, pca or umap")
-    command.add_argument("--num-samples", type=_positive, help="number of images for embeddings")
+    command.add_argument("--num_samples", type=_positive, help="number of images for embeddings")
 
 
 def _positive(word: str) -> int:
@@ -149,10 +164,15 @@ def _add_model(command: argparse.ArgumentParser, name: str) -> None:
     command.add_argument("--weights", default="DEFAULT", help="name of a checkpoint")
 
 
+def _add_format(command: argparse.ArgumentParser, more: str = "") -> None:
+    help_text = f"format of the output; default: table{more and f'; {more}'}"
+    command.add_argument("--format", choices=FORMATS, default="table", help=help_text)
+
+
 def _add_data(command: argparse.ArgumentParser, help_text: str | None) -> None:
     default = (
         "data set; default: the run's data set. If it is a folder that has no test images and "
         "that the network was not trained on, all images are used"
     )
     command.add_argument("--data", help=help_text or default)
-    command.add_argument("--data-root", help="folder that contains the data set's files")
+    command.add_argument("--data_root", help="folder that contains the data set's files")

@@ -76,4 +76,4 @@ def _without_weights(parsed: argparse.Namespace) -> "cnnarch.ImageClassifier":
 
 
 def _flag(option: str) -> str:
-    return "--" + option.replace("_", "-")
+    return f"--{option}"
