@@ -361,6 +361,29 @@ def test_draw_creates_every_plot_of_a_run(capsys: pytest.CaptureFixture[str]) ->
     assert "must be a positive integer, got '0'" in line
 
 
+def test_draw_explains_a_photograph(capsys: pytest.CaptureFixture[str]) -> None:
+    model = cnnarch.resnet20_cifar(num_classes=2)
+    model.preprocessing = Preprocessing(32, 32)
+    model.save_pretrained("saved")
+    Image.new("RGB", (50, 40), (200, 90, 9)).save("photo.jpg")
+    for words in (
+        ["draw", "gradcam", "photo.jpg", "--model", "saved"],
+        ["draw", "integrated_gradients", "--model", "saved", "photo.jpg"],
+        ["draw", "gradcam", "photo.jpg", "--model", "saved", "photo.jpg", "--layer", "16x16"],
+        ["draw", "data_grid", "photo.jpg"],
+    ):
+        assert main([*words, "--output", "out.png"]) == 0
+        assert min(image_size("out.png")) > 100
+        Path("out.png").unlink()
+    capsys.readouterr()
+    words = ["--model", "saved", "photo.jpg"]
+    assert "filters shows no images, got photo.jpg" in failure(capsys, "draw", "filters", *words)
+    line = failure(capsys, "draw", "gradcam", *words, "--data", "digits")
+    assert "specify either image files, or a data set" in line
+    assert "unrecognized arguments: --top" in failure(capsys, "draw", "gradcam", *words, "--top")
+    assert "gone.png" in failure(capsys, "draw", "gradcam", "gone.png", "--model", "saved")
+
+
 def test_draw_needs_no_run_for_a_diagram_or_a_data_set(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["draw", "diagram", "--model", "resnet", "--output", "net.png"]) == 0
     assert main(["draw", "data_grid", "--data", "digits", "--output", "digits.png"]) == 0

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args[:1] == ["compare"]:
             with lasting_output("training"):
                 return run_compare(args[1:])
-        parsed = _parser().parse_args(args or ["--help"])
+        parsed = _parse(args or ["--help"])
         return parsed.run(parsed)
     except BrokenPipeError:  # the program reading the output, such as `head`, has exited
         discard_output(sys.stdout)
@@ -77,6 +77,18 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def _parse(args: Sequence[str]) -> argparse.Namespace:
+    """Parse arguments; files may also follow the flags, which argparse does not support."""
+    parser = _parser()
+    parsed, rest = parser.parse_known_args(args)
+    unknown = [word for word in rest if word.startswith("-")] if hasattr(parsed, "files") else rest
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if rest:
+        parsed.files += rest
+    return parsed
 
 
 def _parser() -> _Parser:
@@ -138,9 +150,11 @@ def _add_draw(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command = commands.add_parser("draw", help="draw a picture of a network or a data set")
     command.set_defaults(run=run_draw)
     command.add_argument("picture", choices=PICTURES, help="what to draw")
+    files_help = "image files or folders to show instead of the images of a data set"
+    command.add_argument("files", nargs="*", help=files_help)
     _add_model(command, "--model")
     _add_data(command, None)
-    command.add_argument("--split", choices=("test", "train"), default="test", help="default: test")
+    command.add_argument("--split", choices=("test", "train"), help="default: test")
     command.add_argument("--output", help="output file; default: PICTURE.png")
     command.add_argument("--rows", type=_positive, help="rows of a grid")
     command.add_argument("--columns", type=_positive, help="columns of a grid")
