@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,31 @@ def test_predict_prints_rows_before_it_is_interrupted(
     else:
         names = [line[: len(str(paths[0]))] for line in out.splitlines()[1:]]
     assert names == [str(path) for path in paths[:16]]  # the first of two batches
+
+
+def test_sigterm_ends_a_json_array(
+    saved: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    paths = photographs(tmp_path / "photos", 10)
+    best, calls = Predictor._best, []
+
+    def terminated(self: Predictor, images: Any) -> Any:
+        calls.append(images)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return best(self, images)
+
+    monkeypatch.setattr(Predictor, "_best", terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", "--model", saved, str(tmp_path / "photos"), "--format", "json"])
+    assert ended.value.code == 128 + signal.SIGTERM
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["image"] for row in rows] == [str(path) for path in paths[:16]]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_predict_reports_unreadable_files_in_csv_and_json(run: Run, saved: str) -> None:

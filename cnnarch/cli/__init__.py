@@ -137,7 +137,7 @@ def _add_predict(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command.set_defaults(run=run_predict)
     command.add_argument("files", nargs="*", help="image files or folders of images")
     _add_model(command, "--model")
-    _add_data(command, "classify test images of this data set instead of files")
+    _add_data(command, "classify the first ten test images of this data set instead of files")
     command.add_argument(
         "--multi_label", action="store_true", help="print every class above the threshold"
     )

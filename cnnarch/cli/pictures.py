@@ -47,8 +47,10 @@ def run_draw(parsed: argparse.Namespace) -> int:
             raise ValueError(
                 f"{name} does not accept {_flag(key)}; it accepts {flags or 'no options'}"
             )
-    arguments = _photographs(name, parsed) if parsed.files else _arguments(name, parsed)
     file = Path(parsed.output or f"{name}.png")
+    if not file.parent.is_dir():
+        raise ValueError(f"cannot write {file}: folder {file.parent} does not exist")
+    arguments = _photographs(name, parsed) if parsed.files else _arguments(name, parsed)
     draw(*arguments, **options).savefig(file)
     print(file)
     return 0

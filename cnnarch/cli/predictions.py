@@ -1,8 +1,11 @@
 """Print predictions as they are computed, and write those of an evaluation to a file."""
 
 import csv
+import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from os import fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -71,15 +74,29 @@ def print_predictions(predictor: "Predictor", images: NamedImages, form: str, co
                     print("cnnarch:", " ".join(result.reason.split()), file=sys.stderr)
                 yield NamedResult(name, label, result)
 
-    if form == "table":
-        _print_table(results(), images, predictor.categories or ())
-    elif form == "csv":
-        keys = ["image", *(["label"] if images.labels else [])]
-        keys += [key for i in range(count) for key in (f"class_{i + 1}", f"probability_{i + 1}")]
-        show_rows([*keys, "unreadable"], map(_csv_row, results()), form)
-    else:
-        show_rows((), map(_json_row, results()), form)
+    with _exit_on_sigterm():
+        if form == "table":
+            _print_table(results(), images, predictor.categories or ())
+        elif form == "csv":
+            keys = ["image", *(["label"] if images.labels else [])]
+            keys += [f"{key}_{i + 1}" for i in range(count) for key in ("class", "probability")]
+            show_rows([*keys, "unreadable"], map(_csv_row, results()), form)
+        else:
+            show_rows((), map(_json_row, results()), form)
     return unreadable
+
+
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Raise SystemExit on SIGTERM, so that a JSON array is closed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _is_terminal(stream: Any) -> bool:

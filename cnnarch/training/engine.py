@@ -1,6 +1,7 @@
 """Train and evaluate a network."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from os import PathLike
@@ -34,7 +35,8 @@ class Evaluation(NamedTuple):
         top1: fraction of images whose label has the highest logit.
         top5: fraction of images whose label has one of the five highest logits.
         calibration_error: expected calibration error with 15 bins.
-        per_class: accuracy for each class; nan for classes without images.
+        per_class: accuracy for each class; nan for classes without images. If several classes have
+            the same name, their indices are added.
         confusion: number of images by label (row) and prediction (column).
         predictions: the class index with the highest logit for each image, (N,).
         probabilities: its probability for each image, (N,).
@@ -52,13 +54,13 @@ class Evaluation(NamedTuple):
     @property
     def precision(self) -> dict[str, float]:
         """Fraction of each class's predictions that are correct; nan if it is never predicted."""
-        return self._by_class(self.confusion.diag() / self.confusion.sum(0))
+        return self._by_class(self.confusion.diag().double() / self.confusion.sum(0))
 
     @property
     def f1(self) -> dict[str, float]:
         """F1 score of each class; nan for classes without images and predictions."""
         counts = self.confusion
-        return self._by_class(2 * counts.diag() / (counts.sum(0) + counts.sum(1)))
+        return self._by_class(2 * counts.diag().double() / (counts.sum(0) + counts.sum(1)))
 
     def figures(self) -> dict[str, Any]:
         """Return all metrics except those of single images as values for JSON, with None for nan.
@@ -109,8 +111,8 @@ def evaluate(
         loader = evaluation_loader(images, batch_size, machine.num_workers)
         trainer.test(task, loader, verbose=False)
     confusion = task.confusion
-    accuracies = (confusion.diag() / confusion.sum(1)).tolist()
-    per_class = dict(zip(images.classes, accuracies, strict=True))
+    accuracies = (confusion.diag().double() / confusion.sum(1)).tolist()
+    per_class = dict(zip(_distinct(images.classes), accuracies, strict=True))
     predictions, probabilities = (torch.cat(each) for each in (task.found, task.probabilities))
     return Evaluation(
         **task.results,
@@ -119,6 +121,12 @@ def evaluate(
         predictions=predictions,
         probabilities=probabilities,
     )
+
+
+def _distinct(classes: Sequence[str]) -> list[str]:
+    """Return the class names, with the index of each class whose name is not unique."""
+    counts = Counter(classes)
+    return [f"{name} #{i}" if counts[name] > 1 else name for i, name in enumerate(classes)]
 
 
 def fit(
