@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.parametrize import ParametrizationList
 
+from cnnarch.blocks._wrappers import unwrapped
 from cnnarch.contract.meta import without_memory
 from cnnarch.facts.builders import BUILDERS
 from cnnarch.facts.sheets import facts_of
@@ -89,6 +90,7 @@ def count_macs(model: nn.Module, input_size: Shape | None = None) -> int:
     >>> count_macs(nn.Conv2d(3, 8, 3), (3, 10, 10))
     13824
     """
+    model = unwrapped(model)
     _warn_about_uncounted(model)
     return sum(row.macs for row in _run(model, input_size))
 
@@ -103,7 +105,7 @@ def stage_shapes(model: nn.Module, input_size: Shape | None = None) -> dict[str,
     >>> stage_shapes(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten()), (3, 10, 10))
     {'0': (8, 8, 8), '1': (512,), '': (512,)}
     """
-    return {row.path: row.shape for row in _run(model, input_size)}
+    return {row.path: row.shape for row in _run(unwrapped(model), input_size)}
 
 
 def summary(model: nn.Module, input_size: Shape | None = None) -> Summary:
@@ -123,9 +125,10 @@ def summary(model: nn.Module, input_size: Shape | None = None) -> Summary:
     ---------------------------------------
     total                          20   162
     """
+    model = unwrapped(model)
     _warn_about_uncounted(model)
     rows = _run(model, input_size)
-    leaves = tuple(row for row in rows if not any(model.get_submodule(row.path).children()))
+    leaves = tuple(row for row in rows if _is_leaf(unwrapped(model.get_submodule(row.path))))
     name = getattr(model, "builder", None) or type(model).__name__
     macs = sum(row.macs for row in rows)
     return Summary(name, input_size or _card_size(model), leaves, count_parameters(model), macs)
@@ -149,16 +152,23 @@ def _run(model: nn.Module, input_size: Shape | None) -> list[SummaryRow]:
 
     def record(module: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor):
-            sizes = [p.numel() for p in module.parameters(recurse=False) if p.requires_grad]
+            own = module.parameters(recurse=_is_leaf(module))
+            sizes = [p.numel() for p in own if p.requires_grad]
             shape, macs = tuple(output.shape[1:]), _macs(module, inputs, output)
             rows.append(SummaryRow(paths[module], type(module).__name__, shape, sum(sizes), macs))
 
-    for module in paths:
+    lists = (m for m in paths if isinstance(m, ParametrizationList))
+    for module in paths.keys() - {inside for each in lists for inside in each.modules()}:
         module.register_forward_hook(record)
     image = torch.empty(2, *(input_size or _card_size(model)), device="meta")
     with torch.no_grad():
         copy(image)
     return rows
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    """Return whether a module has no children except the parametrizations of its tensors."""
+    return all(name == "parametrizations" for name, _ in module.named_children())
 
 
 def _macs(module: nn.Module, inputs: Any, output: Tensor) -> int:

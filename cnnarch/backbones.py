@@ -61,18 +61,19 @@ class Backbone(Trunk):
         self.options = {k: v for k, v in network.options.items() if k != "num_classes"}
         self.names = tuple(info[i].name for i in indices)
         self.preprocessing = network.preprocessing
-        self.feature_info = info[: last + 1]
         self.training = network.training
 
     @property
     def channels(self) -> tuple[int, ...]:
         """Number of channels of each map."""
-        return tuple(self.feature_info[self.stage_index(name)].channels for name in self.names)
+        info = self.feature_info
+        return tuple(info[self.stage_index(name)].channels for name in self.names)
 
     @property
     def strides(self) -> tuple[int, ...]:
         """Stride of each map, in image pixels."""
-        return tuple(self.feature_info[self.stage_index(name)].stride for name in self.names)
+        info = self.feature_info
+        return tuple(info[self.stage_index(name)].stride for name in self.names)
 
     def forward(self, x: Tensor) -> "OrderedDict[str, Tensor]":
         """Return the maps by row name, in the requested order."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnarch.analysis import stage_shapes
+from cnnarch.blocks._wrappers import unwrapped
 from cnnarch.blocks.conv import SamePad2d
 from cnnarch.blocks.pooling import AlignedMaxPool2d
 from cnnarch.blocks.shortcut import ZeroPadShortcut
@@ -47,7 +48,6 @@ def dilate(model: Trunk, output_stride: int) -> None:
     for path, stride in _output_strides(model).items():
         if stride > output_stride:
             _limit_stride(model, path, stride, output_stride)
-    del model.feature_info  # recomputed on the next access
     model.conversions = (*model.conversions, ("dilate", output_stride))
 
 
@@ -57,7 +57,8 @@ def _output_strides(model: Trunk) -> dict[str, int]:
     small, large = (stage_shapes(model, (model.in_channels, side, side)) for side in sides)
     strides = {}
     for path, shape in large.items():
-        layer, parent = (model.get_submodule(p) for p in (path, path.rpartition(".")[0]))
+        paths = path, path.rpartition(".")[0]
+        layer, parent = (unwrapped(model.get_submodule(p)) for p in paths)
         in_trunk = path.partition(".")[0] in ("stem", "stages")
         if in_trunk and isinstance(layer, LAYERS) and not isinstance(parent, LAYERS):
             growth = shape[-1] - small[path][-1]
@@ -70,7 +71,7 @@ def _limit_stride(model: nn.Module, path: str, stride: int, output_stride: int) 
     """Dilate a layer to reduce its output stride from `stride` to `output_stride`."""
     parent_path, _, name = path.rpartition(".")
     parent = model.get_submodule(parent_path)
-    layer = parent.get_submodule(name)
+    layer = unwrapped(parent.get_submodule(name))  # it may be compiled
     dilation = max(1, stride // _stride_of(layer) // output_stride)
     stride_factor = stride // output_stride // dilation
     if isinstance(layer, ZeroPadShortcut):
@@ -78,7 +79,7 @@ def _limit_stride(model: nn.Module, path: str, stride: int, output_stride: int) 
     elif isinstance(layer, nn.Conv2d):
         _dilate_convolution(parent, layer, stride_factor, dilation)
     else:
-        setattr(parent, name, DilatedPool2d.of(layer, dilation))
+        setattr(parent, name, DilatedPool2d.of(layer, dilation).train(layer.training))
 
 
 def _stride_of(layer: nn.Module) -> int:
@@ -90,7 +91,7 @@ def _stride_of(layer: nn.Module) -> int:
 def _dilate_convolution(
     parent: nn.Module, conv: nn.Conv2d, stride_factor: int, dilation: int
 ) -> None:
-    pad = getattr(parent, "pad", None)
+    pad = unwrapped(getattr(parent, "pad", None))
     if isinstance(pad, SamePad2d):  # equivalent if the stride divides the map's side
         left = (pad.kernel_size - pad.stride) // 2
         pad = nn.ZeroPad2d(2 * (left, pad.kernel_size - 1 - left))

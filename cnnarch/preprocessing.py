@@ -116,6 +116,25 @@ def preprocessing_from(facts: Mapping[str, Any] | None) -> Preprocessing | None:
     return Preprocessing(**{**facts, **lists})
 
 
+def preprocessing_of(model: object, given: Any = None) -> Any:
+    """Return `given`, or the network's own preprocessing if it is None.
+
+    Raises:
+        ValueError: the preprocessing has a different number of channels than the network, whose
+            first convolution may have been replaced.
+    """
+    found = getattr(model, "preprocessing", None) if given is None else given
+    channels = getattr(model, "in_channels", None)
+    if isinstance(found, Preprocessing) and channels not in (None, len(found.mean)):
+        owner = "network's" if given is None else "given"
+        raise ValueError(
+            f"the {owner} preprocessing is for {len(found.mean)} channels, but the network's first "
+            f"convolution has {channels}: use a Preprocessing whose mean and std have {channels} "
+            "values, for example set the network's `preprocessing`"
+        )
+    return found
+
+
 class _ToUint8(nn.Module):
     """Converts images to uint8 tensors with the given number of channels.
 

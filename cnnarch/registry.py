@@ -69,11 +69,11 @@ def get_model(name: str, **options: Any) -> ImageClassifier:
 
 
 def from_pretrained(source: str | PathLike[str], **options: Any) -> ImageClassifier:
-    """Rebuild a network that `save_pretrained` or `cnnarch.weights.push_to_hub` saved.
+    """Rebuild a network from a saved network or a saved state dict, which names the builder.
 
     Args:
-        source: a folder, a .safetensors file, or a repository on the hub: "owner/name" (if
-            there is no folder called "owner") or "hf-hub:owner/name[@revision]".
+        source: a folder, a file that contains a network's state dict, or a repository on the hub:
+            "owner/name" (if there is no folder called "owner") or "hf-hub:owner/name[@revision]".
         options: options of the builder; all others keep their saved values.
 
     Raises:

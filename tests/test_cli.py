@@ -118,6 +118,34 @@ def test_family_names_work_only_on_the_command_line() -> None:
         cnnarch.get_model("resnet")
 
 
+# --- export ---
+
+
+def test_export_writes_a_file_and_prints_its_path(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["export", "lenet5", "--output", "net.onnx", "--half", "--opset", "19"]
+    assert main(words) == 0
+    assert capsys.readouterr().out == "net.onnx\n"
+    assert Path("net.onnx").stat().st_size > 100_000  # 61,706 parameters of two bytes
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--output", "net.onnx", "--opset", "11"), "with opset 11"),
+        (("--output", "net.xml", "--half"), "half is an option of ONNX files"),
+        (("--output", "net.onnx", "--opset", "x"), "invalid int value"),
+        (("--output", "missing/net.onnx"), "does not exist"),
+        (("--output", "net.onnx", "--half", "--tolerance", "1e-9"), "outputs differ"),
+        ((), "required: --output"),
+    ],
+)
+def test_export_prints_errors_on_one_line(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    assert message in failure(capsys, "export", "lenet5", *words)
+    assert not [*Path().iterdir()]
+
+
 # --- training ---
 
 
@@ -208,6 +236,19 @@ def test_predict_lists_unreadable_files_and_returns_status_1(
         line = failure(capsys, "predict", "--model", "saved", "photos", "--top", top)
         assert f"--top must be from 1 to 10, the number of classes, got {top}" in line
     assert "photos/gone.png" in failure(capsys, "predict", "--model", "saved", "photos/gone.png")
+
+
+@pytest.mark.parametrize("options", [(), ("--multi-label",)])
+def test_predict_names_an_image_with_nan_logits(
+    capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    model = cnnarch.lenet5()
+    model.head.classifier.bias.data[3] = float("nan")
+    model.preprocessing = Preprocessing(32, 32, mean=(0.5,), std=(0.25,))
+    model.save_pretrained("saved")
+    Image.new("L", (20, 30), 90).save("a.png")
+    line = failure(capsys, "predict", "--model", "saved", "a.png", *options)
+    assert "a.png: the network's logits contain NaN" in line
 
 
 def test_an_unfinished_run_is_rejected(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,11 +2,14 @@
 
 import doctest
 import re
+import tomllib
 import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
+import cnnarch
 from benchmarks import tables
 
 ROOT = Path(__file__).parent.parent
@@ -41,6 +44,35 @@ def test_benchmark_tables_match_the_stored_results() -> None:
     """`python -m benchmarks.tables` generates the tables from the results."""
     for page, text in tables.pages().items():
         assert page.read_text() == text, f"{page.name} is out of date"
+
+
+def test_readme_and_site_agree_on_the_installation() -> None:
+    pages = [(ROOT / page).read_text() for page in ("README.md", "docs/start.md")]
+    commands = [re.findall("^pip install.*", page, re.MULTILINE) for page in pages]
+    assert commands[0] == commands[1] == ['pip install "cnnarch[train,export]"']
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for page, named in zip(pages, (extras.keys() - {"docs", "test"}, extras), strict=True):
+        assert not [extra for extra in named if f"`{extra}`" not in page]
+
+
+def test_torchscript_is_not_supported() -> None:
+    """The contract's page says so."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit.script is deprecated
+        with pytest.raises(torch.jit.frontend.UnsupportedNodeError):
+            torch.jit.script(cnnarch.lenet5())  # type: ignore[no-untyped-call]
+
+
+def test_formulas_are_mathml_without_scripts() -> None:
+    converter = pytest.importorskip("latex2mathml.converter", reason="requires cnnarch[docs]")
+    texts = [path.read_text() for path in (ROOT / "cnnarch").rglob("*.py")]
+    formulas = [f for text in texts for f in re.findall(r"\$([^$\n]*\\[^$\n]*)\$", text)]
+    assert len(formulas) > 10
+    for formula in formulas:
+        assert converter.convert(formula).startswith("<math"), formula
+    assert "mathjax" not in (ROOT / "docs/conf.py").read_text()
 
 
 @pytest.mark.parametrize("name", ["architecture", "adding_a_family", "contributing"])

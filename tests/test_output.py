@@ -316,7 +316,7 @@ def test_flags_may_contain_hyphens(run: Run, saved: str) -> None:
 
 
 def test_flags_in_help_texts_contain_no_hyphens(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("evaluate", "predict", "draw", "list", "download", "info", "verify"):
+    for command in ("evaluate", "predict", "export", "draw", "list", "download", "info", "verify"):
         with pytest.raises(SystemExit):
             main([command, "--help"])
         flags = [w for w in capsys.readouterr().out.split() if w.lstrip("[(").startswith("--")]

@@ -27,7 +27,7 @@ ALLOWED = {
     "models": {"facts", "blocks", "contract"},
     "weights": {"_version", "blocks", "facts", "preprocessing"},
     "registry": {"facts", "contract", "weights"},
-    "analysis": {"facts", "contract"},
+    "analysis": {"facts", "blocks", "contract"},
     "testing": {"analysis", "contract"},
     "dilation": {"analysis", "blocks", "contract"},
     "backbones": {"contract", "dilation", "registry"},

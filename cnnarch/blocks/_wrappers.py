@@ -5,26 +5,30 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 
 def unwrapped(model: Any) -> Any:
-    """Return the network inside torch.compile, DataParallel and DistributedDataParallel.
+    """Return the network inside torch.compile, (Distributed)DataParallel and AveragedModel.
 
     Raises:
         ValueError: it is wrapped in FullyShardedDataParallel, which hides the parameters.
     """
-    while True:
-        if isinstance(model, nn.DataParallel | DistributedDataParallel):
-            model = model.module
-        elif hasattr(model, "_orig_mod"):  # torch.compile
-            model = model._orig_mod
-        elif isinstance(model, nn.Module) and any(map(_is_older_fsdp, model.modules())):
-            raise ValueError(
-                "FullyShardedDataParallel hides the network's parameters: load weights before you "
-                "wrap the network, or use torch.distributed.fsdp.fully_shard"
-            )
-        else:
-            return model
+    while (inside := content(model)) is not None:
+        model = inside
+    if isinstance(model, nn.Module) and any(map(_is_older_fsdp, model.modules())):
+        raise ValueError(
+            "FullyShardedDataParallel hides the network's parameters: load weights before you "
+            "wrap the network, or use torch.distributed.fsdp.fully_shard"
+        )
+    return model
+
+
+def content(module: Any) -> Any:
+    """Return the module that a wrapper contains, or None if `module` is not a wrapper."""
+    if isinstance(module, nn.DataParallel | DistributedDataParallel | AveragedModel):
+        return module.module
+    return getattr(module, "_orig_mod", None)  # torch.compile
 
 
 def _is_older_fsdp(module: nn.Module) -> bool:

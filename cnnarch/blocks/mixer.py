@@ -81,10 +81,10 @@ class MixerLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Mix tokens, then channels."""
         size = x.shape[2:]
-        x = x.flatten(2).mT.unsqueeze(2)  # (N, S, 1, C): the paper's S x C matrix
+        x = x.flatten(2).transpose(1, 2).unsqueeze(2)  # (N, S, 1, C): the paper's S x C matrix
         x = x + self.token_mlp(self.token_norm(x))
         x = x + self.channel_mlp(self.channel_norm(x).transpose(1, 3)).transpose(1, 3)
-        return x.squeeze(2).mT.unflatten(2, size)  # type: ignore[no-untyped-call]
+        return x.squeeze(2).transpose(1, 2).unflatten(2, size)  # type: ignore[no-untyped-call]
 
 
 class _MLP(nn.Sequential):

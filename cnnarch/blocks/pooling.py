@@ -41,7 +41,7 @@ def _adaptive_average(x: Tensor, bins: int) -> Tensor:
     if isinstance(height, int) and isinstance(width, int) and height == width == bins:
         return x
     rows, columns = (_averaging_matrix(x, size, bins) for size in (height, width))
-    return rows @ x @ columns.mT
+    return rows @ x @ columns.transpose(-1, -2)
 
 
 torch.fx.wrap("_adaptive_average")  # symbolic tracing cannot follow a branch on the size

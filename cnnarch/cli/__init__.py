@@ -1,4 +1,4 @@
-"""The `cnnarch` command: train, compare, evaluate, predict, draw, list, download, info, verify.
+"""The `cnnarch` command, whose subcommands train, evaluate, export, draw and describe networks.
 
 train and compare parse their arguments with jsonargparse, which is installed by the `train` extra.
 The other commands use argparse so that list, info, verify and download work without that extra.
@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import cnnarch
 from cnnarch.cli.cards import run_download, run_info, run_list, run_verify
-from cnnarch.cli.models import run_evaluate, run_predict
+from cnnarch.cli.models import run_evaluate, run_export, run_predict
 from cnnarch.cli.pictures import PICTURES, run_draw
 from cnnarch.cli.training import run_compare, run_train
 from cnnarch.facts.output import FORMATS, discard_output, lasting_output
@@ -106,6 +106,7 @@ def _parser() -> _Parser:
     _add_format(command, "csv prints the prediction for each image, json all metrics")
 
     _add_predict(commands)
+    _add_export(commands)
     _add_draw(commands)
 
     command = commands.add_parser("list", help="list the networks")
@@ -144,6 +145,16 @@ def _add_predict(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command.add_argument("--threshold", type=float, help="for --multi_label; default: 0.5")
     command.add_argument("--top", type=int, help="number of classes to print per image; default: 3")
     _add_format(command)
+
+
+def _add_export(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    command = commands.add_parser("export", help="write a network to a file for other programs")
+    command.set_defaults(run=run_export)
+    _add_model(command, "model")
+    command.add_argument("--output", required=True, help="file that ends in .onnx, .xml or .pt2")
+    command.add_argument("--half", action="store_true", help="ONNX: weights and layers in float16")
+    command.add_argument("--opset", type=int, help="ONNX: version of the operators, from 18")
+    command.add_argument("--tolerance", type=float, help="largest allowed relative difference")
 
 
 def _add_draw(commands: "argparse._SubParsersAction[_Parser]") -> None:

@@ -1,4 +1,4 @@
-"""The evaluate and predict commands, for trained networks."""
+"""The evaluate, predict and export commands, for trained networks."""
 
 import argparse
 from collections.abc import Mapping
@@ -77,6 +77,19 @@ def run_predict(parsed: argparse.Namespace) -> int:
         images = NamedImages(paths, [fspath(path) for path in paths])
     unreadable = print_predictions(predictor, images, parsed.format, top or model.num_classes)
     return 1 if unreadable else 0
+
+
+def run_export(parsed: argparse.Namespace) -> int:
+    """Write a network to a file for other programs, and print the path."""
+    from cnnarch.inference.export import ExportError, export
+
+    model = load_model(parsed)
+    options = {"half": parsed.half, "opset": parsed.opset, "tolerance": parsed.tolerance}
+    try:
+        print(export(model, parsed.output, **options))
+    except (ExportError, TypeError) as error:
+        raise ValueError(str(error)) from error
+    return 0
 
 
 def load_model(parsed: argparse.Namespace) -> "ImageClassifier":

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from cnnarch.facts.options import METADATA_KEY, describe
+from cnnarch.facts.options import METADATA_KEY, find_norms
 
 
 class RecordsOptions(nn.Module):
@@ -31,11 +31,14 @@ class RecordsOptions(nn.Module):
     def options(self) -> dict[str, Any]:
         """A copy of all options with their effective values, including defaults.
 
-        The options describe how the network was built. The numbers of classes and channels reflect
-        the current layers. Other changes to layers do not appear here, and `save_pretrained`
-        rejects them.
+        The options describe how the network was built. The numbers of classes and channels and
+        `norm_eps` reflect the current layers. Other changes to layers do not appear here, and
+        `save_pretrained` rejects them.
         """
-        return {**self._options, **self._sizes()}
+        options = {**self._options, **self._sizes()}
+        if "norm_eps" in options and len(eps := {norm.eps for norm in find_norms(self)}) == 1:
+            options["norm_eps"] = eps.pop()
+        return options
 
     @options.setter
     def options(self, options: Mapping[str, Any]) -> None:
@@ -49,15 +52,18 @@ class RecordsOptions(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         metadata = getattr(destination, "_metadata", None)
         if metadata is not None:
+            from cnnarch.weights.recorded import describe
+
             metadata[prefix[:-1]][METADATA_KEY] = describe(self)
 
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool, *rest: Any
     ) -> None:
-        if any(name.startswith(prefix) for name in state_dict):
+        names = [k.removeprefix(prefix) for k in state_dict if k.startswith(prefix)]
+        if names:
             from cnnarch.weights.recorded import adopt_options
 
-            adopt_options(self, local_metadata.get(METADATA_KEY), strict)
+            adopt_options(self, local_metadata.get(METADATA_KEY), strict, names)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *rest)
 
 

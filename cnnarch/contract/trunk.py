@@ -1,14 +1,13 @@
 """The base class of networks and backbones: a stem and stages that compute feature maps."""
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from cnnarch.blocks._wrappers import unwrapped
-from cnnarch.contract.meta import without_memory
+from cnnarch.contract.meta import Remembered, describe_layers, without_memory
 from cnnarch.contract.recording import RecordsOptions
 
 
@@ -48,12 +47,14 @@ class Trunk(RecordsOptions):
         self.stage_names = tuple(names)
         self.min_input_size = min_input_size
         self.fixed_input_size = fixed_input_size
+        self._remembered = Remembered()
 
     @property
     def in_channels(self) -> int:
         """Number of image channels, taken from the first convolution."""
         convolutions = (m for m in self.stem.modules() if isinstance(m, nn.Conv2d))
-        return next(convolutions).in_channels
+        first = next(convolutions, None)  # None if it was replaced with another kind of layer
+        return self._options["in_channels"] if first is None else first.in_channels
 
     def _sizes(self) -> dict[str, int]:
         return {"in_channels": self.in_channels}
@@ -89,8 +90,15 @@ class Trunk(RecordsOptions):
 
         Raises:
             TypeError: `stages` is a single row instead of a sequence.
-            ValueError: a row does not exist. The message lists all rows.
+            ValueError: a row does not exist, and the message lists all rows; or stages were added
+                or removed.
         """
+        if len(self.stage_names) != 1 + len(self.stages):
+            raise ValueError(
+                f"the network has {len(self.stages)} stages, but stage_names has "
+                f"{len(self.stage_names)} names for the stem and the stages: add or remove names "
+                "as you add or remove stages"
+            )
         if isinstance(stages, str | int):
             raise TypeError(f"stages must be a list such as [{stages!r}], got {stages!r}")
         return [self.stage_index(stage) for stage in stages]
@@ -114,12 +122,19 @@ class Trunk(RecordsOptions):
         listed = ", ".join(f"{i} {name!r}" for i, name in enumerate(self.stage_names))
         raise ValueError(f"there is no stage {stage!r}; the stages are {listed}")
 
-    @cached_property
+    @property
     def feature_info(self) -> tuple[FeatureInfo, ...]:
         """Name, channels and stride of the stem's map and of each stage's map.
 
-        Strides are exact: `k * stride` additional input pixels add k pixels to the map.
+        Strides are exact: `k * stride` additional input pixels add k pixels to the map. The values
+        follow the current layers and are computed only if a layer has changed.
         """
+        layers = describe_layers(self.stem, self.stages)
+        if self._remembered.layers != layers:
+            self._remembered = Remembered(layers, self._compute_feature_info())
+        return self._remembered.value
+
+    def _compute_feature_info(self) -> tuple[FeatureInfo, ...]:
         copied, shape = without_memory(self), (1, self.in_channels)
         side = self.min_input_size + 256 * (not self.fixed_input_size)
         maps = copied.forward_stages(torch.empty(*shape, side, side, device="meta"))

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_integer
+from cnnarch.blocks._wrappers import unwrapped
 from cnnarch.contract.modes import evaluating
 from cnnarch.embedding.files import FeatureFile, check_output, fingerprint
 from cnnarch.embedding.sources import Origin, join, open_source
 from cnnarch.images import Unreadable, progress_bar
+from cnnarch.preprocessing import preprocessing_of
 
 __all__ = ["Embeddings", "embed"]
 
@@ -93,13 +95,14 @@ def embed(
     >>> cnnarch.embed(cnnarch.lenet5(), torch.zeros(5, 1, 32, 32)).features.shape
     (5, 84)
     """
+    model = unwrapped(model)
     if not (hasattr(model, "forward_features") and hasattr(model, "forward_head")):
         raise TypeError(
             f"{type(model).__name__} does not define forward_features and forward_head; embed "
             "needs a cnnarch network or another network that defines them"
         )
     check_integer("batch_size", batch_size, 1)
-    preprocessing = preprocessing or getattr(model, "preprocessing", None)
+    preprocessing = preprocessing_of(model, preprocessing)
     source = open_source(model, images, batch_size, preprocessing, skip_unreadable)
     with evaluating(model), progress_bar("embedding", source.total, progress) as advance:
         if output is None:

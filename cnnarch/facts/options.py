@@ -42,11 +42,3 @@ def find_conflicts(model: nn.Module, required: Mapping[str, Any]) -> dict[str, A
     if eps is not None and any(norm.eps != eps for norm in find_norms(model)):
         conflicts["norm_eps"] = eps
     return conflicts
-
-
-def describe(model: Any) -> dict[str, Any]:
-    """Return a network's builder, options that are plain data, and conversions."""
-    plain = (bool, int, float, str, type(None))
-    options = {k: v for k, v in model.options.items() if isinstance(v, plain)}
-    description = {"builder": model.builder, "options": options}
-    return description | ({"conversions": model.conversions} if model.conversions else {})

@@ -1,17 +1,19 @@
 """Copy a network for inference: in eval mode, without gradients or hooks."""
 
-import copy
 from typing import TypeVar
 
 from torch import nn
 
-from cnnarch.contract.meta import has_replaced_forward, without_hooks
+from cnnarch.blocks._wrappers import unwrapped
+from cnnarch.contract.meta import copy_without_wrappers, has_replaced_forward, without_hooks
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
 def inference_copy(model: Module, *, share: bool = False) -> Module:
     """Return a copy in eval mode, without hooks, whose parameters do not require gradients.
+
+    The copy contains no wrappers such as torch.compile or DataParallel.
 
     Args:
         model: left unchanged.
@@ -23,6 +25,7 @@ def inference_copy(model: Module, *, share: bool = False) -> Module:
             would be missing from the copy, or a layer's `forward` was replaced on the instance and
             the copy would call the original method.
     """
+    model = unwrapped(model)
     for name, module in model.named_modules():
         for hook in module._forward_pre_hooks.values():
             if type(hook).__module__.startswith("torch.nn.utils"):
@@ -42,4 +45,4 @@ def inference_copy(model: Module, *, share: bool = False) -> Module:
         memo[id(parameter)] = nn.Parameter(tensor if share else tensor.clone(), requires_grad=False)
     if share:
         memo |= {id(buffer): buffer for buffer in model.buffers()}
-    return copy.deepcopy(model, memo).eval()
+    return copy_without_wrappers(model, memo).eval()

@@ -103,6 +103,11 @@ def _save_network(optimized: "Optimized", folder: Path, image: Tensor) -> bool:
 
 def read_facts(folder: Path) -> dict[str, Any]:
     """Read the JSON file and check the hashes of the files that it lists."""
+    if folder.is_file():
+        raise ValueError(
+            f"{folder} is a file, but Optimized.save writes a folder; load files from "
+            "cnnarch.inference.export with ONNX Runtime, OpenVINO or torch.export.load"
+        )
     with open_regular(folder / FACTS) as file:
         text = file.read(_MAX_FACTS_BYTES + 1)
     try:

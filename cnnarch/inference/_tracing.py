@@ -121,9 +121,13 @@ def example_for(model: nn.Module, free_size: bool) -> Tensor:
         height, width = _usual_size(model)
     shape = (2, model.in_channels, height, width)
     like = next(model.parameters())
-    reads_pixels = any(isinstance(module, PixelConv) for module in model.modules())
-    dtype = torch.uint8 if reads_pixels else like.dtype
+    dtype = torch.uint8 if reads_pixels(model) else like.dtype
     return torch.zeros(shape, dtype=dtype, device=like.device)
+
+
+def reads_pixels(model: nn.Module) -> bool:
+    """Return whether preprocessing is folded into the network, so that it accepts uint8 images."""
+    return any(isinstance(module, PixelConv) for module in model.modules())
 
 
 def _usual_size(model: Trunk) -> tuple[int, int]:

@@ -2,9 +2,8 @@
 
 import json
 import os
-import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,18 +12,24 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from cnnarch.blocks._checks import check_choice, check_positive
+from cnnarch.blocks._checks import check_choice, check_integer, check_positive
+from cnnarch.blocks._wrappers import is_sharded, unwrapped
+from cnnarch.contract.trunk import Trunk
 from cnnarch.inference._copies import inference_copy
+from cnnarch.inference._file_formats import FORMATS, Format, RunImages, convert_to_openvino
+from cnnarch.inference._half import HalfNetwork, find_overflow
 from cnnarch.inference._measure import difference
-from cnnarch.inference._offline import import_onnxruntime, import_openvino, why_missing, with_core
-from cnnarch.inference._tracing import example_for, has_free_size, suppress_messages, trace
+from cnnarch.inference._offline import why_missing
+from cnnarch.inference._tracing import (
+    example_for,
+    has_free_size,
+    reads_pixels,
+    suppress_messages,
+    trace,
+)
+from cnnarch.preprocessing import preprocessing_of
 
 __all__ = ["ExportError", "export", "to_openvino"]
-
-_MAX_ONNX_BYTES = 2**31 - 2**20  # protobuf's file size limit minus an allowance for the graph
-_INPUT, _OUTPUT = "images", "logits"
-
-RunImages = Callable[[Tensor], Tensor]
 
 
 class ExportError(RuntimeError):
@@ -38,7 +43,9 @@ def export(
     *,
     example: Tensor | None = None,
     dynamic_size: bool | None = None,
-    tolerance: float = 1e-4,
+    half: bool = False,
+    opset: int | None = None,
+    tolerance: float | None = None,
 ) -> Path:
     """Write a network to a file in eval mode, and check the file's outputs against the network's.
 
@@ -56,8 +63,9 @@ def export(
     pooling kernel, or a single pixel before adaptive pooling.
 
     Args:
-        model: any module that maps images to a tensor; left unchanged. Fold BatchNorm with `fuse`
-            first; if preprocessing is also folded, the file accepts uint8 images.
+        model: any module that maps images to a tensor, in float32; left unchanged. `torch.compile`
+            and `DataParallel` wrappers are removed. Fold BatchNorm with `fuse` first; if
+            preprocessing is also folded, the file accepts uint8 images.
         path: a path in an existing folder, with the suffix of the format.
         format: "onnx", "pt2" or "openvino"; None infers it from the suffix.
         example: images, (N, C, H, W), to trace with. Required for networks from other libraries. If
@@ -65,18 +73,28 @@ def export(
             size of the network's preprocessing or, without one, of its paper.
         dynamic_size: whether height and width are dynamic. None makes them dynamic for all
             cnnarch networks except the Mixers and those with TensorFlow's padding ("same").
-        tolerance: the largest allowed difference, relative to the largest output.
+        half: whether an ONNX file stores its weights and computes in float16, which halves its size
+            and is faster on GPUs. Images and outputs remain float32 (or uint8 images). No weight,
+            and no layer's output for the example and for noise, may exceed float16's largest value,
+            65504.
+        opset: the version of ONNX's operators, 18 or higher; None uses PyTorch's default.
+        tolerance: the largest allowed difference from the float32 network, relative to the largest
+            output; None allows 1e-4, or 3e-2 if `half`.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: the format is unknown, the suffix is wrong, or the network is not in float32 or
-            cannot be traced.
-        TypeError: the example is required but missing, or is not a batch of images.
+        ValueError: the format is unknown, the suffix is wrong, the format does not support `half`
+            or `opset`, the exporter cannot write this opset, the number of channels of the
+            preprocessing is not the network's, or the network is not in float32, has no values, is
+            quantized or cannot be traced.
+        TypeError: the model is not a module or does not return a tensor, an argument has the wrong
+            type, or the example is required but missing, or is not a batch of images.
         FileNotFoundError: the folder does not exist.
         ImportError: a required package is not installed.
-        ExportError: the outputs differ; no file is written.
+        ExportError: the outputs differ, the engine cannot run the file, or a layer exceeds
+            float16's range; no file is written.
 
     >>> import cnnarch, tempfile
     >>> path = export(cnnarch.lenet5(), f"{tempfile.mkdtemp()}/lenet5.pt2")
@@ -86,13 +104,16 @@ def export(
     """
     path = Path(path)
     form = _check_format(path, format)
+    options = _check_onnx_options(form, half, opset)
+    tolerance = (3e-2 if half else 1e-4) if tolerance is None else tolerance
     check_positive("tolerance", tolerance)
-    traced = _trace_copy(model, example, dynamic_size)
+    metadata = _metadata(unwrapped(model))
+    traced = _trace_copy(model, example, dynamic_size, half)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         draft = Path(folder) / path.name
         with suppress_messages():
-            form.write(traced.program, draft, _metadata(model))
-            _check_outputs(form.load(draft), traced, tolerance)
+            form.write(traced.program, draft, metadata, **options)
+            _check_outputs(form, draft, traced, tolerance)
         for part in sorted(draft.parent.iterdir(), key=lambda p: p == draft):  # the graph last
             part.replace(path.parent / part.name)
     return path
@@ -105,7 +126,7 @@ def to_openvino(
     _require("openvino")
     traced = _trace_copy(model, example, dynamic_size)
     with suppress_messages():
-        return _convert_to_openvino(traced.program)
+        return convert_to_openvino(traced.program)
 
 
 class _TracedNetwork(NamedTuple):
@@ -116,115 +137,80 @@ class _TracedNetwork(NamedTuple):
 
 
 def _trace_copy(
-    model: nn.Module, example: Tensor | None, dynamic_size: bool | None
+    model: nn.Module, example: Tensor | None, dynamic_size: bool | None, half: bool = False
 ) -> _TracedNetwork:
-    dtypes = {p.dtype for p in model.parameters()}
+    model = unwrapped(model)
+    _check_model(model)
+    network = inference_copy(model, share=True).cpu()
+    free_size = _check_dynamic_size(network, dynamic_size)
+    images = example_for(network, free_size) if example is None else _check_example(model, example)
+    traced = HalfNetwork(network) if half else network
+    if half and (overflow := find_overflow(network, [images, next(_noise(images))])):
+        raise ExportError(f"{overflow}, but float16 ends at 65504: export with half=False")
+    return _TracedNetwork(network, trace(traced, images, free_size), images, free_size)
+
+
+def _check_model(model: object) -> None:
+    """Raise TypeError or ValueError unless this is a module with float32 values."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    if any(t.is_meta for t in tensors.values()):
+        raise ValueError("the network is on the meta device and has no values")
+    if sharded := [name for name, t in tensors.items() if is_sharded(t)]:
+        raise ValueError(f"{sharded[0]} is sharded: export the network before sharding it")
+    for name, module in model.named_modules():
+        if type(module).__module__.startswith("torch.ao.nn.quantized"):
+            raise ValueError(
+                f"layer {name!r} is quantized ({type(module).__name__}): export the network from "
+                "before quantization, or quantize it for OpenVINO with cnnarch.inference.quantize"
+            )
+    buffers = {b.dtype for b in model.buffers() if b.is_floating_point()}
+    dtypes = {p.dtype for p in model.parameters()} | buffers
     if dtypes - {torch.float32}:
         found = ", ".join(sorted(map(str, dtypes)))
-        raise ValueError(f"the network must be in float32 (model.float()), got {found}")
-    if any(p.is_meta for p in model.parameters()):
-        raise ValueError("the network is on the meta device and has no values")
-    network = inference_copy(model, share=True).cpu()
-    free_size = has_free_size(network) if dynamic_size is None else dynamic_size
-    if example is None:
-        images = example_for(network, free_size)
-    elif isinstance(example, Tensor) and example.dim() == 4 and len(example):
-        images = example.detach().cpu()
-        images = images if len(images) > 1 else torch.cat([images, images])
-    else:
+        hint = "; half=True then writes float16" if torch.float16 in dtypes else ""
+        raise ValueError(f"the network must be in float32 (model.float()), got {found}{hint}")
+
+
+def _check_dynamic_size(network: nn.Module, dynamic_size: bool | None) -> bool:
+    """Return whether height and width are dynamic."""
+    possible = has_free_size(network)
+    if dynamic_size is None:
+        return possible
+    if not isinstance(dynamic_size, bool):
+        raise TypeError(f"dynamic_size must be True, False or None, got {dynamic_size!r}")
+    if dynamic_size and isinstance(network, Trunk) and not possible:
+        why = "accepts one image size" if network.fixed_input_size else 'has padding "same"'
+        raise ValueError(f"dynamic_size must be False or None: {type(network).__name__} {why}")
+    return dynamic_size
+
+
+def _check_example(model: nn.Module, example: object) -> Tensor:
+    """Return at least two images of the example's shape on the CPU."""
+    if not isinstance(example, Tensor) or example.dim() != 4 or not len(example):
         found = str(tuple(example.shape)) if isinstance(example, Tensor) else repr(example)
         raise TypeError(f"example must be images of shape (N, C, H, W), got {found}")
-    return _TracedNetwork(network, trace(network, images, free_size), images, free_size)
+    if example.dtype not in (torch.float32, torch.uint8):
+        raise ValueError(f"example must be float32 or uint8, got {example.dtype}")
+    if isinstance(model, Trunk) and example.dtype == torch.uint8 and not reads_pixels(model):
+        raise ValueError(
+            "the network accepts float32 images, got a uint8 example: fold preprocessing into it "
+            "with fuse(model, preprocessing)"
+        )
+    images = example.detach().cpu()
+    return images if len(images) > 1 else torch.cat([images, images])
 
 
-def _write_pt2(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> None:
-    torch.export.save(program, path, extra_files={"cnnarch.json": json.dumps(metadata)})
-
-
-def _write_onnx(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> None:
-    size = sum(t.nbytes for t in program.state_dict.values())
-    if size > _MAX_ONNX_BYTES:
-        raise ValueError(f"ONNX files are limited to 2 GiB, but the weights take {size:,} bytes")
-    onnx = torch.onnx.export(
-        program, dynamo=True, verbose=False, input_names=[_INPUT], output_names=[_OUTPUT]
-    )
-    assert onnx is not None
-    onnx.model.metadata_props.update(metadata)
-    _name_axes(onnx.model.graph)
-    onnx.save(path, external_data=False)
-
-
-def _name_axes(graph: Any) -> None:
-    """Name the dynamic axes of the images "batch", "height" and "width" in all shapes."""
-    from onnx_ir import Shape
-
-    (images,) = graph.inputs
-    axes = zip(map(str, images.shape), ("batch", "channels", "height", "width"), strict=True)
-    names = {symbol: name for symbol, name in axes if not symbol.isdigit()}
-
-    def renamed(size: Any) -> Any:
-        if isinstance(size, int):
-            return size
-        return re.sub(r"\w+", lambda word: names.get(word[0], word[0]), str(size))
-
-    outputs = (value for node in graph.all_nodes() for value in node.outputs)
-    for value in (images, *outputs):
-        if value.shape is not None:
-            value.shape = Shape([renamed(size) for size in value.shape])
-
-
-def _load_onnx(path: Path) -> RunImages:
-    session = import_onnxruntime().InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda x: torch.from_numpy(session.run(None, {_INPUT: x.numpy()})[0])
-
-
-def _write_openvino(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> None:
-    model = _convert_to_openvino(program)
-    for key, value in metadata.items():
-        model.set_rt_info(value, key.split("."))
-    import_openvino().save_model(model, path, compress_to_fp16=False)
-
-
-def _convert_to_openvino(program: ExportedProgram) -> Any:
-    model = import_openvino().convert_model(program)
-    model.input(0).get_tensor().set_names({_INPUT})
-    model.output(0).get_tensor().set_names({_OUTPUT})
-    (node,) = (n for n in program.graph.nodes if n.name in program.graph_signature.user_inputs)
-    shape = node.meta["val"].shape  # the converter loses this shape
-    model.reshape([size if isinstance(size, int) else -1 for size in shape])
-    return model
-
-
-def _load_openvino(path: Path) -> RunImages:
-    # Without the hint, OpenVINO computes in bfloat16 on processors that support it.
-    hint = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = with_core(lambda core: core.compile_model(path, "CPU", hint))
-    return lambda x: torch.from_numpy(compiled(x.numpy())[0])
-
-
-class _Format(NamedTuple):
-    suffix: str
-    packages: tuple[str, ...]
-    write: Callable[[ExportedProgram, Path, dict[str, str]], None]
-    load: Callable[[Path], RunImages]
-
-
-_FORMATS = {
-    "onnx": _Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), _write_onnx, _load_onnx),
-    "pt2": _Format(".pt2", (), _write_pt2, lambda path: torch.export.load(path).module()),
-    "openvino": _Format(".xml", ("openvino",), _write_openvino, _load_openvino),
-}
-
-
-def _check_format(path: Path, name: str | None) -> _Format:
+def _check_format(path: Path, name: str | None) -> Format:
     """Return the format after all checks that do not require tracing the network."""
     if name is None:
-        names = {form.suffix: key for key, form in _FORMATS.items()}
+        names = {form.suffix: key for key, form in FORMATS.items()}
         if path.suffix not in names:
             raise ValueError(f"path must end in one of {', '.join(names)}, got {path.name!r}")
         name = names[path.suffix]
-    check_choice("format", name, _FORMATS)
-    form = _FORMATS[name]
+    check_choice("format", name, FORMATS)
+    form = FORMATS[name]
     if path.suffix != form.suffix:
         raise ValueError(f"{name} files end in {form.suffix}, got {path.name!r}")
     if not path.parent.is_dir():
@@ -235,6 +221,18 @@ def _check_format(path: Path, name: str | None) -> _Format:
     return form
 
 
+def _check_onnx_options(form: Format, half: bool, opset: int | None) -> dict[str, int]:
+    """Return the arguments for writing the file, after checking the options of ONNX files."""
+    if not isinstance(half, bool):
+        raise TypeError(f"half must be True or False, got {half!r}")
+    if opset is not None:
+        check_integer("opset", opset, 1)
+    if form is not FORMATS["onnx"] and (half or opset is not None):
+        option = "half" if half else "opset"
+        raise ValueError(f"{option} is an option of ONNX files, got a {form.suffix} file")
+    return {} if opset is None else {"opset": int(opset)}
+
+
 def _require(*packages: str) -> None:
     if missing := why_missing(*packages):
         raise ImportError(missing)
@@ -242,7 +240,7 @@ def _require(*packages: str) -> None:
 
 def _metadata(model: nn.Module) -> dict[str, str]:
     """Return the network's name, categories and preprocessing, each as text."""
-    preprocessing = getattr(model, "preprocessing", None)
+    preprocessing = preprocessing_of(model)
     categories = getattr(model, "categories", None)
     facts = {
         "cnnarch.network": getattr(model, "builder", None),
@@ -252,10 +250,14 @@ def _metadata(model: nn.Module) -> dict[str, str]:
     return {key: value for key, value in facts.items() if value}
 
 
-def _check_outputs(exported: RunImages, traced: _TracedNetwork, tolerance: float) -> None:
-    for images in _noise(traced):
+def _check_outputs(form: Format, path: Path, traced: _TracedNetwork, tolerance: float) -> None:
+    exported = _load(form, path)
+    for images in _noise(traced.images, traced.free_size):
         with torch.no_grad():
             expected = traced.network(images)
+            if not isinstance(expected, Tensor):
+                kind = type(expected).__name__
+                raise TypeError(f"the network must return a tensor, got {kind}")
             try:
                 found = exported(images)
             except Exception as error:  # engines raise exceptions of any kind
@@ -270,16 +272,23 @@ def _check_outputs(exported: RunImages, traced: _TracedNetwork, tolerance: float
             )
 
 
-def _noise(traced: _TracedNetwork) -> Iterator[Tensor]:
+def _load(form: Format, path: Path) -> RunImages:
+    try:
+        return form.load(path)
+    except Exception as error:  # engines raise exceptions of any kind
+        raise ExportError(f"the engine cannot load the exported file: {error}") from error
+
+
+def _noise(images: Tensor, free_size: bool = False) -> Iterator[Tensor]:
     """Yield noise of the traced shape, other batch sizes, and a different size if dynamic."""
-    batch, channels, height, width = traced.images.shape
+    batch, channels, height, width = images.shape
     shapes = [(batch, height, width), (1, height, width), (batch + 1, height, width)]
-    if traced.free_size:
+    if free_size:
         shapes.append((1, height + 64, width + 32))
     generator = torch.Generator().manual_seed(0)
     for n, h, w in shapes:
         size = (n, channels, h, w)
-        if traced.images.dtype == torch.uint8:
+        if images.dtype == torch.uint8:
             yield torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
         else:
             yield torch.randn(size, generator=generator)

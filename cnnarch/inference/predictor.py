@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_integer, check_number
+from cnnarch.blocks._wrappers import unwrapped
 from cnnarch.images import (
     Unreadable,
     find_images,
@@ -23,7 +24,7 @@ from cnnarch.images import (
 )
 from cnnarch.inference._copies import inference_copy
 from cnnarch.inference.optimized import Optimized
-from cnnarch.preprocessing import Preprocessing
+from cnnarch.preprocessing import Preprocessing, preprocessing_of
 from cnnarch.registry import from_pretrained
 
 if TYPE_CHECKING:
@@ -87,8 +88,8 @@ class Predictor:
         num_threads: number of decoding threads; None uses one per processor, at most 8.
 
     Raises:
-        ValueError: preprocessing is missing, the number of categories does not match the number
-            of classes, or an option is out of range.
+        ValueError: preprocessing is missing or has a different number of channels, the number of
+            categories does not match the number of classes, or an option is out of range.
         TypeError: `model` is not callable, or `preprocessing` is not a `Preprocessing`.
 
     >>> import cnnarch, torch
@@ -115,13 +116,13 @@ class Predictor:
             model = from_pretrained(model)
         if not callable(model):
             raise TypeError(f"model must be a network or a source to load one from, got {model!r}")
-        preprocessing = _check_preprocessing(preprocessing or getattr(model, "preprocessing", None))
-        names = getattr(model, "categories", None) if categories is None else categories
+        network = unwrapped(model.model if isinstance(model, Optimized) else model)
+        names = getattr(network, "categories", None) if categories is None else categories
         self.categories = None if names is None else tuple(map(str, names))
-        network = model.model if isinstance(model, Optimized) else model
         classes = getattr(network, "num_classes", len(self.categories or ()) or None)
         if classes == 0:
             raise ValueError("the network has no classifier: its num_classes is 0")
+        preprocessing = _check_preprocessing(preprocessing_of(network, preprocessing))
         example = model.example if isinstance(model, Optimized) else torch.empty(16)
         self.multi_label, self.threshold = multi_label, 0.5 if threshold is None else threshold
         check_number("threshold", self.threshold, "in [0, 1]", lambda value: 0 <= value <= 1)
@@ -166,7 +167,8 @@ class Predictor:
             progress: whether to show a progress bar; None shows it in a terminal.
 
         Raises:
-            ValueError: there are no images, or an array does not fit the network.
+            ValueError: there are no images, an array does not fit the network, or the logits of an
+                image contain NaN.
             TypeError: an input is not an image.
             FileNotFoundError: a path passed as the only image does not exist.
         """
@@ -229,7 +231,7 @@ class Predictor:
     def _classify(
         self, images: Sequence[NamedPixels | Unreadable]
     ) -> Iterator[Prediction | Unreadable]:
-        readable = [image[1] for image in images if not isinstance(image, Unreadable)]
+        readable = [image for image in images if not isinstance(image, Unreadable)]
         best = iter(self._best(readable) if readable else ())
         for image in images:
             if isinstance(image, Unreadable):
@@ -240,8 +242,9 @@ class Predictor:
             classes = tuple(names[i] if names else str(i) for i in indices)
             yield Prediction(image[0], classes, tuple(probabilities), tuple(indices))
 
-    def _best(self, images: list[np.ndarray]) -> Iterator[tuple[list[float], list[int]]]:
+    def _best(self, named: list[NamedPixels]) -> Iterator[tuple[list[float], list[int]]]:
         """Return an iterator over the top classes' probabilities and indices for each image."""
+        images = [pixels for _, pixels in named]
         if not isinstance(self.model, nn.Module):  # engines are compiled for one batch size
             images = [*images, *images[-1:] * (self.batch_size - len(images))]
         inputs = torch.from_numpy(np.stack(images))
@@ -257,6 +260,10 @@ class Predictor:
         self._check_classes(logits.shape[1])
         independent = self.multi_label or logits.shape[1] == 1
         activated = logits.float().sigmoid() if independent else logits.float().softmax(1)
+        undefined = activated[: len(named)].isnan().any(1).tolist()
+        if any(undefined):
+            name = named[undefined.index(True)][0]
+            raise ValueError(f"{name}: the network's logits contain NaN or infinity")
         probabilities, indices = (values.tolist() for values in activated.topk(self.top))
         if self.multi_label:  # the probabilities are in descending order
             counts = [sum(p >= self.threshold for p in row) for row in probabilities]

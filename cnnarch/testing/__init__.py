@@ -2,17 +2,7 @@
 
 `CHECKS` contains one function per rule of the contract. Each function accepts a network, leaves
 it unchanged, and raises AssertionError if it breaks the rule. Most checks take milliseconds, and
-those that compile or export take about a second::
-
-    import pytest
-    from cnnarch.testing import CHECKS, assert_parameters
-
-    @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-    def test_my_network_follows_the_contract(check):
-        check(MyNetwork(num_classes=10))
-
-    def test_my_network_has_the_parameter_count_in_the_paper():
-        assert_parameters(MyNetwork(num_classes=10), 1_234_567)
+those that compile or export take about a second.
 
 `check_classifier` runs all checks:
 

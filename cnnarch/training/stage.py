@@ -2,7 +2,7 @@
 
 import pickle
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -94,8 +94,7 @@ class StageRun:
         if saved and self._is_complete(saved, trainer.max_epochs):
             self._restore(model, saved)
         else:
-            last = _last_frozen(recipe)
-            freezing = temporarily_frozen(model, last) if recipe.freeze else nullcontext()
+            freezing = _freezing(model, recipe)
             with freezing, set_threads_and_memory_format(model, small, channels_last):
                 model.train()  # Lightning does not set train mode; frozen layers stay in eval mode
                 task = TrainingTask(model, recipe, module.watched, steps)
@@ -156,15 +155,29 @@ class StageRun:
 
 
 def check_freezing(model: nn.Module, recipe: Recipe) -> None:
-    """Check that the layers to freeze exist.
+    """Check that the layers to freeze exist and that each stage of the recipe trains a parameter.
 
     Raises:
         TypeError: the recipe freezes stages, but the network is not from this package.
-        ValueError: the network does not contain such a stage.
+        ValueError: the network does not contain such a stage, or a stage of the recipe would train
+            nothing.
     """
-    for stage in recipe.stages():
+    for number, stage in enumerate(recipe.stages(), 1):
         if stage.freeze:
             check_stage(model, _last_frozen(stage))
+        with _freezing(model, stage):
+            trains = any(p.requires_grad for p in model.parameters())
+        if not trains:
+            why = "no parameter of the network requires gradients (see cnnarch.unfreeze)"
+            if any(p.requires_grad for p in model.parameters()):
+                rest = "the classifier layer has" if stage.freeze is True else "later layers have"
+                why = f"freeze={stage.freeze!r} freezes everything else and {rest} no parameters"
+            raise ValueError(f"stage {number} of the recipe would train nothing: {why}")
+
+
+def _freezing(model: nn.Module, recipe: Recipe) -> AbstractContextManager[None]:
+    """Freeze layers of the network as the recipe requests, and restore them on exit."""
+    return temporarily_frozen(model, _last_frozen(recipe)) if recipe.freeze else nullcontext()
 
 
 def _last_frozen(recipe: Recipe) -> int | str:

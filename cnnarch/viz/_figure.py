@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from torch import Tensor, nn
 
 from cnnarch.facts.text import printable
-from cnnarch.preprocessing import Preprocessing
+from cnnarch.preprocessing import Preprocessing, preprocessing_of
 from cnnarch.viz._photographs import Photograph, is_photographs, read_photographs
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def select_images(
     if isinstance(images, Tensor):
         inputs = images
     elif is_photographs(images):
-        preprocessing = preprocessing or getattr(model, "preprocessing", None)
+        preprocessing = preprocessing_of(model, preprocessing)
         inputs = read_photographs(images, count, preprocessing)
     else:
         data: Any = images
@@ -116,7 +116,7 @@ def select_images(
         inputs,
         indices_of_classes,
         classes,
-        preprocessing or getattr(model, "preprocessing", None),
+        preprocessing_of(model, preprocessing),
     )
 
 

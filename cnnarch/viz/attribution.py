@@ -7,6 +7,7 @@ from captum.attr import IntegratedGradients, LayerGradCam
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from cnnarch.blocks._wrappers import unwrapped
 from cnnarch.contract.layers import layer_name, layer_path, stage_layers
 from cnnarch.contract.modes import evaluating
 from cnnarch.preprocessing import Preprocessing
@@ -54,6 +55,7 @@ def gradcam(
         ValueError: there is no such layer, its maps are single pixels, or there are fewer targets
             than images.
     """
+    model = unwrapped(model)
     selection = select_images(
         images, columns or _columns(images), None, classes, preprocessing, model
     )
@@ -96,6 +98,7 @@ def integrated_gradients(
     Raises:
         ValueError: there are fewer targets than images.
     """
+    model = unwrapped(model)
 
     def attribute(inputs: Tensor, chosen: Tensor) -> Tensor:
         gradients: Tensor = IntegratedGradients(model).attribute(

@@ -9,6 +9,7 @@ from matplotlib.patches import FancyBboxPatch
 from torch import nn
 
 from cnnarch.analysis import Summary, count_parameters, stage_shapes, summary
+from cnnarch.blocks._wrappers import unwrapped
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.contract.layers import stage_layers
 from cnnarch.facts.text import shape_text
@@ -43,6 +44,7 @@ def diagram(model: ImageClassifier, input_size: tuple[int, int, int] | None = No
         TypeError: the model is not a network of this package.
         ValueError: no size is given and the network has no card.
     """
+    model = unwrapped(model)
     if not isinstance(model, ImageClassifier):
         kind = type(model).__name__
         raise TypeError(f"diagram needs a cnnarch network, whose stages it draws, got {kind}")
@@ -78,7 +80,7 @@ def _stages(model: ImageClassifier, found: Summary) -> list[DiagramRow]:
     shapes = stage_shapes(model, found.input_size)
     stages = []
     for name, path in {**stage_layers(model), "head": "head"}.items():
-        module = model.get_submodule(path)
+        module = unwrapped(model.get_submodule(path))  # it may be compiled
         macs = sum(row.macs for row in found.rows if f"{row.path}.".startswith(f"{path}."))
         parameters = count_parameters(module)
         stages.append(DiagramRow(name, _contents(module), shapes[path], parameters, macs))

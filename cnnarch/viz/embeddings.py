@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_choice
+from cnnarch.blocks._wrappers import unwrapped
 from cnnarch.embedding import embed
 from cnnarch.viz._figure import (
     BLUE,
@@ -53,6 +54,7 @@ def embeddings(
         ImportError: the package that the method requires is not installed.
     """
     check_choice("method", method, get_args(Method))
+    model = unwrapped(model)
     selection = select_images(images, num_samples, labels, classes, model=model)
     if len(selection.inputs) < 4:
         raise ValueError(f"at least 4 images are needed, got {len(selection.inputs)}")

@@ -6,6 +6,7 @@ from captum.attr import LayerActivation
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from cnnarch.blocks._wrappers import unwrapped
 from cnnarch.contract.layers import layer_name, layer_path, stage_layers
 from cnnarch.contract.modes import evaluating
 from cnnarch.facts.text import shape_text
@@ -46,6 +47,7 @@ def feature_maps(
             raise ValueError(f"expected one image, got {len(image)}")
     if isinstance(layers, str):
         raise TypeError(f"layers must be a list such as [{layers!r}], got {layers!r}")
+    model = unwrapped(model)
     selection = select_images(image, 1, preprocessing=preprocessing, model=model)
     paths = [layer_path(model, name) for name in layers or stage_layers(model)]
     if not paths:
@@ -86,6 +88,7 @@ def filters(
     Raises:
         ValueError: there is no such layer, or it is not a convolution.
     """
+    model = unwrapped(model)
     convolutions = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
     if not convolutions:
         raise ValueError(f"{type(model).__name__} has no convolutional layers")

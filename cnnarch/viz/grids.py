@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from cnnarch.blocks._wrappers import unwrapped
 from cnnarch.contract.modes import evaluating
 from cnnarch.preprocessing import Preprocessing
 from cnnarch.viz._figure import (
@@ -85,6 +86,7 @@ def predictions(
         ValueError: the images are not (N, C, H, W), there are fewer labels than images, a class
             has no name, or the logits contain NaN.
     """
+    model = unwrapped(model)
     selection = select_images(images, rows * columns, labels, classes, preprocessing, model)
     with evaluating(model):
         device = next(model.parameters()).device

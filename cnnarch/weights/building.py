@@ -101,11 +101,16 @@ def _load(checkpoint: Checkpoint, found: Match, model: nn.Module) -> tuple[str, 
         if tensor.is_meta and name.endswith("num_batches_tracked"):  # not in old checkpoints
             set_tensor(model, name, torch.zeros(tensor.shape, dtype=tensor.dtype))
     record_metadata(model, checkpoint, report)
-    if report.dropped:
+    if found.dropped:
         warnings.warn(
             f"{checkpoint.label}: only the tensors whose names start with {found.prefix!r} were "
-            f"loaded, not {', '.join(report.dropped[:3])}{', ...' * (len(report.dropped) > 3)}",
+            f"loaded, not {', '.join(found.dropped[:3])}{', ...' * (len(found.dropped) > 3)}",
             stacklevel=5,
+        )
+    zeros = set(found.zeros) & set(report.adapted)
+    if zeros:
+        warnings.warn(
+            f"{checkpoint.label} has no {' and '.join(sorted(zeros))}: it is zero", stacklevel=5
         )
     return report.fresh
 

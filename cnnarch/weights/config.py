@@ -27,6 +27,7 @@ class Config:
         preprocessing: converts an image into the network's input.
         categories: class names in the order of the logits.
         conversions: the network's `conversions`.
+        edits: descriptions of layers that were changed by hand.
         version: version of cnnarch that wrote the file.
         weights: name of the weights file in the same folder.
         sha256: full hash of that file or its leading hex digits; None if unknown.
@@ -39,6 +40,7 @@ class Config:
     preprocessing: Preprocessing | None = None
     categories: tuple[str, ...] | None = None
     conversions: tuple[tuple[str, Any], ...] = ()
+    edits: tuple[str, ...] = ()
     version: str | None = None
     weights: str = TENSORS
     sha256: str | None = None
@@ -81,6 +83,7 @@ def _parse_cnnarch(facts: dict[str, Any]) -> Config:
     categories = facts.get("categories")
     given["preprocessing"] = preprocessing_from(facts.get("preprocessing"))
     given["categories"] = None if categories is None else tuple(map(str, categories))
+    given["edits"] = tuple(map(str, facts.get("edits", ())))
     given["conversions"] = tuple((str(k), v) for k, v in facts.get("conversions", ()))
     for name in ("builder", "weights", "layout"):
         if not isinstance(given.get(name, ""), str):

@@ -9,15 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnnarch.blocks._wrappers import unwrapped
 from cnnarch.facts.options import find_conflicts
 from cnnarch.weights.errors import WeightsError
-from cnnarch.weights.matching import CNNARCH, Match, find_prefixes, match_layout, pair_names
+from cnnarch.weights.matching import (
+    NETWORK_NAMES,
+    Match,
+    find_prefixes,
+    layouts_for,
+    match_layout,
+    pair_names,
+)
 from cnnarch.weights.porting import Layout, layouts_of
+from cnnarch.weights.rebuilding import check_exports
 
 _MAX_LISTED = 20
 _AVERAGES = "n_averaged"  # counter in torch's AveragedModel
-_NETWORK_NAMES = ("", "module", "model", "net", "backbone", "encoder_q")
-"""Usual names of the network that is used, in models that also contain averages or teachers."""
 
 
 def port(
@@ -71,8 +78,12 @@ def export(model: nn.Module, layout: str = "torchvision") -> dict[str, Tensor]:
         layout: "torchvision", "timm" or another library that provides the network.
 
     Raises:
-        WeightsError: the library does not provide the network, or requires other options.
+        WeightsError: the library does not provide the network or requires other options, or the
+            network's layers were changed, for example by `dilate` or `convert_norm`; "frozen" and
+            "sync" norms are exported.
     """
+    model = unwrapped(model)
+    check_exports(model, layout)
     candidates = {one: pairs for one in layouts_of(model) if (pairs := pair_names(model, one))}
     fitting = [one for one in candidates if one.library == layout]
     if not fitting:
@@ -111,18 +122,15 @@ def find_match(
     Raises:
         WeightsError: the network has no such layout, or no tensor name matches.
     """
-    layouts = [one for one in (CNNARCH, *layouts_of(model)) if source in ("auto", one.library)]
+    layouts = [one for one in layouts_for(model) if source in ("auto", one.library)]
+    named = [(one, pairs) for one in layouts if (pairs := pair_names(model, one)) is not None]
     bare = {name.replace("_orig_mod.", ""): t for name, t in state_dict.items()}  # torch.compile
     matches = []
-    for prefix in find_prefixes(bare, model, layouts):
+    for prefix in find_prefixes(bare, model, [pairs for _, pairs in named]):
         inside = {k.removeprefix(prefix): t for k, t in bare.items() if k.startswith(prefix)}
         dropped = tuple(k for k in bare if not k.startswith(prefix) and k != _AVERAGES)
-        found = (match_layout(inside, model, one) for one in layouts)
-        matches += [
-            replace(m, prefix=prefix, dropped=(*dropped, *m.dropped))
-            for m in found
-            if m is not None
-        ]
+        found = (match_layout(inside, model, one, pairs) for one, pairs in named)
+        matches += [replace(each, prefix=prefix, dropped=dropped) for each in found]
     if not matches:
         raise WeightsError(f"{_name(model)} has no layout {source!r}")
     most = max(len(found.tensors) for found in matches)
@@ -135,7 +143,10 @@ def find_match(
             f"none of the checkpoint's tensors belong to {_name(model)}: {listed}, ..."
         )
     best = [found for found in matches if len(found.tensors) == most]
-    prefix = _choose_prefix({found.prefix: None for found in best})
+    fewest = min(len(found.unexpected) for found in best)
+    prefix = _choose_prefix(
+        {found.prefix: None for found in best if len(found.unexpected) == fewest}
+    )
     best = [found for found in best if found.prefix == prefix]
     ranks = [_rank(found.layout, model, options, architecture) for found in best]
     chosen = best[ranks.index(min(ranks))]
@@ -153,7 +164,7 @@ def _choose_prefix(prefixes: Iterable[str]) -> str:
     Raises:
         WeightsError: there is no way to know.
     """
-    known = [p for p in prefixes if p.rpartition(".")[0].rpartition(".")[2] in _NETWORK_NAMES]
+    known = [p for p in prefixes if p.rpartition(".")[0].rpartition(".")[2] in NETWORK_NAMES]
     candidates = known or list(prefixes)
     if len(candidates) > 1:
         raise WeightsError(

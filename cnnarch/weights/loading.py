@@ -2,21 +2,27 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cnnarch.blocks._wrappers import is_sharded, unwrapped
-from cnnarch.facts.options import find_conflicts, find_norms
+from cnnarch.facts.options import find_conflicts
 from cnnarch.facts.sheets import near_twins
 from cnnarch.weights.channels import Adapt, adapt_input, adapt_preprocessing, first_convolution
 from cnnarch.weights.checkpoint import Checkpoint, CheckpointSource, read_checkpoint
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.layouts import describe_mismatches, find_match, find_mismatches
-from cnnarch.weights.matching import CNNARCH, Match, classifier_names
-from cnnarch.weights.recorded import find_other_dilation, warn_if_unrecorded
+from cnnarch.weights.matching import CNNARCH, Match, classifier_names, their_classifiers
+from cnnarch.weights.recorded import (
+    find_changes,
+    find_other_dilation,
+    set_eps,
+    warn_if_edited,
+    warn_if_unrecorded,
+)
 
 
 @dataclass(frozen=True)
@@ -27,11 +33,13 @@ class LoadReport:
         fresh: names of tensors that were not loaded and keep the network's values: classifiers
             with a different number of classes, and the first convolution if `small_images` made
             its kernel smaller.
-        adapted: names of tensors that were converted to fit: the first convolution.
+        adapted: names of tensors that were converted to fit: the first convolution, and the
+            classifier's bias, which is zero if the checkpoint has none.
         changed_options: network options that were changed to the values that the checkpoint
             requires, with their new values.
-        dropped: names of the checkpoint's tensors that belong to other parts than the network, such
-            as a loss in a Lightning module.
+        dropped: names of the checkpoint's tensors that were not loaded because they belong to a
+            head that the network was built without, or to other parts than the network, such as a
+            loss in a Lightning module.
     """
 
     fresh: tuple[str, ...] = ()
@@ -44,7 +52,8 @@ def load(model: nn.Module, source: CheckpointSource, *, adapt: Adapt = "mean") -
     """Load a checkpoint from any supported library into an existing network.
 
     The checkpoint is read and checked before the first value changes. Parameters remain the
-    same objects, so optimizers stay valid. The network keeps its device and dtype.
+    same objects, so optimizers stay valid. The network keeps its device and dtype. Its
+    preprocessing and class names become those that the checkpoint records, or None.
 
     Args:
         model: a cnnarch network, or any module if `source` is a state dict with the same names. It
@@ -67,7 +76,7 @@ def load(model: nn.Module, source: CheckpointSource, *, adapt: Adapt = "mean") -
     checkpoint = read_checkpoint(source, getattr(model, "builder", None))
     found = match_checkpoint(checkpoint, model)
     required = found.layout.required_options(model) | checkpoint.required_options
-    changed = find_conflicts(model, required)
+    changed = find_conflicts(model, required) | _inner_changes(model, checkpoint, found.prefix)
     for name in changed.keys() - {"norm_eps"}:
         raise WeightsError(
             f"{checkpoint.label} requires a network built with {name}={changed[name]!r}"
@@ -80,11 +89,33 @@ def load(model: nn.Module, source: CheckpointSource, *, adapt: Adapt = "mean") -
     # Nothing below can fail, so either all values change or none do.
     for name, tensor in tensors.items():
         set_tensor(model, name, tensor)
-    for norm in find_norms(model) if changed else ():
-        norm.eps = changed["norm_eps"]
+    set_eps(model, changed)
     report = replace(report, changed_options=changed)
     record_metadata(model, checkpoint, report, adapt)
     return report
+
+
+def _inner_changes(model: nn.Module, checkpoint: Checkpoint, prefix: str) -> dict[str, Any]:
+    """Return the options that must change in networks inside a user's module.
+
+    Raises:
+        WeightsError: an option cannot be changed.
+    """
+    changes: dict[str, Any] = {}
+    for path, module in model.named_modules():
+        if not path or not hasattr(module, "builder"):
+            continue
+        recorded = checkpoint.recorded.get(f"{prefix}{path}")
+        if recorded is None:
+            warn_if_unrecorded(module, checkpoint.label)
+            continue
+        try:
+            found = find_changes(module, asdict(recorded), f"{checkpoint.label}: {path}")
+        except RuntimeError as error:
+            raise WeightsError(str(error)) from error
+        changes |= found or {}
+        warn_if_edited(module, recorded.edits, checkpoint.label)
+    return changes
 
 
 def match_checkpoint(
@@ -109,6 +140,7 @@ def warn_if_ambiguous(checkpoint: Checkpoint, found: Match, model: nn.Module) ->
     """Warn if the checkpoint may be for a different network whose tensors have the same names."""
     if found.layout is CNNARCH and checkpoint.config.builder is None:
         warn_if_unrecorded(model, checkpoint.label)
+    warn_if_edited(model, checkpoint.config.edits, checkpoint.label)
     for other in found.alternatives:
         warnings.warn(
             f"{checkpoint.label} is assumed to need {found.layout.required_options(model)}, but "
@@ -130,11 +162,12 @@ def convert_tensors(
     expected = model.state_dict()
     tensors, missing = dict(found.tensors), dict(found.missing)
     fresh: list[str] = []
+    adapted = [name for name in found.zeros if name in tensors]
     for classifier in classifier_names(model):
         layer = [name for name in expected if name.startswith(f"{classifier}.")]
         if _has_other_classes(layer, tensors, expected):
             fresh += layer
-    first, adapted = first_convolution(model), []
+    first = first_convolution(model)
     if first in tensors and _has_larger_kernel(tensors[first], expected[first], model):
         fresh.append(first)
     elif first in tensors and _has_other_channels(tensors[first], expected[first]):
@@ -149,8 +182,12 @@ def convert_tensors(
     mismatches = find_mismatches(replace(found, tensors=tensors, missing=missing), model)
     if any(mismatches.values()):
         subject = f"{checkpoint.label} ({found.layout.library})"
-        raise WeightsError(describe_mismatches(subject, mismatches))
-    report = LoadReport(tuple(fresh), tuple(adapted), dropped=found.dropped)
+        message = describe_mismatches(subject, mismatches)
+        if _is_head_alone(mismatches, their_classifiers(model, found.layout)):
+            message += "\nA network with num_classes=0 can load everything but the classifier"
+        raise WeightsError(message)
+    adapted = [name for name in adapted if name not in fresh]
+    report = LoadReport(tuple(fresh), tuple(adapted), dropped=found.dropped + found.unused)
     return _cast(tensors, expected, copy=checkpoint.shared), report
 
 
@@ -185,6 +222,12 @@ def record_metadata(
     is_same_size = config.categories is not None and model.num_classes == len(config.categories)
     is_loaded = not any(name.startswith(classifiers) for name in report.fresh)
     model.categories = config.categories if is_same_size and is_loaded else None
+
+
+def _is_head_alone(mismatches: Mapping[str, list[str]], classifiers: list[str]) -> bool:
+    """Return whether all mismatches are in the classifiers."""
+    heads = tuple(f"{name}." for name in classifiers)
+    return all(name.startswith(heads) for names in mismatches.values() for name in names)
 
 
 def _has_other_classes(

@@ -2,17 +2,23 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.weights.channels import first_convolution
-from cnnarch.weights.porting import Layout, Pair
+from cnnarch.weights.porting import Layout, Pair, layouts_of
+from cnnarch.weights.rebuilding import build_on_meta
 
 CNNARCH = Layout(
     "cnnarch", lambda model: (Pair(k, k) for k in model.state_dict()), ignored=("aux1", "aux2")
 )
+
+
+NETWORK_NAMES = ("", "module", "model", "net", "backbone", "encoder_q")
+"""Usual names of the network that is used, in models that also contain averages or teachers."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,9 @@ class Match:
         alternatives: layouts with the same names that require other options.
         prefix: the start of all names in the checkpoint that belong to the network, which the other
             fields omit.
-        dropped: names in the checkpoint without this prefix.
+        dropped: names in the checkpoint that belong to other modules than the network.
+        unused: names in the checkpoint of heads that the network was built without.
+        zeros: names of the classifiers' biases that the checkpoint lacks.
     """
 
     layout: Layout
@@ -37,6 +45,28 @@ class Match:
     alternatives: tuple[Layout, ...] = ()
     prefix: str = ""
     dropped: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    zeros: tuple[str, ...] = ()
+
+
+def layouts_for(model: Any) -> list[Layout]:
+    """Return all layouts of a network or backbone, ours first."""
+    if not is_backbone(model) or model.builder is None:
+        return [CNNARCH, *layouts_of(model)]
+    whole = build_on_meta(model.builder, model.options)  # the rules expect a head
+
+    def of_whole(layout: Layout) -> Layout:
+        return layout._replace(
+            pairs=lambda _: layout.pairs(whole),
+            required_options=lambda _: layout.required_options(whole),
+        )
+
+    return [CNNARCH, *map(of_whole, layouts_of(whole))]
+
+
+def is_backbone(model: nn.Module) -> bool:
+    """Return whether a model is a network of ours without a head."""
+    return hasattr(model, "builder") and not hasattr(model, "head")
 
 
 def classifier_names(model: nn.Module) -> list[str]:
@@ -46,7 +76,7 @@ def classifier_names(model: nn.Module) -> list[str]:
 
 
 def find_prefixes(
-    state_dict: Mapping[str, Tensor], model: nn.Module, layouts: Iterable[Layout]
+    state_dict: Mapping[str, Tensor], model: nn.Module, layouts: Iterable[Mapping[str, Pair]]
 ) -> list[str]:
     """Return the prefixes that the network's names may have in a state dict, such as "module.".
 
@@ -54,36 +84,34 @@ def find_prefixes(
     shows them: its name ends as in one of the layouts.
     """
     prefixes, ours = {"": None}, first_convolution(model) or ""
-    for layout in layouts:
-        names = pair_names(model, layout) or {}
-        if first := names.get(ours):
+    for pairs in layouts:
+        if first := pairs.get(ours):
             ends = [name for name in state_dict if name.endswith(f".{first.theirs}")]
             prefixes |= dict.fromkeys(name.removesuffix(first.theirs) for name in ends)
     return list(prefixes)
 
 
 def match_layout(
-    state_dict: Mapping[str, Tensor], model: nn.Module, layout: Layout
-) -> Match | None:
-    """Rename a state dict according to a layout; None if the layout does not cover the network."""
-    names = pair_names(model, layout)
-    if names is None:
-        return None
+    state_dict: Mapping[str, Tensor], model: nn.Module, layout: Layout, pairs: Mapping[str, Pair]
+) -> Match:
+    """Rename a state dict according to a layout, whose pairs `pair_names` returned."""
     remaining = dict(state_dict)
     if layout.before_port:
         remaining = layout.before_port(remaining)
-    remaining = _unwrap_classifiers(remaining, model, layout)
+    remaining = _unwrap_classifiers(remaining, model, layout, pairs)
+    zeros = _add_zero_biases(remaining, model, pairs)
     tensors, missing = {}, {}
-    for name, pair in names.items():
+    for name, pair in pairs.items():
         if pair.theirs in remaining:
             tensors[name] = _reshape_for_port(remaining.pop(pair.theirs), model, pair)
         elif not name.endswith("num_batches_tracked"):  # not saved by PyTorch < 0.4.1
             missing[name] = pair.theirs
-    unused = (*layout.ignored, *_absent_classifiers(model, layout))
-    unexpected = tuple(name for name in remaining if not _is_inside(name, unused))
-    if hasattr(model, "builder") and not hasattr(model, "head"):  # a backbone lacks later layers
-        return Match(layout, tensors, missing, (), dropped=unexpected)
-    return Match(layout, tensors, missing, unexpected)
+    absent = (*layout.ignored, *_absent_classifiers(model, layout))
+    unused = tuple(name for name in remaining if _is_inside(name, absent))
+    others = tuple(name for name in remaining if not _is_inside(name, absent))
+    if is_backbone(model):  # it lacks later layers
+        return Match(layout, tensors, missing, (), unused=tuple(remaining))
+    return Match(layout, tensors, missing, others, unused=unused, zeros=zeros)
 
 
 def their_classifiers(model: nn.Module, layout: Layout) -> list[str]:
@@ -95,21 +123,51 @@ def their_classifiers(model: nn.Module, layout: Layout) -> list[str]:
 
 
 def _unwrap_classifiers(
-    tensors: dict[str, Tensor], model: nn.Module, layout: Layout
+    tensors: dict[str, Tensor], model: nn.Module, layout: Layout, pairs: Mapping[str, Pair]
 ) -> dict[str, Tensor]:
     """Rename the only linear layer in a replaced classifier, such as "fc.1" in Dropout and Linear.
 
-    A classifier that contains anything else with tensors keeps its names.
+    A classifier that contains anything else with tensors keeps its names. In other libraries, the
+    layer may also replace a container such as "classifier" of which "classifier.1" is the only
+    layer with tensors.
     """
     renamed = dict(tensors)
     for name in their_classifiers(model, layout):
-        inside = [key for key in tensors if key.startswith(f"{name}.")]
-        weights = [key for key in inside if key.endswith(".weight") and tensors[key].dim() > 1]
-        layer = weights[0].removesuffix("weight") if len(weights) == 1 else ""
-        if layer and set(inside) <= {f"{layer}weight", f"{layer}bias"}:
-            for key in inside:
-                renamed[f"{name}.{key.removeprefix(layer)}"] = renamed.pop(key)
+        parent, found = name.rpartition(".")[0], _only_layer(tensors, name)
+        others = [pair.theirs for pair in pairs.values() if not _is_inside(pair.theirs, [name])]
+        if not found and parent and layout is not CNNARCH and not _holds(parent, others):
+            found = _only_layer(tensors, parent)
+        for key, kind in found.items():
+            renamed[f"{name}.{kind}"] = renamed.pop(key)
     return renamed
+
+
+def _only_layer(tensors: Mapping[str, Tensor], module: str) -> dict[str, str]:
+    """Return "weight" and "bias" by name if these are a module's only tensors, else nothing."""
+    inside = [key for key in tensors if key.startswith(f"{module}.")]
+    weights = [key for key in inside if key.endswith(".weight") and tensors[key].dim() > 1]
+    layer = weights[0].removesuffix("weight") if len(weights) == 1 else ""
+    if not layer or not set(inside) <= {f"{layer}weight", f"{layer}bias"}:
+        return {}
+    return {key: key.removeprefix(layer) for key in inside}
+
+
+def _holds(module: str, names: Iterable[str]) -> bool:
+    return any(_is_inside(name, [module]) for name in names)
+
+
+def _add_zero_biases(
+    tensors: dict[str, Tensor], model: nn.Module, pairs: Mapping[str, Pair]
+) -> tuple[str, ...]:
+    """Add zeros for classifiers without a bias, which are equivalent, and return our names."""
+    added = []
+    for classifier in classifier_names(model):
+        weight, bias = (pairs.get(f"{classifier}.{kind}") for kind in ("weight", "bias"))
+        if weight and bias and weight.theirs in tensors and bias.theirs not in tensors:
+            like = tensors[weight.theirs]
+            tensors[bias.theirs] = like.new_zeros(like.shape[0])
+            added.append(bias.ours)
+    return tuple(added)
 
 
 def pair_names(model: nn.Module, layout: Layout) -> dict[str, Pair] | None:

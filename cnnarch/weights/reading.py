@@ -118,6 +118,8 @@ def is_file_name(name: str) -> bool:
 def extract_state_dict(loaded: Any, label: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and metadata of the state dict in a file. Its tensors must be dense.
 
+    The metadata has an entry for each network in the state dict. Its key ends in the module path.
+
     Args:
         loaded: the return value of torch.load, or a state dict.
         label: name to show in error messages.
@@ -138,9 +140,11 @@ def extract_state_dict(loaded: Any, label: str) -> tuple[dict[str, Tensor], dict
     for key, tensor in tensors.items():
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
             raise WeightsError(f"{label}: {key!r} is not a dense tensor")
-    recorded = recorded_in(loaded)
     try:
-        metadata = {} if recorded is None else {METADATA_KEY: json.dumps(recorded)}
+        metadata = {
+            f"{METADATA_KEY}:{path}" if path else METADATA_KEY: json.dumps(description)
+            for path, description in recorded_in(loaded).items()
+        }
     except (TypeError, ValueError, RecursionError) as error:
         raise WeightsError(f"{label} describes its network incorrectly: {error}") from error
     return {key: tensor.detach() for key, tensor in gathered(tensors).items()}, metadata

@@ -4,11 +4,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import import_module
-from typing import Any, get_args, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import torch
 from torch import nn
 
+from cnnarch.blocks._settings import settings_of
 from cnnarch.blocks.frozen_norm import FrozenBatchNorm
 from cnnarch.facts.builders import BUILDERS, option_parameters
 from cnnarch.facts.options import FREE
@@ -23,7 +24,7 @@ _TRAINING_SETTINGS = re.compile(r"(, )?\b(momentum|inplace|p|rate)=[^,]*")
 
 def chosen_options(builder: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options whose values differ from the builder's defaults."""
-    defaults = _build(builder, {}).options
+    defaults = build_on_meta(builder, {}).options
     return {k: v for k, v in options.items() if k not in defaults or defaults[k] != v}
 
 
@@ -44,16 +45,69 @@ def check_rebuilds(model: Any) -> None:
             "only a network created by a builder such as cnnarch.resnet18 can be saved, because "
             f"the builder rebuilds it; {origin} created this {type(model).__name__}"
         )
-    rebuilt = _build(builder, model.options)
-    convert(rebuilt, model.conversions)
-    changes = list(_changed_modules(model, rebuilt)) or list(_changed_tensors(model, rebuilt))
-    if changes:
-        more = len(changes) - _MAX_LISTED
-        listed = "; ".join(changes[:_MAX_LISTED]) + (f"; and {more} more" if more > 0 else "")
+    if changes := _describe_changes(model, model.conversions):
         raise WeightsError(
             f"this network cannot be saved: its layers were changed after {builder}() created it, "
-            f"so its options cannot rebuild it: {listed}"
+            f"so its options cannot rebuild it: {changes}"
         )
+
+
+def edited_layers(model: Any) -> list[str]:
+    """Describe the layers with other settings than the builder gave them, which no tensor shows.
+
+    Training settings such as momentum do not count.
+    """
+    if getattr(model, "builder", None) not in BUILDERS:
+        return []
+    try:
+        built = _built_layers(model)
+    except (TypeError, ValueError):  # its options were set by hand
+        return []
+    edits = []
+    for path, module in model.named_modules():
+        path = path.replace("_orig_mod.", "")  # torch.compile
+        if path not in built or built[path].attributes == settings_of(module):
+            continue
+        now, before = _Layer.of(module), built[path].layer
+        if "_orig_mod" in module._modules or (not path and now.kind is not before.kind):
+            continue  # compiled, or a backbone
+        # Other tensor names show the change by themselves.
+        if now.tensors == before.tensors and (change := now.change_from(before)):
+            edits.append(f"{path or 'the network'} {change}")
+    return edits
+
+
+def check_exports(model: Any, library: str) -> None:
+    """Check that another library's network with the same tensors computes the same outputs.
+
+    Raises:
+        WeightsError: the network is dilated, or layers were converted to GroupNorm or changed.
+    """
+    conversions = getattr(model, "conversions", ())
+    if any(name == "dilate" for name, _ in conversions):
+        raise WeightsError(
+            f"this network is dilated, but {library}'s is not unless it is built that way (for "
+            "example with torchvision's replace_stride_with_dilation or timm's output_stride), and "
+            "tensors do not show dilation: load `dict(model.state_dict())` into a network without "
+            "dilation and export that one"
+        )
+    same = [conversion for conversion in conversions if conversion == ("convert_norm", "frozen")]
+    is_rebuilt = getattr(model, "builder", None) in BUILDERS and hasattr(model, "head")
+    if is_rebuilt and (changes := _describe_changes(model, same)):
+        raise WeightsError(
+            f"this network cannot be exported to {library}: its layers were changed after "
+            f"{model.builder}() created it, so {library}'s network computes something else: "
+            f"{changes}"
+        )
+
+
+def _describe_changes(model: Any, conversions: Iterable[tuple[str, Any]]) -> str:
+    """Describe how the layers differ from those that the builder and the conversions create."""
+    rebuilt = build_on_meta(model.builder, model.options)
+    convert(rebuilt, conversions)
+    changes = list(_changed_modules(model, rebuilt)) or list(_changed_tensors(model, rebuilt))
+    more = len(changes) - _MAX_LISTED
+    return "; ".join(changes[:_MAX_LISTED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def convert(model: Any, conversions: Iterable[tuple[str, Any]]) -> None:
@@ -73,13 +127,13 @@ def convert(model: Any, conversions: Iterable[tuple[str, Any]]) -> None:
 @cache
 def hidden_options(builder: str) -> tuple[str, ...]:
     """Return the options that change what a network computes but neither names nor shapes."""
-    network, default = BUILDERS[builder].__annotations__["return"], _build(builder, {})
+    network, default = BUILDERS[builder].__annotations__["return"], build_on_meta(builder, {})
     hints = get_type_hints(network.__init__)
 
     def is_hidden(name: str) -> bool:
         for value in _alternatives(hints.get(name), default.options[name]):
             try:
-                other = _build(builder, {name: value})
+                other = build_on_meta(builder, {name: value})
             except ValueError:  # this network does not support the value
                 continue
             same_tensors = not any(_changed_tensors(other, default))
@@ -102,7 +156,8 @@ def _alternatives(hint: Any, default: Any) -> Iterable[Any]:
     return [value for value in values if value != default and not isinstance(value, type)]
 
 
-def _build(builder: str, options: Mapping[str, Any]) -> Any:
+def build_on_meta(builder: str, options: Mapping[str, Any]) -> Any:
+    """Build a network without values."""
     with torch.device("meta"):
         return BUILDERS[builder](**options)
 
@@ -119,7 +174,7 @@ def _changed_modules(model: nn.Module, rebuilt: nn.Module) -> Iterator[str]:
         elif path not in original:
             change = "" if isinstance(current[path], _IDENTITIES) else "was added"
         else:
-            change = _describe_change(current[path], original[path])
+            change = _Layer.of(current[path]).change_from(_Layer.of(original[path]))
         if change:
             changed.append(path)
             yield f"{path or 'the network'} {change}"
@@ -139,12 +194,49 @@ def _changed_tensors(model: nn.Module, rebuilt: nn.Module) -> Iterator[str]:
             yield f"{name} has shape {current[name]}, not {original[name]}"
 
 
-def _describe_change(now: nn.Module, before: nn.Module) -> str:
-    """Describe how a module changed; empty if unchanged."""
-    if _kind(now) is not _kind(before) or _settings(now) != _settings(before):
-        described = [f"{type(m).__name__}({_settings(m)})" for m in (now, before)]
-        return f"is {described[0]}, not {described[1]}"
-    return "has a forward method that its class does not define" if "forward" in vars(now) else ""
+class _Layer(NamedTuple):
+    """What a module computes in eval mode, apart from the values of its tensors."""
+
+    kind: type[nn.Module]
+    name: str
+    settings: str
+    tensors: frozenset[str]
+    has_own_forward: bool
+
+    @classmethod
+    def of(cls, module: nn.Module) -> "_Layer":
+        settings = _TRAINING_SETTINGS.sub("", module.extra_repr()).removeprefix(", ")
+        tensors = frozenset(module._parameters) | frozenset(module._buffers)
+        own_forward = "forward" in vars(module)
+        return cls(_kind(module), type(module).__name__, settings, tensors, own_forward)
+
+    def change_from(self, before: "_Layer") -> str:
+        """Describe how the module changed; empty if unchanged."""
+        if self[:1] + self[2:3] != before[:1] + before[2:3]:
+            now, then = (f"{layer.name}({layer.settings})" for layer in (self, before))
+            return f"is {now}, not {then}"
+        return "has a forward method that its class does not define" if self.has_own_forward else ""
+
+
+class _Built(NamedTuple):
+    """A layer and its attributes, which are quicker to compare."""
+
+    layer: _Layer
+    attributes: dict[str, Any]
+
+
+_built: dict[str, dict[str, _Built]] = {}
+
+
+def _built_layers(model: Any) -> dict[str, _Built]:
+    """Return the layers that the network's builder makes with its options and conversions."""
+    key = repr((model.builder, model.options, model.conversions))
+    if key not in _built:
+        rebuilt = build_on_meta(model.builder, model.options)
+        convert(rebuilt, model.conversions)
+        modules = rebuilt.named_modules()
+        _built[key] = {path: _Built(_Layer.of(m), settings_of(m)) for path, m in modules}
+    return _built[key]
 
 
 def _kind(module: nn.Module) -> type[nn.Module]:
@@ -155,8 +247,3 @@ def _kind(module: nn.Module) -> type[nn.Module]:
         return batch_norm
     kind = type(module)
     return kind.__bases__[1] if hasattr(kind, "reshard") else kind  # FSDP2 derives classes
-
-
-def _settings(module: nn.Module) -> str:
-    """Return the module's own settings that affect its output in eval mode."""
-    return _TRAINING_SETTINGS.sub("", module.extra_repr()).removeprefix(", ")

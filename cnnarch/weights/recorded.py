@@ -1,29 +1,59 @@
-"""The options that a state dict records in its metadata, because its tensors do not show them."""
+"""What a state dict records in its metadata about its network, because its tensors do not show it.
+
+Each network in a state dict has an entry of its own, under the path of its module.
+"""
 
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from cnnarch.facts.options import FREE, METADATA_KEY, find_conflicts, find_norms
+from cnnarch.preprocessing import preprocessing_from
 from cnnarch.weights.errors import UnrecordedOptionsWarning
-from cnnarch.weights.rebuilding import hidden_options
+from cnnarch.weights.rebuilding import edited_layers, hidden_options
 
 warnings.simplefilter("always", UnrecordedOptionsWarning, append=True)
 
+_MAX_LISTED = 3
 
-def recorded_in(state_dict: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the builder and options of the network in a state dict; None if it records none.
 
-    If the state dict contains several networks, they must agree.
-    """
+def describe(model: Any) -> dict[str, Any]:
+    """Return a network's builder, options that are plain data, and other facts that are known."""
+    plain = (bool, int, float, str, type(None))
+    options = {k: v for k, v in model.options.items() if isinstance(v, plain)}
+    preprocessing = getattr(model, "preprocessing", None)
+    facts = {
+        "conversions": model.conversions,
+        "edits": edited_layers(model),
+        "preprocessing": asdict(preprocessing) if preprocessing else None,
+        "categories": list(getattr(model, "categories", None) or ()),
+    }
+    known = {name: value for name, value in facts.items() if value}
+    return {"builder": model.builder, "options": options} | known
+
+
+def recorded_in(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the descriptions of the networks in a state dict by their module paths."""
     metadata = getattr(state_dict, "_metadata", None)
-    entries = metadata.values() if isinstance(metadata, Mapping) else ()
-    found = [e[METADATA_KEY] for e in entries if isinstance(e, Mapping) and METADATA_KEY in e]
-    return found[0] if found and all(each == found[0] for each in found) else None
+    entries = metadata.items() if isinstance(metadata, Mapping) else ()
+    return {
+        str(path).replace("_orig_mod", "").replace("..", ".").strip("."): entry[METADATA_KEY]
+        for path, entry in entries
+        if isinstance(entry, Mapping) and METADATA_KEY in entry
+    }
 
 
-def adopt_options(model: Any, recorded: Mapping[str, Any] | None, strict: bool) -> None:
-    """Set a network's eps to the recorded one before `load_state_dict` sets its tensors.
+def adopt_options(
+    model: Any, recorded: Mapping[str, Any] | None, strict: bool, names: Iterable[str]
+) -> None:
+    """Set a network's eps and facts to the recorded ones before `load_state_dict` sets its tensors.
+
+    Args:
+        model: the network.
+        recorded: the description in the state dict; None if there is none.
+        strict: whether a different builder is an error.
+        names: the names of the network's tensors in the state dict.
 
     Raises:
         RuntimeError: the network has a different builder or other options, which cannot be changed,
@@ -32,13 +62,34 @@ def adopt_options(model: Any, recorded: Mapping[str, Any] | None, strict: bool) 
     if recorded is None:
         warn_if_unrecorded(model, "the state dict")
         return
+    changes = find_changes(model, recorded, "the state dict")
+    if changes is None:
+        if strict:
+            raise RuntimeError(
+                f"the state dict is of {recorded['builder']}, not of {model.builder}"
+            )
+        return
+    set_eps(model, changes)
+    if preprocessing := preprocessing_from(recorded.get("preprocessing")):
+        model.preprocessing = preprocessing
+    categories = recorded.get("categories", ())
+    has_classifier = any(name.startswith("head.classifier.") for name in names)
+    if categories and has_classifier and len(categories) == model.num_classes:
+        model.categories = tuple(categories)
+    warn_if_edited(model, recorded.get("edits", ()), "the state dict")
+
+
+def find_changes(model: Any, recorded: Any, label: str) -> dict[str, Any] | None:
+    """Return the options that must change to fit a description; None if it is of another builder.
+
+    Raises:
+        RuntimeError: an option other than eps differs, or the description is malformed.
+    """
     if not (isinstance(recorded, Mapping) and isinstance(recorded.get("options"), Mapping)):
-        raise RuntimeError(f"the state dict describes its network incorrectly: {recorded!r:.200}")
+        raise RuntimeError(f"{label} describes its network incorrectly: {recorded!r:.200}")
     builder, options = recorded.get("builder"), recorded["options"]
     if builder != model.builder and None not in (builder, model.builder):
-        if strict:
-            raise RuntimeError(f"the state dict is of {builder}, not of {model.builder}")
-        return
+        return None
     required = {name: value for name, value in options.items() if name not in FREE}
     conflicts = find_conflicts(model, required)
     fixed = [name for name in conflicts if name != "norm_eps"]
@@ -46,14 +97,18 @@ def adopt_options(model: Any, recorded: Mapping[str, Any] | None, strict: bool) 
         theirs = ", ".join(f"{name}={conflicts[name]!r}" for name in fixed)
         ours = ", ".join(f"{name}={model.options.get(name)!r}" for name in fixed)
         raise RuntimeError(
-            f"the state dict is of a network with {theirs}, but this one has {ours}: build it with "
+            f"{label} is of a network with {theirs}, but this one has {ours}: build it with "
             f"{theirs}"
         )
     if problem := find_other_dilation(model, recorded.get("conversions", ())):
-        raise RuntimeError(f"the state dict {problem}")
-    for norm in find_norms(model) if conflicts else ():
-        norm.eps = conflicts["norm_eps"]
-    model.options = {**model.options, **conflicts}
+        raise RuntimeError(f"{label} {problem}")
+    return conflicts
+
+
+def set_eps(model: Any, changes: Mapping[str, Any]) -> None:
+    """Set the eps of all norms if it is among the changed options."""
+    for norm in find_norms(model) if "norm_eps" in changes else ():
+        norm.eps = changes["norm_eps"]
 
 
 def find_other_dilation(model: Any, conversions: Iterable[tuple[str, Any]]) -> str:
@@ -68,6 +123,20 @@ def find_other_dilation(model: Any, conversions: Iterable[tuple[str, Any]]) -> s
     if found or not wanted:
         return ""
     return f"is of a network with output stride {wanted[-1]}, but this one is not dilated"
+
+
+def warn_if_edited(model: Any, edits: Iterable[str], label: str) -> None:
+    """Warn of layers that were changed by hand in a checkpoint's network, but not in this one."""
+    own = edited_layers(model) if edits else []
+    missing = [edit for edit in edits if edit not in own]
+    if missing:
+        more = len(missing) - _MAX_LISTED
+        listed = "; ".join(missing[:_MAX_LISTED]) + (f"; and {more} more" if more > 0 else "")
+        warnings.warn(
+            f"{label} is of a network whose layers were changed after it was built: {listed}. "
+            "Change them here too, or the outputs differ",
+            stacklevel=5,
+        )
 
 
 def warn_if_unrecorded(model: Any, label: str) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import torch
 from torch import nn
 
 from cnnarch._version import __version__
+from cnnarch.blocks._hooks import modules_with_hooks
 from cnnarch.blocks._wrappers import gathered, is_sharded, unwrapped
 from cnnarch.facts.options import METADATA_KEY
-from cnnarch.preprocessing import Preprocessing
+from cnnarch.preprocessing import Preprocessing, preprocessing_of
 from cnnarch.weights.config import CONFIG, TENSORS, Config
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.files import atomic_write
@@ -44,6 +46,7 @@ def save_pretrained(model: Any, directory: str | os.PathLike[str]) -> None:
 
     The config is also stored in the metadata of model.safetensors, so that file can be loaded
     on its own. Each file is replaced atomically, so networks loaded from the folder stay intact.
+    Forward hooks are not saved; a warning names the modules that have any.
 
     Args:
         model: a network created by a builder. Its `preprocessing` and `categories`
@@ -53,6 +56,7 @@ def save_pretrained(model: Any, directory: str | os.PathLike[str]) -> None:
     Raises:
         WeightsError: no builder created the network, its layers were changed afterwards, or it
             is on the meta device.
+        ValueError: the number of channels of its preprocessing is not the network's.
     """
     model = unwrapped(model)
     config = _make_config(model)
@@ -99,10 +103,17 @@ def push_to_hub(
 
 def _make_config(model: Any) -> Config:
     check_rebuilds(model)
+    if hooked := modules_with_hooks(model):
+        warnings.warn(
+            f"the forward hooks of {', '.join(hooked[:3])}{', ...' * (len(hooked) > 3)} are not "
+            "saved: if one of them changes an input or output, the loaded network computes "
+            "something else",
+            stacklevel=3,
+        )
     return Config(
         builder=model.builder,
         options=model.options,
-        preprocessing=getattr(model, "preprocessing", None),
+        preprocessing=preprocessing_of(model),
         categories=getattr(model, "categories", None),
         conversions=model.conversions,
         version=__version__,

@@ -630,3 +630,43 @@ def test_a_threshold_out_of_range_is_rejected() -> None:
         Predictor(multi_label_network(2), threshold=0.5)
     with pytest.raises(ValueError, match=r"threshold must be in \[0, 1\], got 50"):
         Predictor(multi_label_network(2), multi_label=True, threshold=50)
+
+
+class NanForWhite(nn.Module):
+    """Logits are NaN for images whose pixels are all white."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = x.mean((2, 3)) * torch.ones(3)
+        return torch.where(x.amin((1, 2, 3))[:, None] > 0.99, torch.nan, logits)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_nan_logits_raise_and_name_the_image(multi_label: bool, batch_size: int) -> None:
+    preprocessing = Preprocessing(8, 8, mean=(0.0,) * 3, std=(1.0,) * 3)
+    predictor = Predictor(
+        NanForWhite().eval(), preprocessing, multi_label=multi_label, batch_size=batch_size
+    )
+    images = np.zeros((3, 8, 8, 3), dtype=np.uint8)
+    assert len(predictor(images)) == 3
+    images[1] = 255
+    with pytest.raises(ValueError, match="image 1: the network's logits contain NaN"):
+        predictor(images)
+    with pytest.raises(ValueError, match="image 1: the network's logits contain NaN"):
+        predictor({"image": images})
+
+
+def test_infinite_logits_raise_only_if_the_probabilities_are_undefined() -> None:
+    class Infinite(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tensor([[float("-inf"), 0.0, value]]).expand(len(x), 3)
+
+    preprocessing = Preprocessing(8, 8)
+    image, value = np.zeros((8, 8, 3), dtype=np.uint8), 0.0
+    (found,) = Predictor(Infinite().eval(), preprocessing)(image)
+    assert found.probabilities == (0.5, 0.5, 0.0)
+    value = float("inf")
+    with pytest.raises(ValueError, match="image 0: the network's logits contain NaN or infinity"):
+        Predictor(Infinite().eval(), preprocessing)(image)
+    (found,) = Predictor(Infinite().eval(), preprocessing, multi_label=True)(image)
+    assert found.probabilities == (1.0, 0.5)

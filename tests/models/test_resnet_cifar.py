@@ -10,7 +10,7 @@ from torch.nn.functional import batch_norm, conv2d, linear, relu
 import cnnarch
 from cnnarch.blocks import ZeroPadShortcut
 from cnnarch.models.resnet_cifar import CifarResNet
-from cnnarch.testing import assert_close, assert_parameters
+from cnnarch.testing import assert_close, assert_parameters, calibrate
 from tests.oracles.in_order import randomize_norms
 
 SMALL_FORMS = {
@@ -116,3 +116,14 @@ def test_an_unknown_shortcut_is_rejected() -> None:
         cnnarch.resnet20_cifar(shortcut="C")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="n must be an integer of at least 1, got 0"):
         cnnarch.models.resnet_cifar.CifarResNet(0)
+
+
+@torch.no_grad()
+def test_an_untrained_resnet1202_returns_nan_in_eval_mode_until_calibrated() -> None:
+    """The family's page says so."""
+    torch.manual_seed(0)
+    model = cnnarch.resnet1202_cifar().eval()
+    images = torch.randn(2, 3, 32, 32)
+    assert bool(model(images).isnan().all())
+    calibrate(model, images)
+    assert bool(model(images).isfinite().all())

@@ -198,3 +198,27 @@ def test_an_unknown_stage_to_freeze_is_rejected_before_the_first_step(data: Imag
     with pytest.raises(TypeError, match="a cnnarch network or backbone, got Sequential"):
         fit(linear(), data, recipe, on_epoch_end=epochs.append)
     assert epochs == []
+
+
+def test_a_stage_that_would_train_nothing_is_rejected_before_the_first_step(
+    data: ImageData,
+) -> None:
+    """The classifier of lenet5_1998 computes distances to fixed vectors."""
+    model = cnnarch.lenet5_1998(num_classes=4)
+    calls: list[int] = []
+    handle = model.register_forward_pre_hook(lambda *_: calls.append(1))
+    recipe = replace(ONE_STEP, then=[{"freeze": True}])
+    with pytest.raises(ValueError, match=r"stage 2 .* train nothing: freeze=True .* classifier"):
+        fit(model, data, recipe)
+    handle.remove()
+    assert not calls
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_network_without_trainable_parameters_is_rejected(data: ImageData) -> None:
+    model = cnnarch.lenet5(num_classes=4).requires_grad_(False)
+    with pytest.raises(ValueError, match=r"train nothing: no parameter .* requires gradients"):
+        fit(model, data, ONE_STEP)
+    model = cnnarch.lenet5(num_classes=0)
+    with pytest.raises(ValueError, match="requires num_classes=4, but the network has 0"):
+        fit(model, data, replace(ONE_STEP, freeze=True))

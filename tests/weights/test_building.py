@@ -1,6 +1,7 @@
 """A builder's `weights=`: construction on the meta device and memory-mapped tensors."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -257,3 +258,22 @@ def test_loading_our_own_file_imports_neither_torchvision_nor_the_hub(
         "print([m for m in ('torchvision', 'huggingface_hub', 'timm') if m in sys.modules])"
     )
     assert printed(forks, code) == "[]"
+
+
+def test_from_pretrained_reads_the_builder_in_a_state_dict(tmp_path: Path) -> None:
+    model = cnnarch.resnet20_cifar(num_classes=3, shortcut="B")
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "net.ckpt")
+    again = cnnarch.from_pretrained(tmp_path / "net.ckpt")
+    assert (again.builder, again.options) == (model.builder, model.options)
+    torch.save(dict(model.state_dict()), tmp_path / "net.pth")
+    with pytest.raises(WeightsError, match="does not name the cnnarch builder"):
+        cnnarch.from_pretrained(tmp_path / "net.pth")
+
+
+def test_a_folder_with_the_name_of_a_tag_needs_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cnnarch.resnet20_cifar().save_pretrained("best")
+    with pytest.raises(WeightsError, match=re.escape(f"pass {os.path.join('.', 'best')!r}")):
+        cnnarch.resnet20_cifar(weights="best")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import cnnarch
-from cnnarch.weights import WeightsError, load
+from cnnarch.weights import WeightsError, export, load
 
 SOURCE = cnnarch.resnet20_cifar(num_classes=5)
 
@@ -52,6 +52,13 @@ def test_the_network_is_preferred_over_its_average_or_teacher() -> None:
         check_loaded(cnnarch.resnet20_cifar(weights=prefixed("encoder_q.") | other))
 
 
+def test_a_network_of_another_size_is_not_mistaken_for_the_network() -> None:
+    teacher = cnnarch.resnet56_cifar(num_classes=5)
+    state = prefixed("student.") | {f"teacher.{k}": v for k, v in teacher.state_dict().items()}
+    with pytest.warns(UserWarning, match=r"'student\.' were loaded"):
+        check_loaded(cnnarch.resnet20_cifar(weights=state))
+
+
 def test_networks_that_cannot_be_told_apart_are_named() -> None:
     with pytest.raises(WeightsError, match=r"'student\.' and 'teacher\.': pass the tensors of one"):
         cnnarch.resnet20_cifar(weights=prefixed("student.") | prefixed("teacher."))
@@ -69,6 +76,19 @@ def test_a_compiled_stage_loads() -> None:
     model.load_state_dict(SOURCE.state_dict())
     model.stages[1] = torch.compile(model.stages[1], backend="eager")  # type: ignore[assignment]
     check_loaded(cnnarch.resnet20_cifar(weights=model.state_dict()))
+
+
+@pytest.mark.parametrize("layout", ["torchvision", "timm"])
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "vgg11_bn", "densenet121"])
+def test_checkpoints_of_other_libraries_load_into_backbones(name: str, layout: str) -> None:
+    options = {"norm_eps": 1e-5} if name == "efficientnet_b0" else {}
+    source = cnnarch.get_model(name, num_classes=3, **options)
+    backbone = cnnarch.get_backbone(name)
+    report = load(backbone, export(source, layout))
+    assert report.dropped
+    assert backbone.options.get("norm_eps") == source.options.get("norm_eps")
+    expected = source.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in backbone.state_dict().items())
 
 
 @pytest.mark.parametrize("key", ["net", "weights", "state_dict", "model"])

@@ -121,7 +121,7 @@ def broken(state: dict[str, Tensor], fault: str) -> dict[str, Any]:
     state = dict(state)
     last = list(state)[-1]
     if fault == "missing":
-        del state[last]
+        del state["stages.3.1.branch.conv2.conv.weight"]
     elif fault == "unexpected":
         state["extra"] = torch.zeros(1)
     elif fault == "shape":

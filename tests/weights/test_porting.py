@@ -149,8 +149,9 @@ def test_a_pair_can_reshape_a_weight() -> None:
     for name in ("weight", "bias", "running_mean", "running_var"):
         theirs[f"bn.{name}"] = torch.rand(4)
     theirs |= {"fc.weight": torch.randn(5, 4, 2, 2), "fc.bias": torch.randn(5)}
-    found = match_layout(theirs, model, layout)
-    assert found is not None
+    pairs = pair_names(model, layout)
+    assert pairs is not None
+    found = match_layout(theirs, model, layout, pairs)
     assert (found.missing, found.unexpected) == ({}, ())
     x = torch.randn(1, 4, 2, 2)
     as_convolution = nn.functional.conv2d(x, theirs["fc.weight"], theirs["fc.bias"]).flatten(1)
@@ -170,8 +171,10 @@ def test_a_layout_can_rename_old_tensors_before_porting() -> None:
         return {name.replace("old_", ""): tensor for name, tensor in theirs.items()}
 
     layout = Layout("toy", toy_pairs, before_port=rename, ignored=("aux",))
-    found = match_layout({"old_fc.bias": torch.ones(5), "aux.weight": torch.ones(1)}, Toy(), layout)
-    assert found is not None
+    pairs = pair_names(Toy(), layout)
+    assert pairs is not None
+    theirs = {"old_fc.bias": torch.ones(5), "aux.weight": torch.ones(1)}
+    found = match_layout(theirs, Toy(), layout, pairs)
     assert found.tensors["hidden.bias"].sum() == 5
     assert found.unexpected == ()
     assert found.missing["body.conv.weight"] == "conv.weight"

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import cnnarch
+from cnnarch.preprocessing import Preprocessing
 from cnnarch.testing import assert_close, calibrate, example_images
 from cnnarch.weights import WeightsError, load
 
@@ -182,3 +183,131 @@ def test_the_metadata_adds_no_keys_and_loads_without_pickles(tmp_path: Path) -> 
     torch.save(model.state_dict(), tmp_path / "net.pth")
     state = torch.load(tmp_path / "net.pth", weights_only=True)
     assert state._metadata[""]["cnnarch"]["options"]["padding"] == "symmetric"
+
+
+def test_a_users_module_checks_the_options_of_the_network_inside(
+    network: cnnarch.ImageClassifier,
+) -> None:
+    class Task(nn.Module):
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self.model = model
+            self.scale = nn.Parameter(torch.ones(1))
+
+    state = Task(network).state_dict()
+    target = Task(builder_of(network)(num_classes=network.num_classes))
+    changed = {k: v for k, v in network.options.items() if target.model.options[k] != v}
+    if changed.keys() - {"norm_eps"}:
+        before = copy.deepcopy(target.state_dict())
+        with pytest.raises(WeightsError, match="build it with"):
+            load(target, state)
+        assert all(torch.equal(value, before[key]) for key, value in target.state_dict().items())
+    with pytest.warns(UserWarning, match="does not record"):
+        load(target, dict(state))
+    same = Task(copy.deepcopy(network))
+    load(same, state)
+    check_same(same.model, network)
+
+
+def test_a_users_module_adopts_eps() -> None:
+    network = cnnarch.efficientnet_lite0(num_classes=3, norm_eps=0.01)
+    calibrate(network, example_images(network, 8))
+    target = nn.Sequential(cnnarch.efficientnet_lite0(num_classes=3))
+    assert load(target, nn.Sequential(network).state_dict()).changed_options == {"norm_eps": 0.01}
+    check_same(target, network)
+
+
+def test_the_description_of_the_matching_network_is_used() -> None:
+    networks = {
+        "student": cnnarch.efficientnet_lite0(num_classes=3, norm_eps=0.01),
+        "teacher": cnnarch.efficientnet_lite1(num_classes=3, norm_eps=0.02),
+    }
+    state = nn.ModuleDict(networks).state_dict()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*does not record")
+        warnings.filterwarnings("ignore", message=".*were loaded")
+        assert cnnarch.efficientnet_lite0(weights=state).options["norm_eps"] == 0.01
+        assert cnnarch.efficientnet_lite1(weights=state).options["norm_eps"] == 0.02
+
+
+def test_eps_that_was_set_by_hand_is_recorded() -> None:
+    network = cnnarch.efficientnet_b0(num_classes=3)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 0.02
+    assert network.options["norm_eps"] == 0.02
+    calibrate(network, example_images(network, 8))
+    check_same(cnnarch.efficientnet_b0(weights=network.state_dict()), network)
+
+
+def edit_pool(model: Any) -> None:
+    model.stages[0].pool = nn.AvgPool2d(3, 2, 1)
+
+
+def edit_activation(model: Any) -> None:
+    model.stem.act = nn.GELU()
+
+
+def edit_stride(model: Any) -> None:
+    model.stem.conv.stride = (1, 1)
+
+
+def edit_eps(model: Any) -> None:
+    model.stages[1][0].branch.conv1.norm.eps = 0.1
+
+
+EDITS = {
+    "stages.0.pool is AvgPool2d": edit_pool,
+    "stem.act is GELU": edit_activation,
+    "stem.conv is Conv2d": edit_stride,
+    "stages.1.0.branch.conv1.norm is BatchNorm2d": edit_eps,
+}
+
+
+@pytest.mark.parametrize("change", EDITS)
+def test_layers_that_were_changed_by_hand_are_named_on_reload(change: str, tmp_path: Path) -> None:
+    model = cnnarch.resnet18(num_classes=3)
+    EDITS[change](model)
+    torch.save(model.state_dict(), tmp_path / "net.pth")
+    message = f"layers were changed.*{change}"
+    with pytest.warns(UserWarning, match=message):
+        cnnarch.resnet18(weights=tmp_path / "net.pth")
+    other = cnnarch.resnet18(num_classes=3)
+    with pytest.warns(UserWarning, match=message):
+        other.load_state_dict(model.state_dict())
+    with pytest.warns(UserWarning, match=message):
+        load(other, model.state_dict())
+    EDITS[change](other)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        other.load_state_dict(model.state_dict())
+        load(other, model.state_dict())
+
+
+def test_changes_that_do_not_alter_the_logits_are_not_named() -> None:
+    model = cnnarch.resnet18(num_classes=3)
+    cnnarch.freeze(model, "conv3_x")
+    model.stages[3] = torch.compile(model.stages[3], backend="eager")  # type: ignore[assignment]
+    cnnarch.finetuning.set_inplace(model, False)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.01
+    model.head.classifier = nn.Sequential(nn.Dropout(0.5), nn.Linear(512, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cnnarch.resnet18(weights=model.state_dict())
+
+
+def test_preprocessing_and_class_names_are_recorded(tmp_path: Path) -> None:
+    model = cnnarch.resnet18(num_classes=2)
+    model.preprocessing = Preprocessing(64, 80, "bicubic", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    model.categories = ["cat", "dog"]
+    torch.save(model.state_dict(), tmp_path / "net.pth")
+    for other in (cnnarch.resnet18(weights=tmp_path / "net.pth"), cnnarch.resnet18(num_classes=2)):
+        other.load_state_dict(torch.load(tmp_path / "net.pth", weights_only=True))
+        assert other.preprocessing == model.preprocessing
+        assert other.categories is not None
+        assert list(other.categories) == ["cat", "dog"]
+    smaller = cnnarch.resnet18(weights=tmp_path / "net.pth", num_classes=5)
+    assert smaller.categories is None
+    assert smaller.preprocessing == model.preprocessing
