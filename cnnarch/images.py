@@ -286,6 +286,7 @@ def progress_bar(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    # Otherwise, rich would send what is printed to a redirected stdout to the terminal.
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as progress:
         task = progress.add_task(label, total=total)
         yield lambda count: progress.advance(task, count)

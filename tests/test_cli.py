@@ -314,7 +314,7 @@ def test_num_epochs_overrides_a_recipes_steps() -> None:
 
     assert steps() == 64_000
     assert steps("--num_epochs", "1") is None
-    assert steps("--num-epochs=10") is None
+    assert steps("--num_epochs=10") is None
     assert steps("--num_epochs", "1", "--num_steps", "7") == 7
 
 
@@ -368,7 +368,7 @@ def test_a_class_without_images_has_no_accuracy(
 ) -> None:
     data = load_data("digits", image_resolution=32)
     ones = data.test.subset((data.test.labels == 1).nonzero().flatten())
-    show_evaluation(evaluate(cnnarch.lenet5().eval(), ones)._asdict())
+    show_evaluation(evaluate(cnnarch.lenet5().eval(), ones).figures())
     rows = capsys.readouterr().out.splitlines()
     assert [row.split()[2:] for row in rows if "accuracy, 2" in row] == [[]]
     assert [row.split()[2][-1] for row in rows if "accuracy, 1" in row] == ["%"]
@@ -396,11 +396,34 @@ def test_draw_creates_every_plot_of_a_run(capsys: pytest.CaptureFixture[str]) ->
     line = failure(capsys, "draw", "diagram", "--model", "run", "--rows", "2")
     assert line == "cnnarch: diagram does not accept --rows; it accepts no options"
     line = failure(capsys, "draw", "embeddings", "--model", "run", "--layer", "stem")
-    assert line.endswith("embeddings does not accept --layer; it accepts --method, --num-samples")
+    assert line.endswith("embeddings does not accept --layer; it accepts --method, --num_samples")
     line = failure(capsys, "draw", "embeddings", "--model", "run", "--method", "mds")
     assert "method must be one of 'tsne', 'pca', 'umap', got 'mds'" in line
     line = failure(capsys, "draw", "data_grid", "--data", "digits", "--rows", "0")
     assert "must be a positive integer, got '0'" in line
+
+
+def test_draw_explains_a_photograph(capsys: pytest.CaptureFixture[str]) -> None:
+    model = cnnarch.resnet20_cifar(num_classes=2)
+    model.preprocessing = Preprocessing(32, 32)
+    model.save_pretrained("saved")
+    Image.new("RGB", (50, 40), (200, 90, 9)).save("photo.jpg")
+    for words in (
+        ["draw", "gradcam", "photo.jpg", "--model", "saved"],
+        ["draw", "integrated_gradients", "--model", "saved", "photo.jpg"],
+        ["draw", "gradcam", "photo.jpg", "--model", "saved", "photo.jpg", "--layer", "16x16"],
+        ["draw", "data_grid", "photo.jpg"],
+    ):
+        assert main([*words, "--output", "out.png"]) == 0
+        assert min(image_size("out.png")) > 100
+        Path("out.png").unlink()
+    capsys.readouterr()
+    words = ["--model", "saved", "photo.jpg"]
+    assert "filters shows no images, got photo.jpg" in failure(capsys, "draw", "filters", *words)
+    line = failure(capsys, "draw", "gradcam", *words, "--data", "digits")
+    assert "specify either image files, or a data set" in line
+    assert "unrecognized arguments: --top" in failure(capsys, "draw", "gradcam", *words, "--top")
+    assert "gone.png" in failure(capsys, "draw", "gradcam", "gone.png", "--model", "saved")
 
 
 def test_draw_needs_no_run_for_a_diagram_or_a_data_set(capsys: pytest.CaptureFixture[str]) -> None:

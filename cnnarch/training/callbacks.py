@@ -20,6 +20,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from cnnarch.training.history import History
 from cnnarch.training.optimization import peak_rate
+from cnnarch.training.signals import stopping_signals
 from cnnarch.training.task import TrainingTask
 from cnnarch.weights.files import atomic_write
 
@@ -95,7 +96,7 @@ class ProgressBar(RichProgressBar):
 
 
 class TrainingStopped(InterruptedError):  # noqa: N818 (not an error)
-    """Raised when Ctrl-C or SIGTERM stops training, after the step and its checkpoint are finished.
+    """Raised when Ctrl-C or another signal stops training, after the step and its checkpoint.
 
     Args:
         number: signal number.
@@ -112,9 +113,11 @@ class TrainingStopped(InterruptedError):  # noqa: N818 (not an error)
 
 
 class SignalHandler(Callback):
-    """Finishes the step, saves a checkpoint and raises `TrainingStopped` on Ctrl-C or SIGTERM.
+    """Finishes the step, saves a checkpoint and raises `TrainingStopped` on Ctrl-C or a signal.
 
-    A second Ctrl-C stops immediately and keeps the checkpoint from the last completed epoch.
+    The signals are SIGTERM, SIGUSR1, which clusters send before a job's time limit, and SIGHUP,
+    which is sent when a terminal closes, unless it is ignored, as under nohup. A second Ctrl-C
+    stops immediately and keeps the checkpoint from the last completed epoch.
 
     Args:
         path: the checkpoint file.
@@ -128,7 +131,7 @@ class SignalHandler(Callback):
     def on_train_start(self, _trainer: Trainer, _task: LightningModule) -> None:
         """Install the handlers, which Python allows only in the main thread."""
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in stopping_signals():
                 self.previous[number] = signal.signal(number, self._receive)
 
     def on_train_batch_end(

@@ -198,7 +198,7 @@ def read_torchvision(name: str, root: Path) -> RawImages:
         searched, reason = ", ".join(map(str, places)), " ".join(str(error).split())
         needed = "four .gz files" if has_idx_files else "archive"
         raise ValueError(
-            f"{name} is not in {searched} and cannot be downloaded ({reason}); use --data-root "
+            f"{name} is not in {searched} and cannot be downloaded ({reason}); use --data_root "
             f"to specify the folder that contains its {needed}"
         ) from error
     if has_idx_files:

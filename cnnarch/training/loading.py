@@ -12,6 +12,7 @@ from cnnarch.training.augmentation import Augmentation
 from cnnarch.training.data import ImageData, ImageSet
 from cnnarch.training.optimization import batch_size_of
 from cnnarch.training.recipe import Recipe
+from cnnarch.training.signals import ignore_signals
 
 
 class SeededIndices(NamedTuple):
@@ -164,6 +165,7 @@ def _loader(images: ImageSet, sampler: BatchSampler, num_workers: int) -> Loader
         batch_size=None,  # the sampler returns whole batches
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
+        worker_init_fn=ignore_signals,
         pin_memory=torch.cuda.is_available(),
     )
 

@@ -95,7 +95,9 @@ def write_report(
 def _details(results: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     test = results["test"]
     yield "Loss on test images", f"{test['loss']:.4f}"
-    yield "Top-5 accuracy", f"{test['top5']:.2%}"
+    if "top5" in test:
+        yield "Top-5 accuracy", f"{test['top5']:.2%}"
+    yield "F1, mean over classes", f"{test['macro_f1']:.2%}"
     yield "Calibration error", f"{test['calibration_error']:.2%}"
     yield "Training images", f"{results['train_images']:,}"
     yield "Seed", str(results["seed"])

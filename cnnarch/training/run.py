@@ -286,10 +286,6 @@ def _results(
     history: History,
     metrics: Evaluation,
 ) -> dict[str, Any]:
-    test = metrics._asdict()
-    test["confusion"] = metrics.confusion.tolist()
-    # The accuracy for classes without test images is nan, which JSON cannot represent.
-    test["per_class"] = {k: None if v != v else v for k, v in metrics.per_class.items()}
     folder = folder_of(data.name)
     return {
         "model": model.builder,
@@ -299,7 +295,7 @@ def _results(
         "data_folder": folder and str(folder.resolve()),  # `data` may be a relative path
         "train_images": len(data.train),
         "test_images": len(data.test),
-        "test": test,
+        "test": metrics.figures(),
         "epochs": len(history.rows),
         "minutes": sum(history["seconds"]) / 60,
         "seed": recipe.seed,

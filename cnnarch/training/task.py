@@ -173,6 +173,9 @@ class EvaluationTask(LightningModule):
         self.top5 = MulticlassAccuracy(count, average="micro", top_k=min(5, count), **alone)
         self.calibration_error = MulticlassCalibrationError(count, n_bins=15, **alone)
         self.confusion_matrix = MulticlassConfusionMatrix(count, **alone)
+        self.found: list[Tensor] = []
+        """The class with the highest logit for each image, in batches."""
+        self.probabilities: list[Tensor] = []
 
     def on_after_batch_transfer(
         self, batch: tuple[Tensor, Tensor, int], _loader: int
@@ -189,7 +192,11 @@ class EvaluationTask(LightningModule):
         for metric in (self.top1, self.top5, self.confusion_matrix):
             metric.update(logits, labels)
         # NiN can return logits between 0 and 1, which torchmetrics would treat as probabilities.
-        self.calibration_error.update(logits.softmax(1), labels)
+        shares = logits.softmax(1)
+        self.calibration_error.update(shares, labels)
+        found = logits.argmax(1)
+        self.found.append(found.cpu())
+        self.probabilities.append(shares.gather(1, found[:, None]).flatten().cpu())
 
     def on_test_epoch_end(self) -> None:
         """Store the values before Lightning resets the metrics."""

@@ -96,7 +96,7 @@ def test_fashion_mnist_has_its_published_mean_and_standard_deviation(tmp_path: P
 def test_missing_files_without_internet_access_raise_an_error_and_leave_no_folder(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(ValueError, match=r"mnist is not in .* cannot be downloaded .*--data-root"):
+    with pytest.raises(ValueError, match=r"mnist is not in .* cannot be downloaded .*--data_root"):
         load_data("mnist", root=tmp_path)
     assert not any(tmp_path.iterdir())
 
