@@ -27,6 +27,7 @@ from cnnarch.models.lenet import *
 from cnnarch.models.mlp_mixer import *
 from cnnarch.models.mobilenet_v1 import *
 from cnnarch.models.mobilenet_v2 import *
+from cnnarch.models.mobilenet_v3 import *
 from cnnarch.models.nin import *
 from cnnarch.models.resnet import *
 from cnnarch.models.resnet_cifar import *
