@@ -25,7 +25,10 @@ from cnnarch.models.googlenet import *
 from cnnarch.models.inception_bn import *
 from cnnarch.models.lenet import *
 from cnnarch.models.mlp_mixer import *
+from cnnarch.models.mnasnet import *
 from cnnarch.models.mobilenet_v1 import *
+from cnnarch.models.mobilenet_v2 import *
+from cnnarch.models.mobilenet_v3 import *
 from cnnarch.models.nin import *
 from cnnarch.models.resnet import *
 from cnnarch.models.resnet_cifar import *

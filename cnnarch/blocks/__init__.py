@@ -6,8 +6,8 @@ from cnnarch.blocks.dense import *
 from cnnarch.blocks.head import *
 from cnnarch.blocks.inception import *
 from cnnarch.blocks.initialization import *
+from cnnarch.blocks.inverted_residual import *
 from cnnarch.blocks.lenet import *
-from cnnarch.blocks.mbconv import *
 from cnnarch.blocks.mixer import *
 from cnnarch.blocks.nin import *
 from cnnarch.blocks.normalization import *
