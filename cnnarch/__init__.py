@@ -30,6 +30,7 @@ from cnnarch.models.nin import *
 from cnnarch.models.resnet import *
 from cnnarch.models.resnet_cifar import *
 from cnnarch.models.resnext import *
+from cnnarch.models.resnext_cifar import *
 from cnnarch.models.se_resnet import *
 from cnnarch.models.senet import *
 from cnnarch.models.vgg import *
