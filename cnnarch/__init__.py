@@ -34,6 +34,7 @@ from cnnarch.models.resnext_cifar import *
 from cnnarch.models.se_resnet import *
 from cnnarch.models.senet import *
 from cnnarch.models.vgg import *
+from cnnarch.models.wide_resnet import *
 from cnnarch.registry import *
 from cnnarch.registry import __all__ as _registry_names
 
