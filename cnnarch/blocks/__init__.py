@@ -12,6 +12,7 @@ from cnnarch.blocks.mixer import *
 from cnnarch.blocks.nin import *
 from cnnarch.blocks.normalization import *
 from cnnarch.blocks.pooling import *
+from cnnarch.blocks.preactivation import *
 from cnnarch.blocks.residual import *
 from cnnarch.blocks.separable import *
 from cnnarch.blocks.shortcut import *

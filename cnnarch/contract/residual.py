@@ -61,6 +61,8 @@ class ResidualNetwork(ImageClassifier):
         names: the paper's names for the stem and each stage.
         pool: first layer of the first stage, such as the max-pool in Table 1 of the ResNet paper.
         min_input_size: smallest image side, in pixels, that every layer accepts.
+        final_norm: whether the last stage ends with BatchNorm and ReLU, as in networks whose
+            blocks end with a sum.
         num_classes: number of logits. With 0 the network returns the pooled features.
         dropout: probability of zeroing a pooled feature, in [0, 1).
 
@@ -80,6 +82,7 @@ class ResidualNetwork(ImageClassifier):
         names: Sequence[str],
         pool: nn.Module | None = None,
         min_input_size: int = 1,
+        final_norm: bool = False,
         *,  # options of every residual network
         num_classes: int,
         dropout: float = 0.0,
@@ -97,5 +100,8 @@ class ResidualNetwork(ImageClassifier):
                 stage.append(unit)
                 channels = unit.out_channels
             stages.append(stage)
+        if final_norm:
+            stages[-1].add_module("norm", nn.BatchNorm2d(channels))
+            stages[-1].add_module("act", nn.ReLU())
         head = ClassifierHead(channels, num_classes, dropout=dropout)
         super().__init__(stem, stages, head, names=names, min_input_size=min_input_size)
