@@ -27,6 +27,8 @@ from cnnarch.models.lenet import *
 from cnnarch.models.mlp_mixer import *
 from cnnarch.models.mobilenet_v1 import *
 from cnnarch.models.nin import *
+from cnnarch.models.preresnet import *
+from cnnarch.models.preresnet_cifar import *
 from cnnarch.models.resnet import *
 from cnnarch.models.resnet_cifar import *
 from cnnarch.models.resnext import *
@@ -35,6 +37,7 @@ from cnnarch.models.se_resnet import *
 from cnnarch.models.senet import *
 from cnnarch.models.vgg import *
 from cnnarch.models.wide_resnet import *
+from cnnarch.models.wide_resnet_cifar import *
 from cnnarch.registry import *
 from cnnarch.registry import __all__ as _registry_names
 
