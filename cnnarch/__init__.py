@@ -30,6 +30,7 @@ from cnnarch.models.mobilenet_v1 import *
 from cnnarch.models.nin import *
 from cnnarch.models.preresnet import *
 from cnnarch.models.preresnet_cifar import *
+from cnnarch.models.regnet import *
 from cnnarch.models.resnet import *
 from cnnarch.models.resnet_cifar import *
 from cnnarch.models.resnext import *

@@ -14,6 +14,7 @@ from cnnarch.blocks.nin import *
 from cnnarch.blocks.normalization import *
 from cnnarch.blocks.pooling import *
 from cnnarch.blocks.preactivation import *
+from cnnarch.blocks.regnet import *
 from cnnarch.blocks.residual import *
 from cnnarch.blocks.separable import *
 from cnnarch.blocks.shortcut import *

@@ -1,4 +1,4 @@
-"""The base class of residual networks, whose stages after the first start with stride 2."""
+"""The base class of residual networks: a stem, stages of blocks and a pooled linear head."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -63,6 +63,7 @@ class ResidualNetwork(ImageClassifier):
         min_input_size: smallest image side, in pixels, that every layer accepts.
         final_norm: whether the last stage ends with BatchNorm and ReLU, as in networks whose
             blocks end with a sum.
+        first_stride: stride of the first stage's first block. It is 2 in all later stages.
         num_classes: number of logits. With 0 the network returns the pooled features.
         dropout: probability of zeroing a pooled feature, in [0, 1).
 
@@ -83,6 +84,7 @@ class ResidualNetwork(ImageClassifier):
         pool: nn.Module | None = None,
         min_input_size: int = 1,
         final_norm: bool = False,
+        first_stride: int = 1,
         *,  # options of every residual network
         num_classes: int,
         dropout: float = 0.0,
@@ -95,8 +97,9 @@ class ResidualNetwork(ImageClassifier):
         for width, depth in zip(widths, depths, strict=True):
             check_integer("depth of a stage", depth, 1)
             stage = Stage() if stages or pool is None else Stage(pool=pool)
+            stride = 2 if stages else first_stride
             for i in range(depth):
-                unit = block(channels, width, 2 if stages and i == 0 else 1)
+                unit = block(channels, width, stride if i == 0 else 1)
                 stage.append(unit)
                 channels = unit.out_channels
             stages.append(stage)
