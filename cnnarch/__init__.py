@@ -16,6 +16,7 @@ from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.facts.builders import BUILDERS
 from cnnarch.facts.suggestions import OTHER_LIBRARIES
 from cnnarch.models.alexnet import *
+from cnnarch.models.cbam_resnet import *
 from cnnarch.models.convnet import *
 from cnnarch.models.densenet import *
 from cnnarch.models.densenet_cifar import *
@@ -30,12 +31,18 @@ from cnnarch.models.mobilenet_v1 import *
 from cnnarch.models.mobilenet_v2 import *
 from cnnarch.models.mobilenet_v3 import *
 from cnnarch.models.nin import *
+from cnnarch.models.preresnet import *
+from cnnarch.models.preresnet_cifar import *
+from cnnarch.models.regnet import *
 from cnnarch.models.resnet import *
 from cnnarch.models.resnet_cifar import *
 from cnnarch.models.resnext import *
+from cnnarch.models.resnext_cifar import *
 from cnnarch.models.se_resnet import *
 from cnnarch.models.senet import *
 from cnnarch.models.vgg import *
+from cnnarch.models.wide_resnet import *
+from cnnarch.models.wide_resnet_cifar import *
 from cnnarch.registry import *
 from cnnarch.registry import __all__ as _registry_names
 

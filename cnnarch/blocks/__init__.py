@@ -1,5 +1,6 @@
 """Building blocks, one idea per file. Each block can be used alone and depends only on torch."""
 
+from cnnarch.blocks.cbam import *
 from cnnarch.blocks.checkpointing import *
 from cnnarch.blocks.conv import *
 from cnnarch.blocks.dense import *
@@ -12,6 +13,8 @@ from cnnarch.blocks.mixer import *
 from cnnarch.blocks.nin import *
 from cnnarch.blocks.normalization import *
 from cnnarch.blocks.pooling import *
+from cnnarch.blocks.preactivation import *
+from cnnarch.blocks.regnet import *
 from cnnarch.blocks.residual import *
 from cnnarch.blocks.separable import *
 from cnnarch.blocks.shortcut import *

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.conv import ConvNormAct
 
-__all__ = ["MakeShortcut", "ZeroPadShortcut", "projection"]
+__all__ = ["MakeShortcut", "ZeroPadShortcut", "linear_projection", "projection"]
 
 MakeShortcut = Callable[[int, int, int], nn.Module]
 """Creates a shortcut from input channels, output channels and stride."""
@@ -19,6 +19,11 @@ MakeShortcut = Callable[[int, int, int], nn.Module]
 def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     """Return a 1x1 convolution with BatchNorm, option B in the paper."""
     return ConvNormAct(in_channels, out_channels, 1, stride, act=None)
+
+
+def linear_projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """Return a 1x1 convolution without BatchNorm, the shortcut of pre-activation networks."""
+    return ConvNormAct(in_channels, out_channels, 1, stride, bias=False, norm=None, act=None)
 
 
 class ZeroPadShortcut(nn.Module):

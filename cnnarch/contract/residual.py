@@ -1,4 +1,4 @@
-"""The base class of residual networks, whose stages after the first start with stride 2."""
+"""The base class of residual networks: a stem, stages of blocks and a pooled linear head."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -61,6 +61,9 @@ class ResidualNetwork(ImageClassifier):
         names: the paper's names for the stem and each stage.
         pool: first layer of the first stage, such as the max-pool in Table 1 of the ResNet paper.
         min_input_size: smallest image side, in pixels, that every layer accepts.
+        final_norm: whether the last stage ends with BatchNorm and ReLU, as in networks whose
+            blocks end with a sum.
+        first_stride: stride of the first stage's first block. It is 2 in all later stages.
         num_classes: number of logits. With 0 the network returns the pooled features.
         dropout: probability of zeroing a pooled feature, in [0, 1).
 
@@ -80,6 +83,8 @@ class ResidualNetwork(ImageClassifier):
         names: Sequence[str],
         pool: nn.Module | None = None,
         min_input_size: int = 1,
+        final_norm: bool = False,
+        first_stride: int = 1,
         *,  # options of every residual network
         num_classes: int,
         dropout: float = 0.0,
@@ -92,10 +97,14 @@ class ResidualNetwork(ImageClassifier):
         for width, depth in zip(widths, depths, strict=True):
             check_integer("depth of a stage", depth, 1)
             stage = Stage() if stages or pool is None else Stage(pool=pool)
+            stride = 2 if stages else first_stride
             for i in range(depth):
-                unit = block(channels, width, 2 if stages and i == 0 else 1)
+                unit = block(channels, width, stride if i == 0 else 1)
                 stage.append(unit)
                 channels = unit.out_channels
             stages.append(stage)
+        if final_norm:
+            stages[-1].add_module("norm", nn.BatchNorm2d(channels))
+            stages[-1].add_module("act", nn.ReLU())
         head = ClassifierHead(channels, num_classes, dropout=dropout)
         super().__init__(stem, stages, head, names=names, min_input_size=min_input_size)

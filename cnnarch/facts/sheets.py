@@ -124,6 +124,17 @@ def twins(builder: str | None = None, library: str | None = None) -> list[Twin]:
     return [twin for twin in found if library in (None, twin.library)]
 
 
+def namesakes(name: str | None) -> str:
+    """Return a hint for error messages about a name that another library gives to another network.
+
+    It is empty if there is none: torchvision's alexnet is our alexnet_owt, not our alexnet.
+    """
+    others = dict.fromkeys(
+        (twin.library, twin.builder) for twin in twins() if twin.name == name != twin.builder
+    )
+    return "".join(f"; {library}'s {name} is {builder}" for library, builder in others)
+
+
 def near_twins(builder: str | None = None) -> list[NearTwin]:
     """Return the `NearTwin` entries of one or all builders."""
     names = BUILDERS if builder is None else (builder,)

@@ -1,7 +1,7 @@
 """ResNet: stages of blocks that add their input to their output (He et al., 2015)."""
 
 from functools import partial
-from typing import Unpack
+from typing import Any, Unpack
 
 from torch import nn
 
@@ -56,6 +56,17 @@ def first_pool(small_images: bool) -> nn.MaxPool2d | None:
     return None if small_images else nn.MaxPool2d(3, 2, 1)
 
 
+def stride_options(block: type[nn.Module], stride_in_1x1: bool) -> dict[str, Any]:
+    """Return the block's keyword arguments for the position of the stride.
+
+    Raises:
+        ValueError: the stride is to be in the first 1x1, but the blocks have none.
+    """
+    if stride_in_1x1 and not issubclass(block, Bottleneck):
+        raise ValueError(f"stride_in_1x1 requires Bottleneck blocks, got {block.__name__}")
+    return {"stride_in_1x1": True} if stride_in_1x1 else {}
+
+
 class ResNet(ResidualNetwork):
     """Residual network: 7x7 stem, four stages of blocks, pooled linear head.
 
@@ -89,14 +100,9 @@ class ResNet(ResidualNetwork):
         small_images: bool = False,
         stride_in_1x1: bool = False,
     ) -> None:
-        make_block = partial(block)
-        if stride_in_1x1:
-            if not issubclass(block, Bottleneck):
-                raise ValueError(f"stride_in_1x1 requires Bottleneck blocks, got {block.__name__}")
-            make_block = partial(block, stride_in_1x1=True)
         super().__init__(
             conv_7x7(in_channels, widths[0], small_images),
-            make_block,
+            partial(block, **stride_options(block, stride_in_1x1)),
             widths,
             depths,
             names=ROWS,

@@ -11,9 +11,13 @@ from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.options import DropoutOptions
 from cnnarch.contract.residual import ResidualNetwork
 from cnnarch.facts.builders import builder
+from cnnarch.models.resnet import PlainBlock
 
 __all__ = [
+    "CifarPlainNet",
     "CifarResNet",
+    "plain20_cifar",
+    "plain56_cifar",
     "resnet20_cifar",
     "resnet32_cifar",
     "resnet44_cifar",
@@ -77,6 +81,37 @@ class CifarResNet(ResidualNetwork):
         )
 
 
+class CifarPlainNet(ResidualNetwork):
+    """`CifarResNet` without shortcuts, the paper's baseline.
+
+    Args:
+        n: number of blocks per stage; the network has 6n + 2 layers with weights.
+        num_classes: number of logits; 0 returns the pooled features.
+        in_channels: number of channels in the input image.
+        dropout: probability of zeroing a pooled feature, in [0, 1).
+
+    Shape:
+        (N, in_channels, H, W) -> (N, num_classes). Stages have strides 1, 2 and 4.
+
+    Raises:
+        ValueError: `n` is not a positive integer.
+    """
+
+    def __init__(
+        self, n: int, *, num_classes: int = 10, in_channels: int = 3, dropout: float = 0.0
+    ) -> None:
+        check_integer("n", n, 1)
+        super().__init__(
+            ConvNormAct(in_channels, WIDTHS[0], 3),
+            PlainBlock,
+            WIDTHS,
+            (n, n, n),
+            names=ROWS,
+            num_classes=num_classes,
+            dropout=dropout,
+        )
+
+
 @builder
 def resnet20_cifar(
     *, weights: WeightsSource = None, **options: Unpack[CifarResNetOptions]
@@ -123,3 +158,19 @@ def resnet1202_cifar(
 ) -> CifarResNet:
     """ResNet-1202 for 32x32 images: n = 200."""
     return build("resnet1202_cifar", weights, CifarResNet, 200, **options)
+
+
+@builder
+def plain20_cifar(
+    *, weights: WeightsSource = None, **options: Unpack[DropoutOptions]
+) -> CifarPlainNet:
+    """Plain-20 for 32x32 images: ResNet-20 without shortcuts."""
+    return build("plain20_cifar", weights, CifarPlainNet, 3, **options)
+
+
+@builder
+def plain56_cifar(
+    *, weights: WeightsSource = None, **options: Unpack[DropoutOptions]
+) -> CifarPlainNet:
+    """Plain-56 for 32x32 images: ResNet-56 without shortcuts."""
+    return build("plain56_cifar", weights, CifarPlainNet, 9, **options)

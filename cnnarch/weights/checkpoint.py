@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from cnnarch.facts.options import FREE, METADATA_KEY
+from cnnarch.facts.sheets import namesakes
 from cnnarch.weights.catalog import (
     Weights,
     entry_from_torchvision,
@@ -99,7 +100,7 @@ def read_checkpoint(source: CheckpointSource, builder: str | None = None) -> Che
     known = ", ".join(get_weights(builder)) if builder else ""
     raise WeightsError(
         f"{builder or 'a network without a builder'} has no weights {source!r}; the catalog has "
-        f"{known or 'none'}. Paths and hf-hub:owner/name are also accepted"
+        f"{known or 'none'}{namesakes(builder)}. Paths and hf-hub:owner/name are also accepted"
     )
 
 

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from cnnarch.facts.sheets import namesakes
 from cnnarch.weights.catalog import Weights, find_weights, get_weights
 from cnnarch.weights.config import CONFIG, TENSORS
 from cnnarch.weights.errors import WeightsError
@@ -37,7 +38,8 @@ def download(name: str, directory: str | os.PathLike[str], *, weights: str = "DE
     entry = find_weights(name, weights)
     if entry is None:
         known = ", ".join(get_weights(name)) or "none"
-        raise WeightsError(f"{name!r} has no weights {weights!r}; it has {known}")
+        hint = namesakes(name)
+        raise WeightsError(f"{name!r} has no weights {weights!r}; it has {known}{hint}")
     found = fetch(entry)
     folder = Path(directory)
     config = replace(entry.config, builder=name, weights=found.name, sha256=sha256(found))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cnnarch.blocks._hooks import warn_about_hooks
 from cnnarch.blocks._wrappers import gathered, unwrapped
 from cnnarch.facts.options import find_conflicts
+from cnnarch.facts.sheets import namesakes
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.matching import (
     NETWORK_NAMES,
@@ -57,7 +58,7 @@ def port(
     mismatches = find_mismatches(found, model)
     if any(mismatches.values()):
         subject = f"the state dict ({found.layout.library})"
-        raise WeightsError(describe_mismatches(subject, mismatches))
+        raise WeightsError(describe_mismatches(subject, model, mismatches))
     if conflicts := find_conflicts(model, found.layout.required_options(model)):
         raise WeightsError(_conflict_message(found.layout.library, model, conflicts))
     counters = {
@@ -144,6 +145,7 @@ def find_match(
         listed = ", ".join(sorted(state_dict)[:3]) or "it is empty"
         raise WeightsError(
             f"none of the checkpoint's tensors belong to {_name(model)}: {listed}, ..."
+            f"{namesakes(_name(model))}"
         )
     best = [found for found in matches if len(found.tensors) == most]
     fewest = min(len(found.unexpected) for found in best)
@@ -217,13 +219,14 @@ def _describe(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
-def describe_mismatches(subject: str, mismatches: Mapping[str, list[str]]) -> str:
+def describe_mismatches(subject: str, model: nn.Module, mismatches: Mapping[str, list[str]]) -> str:
     """Return one message that lists up to 20 mismatches, some of each kind."""
     kinds = [kind for kind, names in mismatches.items() if names]
     share = _MAX_LISTED // len(kinds)
     lines = [f"{kind}: {name}" for kind in kinds for name in mismatches[kind][:share]]
     counts = ", ".join(f"{len(names)} {kind}" for kind, names in mismatches.items())
-    return "\n  ".join([f"{subject} does not fit the network: {counts}", *lines])
+    hint = namesakes(_name(model))
+    return "\n  ".join([f"{subject} does not fit the network: {counts}{hint}", *lines])
 
 
 def _conflict_message(library: str, model: nn.Module, options: Mapping[str, Any]) -> str:

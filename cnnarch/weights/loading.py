@@ -196,7 +196,7 @@ def convert_tensors(
     mismatches = find_mismatches(replace(found, tensors=tensors, missing=missing), model)
     if any(mismatches.values()):
         subject = f"{checkpoint.label} ({found.layout.library})"
-        message = describe_mismatches(subject, mismatches)
+        message = describe_mismatches(subject, model, mismatches)
         if _is_head_alone(mismatches, their_classifiers(model, found.layout)):
             message += "\nA network with num_classes=0 can load everything but the classifier"
         raise WeightsError(message)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cnnarch.blocks import ZeroPadShortcut, projection
+from cnnarch.blocks import ZeroPadShortcut, linear_projection, projection
 
 
 def test_option_a_keeps_every_second_pixel_and_appends_zero_channels() -> None:
@@ -56,3 +56,10 @@ def test_option_b_is_a_strided_1x1_convolution_with_a_norm() -> None:
     torch.testing.assert_close(shortcut(x), expected)
     assert shortcut.conv.bias is None
     assert not hasattr(shortcut, "act")
+
+
+def test_a_linear_projection_is_only_a_strided_1x1_convolution() -> None:
+    shortcut = linear_projection(3, 6, 2)
+    x = torch.randn(1, 3, 5, 5)
+    (weight,) = shortcut.parameters()
+    torch.testing.assert_close(shortcut(x), nn.functional.conv2d(x, weight, stride=2))

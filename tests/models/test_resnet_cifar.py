@@ -9,13 +9,14 @@ from torch.nn.functional import batch_norm, conv2d, linear, relu
 
 import cnnarch
 from cnnarch.blocks import ZeroPadShortcut
-from cnnarch.models.resnet_cifar import CifarResNet
+from cnnarch.models.resnet_cifar import CifarPlainNet, CifarResNet
 from cnnarch.testing import assert_close, assert_parameters, calibrate
 from tests.oracles.in_order import randomize_norms
 
 SMALL_FORMS = {
     "zero_padding": partial(CifarResNet, 2),
     "projection": partial(CifarResNet, 1, shortcut="B"),
+    "plain": partial(CifarPlainNet, 1),
 }
 
 OPTION_B = {  # parameter count by depth, with option B shortcuts
@@ -51,8 +52,8 @@ def test_shortcuts_without_parameters_are_in_blocks_that_change_the_shape() -> N
     assert not any(p for m in shortcuts.values() for p in m.parameters())
 
 
-def resnet20_by_hand(state: dict[str, Tensor], x: Tensor) -> Tensor:
-    """Compute the logits of the paper's ResNet-20 without modules; option A loops over pixels."""
+def by_hand(state: dict[str, Tensor], x: Tensor, shortcuts: bool = True) -> Tensor:
+    """Compute the logits of the paper's 20-layer networks; option A loops over pixels."""
     tensors = iter(state.values())
 
     def conv_norm(x: Tensor, stride: int = 1) -> Tensor:
@@ -70,7 +71,7 @@ def resnet20_by_hand(state: dict[str, Tensor], x: Tensor) -> Tensor:
                 for column in range(y.shape[3]):
                     kept = x[:, :, row * stride, column * stride]
                     shortcut[:, : x.shape[1], row, column] = kept
-            x = relu(y + shortcut)
+            x = relu(y + shortcut if shortcuts else y)
     return linear(x.mean((2, 3)), next(tensors), next(tensors))
 
 
@@ -80,7 +81,28 @@ def test_outputs_match_a_reimplementation_of_the_paper() -> None:
     randomize_norms(model, images)
     with torch.no_grad():
         for batch in (images, torch.randn(1, 3, 21, 30)):
-            assert_close(model(batch), resnet20_by_hand(model.state_dict(), batch))
+            assert_close(model(batch), by_hand(model.state_dict(), batch))
+
+
+def test_plain_networks_are_resnets_without_shortcuts() -> None:
+    model = cnnarch.plain20_cifar()
+    images = torch.randn(2, 3, 32, 32)
+    randomize_norms(model, images)
+    with torch.no_grad():
+        for batch in (images, torch.randn(1, 3, 21, 30)):
+            expected = by_hand(model.state_dict(), batch, shortcuts=False)
+            assert_close(model(batch), expected)
+            assert expected.std() > 1e-3
+
+
+@pytest.mark.parametrize(("depth", "n"), [(20, 3), (56, 9)])
+def test_plain_networks_have_6n_plus_2_layers_and_no_shortcut_option(depth: int, n: int) -> None:
+    with torch.device("meta"):
+        model = cnnarch.get_model(f"plain{depth}_cifar")
+    assert [len(stage) for stage in model.stages] == [n, n, n]
+    assert sum(isinstance(m, nn.Conv2d | nn.Linear) for m in model.modules()) == depth
+    with pytest.raises(TypeError, match=f"plain{depth}_cifar.. has no option 'shortcut'"):
+        cnnarch.get_model(f"plain{depth}_cifar", shortcut="B")
 
 
 def test_defaults_match_cifar_10() -> None:

@@ -2,7 +2,10 @@
 
 import importlib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import nn
@@ -21,9 +24,24 @@ def build(twin: Twin | NearTwin, device: str = "meta", **arguments: Any) -> nn.M
         **arguments: additional arguments for the library's factory.
     """
     arguments = {**getattr(twin, "arguments", {}), **arguments}
-    with torch.device(device):
+    with torch.device(device), _regnet_widths_on_cpu():
         model: nn.Module = _factory(twin.library, twin.name)(**arguments)
     return model.eval()
+
+
+@contextmanager
+def _regnet_widths_on_cpu() -> Iterator[None]:
+    """Let torchvision's RegNets compute their widths, which need the values of small tensors."""
+    from torchvision.models.regnet import BlockParams
+
+    compute = BlockParams.from_init_params
+
+    def on_cpu(*args: Any, **parameters: Any) -> Any:
+        with torch.device("cpu"):
+            return compute(*args, **parameters)
+
+    with mock.patch.object(BlockParams, "from_init_params", on_cpu):
+        yield
 
 
 def _factory(library: str, name: str) -> Any:

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 import cnnarch
 from cnnarch.blocks.head import ClassifierHead
+from cnnarch.facts.sheets import twins
 from cnnarch.testing import assert_close, calibrate
-from cnnarch.weights import WeightsError, load
+from cnnarch.weights import WeightsError, download, load, port
 from cnnarch.weights.channels import adapt_input, first_convolution
+from tests.oracles.libraries import build
 
 X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
@@ -168,6 +170,34 @@ def test_an_unknown_tag_raises_an_error_that_lists_known_tags() -> None:
         load(cnnarch.resnet18(), "V9")
     with pytest.raises(WeightsError, match="a network without a builder has no weights 'DEFAULT'"):
         load(nn.Linear(1, 1), "DEFAULT")
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("alexnet", "alexnet_owt"),
+        ("googlenet", "googlenet_bn"),
+        ("regnet_x_400mf", "regnet_x_400mf_tv"),
+    ],
+)
+def test_errors_name_the_network_that_torchvision_calls_by_this_name(name: str, right: str) -> None:
+    hint = f"torchvision's {name} is {right}"
+    model = cnnarch.get_model(name)
+    with pytest.raises(WeightsError, match=f"the catalog has .*; {hint}. Paths"):
+        load(model, "IMAGENET1K_V1")
+    with pytest.raises(WeightsError, match=f"it has .*; {hint}$"):
+        download(name, Path(), weights="IMAGENET1K_V1")
+    theirs = build(twins(right, "torchvision")[0], "cpu").state_dict()
+    for read in (load, lambda model, tensors: port(tensors, model)):
+        with pytest.raises(WeightsError, match=hint):
+            read(model, theirs)
+    load(cnnarch.get_model(right), theirs)
+
+
+def test_names_that_mean_the_same_network_everywhere_have_no_hint() -> None:
+    with pytest.raises(WeightsError) as caught:
+        load(cnnarch.resnet18(), torchvision.models.resnet34().state_dict())
+    assert "resnet18 is" not in str(caught.value)
 
 
 # Different numbers of classes
