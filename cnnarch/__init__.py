@@ -32,6 +32,7 @@ from cnnarch.models.resnet_cifar import *
 from cnnarch.models.resnext import *
 from cnnarch.models.se_resnet import *
 from cnnarch.models.senet import *
+from cnnarch.models.squeezenet import *
 from cnnarch.models.vgg import *
 from cnnarch.registry import *
 from cnnarch.registry import __all__ as _registry_names
