@@ -17,6 +17,7 @@ from cnnarch.facts.builders import BUILDERS
 from cnnarch.facts.suggestions import OTHER_LIBRARIES
 from cnnarch.models.alexnet import *
 from cnnarch.models.convnet import *
+from cnnarch.models.convnext import *
 from cnnarch.models.densenet import *
 from cnnarch.models.densenet_cifar import *
 from cnnarch.models.efficientnet import *

@@ -19,7 +19,7 @@ POOLS = ("densenet-bc", "vgg-batch_norm", "googlenet-torchvision", "efficientnet
 """One form for each type of pool and of padding that `dilate` replaces."""
 
 
-NOT_ALIGNED = ("alexnet", "lenet", "mlp_mixer", "squeezenet-unpadded-stem")
+NOT_ALIGNED = ("alexnet", "gmlp", "lenet", "mlp_mixer", "resmlp", "squeezenet-unpadded-stem")
 """Families and forms whose maps lose their borders and thus shift, or whose input size is fixed."""
 ALIGNED_FORMS = [name for name in FORMS if not name.startswith(NOT_ALIGNED) and name != "nin"]
 

@@ -2,11 +2,13 @@
 
 from cnnarch.blocks.checkpointing import *
 from cnnarch.blocks.conv import *
+from cnnarch.blocks.convnext import *
 from cnnarch.blocks.dense import *
 from cnnarch.blocks.fire import *
 from cnnarch.blocks.head import *
 from cnnarch.blocks.inception import *
 from cnnarch.blocks.initialization import *
+from cnnarch.blocks.layer_scale import *
 from cnnarch.blocks.lenet import *
 from cnnarch.blocks.mbconv import *
 from cnnarch.blocks.mixer import *
