@@ -22,12 +22,14 @@ from cnnarch.models.densenet import *
 from cnnarch.models.densenet_cifar import *
 from cnnarch.models.efficientnet import *
 from cnnarch.models.efficientnet_lite import *
+from cnnarch.models.gmlp import *
 from cnnarch.models.googlenet import *
 from cnnarch.models.inception_bn import *
 from cnnarch.models.lenet import *
 from cnnarch.models.mlp_mixer import *
 from cnnarch.models.mobilenet_v1 import *
 from cnnarch.models.nin import *
+from cnnarch.models.resmlp import *
 from cnnarch.models.resnet import *
 from cnnarch.models.resnet_cifar import *
 from cnnarch.models.resnext import *

@@ -5,6 +5,7 @@ from cnnarch.blocks.conv import *
 from cnnarch.blocks.convnext import *
 from cnnarch.blocks.dense import *
 from cnnarch.blocks.fire import *
+from cnnarch.blocks.gmlp import *
 from cnnarch.blocks.head import *
 from cnnarch.blocks.inception import *
 from cnnarch.blocks.initialization import *
@@ -16,6 +17,7 @@ from cnnarch.blocks.nin import *
 from cnnarch.blocks.normalization import *
 from cnnarch.blocks.pooling import *
 from cnnarch.blocks.residual import *
+from cnnarch.blocks.resmlp import *
 from cnnarch.blocks.separable import *
 from cnnarch.blocks.shortcut import *
 from cnnarch.blocks.squeeze_excite import *
