@@ -18,10 +18,12 @@ from cnnarch.facts.suggestions import OTHER_LIBRARIES
 from cnnarch.models.alexnet import *
 from cnnarch.models.cbam_resnet import *
 from cnnarch.models.convnet import *
+from cnnarch.models.convnext import *
 from cnnarch.models.densenet import *
 from cnnarch.models.densenet_cifar import *
 from cnnarch.models.efficientnet import *
 from cnnarch.models.efficientnet_lite import *
+from cnnarch.models.gmlp import *
 from cnnarch.models.googlenet import *
 from cnnarch.models.inception_bn import *
 from cnnarch.models.lenet import *
@@ -34,12 +36,14 @@ from cnnarch.models.nin import *
 from cnnarch.models.preresnet import *
 from cnnarch.models.preresnet_cifar import *
 from cnnarch.models.regnet import *
+from cnnarch.models.resmlp import *
 from cnnarch.models.resnet import *
 from cnnarch.models.resnet_cifar import *
 from cnnarch.models.resnext import *
 from cnnarch.models.resnext_cifar import *
 from cnnarch.models.se_resnet import *
 from cnnarch.models.senet import *
+from cnnarch.models.squeezenet import *
 from cnnarch.models.vgg import *
 from cnnarch.models.wide_resnet import *
 from cnnarch.models.wide_resnet_cifar import *

@@ -184,13 +184,18 @@ def _macs(module: nn.Module, inputs: Any, output: Tensor) -> int:
     return 0
 
 
+def _is_matrix(parameter: Tensor) -> bool:
+    """Return whether a parameter has several dimensions, unlike the factors of norms and scales."""
+    return parameter.numel() > max(parameter.shape, default=1)
+
+
 def _warn_about_uncounted(model: nn.Module, rows: list[SummaryRow]) -> None:
     """Warn about layers of unknown kinds, and known ones whose weights another module used."""
     called = {row.path for row in rows}
     unknown = {
         type(module).__name__: path or "the network"
         for path, module in model.named_modules()
-        if any(True for _ in module.parameters(recurse=False))
+        if any(_is_matrix(parameter) for parameter in module.parameters(recurse=False))
         and not type(module).__module__.startswith("cnnarch.")
         and (not isinstance(module, KNOWN) or _is_bypassed(path, module, called))
     }

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+import warnings
 
 import pytest
 import torch
@@ -51,6 +52,22 @@ def test_layers_whose_macs_are_unknown_are_named() -> None:
     for count in (count_macs, summary):
         with pytest.warns(UserWarning, match=r"not counted: Bilinear \(scale\)"):
             count(Mixed(), (4,))
+
+
+def test_factors_of_channels_raise_no_warning() -> None:
+    """Like norms, they are not counted."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factors = nn.Parameter(torch.ones(3, 1, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.factors * x
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert count_macs(nn.Sequential(nn.Conv2d(3, 3, 1), Scaled()), (3, 2, 2)) == 3 * 3 * 4
 
 
 def test_frozen_parameters_are_not_counted() -> None:

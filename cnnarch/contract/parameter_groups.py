@@ -13,7 +13,8 @@ def param_groups(
     """Return optimizer parameter groups with lower learning rates in earlier stages.
 
     The head uses `lr`, the last stage `layer_decay * lr`, the stage before it
-    `layer_decay**2 * lr`, and so on down to the stem. Biases and norms have no weight decay.
+    `layer_decay**2 * lr`, and so on down to the stem. Biases, norms and layer
+    scales have no weight decay.
 
     Args:
         model: a network or a backbone.

@@ -228,6 +228,8 @@ def _reshape_for_port(tensor: Tensor, model: nn.Module, pair: Pair) -> Tensor:
         return tensor
     shape = model.get_parameter(pair.ours).shape
     expected = torch.empty(shape, device="meta").reshape(pair.shape).shape
+    if tensor.shape == expected:
+        return tensor.reshape(shape)
     if tensor.shape[1:] != expected[1:]:
         return tensor
     return tensor.reshape(tensor.shape[:1] + shape[1:])
