@@ -135,13 +135,14 @@ class EfficientNet(ImageClassifier):
             num_classes,
             before=layer(rows["stage8"].channels, features, 1),
             dropout=scaling.dropout if dropout is None else dropout,
-            make_classifier=_classifier,
+            make_classifier=make_classifier,
         )
         super().__init__(stem, stages, head, names=("stage1", *rows))
         self.options |= {"dropout": head.dropout_rate}  # the effective value, not None
 
 
-def _classifier(in_features: int, out_features: int) -> nn.Linear:
+def make_classifier(in_features: int, out_features: int) -> nn.Linear:
+    """Return a linear layer whose initial weights are uniform, as in the authors' code."""
     # With a bound for 10 classes, the logits start 10 times as large and learn half as fast.
     bound = 1 / math.sqrt(max(out_features, IMAGENET_CLASSES))
     return uniform_(nn.Linear(in_features, out_features), bound)

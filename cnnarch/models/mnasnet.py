@@ -38,22 +38,22 @@ class MnasRow(NamedTuple):
     se: bool = False
 
 
-class Variant(NamedTuple):
+class MnasTable(NamedTuple):
     """The number of channels in the stem, and the rows that follow it."""
 
     stem: int
     rows: Mapping[str, MnasRow]
 
-    def scaled(self, width: float) -> "Variant":
+    def scaled(self, width: float) -> "MnasTable":
         """Return the variant with every number of channels multiplied by `width`."""
         rows = {
             name: row._replace(channels=round_channels(row.channels, width))
             for name, row in self.rows.items()
         }
-        return Variant(round_channels(self.stem, width), rows)
+        return MnasTable(round_channels(self.stem, width), rows)
 
 
-A1 = Variant(  # Fig. 7(a)
+A1 = MnasTable(  # Fig. 7(a)
     32,
     {
         "sepconv": MnasRow(1, 3, 16, 1, 1),
@@ -65,7 +65,7 @@ A1 = Variant(  # Fig. 7(a)
         "mbconv6": MnasRow(6, 3, 320, 1, 1),
     },
 )
-B1 = Variant(  # from a search space without squeeze-and-excitation
+B1 = MnasTable(  # from a search space without squeeze-and-excitation
     32,
     {
         "sepconv": MnasRow(1, 3, 16, 1, 1),
@@ -77,7 +77,7 @@ B1 = Variant(  # from a search space without squeeze-and-excitation
         "mbconv6": MnasRow(6, 3, 320, 1, 1),
     },
 )
-SMALL = Variant(
+SMALL = MnasTable(
     8,
     {
         "sepconv": MnasRow(1, 3, 8, 1, 1),
@@ -124,7 +124,7 @@ class MnasNet(ImageClassifier):
 
     def __init__(
         self,
-        variant: Variant,
+        variant: MnasTable,
         *,
         num_classes: int = 1000,
         in_channels: int = 3,

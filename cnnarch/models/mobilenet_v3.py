@@ -34,7 +34,7 @@ class BneckRow(NamedTuple):
     stride: int
 
 
-class Variant(NamedTuple):
+class V3Table(NamedTuple):
     """The bottlenecks of a table by number, and the widths of its last two layers."""
 
     stages: Mapping[str, tuple[BneckRow, ...]]
@@ -43,7 +43,7 @@ class Variant(NamedTuple):
 
 
 STEM_CHANNELS = 16
-LARGE = Variant(  # Table 1; a stage contains the rows with the same number of output channels
+LARGE = V3Table(  # Table 1; a stage contains the rows with the same number of output channels
     {
         "bneck1": (BneckRow(3, 16, 16, False, RE, 1),),
         "bneck2-3": (BneckRow(3, 64, 24, False, RE, 2), BneckRow(3, 72, 24, False, RE, 1)),
@@ -65,7 +65,7 @@ LARGE = Variant(  # Table 1; a stage contains the rows with the same number of o
     last=960,
     hidden=1280,
 )
-SMALL = Variant(  # Table 2
+SMALL = V3Table(  # Table 2
     {
         "bneck1": (BneckRow(3, 16, 16, True, RE, 2),),
         "bneck2-3": (BneckRow(3, 72, 24, False, RE, 2), BneckRow(3, 88, 24, False, RE, 1)),
@@ -124,7 +124,7 @@ class MobileNetV3(ImageClassifier):
 
     def __init__(
         self,
-        variant: Variant,
+        variant: V3Table,
         *,
         num_classes: int = 1000,
         in_channels: int = 3,

@@ -8,11 +8,11 @@ from torch import nn
 
 import cnnarch
 from cnnarch.blocks import SE, InvertedResidual
-from cnnarch.models.mobilenet_v3 import LARGE, SMALL, BneckRow, MobileNetV3, Variant
+from cnnarch.models.mobilenet_v3 import LARGE, SMALL, BneckRow, MobileNetV3, V3Table
 from cnnarch.testing import assert_stage_shapes
 
 RE, HS = nn.ReLU, nn.Hardswish
-TINY = Variant(  # every kind of block: with and without expansion, SE and a residual connection
+TINY = V3Table(  # every kind of block: with and without expansion, SE and a residual connection
     {
         "bneck1": (BneckRow(3, 16, 16, True, RE, 1),),
         "bneck2-3": (BneckRow(3, 24, 16, False, RE, 2), BneckRow(5, 24, 16, True, HS, 1)),

@@ -16,6 +16,8 @@ TIMM = {
     "project": ("conv_pwl", "bn3"),
 }
 TIMM_NOT_EXPANDED = {"depthwise": ("conv_dw", "bn1"), "project": ("conv_pw", "bn2")}
+TIMM_FUSED = {"fused": ("conv_exp", "bn1"), "project": ("conv_pwl", "bn2")}
+TIMM_ONE_LAYER = {"fused": ("conv", "bn1")}
 PYTORCHCV = {"expand": "conv1", "depthwise": "conv2", "project": "conv3"}
 PYTORCHCV_NOT_EXPANDED = {"depthwise": "dw_conv", "project": "pw_conv"}
 
@@ -44,10 +46,15 @@ def timm_trunk(model: Any) -> Iterator[Pair]:
     yield from conv_norm("stem", "conv_stem", "bn1")
     for ours, block, i, j in blocks(model):
         theirs = f"blocks.{i}.{j}"
-        names = TIMM if _is_expanded(block) else TIMM_NOT_EXPANDED
-        for part, (conv, norm) in names.items():
+        for part, (conv, norm) in _timm_names(block.branch).items():
             yield from conv_norm(f"{ours}.branch.{part}", f"{theirs}.{conv}", f"{theirs}.{norm}")
         yield from squeeze(ours, f"{theirs}.se.conv_reduce", f"{theirs}.se.conv_expand")
+
+
+def _timm_names(branch: Any) -> dict[str, tuple[str, str]]:
+    if hasattr(branch, "fused"):
+        return TIMM_FUSED if hasattr(branch, "project") else TIMM_ONE_LAYER
+    return TIMM if hasattr(branch, "expand") else TIMM_NOT_EXPANDED
 
 
 def timm(model: Any) -> Iterator[Pair]:
