@@ -1,4 +1,4 @@
-"""One network per family that torchvision or timm also provides, and functions to build pairs."""
+"""One network per family that another library also provides, and functions to build pairs."""
 
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from cnnarch.facts.cards import Twin
 from cnnarch.facts.sheets import read_sheet, twins
 
 INPUT_SIZE = (3, 224, 224)
+LIBRARIES = ("torchvision", "timm", "pytorchcv")
 
 
 class Pair(NamedTuple):
@@ -31,7 +32,7 @@ class Pair(NamedTuple):
 
     @property
     def library(self) -> str:
-        """The other library, "torchvision" or "timm"."""
+        """The other library, one of `LIBRARIES`."""
         return self.twin.library
 
     @property
@@ -51,6 +52,10 @@ class Pair(NamedTuple):
             import timm
 
             model: nn.Module = timm.create_model(self.twin.name, **arguments)
+        elif self.library == "pytorchcv":
+            from pytorchcv.model_provider import get_model as get_pytorchcv_model
+
+            model = get_pytorchcv_model(self.twin.name, **arguments)
         else:
             from torchvision.models import get_model
 
@@ -63,7 +68,7 @@ def pairs() -> tuple[Pair, ...]:
     """Return a pair for each network that the fact sheets select for benchmarks, oldest first."""
     names = [name for family in families() for name in read_sheet(family).benchmarked]
     names.sort(key=lambda name: cnnarch.get_card(name).year or 0)
-    rows = (next(t for t in twins(name) if t.library in ("torchvision", "timm")) for name in names)
+    rows = (next(t for t in twins(name) if t.library in LIBRARIES) for name in names)
     return tuple(map(Pair, rows))
 
 

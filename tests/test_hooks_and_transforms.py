@@ -9,10 +9,13 @@ from captum.attr import DeepLift
 from torch import Tensor, nn
 
 import cnnarch
-from cnnarch.blocks import LRN, RBF, SE
+from cnnarch.blocks import LRN, RBF, SE, ChannelAttention, SpatialAttention
 from cnnarch.testing import calibrate, example_images
 
-NO_RULE = (LRN, SE, RBF, nn.LayerNorm, nn.GELU, nn.SiLU, nn.ReLU6)
+NO_RULE = (
+    *(LRN, SE, ChannelAttention, SpatialAttention, RBF),
+    *(nn.LayerNorm, nn.GELU, nn.SiLU, nn.ReLU6),
+)
 """Layers without a DeepLift rule.
 
 DeepLift has rules for activations such as ReLU, Sigmoid and Tanh, for Softmax and for max pooling.
@@ -101,6 +104,7 @@ def test_deeplift_contributions_sum_to_the_difference_of_the_logits(
         ("densenet121", set()),
         ("densenet_bc_40_12_cifar", set()),
         ("se_resnet110_cifar", {"SE"}),
+        ("cbam_resnet18", {"ChannelAttention", "SpatialAttention"}),
         ("efficientnet_b0", {"SE", "SiLU"}),
         ("efficientnet_lite0", {"ReLU6"}),
         ("mixer_s32", {"GELU", "LayerNorm", "LayerNorm2d"}),
