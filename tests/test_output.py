@@ -231,8 +231,10 @@ def test_predict_prints_rows_before_it_is_interrupted(
     assert names == [str(path) for path in paths[:16]]  # the first of two batches
 
 
-def test_sigterm_ends_a_json_array(
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_ends_a_json_array(
     saved: str,
+    number: signal.Signals,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -243,17 +245,17 @@ def test_sigterm_ends_a_json_array(
     def terminated(self: Predictor, images: Any) -> Any:
         calls.append(images)
         if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return best(self, images)
 
     monkeypatch.setattr(Predictor, "_best", terminated)
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     with pytest.raises(SystemExit) as ended:
         main(["predict", "--model", saved, str(tmp_path / "photos"), "--format", "json"])
-    assert ended.value.code == 128 + signal.SIGTERM
+    assert ended.value.code == 128 + number
     rows = json.loads(capsys.readouterr().out)
     assert [row["image"] for row in rows] == [str(path) for path in paths[:16]]
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
 
 
 def test_predict_reports_unreadable_files_in_csv_and_json(run: Run, saved: str) -> None:

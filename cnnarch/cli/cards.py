@@ -1,6 +1,7 @@
 """The list, info, verify and download commands, for networks, cards and checkpoints."""
 
 import argparse
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -55,6 +56,9 @@ def run_list(parsed: argparse.Namespace) -> int:
     cards = [cnnarch.get_card(name) for name in names]
     rows = [(c.name, c.family, c.year, c.params, c.macs, c.input_size) for c in cards]
     show(LIST_COLUMNS, rows, parsed.format)
+    if not names and parsed.pattern:
+        hint = f"try '*{parsed.pattern}*' or --family"
+        print(f"cnnarch: no network is called {parsed.pattern!r}; {hint}", file=sys.stderr)
     return 0
 
 

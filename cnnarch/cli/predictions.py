@@ -74,7 +74,7 @@ def print_predictions(predictor: "Predictor", images: NamedImages, form: str, co
                     print("cnnarch:", " ".join(result.reason.split()), file=sys.stderr)
                 yield NamedResult(name, label, result)
 
-    with _exit_on_sigterm():
+    with _exit_on_signals():
         if form == "table":
             _print_table(results(), images, predictor.categories or ())
         elif form == "csv":
@@ -87,16 +87,20 @@ def print_predictions(predictor: "Predictor", images: NamedImages, form: str, co
 
 
 @contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
-    """Raise SystemExit on SIGTERM, so that a JSON array is closed."""
+def _exit_on_signals() -> Iterator[None]:
+    """Raise SystemExit on signals that end the process, so that a JSON array is closed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    known = [name for name in ("SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+    numbers = [signal.Signals[name] for name in known]
+    ending = [n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN]  # as under nohup
+    previous = {n: signal.signal(n, lambda number, _: sys.exit(128 + number)) for n in ending}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _is_terminal(stream: Any) -> bool:

@@ -171,7 +171,8 @@ class FeatureFile:
         except MissingImagesError as error:
             raise ValueError(
                 f"{self.output} contains features of {error.count} images that are not among "
-                f"these, such as {error.name}; pass them too, or overwrite=True to replace the file"
+                f"these, such as {error.name} (files are known by their paths as you pass them); "
+                "pass them too, or overwrite=True to replace the file"
             ) from None
         if self.digest.hexdigest() != digest:
             self._refuse()

@@ -24,9 +24,12 @@ def weights_of_classes(recipe: Recipe, images: ImageSet) -> Tensor | None:
         weights = len(images) / (counts.count_nonzero() * counts.clamp(min=1))
         return weights.masked_fill(counts == 0, 0.0).float()
     given = {str(name): weight for name, weight in recipe.class_weights.items()}  # YAML reads 3: 2
-    for name in given:
+    for key in recipe.class_weights:
+        name = str(key)
         if name not in images.classes:
             hint = suggest(name, list(images.classes))
+            if not isinstance(key, str):
+                hint += f"; YAML reads it as {key!r}: put the name in quotes"
             raise ValueError(f"class_weights: there is no class {name!r}; {hint}")
     found = torch.tensor([given.get(name, 1.0) for name in images.classes])
     if not found[counts > 0].any():

@@ -23,7 +23,7 @@ from cnnarch.training.history import History
 from cnnarch.training.loading import evaluation_loader
 from cnnarch.training.machine import Machine, is_first_process, silence_lightning
 from cnnarch.training.recipe import Recipe
-from cnnarch.training.recipes import TRANSFER, find_recipe, is_for_transfer
+from cnnarch.training.recipes import TRANSFER, find_recipe, is_for_transfer, with_weights
 from cnnarch.training.record import record_images
 from cnnarch.training.stage import StageRun
 from cnnarch.training.task import EvaluationTask
@@ -105,8 +105,14 @@ def evaluate(
         machine: the device to evaluate on; a single device is enough.
 
     Raises:
+        TypeError: `images` is not an image set.
         ValueError: the network is incompatible with the images.
     """
+    if not isinstance(images, ImageSet):
+        raise TypeError(
+            f"images must be an image set such as data.test or data.test.subset(indices), got "
+            f"{type(images).__name__}"
+        )
     images = images.matched_to(model)
     check_fits(model, images)
     task = EvaluationTask(model, images)
@@ -179,6 +185,7 @@ def fit(
     if recipe is None:
         source = getattr(model, "weights_source", None)
         recipe = find_recipe(TRANSFER) if is_for_transfer(source) else Recipe()
+    recipe = with_weights(recipe, model)
     data = data.matched_to(model, recipe.image_resolution)
     check_run(model, data, recipe, machine)
     warn_if_short(data, recipe, machine)

@@ -127,3 +127,12 @@ def _combine(recipe: Mapping[str, Any], data: str) -> Recipe:
 def is_for_transfer(weights: str | PathLike[str] | None) -> bool:
     """Return whether weights are pretrained, not the checkpoint of a run to continue."""
     return weights is not None and not str(weights).endswith(".ckpt")
+
+
+def with_weights(recipe: Recipe, model: Any) -> Recipe:
+    """Return the recipe with the source of the network's weights, if it names none.
+
+    The images that the weights were trained on are found by this source.
+    """
+    source = getattr(model, "weights_source", None)
+    return replace(recipe, weights=source) if source and recipe.weights is None else recipe

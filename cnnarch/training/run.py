@@ -31,7 +31,7 @@ from cnnarch.training.engine import THIS_MACHINE, Evaluation, evaluate, fit
 from cnnarch.training.history import History
 from cnnarch.training.machine import Machine, cpu_name, is_first_process, leave_process_group
 from cnnarch.training.recipe import Recipe
-from cnnarch.training.recipes import default_recipe
+from cnnarch.training.recipes import default_recipe, with_weights
 from cnnarch.training.record import FILES, check_record, read_record
 from cnnarch.training.report import TITLES, draw_pictures, write_report
 from cnnarch.weights.files import atomic_write
@@ -123,7 +123,8 @@ def train(
         NonFiniteLossError: the loss became infinite or NaN.
     """
     check_rebuilds(model)  # all checks run before the folder is changed
-    recipe = recipe or _default_recipe(model, data)
+    recipe = recipe or default_recipe(str(model.builder), data.name, model.weights_source)
+    recipe = with_weights(recipe, model)
     data = data.matched_to(model, recipe.image_resolution)
     check_run(model, data, recipe, machine)
     place = Path(folder or default_folder(str(model.builder), data.name))
@@ -162,12 +163,6 @@ def train(
     _write(place / RESULTS, json.dumps(results, indent=2))  # last: this file marks runs as finished
     shutil.rmtree(place / CHECKPOINTS)
     return results
-
-
-def _default_recipe(model: ImageClassifier, data: ImageData) -> Recipe:
-    source = model.weights_source
-    recipe = default_recipe(str(model.builder), data.name, source)
-    return replace(recipe, weights=source or None)
 
 
 def default_folder(networks: str, data: str) -> Path:

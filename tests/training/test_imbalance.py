@@ -87,6 +87,7 @@ def test_names_of_classes_may_be_numbers_in_yaml(tmp_path: Path) -> None:
     ("weights", "message"),
     [
         ({"lefd": 2.0}, "no class 'lefd'; did you mean 'left'"),
+        ({True: 2.0}, "no class 'True'.*put the name in quotes"),
         (dict.fromkeys(("left", "right", "top", "bottom"), 0.0), "above 0 for at least one class"),
     ],
 )

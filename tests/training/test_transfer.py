@@ -402,3 +402,15 @@ def test_there_may_be_more_classes_than_images(data: ImageData) -> None:
     history = fit(model, many)
     assert history["train_acc"][-1] > 0.9
     assert evaluate(model, many.train).top1 > 0.9
+
+
+def test_a_run_records_the_source_of_the_networks_weights(data: ImageData, tmp_path: Path) -> None:
+    model = pretrained()
+    model.weights_source = "runs/first"
+    train(model, data, ONE_STEP, tmp_path / "run")
+    assert yaml.safe_load((tmp_path / "run/recipe.yaml").read_text())["weights"] == "runs/first"
+
+
+def test_only_image_sets_are_evaluated(data: ImageData) -> None:
+    with pytest.raises(TypeError, match=r"data\.test\.subset\(indices\), got Subset"):
+        evaluate(pretrained(), torch.utils.data.Subset(data.test, [0, 1]))  # type: ignore[arg-type]
