@@ -281,17 +281,19 @@ def _choose_splits(root: Path, tops: dict[str, _Top]) -> dict[str, str]:
     labeled = {role for role, found in names.items() if any(tops[name].nested for name in found)}
     found = ", ".join(name for group in names.values() for name in group)
     if not names or (others and not labeled and set(names) == {"train"}):
-        _check_classes(place, tops)  # among other classes, `train` is a class too
+        _check_classes(root, tops)  # among other classes, `train` is a class too
         return {}
     if others and not ("train" in labeled and len(labeled) > 1):
         raise ValueError(
             f"{place} contains both split folders ({found}) and other folders of images "
             f"({shortened(map(printable, others))}); move the classes into train and test, or "
-            "move the split folders elsewhere"
+            "move the split folders elsewhere. If all of them are classes, put them below a folder "
+            "called train"
         )
     for role, group in names.items():
         if len(group) > 1:
-            raise ValueError(f"{place} contains several folders for the {role} split: {found}")
+            listed = ", ".join(group)
+            raise ValueError(f"{place} contains several folders for the {role} split: {listed}")
     unlabeled = [name for role, (name,) in names.items() if role not in labeled]
     train = [tops[name] for name in names.get("train", []) if "train" not in labeled]
     if not labeled or any(top.direct for top in train):
@@ -301,8 +303,29 @@ def _choose_splits(root: Path, tops: dict[str, _Top]) -> dict[str, str]:
     return {role: names[role][0] for role in SPLIT_NAMES if role in names}
 
 
-def _check_classes(place: str, tops: dict[str, _Top]) -> None:
-    """Raise ValueError if classes with names such as seg_train all contain the same subfolders."""
+def _check_classes(root: Path, tops: dict[str, _Top]) -> None:
+    """Raise ValueError if splits are in the classes or in their names.
+
+    That is so if classes contain folders of several splits, if names such as cats_train and
+    cats_test differ in the split alone, or if classes called seg_train and the like all contain the
+    same subfolders.
+    """
+    place = printable(str(root))
+    inside = {_below(path, root)[1] for top in tops.values() for path in top.nested}
+    mixed = {role: name for name in sorted(inside) if (role := split_role(name))}
+    roles: dict[tuple[str, ...], dict[str, str]] = {}
+    for name in (name for name in tops if tops[name].direct):
+        parts = re.split(r"[\W_]+", name.casefold())
+        role = next((role for part in parts if (role := split_role(part))), None)
+        if role and len(parts) > 1:
+            rest = tuple(part for part in parts if not split_role(part))
+            roles.setdefault(rest, {})[role] = name
+    mixed = mixed if len(mixed) > 1 else next((r for r in roles.values() if len(r) > 1), {})
+    if mixed:
+        raise ValueError(
+            f"{place} mixes classes and splits ({shortened(map(printable, mixed.values()))}); "
+            "move the images to train/CLASS and test/CLASS"
+        )
     splits = set().union(*SPLIT_NAMES.values())
     words = {word for name in tops for word in re.split(r"[\W\d_]+", name.casefold())}
     if words & splits and _suspicions(tops):

@@ -198,7 +198,7 @@ def test_an_interrupted_job_resumes_at_a_new_path(
             raise OSError("the job ends")
 
     with monkeypatch.context() as patch:
-        patch.setattr("cnnarch.cli.training._print_epoch", die)
+        patch.setattr("cnnarch.cli.training._epoch_line", die)
         assert "the job ends" in failure(capsys, *words, "run")
     Path("job1").rename("job2")
     words[words.index("folder:job1")] = "folder:job2"

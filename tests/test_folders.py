@@ -170,6 +170,9 @@ def test_among_other_classes_train_is_a_class(tmp_path: Path) -> None:
         (["train/a", "train/b", "val/a", "dev/a"], "several folders for the validation split"),
         (["train", "test"], "test, train must contain one subfolder of images per class"),
         (["train", "test/a", "test/b"], "train must contain one subfolder of images per class"),
+        (["cat/train", "cat/test", "dog/train"], r"mixes classes and splits \(test, train\)"),
+        (["cats_train", "cats_test", "dogs_train"], r"\(cats_test, cats_train\); move the images"),
+        (["train/a", "train/b", "val", "dev", "test/a"], r"validation split: dev, val$"),
         (["seg_train/a", "seg_train/b", "seg_test/a", "seg_test/b"], "seem to be splits"),
     ],
 )

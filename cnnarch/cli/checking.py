@@ -48,8 +48,23 @@ def _print_splits(folder: Path) -> None:
         print(f"{split}{total:,} images of {len(classes):,} classes ({counts})")
     for note in labeled.notes:
         print(note)
+    if why := _why_not_trainable(folder, labeled):
+        print(f"cannot be trained on: {why}")
     for first, second in _duplicates(labeled):
         print(f"byte-equal: {printable(str(first))} and {printable(str(second))}")
+
+
+def _why_not_trainable(folder: Path, labeled: LabeledFolder) -> str:
+    """Return why training would reject a folder, or an empty string."""
+    try:
+        from cnnarch.training.folders import check_trainable
+    except ImportError:  # the `train` extra is not installed
+        return ""
+    try:
+        check_trainable(folder, labeled)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _duplicates(labeled: LabeledFolder) -> Iterable[tuple[Path, Path]]:

@@ -63,6 +63,9 @@ def read_folder(
     train = read["train"]
     if classes is None and (empty := set(range(len(names))) - set(train[1].tolist())):
         raise ValueError(f"no training image of class {names[min(empty)]} can be read")
+    for role, (_, labels) in read.items():
+        if not len(labels):
+            raise ValueError(f"no {role} image in {printable(str(folder))} can be read")
     validation, test = read.get("validation"), read.get("test", train)
     notes = [*labeled.notes, *([f"{len(unreadable)} unreadable"] if unreadable else [])]
     counts = f"{len(test[1]):,} images{source['test']}"
@@ -76,6 +79,16 @@ def read_folder(
     listed = f"{number} classes ({shortened(names[i] for i in used)}): {counts}"
     found = "; ".join([f"{printable(str(folder))}: {listed}", *notes])
     return RawImages(train, test, names, validation, found, bool(notes))
+
+
+def check_trainable(folder: Path, labeled: LabeledFolder) -> None:
+    """Check the splits and classes of a folder.
+
+    Raises:
+        ValueError: a class has too few images or is unknown, or there are no training images.
+    """
+    splits, _ = _assign_splits(folder, labeled, hold_out=True)
+    _class_names(folder, labeled, splits, None)
 
 
 def _assign_splits(
@@ -127,7 +140,8 @@ def _class_names(
             "; ".join([f"{place}: {shortened(empty)} contains no images", *labeled.notes])
         )
     for role in sorted(splits.keys() - {"train"}):
-        if extra := sorted(splits[role].keys() - train.keys()):
+        used = {name for name, files in splits[role].items() if files}
+        if extra := sorted(used - train.keys()):
             parts = (folder / labeled.names.get(each, "") for each in (role, "train"))
             second, first = (printable(str(part)) for part in parts)
             raise ValueError(f"{second} contains classes that are not in {first}: {extra}")

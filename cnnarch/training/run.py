@@ -1,6 +1,7 @@
 """Train a network, evaluate it, and save everything about the run in a single folder."""
 
 import json
+import logging
 import os
 import platform
 import re
@@ -36,6 +37,8 @@ from cnnarch.training.record import FILES, check_record, read_record
 from cnnarch.training.report import TITLES, draw_pictures, write_report
 from cnnarch.weights.files import atomic_write
 from cnnarch.weights.rebuilding import check_rebuilds, chosen_options
+
+log = logging.getLogger("cnnarch")
 
 RECIPE, RESULTS, CHECKPOINTS = RUN_FILE, "results.json", "checkpoints"
 HISTORY, REPORT = "metrics.csv", "report.html"
@@ -131,6 +134,8 @@ def train(
     is_new = not place.exists()
     if overwrite and is_first_process():
         _remove_run(place)
+    if resume and is_first_process() and not (place / RECIPE).exists():
+        log.info("there is no run to resume in %s; starting a new run", place)
     if finished := _open_run(place, model, data, recipe, resume):
         return finished
     try:
