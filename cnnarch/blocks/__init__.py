@@ -3,6 +3,7 @@
 from cnnarch.blocks.checkpointing import *
 from cnnarch.blocks.conv import *
 from cnnarch.blocks.dense import *
+from cnnarch.blocks.ghost import *
 from cnnarch.blocks.head import *
 from cnnarch.blocks.inception import *
 from cnnarch.blocks.initialization import *
