@@ -25,6 +25,7 @@ from cnnarch.models.efficientnet import *
 from cnnarch.models.efficientnet_lite import *
 from cnnarch.models.efficientnet_v2 import *
 from cnnarch.models.gmlp import *
+from cnnarch.models.ghostnet import *
 from cnnarch.models.googlenet import *
 from cnnarch.models.inception_bn import *
 from cnnarch.models.lenet import *

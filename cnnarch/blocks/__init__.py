@@ -7,6 +7,7 @@ from cnnarch.blocks.convnext import *
 from cnnarch.blocks.dense import *
 from cnnarch.blocks.fire import *
 from cnnarch.blocks.gmlp import *
+from cnnarch.blocks.ghost import *
 from cnnarch.blocks.head import *
 from cnnarch.blocks.inception import *
 from cnnarch.blocks.initialization import *

@@ -26,7 +26,7 @@ class DepthwiseSeparable(nn.Sequential):
         stride: stride of the depthwise convolution, in pixels.
         padding: "symmetric" or TensorFlow's "same"; see `ConvNormAct`.
         norm: creates a normalization layer from its number of channels.
-        act: creates an activation.
+        act: creates an activation; None omits both.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)
@@ -48,7 +48,7 @@ class DepthwiseSeparable(nn.Sequential):
         *,
         padding: Padding = "symmetric",
         norm: MakeNorm = nn.BatchNorm2d,
-        act: Callable[[], nn.Module] = nn.ReLU,
+        act: Callable[[], nn.Module] | None = nn.ReLU,
     ) -> None:
         super().__init__()
         self.depthwise = ConvNormAct(

@@ -4,7 +4,8 @@ The networks differ in BatchNorm's eps and in the padding of strided convolution
 same tensor names. The authors' checkpoints need an eps of 1e-3 and TensorFlow's padding.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cnnarch.weights.porting._layout import Layout, Pair, always, blocks, conv_bn, conv_norm
@@ -18,6 +19,7 @@ TIMM = {
 TIMM_NOT_EXPANDED = {"depthwise": ("conv_dw", "bn1"), "project": ("conv_pw", "bn2")}
 TIMM_FUSED = {"fused": ("conv_exp", "bn1"), "project": ("conv_pwl", "bn2")}
 TIMM_ONE_LAYER = {"fused": ("conv", "bn1")}
+PYTORCHCV_STAGES = (1, 2, 3, 4, 4, 5, 5)
 PYTORCHCV = {"expand": "conv1", "depthwise": "conv2", "project": "conv3"}
 PYTORCHCV_NOT_EXPANDED = {"depthwise": "dw_conv", "project": "pw_conv"}
 
@@ -78,23 +80,29 @@ def efficientnet_pytorch(model: Any) -> Iterator[Pair]:
 
 
 def pytorchcv(model: Any) -> Iterator[Pair]:
-    """`features.stage4.unit1.conv1.conv`; a stage contains all blocks with the same stride."""
+    """`features.stage4.unit1.conv1.conv`."""
     yield from conv_bn("stem", "features.init_block.conv")
-    stage = unit = 0
-    for ours, block, i, j in blocks(model):
-        downsampled = j == 0 and (i == 0 or block.branch.depthwise.conv.stride != (1, 1))
-        stage, unit = (stage + 1, 1) if downsampled else (stage, unit + 1)
-        theirs = f"features.stage{stage}.unit{unit}"
-        names = PYTORCHCV if _is_expanded(block) else PYTORCHCV_NOT_EXPANDED
-        for part, name in names.items():
+    for ours, block, theirs in pytorchcv_units(model, PYTORCHCV_STAGES):
+        expanded = hasattr(block.branch, "expand")
+        for part, name in (PYTORCHCV if expanded else PYTORCHCV_NOT_EXPANDED).items():
             yield from conv_bn(f"{ours}.branch.{part}", f"{theirs}.{name}")
         yield from squeeze(ours, f"{theirs}.se.conv1", f"{theirs}.se.conv2")
     yield from conv_bn("head.before", "features.final_block")
     yield Pair("head.classifier", "output.fc")
 
 
-def _is_expanded(block: Any) -> bool:
-    return hasattr(block.branch, "expand")
+def pytorchcv_units(model: Any, stages: Sequence[int]) -> Iterator[tuple[str, Any, str]]:
+    """Yield each block's name, module and name in pytorchcv, `features.stage4.unit1`.
+
+    Args:
+        model: the network.
+        stages: pytorchcv's number of each of our stages. Its stages contain all blocks that have
+            the same stride in the network for large images.
+    """
+    units = Counter[int]()
+    for ours, block, i, _ in blocks(model):
+        units[stages[i]] += 1
+        yield ours, block, f"features.stage{stages[i]}.unit{units[stages[i]]}"
 
 
 def squeeze(ours: str, reduce: str, expand: str) -> Iterator[Pair]:

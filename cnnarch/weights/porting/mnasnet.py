@@ -1,6 +1,6 @@
 """MnasNet in torchvision, timm and pytorchcv."""
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,10 +8,14 @@ from torch import Tensor
 
 from cnnarch.blocks.squeeze_excite import SE
 from cnnarch.weights.porting._layout import Layout, Pair, blocks, conv_bn, conv_norm
-from cnnarch.weights.porting.efficientnet import squeeze, timm
+from cnnarch.weights.porting.efficientnet import pytorchcv_units, squeeze, timm
 
 TORCHVISION = {"expand": 0, "depthwise": 3, "project": 6}
-PYTORCHCV_STAGES = (0, 1, 2, 3, 3, 4, 4)  # its stages contain all blocks with the same stride
+PYTORCHCV_ENDS = {
+    "stages.0.0": "features.init_block.conv2",
+    "stages.6.0": "features.final_block.conv1",
+}
+PYTORCHCV_STAGES = (0, 1, 2, 3, 3, 4, 4)
 PYTORCHCV = {"expand": "exp_conv", "depthwise": "dw_conv", "project": "pw_conv"}
 
 
@@ -35,15 +39,8 @@ def torchvision(model: Any) -> Iterator[Pair]:
 def pytorchcv(model: Any) -> Iterator[Pair]:
     """`features.stage2.unit1.exp_conv.conv`; the first and last blocks have names of their own."""
     yield from conv_bn("stem", "features.init_block.conv1")
-    units = Counter[int]()
-    for ours, _, i, _ in blocks(model):
-        stage = PYTORCHCV_STAGES[i]
-        units[stage] += 1
-        theirs = f"features.stage{stage}.unit{units[stage]}"
-        if i == 0:
-            theirs = "features.init_block.conv2"
-        elif i == len(model.stages) - 1:
-            theirs = "features.final_block.conv1"
+    for ours, _, theirs in pytorchcv_units(model, PYTORCHCV_STAGES):
+        theirs = PYTORCHCV_ENDS.get(ours, theirs)
         for part, name in PYTORCHCV.items():
             yield from conv_bn(f"{ours}.branch.{part}", f"{theirs}.{name}")
         yield from squeeze(ours, f"{theirs}.se.conv1", f"{theirs}.se.conv2")
