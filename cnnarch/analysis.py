@@ -24,6 +24,7 @@ __all__ = ["Summary", "SummaryRow", "count_macs", "count_parameters", "stage_sha
 Shape = tuple[int, ...]
 
 
+_BATCH = 2  # BatchNorm1d in training mode requires more than one image
 KNOWN = (
     *(_ConvNd, nn.Linear, _NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
     *(nn.PReLU, nn.Embedding, ParametrizationList),
@@ -91,8 +92,9 @@ def count_macs(model: nn.Module, input_size: Shape | None = None) -> int:
     13824
     """
     model = unwrapped(model)
-    _warn_about_uncounted(model)
-    return sum(row.macs for row in _run(model, input_size))
+    rows = _run(model, input_size)
+    _warn_about_uncounted(model, rows)
+    return sum(row.macs for row in rows)
 
 
 def stage_shapes(model: nn.Module, input_size: Shape | None = None) -> dict[str, Shape]:
@@ -126,8 +128,8 @@ def summary(model: nn.Module, input_size: Shape | None = None) -> Summary:
     total                          20   162
     """
     model = unwrapped(model)
-    _warn_about_uncounted(model)
     rows = _run(model, input_size)
+    _warn_about_uncounted(model, rows)
     leaves = tuple(row for row in rows if _is_leaf(unwrapped(model.get_submodule(row.path))))
     name = getattr(model, "builder", None) or type(model).__name__
     macs = sum(row.macs for row in rows)
@@ -135,7 +137,7 @@ def summary(model: nn.Module, input_size: Shape | None = None) -> Summary:
 
 
 def _card_size(model: nn.Module) -> Shape:
-    builder = getattr(model, "builder", None)
+    builder = getattr(model, "builder", None) or getattr(model, "fused_from", None)
     if builder not in BUILDERS:
         raise ValueError(f"{type(model).__name__} has no card: pass input_size (C, H, W)")
     side = getattr(model, "min_input_size", 0) if getattr(model, "fixed_input_size", False) else 0
@@ -150,8 +152,9 @@ def _run(model: nn.Module, input_size: Shape | None) -> list[SummaryRow]:
     copy.train(model.training)  # auxiliary heads run only in training mode
     paths = {module: path for path, module in copy.named_modules()}
 
-    def record(module: nn.Module, inputs: Any, output: Any) -> None:
+    def record(module: nn.Module, inputs: Any, named: Any, output: Any) -> None:
         if isinstance(output, Tensor):
+            inputs = (*inputs, *named.values())
             own = module.parameters(recurse=_is_leaf(module))
             sizes = [p.numel() for p in own if p.requires_grad]
             shape, macs = tuple(output.shape[1:]), _macs(module, inputs, output)
@@ -159,8 +162,8 @@ def _run(model: nn.Module, input_size: Shape | None) -> list[SummaryRow]:
 
     lists = (m for m in paths if isinstance(m, ParametrizationList))
     for module in paths.keys() - {inside for each in lists for inside in each.modules()}:
-        module.register_forward_hook(record)
-    image = torch.empty(2, *(input_size or _card_size(model)), device="meta")
+        module.register_forward_hook(record, with_kwargs=True)
+    image = torch.empty(_BATCH, *(input_size or _card_size(model)), device="meta")
     with torch.no_grad():
         copy(image)
     return rows
@@ -174,20 +177,34 @@ def _is_leaf(module: nn.Module) -> bool:
 def _macs(module: nn.Module, inputs: Any, output: Tensor) -> int:
     """Count one multiply-add for each weight that contributes to each output value."""
     if isinstance(module, _ConvTransposeNd):  # each input value is spread over outputs
-        return inputs[0][0].numel() * module.weight[0].numel()
+        image = next(value for value in inputs if isinstance(value, Tensor))
+        return image.numel() // _BATCH * module.weight[0].numel()
     if isinstance(module, _ConvNd | nn.Linear):
-        return output[0].numel() * module.weight[0].numel()
+        return output.numel() // _BATCH * module.weight[0].numel()
     return 0
 
 
-def _warn_about_uncounted(model: nn.Module) -> None:
+def _is_matrix(parameter: Tensor) -> bool:
+    """Return whether a parameter has several dimensions, unlike the factors of norms and scales."""
+    return parameter.numel() > max(parameter.shape, default=1)
+
+
+def _warn_about_uncounted(model: nn.Module, rows: list[SummaryRow]) -> None:
+    """Warn about layers of unknown kinds, and known ones whose weights another module used."""
+    called = {row.path for row in rows}
     unknown = {
         type(module).__name__: path or "the network"
         for path, module in model.named_modules()
-        if any(True for _ in module.parameters(recurse=False))
-        and not isinstance(module, KNOWN)
+        if any(_is_matrix(parameter) for parameter in module.parameters(recurse=False))
         and not type(module).__module__.startswith("cnnarch.")
+        and (not isinstance(module, KNOWN) or _is_bypassed(path, module, called))
     }
     if unknown:
         listed = ", ".join(f"{kind} ({path})" for kind, path in unknown.items())
         warnings.warn(f"the multiply-adds of these layers are not counted: {listed}", stacklevel=3)
+
+
+def _is_bypassed(path: str, module: nn.Module, called: set[str]) -> bool:
+    """Return whether a layer's parent ran, but the layer itself was not called for a tensor."""
+    parent = path.rpartition(".")[0]
+    return isinstance(module, _ConvNd | nn.Linear) and path not in called and parent in called

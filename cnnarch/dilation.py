@@ -99,9 +99,21 @@ def _dilate_convolution(
         left, right, top, bottom = (dilation * side for side in pad.padding)
         parent.pad = nn.ZeroPad2d((left, right, top, bottom))
     assert not isinstance(conv.padding, str)  # ConvNormAct uses numeric padding
+    missing = (conv.kernel_size[0] - 1 - 2 * conv.padding[0]) * dilation
+    if pad is None and stride_factor > 1 and missing:  # with stride 1, the map would lose pixels
+        _insert_before(parent, conv, nn.ZeroPad2d((0, missing, 0, missing)))
     conv.stride = (conv.stride[0] // stride_factor, conv.stride[1] // stride_factor)
     conv.dilation = (conv.dilation[0] * dilation, conv.dilation[1] * dilation)
     conv.padding = (conv.padding[0] * dilation, conv.padding[1] * dilation)
+
+
+def _insert_before(parent: nn.Module, layer: nn.Module, pad: nn.Module) -> None:
+    """Add `pad` to an `nn.Sequential`, immediately before `layer`."""
+    assert isinstance(parent, nn.Sequential)  # its children run in order
+    for name, module in list(parent.named_children()):
+        if module is layer:
+            parent.pad = pad
+        parent._modules[name] = parent._modules.pop(name)
 
 
 class DilatedPool2d(nn.Module):

@@ -1,31 +1,39 @@
 """Find and decode image files, and read them in threads."""
 
+import logging
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from cnnarch.folders import image_formats, image_suffixes, printable, scan_folder
+
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""Suffixes, in lowercase, of the files that `find_images` looks for in folders."""
-
 MAX_ASPECT_RATIO = 1000
 """Maximum aspect ratio; limits the longer side after the shorter side is resized."""
+TWELVE_BITS = 4096  # 16-bit images whose values are all below would keep at most 16 gray levels
+
+MANY_FILES = 2_000  # more files are checked with a progress bar
+END_BYTES = 65_536
+END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
+
+log = logging.getLogger("cnnarch")
 
 
 class Unreadable(NamedTuple):
@@ -38,29 +46,36 @@ class Unreadable(NamedTuple):
 def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     """Return the given files, and the sorted images in the given folders and their subfolders.
 
+    Hidden folders and the folders of training runs are skipped. Files with other suffixes than
+    those of the formats that Pillow decodes are counted in a log message.
+
     Raises:
         FileNotFoundError: a file or folder does not exist.
         ValueError: a folder contains no images.
     """
     found: list[Path] = []
     for path in map(Path, paths):
-        if path.is_file():
+        if path.is_dir():
+            scan = scan_folder(path)
+            name, skipped = printable(str(path)), scan.skipped_text()
+            if not scan.images:
+                suffixes = ", ".join(sorted(image_suffixes()))
+                raise ValueError(f"{name} contains no images ({skipped or suffixes})")
+            if skipped:
+                log.warning("%s: %s", name, skipped)
+            found += scan.images
+        elif path.is_file():
             found.append(path)
-        elif path.is_dir():
-            named = (p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-            below = [p for p in named if not p.is_dir()]
-            if not below:
-                raise ValueError(f"{path} contains no images ({', '.join(IMAGE_SUFFIXES)})")
-            found += sorted(below)
         else:
-            raise FileNotFoundError(f"there is no file or folder {path}")
+            raise FileNotFoundError(f"there is no file or folder {printable(str(path))}")
     return found
 
 
 def read_image(path: str | PathLike[str], channels: int = 3) -> Tensor:
     """Decode an image file and apply the rotation in its EXIF data.
 
-    16-bit channels are reduced to 8 bits. Transparency is dropped and the stored colors are kept.
+    16-bit channels are reduced to 8 bits, unless all their values fit in 8 bits. Those that reach
+    only 256 to 4095 are rejected. Transparency is dropped and the stored colors are kept.
     Images with more than twice Pillow's `Image.MAX_IMAGE_PIXELS` are rejected.
 
     Args:
@@ -97,18 +112,19 @@ def decode_image(
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     check_file_channels(channels)
+    shown = printable(str(name or source))
     try:
         if isinstance(source, Image.Image):
             pixels = np.array(_upright(ImageOps.exif_transpose(source), channels))
         else:
-            with Image.open(source) as file:
+            with Image.open(source, formats=image_formats()) as file:
                 pixels = np.array(_upright(file, channels))
     except FileNotFoundError:
         raise
     except UnidentifiedImageError:
-        raise ValueError(f"{name or source} is not a readable image: unknown format") from None
+        raise ValueError(f"{shown} is not a readable image: unknown format") from None
     except Exception as error:  # Pillow raises exceptions of many types for corrupted files
-        raise ValueError(f"{name or source} is not a readable image: {error}") from error
+        raise ValueError(f"{shown} is not a readable image: {error}") from error
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
 
 
@@ -129,6 +145,50 @@ def try_decode(
         return Unreadable(name, str(error))
 
 
+def find_unreadable(
+    paths: Sequence[Path], channels: int, *, thorough: bool = True
+) -> list[Unreadable]:
+    """Return the files that cannot be read, with the reasons.
+
+    Args:
+        paths: image files.
+        channels: 1 or 3.
+        thorough: whether to decode each file. False reads only the headers, and the ends of JPEG
+            and PNG files, which truncated files lack.
+    """
+
+    def check(path: Path) -> Unreadable | None:
+        if not thorough:
+            return _check_ends(path)
+        result = try_decode(path, channels, fspath(path))
+        return result if isinstance(result, Unreadable) else None
+
+    visible = None if len(paths) > MANY_FILES else False
+    found = []
+    with progress_bar("checking images", len(paths), visible) as advance:
+        for result in read_ahead(paths, check, ahead=64):
+            advance(1)
+            if result:
+                found.append(result)
+    return found
+
+
+def _check_ends(path: Path) -> Unreadable | None:
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=image_formats()) as file:
+            end = END_MARKERS.get(str(file.format))
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - END_BYTES))
+            if end is None or end in stream.read():
+                return None
+        reason = "the file is truncated"
+    except Exception as error:  # Pillow raises exceptions of many types for corrupted files
+        reason = str(error)
+    return Unreadable(fspath(path), f"{printable(str(path))} is not a readable image: {reason}")
+
+
 def _upright(image: "Image", channels: int) -> "Image":
     """Apply the EXIF rotation and convert to gray or color, copying only if needed."""
     import numpy as np
@@ -137,14 +197,29 @@ def _upright(image: "Image", channels: int) -> "Image":
     if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
         raise ValueError("{} by {} pixels is too elongated".format(*image.size))
     ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        image = Image.fromarray(_to_8_bits(np.asarray(image)))
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode!r} have no defined white level")
-    if image.mode.startswith("I;16"):  # Pillow would clip every value above 255 to white
-        image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
     if image.mode in ("P", "PA") and "transparency" in image.info:
         image = image.convert("RGBA")  # otherwise Pillow warns about dropped transparency
     mode = "L" if channels == 1 else "RGB"
     return image if image.mode == mode else image.convert(mode)
+
+
+def _to_8_bits(values: "np.ndarray") -> "np.ndarray":
+    """Reduce 16-bit values to 8 bits; Pillow would clip every value above 255 to white.
+
+    Raises:
+        ValueError: the white level is probably neither 255 nor 65,535.
+    """
+    largest = int(values.max(initial=0))
+    if 255 < largest < TWELVE_BITS:
+        raise ValueError(
+            f"its 16-bit values reach only {largest}, so at most {largest // 256 + 1} gray levels "
+            "would remain in 8 bits; scale the values to 65535, or convert them to 8 bits"
+        )
+    return (values if largest < 256 else values >> 8).astype("uint8")
 
 
 def reading_threads() -> int:
@@ -211,6 +286,7 @@ def progress_bar(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    # Otherwise, rich would send what is printed to a redirected stdout to the terminal.
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as progress:
         task = progress.add_task(label, total=total)
         yield lambda count: progress.advance(task, count)

@@ -36,6 +36,10 @@ class Preprocessing:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     antialias: bool = True
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.interpolation, str):
+            raise TypeError(f"interpolation must be a string, got {self.interpolation!r}")
+
     def transform(self) -> "v2.Transform":
         """Return a torchvision v2 transform for PIL images and image tensors, (C, H, W) or batches.
 
@@ -154,6 +158,8 @@ class _ToUint8(nn.Module):
             return decode_image(image, self.channels)
         if not isinstance(image, Tensor):
             raise TypeError(f"expected a PIL image or a tensor, got {type(image).__name__}")
+        if image.dim() < 3 or not image.numel():
+            raise ValueError(f"expected images of shape (..., C, H, W), got {tuple(image.shape)}")
         if image.is_floating_point():
             low, high = (float(value) for value in image.aminmax())
             if not (low > -ROUNDING and high < 1 + ROUNDING):

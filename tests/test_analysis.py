@@ -2,10 +2,11 @@
 
 import copy
 import sys
+import warnings
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import cnnarch
@@ -51,6 +52,22 @@ def test_layers_whose_macs_are_unknown_are_named() -> None:
     for count in (count_macs, summary):
         with pytest.warns(UserWarning, match=r"not counted: Bilinear \(scale\)"):
             count(Mixed(), (4,))
+
+
+def test_factors_of_channels_raise_no_warning() -> None:
+    """Like norms, they are not counted."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factors = nn.Parameter(torch.ones(3, 1, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.factors * x
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert count_macs(nn.Sequential(nn.Conv2d(3, 3, 1), Scaled()), (3, 2, 2)) == 3 * 3 * 4
 
 
 def test_frozen_parameters_are_not_counted() -> None:
@@ -134,3 +151,50 @@ def test_a_norm_with_the_wrong_number_of_channels_raises() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(16))
     with pytest.raises(RuntimeError, match="BatchNorm2d with 16 channels"):
         count_macs(net, (3, 10, 10))
+
+
+class Reshaped(nn.Module):
+    """Applies a linear layer to each pixel, with all pixels on the first axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        return self.linear(x.permute(0, 2, 3, 1).reshape(-1, c)).view(n, h, w, 8)
+
+
+class Keyword(nn.Module):
+    """Passes the input of a transposed convolution by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(3, 8, 2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.up(input=x, output_size=None)
+
+
+class Bypassed(nn.Module):
+    """Uses a layer's weight without calling the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(x, self.conv.weight)
+
+
+def test_macs_do_not_depend_on_the_axis_of_the_images() -> None:
+    assert count_macs(Reshaped(), (8, 4, 4)) == 4 * 4 * 8 * 8
+
+
+def test_macs_of_a_layer_called_with_keywords() -> None:
+    assert count_macs(Keyword(), (3, 4, 4)) == 4 * 4 * 3 * 8 * 2 * 2
+
+
+def test_a_layer_whose_weight_another_module_uses_is_named() -> None:
+    with pytest.warns(UserWarning, match=r"not counted: Conv2d \(conv\)"):
+        assert count_macs(Bypassed(), (3, 8, 8)) == 0

@@ -19,9 +19,10 @@ import cnnarch
 from cnnarch.cli import main
 from cnnarch.cli.models import show_evaluation
 from cnnarch.cli.pictures import PICTURES
-from cnnarch.cli.training import TrainingCommand, default_folder
+from cnnarch.cli.training import TrainingCommand
 from cnnarch.facts.sheets import aliases
 from cnnarch.training import evaluate, load_data
+from cnnarch.training.run import default_folder
 from cnnarch.weights import Preprocessing
 from tests.forks import ForkResult, Forks
 
@@ -176,12 +177,12 @@ def test_a_trained_network_can_be_evaluated_and_used(
     assert lines[1].count("%") == 2
 
 
-def photographs(place: str, count: int) -> None:
-    """Create the given number of gray images for each of two classes."""
+def photographs(place: str, count: int, first: int = 0) -> None:
+    """Create gray images of two classes, with the shades first, first + 1, ..."""
     for shade, name in enumerate(("cat", "dog")):
         folder = Path(place) / name
         folder.mkdir(parents=True)
-        for i in range(count):
+        for i in range(first, first + count):
             Image.new("L", (32, 32), 100 * shade + i).save(folder / f"{i}.png")
 
 
@@ -196,9 +197,9 @@ def test_evaluate_uses_held_out_images_from_the_training_folder_and_all_images_f
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photographs("photos", 10)
-    photographs("new", 5)
-    for part, count in (("train", 4), ("test", 3)):
-        photographs(f"split/{part}", count)
+    photographs("new", 5, first=20)
+    for part, count, first in (("train", 4, 30), ("test", 3, 40)):
+        photographs(f"split/{part}", count, first)
     words = ["train", "lenet5", *QUICK, "--grayscale", "true", "--data", "folder:photos"]
     assert main([*words, "--output", "run"]) == 0
     capsys.readouterr()
@@ -313,7 +314,7 @@ def test_num_epochs_overrides_a_recipes_steps() -> None:
 
     assert steps() == 64_000
     assert steps("--num_epochs", "1") is None
-    assert steps("--num-epochs=10") is None
+    assert steps("--num_epochs=10") is None
     assert steps("--num_epochs", "1", "--num_steps", "7") == 7
 
 
@@ -367,7 +368,7 @@ def test_a_class_without_images_has_no_accuracy(
 ) -> None:
     data = load_data("digits", image_resolution=32)
     ones = data.test.subset((data.test.labels == 1).nonzero().flatten())
-    show_evaluation(evaluate(cnnarch.lenet5().eval(), ones)._asdict())
+    show_evaluation(evaluate(cnnarch.lenet5().eval(), ones).figures())
     rows = capsys.readouterr().out.splitlines()
     assert [row.split()[2:] for row in rows if "accuracy, 2" in row] == [[]]
     assert [row.split()[2][-1] for row in rows if "accuracy, 1" in row] == ["%"]
@@ -395,11 +396,34 @@ def test_draw_creates_every_plot_of_a_run(capsys: pytest.CaptureFixture[str]) ->
     line = failure(capsys, "draw", "diagram", "--model", "run", "--rows", "2")
     assert line == "cnnarch: diagram does not accept --rows; it accepts no options"
     line = failure(capsys, "draw", "embeddings", "--model", "run", "--layer", "stem")
-    assert line.endswith("embeddings does not accept --layer; it accepts --method, --num-samples")
+    assert line.endswith("embeddings does not accept --layer; it accepts --method, --num_samples")
     line = failure(capsys, "draw", "embeddings", "--model", "run", "--method", "mds")
     assert "method must be one of 'tsne', 'pca', 'umap', got 'mds'" in line
     line = failure(capsys, "draw", "data_grid", "--data", "digits", "--rows", "0")
     assert "must be a positive integer, got '0'" in line
+
+
+def test_draw_explains_a_photograph(capsys: pytest.CaptureFixture[str]) -> None:
+    model = cnnarch.resnet20_cifar(num_classes=2)
+    model.preprocessing = Preprocessing(32, 32)
+    model.save_pretrained("saved")
+    Image.new("RGB", (50, 40), (200, 90, 9)).save("photo.jpg")
+    for words in (
+        ["draw", "gradcam", "photo.jpg", "--model", "saved"],
+        ["draw", "integrated_gradients", "--model", "saved", "photo.jpg"],
+        ["draw", "gradcam", "photo.jpg", "--model", "saved", "photo.jpg", "--layer", "16x16"],
+        ["draw", "data_grid", "photo.jpg"],
+    ):
+        assert main([*words, "--output", "out.png"]) == 0
+        assert min(image_size("out.png")) > 100
+        Path("out.png").unlink()
+    capsys.readouterr()
+    words = ["--model", "saved", "photo.jpg"]
+    assert "filters shows no images, got photo.jpg" in failure(capsys, "draw", "filters", *words)
+    line = failure(capsys, "draw", "gradcam", *words, "--data", "digits")
+    assert "specify either image files, or a data set" in line
+    assert "unrecognized arguments: --top" in failure(capsys, "draw", "gradcam", *words, "--top")
+    assert "gone.png" in failure(capsys, "draw", "gradcam", "gone.png", "--model", "saved")
 
 
 def test_draw_needs_no_run_for_a_diagram_or_a_data_set(capsys: pytest.CaptureFixture[str]) -> None:

@@ -307,7 +307,8 @@ def test_each_parameter_is_in_exactly_one_group(model: cnnarch.ImageClassifier) 
     decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
     for layer in model.modules():
         for name, parameter in layer.named_parameters(recurse=False):
-            without_decay = name == "bias" or "Norm" in type(layer).__name__
+            scales = ("bias", "gamma", "alpha", "beta")  # of layer scales and affine layers
+            without_decay = name in scales or "Norm" in type(layer).__name__
             assert (id(parameter) in decayed) != without_decay, f"{name} of {layer}"
     rates = {group["name"]: group["lr"] for group in groups}
     order = [rates[row.name] for row in model.feature_info if row.name in rates]

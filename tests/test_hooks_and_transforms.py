@@ -50,11 +50,15 @@ def copied(model: cnnarch.ImageClassifier) -> cnnarch.ImageClassifier:
 
 
 def deeplift(model: nn.Module, images: Tensor, baseline: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each pixel's contribution, and the first logit's difference from the baseline."""
+    """Return each pixel's contribution, and the logit's difference from the baseline.
+
+    The logit is the largest one: in networks whose logits follow a ReLU, others may be zero.
+    """
+    target = int(model(images)[0].argmax())
     with warnings.catch_warnings():  # DeepLift warns that it registers hooks
         warnings.simplefilter("ignore")
-        contributions = DeepLift(model).attribute(images, baseline, 0)
-    return contributions.detach(), (model(images) - model(baseline))[:, 0].detach().sum()
+        contributions = DeepLift(model).attribute(images, baseline, target)
+    return contributions.detach(), (model(images) - model(baseline))[:, target].detach().sum()
 
 
 def is_complete(contributions: Tensor, difference: Tensor) -> bool:

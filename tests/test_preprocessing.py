@@ -14,7 +14,8 @@ import cnnarch
 from cnnarch.embedding.sources import open_source
 from cnnarch.inference import Predictor
 from cnnarch.preprocessing import Preprocessing
-from cnnarch.training.data import FilePixels, ImageSet
+from cnnarch.training.data import ImageSet
+from cnnarch.training.file_pixels import FilePixels
 
 EXAMPLES = [
     Preprocessing(16, 20),

@@ -20,7 +20,8 @@ from docs.imports import FILES, IMPORTS, MODULES, ROOT, Import, imports_of, modu
 ALLOWED = {
     "facts": set(),
     "_version": set(),
-    "images": set(),
+    "folders": set(),
+    "images": {"folders"},
     "preprocessing": {"images"},
     "blocks": set(),
     "contract": {"facts", "blocks"},
@@ -42,8 +43,8 @@ ALLOWED = {
         "registry",
     },
     "training": {
-        *("facts", "_version", "analysis", "blocks", "contract", "images", "preprocessing"),
-        *("registry", "viz", "weights"),
+        *("facts", "_version", "analysis", "blocks", "contract", "folders", "images"),
+        *("preprocessing", "registry", "viz", "weights"),
     },
 }
 # Imports inside functions: networks import `weights` only when they load or save weights.

@@ -1,5 +1,6 @@
 """Find the forward hooks that users registered."""
 
+import warnings
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -7,14 +8,21 @@ from typing import Any
 from torch import nn
 
 
-def modules_with_hooks(model: nn.Module) -> list[str]:
-    """Return the names of the modules with forward hooks not registered by PyTorch or cnnarch."""
-    return [
+def warn_about_hooks(model: nn.Module, problem: str, stacklevel: int = 3) -> None:
+    """Warn if a module has forward hooks that were not registered by PyTorch or cnnarch."""
+    hooked = [
         path or "the network"
         for path, module in model.named_modules()
         for hooks in (chain(module._forward_pre_hooks.values(), module._forward_hooks.values()),)
         if any(_origin(hook) not in ("torch", "cnnarch") for hook in hooks)
     ]
+    if hooked:
+        listed = ", ".join(hooked[:3]) + ", ..." * (len(hooked) > 3)
+        warnings.warn(
+            f"the forward hooks of {listed} {problem}: if one of them changes an input or output, "
+            "the results differ",
+            stacklevel=stacklevel + 1,
+        )
 
 
 def _origin(hook: Any) -> str:

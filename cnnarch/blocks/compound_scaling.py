@@ -4,12 +4,11 @@ Source: Tan and Le, "EfficientNet", arXiv 1905.11946, sec. 3 and Table 1.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from cnnarch.blocks._checks import check_positive
-from cnnarch.blocks.checkpointing import Stage
-from cnnarch.blocks.mbconv import MBConv, round_channels
+from cnnarch.blocks.inverted_residual import round_channels
 
 
 class Scaling(NamedTuple):
@@ -55,25 +54,3 @@ def scale_rows(
         )
         for name, row in table.items()
     }
-
-
-def mbconv_stages(
-    in_channels: int, rows: Mapping[str, MBConvRow], block: Callable[..., MBConv], drop_path: float
-) -> list[Stage]:
-    """Return one stage per row; block i of all n blocks has the drop rate `drop_path` * i / n.
-
-    This is the authors' schedule: the first block is never dropped, and no block reaches the full
-    rate.
-    """
-    total = sum(row.layers for row in rows.values())
-    ramp = iter([drop_path * i / total for i in range(total)])
-    stages = []
-    for row in rows.values():
-        stage = Stage()
-        for i in range(row.layers):
-            stride = 1 if i else row.stride
-            shape = (in_channels, row.channels, row.kernel_size, stride, row.expansion)
-            stage.append(block(*shape, drop_path=next(ramp)))
-            in_channels = row.channels
-        stages.append(stage)
-    return stages

@@ -61,11 +61,8 @@ class ClassifierHead(nn.Sequential):
         classifier = self._modules.get("classifier")
         if classifier is None or isinstance(classifier, nn.Identity):
             return 0
-        for layer in (classifier, *reversed(list(classifier.modules()))):
-            width = getattr(layer, "out_features", getattr(layer, "out_channels", None))
-            if isinstance(width, int):
-                return width
-        return self._num_classes
+        width = output_width(classifier)
+        return self._num_classes if width is None else width
 
     def pre_logits(self, x: Tensor) -> Tensor:
         """Return the classifier's input before dropout: (N, C, H, W) -> (N, num_features)."""
@@ -85,3 +82,12 @@ class ClassifierHead(nn.Sequential):
             # Kept even at rate 0, so layer names do not depend on the rate.
             self.dropout = nn.Dropout(self.dropout_rate)
             self.classifier = self.make_classifier(self.num_features, num_classes)
+
+
+def output_width(module: nn.Module) -> int | None:
+    """Return the number of outputs of a module or of its last layer, or None if it is unknown."""
+    for layer in (module, *reversed(list(module.modules()))):
+        width = getattr(layer, "out_features", getattr(layer, "out_channels", None))
+        if isinstance(width, int):
+            return width
+    return None

@@ -3,7 +3,7 @@
 Source: Lin, Chen and Yan, "Network In Network", arXiv 1312.4400, sec. 3.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -58,6 +58,10 @@ class NiNBlock(nn.Sequential):
         self.out_channels = widths[-1]
 
 
+def _pixel_classifier(num_features: int, num_classes: int) -> nn.Conv2d:
+    return xavier_uniform_(nn.Conv2d(num_features, num_classes, 1))
+
+
 class ScoreMapHead(ClassifierHead):
     """dropout -> 1x1 classifier -> ReLU -> global average of one score map per class.
 
@@ -68,6 +72,7 @@ class ScoreMapHead(ClassifierHead):
         num_features: number of channels in the classifier's input map.
         num_classes: number of logits; 0 keeps only the average.
         dropout: probability of zeroing a value of the input map, in [0, 1).
+        make_classifier: creates the 1x1 convolution from its input and output widths.
 
     Shape:
         (N, num_features, H, W) -> (N, num_classes), or (N, num_features) if num_classes is 0
@@ -76,9 +81,16 @@ class ScoreMapHead(ClassifierHead):
         ValueError: num_classes or dropout is out of range.
     """
 
-    def __init__(self, num_features: int, num_classes: int, *, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        *,
+        dropout: float = 0.0,
+        make_classifier: Callable[[int, int], nn.Conv2d] = _pixel_classifier,
+    ) -> None:
         super().__init__(
-            num_features, num_classes, dropout=dropout, make_classifier=_pixel_classifier
+            num_features, num_classes, dropout=dropout, make_classifier=make_classifier
         )
 
     def pre_logits(self, x: Tensor) -> Tensor:
@@ -93,7 +105,3 @@ class ScoreMapHead(ClassifierHead):
             self.act = nn.ReLU()
         for name in ("pool", "flatten"):  # children run in order, so pooling must come last
             self._modules[name] = self._modules.pop(name)
-
-
-def _pixel_classifier(num_features: int, num_classes: int) -> nn.Conv2d:
-    return xavier_uniform_(nn.Conv2d(num_features, num_classes, 1))

@@ -1,21 +1,27 @@
-"""The `cnnarch` command, whose subcommands train, evaluate, export, draw and describe networks.
+"""The `cnnarch` command, whose subcommands train, check, evaluate, export, draw and others.
 
 train and compare parse their arguments with jsonargparse, which is installed by the `train` extra.
 The other commands use argparse so that list, info, verify and download work without that extra.
 """
 
 import argparse
+import io
+import logging
 import os
+import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 import cnnarch
 from cnnarch.cli.cards import run_download, run_info, run_list, run_verify
+from cnnarch.cli.checking import run_check
 from cnnarch.cli.models import run_evaluate, run_export, run_predict
 from cnnarch.cli.pictures import PICTURES, run_draw
 from cnnarch.cli.training import run_compare, run_train
+from cnnarch.facts.output import FORMATS, discard_output, lasting_output
 
 __all__ = ["main"]
 
@@ -29,25 +35,63 @@ def main(arguments: Sequence[str] | None = None) -> int:
     which is printed on one line. If a signal stopped training, the status is 128 plus the signal
     number. If the environment variable CNNARCH_TRACEBACK is set, exceptions are raised instead.
     """
-    args = list(sys.argv[1:] if arguments is None else arguments)
+    args = _underscored(sys.argv[1:] if arguments is None else arguments)
+    with _messages():
+        return _run(args)
+
+
+@contextmanager
+def _messages() -> Iterator[None]:
+    """Print log messages to stderr, and escape names that the terminal cannot show."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
+    log, handler = logging.getLogger("cnnarch"), logging.StreamHandler()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+def _run(args: list[str]) -> int:
     try:
         if args[:1] == ["train"]:
-            return run_train(args[1:])
+            with lasting_output("training"):
+                return run_train(args[1:])
         if args[:1] == ["compare"]:
-            return run_compare(args[1:])
-        parsed = _parser().parse_args(args or ["--help"])
+            with lasting_output("training"):
+                return run_compare(args[1:])
+        parsed = _parse(args or ["--help"])
         return parsed.run(parsed)
     except BrokenPipeError:  # the program reading the output, such as `head`, has exited
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output(sys.stdout)
         return 0
     except KeyboardInterrupt:
-        print("cnnarch: stopped", file=sys.stderr)
+        _print_error("stopped")
         return 128 + signal.SIGINT
     except USER_ERRORS as error:
         if os.environ.get("CNNARCH_TRACEBACK"):
             raise
-        print("cnnarch:", " ".join(str(error).split()), file=sys.stderr)
+        _print_error(" ".join(str(error).split()))
         return getattr(error, "status", 2)
+
+
+def _underscored(words: Sequence[str]) -> list[str]:
+    """Convert --num-epochs=3 to --num_epochs=3, up to the first "--"."""
+    end = words.index("--") if "--" in words else len(words)
+    flags = [re.match("--[^=]*", word) for word in words[:end]]
+    names = [flag[0].replace("-", "_").replace("__", "--", 1) if flag else "" for flag in flags]
+    replaced = [name + word[len(name) :] for name, word in zip(names, words, strict=False)]
+    return [*replaced, *words[end:]]
+
+
+def _print_error(message: str) -> None:
+    with suppress(OSError):  # the terminal may have been closed
+        print("cnnarch:", message, file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -55,6 +99,18 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def _parse(args: Sequence[str]) -> argparse.Namespace:
+    """Parse arguments; files may also follow the flags, which argparse does not support."""
+    parser = _parser()
+    parsed, rest = parser.parse_known_args(args)
+    unknown = [word for word in rest if word.startswith("-")] if hasattr(parsed, "files") else rest
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if rest:
+        parsed.files += rest
+    return parsed
 
 
 def _parser() -> _Parser:
@@ -68,16 +124,23 @@ def _parser() -> _Parser:
     command.set_defaults(run=run_evaluate)
     _add_model(command, "model")
     _add_data(command, None)
+    command.add_argument("--predictions", help="CSV file for the prediction for each image")
+    _add_format(command, "csv prints the prediction for each image, json all metrics")
 
     _add_predict(commands)
     _add_export(commands)
     _add_draw(commands)
+
+    command = commands.add_parser("check", help="check a folder of images before training")
+    command.set_defaults(run=run_check)
+    command.add_argument("folder", help="folder of images, with or without classes")
 
     command = commands.add_parser("list", help="list the networks")
     command.set_defaults(run=run_list)
     command.add_argument("pattern", nargs="?", help="name pattern, such as 'resnet*'")
     command.add_argument("--family", help="list only this family")
     command.add_argument("--weights", action="store_true", help="list only networks with weights")
+    _add_format(command)
 
     command = commands.add_parser("download", help="download a checkpoint to a folder")
     command.set_defaults(run=run_download)
@@ -88,6 +151,7 @@ def _parser() -> _Parser:
     command = commands.add_parser("info", help="print a network's card and its measured values")
     command.set_defaults(run=run_info)
     command.add_argument("model", help="name of the network")
+    _add_format(command)
 
     command = commands.add_parser("verify", help="check cards against their networks")
     command.set_defaults(run=run_verify)
@@ -100,12 +164,13 @@ def _add_predict(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command.set_defaults(run=run_predict)
     command.add_argument("files", nargs="*", help="image files or folders of images")
     _add_model(command, "--model")
-    _add_data(command, "classify test images of this data set instead of files")
+    _add_data(command, "classify the first ten test images of this data set instead of files")
     command.add_argument(
-        "--multi-label", action="store_true", help="print every class above the threshold"
+        "--multi_label", action="store_true", help="print every class above the threshold"
     )
-    command.add_argument("--threshold", type=float, help="for --multi-label; default: 0.5")
+    command.add_argument("--threshold", type=float, help="for --multi_label; default: 0.5")
     command.add_argument("--top", type=int, help="number of classes to print per image; default: 3")
+    _add_format(command)
 
 
 def _add_export(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -122,9 +187,11 @@ def _add_draw(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command = commands.add_parser("draw", help="draw a picture of a network or a data set")
     command.set_defaults(run=run_draw)
     command.add_argument("picture", choices=PICTURES, help="what to draw")
+    files_help = "image files or folders to show instead of the images of a data set"
+    command.add_argument("files", nargs="*", help=files_help)
     _add_model(command, "--model")
     _add_data(command, None)
-    command.add_argument("--split", choices=("test", "train"), default="test", help="default: test")
+    command.add_argument("--split", choices=("test", "train"), help="default: test")
     command.add_argument("--output", help="output file; default: PICTURE.png")
     command.add_argument("--rows", type=_positive, help="rows of a grid")
     command.add_argument("--columns", type=_positive, help="columns of a grid")
@@ -133,7 +200,7 @@ def _add_draw(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     command.add_argument("--layers", nargs="+", help="stages or module paths, for feature_maps")
     command.add_argument("--method", help="method of embeddings: tsne, pca or umap")
-    command.add_argument("--num-samples", type=_positive, help="number of images for embeddings")
+    command.add_argument("--num_samples", type=_positive, help="number of images for embeddings")
 
 
 def _positive(word: str) -> int:
@@ -148,10 +215,20 @@ def _add_model(command: argparse.ArgumentParser, name: str) -> None:
     command.add_argument("--weights", default="DEFAULT", help="name of a checkpoint")
 
 
+def _add_format(command: argparse.ArgumentParser, more: str = "") -> None:
+    help_text = f"format of the output; default: table{more and f'; {more}'}"
+    command.add_argument("--format", choices=FORMATS, default="table", help=help_text)
+
+
 def _add_data(command: argparse.ArgumentParser, help_text: str | None) -> None:
     default = (
-        "data set; default: the run's data set. If it is a folder that has no test images and "
-        "that the network was not trained on, all images are used"
+        "data set; default: the run's data set. In a folder without test images, all images are "
+        "used. Images that the network was trained on are left out"
     )
     command.add_argument("--data", help=help_text or default)
-    command.add_argument("--data-root", help="folder that contains the data set's files")
+    command.add_argument("--data_root", help="folder that contains the data set's files")
+    command.add_argument(
+        "--skip_unreadable",
+        action="store_true",
+        help="skip image files in --data that cannot be read",
+    )

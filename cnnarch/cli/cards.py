@@ -1,16 +1,17 @@
 """The list, info, verify and download commands, for networks, cards and checkpoints."""
 
 import argparse
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
 import cnnarch
 from cnnarch.analysis import count_macs, count_parameters
 from cnnarch.facts.cards import Form, ModelCard
+from cnnarch.facts.output import Column, show, to_json
 from cnnarch.facts.sheets import aliases
-from cnnarch.facts.text import shape_text, show_table
+from cnnarch.facts.text import shape_text
 
 FIGURES = {
     "params": "parameters",
@@ -20,13 +21,30 @@ FIGURES = {
 }
 
 
+LIST_COLUMNS = (
+    Column("network", "network"),
+    Column("family", "family"),
+    Column("year", "year"),
+    Column("params", "parameters", "{:,}".format),
+    Column("macs", "multiply-adds", "{:,}".format),
+    Column("input_size", "input", shape_text),
+)
+FACT_COLUMNS = (
+    Column("form", "form"),
+    Column("quantity", "quantity", FIGURES.__getitem__),
+    Column("paper", "in the paper"),
+    Column("measured", "measured", "{:,}".format),
+    Column("verdict", ""),
+)
+
+
 class Fact(NamedTuple):
     """A value from a network's card, as reported in the paper and as measured."""
 
     form: str
     figure: str
-    paper: str
-    measured: str
+    paper: str | None
+    measured: int | None
     verdict: str
     holds: bool
 
@@ -35,24 +53,48 @@ def run_list(parsed: argparse.Namespace) -> int:
     """Print a table of networks."""
     names = cnnarch.list_models(parsed.pattern, family=parsed.family, weights=parsed.weights)
     cards = [cnnarch.get_card(name) for name in names]
-    rows = [
-        (
-            c.name,
-            c.family,
-            str(c.year or ""),
-            f"{c.params:,}",
-            f"{c.macs:,}",
-            shape_text(c.input_size),
-        )
-        for c in cards
-    ]
-    show_table(("network", "family", "year", "parameters", "multiply-adds", "input"), rows)
+    rows = [(c.name, c.family, c.year, c.params, c.macs, c.input_size) for c in cards]
+    show(LIST_COLUMNS, rows, parsed.format)
     return 0
 
 
 def run_info(parsed: argparse.Namespace) -> int:
     """Print a network's card: the values reported in its paper alongside the measured ones."""
     card = cnnarch.get_card(aliases().get(parsed.model, parsed.model))
+    facts = [fact[:5] for row in card.all_rows() for fact in _facts(card, row)]
+    if parsed.format == "csv":
+        show(FACT_COLUMNS, facts, "csv")
+    elif parsed.format == "json":
+        print(to_json(_card_values(card, facts), indent=2))
+    else:
+        _show_card(card, facts)
+    return 0
+
+
+def _card_values(card: ModelCard, facts: Iterable[Sequence[Any]]) -> dict[str, Any]:
+    """Return a card's contents as values for JSON."""
+    paper = card.paper
+    keys = [column.key for column in FACT_COLUMNS]
+    return {
+        "network": card.name,
+        "family": card.family,
+        "paper": paper
+        and {
+            "title": paper.title,
+            "authors": paper.authors,
+            "year": paper.year,
+            "link": paper.link,
+        },
+        "input_size": card.input_size,
+        "min_input_size": card.min_input_size,
+        "num_classes": card.num_classes,
+        "values": [dict(zip(keys, fact, strict=True)) for fact in facts],
+        "departures": card.departs,
+        "weights": card.weights,
+    }
+
+
+def _show_card(card: ModelCard, facts: Iterable[Sequence[Any]]) -> None:
     print(f"{card.name}  ({card.family})")
     if card.paper:
         print(f"{card.paper.title}, {card.paper.authors}, {card.paper.year}")
@@ -61,13 +103,11 @@ def run_info(parsed: argparse.Namespace) -> int:
         f"input {shape_text(card.input_size)}, minimum size {card.min_input_size}, "
         f"{card.num_classes} classes\n"
     )
-    facts = [fact for row in card.all_rows() for fact in _facts(card, row)]
-    show_table(("form", "quantity", "in the paper", "measured", ""), [fact[:5] for fact in facts])
+    show(FACT_COLUMNS, facts)
     for title, lines in (("departures", card.departs), ("weights", card.weights)):
         if lines:
             print(f"\n{title}:")
             print("\n".join(f"  {line}" for line in lines))
-    return 0
 
 
 def run_download(parsed: argparse.Namespace) -> int:
@@ -92,9 +132,8 @@ def run_verify(parsed: argparse.Namespace) -> int:
             card = cnnarch.get_card(name)
             facts += [(name, fact) for row in card.all_rows() for fact in _facts(card, row)]
             advance(1)
-    columns = ("network", "form", "quantity", "in the paper", "measured", "")
     printed = [(name, *fact[:5]) for name, fact in facts if fact.paper or not fact.holds]
-    show_table(columns, printed)
+    show((LIST_COLUMNS[0], *FACT_COLUMNS), printed)
     wrong = sorted({name for name, fact in facts if not fact.holds})
     print(f"\n{len(names)} networks, {len(facts)} values: ", end="")
     print(f"wrong cards: {', '.join(wrong)}" if wrong else "all correct")
@@ -111,11 +150,11 @@ def _facts(card: ModelCard, row: Form) -> Iterator[Fact]:
     if size != card.input_size:
         form += f", {shape_text(size)}"
     for figure, count in counted.items():
-        measured, correct = f"{count:,}", count == getattr(row, figure)
+        correct = count == getattr(row, figure)
         verdict = "" if correct else f"the card says {getattr(row, figure):,}"
         stated = [s for s in row.stated if s.figure == figure]
         if not stated:
-            yield Fact(form, FIGURES[figure], "", measured, verdict, correct)
+            yield Fact(form, figure, None, count, verdict, correct)
         for s in stated:
             agrees = s.agrees(count)
             holds = correct and (not s.compared or agrees == (not s.departs))
@@ -123,7 +162,7 @@ def _facts(card: ModelCard, row: Form) -> Iterator[Fact]:
             if correct and not holds and agrees:
                 text = f"agrees, although the card explains a difference: {s.departs}"
             paper = f"{s.printed} ({s.source})" if s.confirmed else f"{s.printed} ({s.source})?"
-            yield Fact(form, FIGURES[figure], paper, measured, text, holds)
+            yield Fact(form, figure, paper, count, text, holds)
     for s in row.stated:
         if s.figure not in counted:
-            yield Fact(form, FIGURES[s.figure], f"{s.printed} ({s.source})", "", "", True)
+            yield Fact(form, s.figure, f"{s.printed} ({s.source})", None, "", True)

@@ -27,6 +27,9 @@ PICTURES = (
 )
 """The `cnnarch.viz` functions that draw a network or its data."""
 
+WITHOUT_IMAGES = ("confusion_matrix", "filters", "diagram")
+"""The figures that cannot show photographs."""
+
 OPTIONS = ("rows", "columns", "layer", "layers", "method", "num_samples")
 
 
@@ -45,9 +48,23 @@ def run_draw(parsed: argparse.Namespace) -> int:
                 f"{name} does not accept {_flag(key)}; it accepts {flags or 'no options'}"
             )
     file = Path(parsed.output or f"{name}.png")
-    draw(*_arguments(name, parsed), **options).savefig(file)
+    if not file.parent.is_dir():
+        raise ValueError(f"cannot write {file}: folder {file.parent} does not exist")
+    arguments = _photographs(name, parsed) if parsed.files else _arguments(name, parsed)
+    draw(*arguments, **options).savefig(file)
     print(file)
     return 0
+
+
+def _photographs(name: str, parsed: argparse.Namespace) -> tuple[Any, ...]:
+    """Return the network and the files shown in a figure."""
+    if name in WITHOUT_IMAGES:
+        raise ValueError(f"{name} shows no images, got {parsed.files[0]}")
+    if parsed.data or parsed.split:
+        raise ValueError("specify either image files, or a data set with --data and --split")
+    if name == "data_grid":
+        return (parsed.files,)
+    return load_model(parsed), parsed.files
 
 
 def _arguments(name: str, parsed: argparse.Namespace) -> tuple[Any, ...]:
@@ -59,11 +76,12 @@ def _arguments(name: str, parsed: argparse.Namespace) -> tuple[Any, ...]:
     if name == "data_grid" and not parsed.model:
         if not parsed.data:
             raise ValueError("specify a data set with --data or a run folder with --model")
-        return (getattr(load_data(parsed.data, root=parsed.data_root), parsed.split),)
+        options = {"root": parsed.data_root, "skip_unreadable": parsed.skip_unreadable}
+        return (getattr(load_data(parsed.data, **options), parsed.split or "test"),)
     model = load_model(parsed)
     if name == "filters":
         return (model,)
-    images = getattr(load_test_data(model, parsed), parsed.split)
+    images = load_test_data(model, parsed, parsed.split or "test")
     if name == "confusion_matrix":
         return evaluate(model, images).confusion, images.classes
     return (images,) if name == "data_grid" else (model, images)
@@ -76,4 +94,4 @@ def _without_weights(parsed: argparse.Namespace) -> "cnnarch.ImageClassifier":
 
 
 def _flag(option: str) -> str:
-    return "--" + option.replace("_", "-")
+    return f"--{option}"

@@ -2,7 +2,10 @@
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,14 +13,22 @@ from typing import TYPE_CHECKING, Any
 import cnnarch
 from cnnarch.analysis import count_parameters
 from cnnarch.cli.models import show_evaluation
+from cnnarch.facts.output import FORMATS, Column, show
 from cnnarch.facts.sheets import aliases
 from cnnarch.facts.suggestions import suggest
-from cnnarch.facts.text import show_table
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
     from cnnarch.training import Recipe
+
+
+COMPARISON_COLUMNS = (
+    Column("network", "network"),
+    Column("params", "parameters", "{:,}".format),
+    Column("train_acc", "training accuracy", "{:.2%}".format),
+    Column("test_acc", "test accuracy", "{:.2%}".format),
+)
 
 
 def run_train(args: Sequence[str]) -> int:
@@ -28,6 +39,8 @@ def run_train(args: Sequence[str]) -> int:
         families = ", ".join(aliases())
         raise ValueError(f"specify one network, such as lenet5, or a family: {families}")
     name = aliases().get(names[0], names[0])
+    from cnnarch.training.run import default_folder
+
     folder = command.output or default_folder(name, command.data)
     results = _train(command, name, folder)
     if results:
@@ -39,6 +52,7 @@ def run_train(args: Sequence[str]) -> int:
 def run_compare(args: Sequence[str]) -> int:
     """Train several networks, each with its own recipe, and compare them in a plot and a table."""
     from cnnarch.training import History
+    from cnnarch.training.run import default_folder
 
     command = TrainingCommand("compare", args)
     names = [cnnarch.get_card(aliases().get(name, name)).name for name in command.networks]
@@ -55,10 +69,10 @@ def run_compare(args: Sequence[str]) -> int:
         assert results is not None  # compare runs in a single process
         histories[name] = History.load(folder / name / "metrics.csv")
         accuracies = (histories[name]["train_acc"][-1], results["test"]["top1"])
-        rows.append((name, f"{results['parameters']:,}", *(f"{a:.2%}" for a in accuracies)))
+        rows.append((name, results["parameters"], *accuracies))
     cnnarch.viz.comparison(histories).savefig(folder / "comparison.png")
-    show_table(("network", "parameters", "training accuracy", "test accuracy"), rows)
-    print(f"saved the curves to {folder / 'comparison.png'}")
+    show(COMPARISON_COLUMNS, rows, command.format)
+    command.report(f"saved the curves to {folder / 'comparison.png'}")
     return 0
 
 
@@ -82,27 +96,40 @@ def _train(
         root=options.data_root,
         image_resolution=recipe.image_resolution or native_size,
         grayscale=recipe.grayscale,
+        skip_unreadable=options.skip_unreadable,
     )
     model = build_model(name, data, recipe)
     data = data.adapt_to(model, recipe.image_resolution)
     if is_first_process():
-        print(
+        command.report(
             f"training {name} ({count_parameters(model):,} parameters) on {options.data}: "
             f"{len(data.train):,} training images, {len(data.test):,} test images\n{recipe.source}"
         )
     keep_freed_memory()
-    return train(
-        model,
-        data,
-        recipe,
-        folder,
-        resume=options.resume,
-        overwrite=options.overwrite,
-        machine=Machine(**{key: options[key] for key in Machine._fields}),
-        loggers=[options.logger] if options.logger else [],
-        progress=True,
-        on_epoch_end=_print_epoch,
-    )
+    with warnings_on_one_line():
+        return train(
+            model,
+            data,
+            recipe,
+            folder,
+            resume=options.resume,
+            overwrite=options.overwrite,
+            machine=Machine(**{key: options[key] for key in Machine._fields}),
+            loggers=[options.logger] if options.logger else [],
+            progress=command.shows_progress,
+            on_epoch_end=lambda row: command.report(_epoch_line(row)),
+        )
+
+
+@contextmanager
+def warnings_on_one_line() -> Iterator[None]:
+    """Print warnings like errors, without the line of code that caused them."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"cnnarch: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _unrecorded_options(recipe: "Recipe", network: str) -> dict[str, Any]:
@@ -128,7 +155,7 @@ class TrainingCommand:
     def __init__(self, name: str, args: Sequence[str]) -> None:
         splitter = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         splitter.add_argument("--config", action="append", default=[], nargs="?", const="")
-        split, self.flags = splitter.parse_known_args([_underscored(word) for word in args])
+        split, self.flags = splitter.parse_known_args(args)
         if "" in split.config:
             raise ValueError("argument --config: expected one argument")
         self.files = [f"--config={file}" for file in split.config]
@@ -138,13 +165,24 @@ class TrainingCommand:
         self.networks: list[str] = self.given.get("networks") or ([model] if model else [])
         self.data: str = self.given.get("data", "digits")
         self.output = Path(self.given.output) if self.given.get("output") else None
+        self.format: str = self.given.get("format", "table")
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether stdout is a terminal and receives no CSV or JSON."""
+        return self.format == "table" and sys.stdout is not None and sys.stdout.isatty()
+
+    def report(self, line: str) -> None:
+        """Print a line about the run, on stderr if stdout receives CSV or JSON."""
+        print(line, file=sys.stdout if self.format == "table" else sys.stderr)
 
     def options(self, network: str) -> "Namespace":
         """Return all options for a network, with its recipe's values as defaults."""
         from cnnarch.training import default_recipe, find_recipe
 
         named = self.given.get("recipe")
-        recipe = find_recipe(named) if named else default_recipe(network, self.data)
+        weights = self.given.get("weights")
+        recipe = find_recipe(named) if named else default_recipe(network, self.data, weights)
         if "num_epochs" in self.given:
             recipe = replace(recipe, num_steps=None)
         self.parser.set_defaults({**asdict(recipe), "model": network})
@@ -198,32 +236,21 @@ def _training_parser(command: str) -> "ArgumentParser":
         type=str | None,
         help="folder that contains the data set's files or receives downloads",
     )
+    add("--skip_unreadable", action="store_true", help="skip image files that cannot be read")
     add("--output", type=str | None, help="run folder; default: runs/NETWORK-DATA")
     add("--resume", action="store_true", help="resume the run in the folder, if there is one")
     add("--overwrite", action="store_true", help="first delete any existing run in the folder")
+    if command == "compare":
+        add("--format", choices=FORMATS, default="table", help="format of the comparison")
     add("--recipe", type=str | None, help=f"recipe, one of {', '.join(list_recipes())}")
     add("--logger", type=Logger | None, help="a Lightning logger, in addition to metrics.csv")
     add("--config", action=ActionConfigFile, help="YAML file of options; flags override it")
     return parser
 
 
-def _underscored(word: str) -> str:
-    """Convert --num-epochs=3 to --num_epochs=3."""
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word[2:].partition("=")
-    return f"--{name.replace('-', '_')}{equals}{value}"
-
-
-def default_folder(networks: str, data: str) -> Path:
-    """Return the default run folder, used without --output; `data` may be folder:PATH."""
-    suffix = re.sub(r"\W+", "-", data).strip("-")
-    return Path(f"runs/{networks}-{suffix}")
-
-
-def _print_epoch(row: Mapping[str, float]) -> None:
+def _epoch_line(row: Mapping[str, float]) -> str:
     parts = [f"epoch {row['epoch']:3.0f}"]
     for split, word in (("train", "training"), ("val", "validation"), ("test", "test")):
         if f"{split}_loss" in row:
             parts.append(f"{word} {row[f'{split}_loss']:.4f} {row[f'{split}_acc']:7.2%}")
-    print("   ".join([*parts, f"{row['seconds']:.1f} s"]))
+    return "   ".join([*parts, f"{row['seconds']:.1f} s"])

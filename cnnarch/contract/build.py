@@ -1,5 +1,6 @@
 """Build a network: check the options, construct it, load weights, record the options."""
 
+import os
 from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, ParamSpec, TypeVar, Union
@@ -50,4 +51,14 @@ def build(
         return model
     from cnnarch.weights import build_with_weights
 
-    return build_with_weights(name, weights, network, *args, **options)
+    model = build_with_weights(name, weights, network, *args, **options)
+    model.weights_source = _source_of(weights)
+    return model
+
+
+def _source_of(weights: object) -> str:
+    """Return the text that `weights=` also accepts, or "" for tensors in memory."""
+    if isinstance(weights, str | PathLike):
+        return os.fspath(weights)
+    values = (getattr(weights, name, None) for name in ("tag", "name", "url"))
+    return next((value for value in values if isinstance(value, str)), "")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from torch import Tensor, nn
 
 from cnnarch.blocks.checkpointing import Stage
-from cnnarch.blocks.head import ClassifierHead
+from cnnarch.blocks.head import ClassifierHead, output_width
 from cnnarch.contract.recording import recording_options
 from cnnarch.contract.trunk import Trunk
 
@@ -43,6 +43,11 @@ class ImageClassifier(Trunk):
 
     preprocessing: "Preprocessing | None" = None
     """The preprocessing that the weights expect, or None if it is unknown."""
+    weights_source: str | None = None
+    """The value of `weights=`, "" for tensors in memory, or None for newly initialized weights."""
+
+    fused_from: str | None = None
+    """Name of the builder of the network that `cnnarch.inference.fuse` copied, or None."""
 
     def __init__(
         self,
@@ -98,22 +103,29 @@ class ImageClassifier(Trunk):
 
     @categories.setter
     def categories(self, names: Sequence[str] | None) -> None:
+        if names is not None and len(names) != self.num_classes:
+            raise ValueError(f"got {len(names)} class names for {self.num_classes} classes")
+        if names is not None:
+            self._check_head()
         if (classifier := self.head._modules.get("classifier")) is not None:
             setattr(classifier, "categories", names)  # noqa: B010 - mypy rejects =
 
     @property
     def num_classes(self) -> int:
         """Number of logits, or 0 if the network has no classifier."""
-        return getattr(self.head, "num_classes", self._options.get("num_classes", 0))
+        if isinstance(self.head, ClassifierHead):
+            return self.head.num_classes
+        width = output_width(self.head)  # of a head that replaced ours
+        return self._options.get("num_classes", 0) if width is None else width
 
     @property
     def num_features(self) -> int:
         """Number of features that the classifier receives."""
-        return self.head.num_features
+        return self._check_head().num_features
 
     def get_classifier(self) -> nn.Module:
         """Return the classifier layer, or an `nn.Identity` if the network has none."""
-        return self.head._modules.get("classifier") or nn.Identity()
+        return self._check_head()._modules.get("classifier") or nn.Identity()
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace every classifier, including auxiliary ones, to return `num_classes` logits.
@@ -121,13 +133,24 @@ class ImageClassifier(Trunk):
         With `num_classes=0` the network returns the pre-logits. `categories` becomes None.
 
         Raises:
-            ValueError: `num_classes` is negative or not an integer.
+            ValueError: `num_classes` is negative or not an integer, or the head was replaced.
         """
+        self._check_head()
         like = next(self.parameters())
         for head in [m for m in self.modules() if isinstance(m, ClassifierHead)]:
             with like.device:
                 head.reset_classifier(num_classes)
             head.to(like.dtype).train(self.training)
+
+    def _check_head(self) -> ClassifierHead:
+        """Return the head; raise ValueError if it was replaced with a different module."""
+        if not isinstance(self.head, ClassifierHead):
+            raise ValueError(
+                f"the network's head was replaced with a {type(self.head).__name__}, so its "
+                "classifier layer is unknown: change that module directly, or replace "
+                "`head.classifier` instead of `head`"
+            )
+        return self.head
 
     def save_pretrained(self, directory: str | PathLike[str]) -> None:
         """Save the weights and config from which `cnnarch.from_pretrained` rebuilds the network."""

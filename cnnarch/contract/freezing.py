@@ -35,7 +35,8 @@ def freeze(
 
     Raises:
         TypeError: `model` is neither a network nor a backbone.
-        ValueError: the stage or mode does not exist.
+        ValueError: the stage or mode does not exist, or `upto` is "head" and no classifier layer
+            has parameters.
 
     >>> import cnnarch
     >>> model = cnnarch.resnet18(num_classes=10)
@@ -90,21 +91,39 @@ def check_stage(model: nn.Module, upto: int | str) -> None:
 
 
 @contextmanager
-def temporarily_frozen(model: nn.Module, upto: int | str = -1) -> Iterator[None]:
-    """Freeze stages as `freeze` does, and restore the previous state on exit."""
-    trunk = as_trunk(model)
-    trained = [p for p in trunk.parameters() if p.requires_grad]
-    frozen_before = {module for module in trunk.modules() if stays_in_eval_mode(module)}
-    freeze(trunk, upto)
+def temporarily_frozen(
+    model: nn.Module, upto: int | str | None = -1, norms: bool = False
+) -> Iterator[None]:
+    """Freeze stages as `freeze` does, and restore the previous state on exit.
+
+    Args:
+        model: a network or a backbone, or any module if `upto` is None.
+        upto: last stage to freeze; None freezes no stage.
+        norms: whether to also freeze the statistics, scale and shift of every BatchNorm.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    frozen_before = {module for module in model.modules() if stays_in_eval_mode(module)}
+    if upto is not None:
+        freeze(as_trunk(model), upto)
+    if norms:
+        _freeze_norms(model)
     try:
         yield
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-        for module in trunk.modules():
+        for module in model.modules():
             if module not in frozen_before:
                 release(module)
-        trunk.train(trunk.training)
+        model.train(model.training)
+
+
+def _freeze_norms(model: nn.Module) -> None:
+    for module in model.modules():
+        if FrozenBatchNorm.can_freeze(module):
+            FrozenBatchNorm.freeze(module)
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
 
 
 def keep_in_eval_mode(module: nn.Module) -> None:
@@ -154,6 +173,10 @@ def _modules_upto(trunk: Trunk, upto: int | str) -> Iterator[nn.Module]:
     heads = [module for module in trunk.modules() if isinstance(module, ClassifierHead)]
     layers = [h._modules[n] for h in heads for n in ("dropout", "classifier") if n in h._modules]
     kept = {module for layer in layers if layer is not None for module in layer.modules()}
+    if not any(True for module in kept for _ in module.parameters(recurse=False)):
+        raise ValueError(
+            'with upto="head" nothing would be trained, because no classifier layer has parameters'
+        )
     for module in trunk.modules():
         if kept.isdisjoint(module.modules()):
             yield module

@@ -65,7 +65,9 @@ def embed(
 
     With `output`, the features are saved as they are computed. If the call is interrupted, even by
     `kill -9`, repeating it resumes from the saved features. If all features are already saved,
-    nothing is computed. NAME.json next to the file contains the names, labels and unreadable files.
+    nothing is computed. If there are new images, only their features are computed: new files may be
+    anywhere in a list or folder; new images in an array or a loader must follow the others.
+    NAME.json next to the file contains the names, labels and unreadable files.
 
     Args:
         model: a network of this package, or any module that defines `forward_features` and
@@ -113,14 +115,11 @@ def embed(
             return _embeddings(np.concatenate(found) if found else None, join(origins))
         network = fingerprint(model, preprocessing)
         with FeatureFile(check_output(output), network, overwrite) as file:
-            saved = file.resume(source)
-            if saved.unreadable and not skip_unreadable:
-                raise ValueError(saved.unreadable[0].reason)
-            advance(saved.size)
+            advance(file.resume(source))
             for batch in source:
                 file.add(batch, _features(model, batch.images))
                 advance(batch.origin.size)
-            return _embeddings(file.finish(), join(file.origins))
+            return _embeddings(*file.finish(source.names))
 
 
 @torch.inference_mode()

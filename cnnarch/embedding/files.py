@@ -6,8 +6,9 @@ import os
 import re
 import sqlite3
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from shutil import copymode
@@ -19,7 +20,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import nn
 
-from cnnarch.embedding.sources import ImageSource, InputBatch, Origin, join, tensor_bytes
+from cnnarch.embedding.sources import (
+    ImageSource,
+    InputBatch,
+    MissingImagesError,
+    Origin,
+    join,
+    tensor_bytes,
+)
 
 SUFFIXES = (".npy", ".safetensors")
 
@@ -31,7 +39,10 @@ PRAGMA locking_mode = EXCLUSIVE;
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
 CREATE TABLE IF NOT EXISTS batches (record TEXT, features BLOB);
+CREATE TABLE IF NOT EXISTS finished (record TEXT);
 """
+
+BLOCK = 4096  # rows copied together
 
 
 def check_output(output: str | PathLike[str]) -> Path:
@@ -64,8 +75,10 @@ class FeatureFile:
 
     Each batch is one row of the database: its features with a checksum, the origin of its images,
     and a hash of the network and all images so far. When all images are done, their features are
-    copied to the output file and their origin to NAME.json. A corrupted row and all later rows are
-    recomputed; an unreadable database is recomputed completely.
+    copied to the output file, in the order of the call, and their origin to NAME.json. If the
+    output file exists, its features are kept and the database receives those of new images.
+    A corrupted row and all later rows are recomputed; an unreadable database is recomputed
+    completely.
 
     Args:
         output: path of the output file.
@@ -78,20 +91,28 @@ class FeatureFile:
     """
 
     def __init__(self, output: Path, network: bytes, overwrite: bool) -> None:
-        self.output, self.overwrite, self.finished = output, overwrite, False
+        self.output, self.overwrite, self.network = output, overwrite, network
         self.part = output.with_name(output.name + ".part")
         self.json = output.with_name(output.name + ".json")
+        self.copy = output.with_name(f"{output.name}.part{output.suffix}")
         self.digest = hashlib.sha256(network)
+        self.old: np.ndarray | None = None
+        """The features in the output file, which are the first rows."""
         self.origins: list[Origin] = []
+        self.identities: list[bytes] = []
+        """The identity of each image that has a row."""
+        self.done = False
 
     def __enter__(self) -> Self:
         self._connect()
-        self.finished = self.output.exists() and not self.overwrite
         return self
 
     def __exit__(self, *_: object) -> None:
+        with suppress(sqlite3.Error):
+            is_empty = not self.database.execute("SELECT 1 FROM batches LIMIT 1").fetchone()
+            self.done = self.done or (is_empty and self.output.exists())
         self.database.close()
-        if self.finished:
+        if self.done:
             self.part.unlink(missing_ok=True)
 
     def _connect(self) -> None:
@@ -121,30 +142,55 @@ class FeatureFile:
         except sqlite3.Error as error:
             raise OSError(f"{self.part} cannot be read or written: {error}") from error
 
-    def resume(self, source: ImageSource) -> Origin:
-        """Skip the images whose features are already saved, and return their origin.
+    def resume(self, source: ImageSource) -> int:
+        """Skip the images whose features are already saved, and return their number.
 
         Raises:
             ValueError: the saved features belong to other images or a different network.
         """
         if self.overwrite:
             self._discard()
+            return 0
+        self._finish_replacing()
         digest = self.digest.hexdigest()
+        records = self._saved_records()
         try:
-            for record in self._finished_record() if self.finished else self._saved_records():
-                digest = record["digest"]
-                self.origins.append(Origin(**{key: record[key] for key in Origin._fields}))
-        except (KeyError, TypeError, ValueError):
+            # An interrupted call with overwrite=True did not use the rows in the output file.
+            if self.output.exists() and all(record["old"] for record in records[:1]):
+                self.old = _map(self.output)
+                digest = self._open(json.loads(self.json.read_text()))
+                if self.old.ndim != 2 or len(self.old) != self.origins[0].size:
+                    self._refuse()
+            for record in records:
+                digest = self._open(record)
+        except (EOFError, KeyError, OSError, TypeError, ValueError, SafetensorError):
             self._refuse()
-        origin = join(self.origins)
-        for identity in source.skip(origin.size):
-            self.digest.update(identity)
-        if self.digest.hexdigest() != digest or (self.finished and next(iter(source), None)):
+        try:
+            identities = source.skip(join(self.origins))
+            self._identify(identities)
+        except MissingImagesError as error:
+            raise ValueError(
+                f"{self.output} contains features of {error.count} images that are not among "
+                f"these, such as {error.name}; pass them too, or overwrite=True to replace the file"
+            ) from None
+        if self.digest.hexdigest() != digest:
             self._refuse()
-        return origin
+        return len(self.identities)
 
-    def _finished_record(self) -> list[dict[str, Any]]:
-        return [json.loads(self.json.read_text())] if self.json.exists() else [{}]
+    def _open(self, record: dict[str, Any]) -> str:
+        """Add the origin of saved rows, and return the hash of all images so far.
+
+        Files that could not be read are read again, because they may have been repaired.
+        """
+        origin = Origin(**{key: record[key] for key in Origin._fields})
+        rows = origin.size - len(origin.unreadable)
+        self.origins.append(origin._replace(size=rows, unreadable=()))
+        return str(record["digest"])
+
+    def _identify(self, identities: Iterable[bytes]) -> None:
+        for identity in identities:
+            self.digest.update(identity)
+            self.identities.append(identity)
 
     def _saved_records(self) -> list[dict[str, Any]]:
         """Return the records before the first corrupted row; delete that row and all later ones."""
@@ -166,62 +212,105 @@ class FeatureFile:
         raise ValueError(
             f"{self.output} contains features from a different network or different images; "
             "pass overwrite=True to replace it"
-        )
+        ) from None
 
     def add(self, batch: InputBatch, features: np.ndarray | None) -> None:
-        """Save the features of a batch."""
-        for identity in batch.identities:
-            self.digest.update(identity)
-        values = b"" if features is None else features.tobytes()
-        record = self._record(batch.origin, checksum=zlib.crc32(values))
+        """Save the features of a batch; None if none of its images can be read."""
+        self.origins.append(batch.origin)
+        self._identify(batch.identities)
+        if features is None:
+            return
+        values = features.tobytes()
+        record = self._record(
+            batch.origin, checksum=zlib.crc32(values), old=0 if self.old is None else len(self.old)
+        )
         with self._os_errors():
             self.database.execute("INSERT INTO batches VALUES (?, ?)", (record, values))
-        self.origins.append(batch.origin)
 
-    def finish(self) -> np.ndarray | None:
-        """Write the output file if it does not exist, and return its memory-mapped features."""
+    def finish(self, names: Sequence[str]) -> tuple[np.ndarray | None, Origin]:
+        """Write the output file, and return its memory-mapped features and their origin.
+
+        Args:
+            names: names of all files in the order of the call; empty for other images.
+        """
         origin = join(self.origins)
-        rows = origin.size - len(origin.unreadable)
-        if not rows:
-            return None
-        if not self.finished:
-            with self._os_errors():
-                part = self._copy_features(rows)
+        if not self.identities:
+            return None, origin
+        order = _order(origin.names, names)
+        changed = self.old is None or len(self.old) < len(self.identities) or order is not None
+        if order is not None:
+            identities, self.identities = self.identities, []
+            self.digest = hashlib.sha256(self.network)
+            self._identify(identities[row] for row in order)
+            origin = origin._replace(names=[origin.names[row] for row in order])
+        with self._os_errors():
+            if changed:
+                self._copy_features(order)
+            record = self._record(origin)
+            if changed or record != self.json.read_text():
+                self.database.execute("PRAGMA synchronous = FULL")
+                self.database.execute("INSERT INTO finished VALUES (?)", (record,))
+        self.old = None  # Windows cannot replace a mapped file
+        self._finish_replacing()
+        self.done = True
+        return _map(self.output), origin
+
+    def _finish_replacing(self) -> None:
+        """Replace the output and NAME.json if all features are done; also after a kill."""
+        with self._os_errors():
+            found = self.database.execute("SELECT record FROM finished").fetchone()
+        if found is None:
+            return
+        if self.copy.exists():
             self.output.unlink(missing_ok=True)  # never pair an old file with new metadata
-            self.json.write_text(self._record(origin))
-            _sync(self.json)
-            part.replace(self.output)
-            self.finished = True
-        try:
-            features = _map(self.output)
-        except (EOFError, OSError, SafetensorError, ValueError):
-            self._refuse()
-        if features.ndim != 2 or len(features) != rows:
-            self._refuse()
-        return features
+        self.json.write_text(found[0])
+        _sync(self.json)
+        if self.copy.exists():
+            self.copy.replace(self.output)
+        self._discard()
 
     def _record(self, origin: Origin, **more: Any) -> str:
         return json.dumps({**origin._asdict(), "digest": self.digest.hexdigest(), **more})
 
-    def _copy_features(self, rows: int) -> Path:
-        """Write the features to a file in the output's format, and return its path."""
-        path = self.output.with_name(f"{self.output.name}.part.npy")
-        query = "SELECT sum(length(features)) FROM batches"
-        (size,) = self.database.execute(query).fetchone()
-        features = open_memmap(path, "w+", np.float32, (rows, size // 4 // rows))
-        start, flat = 0, features.reshape(-1)
-        for (blob,) in self.database.execute("SELECT features FROM batches"):
-            values = np.frombuffer(blob, np.float32)
-            flat[start : start + len(values)] = values
-            start += len(values)
+    def _copy_features(self, order: Sequence[int] | None) -> None:
+        """Write all features, in this order of their rows, to a file in the output's format."""
+        rows = len(self.identities)
+        path = self.copy.with_suffix(".npy")
+        places = None if order is None else np.argsort(order)
+        features: np.ndarray | None = None
+        start = 0
+        for block in self._blocks():
+            if features is None:
+                features = open_memmap(path, "w+", np.float32, (rows, block.shape[1]))
+            end = start + len(block)
+            features[slice(start, end) if places is None else places[start:end]] = block
+            start = end
+        assert isinstance(features, np.memmap)
         features.flush()
         if self.output.suffix == ".safetensors":
-            path = path.with_suffix(".safetensors")
-            save_file({"features": features}, path)  # safetensors < 0.8 copies the data in memory
-            copymode(path.with_suffix(".npy"), path)  # safetensors creates files with mode 600
-            os.unlink(path.with_suffix(".npy"))
-        _sync(path)
-        return path
+            save_file({"features": features}, self.copy)  # safetensors < 0.8 copies in memory
+            copymode(path, self.copy)  # safetensors creates files with mode 600
+            os.unlink(path)
+        _sync(self.copy)
+
+    def _blocks(self) -> Iterator[np.ndarray]:
+        """Yield the features of all rows: first those in the output file, then the new ones."""
+        if self.old is not None:
+            for start in range(0, len(self.old), BLOCK):
+                yield self.old[start : start + BLOCK]
+        for text, blob in self.database.execute("SELECT record, features FROM batches"):
+            origin = json.loads(text)
+            count = origin["size"] - len(origin["unreadable"])
+            yield np.frombuffer(blob, np.float32).reshape(count, -1)
+
+
+def _order(saved: Sequence[str], names: Sequence[str]) -> list[int] | None:
+    """Return the rows in the order of `names`, which may contain more; None if it is the same."""
+    rows: dict[str, deque[int]] = defaultdict(deque)
+    for row, name in enumerate(saved):
+        rows[name].append(row)
+    order = [rows[name].popleft() for name in names if rows[name]]
+    return None if order == list(range(len(order))) else order
 
 
 def _sync(path: Path) -> None:

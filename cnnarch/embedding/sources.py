@@ -1,5 +1,8 @@
 """Batches of images from arrays, files or loaders."""
 
+import hashlib
+import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import closing
 from itertools import chain
@@ -48,13 +51,26 @@ class InputBatch(NamedTuple):
 
     Args:
         images: (N, C, H, W), or None if no image in the batch can be read.
-        identities: bytes that identify each image, including unreadable ones.
+        identities: bytes that identify each readable image.
         origin: origin of the images.
     """
 
     images: Tensor | None
-    identities: Iterable[bytes | memoryview]
+    identities: Iterable[bytes]
     origin: Origin
+
+
+class MissingImagesError(ValueError):
+    """Raised if saved images are not among the images of a source.
+
+    Args:
+        count: number of missing images.
+        name: one of them.
+    """
+
+    def __init__(self, count: int, name: str) -> None:
+        super().__init__(f"{count} images are missing, such as {name}")
+        self.count, self.name = count, name
 
 
 def open_source(
@@ -132,11 +148,25 @@ class _FileSource:
         self.paths, self.prepare, self.channels = paths, prepare, channels
         self.batch_size, self.skip_unreadable = batch_size, skip_unreadable
         self.total: int | None = len(paths)
+        self.names = [fspath(path) for path in paths]
+        """The names of all files, including those that are skipped."""
 
-    def skip(self, count: int) -> Iterator[bytes]:
-        """Skip the next `count` images and return their identities."""
-        skipped, self.paths = self.paths[:count], self.paths[count:]
-        return map(_file_identity, skipped)
+    def skip(self, saved: Origin) -> Iterator[bytes]:
+        """Skip the saved files, in any order, and return their identities in the saved order.
+
+        Raises:
+            MissingImagesError: some of them are not among the files.
+        """
+        counts, remaining = Counter(saved.names), []
+        for path, name in zip(self.paths, self.names, strict=True):
+            if counts[name]:
+                counts[name] -= 1
+            else:
+                remaining.append(path)
+        if missing := list(counts.elements()):
+            raise MissingImagesError(len(missing), missing[0])
+        self.paths = remaining
+        return map(_file_identity, saved.names)
 
     def __iter__(self) -> Iterator[InputBatch]:
         with closing(read_ahead(self.paths, self._read, ahead=2 * self.batch_size)) as read:
@@ -149,7 +179,7 @@ class _FileSource:
                 unreadable = [i for _, i in images if isinstance(i, Unreadable)]
                 yield InputBatch(
                     self.prepare.stack([i for _, i in readable]) if readable else None,
-                    map(_file_identity, paths),
+                    map(_file_identity, names),
                     Origin(len(paths), names, unreadable=unreadable),
                 )
 
@@ -162,12 +192,12 @@ class _FileSource:
         return pixels
 
 
-def _file_identity(path: Path) -> bytes:
+def _file_identity(name: str) -> bytes:
     try:
-        status = path.stat()
+        status = os.stat(name)
     except OSError:  # deleted since the folder was listed
-        return f"{path}\n".encode(errors="surrogateescape")
-    return f"{path}\0{status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogateescape")
+        return f"{name}\n".encode(errors="surrogateescape")
+    return f"{name}\0{status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogateescape")
 
 
 def _check_sizes(images: Sequence[tuple[str, Tensor]]) -> None:
@@ -192,9 +222,11 @@ class _ArraySource:
         self.batches: Iterator[tuple[Tensor, Sequence[int]]] = map(_read_batch, batches)
         self.prepare = prepare
         self.total = total
+        self.names: list[str] = []  # these images have no names
 
-    def skip(self, count: int) -> Iterator[bytes | memoryview]:
-        """Skip the next `count` images and return their identities."""
+    def skip(self, saved: Origin) -> Iterator[bytes]:
+        """Skip as many images as are saved, and return their identities."""
+        count = saved.size
         while count and (found := next(self.batches, None)):
             images, labels = found
             if len(images) > count:  # the earlier call used a different batch size
@@ -218,10 +250,11 @@ class _ArraySource:
 ImageSource = _FileSource | _ArraySource
 
 
-def _identities(images: Tensor) -> Iterator[bytes | memoryview]:
+def _identities(images: Tensor) -> Iterator[bytes]:
     for image in images:
-        yield f"{tuple(image.shape)} {image.dtype}".encode()
-        yield tensor_bytes(image)
+        digest = hashlib.sha256(f"{tuple(image.shape)} {image.dtype}".encode())
+        digest.update(tensor_bytes(image))
+        yield digest.digest()
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:

@@ -19,6 +19,7 @@ def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
     >>> table_lines([("layer", "size"), ("conv", "10"), ("fc", "5")])
     ['layer  size', 'conv     10', 'fc        5']
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     columns = list(zip(*rows, strict=True))
     widths = [max(map(len, cells)) for cells in columns]
     numbers = [all(map(is_number, cells[1:])) for cells in columns]
@@ -34,6 +35,17 @@ def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
 def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table."""
     print(*table_lines([header, *rows]), sep="\n")
+
+
+def printable(text: str) -> str:
+    r"""Escape line breaks, control characters and undecodable bytes, so that text fits on a line.
+
+    >>> printable("two\nlines")
+    'two\\nlines'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def is_number(cell: str) -> bool:

@@ -4,6 +4,7 @@ from typing import TypeVar
 
 from torch import nn
 
+from cnnarch.blocks._hooks import warn_about_hooks
 from cnnarch.blocks._wrappers import unwrapped
 from cnnarch.contract.meta import copy_without_wrappers, has_replaced_forward, without_hooks
 
@@ -24,8 +25,11 @@ def inference_copy(model: Module, *, share: bool = False) -> Module:
         ValueError: a hook that computes a layer's weight (`torch.nn.utils.weight_norm` and similar)
             would be missing from the copy, or a layer's `forward` was replaced on the instance and
             the copy would call the original method.
+
+    A warning names modules with other forward hooks.
     """
     model = unwrapped(model)
+    warn_about_hooks(model, "do not run in the copy for inference")
     for name, module in model.named_modules():
         for hook in module._forward_pre_hooks.values():
             if type(hook).__module__.startswith("torch.nn.utils"):

@@ -20,7 +20,7 @@ from cnnarch.inference._measure import difference
 from cnnarch.inference.engines import Engine, find_engine
 from cnnarch.preprocessing import Preprocessing
 from cnnarch.registry import from_pretrained
-from cnnarch.weights.files import open_regular, sha256
+from cnnarch.weights.files import atomic_write, open_regular, sha256
 
 if TYPE_CHECKING:
     from cnnarch.inference.optimized import Optimized
@@ -62,7 +62,8 @@ def _write(optimized: "Optimized", folder: Path) -> None:
             "onnxruntime"
         )
     check = {"images": image, "logits": optimized(image)}
-    save_file({name: t.cpu().contiguous() for name, t in check.items()}, folder / CHECK)
+    with atomic_write(folder / CHECK) as part:  # safetensors alone would create it with mode 600
+        save_file({name: t.cpu().contiguous() for name, t in check.items()}, part)
     preprocessing, categories = optimized.preprocessing, optimized.categories
     facts = {
         "format": _FORMAT,

@@ -243,7 +243,7 @@ def _metadata(model: nn.Module) -> dict[str, str]:
     preprocessing = preprocessing_of(model)
     categories = getattr(model, "categories", None)
     facts = {
-        "cnnarch.network": getattr(model, "builder", None),
+        "cnnarch.network": getattr(model, "builder", None) or getattr(model, "fused_from", None),
         "cnnarch.categories": categories and json.dumps(categories),
         "cnnarch.preprocessing": preprocessing and json.dumps(asdict(preprocessing)),
     }

@@ -83,7 +83,7 @@ def fuse(model: Module, preprocessing: Preprocessing | None = None) -> Module:
             calls.fold_pixels(preprocessing)
     calls.replace_layers()
     if isinstance(fused, ImageClassifier):
-        fused.builder = None
+        fused.builder, fused.fused_from = None, fused.builder
         if preprocessing is not None:  # its transform now returns pixels, as the copy expects
             channels = len(preprocessing.mean)
             zeros, unit = (0.0,) * channels, (1 / 255,) * channels

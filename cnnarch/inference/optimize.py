@@ -286,10 +286,12 @@ def _other_images(example: Tensor) -> Tensor:
     """Return seeded noise as bright as the example, with a different batch size."""
     batch = 2 if len(example) == 1 else 1
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(batch, *example.shape[1:], generator=generator)
+    noise = torch.randn(batch, *example.shape[1:], generator=generator).to(example.device)
     if example.dtype == torch.uint8:
         return (noise * 64 + 128).clamp(0, 255).to(example)
-    return (noise * (example.std(correction=0) or 1.0) + example.mean()).to(example)
+    deviation = example.std(correction=0)
+    deviation = torch.where(deviation > 0, deviation, 1.0)
+    return (noise * deviation + example.mean()).to(example)
 
 
 def _check_logits(logits: Tensor, images: Tensor) -> None:

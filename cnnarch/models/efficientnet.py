@@ -7,11 +7,12 @@ from typing import ClassVar, Unpack
 from torch import nn
 
 from cnnarch.blocks._checks import check_positive, check_probability
-from cnnarch.blocks.compound_scaling import MBConvRow, Scaling, mbconv_stages, scale_rows
+from cnnarch.blocks.compound_scaling import MBConvRow, Scaling, scale_rows
 from cnnarch.blocks.conv import ConvNormAct, Padding
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.initialization import uniform_
-from cnnarch.blocks.mbconv import MBConv, round_channels
+from cnnarch.blocks.inverted_residual import InvertedResidual, round_channels, squeeze_input
+from cnnarch.blocks.inverted_residual_stages import inverted_residual_stages
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.classifier import ImageClassifier, ModelOptions
 from cnnarch.facts.builders import builder
@@ -94,7 +95,7 @@ class EfficientNet(ImageClassifier):
     """
 
     act: ClassVar[type[nn.Module]] = nn.SiLU
-    se_ratio: ClassVar[float] = 0.25
+    has_se: ClassVar[bool] = True
     fixed_depth: ClassVar[tuple[str, ...]] = ()  # stages whose number of layers is not scaled
     fixed_ends: ClassVar[bool] = False  # whether stem and head keep their width
 
@@ -114,27 +115,34 @@ class EfficientNet(ImageClassifier):
         check_probability("drop_path", drop_path)
         norm = partial(nn.BatchNorm2d, eps=norm_eps, momentum=0.01)
         layer = partial(ConvNormAct, padding=padding, norm=norm, act=self.act)
-        block = partial(MBConv, se_ratio=self.se_ratio, padding=padding, norm=norm, act=self.act)
+        se = partial(squeeze_input, act=self.act) if self.has_se else None
+        mbconv = partial(InvertedResidual, se=se, padding=padding, norm=norm, act=self.act)
         rows = scale_rows(TABLE_1, scaling, fixed_depth=self.fixed_depth)
         if small_images:
             rows["stage3"] = rows["stage3"]._replace(stride=1)
         width = 1.0 if self.fixed_ends else scaling.width
         channels = round_channels(STEM_CHANNELS, width)
         stem = layer(in_channels, channels, 3, 1 if small_images else 2)
-        stages = mbconv_stages(channels, rows, block, drop_path)
+
+        def block(row: MBConvRow, inputs: int, stride: int, rate: float) -> InvertedResidual:
+            shape = (inputs, inputs * row.expansion, row.channels, row.kernel_size, stride)
+            return mbconv(*shape, drop_path=rate)
+
+        stages = inverted_residual_stages(channels, rows.values(), block, drop_path)
         features = round_channels(HEAD_CHANNELS, width)
         head = ClassifierHead(
             features,
             num_classes,
             before=layer(rows["stage8"].channels, features, 1),
             dropout=scaling.dropout if dropout is None else dropout,
-            make_classifier=_classifier,
+            make_classifier=make_classifier,
         )
         super().__init__(stem, stages, head, names=("stage1", *rows))
         self.options |= {"dropout": head.dropout_rate}  # the effective value, not None
 
 
-def _classifier(in_features: int, out_features: int) -> nn.Linear:
+def make_classifier(in_features: int, out_features: int) -> nn.Linear:
+    """Return a linear layer whose initial weights are uniform, as in the authors' code."""
     # With a bound for 10 classes, the logits start 10 times as large and learn half as fast.
     bound = 1 / math.sqrt(max(out_features, IMAGENET_CLASSES))
     return uniform_(nn.Linear(in_features, out_features), bound)

@@ -33,7 +33,7 @@ class EfficientNetLite(EfficientNet):
     """
 
     act: ClassVar[type[nn.Module]] = nn.ReLU6
-    se_ratio: ClassVar[float] = 0.0
+    has_se: ClassVar[bool] = False
     fixed_depth: ClassVar[tuple[str, ...]] = ("stage2", "stage8")
     fixed_ends: ClassVar[bool] = True
 

@@ -4,14 +4,11 @@ from typing import NamedTuple, Unpack
 
 from torch import nn
 
-from cnnarch.blocks._checks import check_integer, check_probability
-from cnnarch.blocks.checkpointing import Stage
-from cnnarch.blocks.head import ClassifierHead
+from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.initialization import lecun_normal_
 from cnnarch.blocks.mixer import LayerNorm2d, MixerLayer
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.classifier import ImageClassifier
-from cnnarch.contract.options import DropoutOptions
+from cnnarch.contract.patches import PatchNetwork, PatchOptions
 from cnnarch.facts.builders import builder
 
 __all__ = [
@@ -45,14 +42,7 @@ L_16 = MixerConfig(24, 16, 1024, 4096, 512)
 H_14 = MixerConfig(32, 14, 1280, 5120, 640)
 
 
-class MLPMixerOptions(DropoutOptions, total=False):
-    """Options of the MLP-Mixers."""
-
-    image_size: int
-    drop_path: float
-
-
-class MLPMixer(ImageClassifier):
+class MLPMixer(PatchNetwork):
     """MLP-Mixer: a convolution that embeds patches, Mixer layers, pooled linear head.
 
     Each layer is a stage, and the stride of all stages is the patch size. The last stage ends with
@@ -94,31 +84,24 @@ class MLPMixer(ImageClassifier):
         dropout: float = 0.0,
         drop_path: float = 0.0,
     ) -> None:
-        check_integer("layers", layers, 1)
-        check_integer("patch_size", patch_size, 1)
         check_integer("hidden_size", hidden_size, 1)
-        check_integer("in_channels", in_channels, 1)
-        check_integer("image_size", image_size, patch_size)
-        check_probability("drop_path", drop_path)
-        if image_size % patch_size:
-            raise ValueError(
-                f"image_size must be a multiple of the patch size {patch_size}, got {image_size}"
-            )
-        stem = lecun_normal_(nn.Conv2d(in_channels, hidden_size, patch_size, patch_size))
-        tokens = (image_size // patch_size) ** 2
-        rates = [drop_path * i / max(layers - 1, 1) for i in range(layers)]
-        stages = [
-            Stage(MixerLayer(tokens, hidden_size, mlp_dim_s, mlp_dim_c, drop_path=rate))
-            for rate in rates
-        ]
-        stages[-1].add_module("norm", LayerNorm2d(hidden_size))
+
+        def layer(tokens: int, rate: float) -> MixerLayer:
+            return MixerLayer(tokens, hidden_size, mlp_dim_s, mlp_dim_c, drop_path=rate)
+
         super().__init__(
-            stem,
-            stages,
-            ClassifierHead(hidden_size, num_classes, dropout=dropout, make_classifier=_classifier),
-            names=("stem", *(f"mixer_layer_{i + 1}" for i in range(layers))),
-            min_input_size=image_size,
-            fixed_input_size=True,
+            layer,
+            layers,
+            patch_size,
+            hidden_size,
+            LayerNorm2d(hidden_size),
+            "mixer_layer",
+            _classifier,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            image_size=image_size,
+            dropout=dropout,
+            drop_path=drop_path,
         )
 
 
@@ -127,42 +110,42 @@ def _classifier(num_features: int, num_classes: int) -> nn.Linear:
 
 
 @builder
-def mixer_s32(*, weights: WeightsSource = None, **options: Unpack[MLPMixerOptions]) -> MLPMixer:
+def mixer_s32(*, weights: WeightsSource = None, **options: Unpack[PatchOptions]) -> MLPMixer:
     """Mixer-S/32: 8 layers of 512 channels, patches of 32x32."""
     return build("mixer_s32", weights, MLPMixer, *S_32, **options)
 
 
 @builder
-def mixer_s16(*, weights: WeightsSource = None, **options: Unpack[MLPMixerOptions]) -> MLPMixer:
+def mixer_s16(*, weights: WeightsSource = None, **options: Unpack[PatchOptions]) -> MLPMixer:
     """Mixer-S/16: 8 layers of 512 channels, patches of 16x16."""
     return build("mixer_s16", weights, MLPMixer, *S_16, **options)
 
 
 @builder
-def mixer_b32(*, weights: WeightsSource = None, **options: Unpack[MLPMixerOptions]) -> MLPMixer:
+def mixer_b32(*, weights: WeightsSource = None, **options: Unpack[PatchOptions]) -> MLPMixer:
     """Mixer-B/32: 12 layers of 768 channels, patches of 32x32."""
     return build("mixer_b32", weights, MLPMixer, *B_32, **options)
 
 
 @builder
-def mixer_b16(*, weights: WeightsSource = None, **options: Unpack[MLPMixerOptions]) -> MLPMixer:
+def mixer_b16(*, weights: WeightsSource = None, **options: Unpack[PatchOptions]) -> MLPMixer:
     """Mixer-B/16: 12 layers of 768 channels, patches of 16x16."""
     return build("mixer_b16", weights, MLPMixer, *B_16, **options)
 
 
 @builder
-def mixer_l32(*, weights: WeightsSource = None, **options: Unpack[MLPMixerOptions]) -> MLPMixer:
+def mixer_l32(*, weights: WeightsSource = None, **options: Unpack[PatchOptions]) -> MLPMixer:
     """Mixer-L/32: 24 layers of 1024 channels, patches of 32x32."""
     return build("mixer_l32", weights, MLPMixer, *L_32, **options)
 
 
 @builder
-def mixer_l16(*, weights: WeightsSource = None, **options: Unpack[MLPMixerOptions]) -> MLPMixer:
+def mixer_l16(*, weights: WeightsSource = None, **options: Unpack[PatchOptions]) -> MLPMixer:
     """Mixer-L/16: 24 layers of 1024 channels, patches of 16x16."""
     return build("mixer_l16", weights, MLPMixer, *L_16, **options)
 
 
 @builder
-def mixer_h14(*, weights: WeightsSource = None, **options: Unpack[MLPMixerOptions]) -> MLPMixer:
+def mixer_h14(*, weights: WeightsSource = None, **options: Unpack[PatchOptions]) -> MLPMixer:
     """Mixer-H/14: 32 layers of 1280 channels, patches of 14x14."""
     return build("mixer_h14", weights, MLPMixer, *H_14, **options)

@@ -7,7 +7,7 @@ from typing import NamedTuple, Unpack
 
 from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.conv import ConvNormAct
-from cnnarch.blocks.mbconv import round_channels
+from cnnarch.blocks.inverted_residual import round_channels
 from cnnarch.blocks.regnet import XBlock, quantized_linear_widths
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.options import CommonOptions

@@ -15,6 +15,7 @@ from cnnarch.training.history import History
 from cnnarch.training.machine import Machine
 from cnnarch.training.recipe import Recipe
 from cnnarch.training.recipes import default_recipe, find_recipe, list_recipes
+from cnnarch.training.record import leave_out_trained
 from cnnarch.training.run import build_model, read_results, train
 from cnnarch.training.task import NonFiniteLossError
 
@@ -33,6 +34,7 @@ __all__ = [
     "evaluate",
     "find_recipe",
     "fit",
+    "leave_out_trained",
     "list_recipes",
     "load_data",
     "read_results",

@@ -19,6 +19,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from cnnarch.training.history import History
+from cnnarch.training.optimization import peak_rate
+from cnnarch.training.signals import stopping_signals
 from cnnarch.training.task import TrainingTask
 from cnnarch.weights.files import atomic_write
 
@@ -49,7 +51,7 @@ class Recorder(Callback):
     def on_train_epoch_start(self, trainer: Trainer, _task: LightningModule) -> None:
         """Record the start time and the learning rate."""
         self.started = time.perf_counter()
-        self.rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self.rate = peak_rate(trainer.optimizers[0])
 
     def on_train_epoch_end(self, trainer: Trainer, _task: LightningModule) -> None:
         """Add the epoch's row; validation has already run."""
@@ -94,7 +96,7 @@ class ProgressBar(RichProgressBar):
 
 
 class TrainingStopped(InterruptedError):  # noqa: N818 (not an error)
-    """Raised when Ctrl-C or SIGTERM stops training, after the step and its checkpoint are finished.
+    """Raised when Ctrl-C or another signal stops training, after the step and its checkpoint.
 
     Args:
         number: signal number.
@@ -111,9 +113,11 @@ class TrainingStopped(InterruptedError):  # noqa: N818 (not an error)
 
 
 class SignalHandler(Callback):
-    """Finishes the step, saves a checkpoint and raises `TrainingStopped` on Ctrl-C or SIGTERM.
+    """Finishes the step, saves a checkpoint and raises `TrainingStopped` on Ctrl-C or a signal.
 
-    A second Ctrl-C stops immediately and keeps the checkpoint from the last completed epoch.
+    The signals are SIGTERM, SIGUSR1, which clusters send before a job's time limit, and SIGHUP,
+    which is sent when a terminal closes, unless it is ignored, as under nohup. A second Ctrl-C
+    stops immediately and keeps the checkpoint from the last completed epoch.
 
     Args:
         path: the checkpoint file.
@@ -127,13 +131,15 @@ class SignalHandler(Callback):
     def on_train_start(self, _trainer: Trainer, _task: LightningModule) -> None:
         """Install the handlers, which Python allows only in the main thread."""
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in stopping_signals():
                 self.previous[number] = signal.signal(number, self._receive)
 
     def on_train_batch_end(
         self, trainer: Trainer, _task: LightningModule, _outputs: Any, _batch: Any, batch_idx: int
     ) -> None:
         """Stop between steps; an epoch's last step is followed by a checkpoint anyway."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # checkpoints do not contain accumulated gradients
         if batch_idx + 1 < trainer.num_training_batches and self._must_stop(trainer):
             trainer.save_checkpoint(self.path)
             self._stop(trainer.current_epoch + 1, batch_idx + 1)

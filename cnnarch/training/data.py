@@ -1,19 +1,21 @@
 """Labeled images, and the preprocessing that turns their pixels into a network's input."""
 
+import hashlib
+import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from cnnarch.images import decode_image, read_together
+from cnnarch.facts.builders import BUILDERS
 from cnnarch.preprocessing import Preprocessing, convert_channels
-
-MEMORY_LIMIT = 2**31  # bytes; folders with more pixel data are decoded batch by batch
+from cnnarch.registry import get_card
+from cnnarch.training.file_pixels import FilePixels
 
 
 def measure_preprocessing(pixels: Tensor, size: int, channels: int) -> Preprocessing:
@@ -34,81 +36,19 @@ def measure_preprocessing(pixels: Tensor, size: int, channels: int) -> Preproces
     return Preprocessing(size, size, mean=tuple(mean), std=tuple(std))
 
 
-class SeededIndices(NamedTuple):
-    """The indices of a batch and the seed for its augmentation."""
-
-    indices: Tensor
-    seed: int = 0
-
-
-class FilePixels:
-    """Image files, decoded and resized to squares, either on demand or all in advance.
-
-    Args:
-        paths: the files.
-        channels: 1 or 3.
-        preprocessing: how to resize images; the squares have side length `resize_size`.
-    """
-
-    def __init__(self, paths: Sequence[Path], channels: int, preprocessing: Preprocessing) -> None:
-        self.paths = tuple(paths)
-        self.channels = channels
-        self.preprocessing = preprocessing
-        self.decoded: Tensor | None = None
-        """The pixels of all files if they are in memory."""
-
-    @classmethod
-    def read(
-        cls, paths: Sequence[Path], channels: int, preprocessing: Preprocessing
-    ) -> "FilePixels":
-        """Create an instance; decode all files in advance if their pixels fit in 2 GiB."""
-        files = cls(paths, channels, preprocessing)
-        if len(paths) * channels * preprocessing.resize_size**2 <= MEMORY_LIMIT:
-            files.decoded = files[torch.arange(len(paths))]
-        return files
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, indices: Tensor) -> Tensor:
-        """Return the pixels of the files at `indices`: uint8, (N, channels, side, side)."""
-        if self.decoded is not None:
-            return self.decoded[indices]
-        return torch.stack(read_together([self.paths[i] for i in indices], self._square))
-
-    def _square(self, path: Path) -> Tensor:
-        return self._resize(decode_image(path, self.channels))
-
-    @cached_property
-    def _resize(self) -> Callable[[Tensor], Tensor]:
-        """Resize to a square without the center crop, so augmentation can use every pixel."""
-        side, zeros = self.preprocessing.resize_size, (0.0,) * self.channels
-        return replace(self.preprocessing, crop_size=side, mean=zeros, std=zeros).crop()
-
-    def subset(self, indices: Tensor) -> "FilePixels":
-        """Return the files at `indices`, in that order."""
-        paths = [self.paths[i] for i in indices]
-        files = FilePixels(paths, self.channels, self.preprocessing)
-        files.decoded = None if self.decoded is None else self.decoded[indices]
-        return files
-
-    def prepared(self, preprocessing: Preprocessing) -> "FilePixels":
-        """Return the same files, decoded again if `preprocessing` resizes them differently."""
-        old = self.preprocessing
-        if old == replace(preprocessing, crop_size=old.crop_size, mean=old.mean, std=old.std):
-            return self
-        return FilePixels.read(self.paths, self.channels, preprocessing)
-
-
 @dataclass(frozen=True, eq=False)
-class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
-    """Images of one split with their labels, loaded batch by batch.
+class ImageSet(Dataset[tuple[Tensor, int]]):
+    """Images of one split with their labels: a data set for any PyTorch data loader.
+
+    Each item is a network's input, (channels, size, size), and a class index. Training reads
+    whole batches instead, and augments them before preprocessing.
 
     Args:
         pixels: uint8, (N, C, H, W), in memory or in files.
         labels: class indices, (N,).
         classes: class names.
         preprocessing: turns pixels into the network's input.
+        default_size: whether nobody chose the input size, so that each network uses its own.
 
     Raises:
         ValueError: there are no images, the numbers of images and labels differ, or a label is
@@ -119,6 +59,7 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
     labels: Tensor
     classes: tuple[str, ...]
     preprocessing: Preprocessing
+    default_size: bool = False
 
     def __post_init__(self) -> None:
         if not len(self.labels):
@@ -135,9 +76,20 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, batch: SeededIndices) -> tuple[Tensor, Tensor, int]:
-        """Return the pixels and labels of a batch, and its seed."""
-        return self.pixels[batch.indices], self.labels[batch.indices], batch.seed
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Return the network's input for one image, and its label.
+
+        Raises:
+            IndexError: there is no such image.
+            TypeError: the index is not an integer.
+        """
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
+        """Return several items; data loaders call this method once for each batch."""
+        numbers = torch.tensor([_check_index(index, len(self)) for index in indices])
+        inputs, labels = self.inputs(numbers), self.labels[numbers].tolist()
+        return list(zip(inputs, labels, strict=True))
 
     def subset(self, indices: Tensor) -> "ImageSet":
         """Return the images at `indices`, in that order."""
@@ -150,7 +102,47 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
         pixels = self.pixels
         if isinstance(pixels, FilePixels):
             pixels = pixels.prepared(preprocessing)
-        return replace(self, pixels=pixels, preprocessing=preprocessing)
+        return replace(self, pixels=pixels, preprocessing=preprocessing, default_size=False)
+
+    def adapt_to(self, model: nn.Module, image_resolution: int | None = None) -> "ImageSet":
+        """Return the same images with preprocessing that suits a network.
+
+        Args:
+            model: its pretrained weights, if any, determine the preprocessing. Its
+                `min_input_size` is the minimum input size.
+            image_resolution: input size in pixels. None uses the size specified by the weights. If
+                there is none, files of a default size use the network's default input size, and
+                other images their own size, or the network's minimum size if that is larger.
+        """
+        minimum = getattr(model, "min_input_size", 1)
+        found = getattr(model, "preprocessing", None) or self.preprocessing
+        size = image_resolution or max(minimum, self._native_size(model) or found.crop_size)
+        if getattr(model, "fixed_input_size", False) and image_resolution is None:
+            size = minimum
+        # The weights' mean cannot be used if the number of input channels was changed.
+        found = found if len(found.mean) == self.channels else self.preprocessing
+        adapted = self.prepared(replace(found, crop_size=size, resize_size=size))
+        return replace(adapted, default_size=self.default_size and image_resolution is None)
+
+    def _native_size(self, model: nn.Module) -> int | None:
+        """Return the network's default input size if the size of the files is up to it."""
+        is_open = self.default_size and isinstance(self.pixels, FilePixels)
+        is_open = is_open and getattr(model, "preprocessing", None) is None
+        builder = getattr(model, "builder", None)
+        return get_card(builder).input_size[-1] if is_open and builder in BUILDERS else None
+
+    def matched_to(self, model: nn.Module) -> "ImageSet":
+        """Return the same images, normalized and interpolated as a network's weights require.
+
+        The input size changes only if nobody chose it.
+        """
+        if self.default_size:
+            return self.adapt_to(model)
+        old, found = self.preprocessing, getattr(model, "preprocessing", None)
+        if found is None or len(found.mean) != self.channels:
+            return self
+        new = replace(found, crop_size=old.crop_size, resize_size=old.resize_size)
+        return self if new == old else self.prepared(new)
 
     @property
     def channels(self) -> int:
@@ -170,6 +162,37 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, int]]):
         return self.preprocessing.transform()
 
 
+def _check_index(index: Any, count: int) -> int:
+    try:
+        number = operator.index(index)
+    except TypeError as error:
+        raise TypeError(
+            f"an image set's index must be an integer, got {index!r}; use subset(indices) for "
+            "several images"
+        ) from error
+    if not -count <= number < count:
+        raise IndexError(f"there are {count} images, but none at index {number}")
+    return number
+
+
+class RawImages(NamedTuple):
+    """The pixels and labels of each split before preprocessing, and the class names.
+
+    Args:
+        train, test, validation: pixels and labels of a split; validation may be missing.
+        classes: the class names.
+        found: for a folder, a sentence on what it contains.
+        is_partial: whether some of the folder's contents are not used.
+    """
+
+    train: tuple[Tensor | FilePixels, Tensor]
+    test: tuple[Tensor | FilePixels, Tensor]
+    classes: Sequence[str]
+    validation: tuple[Tensor | FilePixels, Tensor] | None = None
+    found: str = ""
+    is_partial: bool = False
+
+
 class ImageData(NamedTuple):
     """A data set with a training split and a test split.
 
@@ -177,11 +200,13 @@ class ImageData(NamedTuple):
         name: the name, as passed to `load_data`.
         train: training images; a fraction of them may be held out for validation.
         test: images for the final evaluation, never used to select a model or setting.
+        validation: images from a separate validation folder; None holds out training images.
     """
 
     name: str
     train: ImageSet
     test: ImageSet
+    validation: ImageSet | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -200,8 +225,7 @@ class ImageData(NamedTuple):
 
     def prepared(self, preprocessing: Preprocessing) -> "ImageData":
         """Return the same images with different preprocessing."""
-        train, test = (images.prepared(preprocessing) for images in (self.train, self.test))
-        return ImageData(self.name, train, test)
+        return self._map(lambda images: images.prepared(preprocessing))
 
     def adapt_to(self, model: nn.Module, image_resolution: int | None = None) -> "ImageData":
         """Return the same images with preprocessing that suits a network.
@@ -212,17 +236,31 @@ class ImageData(NamedTuple):
             image_resolution: input size in pixels. None uses the size specified by the weights,
                 otherwise the image size, or the network's minimum size if that is larger.
         """
-        minimum = getattr(model, "min_input_size", 1)
-        found = getattr(model, "preprocessing", None) or self.preprocessing
-        size = image_resolution or max(minimum, found.crop_size)
-        if getattr(model, "fixed_input_size", False) and image_resolution is None:
-            size = minimum
-        # The weights' mean cannot be used if the number of input channels was changed.
-        found = found if len(found.mean) == self.channels else self.preprocessing
-        return self.prepared(replace(found, crop_size=size, resize_size=size))
+        return self._map(lambda images: images.adapt_to(model, image_resolution))
+
+    def matched_to(self, model: nn.Module, image_resolution: int | None = None) -> "ImageData":
+        """Return the same images, normalized and interpolated as a network's weights require.
+
+        Args:
+            model: the network.
+            image_resolution: input size in pixels; None keeps the size that was chosen, if any,
+                and otherwise uses the network's.
+        """
+        if image_resolution is not None:
+            return self.adapt_to(model, image_resolution)
+        return self._map(lambda images: images.matched_to(model))
+
+    def _map(self, change: Callable[[ImageSet], ImageSet]) -> "ImageData":
+        """Return the data set with every split changed."""
+        validation = None if self.validation is None else change(self.validation)
+        return ImageData(self.name, change(self.train), change(self.test), validation)
 
     def hold_back(self, fraction: float, seed: int = 0) -> tuple[ImageSet, ImageSet | None]:
         """Split the training images randomly into a training set and a validation set.
+
+        The fraction is held out of each class, of which at least one image is kept for training.
+        For files, the choice depends on a hash of the seed and the name of each file, so adding or
+        removing a file hardly changes it. If there is a separate validation set, it is used.
 
         Args:
             fraction: fraction to hold out for validation, in [0, 1); 0 returns all images and None.
@@ -233,8 +271,30 @@ class ImageData(NamedTuple):
         """
         if not 0 <= fraction < 1:
             raise ValueError(f"validation must be in [0, 1), got {fraction!r}")
-        count = round(len(self.train) * fraction)
-        if not count:
+        if not fraction or self.validation is not None:
+            return self.train, self.validation if fraction else None
+        order, labels = self._random_order(seed), self.train.labels.tolist()
+        members_of: dict[int, list[int]] = {}
+        for i in order:
+            members_of.setdefault(labels[i], []).append(i)
+        held: list[int] = []
+        for members in members_of.values():
+            held += members[: min(share_of(len(members), fraction), len(members) - 1)]
+        if not held:
             return self.train, None
-        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
-        return self.train.subset(order[count:]), self.train.subset(order[:count])
+        chosen = set(held)
+        kept = [i for i in order if i not in chosen]
+        return self.train.subset(torch.tensor(kept)), self.train.subset(torch.tensor(held))
+
+    def _random_order(self, seed: int) -> list[int]:
+        pixels = self.train.pixels
+        if isinstance(pixels, FilePixels):
+            keys = [f"{seed}/{name}".encode(errors="surrogateescape") for name in pixels.names]
+            return sorted(range(len(keys)), key=lambda i: hashlib.sha256(keys[i]).digest())
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randperm(len(self.train), generator=generator).tolist()
+
+
+def share_of(count: int, fraction: float, minimum: int = 0) -> int:
+    """Return a fraction of a number of images, rounded to the nearest integer."""
+    return max(minimum, math.floor(count * fraction + 0.5))

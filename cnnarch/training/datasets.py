@@ -1,24 +1,24 @@
 """Load data sets by name: digits, MNIST, Fashion-MNIST, CIFAR, folders and synthetic images."""
 
 import gzip
-import hashlib
+import logging
 import math
 import tempfile
 import zlib
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cnnarch.images import find_images
-from cnnarch.preprocessing import Preprocessing
-from cnnarch.training.data import FilePixels, ImageData, ImageSet, measure_preprocessing
+from cnnarch.training.data import ImageData, ImageSet, RawImages, measure_preprocessing
+from cnnarch.training.file_pixels import FilePixels
+from cnnarch.training.folders import read_folder
+from cnnarch.training.machine import is_first_process
 
 DIGITS_HELD_OUT = 360
-FOLDER_HELD_OUT = 0.2
 FOLDER_RESOLUTION = 224
 STATISTICS_SAMPLE = 2_000  # number of files used to compute the mean and standard deviation
 DEBIAN = {"fashion_mnist": Path("/usr/share/datasets/fashion-mnist")}
@@ -38,15 +38,7 @@ TORCHVISION_NAMES = {
 }
 NUMERALS = tuple("0123456789")
 
-FilesByClass = dict[str, list[Path]]
-
-
-class RawImages(NamedTuple):
-    """The pixels and labels of both splits before preprocessing, and the class names."""
-
-    train: tuple[Tensor | FilePixels, Tensor]
-    test: tuple[Tensor | FilePixels, Tensor]
-    classes: Sequence[str]
+log = logging.getLogger("cnnarch")
 
 
 def load_data(
@@ -56,26 +48,35 @@ def load_data(
     image_resolution: int | None = None,
     grayscale: bool | None = None,
     hold_out: bool = True,
+    classes: Sequence[str] | None = None,
+    skip_unreadable: bool = False,
 ) -> ImageData:
     """Load a data set.
 
-    The mean and standard deviation for normalization are computed on the training images.
+    The mean and standard deviation for normalization are computed on the training images. What a
+    folder contains is logged by the logger "cnnarch", as a warning if files are not used.
 
     Args:
         name: "digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "synthetic", or
-            "folder:PATH" with one subfolder per class, in PATH or in PATH/train and PATH/test.
+            "folder:PATH" with one subfolder per class, in PATH or in PATH/train, PATH/val and
+            PATH/test (or other usual names of these splits).
         root: folder that contains the files or receives downloads; None means
             ~/.cache/cnnarch/data.
         image_resolution: the network's input size in pixels; None keeps the image size (224 for
-            folders).
+            folders) until a network that is trained or evaluated on the images requires another.
         grayscale: True for one channel, False for three, None for the data set's own channels
             (three for folders).
         hold_out: whether to hold out a fifth of the images for testing if a folder has no test
             images. False uses all images as both `train` and `test`, for evaluating networks
             trained on other images.
+        classes: for folders, the classes of the network to evaluate, in order. The folder may lack
+            some of them. None uses the folder's own.
+        skip_unreadable: for folders, whether to skip files that cannot be read instead of raising
+            an error.
 
     Raises:
-        ValueError: the data set does not exist, or its files are missing or corrupted.
+        ValueError: the data set does not exist, its files are missing or corrupted (the message
+            names all of them), or the contents of a folder are contradictory.
 
     >>> data = load_data("digits", image_resolution=32)
     >>> len(data.train), len(data.test), data.preprocessing.crop_size
@@ -84,8 +85,16 @@ def load_data(
     place = Path(root) if root is not None else Path.home() / ".cache" / "cnnarch" / "data"
     folder = folder_of(name)
     if folder is not None:
-        channels = 1 if grayscale else 3
-        raw = read_folder(folder, image_resolution or FOLDER_RESOLUTION, channels, hold_out)
+        raw = read_folder(
+            folder,
+            image_resolution or FOLDER_RESOLUTION,
+            1 if grayscale else 3,
+            hold_out=hold_out,
+            classes=classes,
+            skip_unreadable=skip_unreadable,
+        )
+        if is_first_process():
+            log.log(logging.WARNING if raw.is_partial else logging.INFO, raw.found)
     elif name == "digits":
         raw = read_digits()
     elif name == "synthetic":
@@ -98,16 +107,22 @@ def load_data(
     channels = sample.shape[1] if grayscale is None else 1 if grayscale else 3
     size = image_resolution or sample.shape[-1]
     preprocessing = measure_preprocessing(sample, size, channels)
-    train, test = (
-        ImageSet(*split, tuple(raw.classes), preprocessing) for split in (raw.train, raw.test)
+    train, test, validation = (
+        split
+        and ImageSet(
+            *split, tuple(raw.classes), preprocessing, default_size=image_resolution is None
+        )
+        for split in (raw.train, raw.test, raw.validation)
     )
-    return ImageData(name, train, test)
+    assert train is not None
+    assert test is not None
+    return ImageData(name, train, test, validation)
 
 
 def folder_of(name: str) -> Path | None:
     """Return PATH if the name is folder:PATH, otherwise None."""
     kind, _, path = name.partition(":")
-    return Path(path) if kind == "folder" and path else None
+    return Path(path).expanduser() if kind == "folder" and path else None
 
 
 DATA_SETS = ("digits", *TORCHVISION_NAMES, "synthetic", "folder:PATH")
@@ -183,7 +198,7 @@ def read_torchvision(name: str, root: Path) -> RawImages:
         searched, reason = ", ".join(map(str, places)), " ".join(str(error).split())
         needed = "four .gz files" if has_idx_files else "archive"
         raise ValueError(
-            f"{name} is not in {searched} and cannot be downloaded ({reason}); use --data-root "
+            f"{name} is not in {searched} and cannot be downloaded ({reason}); use --data_root "
             f"to specify the folder that contains its {needed}"
         ) from error
     if has_idx_files:
@@ -233,73 +248,3 @@ def read_idx(path: Path, name: Path | None = None) -> Tensor:
     except IDX_ERRORS as error:
         reason = str(error) or type(error).__name__
         raise ValueError(f"{name or path} is corrupted: {reason}") from error
-
-
-def read_folder(folder: Path, size: int, channels: int, hold_out: bool = True) -> RawImages:
-    """Read a folder of images with one subfolder per class, or with `train` and `test` folders.
-
-    `train` and `test` each contain one subfolder per class. `test` may also be named val, valid or
-    validation. Without a test folder, a fifth of each class is held out, selected by a hash of the
-    file names. If `hold_out` is False, all images are in both splits instead.
-
-    Raises:
-        ValueError: the folder is missing or has fewer than two classes, a class has too few images,
-            a file cannot be read, or a test class is missing from the training folder.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"folder {folder} does not exist")
-    names = ("test", "val", "valid", "validation")
-    test_folder = next((folder / name for name in names if (folder / name).is_dir()), None)
-    if (folder / "train").is_dir() and test_folder:
-        train = _files_by_class(folder / "train")
-        test = _files_by_class(test_folder)
-        if extra := sorted(test.keys() - train.keys()):
-            raise ValueError(
-                f"{test_folder} contains classes that are not in {folder / 'train'}: {extra}"
-            )
-    elif hold_out:
-        train, test = _split(folder)
-    else:
-        train = test = _files_by_class(folder)
-    classes = list(train)
-    first = _labeled_files(train, classes, size, channels)
-    second = first if test is train else _labeled_files(test, classes, size, channels)
-    return RawImages(first, second, classes)
-
-
-def _split(folder: Path) -> tuple[FilesByClass, FilesByClass]:
-    """Hold out a fraction of each class for testing."""
-    train: FilesByClass = {}
-    test: FilesByClass = {}
-    for name, files in _files_by_class(folder).items():
-        if len(files) < 2:
-            raise ValueError(
-                f"{folder / name} must contain at least two images, because one is held out"
-            )
-        count = max(1, round(len(files) * FOLDER_HELD_OUT))
-        keys = {file: _hash(file.relative_to(folder / name).as_posix()) for file in files}
-        shuffled = sorted(files, key=keys.__getitem__)
-        test[name], train[name] = sorted(shuffled[:count]), sorted(shuffled[count:])
-    return train, test
-
-
-def _hash(name: str) -> bytes:
-    """Return a pseudorandom sort key that does not depend on other files."""
-    return hashlib.sha256(name.encode()).digest()
-
-
-def _files_by_class(folder: Path) -> FilesByClass:
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if len(names) < 2:
-        raise ValueError(f"{folder} must contain one subfolder per class, found {names}")
-    return {name: find_images([folder / name]) for name in names}
-
-
-def _labeled_files(
-    files: FilesByClass, classes: Sequence[str], size: int, channels: int
-) -> tuple[FilePixels, Tensor]:
-    found = [(path, i) for i, name in enumerate(classes) for path in files.get(name, [])]
-    # Shuffle the files so that plots of the first few images show all classes.
-    found.sort(key=lambda each: _hash(f"{classes[each[1]]}/{each[0].name}"))
-    paths, labels = [path for path, _ in found], [label for _, label in found]
-    return FilePixels.read(paths, channels, Preprocessing(size, size)), torch.tensor(labels)

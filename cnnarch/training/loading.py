@@ -1,16 +1,40 @@
 """Load data for Lightning, in an order that does not depend on the number of processes."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cnnarch.training.augmentation import Augmentation
-from cnnarch.training.data import ImageData, ImageSet, SeededIndices
+from cnnarch.training.data import ImageData, ImageSet
+from cnnarch.training.optimization import batch_size_of
 from cnnarch.training.recipe import Recipe
+from cnnarch.training.signals import ignore_signals
+
+
+class SeededIndices(NamedTuple):
+    """The indices of a batch and the seed for its augmentation."""
+
+    indices: Tensor
+    seed: int = 0
+
+
+class Batches(Dataset[tuple[Tensor, Tensor, int]]):
+    """The batches of an image set: pixels, labels and the seed for augmentation.
+
+    Args:
+        images: the images.
+    """
+
+    def __init__(self, images: ImageSet) -> None:
+        self.images = images
+
+    def __getitem__(self, batch: SeededIndices) -> tuple[Tensor, Tensor, int]:
+        """Return the pixels and labels of a batch, and its seed."""
+        return self.images.pixels[batch.indices], self.images.labels[batch.indices], batch.seed
 
 
 class Loader(DataLoader[tuple[Tensor, Tensor, int]]):
@@ -35,13 +59,17 @@ class BatchSampler(Sampler[SeededIndices]):
     """Samples this process's share of every batch.
 
     Shuffled batches are always full: leftover images, which vary by epoch, are skipped. (A
-    last batch of one image would break BatchNorm.) The order depends only on the seed and the
-    epoch. Process r of w receives images r, r + w, ... of each batch.
+    last batch of one image would break BatchNorm.) So are leftover batches, if several batches
+    form a step. The order depends only on the seed and the epoch. Process r of w receives
+    images r, r + w, ... of each batch.
 
     Args:
         count: number of images.
         batch_size: number of images per batch, over all processes.
         shuffle: whether to shuffle the images in each epoch.
+        frequencies: relative frequency of each image, which are then drawn with replacement; None
+            uses each image at most once per epoch.
+        batches_per_step: number of batches per optimizer step.
         seed: random seed for the order.
         rank: rank of this process.
         world_size: number of processes.
@@ -57,6 +85,8 @@ class BatchSampler(Sampler[SeededIndices]):
         batch_size: int,
         *,
         shuffle: bool = False,
+        frequencies: Tensor | None = None,
+        batches_per_step: int = 1,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -71,6 +101,8 @@ class BatchSampler(Sampler[SeededIndices]):
         self.count = count
         self.batch_size = min(batch_size, count - count % world_size) if shuffle else batch_size
         self.shuffle = shuffle
+        self.frequencies = frequencies
+        self.batches_per_step = batches_per_step
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
@@ -84,20 +116,33 @@ class BatchSampler(Sampler[SeededIndices]):
     def __len__(self) -> int:
         """Return the number of batches."""
         full, rest = divmod(self.count, self.batch_size)
-        return full + (rest > 0 and not self.shuffle)
+        if not self.shuffle:
+            return full + (rest > 0)
+        return full - full % min(self.batches_per_step, full)
 
     def __iter__(self) -> Iterator[SeededIndices]:
         """Yield this process's share of each batch in the epoch, with the batch's seed."""
         order = torch.arange(self.count)
         if self.shuffle:
             generator = torch.Generator().manual_seed(seed_of(self.seed, self.epoch))
-            order = torch.randperm(self.count, generator=generator)
+            if self.frequencies is None:
+                order = torch.randperm(self.count, generator=generator)
+            else:
+                order = draw(self.frequencies, generator)
         skip, self.skip = self.skip, 0
         batches = list(enumerate(torch.split(order, self.batch_size)))
         for step, batch in batches[skip : len(self)]:
             share = batch[self.rank :: self.world_size]
             if len(share):
                 yield SeededIndices(share, seed_of(self.seed, self.epoch, step))
+
+
+def draw(frequencies: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw as many indices as there are frequencies, with replacement."""
+    # torch.multinomial is limited to 2**24 categories.
+    limits = frequencies.double().cumsum(0)
+    points = torch.rand(len(limits), generator=generator, dtype=torch.float64) * limits[-1]
+    return torch.searchsorted(limits, points, right=True).clamp(max=len(limits) - 1)
 
 
 def seed_of(*numbers: int) -> int:
@@ -115,11 +160,12 @@ def evaluation_loader(images: ImageSet, batch_size: int, num_workers: int = 0) -
 
 def _loader(images: ImageSet, sampler: BatchSampler, num_workers: int) -> Loader:
     return Loader(
-        images,
+        Batches(images),
         sampler=sampler,
         batch_size=None,  # the sampler returns whole batches
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
+        worker_init_fn=ignore_signals,
         pin_memory=torch.cuda.is_available(),
     )
 
@@ -192,13 +238,20 @@ class ImageDataModule(LightningDataModule):
         classes = len(self.train_images.classes)
         return Augmentation(self.recipe, classes, trainer.global_rank, trainer.world_size)
 
+    def _frequencies(self) -> Tensor | None:
+        """Return a frequency for each training image that makes all classes equally likely."""
+        labels = self.train_images.labels
+        return 1 / labels.bincount()[labels] if self.recipe.balanced_sampling else None
+
     def _loader(self, images: ImageSet, shuffle: bool = False) -> Loader:
         trainer = self.trainer
         assert trainer is not None
         sampler = BatchSampler(
             len(images),
-            self.recipe.batch_size,
+            batch_size_of(self.recipe, len(self.train_images), trainer.world_size),
             shuffle=shuffle,
+            frequencies=self._frequencies() if shuffle else None,
+            batches_per_step=self.recipe.accumulate_grad_batches,
             seed=seed_of(self.recipe.seed, self.stage),
             rank=trainer.global_rank,
             world_size=trainer.world_size,

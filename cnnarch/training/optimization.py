@@ -1,5 +1,8 @@
 """PyTorch optimizers and learning rate schedules for a recipe."""
 
+from math import ceil
+from typing import Any
+
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.lr_scheduler import (
@@ -12,15 +15,22 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
+from cnnarch.contract.parameter_groups import param_groups
 from cnnarch.training.recipe import Recipe
 
+AUTO_EPOCHS, MIN_STEPS = 5, 100  # the length of recipes with `num_steps: auto`
+AUTO_BATCH = 8, 32  # the smallest and the largest batch of recipes with `batch_size: auto`
 RISE = 0.3  # fraction of steps in which the learning rate rises; the default in OneCycleLR
 RMS_DECAY = 0.9  # decay of RMSProp's mean square, as in the EfficientNet paper
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """Create the recipe's optimizer for all parameters that are not frozen."""
-    weights = [p for p in model.parameters() if p.requires_grad]
+    """Create the recipe's optimizer for all parameters that are not frozen.
+
+    Raises:
+        TypeError: the recipe sets `layer_decay`, but the network is not from this package.
+    """
+    weights = _trained_groups(model, recipe)
     rate, decay, eps = recipe.learning_rate, recipe.weight_decay, recipe.epsilon
     if recipe.optimizer == "sgd":
         return SGD(weights, rate, recipe.momentum, weight_decay=decay, nesterov=recipe.nesterov)
@@ -31,11 +41,57 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     return RMSprop(weights, rate, RMS_DECAY, eps, decay, recipe.momentum)
 
 
+def _trained_groups(model: nn.Module, recipe: Recipe) -> list[Any]:
+    """Return the parameters to train, in one group for each learning rate."""
+    if recipe.layer_decay == 1 or not recipe.learning_rate:
+        return [p for p in model.parameters() if p.requires_grad]
+    groups = param_groups(model, recipe.learning_rate, 0.0, recipe.layer_decay)  # type: ignore[arg-type]
+    by_rate: dict[float, list[nn.Parameter]] = {}
+    for group in reversed(groups):  # the head first
+        trained = [p for p in group["params"] if p.requires_grad]
+        by_rate.setdefault(group["lr"], []).extend(trained)
+    return [{"params": params, "lr": rate} for rate, params in by_rate.items() if params]
+
+
+def peak_rate(optimizer: Optimizer) -> float:
+    """Return the highest learning rate of an optimizer's groups: the head's, with layer decay."""
+    return float(max(group["lr"] for group in optimizer.param_groups))
+
+
+def batch_size_of(recipe: Recipe, images: int, processes: int = 1) -> int:
+    """Return a recipe's batch size, over all processes, for a number of training images."""
+    if isinstance(recipe.batch_size, int):
+        return recipe.batch_size
+    low, high = AUTO_BATCH
+    size = min(max(images // 20, low), high)
+    return ceil(size / processes) * processes
+
+
+def batches_per_step(recipe: Recipe, images: int, processes: int = 1) -> int:
+    """Return the number of batches per optimizer step, which is at most those in an epoch."""
+    batches = max(1, images // batch_size_of(recipe, images, processes))
+    return min(recipe.accumulate_grad_batches, batches)
+
+
+def steps_per_epoch(recipe: Recipe, images: int, processes: int = 1) -> int:
+    """Return the number of optimizer steps per epoch, for a number of training images."""
+    batches = max(1, images // batch_size_of(recipe, images, processes))
+    return batches // batches_per_step(recipe, images, processes)
+
+
 def number_of_epochs(recipe: Recipe, steps_per_epoch: int) -> int:
     """Return a recipe's number of epochs, derived from its number of steps if that is set."""
     if recipe.num_steps is None:
         return recipe.num_epochs
+    if not isinstance(recipe.num_steps, int):  # auto
+        return max(AUTO_EPOCHS, ceil(MIN_STEPS / steps_per_epoch))
     return max(1, round(recipe.num_steps / steps_per_epoch))
+
+
+def count_steps(recipe: Recipe, images: int, processes: int = 1) -> int:
+    """Return the number of optimizer steps in all stages, for a number of training images."""
+    steps = ((stage, steps_per_epoch(stage, images, processes)) for stage in recipe.stages())
+    return sum(count * number_of_epochs(stage, count) for stage, count in steps)
 
 
 def make_schedule(optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) -> LRScheduler:
@@ -46,7 +102,8 @@ def make_schedule(optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) ->
     if recipe.schedule == "one-cycle":
         # OneCycleLR divides by the number of rising steps minus one.
         rise = max(warmup, 1.5) / total if warmup else RISE
-        return OneCycleLR(optimizer, recipe.learning_rate, total_steps=total, pct_start=rise)
+        peaks = [group["lr"] for group in optimizer.param_groups]
+        return OneCycleLR(optimizer, peaks, total_steps=total, pct_start=rise)
     schedule: LRScheduler
     if recipe.schedule == "cosine":
         schedule = CosineAnnealingLR(optimizer, total - warmup)

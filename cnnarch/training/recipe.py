@@ -18,6 +18,8 @@ from cnnarch.blocks._checks import check_choice
 from cnnarch.blocks.initialization import RULES
 from cnnarch.facts.suggestions import suggest
 
+AUTO = "auto"  # a value of num_steps and batch_size
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -32,7 +34,11 @@ class Recipe:
             the network's paper.
         freeze: layers to freeze, including their running statistics. true freezes everything except
             the classifier layer; a stage name, such as conv4_x, freezes all layers up to that
-            stage; false freezes nothing.
+            stage; early freezes the first half of the stages; false freezes nothing.
+        freeze_norm: whether to keep the statistics, scale and shift of every BatchNorm unchanged.
+        probe: whether to initialize the classifier with a logistic regression on its input, using
+            at most 10,000 training images. A classifier that was loaded with the class names of
+            the data set is kept, as is one that is not a linear layer.
         image_resolution: input size in pixels. None uses the image size, or the network's minimum
             size if that is larger. For a folder of images, the command line uses the network's
             default input size instead.
@@ -40,10 +46,15 @@ class Recipe:
             (three for folders).
         num_epochs: number of passes over the training images.
         num_steps: number of optimizer steps, which overrides `num_epochs` and is rounded to whole
-            epochs, at least one.
-        batch_size: number of images per step, summed over all processes.
+            epochs, at least one. auto is five epochs or 100 steps, whichever is longer.
+        batch_size: number of images per batch, summed over all processes. auto is a twentieth of
+            the training images, but at least 8 and at most 32.
+        accumulate_grad_batches: number of batches per optimizer step. Their gradients are averaged,
+            which uses less memory than a larger batch.
         optimizer: the optimization algorithm.
         learning_rate: the peak learning rate of the schedule.
+        layer_decay: ratio of each stage's learning rate to the next stage's, as in
+            `cnnarch.param_groups`; the head uses `learning_rate`.
         momentum: momentum for SGD and RMSProp. The one-cycle schedule varies momentum between
             0.85 and 0.95, in the opposite direction to the learning rate.
         nesterov: whether SGD uses Nesterov momentum.
@@ -57,6 +68,11 @@ class Recipe:
         step_factor: factor by which the step schedule multiplies the learning rate.
         warmup_epochs: length of the linear warmup; for one-cycle, of the rising part.
         label_smoothing: fraction of the target that is spread evenly over all classes.
+        class_weights: factor for the loss of each class: balanced, which is inversely proportional
+            to the number of training images and 1 on average over all images, or a mapping from
+            class names to numbers, 1 for all others. None weights all images equally.
+        balanced_sampling: whether to draw the images of each epoch with replacement, such that all
+            classes are equally likely. An epoch keeps its number of images.
         aux_weight: loss weight for each auxiliary head.
         clip_gradient: maximum gradient norm; 0 disables clipping.
         ema: decay of an exponential moving average of the weights, which is saved as the result;
@@ -92,13 +108,17 @@ class Recipe:
     weights: str | None = None
     init: str | None = None
     freeze: bool | str = False
+    freeze_norm: bool = False
+    probe: bool = False
     image_resolution: int | None = None
     grayscale: bool | None = None
     num_epochs: int = 10
-    num_steps: int | None = None
-    batch_size: int = 128
+    num_steps: int | Literal["auto"] | None = None
+    batch_size: int | Literal["auto"] = 128
+    accumulate_grad_batches: int = 1
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
     learning_rate: float = 0.05
+    layer_decay: float = 1.0
     momentum: float = 0.9
     nesterov: bool = False
     epsilon: float = 1e-8
@@ -108,6 +128,8 @@ class Recipe:
     step_factor: float = 0.1
     warmup_epochs: float = 0.0
     label_smoothing: float = 0.0
+    class_weights: Literal["balanced"] | dict[str, float] | None = None
+    balanced_sampling: bool = False
     aux_weight: float = 0.3
     clip_gradient: float = 0.0
     ema: float = 0.0
@@ -130,7 +152,10 @@ class Recipe:
     def __post_init__(self) -> None:
         for names, low, high in _RANGES:
             for name in names.split():
-                _check_range(name, getattr(self, name), low, high)
+                value = getattr(self, name)
+                if name not in ("num_steps", "batch_size") or value != AUTO:
+                    _check_range(name, value, low, high)
+        self._check_class_weights()
         for name in ("optimizer", "schedule", "precision"):
             check_choice(name, getattr(self, name), get_args(get_type_hints(Recipe)[name]))
         if self.init is not None:
@@ -147,6 +172,21 @@ class Recipe:
                 )
         if self.then:
             list(self.stages())  # raises an error if any value in a stage is invalid
+
+    def _check_class_weights(self) -> None:
+        weights = self.class_weights
+        if isinstance(weights, dict):
+            for name, weight in weights.items():
+                _check_range(f"class_weights: the weight of {name!r}", weight, 0, _UNBOUNDED)
+        elif weights is not None:
+            allowed = "'balanced', a mapping from class names to numbers, or None"
+            if weights != "balanced":
+                raise ValueError(f"class_weights must be {allowed}, got {weights!r}")
+            if self.balanced_sampling:
+                raise ValueError(
+                    "class_weights: balanced and balanced_sampling both compensate for unequal "
+                    "classes; set only one of them"
+                )
 
     def stages(self) -> Iterator["Recipe"]:
         """Yield the recipe for each stage: the first, then those in `then`."""
@@ -211,20 +251,25 @@ class Recipe:
 _UNBOUNDED = 10**9
 _RANGES = (
     ("num_epochs num_steps batch_size image_resolution step_epochs", 1, _UNBOUNDED),
+    ("accumulate_grad_batches", 1, _UNBOUNDED),
     ("learning_rate weight_decay epsilon warmup_epochs aux_weight clip_gradient", 0, _UNBOUNDED),
     ("crop_padding early_stopping seed mixup cutmix", 0, _UNBOUNDED),
     ("randaugment", 0, 30),
     ("momentum step_factor label_smoothing ema resized_crop erasing", 0, 1),
+    ("layer_decay", 0.01, 1),
     ("validation", 0, 0.9),
 )
 _RUN_KEYS = {  # the same in all stages of a run
-    *("source", "model_options", "weights", "init", "image_resolution", "grayscale", "validation"),
+    *("source", "model_options", "weights", "init", "probe", "image_resolution", "grayscale"),
+    "validation",
     *("test_each_epoch", "keep_best", "precision", "channels_last", "seed", "then"),
 }
 
 
 def _check_range(name: str, value: Any, low: float, high: float) -> None:
     for number in value if isinstance(value, list) else [value]:
+        if number is not None and not isinstance(number, int | float):
+            raise ValueError(f"{name} must be a number, got {number!r}")
         if number is not None and not low <= number <= high:
             allowed = f"from {low} to {high}"
             if high == _UNBOUNDED:

@@ -1,8 +1,10 @@
 """Find recipes by name: YAML files for papers and collections, fact sheets for our own recipes."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.resources import files
+from os import PathLike
 from typing import Any, NamedTuple
 
 from cnnarch.facts.builders import BUILDERS, families
@@ -41,6 +43,8 @@ DATA_DEFAULTS = {
 
 FOLDER = files("cnnarch.training") / "recipes"
 DEFAULT = "default"  # the recipe for other data sets
+TRANSFER = "transfer"  # the recipe for pretrained weights
+AUGMENTATION = ("resized_crop", "crop_padding", "flip")
 
 
 def list_recipes() -> list[str]:
@@ -81,13 +85,16 @@ def find_recipe(*names: str) -> Recipe:
     raise ValueError(f"there is no recipe {' or '.join(map(repr, names))}; {hint}")
 
 
-def default_recipe(network: str, data: str) -> Recipe:
+def default_recipe(network: str, data: str, weights: str | PathLike[str] | None = None) -> Recipe:
     """Return the recipe from a network's fact sheet, combined with a data set's defaults.
 
     Args:
         network: name of the network's builder.
         data: a key of `DATA_DEFAULTS`. Other data sets use the same default recipe for all
             networks.
+        weights: initial weights. With weights, the recipe is the one for transfer learning,
+            combined with the data set's augmentation. A training checkpoint (.ckpt) continues a
+            run, so it uses the same recipe as a network without weights.
 
     Raises:
         TypeError: a name is not a string.
@@ -96,6 +103,11 @@ def default_recipe(network: str, data: str) -> Recipe:
     get_model_builder(network)  # raises the error for unknown names
     if not isinstance(data, str):
         raise TypeError(f"a data set name must be a string, got {data!r}")
+    if is_for_transfer(weights):
+        defaults = DATA_DEFAULTS[data]._asdict() if data in DATA_DEFAULTS else {}
+        augmentation = {key: defaults[key] for key in AUGMENTATION if key in defaults}
+        source = os.fspath(weights) if weights else None
+        return replace(find_recipe(TRANSFER), weights=source, **augmentation)
     if data not in DATA_DEFAULTS:
         return find_recipe(DEFAULT)
     return _combine(facts_of(network).recipe, data)
@@ -110,3 +122,8 @@ def _combine(recipe: Mapping[str, Any], data: str) -> Recipe:
     if found.optimizer != "sgd":
         return found
     return replace(found, learning_rate=found.learning_rate * factor)
+
+
+def is_for_transfer(weights: str | PathLike[str] | None) -> bool:
+    """Return whether weights are pretrained, not the checkpoint of a run to continue."""
+    return weights is not None and not str(weights).endswith(".ckpt")

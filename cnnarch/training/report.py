@@ -89,13 +89,15 @@ def write_report(
         recipe=recipe,
         is_number=is_number,
     )
-    path.write_text(page, encoding="utf-8")
+    path.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def _details(results: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     test = results["test"]
     yield "Loss on test images", f"{test['loss']:.4f}"
-    yield "Top-5 accuracy", f"{test['top5']:.2%}"
+    if "top5" in test:
+        yield "Top-5 accuracy", f"{test['top5']:.2%}"
+    yield "F1, mean over classes", f"{test['macro_f1']:.2%}"
     yield "Calibration error", f"{test['calibration_error']:.2%}"
     yield "Training images", f"{results['train_images']:,}"
     yield "Seed", str(results["seed"])

@@ -3,11 +3,12 @@
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -20,33 +21,45 @@ from cnnarch._version import __version__
 from cnnarch.analysis import count_parameters
 from cnnarch.blocks.initialization import init_weights
 from cnnarch.contract.classifier import ImageClassifier
+from cnnarch.folders import RUN_FILE
 from cnnarch.registry import get_model
 from cnnarch.training.callbacks import TrainingStopped
+from cnnarch.training.checks import check_run
 from cnnarch.training.data import ImageData
 from cnnarch.training.datasets import folder_of
-from cnnarch.training.engine import THIS_MACHINE, Evaluation, check_fits, evaluate, fit
+from cnnarch.training.engine import THIS_MACHINE, Evaluation, evaluate, fit
 from cnnarch.training.history import History
 from cnnarch.training.machine import Machine, cpu_name, is_first_process, leave_process_group
 from cnnarch.training.recipe import Recipe
+from cnnarch.training.recipes import default_recipe
+from cnnarch.training.record import FILES, check_record, read_record
 from cnnarch.training.report import TITLES, draw_pictures, write_report
-from cnnarch.training.stage import check_freezing
 from cnnarch.weights.files import atomic_write
 from cnnarch.weights.rebuilding import check_rebuilds, chosen_options
 
-RECIPE, RESULTS, CHECKPOINTS = "recipe.yaml", "results.json", "checkpoints"
+RECIPE, RESULTS, CHECKPOINTS = RUN_FILE, "results.json", "checkpoints"
 HISTORY, REPORT = "metrics.csv", "report.html"
 SAVED = ("model.safetensors", "config.json", "README.md")  # written by `save_pretrained`
-RUN_FILES = {RECIPE, RESULTS, CHECKPOINTS, HISTORY, REPORT, *SAVED, *(f"{t}.png" for t in TITLES)}
+RUN_FILES = {RECIPE, RESULTS, CHECKPOINTS, FILES, HISTORY, REPORT, *SAVED}
+RUN_FILES |= {f"{title}.png" for title in TITLES}
 SET_BY_DATA = ("num_classes", "in_channels")  # network options determined by the data
 
 
-def build_model(name: str, data: ImageData, recipe: Recipe) -> ImageClassifier:
+def build_model(
+    name: str,
+    data: ImageData,
+    recipe: Recipe | None = None,
+    *,
+    weights: str | PathLike[str] | None = None,
+) -> ImageClassifier:
     """Build a network for a data set and a recipe, initialized with the recipe's seed.
 
     Args:
         name: name of the network's builder.
         data: determines the numbers of classes and channels.
-        recipe: only `model_options`, `weights`, `init` and `seed` are used.
+        recipe: only `model_options`, `weights`, `init` and `seed` are used. None uses the default
+            recipe for the network, the data and the weights.
+        weights: initial weights; None uses the recipe's.
 
     Raises:
         ValueError: the network does not exist or does not accept one of the options.
@@ -55,6 +68,8 @@ def build_model(name: str, data: ImageData, recipe: Recipe) -> ImageClassifier:
     >>> build_model("lenet5", load_data("digits"), Recipe(init="kaiming")).num_classes
     10
     """
+    recipe = recipe or default_recipe(name, data.name, weights)
+    recipe = recipe if weights is None else replace(recipe, weights=os.fspath(weights))
     sizes = {"num_classes": len(data.classes), "in_channels": data.channels}
     torch.manual_seed(recipe.seed)
     try:
@@ -69,8 +84,8 @@ def build_model(name: str, data: ImageData, recipe: Recipe) -> ImageClassifier:
 def train(
     model: ImageClassifier,
     data: ImageData,
-    recipe: Recipe,
-    folder: str | PathLike[str],
+    recipe: Recipe | None = None,
+    folder: str | PathLike[str] | None = None,
     *,
     resume: bool = False,
     overwrite: bool = False,
@@ -83,12 +98,15 @@ def train(
 
     Args:
         model: a network from a builder, with the same classes and channels as `data`.
-        data: the data set.
-        recipe: the training recipe.
-        folder: folder for recipe.yaml (written at the start), metrics.csv and checkpoints (after
-            each epoch), and model.safetensors, config.json, README.md, pictures, report.html and
-            results.json (at the end).
-        resume: whether to resume the run in `folder`, if there is one.
+        data: the data set. Pretrained weights determine the mean, standard deviation and
+            interpolation, and the input size if neither `load_data` nor the recipe does.
+        recipe: the training recipe; None uses the default for the network and the data, which is
+            the recipe for transfer learning if the network has pretrained weights.
+        folder: run folder for recipe.yaml and files.csv (written at the start), metrics.csv and
+            checkpoints (after each epoch), and model.safetensors, config.json, README.md, pictures,
+            report.html and results.json (at the end); None means runs/NETWORK-DATA.
+        resume: whether to resume the run in `folder`, if there is one. Its images must be the same,
+            but may have moved.
         overwrite: whether to first delete any existing run in `folder`.
         machine: the devices to train on.
         loggers: Lightning loggers, in addition to metrics.csv.
@@ -104,15 +122,15 @@ def train(
             The folder is left unchanged.
         NonFiniteLossError: the loss became infinite or NaN.
     """
-    check_fits(model, data.train)  # all checks run before the folder is changed
-    check_rebuilds(model)
-    check_freezing(model, recipe)
-    machine.check()
-    place = Path(folder)
+    check_rebuilds(model)  # all checks run before the folder is changed
+    recipe = recipe or _default_recipe(model, data)
+    data = data.matched_to(model, recipe.image_resolution)
+    check_run(model, data, recipe, machine)
+    place = Path(folder or default_folder(str(model.builder), data.name))
     is_new = not place.exists()
     if overwrite and is_first_process():
         _remove_run(place)
-    if finished := _open_run(place, _description(model, data, recipe), resume):
+    if finished := _open_run(place, model, data, recipe, resume):
         return finished
     try:
         history = fit(
@@ -146,6 +164,18 @@ def train(
     return results
 
 
+def _default_recipe(model: ImageClassifier, data: ImageData) -> Recipe:
+    source = model.weights_source
+    recipe = default_recipe(str(model.builder), data.name, source)
+    return replace(recipe, weights=source or None)
+
+
+def default_folder(networks: str, data: str) -> Path:
+    """Return the default run folder; `data` may be folder:PATH."""
+    suffix = re.sub(r"\W+", "-", data).strip("-")
+    return Path(f"runs/{networks}-{suffix}")
+
+
 def read_results(folder: str | PathLike[str]) -> dict[str, Any]:
     """Read a finished run's results.json; return an empty dict if there is none.
 
@@ -173,31 +203,44 @@ def _description(model: ImageClassifier, data: ImageData, recipe: Recipe) -> dic
     }
 
 
-def _open_run(folder: Path, description: dict[str, Any], resume: bool) -> dict[str, Any] | None:
+def _open_run(
+    folder: Path, model: ImageClassifier, data: ImageData, recipe: Recipe, resume: bool
+) -> dict[str, Any] | None:
     """Create the folder or check that it contains the same run; return its results if finished."""
-    recipe = folder / RECIPE
     if not is_first_process():
         return (resume and read_results(folder)) or None
-    if recipe.exists():
+    if (folder / RECIPE).exists():
         if not resume:
             raise ValueError(
                 f"{folder} contains a run: resume it, overwrite it, or choose another folder"
             )
-        try:
-            written = dict(yaml.safe_load(recipe.read_text()))
-        except (yaml.YAMLError, TypeError, ValueError) as error:
-            raise ValueError(f"{recipe} is corrupted: {error}") from error
-        old = {**asdict(Recipe()), **written}  # the run may predate some keys
-        for key, value in description.items():
-            if key != "source" and old.get(key) != value:  # the source is only a citation
-                found = f"{key}={old.get(key)!r}"
-                raise ValueError(f"{folder} contains a run with {found}, not {value!r}")
-        return read_results(folder) or None
+        _check_same_run(folder, _description(model, data, recipe))
+        if results := read_results(folder):
+            check_record(folder, data, recipe)
+        return results or None
     if folder.exists() and any(not _is_partial(path) for path in folder.iterdir()):
         raise ValueError(f"{folder} contains other files; choose an empty or new folder")
     folder.mkdir(parents=True, exist_ok=True)
-    _write(recipe, yaml.safe_dump(description, sort_keys=False, width=100))
+    description = _description(model, data, recipe)
+    _write(folder / RECIPE, yaml.safe_dump(description, sort_keys=False, width=100))
     return None
+
+
+def _check_same_run(folder: Path, description: dict[str, Any]) -> None:
+    """Check that a folder's recipe.yaml describes the same run; folders of data may have moved."""
+    recipe = folder / RECIPE
+    try:
+        written = dict(yaml.safe_load(recipe.read_text()))
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise ValueError(f"{recipe} is corrupted: {error}") from error
+    old = {**asdict(Recipe()), **written}  # the run may predate some keys
+    may_differ = {"source"}  # a citation
+    if folder_of(str(description["data"])) and folder_of(str(old.get("data"))):
+        may_differ |= {"data"} if read_record(folder) else set()  # contents are compared instead
+    for key, value in description.items():
+        if key not in may_differ and old.get(key) != value:
+            found = f"{key}={old.get(key)!r}"
+            raise ValueError(f"{folder} contains a run with {found}, not {value!r}")
 
 
 def _is_partial(path: Path) -> bool:
@@ -243,10 +286,6 @@ def _results(
     history: History,
     metrics: Evaluation,
 ) -> dict[str, Any]:
-    test = metrics._asdict()
-    test["confusion"] = metrics.confusion.tolist()
-    # The accuracy for classes without test images is nan, which JSON cannot represent.
-    test["per_class"] = {k: None if v != v else v for k, v in metrics.per_class.items()}
     folder = folder_of(data.name)
     return {
         "model": model.builder,
@@ -256,7 +295,7 @@ def _results(
         "data_folder": folder and str(folder.resolve()),  # `data` may be a relative path
         "train_images": len(data.train),
         "test_images": len(data.test),
-        "test": test,
+        "test": metrics.figures(),
         "epochs": len(history.rows),
         "minutes": sum(history["seconds"]) / 60,
         "seed": recipe.seed,

@@ -2,7 +2,6 @@
 
 import pickle
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
-from cnnarch.contract.freezing import HEAD, check_stage, temporarily_frozen
+from cnnarch.contract.freezing import temporarily_frozen
 from cnnarch.training.callbacks import (
     AtomicCheckpointIO,
     MovableCheckpoint,
@@ -23,10 +22,18 @@ from cnnarch.training.callbacks import (
     Recorder,
     SignalHandler,
 )
+from cnnarch.training.checks import last_frozen
+from cnnarch.training.classes import weights_of_classes
 from cnnarch.training.data import ImageData
 from cnnarch.training.loading import ImageDataModule
 from cnnarch.training.machine import Machine, is_small, set_threads_and_memory_format
-from cnnarch.training.optimization import number_of_epochs
+from cnnarch.training.optimization import (
+    batch_size_of,
+    batches_per_step,
+    number_of_epochs,
+    steps_per_epoch,
+)
+from cnnarch.training.probe import initialize_as_probe
 from cnnarch.training.recipe import Recipe
 from cnnarch.training.task import TrainingTask
 
@@ -66,7 +73,6 @@ class StageRun:
             return
         recipe = self.recipe
         size = data.preprocessing.crop_size
-        small = is_small(model, (data.channels, size, size), recipe.batch_size)
         workers, channels_last = machine.num_workers, recipe.channels_last is not False
         module = ImageDataModule(
             data, recipe, stage=self.number, num_workers=workers, channels_last=channels_last
@@ -76,7 +82,10 @@ class StageRun:
                 "early_stopping and keep_best require validation images, but validation="
                 f"{recipe.validation} selects none of the {len(data.train)} training images"
             )
-        steps = max(1, len(module.train_images) // recipe.batch_size)
+        images, processes = module.train_images, machine.devices * machine.num_nodes
+        count = (recipe, len(images), processes)
+        small = is_small(model, (data.channels, size, size), batch_size_of(*count))
+        steps = steps_per_epoch(*count)
         trainer = machine.trainer(
             max_epochs=number_of_epochs(recipe, steps),
             callbacks=self._callbacks(steps, progress),
@@ -86,6 +95,7 @@ class StageRun:
             limit_val_batches=1.0 if module.watched else 0.0,
             precision=machine.precision(recipe.precision, model, small),
             gradient_clip_val=recipe.clip_gradient or None,
+            accumulate_grad_batches=batches_per_step(*count),
             enable_checkpointing=self.keep or recipe.keep_best,
             enable_progress_bar=progress,
         )
@@ -94,12 +104,27 @@ class StageRun:
         if saved and self._is_complete(saved, trainer.max_epochs):
             self._restore(model, saved)
         else:
-            freezing = _freezing(model, recipe)
-            with freezing, set_threads_and_memory_format(model, small, channels_last):
-                model.train()  # Lightning does not set train mode; frozen layers stay in eval mode
-                task = TrainingTask(model, recipe, module.watched, steps)
-                trainer.fit(task, datamodule=module, ckpt_path=start, weights_only=True)
+            with set_threads_and_memory_format(model, small, channels_last):
+                self._fit(model, module, trainer, steps, start)
         self._save_result(model, trainer)
+
+    def _fit(
+        self,
+        model: nn.Module,
+        module: ImageDataModule,
+        trainer: Trainer,
+        steps: int,
+        start: Path | None,
+    ) -> None:
+        """Train the layers that are not frozen, from a checkpoint if there is one."""
+        recipe, images = self.recipe, module.train_images
+        with temporarily_frozen(model, last_frozen(model, recipe), recipe.freeze_norm):
+            if recipe.probe and self.number == 1 and not start:
+                initialize_as_probe(model, images, recipe, trainer.strategy.root_device)
+            model.train()  # Lightning does not set train mode; frozen layers stay in eval mode
+            weights = weights_of_classes(recipe, images)
+            task = TrainingTask(model, recipe, module.watched, steps, weights)
+            trainer.fit(task, datamodule=module, ckpt_path=start, weights_only=True)
 
     def _is_complete(self, saved: dict[str, Any], max_epochs: int | None) -> bool:
         """Return whether a checkpoint is from the stage's last epoch.
@@ -152,36 +177,6 @@ class StageRun:
 
     def _file(self, kind: str) -> Path:
         return self.folder / f"stage-{self.number}-{kind}.ckpt"
-
-
-def check_freezing(model: nn.Module, recipe: Recipe) -> None:
-    """Check that the layers to freeze exist and that each stage of the recipe trains a parameter.
-
-    Raises:
-        TypeError: the recipe freezes stages, but the network is not from this package.
-        ValueError: the network does not contain such a stage, or a stage of the recipe would train
-            nothing.
-    """
-    for number, stage in enumerate(recipe.stages(), 1):
-        if stage.freeze:
-            check_stage(model, _last_frozen(stage))
-        with _freezing(model, stage):
-            trains = any(p.requires_grad for p in model.parameters())
-        if not trains:
-            why = "no parameter of the network requires gradients (see cnnarch.unfreeze)"
-            if any(p.requires_grad for p in model.parameters()):
-                rest = "the classifier layer has" if stage.freeze is True else "later layers have"
-                why = f"freeze={stage.freeze!r} freezes everything else and {rest} no parameters"
-            raise ValueError(f"stage {number} of the recipe would train nothing: {why}")
-
-
-def _freezing(model: nn.Module, recipe: Recipe) -> AbstractContextManager[None]:
-    """Freeze layers of the network as the recipe requests, and restore them on exit."""
-    return temporarily_frozen(model, _last_frozen(recipe)) if recipe.freeze else nullcontext()
-
-
-def _last_frozen(recipe: Recipe) -> int | str:
-    return HEAD if recipe.freeze is True else recipe.freeze
 
 
 def _average(

@@ -17,7 +17,7 @@ from torchmetrics.classification import (
 )
 
 from cnnarch.training.data import ImageSet
-from cnnarch.training.optimization import make_optimizer, make_schedule
+from cnnarch.training.optimization import make_optimizer, make_schedule, peak_rate
 from cnnarch.training.recipe import Recipe
 
 
@@ -33,7 +33,10 @@ class TrainingTask(LightningModule):
         recipe: determines the optimizer, schedule, label smoothing and auxiliary loss weight.
         splits: metric prefix for each validation loader.
         steps_per_epoch: number of optimizer steps per epoch.
+        class_weights: factor for the loss of each class, (num_classes,); None weights all equally.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -41,12 +44,14 @@ class TrainingTask(LightningModule):
         recipe: Recipe,
         splits: Iterable[str],
         steps_per_epoch: int,
+        class_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.recipe = recipe
         self.splits = tuple(splits)
         self.steps_per_epoch = steps_per_epoch
+        self.register_buffer("class_weights", class_weights, persistent=False)
         self.latest: dict[str, Tensor] = {}
         """The last step's loss and accuracy, for the progress bar."""
 
@@ -55,11 +60,8 @@ class TrainingTask(LightningModule):
         inputs, targets = batch
         outputs = self.model(inputs)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        smoothing = self.recipe.label_smoothing
         main, *auxiliary = (
-            cross_entropy(logits.float(), targets, label_smoothing=smoothing)
-            for logits in outputs
-            if logits is not None
+            self._loss(logits.float(), targets) for logits in outputs if logits is not None
         )
         loss = main + self.recipe.aux_weight * torch.stack(auxiliary).sum() if auxiliary else main
         self._check_finite(loss)
@@ -68,6 +70,18 @@ class TrainingTask(LightningModule):
         for i, auxiliary_loss in enumerate(auxiliary, 1):
             self._log(f"train_aux{i}_loss", auxiliary_loss.detach(), len(labels))
         return loss
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean over the images.
+
+        PyTorch's weighted mean divides by the sum of the weights in the batch instead, so they
+        would cancel out in a batch of one class.
+        """
+        options: dict[str, Any] = {"label_smoothing": self.recipe.label_smoothing}
+        if self.class_weights is None:
+            return cross_entropy(logits, targets, **options)
+        options |= {"weight": self.class_weights, "reduction": "none"}
+        return cross_entropy(logits, targets, **options).mean()
 
     def validation_step(
         self, batch: tuple[Tensor, Tensor], _index: int, dataloader_idx: int = 0
@@ -133,7 +147,7 @@ class TrainingTask(LightningModule):
             self._fail(f"{what} became {value}", self.global_step + 1)
 
     def _fail(self, what: str, step: int) -> NoReturn:
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        rate = peak_rate(self.trainer.optimizers[0])
         raise NonFiniteLossError(
             f"{what} in epoch {self.current_epoch + 1}, step {step}, at learning rate {rate:.3g}"
         )
@@ -159,6 +173,9 @@ class EvaluationTask(LightningModule):
         self.top5 = MulticlassAccuracy(count, average="micro", top_k=min(5, count), **alone)
         self.calibration_error = MulticlassCalibrationError(count, n_bins=15, **alone)
         self.confusion_matrix = MulticlassConfusionMatrix(count, **alone)
+        self.found: list[Tensor] = []
+        """The class with the highest logit for each image, in batches."""
+        self.probabilities: list[Tensor] = []
 
     def on_after_batch_transfer(
         self, batch: tuple[Tensor, Tensor, int], _loader: int
@@ -175,7 +192,11 @@ class EvaluationTask(LightningModule):
         for metric in (self.top1, self.top5, self.confusion_matrix):
             metric.update(logits, labels)
         # NiN can return logits between 0 and 1, which torchmetrics would treat as probabilities.
-        self.calibration_error.update(logits.softmax(1), labels)
+        shares = logits.softmax(1)
+        self.calibration_error.update(shares, labels)
+        found = logits.argmax(1)
+        self.found.append(found.cpu())
+        self.probabilities.append(shares.gather(1, found[:, None]).flatten().cpu())
 
     def on_test_epoch_end(self) -> None:
         """Store the values before Lightning resets the metrics."""

@@ -1,7 +1,8 @@
 """Helpers shared by all figures: image selection, fonts and colors."""
 
 import functools
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
@@ -12,7 +13,9 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 from torch import Tensor, nn
 
+from cnnarch.facts.text import printable
 from cnnarch.preprocessing import Preprocessing, preprocessing_of
+from cnnarch.viz._photographs import Photograph, is_photographs, read_photographs
 
 if TYPE_CHECKING:
     from cnnarch.training.data import ImageSet
@@ -23,8 +26,8 @@ BLUE, ORANGE, GREEN, RED, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6
 DOTS = 150  # per inch
 
 
-Images: TypeAlias = "Tensor | ImageSet"
-"""A batch of network inputs, or a data set with labels and preprocessing."""
+Images: TypeAlias = "Tensor | ImageSet | Photograph | Sequence[Photograph]"
+"""A batch of network inputs, a data set with labels and preprocessing, or photographs."""
 
 
 class Selection(NamedTuple):
@@ -57,17 +60,20 @@ class Selection(NamedTuple):
         pixels = pixels.clamp(0, 1)[:, : 3 if pixels.shape[1] == 3 else 1].permute(0, 2, 3, 1)
         return list(pixels.squeeze(3).numpy())
 
-    def name(self, index: int) -> str:
-        """Return the name of a class, or its index if names are unknown.
+    def names(self, indices: Iterable[int], length: int) -> list[str]:
+        """Return the text to show for classes: their short names, or indices if they are unknown.
 
         Raises:
-            ValueError: there are class names, but none for this index.
+            ValueError: there are class names, but none for one of the indices.
         """
         if self.classes is None:
-            return str(index)
-        if not 0 <= index < len(self.classes):
-            raise ValueError(f"there are {len(self.classes)} class names, but none for {index}")
-        return self.classes[index]
+            return list(map(str, indices))
+        short, found = short_names(self.classes, length), []
+        for index in indices:
+            if not 0 <= index < len(self.classes):
+                raise ValueError(f"there are {len(self.classes)} class names, but none for {index}")
+            found.append(short[self.classes[index]])
+        return found
 
 
 def select_images(
@@ -81,36 +87,70 @@ def select_images(
     """Return the first `count` images, with missing metadata taken from the data set or network.
 
     Raises:
-        ValueError: the images are not (N, C, H, W), or there are fewer labels than images.
+        ValueError: the images are not (N, C, H, W), there are fewer labels than images, or a
+            photograph cannot be read.
+        TypeError: `images` are of another type.
     """
-    if not isinstance(images, Tensor):
-        indices = torch.arange(min(count, len(images.labels)))
-        labels, classes = images.labels[indices], images.classes
-        preprocessing, images = images.preprocessing, images.inputs(indices)
-    if images.dim() != 4:
-        raise ValueError(f"expected images of shape (N, C, H, W), got {tuple(images.shape)}")
-    inputs = images[:count].detach().cpu().float()
+    classes = classes or getattr(model, "categories", None)
+    inputs: Tensor
+    if isinstance(images, Tensor):
+        inputs = images
+    elif is_photographs(images):
+        preprocessing = preprocessing_of(model, preprocessing)
+        inputs = read_photographs(images, count, preprocessing)
+    else:
+        data: Any = images
+        if not hasattr(data, "labels"):
+            kind = type(images).__name__
+            raise TypeError(f"expected a data set, a tensor, files or Pillow images, got {kind}")
+        data = data if model is None else data.matched_to(model)
+        indices = torch.arange(min(count, len(data.labels)))
+        labels, classes = data.labels[indices], data.classes
+        preprocessing, inputs = data.preprocessing, data.inputs(indices)
+    if inputs.dim() != 4:
+        raise ValueError(f"expected images of shape (N, C, H, W), got {tuple(inputs.shape)}")
+    inputs = inputs[:count].detach().cpu().float()
     indices_of_classes = None if labels is None else [int(label) for label in labels[:count]]
     if indices_of_classes is not None and len(indices_of_classes) < len(inputs):
         raise ValueError(f"expected {len(inputs)} labels, got {len(indices_of_classes)}")
     return Selection(
         inputs,
         indices_of_classes,
-        classes or getattr(model, "categories", None),
+        classes,
         preprocessing_of(model, preprocessing),
     )
 
 
-def shorten(name: str, length: int) -> str:
-    """Return a class name of limited length, such as "tench" for "tench, Tinca tinca".
+def short_names(names: Iterable[str], length: int) -> dict[str, str]:
+    """Return the text to show for each name: of limited length, but different for each name.
 
-    Characters are removed from the middle because many names differ only at the end.
+    Synonyms are omitted, such as "Tinca tinca" in "tench, Tinca tinca", and characters are removed
+    from the middle because many names differ only at the end. Where this makes names equal, fewer
+    characters are removed, or the position among the names is added.
     """
-    name = name.split(",")[0]
+    names = list(dict.fromkeys(names))
+    forms = {name: _shorten(name.split(", ")[0], length) for name in names}
+    for limit in range(length, length * 3 // 2 + 1):
+        for name in _repeated(forms):
+            forms[name] = _shorten(name, limit)
+    for name in _repeated(forms):
+        forms[name] += f" #{names.index(name)}"
+    # Matplotlib reads text between two dollar signs as a formula.
+    return {name: form.replace("$", r"\$") for name, form in forms.items()}
+
+
+def _repeated(forms: Mapping[str, str]) -> list[str]:
+    """Return the names whose short form is also that of another name."""
+    counts = Counter(forms.values())
+    return [name for name, form in forms.items() if counts[form] > 1]
+
+
+def _shorten(name: str, length: int) -> str:
+    name = printable(name)
     if len(name) > length:
         end = name[-(length // 3) :]
         name = truncate(name, length - len(end)) + end
-    return name.replace("$", r"\$")  # Matplotlib reads text between two dollar signs as a formula
+    return name
 
 
 def truncate(text: str, length: int) -> str:

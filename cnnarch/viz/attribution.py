@@ -17,12 +17,13 @@ from cnnarch.viz._figure import (
     add_fallback_fonts,
     new_figure,
     select_images,
-    shorten,
     show_image,
 )
 from cnnarch.viz.features import layer_maps
 
 CELL = 1.4  # inches per image
+COLUMNS = 6  # images in a figure
+MIN_WIDTH = 3.6  # inches; fewer images are shown larger
 NAME_LENGTH = 18  # maximum length of a class name
 
 
@@ -34,26 +35,30 @@ def gradcam(
     layer: str | None = None,
     classes: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
-    columns: int = 6,
+    columns: int | None = None,
 ) -> Figure:
     """Show the regions that support a class, using Grad-CAM (Selvaraju et al., 2017).
 
     Args:
         model: a classifier; its mode and gradients are not changed.
-        images: a data set such as `data.test`, or a tensor of network inputs (N, C, H, W).
+        images: a photograph or a list of photographs (files, their contents as bytes, or Pillow
+            images), a data set such as `data.test`, or a tensor of network inputs (N, C, H, W).
         targets: class index for each image; None uses the predicted classes.
         layer: a stage such as "conv4_x" or a module path; None uses `model.cam_layer` or, if its
             maps are single pixels, the last stage before it with larger maps.
         classes: class names; None uses the network's own.
-        preprocessing: normalization of the images in a tensor; None uses the network's own.
-        columns: number of images to show.
+        preprocessing: converts photographs to network inputs, and is the normalization of the
+            images in a tensor; None uses the network's own.
+        columns: number of images to show; None shows all photographs in a list, and otherwise six.
 
     Raises:
         ValueError: there is no such layer, its maps are single pixels, or there are fewer targets
             than images.
     """
     model = unwrapped(model)
-    selection = select_images(images, columns, None, classes, preprocessing, model)
+    selection = select_images(
+        images, columns or _columns(images), None, classes, preprocessing, model
+    )
     path = _spatial_layer(model, selection.inputs[:1], layer)
 
     def attribute(inputs: Tensor, chosen: Tensor) -> Tensor:
@@ -73,7 +78,7 @@ def integrated_gradients(
     steps: int = 32,
     classes: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
-    columns: int = 6,
+    columns: int | None = None,
 ) -> Figure:
     """Show the pixels that support a class, using integrated gradients (Sundararajan et al., 2017).
 
@@ -81,12 +86,14 @@ def integrated_gradients(
 
     Args:
         model: a classifier; its mode and gradients are not changed.
-        images: a data set such as `data.test`, or a tensor of network inputs (N, C, H, W).
+        images: a photograph or a list of photographs (files, their contents as bytes, or Pillow
+            images), a data set such as `data.test`, or a tensor of network inputs (N, C, H, W).
         targets: class index for each image; None uses the predicted classes.
         steps: number of steps from the baseline to the input.
         classes: class names; None uses the network's own.
-        preprocessing: normalization of the images in a tensor; None uses the network's own.
-        columns: number of images to show.
+        preprocessing: converts photographs to network inputs, and is the normalization of the
+            images in a tensor; None uses the network's own.
+        columns: number of images to show; None shows all photographs in a list, and otherwise six.
 
     Raises:
         ValueError: there are fewer targets than images.
@@ -99,8 +106,14 @@ def integrated_gradients(
         )
         return gradients.abs().sum(1)
 
-    selection = select_images(images, columns, None, classes, preprocessing, model)
+    selection = select_images(
+        images, columns or _columns(images), None, classes, preprocessing, model
+    )
     return _draw(model, selection, targets, attribute, "Integrated gradients")
+
+
+def _columns(images: Images) -> int:
+    return max(COLUMNS, len(images)) if isinstance(images, list | tuple) else COLUMNS
 
 
 def _spatial_layer(model: nn.Module, image: Tensor, layer: str | None) -> str:
@@ -139,11 +152,13 @@ def _draw(
             heat = attribute(inputs, chosen).detach().cpu()
     low = heat.amin((1, 2), keepdim=True)
     scaled = (heat - low) / (heat.amax((1, 2), keepdim=True) - low).clamp(min=1e-12)
-    figure = new_figure(max(2.6, count * CELL), 2 * CELL + 0.6)
+    cell = max(CELL, MIN_WIDTH / count)
+    figure = new_figure(count * cell, 2 * cell + 0.6)
     cells = figure.subplots(2, count, squeeze=False)
-    for i, (pixels, target) in enumerate(zip(selection.pixels(), chosen.tolist(), strict=True)):
+    names = selection.names(chosen.tolist(), NAME_LENGTH)
+    for i, (pixels, name) in enumerate(zip(selection.pixels(), names, strict=True)):
         show_image(cells[0, i], pixels)
-        cells[0, i].set_title(shorten(selection.name(target), NAME_LENGTH), fontsize=8, pad=3)
+        cells[0, i].set_title(name, fontsize=8, pad=3)
         show_image(cells[1, i], pixels if pixels.ndim == 2 else pixels.mean(2))
         cells[1, i].imshow(scaled[i].numpy(), cmap="inferno", alpha=0.65, vmin=0, vmax=1)
     figure.suptitle(title, fontsize=9)

@@ -18,7 +18,6 @@ from cnnarch.viz._figure import (
     add_fallback_fonts,
     new_figure,
     select_images,
-    shorten,
 )
 
 Method = Literal["tsne", "pca", "umap"]
@@ -43,7 +42,8 @@ def embeddings(
 
     Args:
         model: a network of this package; its mode is restored afterwards.
-        images: a data set such as `data.test`, or a tensor of network inputs (N, C, H, W).
+        images: a data set such as `data.test`, a tensor of network inputs (N, C, H, W), or a folder
+            or list of photographs.
         labels: class indices of the images in a tensor, shown as colors.
         classes: class names; None uses the network's own, if it has any.
         method: "tsne", "pca" or "umap", which requires the umap-learn package.
@@ -103,8 +103,8 @@ def _scatter(axes: Any, points: Any, selection: Selection) -> None:
         axes.figure.colorbar(dots, ax=axes, label="Class")
         return
     colors: Callable[[int], Any] = colormaps["tab10" if len(present) <= 10 else "tab20"]
-    for i, label in enumerate(present):
-        name = shorten(selection.name(label), NAME_LENGTH)
+    names = selection.names(present, NAME_LENGTH)
+    for i, (label, name) in enumerate(zip(present, names, strict=True)):
         name = f" {name}" if name.startswith("_") else name  # Matplotlib would hide this label
         axes.scatter(x[labels == label], y[labels == label], color=colors(i), label=name, **style)
     axes.legend(title="Classes", fontsize=8, frameon=False, bbox_to_anchor=(1, 1), loc="upper left")

@@ -30,9 +30,10 @@ def feature_maps(
 
     Args:
         model: any network; its mode is restored afterwards.
-        image: network input (C, H, W) or (1, C, H, W), or a data set, whose first image is used.
+        image: a photograph (a file, its contents as bytes, or a Pillow image), a network input
+            (C, H, W) or (1, C, H, W), or a data set, whose first image is used.
         layers: stages such as "conv4_x" or module paths; None shows all stages.
-        preprocessing: normalization of the image; None uses the network's own.
+        preprocessing: conversion or normalization of the image; None uses the network's own.
         columns: number of maps per layer.
 
     Raises:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -16,11 +17,12 @@ from cnnarch.viz._figure import (
     add_fallback_fonts,
     new_figure,
     select_images,
-    shorten,
     show_image,
 )
+from cnnarch.viz._photographs import is_photographs
 
 CELL = 1.25  # inches per image
+SQUARES = Preprocessing(224, 224, mean=(0.0,) * 3, std=(1.0,) * 3)  # for photographs in a grid
 NAME_LENGTH = 14  # maximum length of a class name
 NAME_LENGTH_WITH_PROBABILITY = 10  # followed by " (100%)"
 
@@ -37,7 +39,7 @@ def data_grid(
     """Show images with their class names.
 
     Args:
-        images: a data set such as `data.train`, or a tensor (N, C, H, W).
+        images: a data set such as `data.train`, a tensor (N, C, H, W), or photographs.
         labels: class indices of the images in a tensor.
         classes: class names.
         preprocessing: normalization to undo for the images in a tensor; None rescales the
@@ -48,8 +50,10 @@ def data_grid(
     Raises:
         ValueError: the images are not (N, C, H, W), or there are fewer labels than images.
     """
+    if preprocessing is None and is_photographs(images):
+        preprocessing = SQUARES
     selection = select_images(images, rows * columns, labels, classes, preprocessing)
-    titles = [shorten(selection.name(i), NAME_LENGTH) for i in selection.labels or ()]
+    titles = selection.names(selection.labels or (), NAME_LENGTH)
     count = len(selection.inputs)
     return _grid(selection.pixels(), titles or [""] * count, [None] * count, columns)
 
@@ -71,7 +75,8 @@ def predictions(
 
     Args:
         model: a classifier; its mode is restored afterwards.
-        images: a data set such as `data.test`, or a tensor of network inputs (N, C, H, W).
+        images: photographs (files, their contents as bytes, or Pillow images), a data set such as
+            `data.test`, or a tensor of network inputs (N, C, H, W).
         labels: class indices of the images in a tensor.
         classes: class names; None uses the network's own, if it has any.
         preprocessing: normalization of the images in a tensor; None uses the network's own.
@@ -86,19 +91,23 @@ def predictions(
     selection = select_images(images, rows * columns, labels, classes, preprocessing, model)
     with evaluating(model):
         device = next(model.parameters()).device
-        found, indices = model(selection.inputs.to(device)).softmax(1).max(1)
+        logits = model(selection.inputs.to(device)).float()
+    if logits.shape[1] == 1:  # as in Predictor, the probability of the only class
+        found, indices = logits.sigmoid()[:, 0], torch.zeros(len(logits), dtype=torch.long)
+    else:
+        found, indices = logits.softmax(1).max(1)
     if found.isnan().any():
         raise ValueError("the network's logits contain NaN")
     titles: list[str] = []
     colors: list[str | None] = []
+    names = selection.names(indices.tolist(), NAME_LENGTH_WITH_PROBABILITY)
+    true_names = selection.names(selection.labels or (), NAME_LENGTH_WITH_PROBABILITY)
     for i, (index, probability) in enumerate(zip(indices.tolist(), found.tolist(), strict=True)):
         label = None if selection.labels is None else selection.labels[i]
-        name = shorten(selection.name(index), NAME_LENGTH_WITH_PROBABILITY)
-        titles.append(f"{name} ({probability:.0%})")
+        titles.append(f"{names[i]} ({probability:.0%})")
         colors.append(None if label is None else GREEN if label == index else RED)
         if label not in (None, index):
-            name = shorten(selection.name(label), NAME_LENGTH_WITH_PROBABILITY)
-            titles[-1] += f"\ntrue: {name}"
+            titles[-1] += f"\ntrue: {true_names[i]}"
     figure = _grid(selection.pixels(), titles, colors, columns)
     if selection.labels is not None:
         figure.suptitle(f"{colors.count(GREEN)} of {len(colors)} correct", fontsize=9)

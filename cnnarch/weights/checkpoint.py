@@ -94,13 +94,9 @@ def read_checkpoint(source: CheckpointSource, builder: str | None = None) -> Che
         return _read_entry(Weights(url=source), builder)
     if (found := find_weights(builder, source)) is not None:
         return _read_entry(found, builder)
-    if os.sep in source or "/" in source or source.endswith(SUFFIXES):
+    is_path = os.sep in source or "/" in source or source.endswith(SUFFIXES)
+    if is_path or Path(source).exists():
         return _read_path(Path(source), builder)
-    if Path(source).exists():
-        path = os.path.join(".", source)
-        raise WeightsError(
-            f"{source!r} is not a tag of the catalog; pass {path!r} to load the file"
-        )
     known = ", ".join(get_weights(builder)) if builder else ""
     raise WeightsError(
         f"{builder or 'a network without a builder'} has no weights {source!r}; the catalog has "

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnarch.blocks._wrappers import unwrapped
+from cnnarch.blocks._hooks import warn_about_hooks
+from cnnarch.blocks._wrappers import gathered, unwrapped
 from cnnarch.facts.options import find_conflicts
 from cnnarch.facts.sheets import namesakes
 from cnnarch.weights.errors import WeightsError
@@ -20,6 +21,7 @@ from cnnarch.weights.matching import (
     layouts_for,
     match_layout,
     pair_names,
+    uncompiled,
 )
 from cnnarch.weights.porting import Layout, layouts_of
 from cnnarch.weights.rebuilding import check_exports
@@ -85,6 +87,7 @@ def export(model: nn.Module, layout: str = "torchvision") -> dict[str, Tensor]:
     """
     model = unwrapped(model)
     check_exports(model, layout)
+    warn_about_hooks(model, "are not exported")
     candidates = {one: pairs for one in layouts_of(model) if (pairs := pair_names(model, one))}
     fitting = [one for one in candidates if one.library == layout]
     if not fitting:
@@ -94,7 +97,7 @@ def export(model: nn.Module, layout: str = "torchvision") -> dict[str, Tensor]:
     if all(conflicts):
         raise WeightsError(_conflict_message(layout, model, conflicts[0]))
     chosen = fitting[conflicts.index({})]
-    state = model.state_dict()
+    state = gathered(model.state_dict())
     theirs = {}
     for name, pair in candidates[chosen].items():
         tensor = state[name]
@@ -125,7 +128,7 @@ def find_match(
     """
     layouts = [one for one in layouts_for(model) if source in ("auto", one.library)]
     named = [(one, pairs) for one in layouts if (pairs := pair_names(model, one)) is not None]
-    bare = {name.replace("_orig_mod.", ""): t for name, t in state_dict.items()}  # torch.compile
+    bare = {uncompiled(name): tensor for name, tensor in state_dict.items()}
     matches = []
     for prefix in find_prefixes(bare, model, [pairs for _, pairs in named]):
         inside = {k.removeprefix(prefix): t for k, t in bare.items() if k.startswith(prefix)}
@@ -146,9 +149,8 @@ def find_match(
         )
     best = [found for found in matches if len(found.tensors) == most]
     fewest = min(len(found.unexpected) for found in best)
-    prefix = _choose_prefix(
-        {found.prefix: None for found in best if len(found.unexpected) == fewest}
-    )
+    best = [found for found in best if len(found.unexpected) == fewest]
+    prefix = _choose_prefix({found.prefix: None for found in best})
     best = [found for found in best if found.prefix == prefix]
     ranks = [_rank(found.layout, model, options, architecture) for found in best]
     chosen = best[ranks.index(min(ranks))]

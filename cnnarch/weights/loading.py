@@ -18,7 +18,6 @@ from cnnarch.weights.layouts import describe_mismatches, find_match, find_mismat
 from cnnarch.weights.matching import CNNARCH, Match, classifier_names, their_classifiers
 from cnnarch.weights.recorded import (
     find_changes,
-    find_other_dilation,
     set_eps,
     warn_if_edited,
     warn_if_unrecorded,
@@ -75,33 +74,48 @@ def load(model: nn.Module, source: CheckpointSource, *, adapt: Adapt = "mean") -
     model = unwrapped(model)
     checkpoint = read_checkpoint(source, getattr(model, "builder", None))
     found = match_checkpoint(checkpoint, model)
-    required = found.layout.required_options(model) | checkpoint.required_options
-    changed = find_conflicts(model, required) | _inner_changes(model, checkpoint, found.prefix)
+    changed, inner = {}, {}
+    if hasattr(model, "builder"):
+        required = found.layout.required_options(model) | checkpoint.required_options
+        changed = find_conflicts(model, required)
+    else:
+        inner = _inner_changes(model, checkpoint, found.prefix)
     for name in changed.keys() - {"norm_eps"}:
         raise WeightsError(
             f"{checkpoint.label} requires a network built with {name}={changed[name]!r}"
         )
-    is_ours = checkpoint.config.builder is not None and found.layout is CNNARCH
-    if is_ours and (problem := find_other_dilation(model, checkpoint.config.conversions)):
-        raise WeightsError(f"{checkpoint.label} {problem}")
+    if found.layout is CNNARCH and hasattr(model, "builder"):
+        _check_recorded(model, checkpoint)
     tensors, report = convert_tensors(checkpoint, found, model, adapt)
     warn_if_ambiguous(checkpoint, found, model)
     # Nothing below can fail, so either all values change or none do.
     for name, tensor in tensors.items():
         set_tensor(model, name, tensor)
-    set_eps(model, changed)
-    report = replace(report, changed_options=changed)
-    record_metadata(model, checkpoint, report, adapt)
-    return report
+    for path, changes in {"": changed, **inner}.items():
+        set_eps(model.get_submodule(path), changes)
+    record_metadata(model, checkpoint, replace(report, changed_options=changed), adapt)
+    changed |= {f"{path}.{k}": v for path, changes in inner.items() for k, v in changes.items()}
+    return replace(report, changed_options=changed)
 
 
-def _inner_changes(model: nn.Module, checkpoint: Checkpoint, prefix: str) -> dict[str, Any]:
-    """Return the options that must change in networks inside a user's module.
+def _check_recorded(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Check what a state dict records about its network."""
+    if checkpoint.config.builder is not None:
+        try:
+            find_changes(model, asdict(checkpoint.config), checkpoint.label)
+        except RuntimeError as error:
+            raise WeightsError(str(error)) from error
+
+
+def _inner_changes(
+    model: nn.Module, checkpoint: Checkpoint, prefix: str
+) -> dict[str, dict[str, Any]]:
+    """Return the options that must change in networks inside a user's module, by path.
 
     Raises:
         WeightsError: an option cannot be changed.
     """
-    changes: dict[str, Any] = {}
+    changes: dict[str, dict[str, Any]] = {}
     for path, module in model.named_modules():
         if not path or not hasattr(module, "builder"):
             continue
@@ -113,7 +127,7 @@ def _inner_changes(model: nn.Module, checkpoint: Checkpoint, prefix: str) -> dic
             found = find_changes(module, asdict(recorded), f"{checkpoint.label}: {path}")
         except RuntimeError as error:
             raise WeightsError(str(error)) from error
-        changes |= found or {}
+        changes[path] = found or {}
         warn_if_edited(module, recorded.edits, checkpoint.label)
     return changes
 
@@ -217,6 +231,7 @@ def record_metadata(
         return
     if report.changed_options:
         model.options = {**model.options, **report.changed_options}
+    model.weights_source = ""
     config, classifiers = checkpoint.config, tuple(classifier_names(model))
     model.preprocessing = adapt_preprocessing(config.preprocessing, model.in_channels, adapt)
     is_same_size = config.categories is not None and model.num_classes == len(config.categories)

@@ -13,7 +13,9 @@ from cnnarch.weights.porting import Layout, Pair, layouts_of
 from cnnarch.weights.rebuilding import build_on_meta
 
 CNNARCH = Layout(
-    "cnnarch", lambda model: (Pair(k, k) for k in model.state_dict()), ignored=("aux1", "aux2")
+    "cnnarch",
+    lambda model: (Pair(name, name) for name in map(uncompiled, model.state_dict())),
+    ignored=("aux1", "aux2"),
 )
 
 
@@ -49,11 +51,17 @@ class Match:
     zeros: tuple[str, ...] = ()
 
 
+def uncompiled(name: str) -> str:
+    """Return a tensor's name without the parts that torch.compile adds."""
+    return name.replace("_orig_mod.", "")
+
+
 def layouts_for(model: Any) -> list[Layout]:
     """Return all layouts of a network or backbone, ours first."""
-    if not is_backbone(model) or model.builder is None:
+    is_compiled = any("_orig_mod" in module._modules for module in model.modules())
+    if getattr(model, "builder", None) is None or not (is_backbone(model) or is_compiled):
         return [CNNARCH, *layouts_of(model)]
-    whole = build_on_meta(model.builder, model.options)  # the rules expect a head
+    whole = build_on_meta(model.builder, model.options)  # with a head and no compiled layers
 
     def of_whole(layout: Layout) -> Layout:
         return layout._replace(
@@ -109,9 +117,23 @@ def match_layout(
     absent = (*layout.ignored, *_absent_classifiers(model, layout))
     unused = tuple(name for name in remaining if _is_inside(name, absent))
     others = tuple(name for name in remaining if not _is_inside(name, absent))
-    if is_backbone(model):  # it lacks later layers
-        return Match(layout, tensors, missing, (), unused=tuple(remaining))
+    if is_backbone(model):
+        later = _later_names(model, layout, pairs)
+        unused = tuple(name for name in remaining if _is_inside(name, (*absent, *later)))
+        others = tuple(name for name in others if name not in unused)
     return Match(layout, tensors, missing, others, unused=unused, zeros=zeros)
+
+
+def _later_names(model: Any, layout: Layout, pairs: Mapping[str, Pair]) -> list[str]:
+    """Return the layout's names for the layers of the network that a backbone lacks."""
+    if model.builder is None:
+        return ["head"]
+    whole = build_on_meta(model.builder, model.options)
+    names = pair_names(whole, layout) or {}
+    return [
+        *(pair.theirs for name, pair in names.items() if name not in pairs),
+        *their_classifiers(whole, layout),
+    ]
 
 
 def their_classifiers(model: nn.Module, layout: Layout) -> list[str]:
@@ -175,7 +197,7 @@ def pair_names(model: nn.Module, layout: Layout) -> dict[str, Pair] | None:
     pairs = {pair.ours: pair for pair in layout.pairs(model)}
     names = {}
     for name in model.state_dict():
-        parts = name.split(".")
+        parts = uncompiled(name).split(".")
         for cut in range(len(parts), 0, -1):
             pair = pairs.get(".".join(parts[:cut]))
             if pair is not None:
@@ -206,6 +228,8 @@ def _reshape_for_port(tensor: Tensor, model: nn.Module, pair: Pair) -> Tensor:
         return tensor
     shape = model.get_parameter(pair.ours).shape
     expected = torch.empty(shape, device="meta").reshape(pair.shape).shape
+    if tensor.shape == expected:
+        return tensor.reshape(shape)
     if tensor.shape[1:] != expected[1:]:
         return tensor
     return tensor.reshape(tensor.shape[:1] + shape[1:])

@@ -136,7 +136,8 @@ def extract_state_dict(loaded: Any, label: str) -> tuple[dict[str, Tensor], dict
         raise WeightsError(f"{label} contains {type(loaded).__name__}, not a state dict")
     tensors = {key: t for key, t in loaded.items() if isinstance(t, Tensor)}
     if not tensors or not all(isinstance(key, str) for key in tensors):
-        raise WeightsError(f"{label} contains no named tensors")
+        keys = f"; its keys are {', '.join(map(repr, list(loaded)[:5]))}" if loaded else ""
+        raise WeightsError(f"{label} contains no named tensors{keys}")
     for key, tensor in tensors.items():
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
             raise WeightsError(f"{label}: {key!r} is not a dense tensor")

@@ -12,11 +12,11 @@ from torch import nn
 from cnnarch.blocks._settings import settings_of
 from cnnarch.blocks.frozen_norm import FrozenBatchNorm
 from cnnarch.facts.builders import BUILDERS, option_parameters
-from cnnarch.facts.options import FREE
 from cnnarch.weights.errors import WeightsError
 
 _MAX_LISTED = 3
 _CONVERSIONS = {"dilate": "cnnarch.dilation", "convert_norm": "cnnarch.finetuning"}
+_TRAINING_CONSTANTS = ("momentum", "inplace", "p", "track_running_stats")
 _IDENTITIES = (nn.Identity, nn.modules.dropout._DropoutNd)  # in eval mode
 # Settings in a module's extra_repr that do not change its output in eval mode.
 _TRAINING_SETTINGS = re.compile(r"(, )?\b(momentum|inplace|p|rate)=[^,]*")
@@ -91,6 +91,12 @@ def check_exports(model: Any, library: str) -> None:
             "tensors do not show dilation: load `dict(model.state_dict())` into a network without "
             "dilation and export that one"
         )
+    hidden = hidden_options(model.builder) if getattr(model, "builder", None) in BUILDERS else ()
+    if "small_images" in hidden and model.options["small_images"]:
+        raise WeightsError(
+            f"this network was built with small_images=True, which {library}'s networks and their "
+            "tensors do not have"
+        )
     same = [conversion for conversion in conversions if conversion == ("convert_norm", "frozen")]
     is_rebuilt = getattr(model, "builder", None) in BUILDERS and hasattr(model, "head")
     if is_rebuilt and (changes := _describe_changes(model, same)):
@@ -141,8 +147,7 @@ def hidden_options(builder: str) -> tuple[str, ...]:
                 return True
         return False
 
-    names = [name for name in option_parameters(network) if name not in FREE]
-    return tuple(filter(is_hidden, names))
+    return tuple(filter(is_hidden, option_parameters(network)))
 
 
 def _alternatives(hint: Any, default: Any) -> Iterable[Any]:
@@ -200,6 +205,7 @@ class _Layer(NamedTuple):
     kind: type[nn.Module]
     name: str
     settings: str
+    constants: Mapping[str, Any]
     tensors: frozenset[str]
     has_own_forward: bool
 
@@ -207,14 +213,23 @@ class _Layer(NamedTuple):
     def of(cls, module: nn.Module) -> "_Layer":
         settings = _TRAINING_SETTINGS.sub("", module.extra_repr()).removeprefix(", ")
         tensors = frozenset(module._parameters) | frozenset(module._buffers)
+        constants = {
+            name: getattr(module, name)
+            for name in getattr(module, "__constants__", ())
+            if name not in _TRAINING_CONSTANTS and hasattr(module, name)
+        }
         own_forward = "forward" in vars(module)
-        return cls(_kind(module), type(module).__name__, settings, tensors, own_forward)
+        return cls(_kind(module), type(module).__name__, settings, constants, tensors, own_forward)
 
     def change_from(self, before: "_Layer") -> str:
         """Describe how the module changed; empty if unchanged."""
-        if self[:1] + self[2:3] != before[:1] + before[2:3]:
+        if (self.kind, self.settings) != (before.kind, before.settings):
             now, then = (f"{layer.name}({layer.settings})" for layer in (self, before))
             return f"is {now}, not {then}"
+        differ = [k for k in self.constants if self.constants[k] != before.constants.get(k)]
+        if differ:  # settings that the module does not print
+            now = ", ".join(f"{name}={self.constants[name]}" for name in differ)
+            return f"is {self.name}({self.settings}) with {now}"
         return "has a forward method that its class does not define" if self.has_own_forward else ""
 
 
@@ -240,10 +255,9 @@ def _built_layers(model: Any) -> dict[str, _Built]:
 
 
 def _kind(module: nn.Module) -> type[nn.Module]:
-    """Return a module's class; all BatchNorm classes count as one, including SyncBatchNorm."""
+    """Return a module's class; all BatchNorm classes count as one, including frozen ones."""
     batch_norm: type[nn.Module] = nn.modules.batchnorm._BatchNorm
-    is_frozen = isinstance(module, FrozenBatchNorm) and module.can_thaw
-    if isinstance(module, batch_norm) or is_frozen:
+    if isinstance(module, batch_norm | FrozenBatchNorm):
         return batch_norm
     kind = type(module)
     return kind.__bases__[1] if hasattr(kind, "reshard") else kind  # FSDP2 derives classes

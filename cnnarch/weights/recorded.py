@@ -70,12 +70,11 @@ def adopt_options(
             )
         return
     set_eps(model, changes)
-    if preprocessing := preprocessing_from(recorded.get("preprocessing")):
-        model.preprocessing = preprocessing
-    categories = recorded.get("categories", ())
-    has_classifier = any(name.startswith("head.classifier.") for name in names)
-    if categories and has_classifier and len(categories) == model.num_classes:
-        model.categories = tuple(categories)
+    model.preprocessing = preprocessing_from(recorded.get("preprocessing"))
+    categories = tuple(recorded.get("categories", ()))
+    if any(name.startswith("head.classifier.") for name in names):
+        fits = categories and len(categories) == model.num_classes
+        model.categories = categories if fits else None
     warn_if_edited(model, recorded.get("edits", ()), "the state dict")
 
 
@@ -90,7 +89,9 @@ def find_changes(model: Any, recorded: Any, label: str) -> dict[str, Any] | None
     builder, options = recorded.get("builder"), recorded["options"]
     if builder != model.builder and None not in (builder, model.builder):
         return None
-    required = {name: value for name, value in options.items() if name not in FREE}
+    hidden = hidden_options(model.builder) if model.builder else ()
+    chosen = [name for name in hidden if name in FREE and name not in model.given_options]
+    required = {k: v for k, v in options.items() if k not in FREE or k in chosen}
     conflicts = find_conflicts(model, required)
     fixed = [name for name in conflicts if name != "norm_eps"]
     if fixed:
@@ -114,15 +115,17 @@ def set_eps(model: Any, changes: Mapping[str, Any]) -> None:
 def find_other_dilation(model: Any, conversions: Iterable[tuple[str, Any]]) -> str:
     """Return how the dilation of a checkpoint's network differs; empty if it does not.
 
-    Any weights may be loaded into a dilated network, because dilation preserves them.
+    Weights may be loaded into a network with a smaller output stride, because dilation preserves
+    them.
     """
     wanted, found = (
         [argument for name, argument in each if name == "dilate"]
         for each in (conversions, getattr(model, "conversions", ()))
     )
-    if found or not wanted:
+    if not wanted or (found and found[-1] <= wanted[-1]):
         return ""
-    return f"is of a network with output stride {wanted[-1]}, but this one is not dilated"
+    own = f"has {found[-1]}" if found else "is not dilated"
+    return f"is of a network with output stride {wanted[-1]}, but this one {own}"
 
 
 def warn_if_edited(model: Any, edits: Iterable[str], label: str) -> None:

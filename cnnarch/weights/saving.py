@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import nn
 
 from cnnarch._version import __version__
-from cnnarch.blocks._hooks import modules_with_hooks
+from cnnarch.blocks._hooks import warn_about_hooks
 from cnnarch.blocks._wrappers import gathered, is_sharded, unwrapped
 from cnnarch.facts.options import METADATA_KEY
 from cnnarch.preprocessing import Preprocessing, preprocessing_of
@@ -103,13 +102,7 @@ def push_to_hub(
 
 def _make_config(model: Any) -> Config:
     check_rebuilds(model)
-    if hooked := modules_with_hooks(model):
-        warnings.warn(
-            f"the forward hooks of {', '.join(hooked[:3])}{', ...' * (len(hooked) > 3)} are not "
-            "saved: if one of them changes an input or output, the loaded network computes "
-            "something else",
-            stacklevel=3,
-        )
+    warn_about_hooks(model, "are not saved")
     return Config(
         builder=model.builder,
         options=model.options,

@@ -171,6 +171,7 @@ def test_networks_from_other_libraries_require_an_example(tmp_path: Path) -> Non
         assert_close(run(path, images), model(images))
 
 
+@pytest.mark.filterwarnings("ignore:the forward hooks")
 def test_the_network_is_left_unchanged(tmp_path: Path) -> None:
     model = cnnarch.lenet5_bn().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -136,6 +136,7 @@ def test_the_copy_has_the_same_class_and_names(tmp_path: Path) -> None:
         fused.save_pretrained(tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:the forward hooks")
 def test_the_model_is_left_unchanged() -> None:
     model = cnnarch.resnet20_cifar().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -356,6 +356,7 @@ def test_a_requested_engine_is_used_even_if_slower(fakes: Callable[..., None]) -
     assert verdicts(optimized) == {"plain": "for comparison", "slow": "chosen"}
 
 
+@pytest.mark.filterwarnings("ignore:the forward hooks")
 def test_the_model_is_left_unchanged() -> None:
     torch.manual_seed(0)
     model = cnnarch.resnet20_cifar().train()

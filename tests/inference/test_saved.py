@@ -70,6 +70,20 @@ def saved(
     return copy
 
 
+@pytest.mark.parametrize("backend", QUICK)
+def test_saved_files_have_default_permissions(
+    model: cnnarch.ImageClassifier, tmp_path: Path, backend: str
+) -> None:
+    """Other users of a machine can read them, unless the umask says otherwise."""
+    (tmp_path / "default").touch()
+    (tmp_path / "folder").mkdir()
+    optimize(model, images(2), backend=backend, budget_s=1).save(tmp_path / "fast")
+    expected = (tmp_path / "default").stat().st_mode
+    modes = {path.name: path.stat().st_mode for path in (tmp_path / "fast").iterdir()}
+    assert modes == dict.fromkeys(ALWAYS | NETWORK | GRAPHS[backend], expected)
+    assert (tmp_path / "fast").stat().st_mode == (tmp_path / "folder").stat().st_mode
+
+
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path = folder / "optimized.json"
     facts = json.loads(path.read_text())

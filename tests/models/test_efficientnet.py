@@ -12,7 +12,7 @@ from sklearn.datasets import load_sample_image
 from torch import nn
 
 import cnnarch
-from cnnarch.blocks import SE, MBConv, StochasticDepth
+from cnnarch.blocks import SE, InvertedResidual, StochasticDepth
 from cnnarch.models.efficientnet import EfficientNet, Scaling
 from cnnarch.models.efficientnet_lite import EfficientNetLite
 from cnnarch.testing import assert_close, assert_parameters, assert_stage_shapes
@@ -35,8 +35,8 @@ def on_meta(name: str = "efficientnet_b0", **options: object) -> EfficientNet:
         return cnnarch.get_model(name, **options)
 
 
-def blocks(model: nn.Module) -> list[MBConv]:
-    return [m for m in model.modules() if isinstance(m, MBConv)]
+def blocks(model: nn.Module) -> list[InvertedResidual]:
+    return [m for m in model.modules() if isinstance(m, InvertedResidual)]
 
 
 def rates(model: nn.Module) -> dict[int, float]:

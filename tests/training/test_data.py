@@ -1,15 +1,19 @@
 """Images in memory and in files, and their preprocessing."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader, random_split
 
 import cnnarch
 from cnnarch.preprocessing import convert_channels
-from cnnarch.training import ImageData, ImageSet
-from cnnarch.training.data import FilePixels, SeededIndices, measure_preprocessing
+from cnnarch.training import ImageData, ImageSet, load_data
+from cnnarch.training.data import measure_preprocessing
+from cnnarch.training.file_pixels import FilePixels
 from cnnarch.weights import Preprocessing
 
 
@@ -105,15 +109,10 @@ def test_files_and_tensors_have_the_same_pixels(tmp_path: Path) -> None:
     sets = [
         ImageSet(p, torch.arange(5), tuple("abcde"), Preprocessing(10, 10)) for p in (files, pixels)
     ]
-    for a, b in zip(
-        sets[0][SeededIndices(torch.tensor([2, 0]))],
-        sets[1][SeededIndices(torch.tensor([2, 0]))],
-        strict=True,
-    ):
-        assert torch.equal(torch.as_tensor(a), torch.as_tensor(b))
-    assert torch.equal(
-        sets[0].subset(torch.tensor([3]))[SeededIndices(torch.tensor([0]))][0], pixels[3:4]
-    )
+    for (x, label), (other, other_label) in zip(*sets, strict=True):
+        assert torch.equal(x, other)
+        assert label == other_label
+    assert torch.equal(sets[0].subset(torch.tensor([3])).pixels[torch.tensor([0])], pixels[3:4])
 
 
 def test_files_are_resized_by_their_shorter_side_and_center_cropped(tmp_path: Path) -> None:
@@ -144,3 +143,60 @@ def test_each_image_needs_a_label() -> None:
     pixels, labels = torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1])
     with pytest.raises(ValueError, match="3 images but 2 labels"):
         ImageSet(pixels, labels, ("a", "b"), Preprocessing(4, 4))
+
+
+def test_an_image_set_is_a_map_style_data_set(data: ImageData) -> None:
+    image, label = data.train[0]
+    pixels = data.train.pixels[torch.tensor([0, 95])]
+    expected = (pixels.float() / 255 - 0.4) / 0.3  # the mean and std in `sides`
+    torch.testing.assert_close(image, expected[0])
+    assert (image.shape, label) == ((1, 32, 32), int(data.train.labels[0]))
+    torch.testing.assert_close(data.train[-1][0], expected[1])
+    assert data.train[np.int64(3)][1] == data.train[torch.tensor(3)][1] == 3
+    assert len(list(data.test)) == 40
+
+
+def test_an_image_set_works_with_torchs_data_loader_and_splits(data: ImageData) -> None:
+    images, labels = next(iter(DataLoader(data.train, batch_size=5)))
+    assert images.shape == (5, 1, 32, 32)
+    assert torch.equal(labels, data.train.labels[:5])
+    parts = random_split(data.train, [90, 6])
+    assert next(iter(DataLoader(parts[1], batch_size=6)))[0].shape == (6, 1, 32, 32)
+
+
+@pytest.mark.parametrize("index", [96, -97])
+def test_an_image_that_does_not_exist_is_an_index_error(data: ImageData, index: int) -> None:
+    with pytest.raises(IndexError, match=f"there are 96 images, but none at index {index}"):
+        data.train[index]
+
+
+@pytest.mark.parametrize("index", [slice(2), "0", 1.0, [0, 1]])
+def test_an_index_must_be_an_integer(data: ImageData, index: Any) -> None:
+    with pytest.raises(TypeError, match=r"index must be an integer, got .*subset\(indices\)"):
+        data.train[index]
+
+
+def test_weights_determine_the_normalization_but_not_a_chosen_size(data: ImageData) -> None:
+    model = cnnarch.lenet5(num_classes=4)
+    model.preprocessing = Preprocessing(40, 40, "bicubic", (0.1,), (0.2,), antialias=False)
+    matched = data.matched_to(model).preprocessing
+    assert matched == Preprocessing(32, 32, "bicubic", (0.1,), (0.2,), antialias=False)
+    digits = load_data("digits").matched_to(model)
+    assert digits.preprocessing == model.preprocessing
+    assert digits.matched_to(model).preprocessing == model.preprocessing
+    chosen = load_data("digits", image_resolution=36).matched_to(model)
+    assert (chosen.preprocessing.crop_size, chosen.preprocessing.mean) == (36, (0.1,))
+    assert digits.matched_to(model, 48).preprocessing.crop_size == 48
+
+
+def test_data_without_a_chosen_size_use_the_networks(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for i in range(3):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.new("RGB", (50, 50), (80 * i, 0, 0)).save(tmp_path / name / f"{i}.png")
+    data = load_data(f"folder:{tmp_path}")
+    assert data.matched_to(cnnarch.resnet20_cifar()).preprocessing.crop_size == 32
+    assert data.matched_to(cnnarch.mobilenet_v1(width=0.25)).preprocessing.crop_size == 224
+    assert load_data("digits").matched_to(cnnarch.lenet5()).preprocessing.crop_size == 32
+    chosen = load_data(f"folder:{tmp_path}", image_resolution=64)
+    assert chosen.matched_to(cnnarch.resnet20_cifar()).preprocessing.crop_size == 64

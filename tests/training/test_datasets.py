@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cnnarch.training import data as data_module
-from cnnarch.training import datasets, load_data
+from cnnarch.training import datasets, file_pixels, load_data
 
 PARTS = {"train": 40, "t10k": 12}
 
@@ -58,7 +57,10 @@ def test_digits_are_1797_images_of_8x8_pixels_with_360_held_out() -> None:
 
 def test_held_out_digits_are_not_in_the_training_set() -> None:
     data = load_data("digits")
-    both = [{tuple(p.flatten().tolist()) for p in s.pixels[torch.arange(len(s))]} for s in data[1:]]
+    both = [
+        {tuple(p.flatten().tolist()) for p in s.pixels[torch.arange(len(s))]}
+        for s in (data.train, data.test)
+    ]
     assert not both[0] & both[1]
 
 
@@ -94,7 +96,7 @@ def test_fashion_mnist_has_its_published_mean_and_standard_deviation(tmp_path: P
 def test_missing_files_without_internet_access_raise_an_error_and_leave_no_folder(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(ValueError, match=r"mnist is not in .* cannot be downloaded .*--data-root"):
+    with pytest.raises(ValueError, match=r"mnist is not in .* cannot be downloaded .*--data_root"):
         load_data("mnist", root=tmp_path)
     assert not any(tmp_path.iterdir())
 
@@ -232,7 +234,7 @@ def test_a_large_folder_is_decoded_batch_by_batch(
     for name in ("cat", "dog"):
         photographs(tmp_path / name, 5)
     whole = load_data(f"folder:{tmp_path}", image_resolution=16)
-    monkeypatch.setattr(data_module, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(file_pixels, "MEMORY_LIMIT", 0)
     lazy = load_data(f"folder:{tmp_path}", image_resolution=16)
     for path in tmp_path.rglob("*.png"):
         path.rename(path.with_suffix(".gone"))

@@ -118,6 +118,33 @@ def test_evaluation_agrees_with_direct_computation(
         assert metrics.per_class[name] == pytest.approx(float((of_class == i).float().mean()))
         assert metrics.confusion[i].tolist() == [int((of_class == j).sum()) for j in range(4)]
     assert 0 <= metrics.calibration_error <= 1
+    assert torch.equal(metrics.predictions, predictions)
+    likely = logits.softmax(1).amax(1)
+    torch.testing.assert_close(metrics.probabilities, likely, rtol=1e-4, atol=1e-6)
+
+
+def test_classes_with_the_same_name_have_their_own_metrics(data: ImageData) -> None:
+    """ImageNet has two classes "crane". The network predicts the first class for all images."""
+
+    class First(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tensor([9.0, 0, 0, 0]).repeat(len(x), 1)
+
+    images = replace(data.test, classes=("crane", "crane", "owl", "owl"))
+    metrics = evaluate(First(), images)
+    assert metrics.per_class == {"crane #0": 1.0, "crane #1": 0.0, "owl #2": 0.0, "owl #3": 0.0}
+    assert metrics.precision["crane #0"] == 0.25  # each class has as many images
+    assert metrics.f1 == {"crane #0": 0.4, "crane #1": 0.0, "owl #2": 0.0, "owl #3": 0.0}
+    assert metrics.figures()["precision"]["owl #2"] is None  # never predicted
+    assert metrics.figures()["macro_f1"] == pytest.approx(0.1)
+
+
+def test_classes_without_images_have_no_f1_score(data: ImageData) -> None:
+    metrics = evaluate(cnnarch.lenet5(num_classes=4), data.test.subset(torch.tensor([0])))
+    found = int(metrics.predictions)
+    expected = {data.classes[i] for i in (0, found)}  # the label and the prediction
+    scores = metrics.figures()["f1"]
+    assert {name for name, score in scores.items() if score is not None} == expected
 
 
 def test_evaluation_keeps_the_mode_of_each_layer(

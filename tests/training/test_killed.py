@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from cnnarch.training.signals import stopping_signals
 from tests.forks import ForkResult, Forks
 
 WORDS = ["train", "lenet5", "--num_epochs", "3", "--batch_size", "256"]
@@ -92,7 +93,10 @@ def test_a_killed_run_loses_at_most_one_epoch(
     assert_resumes_to(whole, folder, run)
 
 
-@pytest.mark.parametrize("name", [pytest.param("SIGINT", marks=pytest.mark.slow), "SIGTERM"])
+@pytest.mark.parametrize(
+    "name",
+    [*(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGINT", "SIGHUP")), "SIGUSR1"],
+)
 def test_a_stopped_run_prints_one_line_and_can_be_resumed(
     whole: Path, run: Run, tmp_path: Path, name: str
 ) -> None:
@@ -101,6 +105,49 @@ def test_a_stopped_run_prints_one_line_and_can_be_resumed(
     assert done.status == 128 + signal.Signals[name]
     (line,) = done.err.splitlines()
     assert line == f"cnnarch: stopped by {name} in epoch 2 after step 3; resume to continue"
+    assert_resumes_to(whole, folder, run)
+
+
+def test_sighup_stops_training_unless_it_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under nohup, SIGHUP is ignored and stays ignored."""
+    ignored: set[signal.Signals] = set()
+
+    def current(number: signal.Signals) -> signal.Handlers:
+        return signal.SIG_IGN if number in ignored else signal.SIG_DFL
+
+    monkeypatch.setattr(signal, "getsignal", current)
+    expected = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP}
+    assert set(stopping_signals()) == expected
+    ignored.add(signal.SIGHUP)
+    assert set(stopping_signals()) == expected - {signal.SIGHUP}
+
+
+NOHUP = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+
+
+def test_training_under_nohup_ignores_sighup(run: Run, tmp_path: Path) -> None:
+    done = run(tmp_path / "run", prelude=NOHUP + IN_A_STEP.format(signal="SIGHUP"))
+    assert (done.status, done.err) == (0, "")
+
+
+WITH_WORKERS = """
+import os
+os.setpgid(0, 0)
+from cnnarch.training import loading
+real = loading._loader
+loading._loader = lambda images, sampler, _: real(images, sampler, 1)
+"""
+WITH_WORKERS += IN_A_STEP.replace("os.kill(os.getpid(), ", "os.killpg(os.getpid(), ")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_to_all_processes_does_not_end_the_workers(
+    whole: Path, run: Run, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "run"
+    done = run(folder, prelude=WITH_WORKERS.format(signal=name))
+    assert done.status == 128 + signal.Signals[name], done.err
+    assert done.err.splitlines()[-1].startswith(f"cnnarch: stopped by {name} in epoch 2 after")
     assert_resumes_to(whole, folder, run)
 
 

@@ -39,6 +39,8 @@ RECIPES = {
     "without validation": replace(BASIC, validation=0.0),
     "early stopping": replace(BASIC, early_stopping=2),
     "test curves": replace(BASIC, test_each_epoch=True),
+    "accumulated gradients": replace(BASIC, batch_size=8, accumulate_grad_batches=2),
+    "balanced classes": replace(BASIC, balanced_sampling=True, freeze_norm=True),
 }
 
 
@@ -155,9 +157,9 @@ def test_a_checkpoint_cannot_run_code(data: ImageData, tmp_path: Path) -> None:
         def __reduce__(self) -> Any:
             return (Path.touch, (tmp_path / "ran",))
 
-    folder = tmp_path / "checkpoints"
-    folder.mkdir()
-    torch.save({"state_dict": Evil()}, folder / "stage-1-last.ckpt")
+    with pytest.raises(KilledError):
+        fit(small(), data, BASIC, output=tmp_path, on_epoch_end=stop_after(1))
+    torch.save({"state_dict": Evil()}, tmp_path / "checkpoints" / "stage-1-last.ckpt")
     with pytest.raises(ValueError, match=r"last\.ckpt is corrupted"):
         fit(small(), data, BASIC, output=tmp_path, resume=True)
     assert not (tmp_path / "ran").exists()
@@ -204,19 +206,22 @@ def test_a_signal_in_a_stages_last_step_is_not_lost(data: ImageData, tmp_path: P
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 @pytest.mark.parametrize("step", [1, 2, 4, 6, 8])
-@pytest.mark.parametrize("name", ["one-cycle with adam", "an average of weights"])
+@pytest.mark.parametrize(
+    "name", ["one-cycle with adam", "an average of weights", "accumulated gradients"]
+)
 def test_a_signal_saves_after_the_step_and_the_run_resumes_to_identical_weights(
     data: ImageData, tmp_path: Path, number: signal.Signals, step: int, name: str
 ) -> None:
     """An epoch has four steps; the signal arrives within an epoch or at its end."""
     recipe = RECIPES[name]
     cut, resumed = small(), small()
-    steps = []
+    steps = []  # of gradients, if they are accumulated
+    step *= recipe.accumulate_grad_batches
 
     def interrupt(module: nn.Module, *_: Any) -> None:
         if module.training:
             steps.append(module)
-            if len(steps) == step:
+            if len(steps) == step - recipe.accumulate_grad_batches + 1:
                 signal.raise_signal(number)
 
     cut.register_forward_pre_hook(interrupt)

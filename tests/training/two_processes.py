@@ -52,6 +52,9 @@ def fit_and_save(name: str, processes: int, folder: str, step: int) -> None:
         crop_padding=2,
         flip=True,
         precision="32-true",
+        probe=True,
+        layer_decay=0.9,
+        class_weights={"0 degrees": 2.0},
         keep_best=True,  # the first process loads the weights and sends them to the others
         then=[{"num_epochs": 1}],
     )

@@ -95,6 +95,58 @@ def test_a_hundred_classes_are_drawn_without_numbers() -> None:
     assert len(axes.texts) == 0
 
 
+def tick_labels(counts: Any, names: list[str] | None = None) -> list[str]:
+    axes = viz.confusion_matrix(counts, names).axes[0]
+    columns, rows = (
+        [t.get_text() for t in labels]
+        for labels in (axes.get_xticklabels(), axes.get_yticklabels())
+    )
+    assert columns == rows
+    return rows
+
+
+@pytest.mark.parametrize("count", [20, 21, 50])
+def test_up_to_fifty_classes_have_all_names(count: int) -> None:
+    assert tick_labels(torch.eye(count)) == [str(i) for i in range(count)]
+    names = [f"class {i}" for i in range(count)]
+    assert tick_labels(torch.eye(count), names) == names
+
+
+def test_more_classes_have_some_names_at_their_places() -> None:
+    axes = viz.confusion_matrix(torch.eye(1000), [f"class {i}" for i in range(1000)]).axes[0]
+    ticks, labels = axes.get_yticks(), axes.get_yticklabels()
+    assert len(labels) == 20
+    assert [t.get_text() for t in labels] == [f"class {tick:.0f}" for tick in ticks]
+
+
+DOTS = "\N{HORIZONTAL ELLIPSIS}"
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (  # a comma within a name
+            ["Pepper,_bell___Bacterial_spot", "Pepper,_bell___healthy"],
+            [f"Pepper,_bell___{DOTS}ial_spot", "Pepper,_bell___healthy"],
+        ),
+        (["tench, Tinca tinca", "cock"], ["tench", "cock"]),  # synonyms
+        (["maillot", "maillot, tank suit"], ["maillot", "maillot, tank suit"]),
+        (["crane", "crane"], ["crane", "crane"]),  # ImageNet has two classes of this name
+        (  # different in the middle only
+            ["Tomato___Early_blight_of_the_leaf", "Tomato___Late_blight_of_the_leaf"],
+            [f"Tomato___Early_{DOTS}the_leaf", f"Tomato___Late_b{DOTS}the_leaf"],
+        ),
+        (
+            ["a" * 30 + "b" + "a" * 30, "a" * 30 + "c" + "a" * 30],
+            ["a" * 23 + DOTS + "a" * 12 + f" #{i}" for i in (0, 1)],
+        ),
+        (["two\nlines", "$x$"], [r"two\nlines", r"\$x\$"]),
+    ],
+)
+def test_different_names_look_different(names: list[str], shown: list[str]) -> None:
+    assert tick_labels(torch.eye(2), names) == shown
+
+
 @pytest.mark.parametrize("letter", ["\N{CIRCLED LATIN CAPITAL LETTER A}", "\N{SCRIPT SMALL G}"])
 def test_a_letter_missing_from_the_default_font_uses_a_fallback_font(
     letter: str, tmp_path: Path

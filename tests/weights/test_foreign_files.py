@@ -71,6 +71,44 @@ def test_an_incomplete_network_with_a_prefix_names_its_missing_tensors() -> None
         cnnarch.resnet20_cifar(weights=state)
 
 
+@pytest.mark.parametrize("name", ["resnet34", "se_resnet18"])
+def test_a_larger_network_does_not_load_into_a_backbone(name: str) -> None:
+    source = cnnarch.get_model(name)
+    with pytest.raises(WeightsError, match="unexpected: stages"):
+        load(cnnarch.get_backbone("resnet18"), dict(source.state_dict()))
+    if name == "resnet34":
+        with pytest.raises(WeightsError, match="unexpected: layer1"):
+            load(cnnarch.get_backbone("resnet18"), export(source, "timm"))
+
+
+def test_later_stages_and_any_head_are_dropped_by_a_backbone() -> None:
+    source: Any = cnnarch.resnet18()
+    source.head.classifier = nn.Sequential(nn.Linear(512, 8), nn.ReLU(), nn.Linear(8, 3))
+    backbone = cnnarch.get_backbone("resnet18", stages=["conv3_x"])
+    dropped = load(backbone, dict(source.state_dict())).dropped
+    assert {name.split(".")[0] for name in dropped} == {"stages", "head"}
+    assert not any(name.startswith(("stages.0.", "stages.1.")) for name in dropped)
+
+
+def test_a_compiled_stage_is_loaded_into() -> None:
+    model: Any = cnnarch.resnet20_cifar(num_classes=5)
+    model.stages[1] = torch.compile(model.stages[1], backend="eager")
+    load(model, SOURCE.state_dict())
+    found = {k.replace("_orig_mod.", ""): v for k, v in model.state_dict().items()}
+    assert all(torch.equal(found[k], v) for k, v in SOURCE.state_dict().items())
+    theirs = cnnarch.resnet18(num_classes=5)
+    other: Any = cnnarch.resnet18(num_classes=5)
+    other.stages[1] = torch.compile(other.stages[1], backend="eager")
+    load(other, export(theirs, "torchvision"))
+    key = "stages.1._orig_mod.0.branch.conv1.conv.weight"
+    assert torch.equal(other.state_dict()[key], theirs.state_dict()[key.replace("_orig_mod.", "")])
+
+
+def test_the_keys_of_an_unknown_file_are_named() -> None:
+    with pytest.raises(WeightsError, match="its keys are 'network', 'epoch'"):
+        cnnarch.resnet20_cifar(weights={"network": SOURCE.state_dict(), "epoch": 3})
+
+
 def test_a_compiled_stage_loads() -> None:
     model = cnnarch.resnet20_cifar(num_classes=5)
     model.load_state_dict(SOURCE.state_dict())

@@ -167,7 +167,7 @@ def test_passing_the_options_avoids_the_warning(network: cnnarch.ImageClassifier
     check_same(again, network)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vgg11_bn", "densenet_bc_40_12_cifar", "mixer_s32"])
+@pytest.mark.parametrize("name", ["resnet18", "nin_cifar", "densenet_bc_40_12_cifar", "mixer_s32"])
 def test_networks_without_hidden_options_do_not_warn(name: str) -> None:
     model = cnnarch.get_model(name, num_classes=3)
     with warnings.catch_warnings():
@@ -213,8 +213,21 @@ def test_a_users_module_adopts_eps() -> None:
     network = cnnarch.efficientnet_lite0(num_classes=3, norm_eps=0.01)
     calibrate(network, example_images(network, 8))
     target = nn.Sequential(cnnarch.efficientnet_lite0(num_classes=3))
-    assert load(target, nn.Sequential(network).state_dict()).changed_options == {"norm_eps": 0.01}
+    report = load(target, nn.Sequential(network).state_dict())
+    assert report.changed_options == {"0.norm_eps": 0.01}
     check_same(target, network)
+
+
+def test_each_network_in_a_users_module_adopts_its_own_eps() -> None:
+    def make(first: float, second: float) -> nn.ModuleDict:
+        networks = {"a": cnnarch.efficientnet_b0(norm_eps=first)}
+        networks["b"] = cnnarch.efficientnet_b0(norm_eps=second)
+        return nn.ModuleDict({**networks, "neck": nn.BatchNorm2d(8)})
+
+    target: Any = make(1e-5, 1e-5)
+    load(target, make(1e-3, 1e-4).state_dict())
+    assert (target["a"].options["norm_eps"], target["b"].options["norm_eps"]) == (1e-3, 1e-4)
+    assert target["neck"].eps == 1e-5
 
 
 def test_the_description_of_the_matching_network_is_used() -> None:
@@ -238,6 +251,39 @@ def test_eps_that_was_set_by_hand_is_recorded() -> None:
     assert network.options["norm_eps"] == 0.02
     calibrate(network, example_images(network, 8))
     check_same(cnnarch.efficientnet_b0(weights=network.state_dict()), network)
+
+
+SMALL = {"efficientnet_b0": {}, "mobilenet_v1": {"width": 0.25}, "vgg11_bn": {"width": 0.25}}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_images_are_recorded_where_no_tensor_shows_them(name: str) -> None:
+    def build(**options: Any) -> cnnarch.ImageClassifier:
+        return cnnarch.get_model(name, num_classes=3, **SMALL[name], **options)
+
+    small = build(small_images=True)
+    calibrate(small, example_images(small, 8))
+    message = "small_images=True, but this one has small_images=False"
+    with pytest.raises(RuntimeError, match=message):
+        build().load_state_dict(small.state_dict())
+    with pytest.raises(WeightsError, match=message):
+        load(build(), small.state_dict())
+    with pytest.warns(UserWarning, match="does not record .*small_images"):
+        build().load_state_dict(dict(small.state_dict()))
+    for library in ("torchvision", "timm", "pytorchcv"):
+        with pytest.raises(WeightsError):  # small_images, or the library lacks the network
+            cnnarch.weights.export(small, library)
+    build(small_images=True).load_state_dict(build().state_dict())  # the caller asked for it
+    check_same(cnnarch.get_model(name, weights=small.state_dict()), small)
+
+
+def test_a_smaller_output_stride_is_required_to_reload_a_dilated_network() -> None:
+    networks = {stride: cnnarch.resnet18(num_classes=3) for stride in (8, 16)}
+    for stride, network in networks.items():
+        cnnarch.dilation.dilate(network, stride)
+    with pytest.raises(RuntimeError, match="output stride 8, but this one has 16"):
+        networks[16].load_state_dict(networks[8].state_dict())
+    networks[8].load_state_dict(networks[16].state_dict())
 
 
 def edit_pool(model: Any) -> None:
@@ -303,7 +349,9 @@ def test_preprocessing_and_class_names_are_recorded(tmp_path: Path) -> None:
     model.preprocessing = Preprocessing(64, 80, "bicubic", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     model.categories = ["cat", "dog"]
     torch.save(model.state_dict(), tmp_path / "net.pth")
-    for other in (cnnarch.resnet18(weights=tmp_path / "net.pth"), cnnarch.resnet18(num_classes=2)):
+    standing = cnnarch.resnet18(num_classes=2)
+    standing.preprocessing, standing.categories = Preprocessing(32, 32), ["a", "b"]
+    for other in (cnnarch.resnet18(weights=tmp_path / "net.pth"), standing):
         other.load_state_dict(torch.load(tmp_path / "net.pth", weights_only=True))
         assert other.preprocessing == model.preprocessing
         assert other.categories is not None
@@ -311,3 +359,33 @@ def test_preprocessing_and_class_names_are_recorded(tmp_path: Path) -> None:
     smaller = cnnarch.resnet18(weights=tmp_path / "net.pth", num_classes=5)
     assert smaller.categories is None
     assert smaller.preprocessing == model.preprocessing
+
+
+def test_a_network_without_names_clears_those_of_another() -> None:
+    model = cnnarch.resnet18(num_classes=2)
+    model.preprocessing, model.categories = Preprocessing(64, 80), ["cat", "dog"]
+    model.load_state_dict(cnnarch.resnet18(num_classes=2).state_dict())
+    assert model.categories is None
+    assert model.preprocessing is None
+
+
+def test_settings_that_a_pool_does_not_print_are_compared(tmp_path: Path) -> None:
+    model: Any = cnnarch.bn_inception(num_classes=3)
+    for module in model.modules():
+        if isinstance(module, nn.AvgPool2d):
+            module.count_include_pad = not module.count_include_pad
+    with pytest.raises(WeightsError, match=r"AvgPool2d.*count_include_pad=(True|False)"):
+        model.save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="layers were changed.*count_include_pad"):
+        cnnarch.bn_inception(weights=model.state_dict())
+
+
+def test_frozen_norms_in_a_part_are_no_change(tmp_path: Path) -> None:
+    model = cnnarch.resnet18(num_classes=3)
+    calibrate(model, example_images(model, 8))
+    cnnarch.convert_norm(model.stem, "frozen")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_same(cnnarch.resnet18(weights=model.state_dict()), model)
+        model.save_pretrained(tmp_path)
+    check_same(cnnarch.from_pretrained(tmp_path), model)

@@ -16,33 +16,50 @@ TIMM = {
     "project": ("conv_pwl", "bn3"),
 }
 TIMM_NOT_EXPANDED = {"depthwise": ("conv_dw", "bn1"), "project": ("conv_pw", "bn2")}
+TIMM_FUSED = {"fused": ("conv_exp", "bn1"), "project": ("conv_pwl", "bn2")}
+TIMM_ONE_LAYER = {"fused": ("conv", "bn1")}
 PYTORCHCV = {"expand": "conv1", "depthwise": "conv2", "project": "conv3"}
 PYTORCHCV_NOT_EXPANDED = {"depthwise": "dw_conv", "project": "pw_conv"}
 
 
 def torchvision(model: Any) -> Iterator[Pair]:
-    """`features.1.0.block.0.0`, where only the layers that a block contains are numbered."""
+    """`features.1.0.block.0.0`; the numbers are those of stages, blocks and layers."""
     yield from conv_norm("stem", "features.0.0", "features.0.1")
     for ours, block, i, j in blocks(model):
-        for k, (part, _) in enumerate(block.branch.named_children()):
-            theirs = f"features.{i + 1}.{j}.block.{k}"
-            yield from conv_norm(f"{ours}.branch.{part}", f"{theirs}.0", f"{theirs}.1")
-            if part == "se":
-                yield from _squeeze(ours, f"{theirs}.fc1", f"{theirs}.fc2")
+        yield from torchvision_block(ours, block, f"features.{i + 1}.{j}.block")
     last = len(model.stages) + 1
     yield from conv_norm("head.before", f"features.{last}.0", f"features.{last}.1")
     yield Pair("head.classifier", "classifier.1")
 
 
-def timm(model: Any) -> Iterator[Pair]:
+def torchvision_block(ours: str, block: Any, theirs: str) -> Iterator[Pair]:
+    """`0.0`, `1.0`, `2.fc1`, where only the layers that a block contains are numbered."""
+    for k, (part, _) in enumerate(block.branch.named_children()):
+        if part == "se":
+            yield from squeeze(ours, f"{theirs}.{k}.fc1", f"{theirs}.{k}.fc2")
+        else:
+            yield from conv_norm(f"{ours}.branch.{part}", f"{theirs}.{k}.0", f"{theirs}.{k}.1")
+
+
+def timm_trunk(model: Any) -> Iterator[Pair]:
     """`conv_stem`, `blocks.1.0.conv_pw`, `blocks.1.0.se.conv_reduce`."""
     yield from conv_norm("stem", "conv_stem", "bn1")
     for ours, block, i, j in blocks(model):
         theirs = f"blocks.{i}.{j}"
-        names = TIMM if _is_expanded(block) else TIMM_NOT_EXPANDED
-        for part, (conv, norm) in names.items():
+        for part, (conv, norm) in _timm_names(block.branch).items():
             yield from conv_norm(f"{ours}.branch.{part}", f"{theirs}.{conv}", f"{theirs}.{norm}")
-        yield from _squeeze(ours, f"{theirs}.se.conv_reduce", f"{theirs}.se.conv_expand")
+        yield from squeeze(ours, f"{theirs}.se.conv_reduce", f"{theirs}.se.conv_expand")
+
+
+def _timm_names(branch: Any) -> dict[str, tuple[str, str]]:
+    if hasattr(branch, "fused"):
+        return TIMM_FUSED if hasattr(branch, "project") else TIMM_ONE_LAYER
+    return TIMM if hasattr(branch, "expand") else TIMM_NOT_EXPANDED
+
+
+def timm(model: Any) -> Iterator[Pair]:
+    """The trunk and `conv_head`, `bn2`, `classifier`."""
+    yield from timm_trunk(model)
     yield from conv_norm("head.before", "conv_head", "bn2")
     yield Pair("head.classifier", "classifier")
 
@@ -54,7 +71,7 @@ def efficientnet_pytorch(model: Any) -> Iterator[Pair]:
         branch, theirs = f"{ours}.branch", f"_blocks.{number}"
         yield from conv_norm(f"{branch}.expand", f"{theirs}._expand_conv", f"{theirs}._bn0")
         yield from conv_norm(f"{branch}.depthwise", f"{theirs}._depthwise_conv", f"{theirs}._bn1")
-        yield from _squeeze(ours, f"{theirs}._se_reduce", f"{theirs}._se_expand")
+        yield from squeeze(ours, f"{theirs}._se_reduce", f"{theirs}._se_expand")
         yield from conv_norm(f"{branch}.project", f"{theirs}._project_conv", f"{theirs}._bn2")
     yield from conv_norm("head.before", "_conv_head", "_bn1")
     yield Pair("head.classifier", "_fc")
@@ -71,7 +88,7 @@ def pytorchcv(model: Any) -> Iterator[Pair]:
         names = PYTORCHCV if _is_expanded(block) else PYTORCHCV_NOT_EXPANDED
         for part, name in names.items():
             yield from conv_bn(f"{ours}.branch.{part}", f"{theirs}.{name}")
-        yield from _squeeze(ours, f"{theirs}.se.conv1", f"{theirs}.se.conv2")
+        yield from squeeze(ours, f"{theirs}.se.conv1", f"{theirs}.se.conv2")
     yield from conv_bn("head.before", "features.final_block")
     yield Pair("head.classifier", "output.fc")
 
@@ -80,7 +97,8 @@ def _is_expanded(block: Any) -> bool:
     return hasattr(block.branch, "expand")
 
 
-def _squeeze(ours: str, reduce: str, expand: str) -> Iterator[Pair]:
+def squeeze(ours: str, reduce: str, expand: str) -> Iterator[Pair]:
+    """Yield the pairs of a block's squeeze-and-excitation."""
     yield Pair(f"{ours}.branch.se.reduce", reduce)
     yield Pair(f"{ours}.branch.se.expand", expand)
 

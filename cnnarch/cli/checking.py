@@ -1,0 +1,74 @@
+"""The `check` command: find out what a folder contains and which files cannot be read."""
+
+import argparse
+import sys
+from collections.abc import Iterable
+from hashlib import file_digest
+from pathlib import Path
+
+from cnnarch.folders import (
+    LabeledFolder,
+    check_folder,
+    label_folder,
+    printable,
+    scan_folder,
+    shortened,
+)
+from cnnarch.images import find_unreadable, read_ahead
+
+
+def run_check(parsed: argparse.Namespace) -> int:
+    """Print what a folder contains; return status 1 if any image cannot be read.
+
+    All images are decoded. Byte-equal files in different splits or classes are listed.
+    """
+    folder = Path(str(parsed.folder).removeprefix("folder:")).expanduser()
+    check_folder(folder)
+    scan = scan_folder(folder)
+    if not scan.images:
+        raise ValueError(f"{printable(str(folder))} contains no images")
+    unreadable = find_unreadable(scan.images, 3)
+    for file in unreadable:
+        print("cnnarch:", " ".join(file.reason.split()), file=sys.stderr)
+    if any(path.parent != folder for path in scan.images):
+        _print_splits(folder)
+    elif text := scan.skipped_text():
+        print(text)
+    print(f"{len(scan.images):,} images, {len(unreadable):,} of them cannot be read")
+    return 1 if unreadable else 0
+
+
+def _print_splits(folder: Path) -> None:
+    """Print the classes and the number of images of each split, and what is not used."""
+    labeled = label_folder(folder)
+    for role, classes in labeled.splits.items():
+        split = f"{role} split, in {printable(labeled.names[role])}: " if labeled.names else ""
+        counts = shortened((f"{kind} {len(files):,}" for kind, files in classes.items()), 20)
+        total = sum(map(len, classes.values()))
+        print(f"{split}{total:,} images of {len(classes):,} classes ({counts})")
+    for note in labeled.notes:
+        print(note)
+    for first, second in _duplicates(labeled):
+        print(f"byte-equal: {printable(str(first))} and {printable(str(second))}")
+
+
+def _duplicates(labeled: LabeledFolder) -> Iterable[tuple[Path, Path]]:
+    """Yield pairs of byte-equal files that are in different splits or classes."""
+    places: dict[Path, tuple[str, str]] = {
+        path: (role, name)
+        for role, classes in labeled.splits.items()
+        for name, files in classes.items()
+        for path in files
+        if path.exists()
+    }
+    first: dict[bytes, Path] = {}
+    hashes = read_ahead(places, _hash, ahead=64)
+    for (path, place), value in zip(places.items(), hashes, strict=True):
+        other = first.setdefault(value, path)
+        if places[other] != place:
+            yield other, path
+
+
+def _hash(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").digest()

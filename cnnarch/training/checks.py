@@ -1,0 +1,166 @@
+"""Check that a network, a data set, a recipe and the devices fit together, before training."""
+
+import warnings
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from cnnarch.blocks._wrappers import unwrapped
+from cnnarch.contract.classifier import ImageClassifier
+from cnnarch.contract.freezing import HEAD, check_stage, temporarily_frozen
+from cnnarch.contract.meta import without_memory
+from cnnarch.contract.trunk import as_trunk
+from cnnarch.training.classes import weights_of_classes
+from cnnarch.training.data import ImageData, ImageSet
+from cnnarch.training.machine import Machine, is_first_process
+from cnnarch.training.optimization import MIN_STEPS, batch_size_of, count_steps, make_optimizer
+from cnnarch.training.recipe import Recipe
+
+
+def check_fits(model: nn.Module, images: ImageSet) -> None:
+    """Check that a network's classes, channels and input size match the images.
+
+    Networks from other packages do not store these values and fail in the first training step.
+
+    Raises:
+        ValueError: the network is incompatible with the images.
+    """
+    needs = {"num_classes": len(images.classes), "in_channels": images.channels}
+    for name, needed in needs.items():
+        if getattr(model, name, needed) != needed:
+            raise ValueError(
+                f"the data set requires {name}={needed}, but the network has {getattr(model, name)}"
+            )
+    size, minimum = images.preprocessing.crop_size, getattr(model, "min_input_size", 1)
+    fixed = getattr(model, "fixed_input_size", False)
+    if size < minimum or (size != minimum and fixed):
+        allowed = f"exactly {minimum}" if fixed else f"at least {minimum}"
+        raise ValueError(f"the network's input size must be {allowed} pixels, got {size}")
+
+
+def check_run(model: nn.Module, data: ImageData, recipe: Recipe, machine: Machine) -> None:
+    """Check that a network can be trained on a data set with a recipe and these devices.
+
+    Raises:
+        TypeError: the recipe freezes stages or has learning rates for stages, but the network is
+            not from this package.
+        ValueError: the network is incompatible with the data or the recipe, or the devices are not
+            available.
+    """
+    check_fits(model, data.train)
+    check_stages(model, data.train, recipe)
+    machine.check()
+    check_batches(model, data, recipe, machine)
+
+
+def warn_if_short(data: ImageData, recipe: Recipe, machine: Machine) -> None:
+    """Warn about a run of so few steps that a network hardly learns."""
+    images = _training_images(data, recipe)
+    processes = machine.devices * machine.num_nodes
+    steps = count_steps(recipe, images, processes)
+    batch = batch_size_of(recipe, images, processes)
+    if steps < MIN_STEPS and is_first_process():
+        warnings.warn(
+            f"this run takes only {steps} step{'s' * (steps != 1)} ({images} training images in "
+            f"batches of {batch}); networks usually need at least {MIN_STEPS}: set "
+            "num_steps: auto, more epochs or a smaller batch_size",
+            stacklevel=3,
+        )
+
+
+def check_stages(model: nn.Module, images: ImageSet, recipe: Recipe) -> None:
+    """Check that the network supports every stage of a recipe.
+
+    Raises:
+        TypeError: the recipe freezes stages or has learning rates for stages, but the network is
+            not from this package.
+        ValueError: the network does not contain a stage to freeze, a stage of the recipe would
+            train nothing, or the data set does not contain a class that has a weight.
+    """
+    for number, stage in enumerate(recipe.stages(), 1):
+        last = last_frozen(model, stage)
+        if last not in (None, HEAD):
+            check_stage(model, last)
+        if why := _why_nothing_trains(model, stage):
+            raise ValueError(f"stage {number} of the recipe would train nothing: {why}")
+        make_optimizer(model, stage)
+        weights_of_classes(stage, images)
+
+
+def _why_nothing_trains(model: nn.Module, recipe: Recipe) -> str:
+    """Return why a stage of a recipe trains no parameter; empty if it trains any."""
+    if not any(p.requires_grad for p in model.parameters()):
+        return "no parameter of the network requires gradients (see cnnarch.unfreeze)"
+    try:
+        with temporarily_frozen(model, last_frozen(model, recipe), recipe.freeze_norm):
+            if any(p.requires_grad for p in model.parameters()):
+                return ""
+    except ValueError:  # the classifier has no parameters
+        pass
+    rest = "the classifier layer has" if recipe.freeze is True else "later layers have"
+    return f"freeze={recipe.freeze!r} freezes everything else and {rest} no parameters"
+
+
+def last_frozen(model: nn.Module, recipe: Recipe) -> int | str | None:
+    """Return the last stage that a recipe freezes, or None."""
+    if recipe.freeze == "early":
+        half = len(as_trunk(model).stage_names) // 2
+        return half - 1 if half else None
+    if isinstance(recipe.freeze, str):
+        return recipe.freeze
+    return HEAD if recipe.freeze else None
+
+
+def check_batches(model: nn.Module, data: ImageData, recipe: Recipe, machine: Machine) -> None:
+    """Check that every BatchNorm sees more than one value per channel, as training requires.
+
+    Raises:
+        ValueError: a process trains on one image at a time, whose map has a single pixel.
+    """
+    network, processes = unwrapped(model), machine.devices * machine.num_nodes
+    count = _training_images(data, recipe)
+    for stage in recipe.stages():
+        batch_size = batch_size_of(stage, count, processes)
+        images = min(batch_size, count) // processes
+        if images > 1 or not isinstance(network, ImageClassifier):
+            continue
+        size = data.preprocessing.crop_size
+        with temporarily_frozen(network, last_frozen(network, stage), stage.freeze_norm):
+            name = _norm_of_one_pixel(network, size)
+        if name:
+            raise ValueError(
+                f"{name} is a BatchNorm, which cannot be trained on a single value per channel: "
+                f"each step trains on one image{' per process' * (processes > 1)} (batch_size="
+                f"{batch_size}, {count} training images), of which one pixel is left there at an "
+                f"input size of {size}. Use at least two images per step, a larger "
+                "image_resolution, or freeze_norm: true"
+            )
+
+
+class _OneValueError(Exception):
+    """Raised by a BatchNorm with a single value per channel."""
+
+
+def _norm_of_one_pixel(network: ImageClassifier, size: int) -> str | None:
+    """Return the path of a BatchNorm in training mode whose map has one pixel, or None."""
+
+    def check(norm: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        if inputs[0].numel() == inputs[0].shape[1]:
+            raise _OneValueError(names[norm])
+
+    copied = without_memory(network).train()
+    names = {module: name for name, module in copied.named_modules()}
+    for norm in names:
+        if isinstance(norm, _BatchNorm):
+            norm.register_forward_pre_hook(check)
+    try:
+        copied(torch.empty(1, network.in_channels, size, size, device="meta"))
+    except _OneValueError as error:
+        return str(error)
+    return None
+
+
+def _training_images(data: ImageData, recipe: Recipe) -> int:
+    """Return the number of images that are left for training."""
+    return len(data.hold_back(recipe.validation, recipe.seed)[0])
