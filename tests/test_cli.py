@@ -587,7 +587,7 @@ def test_compare_trains_each_network_and_plots_all(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train"], "specify one network, such as lenet5, or a family: alexnet, cnn"),
+        (["train"], "specify one network, such as lenet5, or a family: alexnet, "),
         (["train", "lenet6"], "no network 'lenet6'; did you mean 'lenet5'"),
         (["train", "lenet5", "--data", "minst"], "no data set 'minst'; available: digits"),
         (["train", "lenet5", "--lerning_rate", "1"], "unknown key 'lerning_rate'; did you mean"),

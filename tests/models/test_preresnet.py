@@ -3,6 +3,7 @@
 from functools import partial
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -52,9 +53,8 @@ def test_norms_surround_the_pool_and_end_the_last_stage() -> None:
     assert bool((maps[-2] < 0).any())
 
 
-def test_a_group_of_128_parameters_separates_timms_resnetv2_50() -> None:
-    """Its stem has no norm: 64 scales and 64 shifts fewer."""
-    timm = pytest.importorskip("timm")
+def test_timms_resnetv2_50_lacks_the_norm_of_the_stem() -> None:
+    """It has 64 scales and 64 shifts fewer."""
     with torch.device("meta"):
         theirs = timm.create_model("resnetv2_50")
     assert sum(p.numel() for p in theirs.parameters()) == 25_549_480 - 128
