@@ -35,6 +35,8 @@ from cnnarch.models.resnet_cifar import *
 from cnnarch.models.resnext import *
 from cnnarch.models.se_resnet import *
 from cnnarch.models.senet import *
+from cnnarch.models.shufflenet_v1 import *
+from cnnarch.models.shufflenet_v2 import *
 from cnnarch.models.squeezenet import *
 from cnnarch.models.vgg import *
 from cnnarch.registry import *

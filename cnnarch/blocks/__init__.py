@@ -20,6 +20,8 @@ from cnnarch.blocks.residual import *
 from cnnarch.blocks.resmlp import *
 from cnnarch.blocks.separable import *
 from cnnarch.blocks.shortcut import *
+from cnnarch.blocks.shuffle import *
+from cnnarch.blocks.shuffle_v2 import *
 from cnnarch.blocks.squeeze_excite import *
 from cnnarch.blocks.stochastic_depth import *
 from cnnarch.blocks.vgg import *
