@@ -39,6 +39,7 @@ from cnnarch.models.shufflenet_v1 import *
 from cnnarch.models.shufflenet_v2 import *
 from cnnarch.models.squeezenet import *
 from cnnarch.models.vgg import *
+from cnnarch.models.xception import *
 from cnnarch.registry import *
 from cnnarch.registry import __all__ as _registry_names
 
