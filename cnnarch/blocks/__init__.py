@@ -4,6 +4,7 @@ from cnnarch.blocks.checkpointing import *
 from cnnarch.blocks.conv import *
 from cnnarch.blocks.convnext import *
 from cnnarch.blocks.dense import *
+from cnnarch.blocks.factorized import *
 from cnnarch.blocks.fire import *
 from cnnarch.blocks.gmlp import *
 from cnnarch.blocks.head import *
@@ -17,6 +18,7 @@ from cnnarch.blocks.nin import *
 from cnnarch.blocks.normalization import *
 from cnnarch.blocks.pooling import *
 from cnnarch.blocks.residual import *
+from cnnarch.blocks.residual_inception import *
 from cnnarch.blocks.resmlp import *
 from cnnarch.blocks.separable import *
 from cnnarch.blocks.shortcut import *
