@@ -24,10 +24,13 @@ from cnnarch.models.densenet_cifar import *
 from cnnarch.models.efficientnet import *
 from cnnarch.models.efficientnet_lite import *
 from cnnarch.models.efficientnet_v2 import *
-from cnnarch.models.gmlp import *
 from cnnarch.models.ghostnet import *
+from cnnarch.models.gmlp import *
 from cnnarch.models.googlenet import *
 from cnnarch.models.inception_bn import *
+from cnnarch.models.inception_resnet import *
+from cnnarch.models.inception_v3 import *
+from cnnarch.models.inception_v4 import *
 from cnnarch.models.lenet import *
 from cnnarch.models.mlp_mixer import *
 from cnnarch.models.mnasnet import *
@@ -45,10 +48,13 @@ from cnnarch.models.resnext import *
 from cnnarch.models.resnext_cifar import *
 from cnnarch.models.se_resnet import *
 from cnnarch.models.senet import *
+from cnnarch.models.shufflenet_v1 import *
+from cnnarch.models.shufflenet_v2 import *
 from cnnarch.models.squeezenet import *
 from cnnarch.models.vgg import *
 from cnnarch.models.wide_resnet import *
 from cnnarch.models.wide_resnet_cifar import *
+from cnnarch.models.xception import *
 from cnnarch.registry import *
 from cnnarch.registry import __all__ as _registry_names
 

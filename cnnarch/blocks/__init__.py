@@ -5,9 +5,10 @@ from cnnarch.blocks.checkpointing import *
 from cnnarch.blocks.conv import *
 from cnnarch.blocks.convnext import *
 from cnnarch.blocks.dense import *
+from cnnarch.blocks.factorized import *
 from cnnarch.blocks.fire import *
-from cnnarch.blocks.gmlp import *
 from cnnarch.blocks.ghost import *
+from cnnarch.blocks.gmlp import *
 from cnnarch.blocks.head import *
 from cnnarch.blocks.inception import *
 from cnnarch.blocks.initialization import *
@@ -21,9 +22,13 @@ from cnnarch.blocks.pooling import *
 from cnnarch.blocks.preactivation import *
 from cnnarch.blocks.regnet import *
 from cnnarch.blocks.residual import *
+from cnnarch.blocks.residual_inception import *
 from cnnarch.blocks.resmlp import *
 from cnnarch.blocks.separable import *
 from cnnarch.blocks.shortcut import *
+from cnnarch.blocks.shuffle import *
+from cnnarch.blocks.shuffle_v2 import *
 from cnnarch.blocks.squeeze_excite import *
 from cnnarch.blocks.stochastic_depth import *
 from cnnarch.blocks.vgg import *
+from cnnarch.blocks.xception import *
