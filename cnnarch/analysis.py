@@ -206,5 +206,6 @@ def _warn_about_uncounted(model: nn.Module, rows: list[SummaryRow]) -> None:
 
 def _is_bypassed(path: str, module: nn.Module, called: set[str]) -> bool:
     """Return whether a layer's parent ran, but the layer itself was not called for a tensor."""
-    parent = path.rpartition(".")[0]
-    return isinstance(module, _ConvNd | nn.Linear) and path not in called and parent in called
+    parent, _, name = path.rpartition(".")
+    is_expected = isinstance(module, _ConvNd | nn.Linear) and name != "_orig_mod"  # torch.compile
+    return is_expected and path not in called and parent in called

@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -460,7 +461,7 @@ def test_features_of_a_different_network_or_different_images_are_rejected(
     elif other == "network":  # with the same weights
         model = network(pool="max")
     elif other == "preprocessing":
-        options = {"preprocessing": SMALL}
+        options = {"preprocessing": replace(SMALL, mean=(0.5,), std=(0.5,))}
     elif other == "fewer":
         x = x[:3]  # fewer than were saved
     else:
@@ -668,8 +669,9 @@ def test_an_empty_folder_is_reported(tmp_path: Path, color: cnnarch.ImageClassif
 
 def test_files_for_a_network_with_five_channels_are_rejected(tmp_path: Path) -> None:
     pictures(tmp_path / "photos", 1)
+    five = replace(SMALL, mean=(0.5,) * 5, std=(0.5,) * 5)
     with pytest.raises(ValueError, match="1 or 3 channels, but 5 are needed"):
-        cnnarch.embed(cnnarch.lenet5(in_channels=5), tmp_path / "photos", preprocessing=SMALL)
+        cnnarch.embed(cnnarch.lenet5(in_channels=5), tmp_path / "photos", preprocessing=five)
 
 
 def test_a_module_without_forward_features_is_rejected() -> None:

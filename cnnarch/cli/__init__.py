@@ -45,7 +45,8 @@ def _messages() -> Iterator[None]:
     """Print log messages to stderr, and escape names that the terminal cannot show."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace", line_buffering=True)
+            with suppress(OSError):  # the stream is closed
+                stream.reconfigure(errors="backslashreplace", line_buffering=True)
     log, handler = logging.getLogger("cnnarch"), logging.StreamHandler()
     level = log.level
     log.addHandler(handler)
@@ -131,6 +132,12 @@ def _parser() -> _Parser:
     _add_export(commands)
     _add_draw(commands)
 
+    _add_lists(commands)
+    return parser
+
+
+def _add_lists(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    """Add the commands that describe folders and networks."""
     command = commands.add_parser("check", help="check a folder of images before training")
     command.set_defaults(run=run_check)
     command.add_argument("folder", help="folder of images, with or without classes")
@@ -156,7 +163,6 @@ def _parser() -> _Parser:
     command = commands.add_parser("verify", help="check cards against their networks")
     command.set_defaults(run=run_verify)
     command.add_argument("models", nargs="*", help="names of networks; default: all")
-    return parser
 
 
 def _add_predict(commands: "argparse._SubParsersAction[_Parser]") -> None:

