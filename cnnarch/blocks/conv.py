@@ -28,7 +28,7 @@ class ConvNormAct(nn.Sequential):
     Args:
         in_channels: number of input channels.
         out_channels: number of output channels.
-        kernel_size: side length of the square kernel, or its height and width, in pixels.
+        kernel_size: side length of the square kernel, in pixels.
         stride: stride of the convolution, in pixels.
         groups: number of groups in the convolution.
         padding: "symmetric" pads each side by (kernel_size - 1) // 2 pixels. "same" pads as
@@ -42,15 +42,14 @@ class ConvNormAct(nn.Sequential):
         (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)
 
     Raises:
-        ValueError: a count is not a positive integer, or `padding` is unknown or needs a square
-            kernel.
+        ValueError: a count is not a positive integer, or `padding` is unknown.
     """
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | tuple[int, int],
+        kernel_size: int,
         stride: int = 1,
         *,
         groups: int = 1,
@@ -64,16 +63,11 @@ class ConvNormAct(nn.Sequential):
         if isinstance(padding, str):
             check_choice("padding", padding, get_args(Padding))
         super().__init__()
-        height, width = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
-        pixels = (height - 1) // 2, (width - 1) // 2
-        if isinstance(padding, int):
-            pixels = padding, padding
+        pixels = (kernel_size - 1) // 2 if isinstance(padding, str) else padding
         # For an odd kernel with stride 1, "same" and "symmetric" padding are identical.
-        if padding == "same" and (stride > 1 or height % 2 == 0 or width % 2 == 0):
-            if height != width:
-                raise ValueError(f"padding 'same' needs a square kernel, got {kernel_size}")
-            self.pad = SamePad2d(height, stride)
-            pixels = 0, 0
+        if padding == "same" and (stride > 1 or kernel_size % 2 == 0):
+            self.pad = SamePad2d(kernel_size, stride)
+            pixels = 0
         self.conv = nn.Conv2d(
             in_channels,
             out_channels,
