@@ -126,16 +126,13 @@ def train(
         NonFiniteLossError: the loss became infinite or NaN.
     """
     check_rebuilds(model)  # all checks run before the folder is changed
-    recipe = recipe or default_recipe(str(model.builder), data.name, model.weights_source)
-    recipe = with_weights(recipe, model)
+    recipe = _complete(recipe, model, data)
     data = data.matched_to(model, recipe.image_resolution)
     check_run(model, data, recipe, machine)
     place = Path(folder or default_folder(str(model.builder), data.name))
     is_new = not place.exists()
     if overwrite and is_first_process():
         _remove_run(place)
-    if resume and is_first_process() and not (place / RECIPE).exists():
-        log.info("there is no run to resume in %s; starting a new run", place)
     if finished := _open_run(place, model, data, recipe, resume):
         return finished
     try:
@@ -168,6 +165,12 @@ def train(
     _write(place / RESULTS, json.dumps(results, indent=2))  # last: this file marks runs as finished
     shutil.rmtree(place / CHECKPOINTS)
     return results
+
+
+def _complete(recipe: Recipe | None, model: ImageClassifier, data: ImageData) -> Recipe:
+    """Return the recipe, or the default one, with the source of the network's weights."""
+    recipe = recipe or default_recipe(str(model.builder), data.name, model.weights_source)
+    return with_weights(recipe, model)
 
 
 def default_folder(networks: str, data: str) -> Path:
@@ -218,6 +221,8 @@ def _open_run(
         if results := read_results(folder):
             check_record(folder, data, recipe)
         return results or None
+    if resume:
+        log.info("there is no run to resume in %s; starting a new run", folder)
     if folder.exists() and any(not _is_partial(path) for path in folder.iterdir()):
         raise ValueError(f"{folder} contains other files; choose an empty or new folder")
     folder.mkdir(parents=True, exist_ok=True)
