@@ -35,6 +35,11 @@ def _is_older_fsdp(module: nn.Module) -> bool:
     return hasattr(module, "_fsdp_wrapped_module")
 
 
+def uncompiled(name: str) -> str:
+    """Return the name of a tensor or module without the parts that torch.compile adds."""
+    return name.replace("_orig_mod.", "")
+
+
 def is_sharded(tensor: Any) -> bool:
     """Return whether a tensor is a DTensor, as in networks sharded by FSDP2."""
     return hasattr(tensor, "device_mesh")

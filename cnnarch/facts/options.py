@@ -25,7 +25,7 @@ _ABSENT = object()
 def find_norms(model: nn.Module) -> list[Any]:
     """Return the normalization layers that have an eps."""
     modules = model.modules()
-    return [m for m in modules if isinstance(m, _NORMS) or hasattr(m, "computes_batch_norm")]
+    return [m for m in modules if isinstance(m, _NORMS) or hasattr(type(m), "computes_batch_norm")]
 
 
 def find_conflicts(model: nn.Module, required: Mapping[str, Any]) -> dict[str, Any]:

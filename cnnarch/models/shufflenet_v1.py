@@ -1,6 +1,6 @@
 """ShuffleNet: grouped 1x1 convolutions and a channel shuffle (Zhang et al., 2017)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Unpack
 
 from torch import nn
@@ -78,23 +78,54 @@ class ShuffleNetV1(ImageClassifier):
         dropout: float = 0.0,
         small_images: bool = False,
     ) -> None:
-        check_length("channels", channels, 3)
-        check_length("depths", depths, 3)
-        stem = ConvNormAct(in_channels, CONV1_CHANNELS, 3, 1 if small_images else 2)
-        width, stages = CONV1_CHANNELS, list[Stage]()
-        for out_channels, depth in zip(channels, depths, strict=True):
-            check_integer("depth of a stage", depth, 1)
-            has_pool = not stages and not small_images
-            stage = Stage(pool=nn.MaxPool2d(3, 2, 1)) if has_pool else Stage()
-            for i in range(depth):
-                first = groups if stages or i else 1
-                stride = 1 if i else 2
-                unit = ShuffleUnit(width, out_channels, stride, groups=groups, first_groups=first)
-                stage.append(unit)
-                width = out_channels
-            stages.append(stage)
-        head = ClassifierHead(width, num_classes, dropout=dropout)
-        super().__init__(stem, stages, head, names=NAMES)
+        def make_unit(in_channels: int, channels: int, stride: int) -> ShuffleUnit:
+            # conv1 has too few channels to be grouped.
+            first = 1 if in_channels == CONV1_CHANNELS else groups
+            return ShuffleUnit(in_channels, channels, stride, groups=groups, first_groups=first)
+
+        stages = shuffle_stages(make_unit, channels, depths, small_images)
+        super().__init__(
+            conv1(in_channels, small_images),
+            stages,
+            ClassifierHead(channels[-1], num_classes, dropout=dropout),
+            names=NAMES,
+        )
+
+
+def conv1(in_channels: int, small_images: bool) -> ConvNormAct:
+    """Return the first convolution of both ShuffleNets."""
+    return ConvNormAct(in_channels, CONV1_CHANNELS, 3, 1 if small_images else 2)
+
+
+def shuffle_stages(
+    make_unit: Callable[[int, int, int], nn.Module],
+    channels: Sequence[int],
+    depths: Sequence[int],
+    small_images: bool,
+) -> list[Stage]:
+    """Return stages 2 to 4 of both ShuffleNets, each of which starts with a unit of stride 2.
+
+    Args:
+        make_unit: builds a unit from its input channels, output channels and stride.
+        channels: number of output channels of each stage.
+        depths: number of units in each stage.
+        small_images: omit the max-pool at the start of stage 2.
+
+    Raises:
+        ValueError: `channels` or `depths` does not have three entries, or a stage is empty.
+    """
+    check_length("channels", channels, 3)
+    check_length("depths", depths, 3)
+    width, stages = CONV1_CHANNELS, list[Stage]()
+    for out_channels, depth in zip(channels, depths, strict=True):
+        check_integer("depth of a stage", depth, 1)
+        has_pool = not stages and not small_images
+        stage = Stage(pool=nn.MaxPool2d(3, 2, 1)) if has_pool else Stage()
+        for i in range(depth):
+            stage.append(make_unit(width, out_channels, 1 if i else 2))
+            width = out_channels
+        stages.append(stage)
+    return stages
 
 
 @builder

@@ -3,10 +3,6 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Unpack
 
-from torch import nn
-
-from cnnarch.blocks._checks import check_integer, check_length
-from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.shuffle_v2 import ShuffleUnitV2
@@ -14,6 +10,7 @@ from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.contract.options import CommonOptions
 from cnnarch.facts.builders import builder
+from cnnarch.models.shufflenet_v1 import DEPTHS, NAMES, conv1, shuffle_stages
 
 __all__ = [
     "ShuffleNetV2",
@@ -22,10 +19,6 @@ __all__ = [
     "shufflenet_v2_x1_5",
     "shufflenet_v2_x2_0",
 ]
-
-NAMES = ("conv1", "stage2", "stage3", "stage4")
-CONV1_CHANNELS = 24
-DEPTHS = (4, 8, 4)  # units in each stage, of which the first has stride 2
 
 
 class ShuffleNetV2Row(NamedTuple):
@@ -75,22 +68,14 @@ class ShuffleNetV2(ImageClassifier):
         dropout: float = 0.0,
         small_images: bool = False,
     ) -> None:
-        check_length("channels", channels, 3)
-        check_length("depths", depths, 3)
-        stem = ConvNormAct(in_channels, CONV1_CHANNELS, 3, 1 if small_images else 2)
-        width, stages = CONV1_CHANNELS, list[Stage]()
-        for out_channels, depth in zip(channels, depths, strict=True):
-            check_integer("depth of a stage", depth, 1)
-            has_pool = not stages and not small_images
-            stage = Stage(pool=nn.MaxPool2d(3, 2, 1)) if has_pool else Stage()
-            for i in range(depth):
-                stage.append(ShuffleUnitV2(width, out_channels, 1 if i else 2))
-                width = out_channels
-            stages.append(stage)
-        head = ClassifierHead(
-            conv5, num_classes, before=ConvNormAct(width, conv5, 1), dropout=dropout
+        stages = shuffle_stages(ShuffleUnitV2, channels, depths, small_images)
+        last = ConvNormAct(channels[-1], conv5, 1)
+        super().__init__(
+            conv1(in_channels, small_images),
+            stages,
+            ClassifierHead(conv5, num_classes, before=last, dropout=dropout),
+            names=NAMES,
         )
-        super().__init__(stem, stages, head, names=NAMES)
 
 
 @builder

@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 ROWS = ("conv1", "conv2", "conv3", "conv4")  # Table 1
-SHALLOWEST = 10  # depth with one block per stage
+MIN_DEPTH = 10  # with one block per stage
 
 
 class WRNRow(NamedTuple):
@@ -68,7 +68,7 @@ class CifarWideResNet(ResidualNetwork):
         in_channels: int = 3,
         dropout: float = 0.0,
     ) -> None:
-        check_integer("depth", depth, SHALLOWEST)
+        check_integer("depth", depth, MIN_DEPTH)
         check_integer("k", k, 1)
         n, rest = divmod(depth - 4, 6)
         if rest:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnarch.blocks._hooks import warn_about_hooks
-from cnnarch.blocks._wrappers import gathered, unwrapped
+from cnnarch.blocks._wrappers import gathered, uncompiled, unwrapped
 from cnnarch.facts.options import find_conflicts
 from cnnarch.facts.sheets import namesakes
 from cnnarch.weights.errors import WeightsError
@@ -21,7 +21,6 @@ from cnnarch.weights.matching import (
     layouts_for,
     match_layout,
     pair_names,
-    uncompiled,
 )
 from cnnarch.weights.porting import Layout, layouts_of
 from cnnarch.weights.rebuilding import check_exports

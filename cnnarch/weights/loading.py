@@ -13,6 +13,7 @@ from cnnarch.facts.options import find_conflicts
 from cnnarch.facts.sheets import near_twins
 from cnnarch.weights.channels import Adapt, adapt_input, adapt_preprocessing, first_convolution
 from cnnarch.weights.checkpoint import Checkpoint, CheckpointSource, read_checkpoint
+from cnnarch.weights.config import Config
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.layouts import describe_mismatches, find_match, find_mismatches
 from cnnarch.weights.matching import CNNARCH, Match, classifier_names, their_classifiers
@@ -75,7 +76,8 @@ def load(model: nn.Module, source: CheckpointSource, *, adapt: Adapt = "mean") -
     checkpoint = read_checkpoint(source, getattr(model, "builder", None))
     found = match_checkpoint(checkpoint, model)
     changed, inner = {}, {}
-    if hasattr(model, "builder"):
+    is_network = hasattr(model, "builder")
+    if is_network:
         required = found.layout.required_options(model) | checkpoint.required_options
         changed = find_conflicts(model, required)
     else:
@@ -84,8 +86,8 @@ def load(model: nn.Module, source: CheckpointSource, *, adapt: Adapt = "mean") -
         raise WeightsError(
             f"{checkpoint.label} requires a network built with {name}={changed[name]!r}"
         )
-    if found.layout is CNNARCH and hasattr(model, "builder"):
-        _check_recorded(model, checkpoint)
+    if is_network and found.layout is CNNARCH and checkpoint.config.builder is not None:
+        _find_changes(model, checkpoint.config, checkpoint.label)
     tensors, report = convert_tensors(checkpoint, found, model, adapt)
     warn_if_ambiguous(checkpoint, found, model)
     # Nothing below can fail, so either all values change or none do.
@@ -98,13 +100,12 @@ def load(model: nn.Module, source: CheckpointSource, *, adapt: Adapt = "mean") -
     return replace(report, changed_options=changed)
 
 
-def _check_recorded(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Check what a state dict records about its network."""
-    if checkpoint.config.builder is not None:
-        try:
-            find_changes(model, asdict(checkpoint.config), checkpoint.label)
-        except RuntimeError as error:
-            raise WeightsError(str(error)) from error
+def _find_changes(model: nn.Module, recorded: Config, label: str) -> dict[str, Any]:
+    """Return the options that must change to fit a description, or raise WeightsError."""
+    try:
+        return find_changes(model, asdict(recorded), label) or {}
+    except RuntimeError as error:
+        raise WeightsError(str(error)) from error
 
 
 def _inner_changes(
@@ -123,11 +124,7 @@ def _inner_changes(
         if recorded is None:
             warn_if_unrecorded(module, checkpoint.label)
             continue
-        try:
-            found = find_changes(module, asdict(recorded), f"{checkpoint.label}: {path}")
-        except RuntimeError as error:
-            raise WeightsError(str(error)) from error
-        changes[path] = found or {}
+        changes[path] = _find_changes(module, recorded, f"{checkpoint.label}: {path}")
         warn_if_edited(module, recorded.edits, checkpoint.label)
     return changes
 

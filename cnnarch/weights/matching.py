@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnnarch.blocks._wrappers import uncompiled
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.weights.channels import first_convolution
 from cnnarch.weights.porting import Layout, Pair, layouts_of
@@ -49,11 +50,6 @@ class Match:
     dropped: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     zeros: tuple[str, ...] = ()
-
-
-def uncompiled(name: str) -> str:
-    """Return a tensor's name without the parts that torch.compile adds."""
-    return name.replace("_orig_mod.", "")
 
 
 def layouts_for(model: Any) -> list[Layout]:
@@ -118,22 +114,21 @@ def match_layout(
     unused = tuple(name for name in remaining if _is_inside(name, absent))
     others = tuple(name for name in remaining if not _is_inside(name, absent))
     if is_backbone(model):
-        later = _later_names(model, layout, pairs)
+        later = _later_names(model, layout, pairs, remaining)
         unused = tuple(name for name in remaining if _is_inside(name, (*absent, *later)))
         others = tuple(name for name in others if name not in unused)
     return Match(layout, tensors, missing, others, unused=unused, zeros=zeros)
 
 
-def _later_names(model: Any, layout: Layout, pairs: Mapping[str, Pair]) -> list[str]:
+def _later_names(
+    model: Any, layout: Layout, pairs: Mapping[str, Pair], names: Iterable[str]
+) -> list[str]:
     """Return the layout's names for the layers of the network that a backbone lacks."""
-    if model.builder is None:
-        return ["head"]
-    whole = build_on_meta(model.builder, model.options)
-    names = pair_names(whole, layout) or {}
-    return [
-        *(pair.theirs for name, pair in names.items() if name not in pairs),
-        *their_classifiers(whole, layout),
-    ]
+    if layout is CNNARCH:
+        stages = {".".join(name.split(".")[:2]) for name in names if name.startswith("stages.")}
+        return ["head", *stages.difference(model.stage_paths)]
+    own = {pair.theirs for pair in pairs.values()}
+    return [pair.theirs for pair in layout.pairs(model) if not _holds(pair.theirs, own)]
 
 
 def their_classifiers(model: nn.Module, layout: Layout) -> list[str]:

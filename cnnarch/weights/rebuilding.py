@@ -1,7 +1,7 @@
 """Check that a builder can recreate a network from its options."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple, get_args, get_type_hints
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from cnnarch.blocks._settings import settings_of
+from cnnarch.blocks._wrappers import uncompiled
 from cnnarch.blocks.frozen_norm import FrozenBatchNorm
 from cnnarch.facts.builders import BUILDERS, option_parameters
 from cnnarch.weights.errors import WeightsError
@@ -65,7 +66,7 @@ def edited_layers(model: Any) -> list[str]:
         return []
     edits = []
     for path, module in model.named_modules():
-        path = path.replace("_orig_mod.", "")  # torch.compile
+        path = uncompiled(path)
         if path not in built or built[path].attributes == settings_of(module):
             continue
         now, before = _Layer.of(module), built[path].layer
@@ -111,7 +112,11 @@ def _describe_changes(model: Any, conversions: Iterable[tuple[str, Any]]) -> str
     """Describe how the layers differ from those that the builder and the conversions create."""
     rebuilt = build_on_meta(model.builder, model.options)
     convert(rebuilt, conversions)
-    changes = list(_changed_modules(model, rebuilt)) or list(_changed_tensors(model, rebuilt))
+    return listed(list(_changed_modules(model, rebuilt)) or list(_changed_tensors(model, rebuilt)))
+
+
+def listed(changes: Sequence[str]) -> str:
+    """Join descriptions of changes; only the first three are listed."""
     more = len(changes) - _MAX_LISTED
     return "; ".join(changes[:_MAX_LISTED]) + (f"; and {more} more" if more > 0 else "")
 

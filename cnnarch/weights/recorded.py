@@ -8,14 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from cnnarch.blocks._wrappers import uncompiled
 from cnnarch.facts.options import FREE, METADATA_KEY, find_conflicts, find_norms
 from cnnarch.preprocessing import preprocessing_from
 from cnnarch.weights.errors import UnrecordedOptionsWarning
-from cnnarch.weights.rebuilding import edited_layers, hidden_options
+from cnnarch.weights.rebuilding import edited_layers, hidden_options, listed
 
 warnings.simplefilter("always", UnrecordedOptionsWarning, append=True)
-
-_MAX_LISTED = 3
 
 
 def describe(model: Any) -> dict[str, Any]:
@@ -38,7 +37,7 @@ def recorded_in(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     metadata = getattr(state_dict, "_metadata", None)
     entries = metadata.items() if isinstance(metadata, Mapping) else ()
     return {
-        str(path).replace("_orig_mod", "").replace("..", ".").strip("."): entry[METADATA_KEY]
+        uncompiled(f"{path}.").rstrip("."): entry[METADATA_KEY]
         for path, entry in entries
         if isinstance(entry, Mapping) and METADATA_KEY in entry
     }
@@ -133,11 +132,9 @@ def warn_if_edited(model: Any, edits: Iterable[str], label: str) -> None:
     own = edited_layers(model) if edits else []
     missing = [edit for edit in edits if edit not in own]
     if missing:
-        more = len(missing) - _MAX_LISTED
-        listed = "; ".join(missing[:_MAX_LISTED]) + (f"; and {more} more" if more > 0 else "")
         warnings.warn(
-            f"{label} is of a network whose layers were changed after it was built: {listed}. "
-            "Change them here too, or the outputs differ",
+            f"{label} is of a network whose layers were changed after it was built: "
+            f"{listed(missing)}. Change them here too, or the outputs differ",
             stacklevel=5,
         )
 
