@@ -1,4 +1,4 @@
-"""Pre-activation ResNets for 32x32 images, with up to 1001 layers (He et al., 2016)."""
+"""Pre-activation ResNets for 32x32 images: up to 1001 layers (He et al., 2016)."""
 
 from functools import partial
 from typing import Literal, Unpack
