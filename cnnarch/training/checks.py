@@ -56,7 +56,7 @@ def check_run(model: nn.Module, data: ImageData, recipe: Recipe, machine: Machin
 
 def warn_if_short(data: ImageData, recipe: Recipe, machine: Machine) -> None:
     """Warn about a run of so few steps that a network hardly learns."""
-    images = _training_images(data, recipe)
+    images = data.training_size(recipe.validation)
     processes = machine.devices * machine.num_nodes
     steps = count_steps(recipe, images, processes)
     batch = batch_size_of(recipe, images, processes)
@@ -121,7 +121,7 @@ def check_batches(model: nn.Module, data: ImageData, recipe: Recipe, machine: Ma
         ValueError: a process trains on one image at a time, whose map has a single pixel.
     """
     network, processes = unwrapped(model), machine.devices * machine.num_nodes
-    count = _training_images(data, recipe)
+    count = data.training_size(recipe.validation)
     for stage in recipe.stages():
         batch_size = batch_size_of(stage, count, processes)
         images = min(batch_size, count) // processes
@@ -161,8 +161,3 @@ def _norm_of_one_pixel(network: ImageClassifier, size: int) -> str | None:
     except _OneValueError as error:
         return str(error)
     return None
-
-
-def _training_images(data: ImageData, recipe: Recipe) -> int:
-    """Return the number of images that are left for training."""
-    return len(data.hold_back(recipe.validation, recipe.seed)[0])

@@ -279,12 +279,19 @@ class ImageData(NamedTuple):
             members_of.setdefault(labels[i], []).append(i)
         held: list[int] = []
         for members in members_of.values():
-            held += members[: min(share_of(len(members), fraction), len(members) - 1)]
+            held += members[: _count_held(len(members), fraction)]
         if not held:
             return self.train, None
         chosen = set(held)
         kept = [i for i in order if i not in chosen]
         return self.train.subset(torch.tensor(kept)), self.train.subset(torch.tensor(held))
+
+    def training_size(self, fraction: float) -> int:
+        """Return the number of images that `hold_back` leaves for training."""
+        if not fraction or self.validation is not None:
+            return len(self.train)
+        counts = torch.bincount(self.train.labels).tolist()
+        return sum(count - _count_held(count, fraction) for count in counts if count)
 
     def _random_order(self, seed: int) -> list[int]:
         pixels = self.train.pixels
@@ -293,6 +300,11 @@ class ImageData(NamedTuple):
             return sorted(range(len(keys)), key=lambda i: hashlib.sha256(keys[i]).digest())
         generator = torch.Generator().manual_seed(seed)
         return torch.randperm(len(self.train), generator=generator).tolist()
+
+
+def _count_held(count: int, fraction: float) -> int:
+    """Return how many images of a class are held out; at least one is kept for training."""
+    return min(share_of(count, fraction), count - 1)
 
 
 def share_of(count: int, fraction: float, minimum: int = 0) -> int:

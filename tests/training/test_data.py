@@ -72,6 +72,14 @@ def test_a_validation_fraction_of_zero_keeps_all_images(data: ImageData) -> None
     assert validation is None
 
 
+@pytest.mark.parametrize(("fraction", "left"), [(0.0, 96), (0.1, 88), (0.25, 72), (0.99, 4)])
+def test_the_number_of_training_images_follows_from_the_fraction(
+    data: ImageData, fraction: float, left: int
+) -> None:
+    """Of 4 classes with 24 images each, at least one image per class is kept."""
+    assert data.training_size(fraction) == len(data.hold_back(fraction)[0]) == left
+
+
 def test_a_validation_fraction_of_one_is_rejected(data: ImageData) -> None:
     with pytest.raises(ValueError, match=r"validation must be in \[0, 1\), got 1"):
         data.hold_back(1)

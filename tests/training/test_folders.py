@@ -48,6 +48,7 @@ def test_a_validation_folder_is_the_validation_set(tmp_path: Path) -> None:
     assert (len(data.train), len(data.validation), len(data.test)) == (12, 6, 4)
     train, validation = data.hold_back(0.1)
     assert (len(train), names(validation)) == (12, names(data.validation))
+    assert data.training_size(0.1) == 12
     assert data.hold_back(0) == (data.train, None)
     larger = data.prepared(Preprocessing(16, 16)).hold_back(0.1)[1]
     assert larger is not None
