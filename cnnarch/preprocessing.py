@@ -27,6 +27,8 @@ class Preprocessing:
         mean: mean of each channel, for pixels in [0, 1].
         std: standard deviation of each channel, for pixels in [0, 1].
         antialias: whether to filter before downsampling, as PIL does.
+        squash: whether to resize both sides to `resize_size`, so that the crop shows more of a
+            wide or tall image but changes its aspect ratio.
     """
 
     crop_size: int
@@ -35,6 +37,7 @@ class Preprocessing:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     antialias: bool = True
+    squash: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.interpolation, str):
@@ -105,9 +108,10 @@ class Preprocessing:
         from torchvision.transforms import InterpolationMode, v2
 
         interpolation = InterpolationMode(self.interpolation)
+        size = [self.resize_size] * (2 if self.squash else 1)
         return [
             _ToUint8(len(self.mean)),
-            v2.Resize(self.resize_size, interpolation, antialias=self.antialias),
+            v2.Resize(size, interpolation, antialias=self.antialias),
             v2.CenterCrop(self.crop_size),
         ]
 

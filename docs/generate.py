@@ -12,6 +12,7 @@ from cnnarch.facts.builders import BUILDERS, families
 from cnnarch.facts.cards import Form, ModelCard, Paper, Stated
 from cnnarch.facts.sheets import read_sheet
 from cnnarch.facts.text import shape_text
+from cnnarch.weights import Weights, get_weights
 
 FIGURES = {
     "params": "parameters",
@@ -19,6 +20,7 @@ FIGURES = {
     "top1_err": "top-1 error",
     "top5_err": "top-5 error",
 }
+TOP_K = ("acc@1", "acc@5")
 
 
 def write_pages(folder: Path) -> None:
@@ -64,6 +66,7 @@ def family_page(family: str, cards: list[ModelCard]) -> str:
         parts += ["## Reported and measured values", figures_table(cards)]
         parts += ["## Differences from the paper", departures(cards)]
     parts += [f"## {cards[0].name}, stage by stage", stage_table(cards[0])]
+    parts += weights_section(cards)
     parts += ["## Builders", "\n".join(api(module, card.name, "autofunction") for card in cards)]
     classes = [n for n in module.__all__ if inspect.isclass(getattr(module, n))]
     parts += ["## Classes", "\n".join(api(module, name, "autoclass") for name in classes)]
@@ -120,6 +123,29 @@ def departures(cards: list[ModelCard]) -> str:
     if not lines:
         return "There are none."
     return "\n".join(f"- {', '.join(names)}: {sentence}" for sentence, names in lines.items())
+
+
+def weights_section(cards: list[ModelCard]) -> list[str]:
+    """Return the checkpoints with their published accuracies; nothing if there are none."""
+    entries = [entry for card in cards for entry in get_weights(card.name).values()]
+    if not entries:
+        return []
+    head = ("network", "weights", "pixels", "top-1", "top-5", "license", "accuracy from")
+    text = (
+        "Accuracies are percentages, as published by the linked library for images of the given "
+        "size. Empty cells are not published. See [Pretrained weights](../weights.md)."
+    )
+    return ["## Weights", text, table(head, [weights_row(entry) for entry in entries])]
+
+
+def weights_row(entry: Weights) -> tuple[str, ...]:
+    pixels = str(entry.preprocessing.crop_size) if entry.preprocessing else ""
+    accuracies = (f"{entry.metrics[k]:.2f}" if k in entry.metrics else "" for k in TOP_K)
+    source = entry.metrics_source or ""
+    if source.startswith("https://"):
+        source = f"[{entry.layout}]({source})"
+    license = f"[its own]({entry.license})" if "://" in entry.license else entry.license
+    return (f"`{entry.network}`", f"`{entry.tag}`", pixels, *accuracies, license, source)
 
 
 def stage_table(card: ModelCard) -> str:

@@ -159,6 +159,22 @@ def test_info_prints_the_card_as_json_and_its_values_as_csv(run: Run) -> None:
     assert json.loads(run("info", "lenet5_bn", "--format", "json"))["network"] == "lenet5_bn"
 
 
+def test_info_prints_the_accuracies_of_checkpoints_with_their_sources(run: Run) -> None:
+    """The values are in torchvision's documentation and in timm's results-imagenet.csv."""
+    weights = json.loads(run("info", "resnet50", "--format", "json"))["weights"]
+    rows = {row["tag"]: row for row in weights}
+    assert [*rows] == list(cnnarch.get_card("resnet50").weights)
+    assert (rows["IMAGENET1K_V2"]["acc@1"], rows["TIMM_A1_IN1K"]["acc@1"]) == (80.858, 80.382)
+    assert rows["TIMM_BAMBOO"]["acc@1"] is None
+    assert rows["TIMM_A1_IN1K"]["metrics_source"].endswith("results-imagenet.csv")
+    table = run("info", "resnet50")
+    (line,) = [x for x in table.splitlines() if x.startswith("TIMM_A1_IN1K")]
+    assert line.split() == ["TIMM_A1_IN1K", "timm", "1000", "224", "80.38", "94.60", "apache-2.0"]
+    sources = [x for x in table.splitlines() if x.startswith("accuracies on ImageNet-1K: https://")]
+    assert len(sources) == 2
+    assert "accuracies" not in run("info", "plain18")
+
+
 def test_evaluate_prints_all_metrics_as_json_and_each_prediction_as_csv(
     run: Run, saved: str, tmp_path: Path
 ) -> None:

