@@ -1,18 +1,24 @@
 """Write the measured results to the docs pages: `python -m benchmarks.tables`.
 
-Tables are generated from the JSON files in results and inserted between markers in the pages. A
-test compares the tables with the files.
+Tables are generated from the JSON files in results and inserted between markers in the pages. Only
+networks with results have rows. The numbers of networks in the README and on the speed page are
+also generated. A test compares the pages with the files.
 """
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cnnarch
 from benchmarks import eager, every_network, inference, int8_accuracy, transfer, zoo
 from benchmarks.measure import RESULTS, results_by_machine
+from benchmarks.pairs import PAIRS
+from cnnarch.facts.builders import families
 
 DOCS = RESULTS.parent.parent / "docs"
+README = DOCS.parent / "README.md"
 NOT_YET = "Not measured yet."
 
 
@@ -345,6 +351,32 @@ def draw(path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def unmeasured() -> str:
+    """Return a sentence with the numbers of networks that have no results on any machine."""
+    rows = {row for kept in results_by_machine("eager").values() for row in kept}
+    pairs, networks = {pair.network for pair in PAIRS}, set(cnnarch.list_models())
+    left = pairs - {row.partition(",")[0] for row in rows}
+    others = networks - every_network.saved_rows().keys()
+    return (
+        "Only measured networks have rows. Not measured yet: "
+        f"{len(left)} of the {len(pairs)} networks that are compared with another library, and "
+        f'{len(others)} of the {len(networks)} under "Every network".'
+    )
+
+
+def count_networks(page: str) -> str:
+    """Return a page with the current numbers in the words "N networks in M families".
+
+    Raises:
+        ValueError: the page does not contain these words exactly once.
+    """
+    words = f"{len(cnnarch.list_models())} networks in {len(families())} families"
+    page, found = re.subn(r"\d+ networks in \d+ families", words, page)
+    if found != 1:
+        raise ValueError(f"the page says how many networks there are {found} times, not once")
+    return page
+
+
 def pages() -> dict[Path, str]:
     """Return the text of each page with its tables."""
     speed, zoo_page, transfer_page = (DOCS / f"{n}.md" for n in ("speed", "zoo", "transfer"))
@@ -361,6 +393,8 @@ def pages() -> dict[Path, str]:
         (speed, "every network", every_network.table()),
     ):
         text[page] = replace_table(text[page], name, table if _has_rows(table) else NOT_YET)
+    text[speed] = replace_table(text[speed], "unmeasured", unmeasured())
+    text[README] = count_networks(README.read_text())
     return text
 
 

@@ -1,6 +1,7 @@
 """The examples in the README and the docs run and produce the documented output."""
 
 import doctest
+import json
 import re
 import tomllib
 import warnings
@@ -44,6 +45,24 @@ def test_benchmark_tables_match_the_stored_results() -> None:
     """`python -m benchmarks.tables` generates the tables from the results."""
     for page, text in tables.pages().items():
         assert page.read_text() == text, f"{page.name} is out of date"
+
+
+def test_generated_numbers_of_networks_count_the_builders() -> None:
+    """The builders are the functions with a `@builder` decorator in the model files."""
+    files = [path.read_text() for path in (ROOT / "cnnarch/models").glob("*.py")]
+    counts = [text.count("\n@builder\n") for text in files]
+    networks, families = sum(counts), sum(count > 0 for count in counts)
+    assert f"{networks} networks in {families} families" in (ROOT / "README.md").read_text()
+    results = json.loads((ROOT / "benchmarks/results/every_network.json").read_text())["networks"]
+    speed = (ROOT / "docs/speed.md").read_text()
+    assert f"{networks - len(results)} of the {networks} under" in speed
+
+
+def test_the_count_of_networks_is_updated_or_missed() -> None:
+    page = tables.count_networks("It has 1 networks in 2 families.")
+    assert page.startswith(f"It has {len(cnnarch.list_models())} networks in ")
+    with pytest.raises(ValueError, match="0 times, not once"):
+        tables.count_networks("It has many networks.")
 
 
 def test_readme_and_site_agree_on_the_installation() -> None:
