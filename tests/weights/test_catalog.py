@@ -16,7 +16,7 @@ from torchvision.transforms.functional import normalize
 import cnnarch
 from cnnarch.facts.cards import Twin
 from cnnarch.facts.sheets import twins
-from cnnarch.weights import Weights, get_weights
+from cnnarch.weights import Weights, get_weights, port
 from cnnarch.weights.catalog import NOT_STATED, entry_from_torchvision
 from cnnarch.weights.config import parse_timm_preprocessing
 from tests.oracles.catalog import CATALOG, as_json, collect, facts_of, timm_metrics
@@ -147,6 +147,17 @@ def test_entries_match_timms_metadata(entry: Weights) -> None:
     assert preprocessing.crop_size == config.input_size[-1]
     assert preprocessing.resize_size == int(config.input_size[-1] / config.crop_pct)
     assert config.crop_mode == ("squash" if preprocessing.squash else "center")
+
+
+@pytest.mark.parametrize("entry", [e for e in TIMM if e.num_classes != 1000], ids=lambda e: e.url)
+def test_other_heads_of_timm_load_into_our_networks(entry: Weights) -> None:
+    """The class counts are those of ImageNet-21k, ImageNet-12k or CLIP, or 0 for features."""
+    with torch.device("meta"):
+        theirs = timm.create_model(str(entry.architecture), num_classes=entry.num_classes)
+    ours = without_memory(str(entry.network), num_classes=entry.num_classes, **entry.options)
+    shapes = {name: tensor.shape for name, tensor in port(theirs.state_dict(), ours).items()}
+    assert shapes == {name: tensor.shape for name, tensor in ours.state_dict().items()}
+    assert ours.num_classes == entry.num_classes
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: f"{e.network}-{e.tag}")
