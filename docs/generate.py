@@ -108,11 +108,8 @@ def printed(row: Form) -> str:
 def describe_figure(stated: Stated, exact: int | None) -> str:
     unit = "" if exact is not None else " %"
     text = f"{FIGURES[stated.figure]} {stated.printed}{unit} ({stated.source})"
-    if exact is None:
-        return text
-    if not stated.confirmed:
-        return f"{text}: not compared"
-    return f"{text}: agrees" if stated.agrees(exact) else f"{text}: differs. {stated.departs}"
+    verdict = stated.verdict(exact)
+    return f"{text}: {verdict}" if verdict else text
 
 
 def departures(cards: list[ModelCard]) -> str:

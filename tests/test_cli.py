@@ -72,6 +72,17 @@ def test_info_prints_reported_values_alongside_measured_ones(
     assert "25,557,032" in out
 
 
+def test_info_marks_unconfirmed_values_and_explains_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["info", "gmlp_b16"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (macs,) = [line for line in lines if "31.6B" in line]
+    assert "not confirmed. The FLOPs count multiplications and additions separately" in macs
+    (error,) = [line for line in lines if "18.4 (" in line]
+    assert error.endswith("not confirmed")
+
+
 def test_info_accepts_the_name_of_a_family(capsys: pytest.CaptureFixture[str]) -> None:
     main(["info", "lenet"])
     assert capsys.readouterr().out.startswith("lenet5")

@@ -194,11 +194,10 @@ def _facts(card: ModelCard, row: Form) -> Iterator[Fact]:
         for s in stated:
             agrees = s.agrees(count)
             holds = correct and (not s.compared or agrees == (not s.departs))
-            text = verdict or ("agrees" if agrees else s.departs or "differs")
+            text = verdict or s.verdict(count)
             if correct and not holds and agrees:
                 text = f"agrees, although the card explains a difference: {s.departs}"
-            paper = f"{s.printed} ({s.source})" if s.confirmed else f"{s.printed} ({s.source})?"
-            yield Fact(form, figure, paper, count, text, holds)
+            yield Fact(form, figure, f"{s.printed} ({s.source})", count, text, holds)
     for s in row.stated:
         if s.figure not in counted:
-            yield Fact(form, s.figure, f"{s.printed} ({s.source})", None, "", True)
+            yield Fact(form, s.figure, f"{s.printed} ({s.source})", None, s.verdict(None), True)

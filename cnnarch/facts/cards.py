@@ -61,6 +61,23 @@ class Stated(NamedTuple):
         """Whether a test compares the network's value with the stated one."""
         return self.confirmed and self.figure in ("params", "macs")
 
+    def verdict(self, exact: int | None) -> str:
+        """Return whether the printed value agrees with the exact one, and why not.
+
+        Args:
+            exact: the network's count; None for an error rate.
+
+        >>> Stated("params", "25.6M", "Table 1").verdict(25_557_032)
+        'agrees'
+        """
+        if not self.confirmed:
+            return f"not confirmed. {self.departs}" if self.departs else "not confirmed"
+        if exact is None:
+            return ""
+        if self.agrees(exact):
+            return "agrees"
+        return f"differs. {self.departs}" if self.departs else "differs"
+
 
 class Form(NamedTuple):
     """Values of a network with one set of options.

@@ -38,6 +38,15 @@ def test_a_stated_value_agrees_within_one_unit_of_its_last_digit() -> None:
     assert not stated.agrees(3_700_000_000)
 
 
+def test_verdicts_explain_differences_and_mark_unconfirmed_values() -> None:
+    twice = "FLOPs are twice the MACs."
+    assert Stated("macs", "2.7B", "Table 1", twice).verdict(1_328_989_184) == f"differs. {twice}"
+    unconfirmed = Stated("macs", "2.7B", "Table 1", twice, confirmed=False)
+    assert unconfirmed.verdict(1_328_989_184) == f"not confirmed. {twice}"
+    assert Stated("top1_err", "27.7", "", confirmed=False).verdict(None) == "not confirmed"
+    assert Stated("top1_err", "27.7", "").verdict(None) == ""
+
+
 def test_errors_and_unconfirmed_values_are_not_compared() -> None:
     assert not Stated("top1_err", "22.85", "Table 3").compared
     assert not Stated("macs", "1.5B", "about", confirmed=False).compared
