@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -52,9 +53,15 @@ def _factory(library: str, name: str) -> Any:
     if library == "pytorchcv":
         return lambda **k: _get("pytorchcv.model_provider", "get_model")(name, **k)
     if library == "cadene":
-        return lambda **k: _get("pretrainedmodels", name)(pretrained=None, **k)
+        return lambda **k: _without_warnings(_get("pretrainedmodels", name), pretrained=None, **k)
     package = "efficientnet_lite_pytorch" if "lite" in name else "efficientnet_pytorch"
     return lambda **k: _get(package, "EfficientNet").from_name(name, **k)
+
+
+def _without_warnings(factory: Any, **arguments: Any) -> Any:
+    """Call a factory that uses deprecated arguments of torchvision."""
+    with warnings.catch_warnings(action="ignore"):
+        return factory(**arguments)
 
 
 def _get(module: str, name: str) -> Any:
