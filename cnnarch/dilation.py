@@ -27,7 +27,8 @@ def dilate(model: Trunk, output_stride: int) -> None:
     The weights stay unchanged. Map sizes are exact for images whose sides are multiples of the
     network's stride. If a map's stride shrinks by a factor of k, taking every k-th pixel of
     the new map gives the original map. In networks with SE or CBAM, the maps match only
-    approximately, because these also pool the new pixels.
+    approximately, because these also pool the new pixels. In networks with unpadded layers, such
+    as Inception v3 and AlexNet, pixels near the bottom and right borders differ.
 
     Args:
         model: a network or a backbone.
@@ -124,18 +125,28 @@ class DilatedPool2d(nn.Module):
         before: number of pixels read above and to the left of the output pixel.
         dilation: distance between the pixels read.
         average: whether to return the average instead of the maximum.
+        count_include_pad: whether averages count the padding as zeros.
 
     Shape:
         (N, C, H, W) -> (N, C, H, W)
     """
 
-    def __init__(self, kernel_size: int, before: int, dilation: int, *, average: bool) -> None:
+    def __init__(
+        self,
+        kernel_size: int,
+        before: int,
+        dilation: int,
+        *,
+        average: bool,
+        count_include_pad: bool = True,
+    ) -> None:
         super().__init__()
         self.kernel_size = kernel_size
         self.before = before
         self.dilation = dilation
+        self.count_include_pad = count_include_pad
         left, right = before * dilation, (kernel_size - 1 - before) * dilation
-        # Average pooling counts padding pixels as zeros; max pooling ignores them.
+        # Averages count padding pixels as zeros, unless they are corrected; maxima ignore them.
         self.pad = nn.ConstantPad2d((left, right, left, right), 0.0 if average else -torch.inf)
         self.pool = None if average else nn.MaxPool2d(kernel_size, 1, dilation=dilation)
 
@@ -143,18 +154,30 @@ class DilatedPool2d(nn.Module):
     def of(cls, pool: nn.Module, dilation: int) -> "DilatedPool2d":
         """Return a stride-1 version of `pool` that reads pixels `dilation` times as far apart."""
         if isinstance(pool, cls):
-            average = pool.pool is None
-            return cls(pool.kernel_size, pool.before, pool.dilation * dilation, average=average)
+            return cls(
+                pool.kernel_size,
+                pool.before,
+                pool.dilation * dilation,
+                average=pool.pool is None,
+                count_include_pad=pool.count_include_pad,
+            )
         if isinstance(pool, AlignedMaxPool2d):
             return cls(3, 0, dilation, average=False)
         kernel_size, padding = _side(pool.kernel_size), _side(pool.padding)
-        return cls(kernel_size, padding, dilation, average=isinstance(pool, nn.AvgPool2d))
+        average = isinstance(pool, nn.AvgPool2d)
+        counts = bool(getattr(pool, "count_include_pad", True))
+        return cls(kernel_size, padding, dilation, average=average, count_include_pad=counts)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool around every pixel."""
-        x = self.pad(x)
         if self.pool is not None:
-            return self.pool(x)
+            return self.pool(self.pad(x))
+        average = self._average(self.pad(x))
+        if self.count_include_pad:
+            return average
+        return average / self._average(self.pad(torch.ones_like(x[:1, :1])))  # share of the image
+
+    def _average(self, x: Tensor) -> Tensor:
         span = self.dilation * (self.kernel_size - 1)
         shifts = range(0, span + 1, self.dilation)
         height, width = x.shape[-2] - span, x.shape[-1] - span

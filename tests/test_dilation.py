@@ -19,7 +19,16 @@ POOLS = ("densenet-bc", "vgg-batch_norm", "googlenet-torchvision", "efficientnet
 """One form for each type of pool and of padding that `dilate` replaces."""
 
 
-NOT_ALIGNED = ("alexnet", "gmlp", "lenet", "mlp_mixer", "resmlp", "squeezenet-unpadded-stem")
+NOT_ALIGNED = (
+    "alexnet",
+    "gmlp",
+    "inception_resnet",
+    "inception_v",
+    "lenet",
+    "mlp_mixer",
+    "resmlp",
+    "squeezenet-unpadded-stem",
+)
 """Families and forms whose maps lose their borders and thus shift, or whose input size is fixed."""
 ALIGNED_FORMS = [name for name in FORMS if not name.startswith(NOT_ALIGNED) and name != "nin"]
 
@@ -51,6 +60,28 @@ def test_every_kth_pixel_equals_the_original_pixel(name: str) -> None:
             assert dense.shape[-2:] == (96 // new, 64 // new)
             torch.testing.assert_close(dense[..., ::k, ::k], original, rtol=1e-8, atol=1e-8)
         assert [row.stride for row in dilated.feature_info] == kept
+
+
+@pytest.mark.parametrize("name", ["alexnet-one_tower", "inception_v3", "inception_v4"])
+@torch.no_grad()
+def test_unpadded_networks_keep_every_pixel_far_from_the_last_border(name: str) -> None:
+    """Original pixels next to the border are computed from padding, or are lost."""
+    model = FORMS[name]().double()
+    calibrate(model, torch.randn(2, model.in_channels, 171, 171).double())
+    images = torch.randn(1, model.in_channels, 395, 395).double()
+    maps = model.forward_stages(images)
+    for output_stride in (8, 16):
+        dilated = copy.deepcopy(model)
+        dilate(dilated, output_stride)
+        for row, original, dense in zip(
+            model.feature_info, maps, dilated.forward_stages(images), strict=True
+        ):
+            k = max(1, row.stride // output_stride)
+            kept = [side // 2 for side in original.shape[-2:]]
+            every_kth, expected = (
+                m[..., : kept[0], : kept[1]] for m in (dense[..., ::k, ::k], original)
+            )
+            torch.testing.assert_close(every_kth, expected, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", ["resnet-residual", *POOLS])
@@ -135,3 +166,26 @@ def test_a_dilated_pool_uses_the_pixels_of_the_original_pool(pool: nn.Module) ->
     dense = torch.randn(1, 2, 16, 24)  # the original pixels, interleaved with new ones
     dense[..., ::2, ::2] = x
     assert_close(DilatedPool2d.of(pool, 2)(dense)[..., ::4, ::4], pool(x))
+
+
+def test_averages_that_do_not_count_padding_stay_averages_of_the_image() -> None:
+    pool = nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+    x = torch.randn(2, 3, 8, 10)
+    torch.testing.assert_close(DilatedPool2d.of(pool, 1)(x), pool(x))
+    dilated = DilatedPool2d.of(DilatedPool2d.of(pool, 1), 2)(x)
+    for i in (0, 1):
+        for j in (0, 1):
+            torch.testing.assert_close(dilated[..., i::2, j::2], pool(x[..., i::2, j::2]))
+
+
+def test_an_unpadded_convolution_and_pool_keep_the_same_pixels() -> None:
+    """In a reduction block, both have stride 2 and no padding, and their outputs are joined."""
+    model = FORMS["inception_v3"]().eval()
+    reduction = model.stages[2][0]
+    x = torch.randn(1, 16, 11, 8)
+    with torch.no_grad():
+        original = reduction(x)
+        dilate(model, 8)
+        dense = reduction(x)
+    assert (original.shape, dense.shape) == ((1, 24, 5, 3), (1, 24, 11, 8))
+    torch.testing.assert_close(dense[..., 0:10:2, 0:6:2], original)

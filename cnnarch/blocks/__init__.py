@@ -5,6 +5,7 @@ from cnnarch.blocks.checkpointing import *
 from cnnarch.blocks.conv import *
 from cnnarch.blocks.convnext import *
 from cnnarch.blocks.dense import *
+from cnnarch.blocks.factorized import *
 from cnnarch.blocks.fire import *
 from cnnarch.blocks.ghost import *
 from cnnarch.blocks.gmlp import *
@@ -21,6 +22,7 @@ from cnnarch.blocks.pooling import *
 from cnnarch.blocks.preactivation import *
 from cnnarch.blocks.regnet import *
 from cnnarch.blocks.residual import *
+from cnnarch.blocks.residual_inception import *
 from cnnarch.blocks.resmlp import *
 from cnnarch.blocks.separable import *
 from cnnarch.blocks.shortcut import *

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from cnnarch.blocks._checks import check_choice, check_integer
+from cnnarch.blocks._checks import check_choice, check_integer, check_length
 from cnnarch.blocks.initialization import he_normal_
 
 __all__ = ["ConvNormAct", "Padding", "SamePad2d"]
@@ -28,7 +28,7 @@ class ConvNormAct(nn.Sequential):
     Args:
         in_channels: number of input channels.
         out_channels: number of output channels.
-        kernel_size: side length of the square kernel, in pixels.
+        kernel_size: side length of the square kernel, or its height and width, in pixels.
         stride: stride of the convolution, in pixels.
         groups: number of groups in the convolution.
         padding: "symmetric" pads each side by (kernel_size - 1) // 2 pixels. "same" pads as
@@ -42,14 +42,15 @@ class ConvNormAct(nn.Sequential):
         (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)
 
     Raises:
-        ValueError: a count is not a positive integer, or `padding` is unknown.
+        ValueError: a count, size or stride is not a positive integer, or `padding` is unknown or
+            needs a square kernel.
     """
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
+        kernel_size: int | tuple[int, int],
         stride: int = 1,
         *,
         groups: int = 1,
@@ -60,14 +61,20 @@ class ConvNormAct(nn.Sequential):
     ) -> None:
         check_integer("in_channels", in_channels, 1)
         check_integer("out_channels", out_channels, 1)
+        check_integer("stride", stride, 1)
         if isinstance(padding, str):
             check_choice("padding", padding, get_args(Padding))
         super().__init__()
-        pixels = (kernel_size - 1) // 2 if isinstance(padding, str) else padding
+        height, width = _height_and_width(kernel_size)
+        pixels = (height - 1) // 2, (width - 1) // 2
+        if isinstance(padding, int):
+            pixels = padding, padding
         # For an odd kernel with stride 1, "same" and "symmetric" padding are identical.
-        if padding == "same" and (stride > 1 or kernel_size % 2 == 0):
-            self.pad = SamePad2d(kernel_size, stride)
-            pixels = 0
+        if padding == "same" and (stride > 1 or height % 2 == 0 or width % 2 == 0):
+            if height != width:
+                raise ValueError(f"padding 'same' needs a square kernel, got {kernel_size}")
+            self.pad = SamePad2d(height, stride)
+            pixels = 0, 0
         self.conv = nn.Conv2d(
             in_channels,
             out_channels,
@@ -82,6 +89,14 @@ class ConvNormAct(nn.Sequential):
             self.norm = norm(out_channels)
         if act is not None:
             self.act = act()
+
+
+def _height_and_width(kernel_size: int | tuple[int, int]) -> tuple[int, int]:
+    sides = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
+    check_length("kernel_size", sides, 2)
+    for side in sides:
+        check_integer("kernel_size", side, 1)
+    return sides
 
 
 def conv_7x7(in_channels: int, channels: int, small_images: bool) -> ConvNormAct:

@@ -81,14 +81,19 @@ def _stages(model: ImageClassifier, found: Summary) -> list[DiagramRow]:
     stages = []
     for name, path in {**stage_layers(model), "head": "head"}.items():
         module = unwrapped(model.get_submodule(path))  # it may be compiled
-        macs = sum(row.macs for row in found.rows if f"{row.path}.".startswith(f"{path}."))
-        parameters = count_parameters(module)
+        parameters, macs = count_parameters(module), _macs(found, path)
         stages.append(DiagramRow(name, _contents(module), shapes[path], parameters, macs))
     for name, module in model.named_children():
         parameters = count_parameters(module)
         if name not in ("stem", "stages", "head") and parameters:
-            stages.append(DiagramRow(name, "in training only", (model.num_classes,), parameters, 0))
+            shape, macs = shapes.get(name, (model.num_classes,)), _macs(found, name)
+            stages.append(DiagramRow(name, "in training only", shape, parameters, macs))
     return stages
+
+
+def _macs(found: Summary, path: str) -> int:
+    """Return the multiply-adds of the layers in the module at `path` that ran."""
+    return sum(row.macs for row in found.rows if f"{row.path}.".startswith(f"{path}."))
 
 
 def _arrow(axes: Axes, y: float) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -52,9 +53,23 @@ def _factory(library: str, name: str) -> Any:
     if library == "pytorchcv":
         return lambda **k: _get("pytorchcv.model_provider", "get_model")(name, **k)
     if library == "cadene":
-        return lambda **k: _get("pretrainedmodels", name)(pretrained=None, **k)
+        return lambda **k: _cadene(_get("pretrainedmodels", name), **k)
     package = "efficientnet_lite_pytorch" if "lite" in name else "efficientnet_pytorch"
     return lambda **k: _get(package, "EfficientNet").from_name(name, **k)
+
+
+def _cadene(factory: Any, **arguments: Any) -> nn.Module:
+    """Build a network of pretrainedmodels, which adapts some networks of torchvision.
+
+    It uses deprecated arguments of torchvision and binds `forward` to the instance. Our copies for
+    counting drop such functions, so `forward` becomes a method of a subclass.
+    """
+    with warnings.catch_warnings(action="ignore"):
+        model: nn.Module = factory(pretrained=None, **arguments)
+    if bound := vars(model).pop("forward", None):
+        kind = type(model)
+        model.__class__ = type(kind.__name__, (kind,), {"forward": bound.__func__})
+    return model
 
 
 def _get(module: str, name: str) -> Any:

@@ -50,6 +50,19 @@ def test_auxiliary_heads_are_listed_below_the_head() -> None:
     assert f"{6_998_552 + sum(heads):,}" in found
 
 
+def test_auxiliary_heads_have_multiply_adds_if_they_run() -> None:
+    """Two convolutions and a linear layer, on maps of 5x5, 1x1 and 1x1 pixels."""
+    with torch.device("meta"):
+        model = cnnarch.inception_v3(aux_logits=True)
+    macs = 25 * 768 * 128 + 128 * 25 * 768 + 768 * 1000
+    found = texts(viz.diagram(model.train()))
+    assert f"{macs:,}" in found
+    assert f"{5_713_216_096 + macs:,}" in found
+    found = texts(viz.diagram(model.eval()))
+    assert f"{macs:,}" not in found
+    assert f"{5_713_216_096:,}" in found
+
+
 def test_a_network_on_the_meta_device_is_drawn() -> None:
     with torch.device("meta"):
         model = cnnarch.resnet152()
