@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torchvision
 
 import cnnarch
 from cnnarch import ImageClassifier
+from cnnarch.weights.porting import layouts_of
 
 
 def test_everything_except_a_smaller_first_convolution_is_loaded(
@@ -24,6 +26,28 @@ def test_everything_except_a_smaller_first_convolution_is_loaded(
     assert report.fresh == larger
     after = small.state_dict()
     assert all(torch.equal(after[k], before[k] if k in larger else weights[k]) for k in weights)
+
+
+def test_names_in_other_libraries_are_the_same(builder: Callable[..., ImageClassifier]) -> None:
+    """Layers that are absent or have no stride in the small network do not change the numbers."""
+    if "small_images" not in inspect.signature(builder).parameters:
+        return
+    with torch.device("meta"):
+        standard, small = builder(), builder(small_images=True)
+    layers = dict(small.named_modules())
+    for layout in layouts_of(standard):
+        names, expected = (
+            {pair.ours: pair.theirs for pair in layout.pairs(model) if pair.ours in layers}
+            for model in (small, standard)
+        )
+        assert names == expected, layout.library
+
+
+@pytest.mark.parametrize(("name", "last"), [("vgg11", 18), ("vgg11_bn", 25)])
+def test_torchvisions_vggs_are_loaded_without_their_first_pools(name: str, last: int) -> None:
+    theirs = torchvision.models.get_model(name, num_classes=2).state_dict()
+    model = cnnarch.get_model(name, weights=theirs, small_images=True)
+    assert torch.equal(model.stages[4][1].conv.weight, theirs[f"features.{last}.weight"])
 
 
 def test_a_builder_warns_about_the_new_convolution_and_initializes_it() -> None:
