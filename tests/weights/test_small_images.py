@@ -3,13 +3,17 @@
 import inspect
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torchvision
+from torch import nn
 
 import cnnarch
 from cnnarch import ImageClassifier
+from cnnarch.blocks import SamePad2d
+from cnnarch.blocks._settings import settings_of
 from cnnarch.weights.porting import layouts_of
 
 
@@ -41,6 +45,37 @@ def test_names_in_other_libraries_are_the_same(builder: Callable[..., ImageClass
             for model in (small, standard)
         )
         assert names == expected, layout.library
+
+
+EQUAL_WIDTHS = {
+    "mobilenet_v2": {"width": 0.35},
+    "mobilenet_v3_large": {"width": 0.35},
+    "mnasnet_a1": {"width": 0.35},
+}
+"""Options with which the first strided block has as many output channels as input channels."""
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [*((name, {}) for name in cnnarch.list_models()), *EQUAL_WIDTHS.items()],
+)
+def test_only_strides_and_pools_are_removed(name: str, options: dict[str, Any]) -> None:
+    """In particular, no shortcut is added or removed, or the weights would have another meaning."""
+    builder = cnnarch.get_model_builder(name)
+    if "small_images" not in inspect.signature(builder).parameters:
+        return
+    with torch.device("meta"):
+        standard, small = builder(**options), builder(**options, small_images=True)
+    assert layers_of(small) == layers_of(standard)
+
+
+def layers_of(model: ImageClassifier) -> dict[str, dict[str, Any]]:
+    """Return the settings of the layers after the stem, except strides and the padding for them."""
+    return {
+        name: {k: v for k, v in settings_of(module).items() if k not in ("stride", "padding")}
+        for name, module in model.stages.named_modules()
+        if not isinstance(module, nn.MaxPool2d | SamePad2d)
+    }
 
 
 @pytest.mark.parametrize(("name", "last"), [("vgg11", 18), ("vgg11_bn", 25)])
