@@ -38,6 +38,7 @@ class XceptionRow(NamedTuple):
     exit_convs: tuple[int, int]
 
 
+LENGTHS = {"stem": 2, "entry": 3, "exit_module": 2, "exit_convs": 2}
 FIG_5 = XceptionRow((32, 64), (128, 256, 728), 8, (728, 1024), (1536, 2048))
 
 
@@ -59,8 +60,8 @@ class Xception(ImageClassifier):
         (N, in_channels, H, W) -> (N, num_classes). Rows have strides 2, 4, 8, 16 and 32.
 
     Raises:
-        ValueError: the entry flow does not have three modules, or a count or `dropout` is out of
-            range.
+        ValueError: a field of `row` has the wrong number of entries, or a count or `dropout` is out
+            of range.
     """
 
     def __init__(
@@ -72,7 +73,8 @@ class Xception(ImageClassifier):
         dropout: float = 0.5,
         small_images: bool = False,
     ) -> None:
-        check_length("entry", row.entry, 3)
+        for name, length in LENGTHS.items():
+            check_length(name, getattr(row, name), length)
         check_integer("middle", row.middle, 0)
         stride = 1 if small_images else 2
         first, second = row.stem

@@ -63,7 +63,9 @@ def test_small_images_give_a_4x4_map_and_keep_all_tensor_shapes() -> None:
 
 
 def test_invalid_rows_are_rejected() -> None:
-    with pytest.raises(ValueError, match="entry must have 3 entries, got"):
-        Xception(ROW._replace(entry=(8, 8)))  # type: ignore[arg-type]
+    for field, length in {"stem": 2, "entry": 3, "exit_module": 2, "exit_convs": 2}.items():
+        for wrong in ((8,), (8, 8, 8, 8), 8, None):
+            with pytest.raises(ValueError, match=f"{field} must have {length} entries, got "):
+                Xception(ROW._replace(**{field: wrong}))
     with pytest.raises(ValueError, match="middle must be an integer of at least 0, got -1"):
         Xception(ROW._replace(middle=-1))
