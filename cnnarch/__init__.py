@@ -54,6 +54,7 @@ from cnnarch.models.squeezenet import *
 from cnnarch.models.vgg import *
 from cnnarch.models.wide_resnet import *
 from cnnarch.models.wide_resnet_cifar import *
+from cnnarch.models.xception import *
 from cnnarch.registry import *
 from cnnarch.registry import __all__ as _registry_names
 

@@ -25,10 +25,11 @@ def dilate(model: Trunk, output_stride: int) -> None:
     """Limit every map's stride to `output_stride` by dilating kernels, in place.
 
     The weights stay unchanged. Map sizes are exact for images whose sides are multiples of the
-    network's stride. If a map's stride shrinks by a factor of k, taking every k-th pixel of
-    the new map gives the original map. In networks with SE or CBAM, the maps match only
-    approximately, because these also pool the new pixels. In networks with unpadded layers, such
-    as Inception v3 and AlexNet, pixels near the bottom and right borders differ.
+    network's stride, plus the pixels that an unpadded stem removes. If a map's stride shrinks by
+    a factor of k, taking every k-th pixel of the new map gives the original map. In networks with
+    SE or CBAM, the maps match only approximately, because these also pool the new pixels. In
+    networks with unpadded layers after the stem, such as Inception v3 and AlexNet, pixels near the
+    bottom and right borders differ.
 
     Args:
         model: a network or a backbone.

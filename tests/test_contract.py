@@ -1,13 +1,15 @@
 """The contract holds for every small form and, with `--all`, every network. No exclusions."""
 
 import inspect
+import math
+import re
 from collections.abc import Callable
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
 
-from cnnarch import ImageClassifier, get_model_builder
+from cnnarch import ImageClassifier, get_model_builder, list_models
 from cnnarch.contract.classifier import ModelOptions
 from cnnarch.facts.builders import option_parameters
 from cnnarch.testing import (
@@ -137,22 +139,46 @@ def test_an_unknown_option_raises_and_suggests_the_nearest_name(builder: Build) 
         builder(num_clases=10)
 
 
-@pytest.mark.parametrize(
-    ("option", "values"),
-    [
-        ("num_classes", (-1, 2.5, "ten", True)),
-        ("in_channels", (0, -3, 1.5, "rgb")),
-        ("dropout", (-0.1, 1.0, "half")),
-        ("drop_path", (-0.1, 1.0)),
-        ("width", (0, -1.0, "wide")),
-    ],
-)
-def test_options_out_of_range_raise(builder: Build, option: str, values: tuple[Any]) -> None:
-    if option not in inspect.signature(builder).parameters:
-        pytest.skip("the network has no such option")
-    for value in values:
-        with (
-            torch.device("meta"),
-            pytest.raises(ValueError, match=rf"{option} must be .*got "),
-        ):
-            builder(**{option: value})
+INTEGERS = (-1, 2.5, True, math.nan, "ten")
+NUMBERS = (-0.1, math.inf, math.nan, True, "half")
+WRONG = {int: INTEGERS, float: NUMBERS, bool: (1, 0.0, "False", math.nan)}
+"""Values that every option of a type rejects."""
+LIMITS = {
+    "in_channels": (0,),
+    "dropout": (1.0,),
+    "drop_path": (1.0,),
+    "width": (0,),
+    "norm_eps": (0,),
+    "norm_momentum": (0, 1.5),
+}
+"""Values that are just out of an option's range."""
+
+
+def wrong_values(option: inspect.Parameter) -> list[Any]:
+    """Return values outside an option's type and range; None is among them unless allowed."""
+    types = {option.annotation, *get_args(option.annotation)}
+    choice = "other", 3.5, True
+    wrong = next((WRONG[kind] for kind in WRONG if kind in types), choice)
+    nothing = () if type(None) in types else (None,)
+    return [*wrong, *nothing, *LIMITS.get(option.name, ())]
+
+
+def test_wrong_values_of_options_are_rejected_in_a_sentence(builder: Build) -> None:
+    """The sentence names the option, what it allows and what it received."""
+    for name, option in option_parameters(builder.__annotations__["return"]).items():
+        for value in wrong_values(option):
+            sentence = rf"^{name} must be [^\n]+, got {re.escape(repr(value))}$"
+            with torch.device("meta"), pytest.raises(ValueError, match=sentence):
+                builder(**{name: value})
+
+
+def test_options_of_other_networks_are_rejected(builder: Build) -> None:
+    every = {name for each in map(get_model_builder, list_models()) for name in options_of(each)}
+    for name in every - options_of(builder):
+        sentence = rf"^\w+\(\) has no option '{name}'; (did you mean|available:) "
+        with pytest.raises(TypeError, match=sentence):
+            builder(**{name: 1})
+
+
+def options_of(builder: Build) -> set[str]:
+    return set(option_parameters(builder.__annotations__["return"]))

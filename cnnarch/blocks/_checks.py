@@ -5,6 +5,13 @@ from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 
 
+def check_boolean(name: str, value: object, *, or_none: bool = False) -> None:
+    """Raise ValueError unless `value` is True or False, or None if `or_none` allows it."""
+    if not isinstance(value, bool) and not (or_none and value is None):
+        allowed = "True, False or None" if or_none else "True or False"
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+
+
 def check_choice(name: str, value: object, allowed: Iterable[object]) -> None:
     """Raise ValueError unless `value` is one of `allowed`."""
     allowed = list(allowed)

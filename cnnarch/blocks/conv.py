@@ -105,6 +105,19 @@ def conv_7x7(in_channels: int, channels: int, small_images: bool) -> ConvNormAct
     return ConvNormAct(in_channels, channels, kernel_size, stride)
 
 
+def remove_stride(block: nn.Module) -> None:
+    """Give every convolution in a block stride 1, for networks for small images.
+
+    The block keeps its layers and its kind of shortcut, so weights have the same meaning. A block
+    built with stride 1 may lack a projection or add its input.
+    """
+    for module in block.modules():
+        if isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)
+        elif isinstance(module, SamePad2d):
+            module.stride = 1
+
+
 class SamePad2d(nn.Module):
     """Zero padding after which a strided convolution returns ceil(H / stride) rows.
 

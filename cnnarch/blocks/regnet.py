@@ -7,7 +7,7 @@ import math
 
 from torch import nn
 
-from cnnarch.blocks._checks import check_integer, check_number
+from cnnarch.blocks._checks import check_integer, check_number, check_positive
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.residual import ResidualSum
 from cnnarch.blocks.squeeze_excite import SE
@@ -86,6 +86,8 @@ class XBlock(ResidualSum):
         groups, rest = divmod(channels, group_width)
         if rest:
             raise ValueError(f"group_width must divide {channels} channels, got {group_width}")
+        if squeeze_ratio is not None:
+            check_positive("squeeze_ratio", squeeze_ratio)
         branch = nn.Sequential()
         branch.reduce = ConvNormAct(in_channels, channels, 1)
         branch.conv = ConvNormAct(channels, channels, 3, stride, groups=groups)

@@ -11,7 +11,8 @@ DROPOUTS = (
 def set_inplace(model: nn.Module, inplace: bool = True) -> None:
     """Let all activations overwrite their input, saving memory without changing the results.
 
-    In cnnarch's networks, no other layer reads the input of an activation. Hooks, replaced
+    In cnnarch's networks, no other layer reads the input of these activations: the first ReLU of an
+    Xception module, whose input the shortcut also reads, stays out of place. Hooks, replaced
     `forward` methods and attribution methods that read that input see overwritten values.
     `torch.func.vmap` and tracers still work. The peak memory of a training step hardly changes,
     because PyTorch keeps the input or output of an activation for the backward pass anyway. To
@@ -34,5 +35,9 @@ def set_inplace(model: nn.Module, inplace: bool = True) -> None:
 
 
 def supports_inplace(module: nn.Module) -> bool:
-    """Return whether `module` is an activation that can overwrite its input."""
-    return hasattr(module, "inplace") and not isinstance(module, DROPOUTS)
+    """Return whether `module` is an activation that can overwrite its input.
+
+    Activations with the attribute `shares_input` cannot: another layer reads their input.
+    """
+    shares = getattr(module, "shares_input", False)
+    return hasattr(module, "inplace") and not isinstance(module, DROPOUTS) and not shares

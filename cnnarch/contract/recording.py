@@ -3,10 +3,11 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from torch import nn
 
+from cnnarch.blocks._checks import check_boolean, check_choice
 from cnnarch.facts.options import METADATA_KEY, find_norms
 
 
@@ -68,17 +69,22 @@ class RecordsOptions(nn.Module):
 
 
 def recording_options(init: Callable[..., None]) -> Callable[..., None]:
-    """Wrap a network class's `__init__` to record its keyword-only arguments.
+    """Wrap a network class's `__init__` to check and record its keyword-only arguments.
 
-    Defaults are also recorded. A subclass records the caller's values before it calls the
+    The values of flags and choices are checked, as their annotations show them. Defaults are also
+    recorded. A subclass records the caller's values before it calls the
     `__init__` of its base class, which adds only options not yet recorded. A class that resolves a
     value, such as a default of None, assigns `options` again afterwards.
     """
     parameters = inspect.signature(init).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    annotations = {p.name: p.annotation for p in parameters if p.name in defaults}
 
     @functools.wraps(init)
     def recorded(self: Any, *args: Any, **given: Any) -> None:
+        for name, annotation in annotations.items():
+            if name in given:
+                _check_option(name, given[name], annotation)
         options = {name: given.get(name, default) for name, default in defaults.items()}
         # nn.Module cannot set attributes before its __init__ has run.
         recorded_before = self.__dict__.get("_options", {})
@@ -87,3 +93,11 @@ def recording_options(init: Callable[..., None]) -> Callable[..., None]:
         init(self, *args, **given)
 
     return recorded
+
+
+def _check_option(name: str, value: object, annotation: object) -> None:
+    """Raise ValueError if a flag or choice does not have one of its values."""
+    if annotation is bool or annotation == bool | None:
+        check_boolean(name, value, or_none=annotation is not bool)
+    elif get_origin(annotation) is Literal:
+        check_choice(name, value, get_args(annotation))

@@ -125,14 +125,21 @@ def twins(builder: str | None = None, library: str | None = None) -> list[Twin]:
 
 
 def namesakes(name: str | None) -> str:
-    """Return a hint for error messages about a name that another library gives to another network.
+    """Return a hint for error messages if a library gives our name of a network to another one.
 
-    It is empty if there is none: torchvision's alexnet is our alexnet_owt, not our alexnet.
+    torchvision's alexnet is our alexnet_owt, for example. The hint is the same for both networks,
+    and empty for all others.
     """
     others = dict.fromkeys(
-        (twin.library, twin.builder) for twin in twins() if twin.name == name != twin.builder
+        (twin.library, twin.name, twin.builder)
+        for twin in twins()
+        if twin.name in BUILDERS and twin.name != twin.builder
     )
-    return "".join(f"; {library}'s {name} is {builder}" for library, builder in others)
+    return "".join(
+        f"; {library}'s {plain} is {theirs}, and the paper's is {plain}"
+        for library, plain, theirs in others
+        if name in (plain, theirs)
+    )
 
 
 def near_twins(builder: str | None = None) -> list[NearTwin]:

@@ -88,12 +88,13 @@ class ConvNeXt(ImageClassifier):
     ) -> None:
         check_length("channels", channels, 4)
         check_length("depths", depths, 4)
+        for depth in depths:
+            check_integer("depth of a stage", depth, 1)
         check_probability("drop_path", drop_path)
         stem = _stem(in_channels, channels[0], small_images)
         last = max(sum(depths) - 1, 1)
         stages: list[Stage] = []
         for i, (width, depth) in enumerate(zip(channels, depths, strict=True)):
-            check_integer("depth of a stage", depth, 1)
             first = sum(depths[:i])
             rates = [drop_path * (first + j) / last for j in range(depth)]
             blocks = [ConvNeXtBlock(width, drop_path=rate) for rate in rates]

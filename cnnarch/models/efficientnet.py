@@ -8,7 +8,7 @@ from torch import nn
 
 from cnnarch.blocks._checks import check_positive, check_probability
 from cnnarch.blocks.compound_scaling import MBConvRow, Scaling, scale_rows
-from cnnarch.blocks.conv import ConvNormAct, Padding
+from cnnarch.blocks.conv import ConvNormAct, Padding, remove_stride
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.initialization import uniform_
 from cnnarch.blocks.inverted_residual import InvertedResidual, round_channels, squeeze_input
@@ -118,8 +118,6 @@ class EfficientNet(ImageClassifier):
         se = partial(squeeze_input, act=self.act) if self.has_se else None
         mbconv = partial(InvertedResidual, se=se, padding=padding, norm=norm, act=self.act)
         rows = scale_rows(TABLE_1, scaling, fixed_depth=self.fixed_depth)
-        if small_images:
-            rows["stage3"] = rows["stage3"]._replace(stride=1)
         width = 1.0 if self.fixed_ends else scaling.width
         channels = round_channels(STEM_CHANNELS, width)
         stem = layer(in_channels, channels, 3, 1 if small_images else 2)
@@ -129,6 +127,8 @@ class EfficientNet(ImageClassifier):
             return mbconv(*shape, drop_path=rate)
 
         stages = inverted_residual_stages(channels, rows.values(), block, drop_path)
+        if small_images:
+            remove_stride(stages[1][0])  # stage3
         features = round_channels(HEAD_CHANNELS, width)
         head = ClassifierHead(
             features,

@@ -8,7 +8,7 @@ from typing import NamedTuple, Unpack
 from torch import nn
 
 from cnnarch.blocks._checks import check_positive, check_probability
-from cnnarch.blocks.conv import ConvNormAct, Padding
+from cnnarch.blocks.conv import ConvNormAct, Padding, remove_stride
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.inverted_residual import InvertedResidual, squeeze_input
 from cnnarch.blocks.inverted_residual_stages import inverted_residual_stages
@@ -176,8 +176,6 @@ class EfficientNetV2(ImageClassifier):
         layer = partial(ConvNormAct, padding=padding, norm=norm, act=nn.SiLU)
         mbconv = partial(InvertedResidual, padding=padding, norm=norm, act=nn.SiLU)
         rows = dict(variant.rows)
-        if small_images:
-            rows["stage2"] = rows["stage2"]._replace(stride=1)
 
         def block(row: V2Row, inputs: int, stride: int, rate: float) -> InvertedResidual:
             shape = (inputs, inputs * row.expansion, row.channels, 3, stride)
@@ -186,6 +184,8 @@ class EfficientNetV2(ImageClassifier):
 
         stem = layer(in_channels, variant.stem, 3, 1 if small_images else 2)
         stages = inverted_residual_stages(variant.stem, rows.values(), block, drop_path)
+        if small_images:
+            remove_stride(stages[1][0])  # stage2
         *_, last = rows.values()
         head = ClassifierHead(
             variant.head,

@@ -5,7 +5,6 @@ from typing import Any, Literal, Unpack
 
 from torch import nn
 
-from cnnarch.blocks._checks import check_choice
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.head import ClassifierHead
@@ -67,9 +66,6 @@ class LeNet(ImageClassifier):
         pool: Literal["avg", "max"] = "avg",
         image_size: Literal[28, 32] = 32,
     ) -> None:
-        check_choice("activation", activation, ACTIVATIONS)
-        check_choice("pool", pool, POOLS)
-        check_choice("image_size", image_size, PADDING)
         act, make_pool = ACTIVATIONS[activation], POOLS[pool]
         conv = partial(_conv, norm=None, act=act)
         stem = conv(in_channels, 6, padding=PADDING[image_size])

@@ -7,7 +7,7 @@ from typing import NamedTuple, Unpack
 from torch import nn
 
 from cnnarch.blocks._checks import check_number, check_positive
-from cnnarch.blocks.conv import ConvNormAct
+from cnnarch.blocks.conv import ConvNormAct, remove_stride
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.inverted_residual import InvertedResidual, round_channels, squeeze_input
 from cnnarch.blocks.inverted_residual_stages import inverted_residual_stages
@@ -138,8 +138,6 @@ class MnasNet(ImageClassifier):
         norm = partial(nn.BatchNorm2d, momentum=norm_momentum)
         channels, scaled_rows = variant.scaled(width)
         rows = dict(scaled_rows)
-        if small_images:
-            rows["mbconv1"] = rows["mbconv1"]._replace(stride=1)
 
         def block(row: MnasRow, inputs: int, stride: int, _rate: float) -> InvertedResidual:
             shape = (inputs, inputs * row.expansion, row.channels, row.kernel_size, stride)
@@ -148,6 +146,8 @@ class MnasNet(ImageClassifier):
 
         stem = ConvNormAct(in_channels, channels, 3, 1 if small_images else 2, norm=norm)
         stages = inverted_residual_stages(channels, rows.values(), block)
+        if small_images:
+            remove_stride(stages[1][0])  # mbconv1
         before = ConvNormAct(rows["mbconv6"].channels, HEAD_CHANNELS, 1, norm=norm)
         head = ClassifierHead(HEAD_CHANNELS, num_classes, before=before, dropout=dropout)
         super().__init__(stem, stages, head, names=("conv1", *rows))

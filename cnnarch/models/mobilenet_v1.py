@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple, Unpack
 
 from torch import nn
 
-from cnnarch.blocks._checks import check_choice, check_positive
+from cnnarch.blocks._checks import check_positive
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.conv import ConvNormAct, Padding
 from cnnarch.blocks.head import ClassifierHead
@@ -85,7 +85,6 @@ class MobileNetV1(ImageClassifier):
     ) -> None:
         check_positive("width", width)
         check_positive("norm_eps", norm_eps)
-        check_choice("activation", activation, ACTIVATIONS)
         norm = partial(nn.BatchNorm2d, eps=norm_eps)
         act = ACTIVATIONS[activation]
         convolution = partial(ConvNormAct, padding=padding, norm=norm, act=act)

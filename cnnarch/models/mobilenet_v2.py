@@ -6,7 +6,7 @@ from typing import NamedTuple, Unpack
 from torch import nn
 
 from cnnarch.blocks._checks import check_positive
-from cnnarch.blocks.conv import ConvNormAct, Padding
+from cnnarch.blocks.conv import ConvNormAct, Padding, remove_stride
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.inverted_residual import InvertedResidual, round_channels
 from cnnarch.blocks.inverted_residual_stages import inverted_residual_stages
@@ -87,8 +87,6 @@ class MobileNetV2(ImageClassifier):
         norm = partial(nn.BatchNorm2d, eps=norm_eps)
         layer = partial(ConvNormAct, padding=padding, norm=norm, act=nn.ReLU6)
         rows = dict(TABLE_2)
-        if small_images:
-            rows["bottleneck2"] = rows["bottleneck2"]._replace(stride=1)
 
         def scaled(row: BottleneckRow) -> BottleneckRow:
             return row._replace(channels=round_channels(row.channels, width))
@@ -100,6 +98,8 @@ class MobileNetV2(ImageClassifier):
         channels = round_channels(STEM_CHANNELS, width)
         stem = layer(in_channels, channels, 3, 1 if small_images else 2)
         stages = inverted_residual_stages(channels, map(scaled, rows.values()), block)
+        if small_images:
+            remove_stride(stages[1][0])  # bottleneck2
         features = round_channels(HEAD_CHANNELS, max(1.0, width))
         before = layer(round_channels(rows["bottleneck7"].channels, width), features, 1)
         head = ClassifierHead(features, num_classes, before=before, dropout=dropout)

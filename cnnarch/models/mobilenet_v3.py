@@ -9,7 +9,7 @@ from torch import nn
 
 from cnnarch.blocks._checks import check_positive
 from cnnarch.blocks.checkpointing import Stage
-from cnnarch.blocks.conv import ConvNormAct, Padding
+from cnnarch.blocks.conv import ConvNormAct, Padding, remove_stride
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.inverted_residual import InvertedResidual, round_channels
 from cnnarch.blocks.squeeze_excite import SE
@@ -146,10 +146,10 @@ class MobileNetV3(ImageClassifier):
         tables = list(variant.stages.values())
         if minimal:
             tables = [tuple(map(_minimal, rows)) for rows in tables]
+        stages = _stages(tables, width, block)
         if small_images:
             first = next(i for i, rows in enumerate(tables) if rows[0].stride > 1)
-            tables[first] = (tables[first][0]._replace(stride=1), *tables[first][1:])
-        stages = _stages(tables, width, block)
+            remove_stride(stages[first][0])
         last = round_channels(variant.last, width)
         before = layer(round_channels(tables[-1][-1].channels, width), last, 1)
         features = round_channels(variant.hidden, max(1.0, width))

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Literal, Unpack
 
-from cnnarch.blocks._checks import check_choice, check_integer
+from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.preactivation import PreActBottleneck, PreActResidual, PreActSum
 from cnnarch.blocks.shortcut import ZeroPadShortcut, linear_projection
@@ -69,7 +69,6 @@ class CifarPreResNet(ResidualNetwork):
         activate_first: bool = True,
     ) -> None:
         check_integer("n", n, 1)
-        check_choice("shortcut", shortcut, SHORTCUTS)
         super().__init__(
             first_convolution(in_channels),
             partial(PreActResidual, make_shortcut=SHORTCUTS[shortcut]),

@@ -6,7 +6,7 @@ from functools import partial
 from typing import NamedTuple, Unpack
 
 from cnnarch.blocks._checks import check_integer
-from cnnarch.blocks.conv import ConvNormAct
+from cnnarch.blocks.conv import ConvNormAct, remove_stride
 from cnnarch.blocks.inverted_residual import round_channels
 from cnnarch.blocks.regnet import XBlock, quantized_linear_widths
 from cnnarch.contract.build import WeightsSource, build
@@ -133,17 +133,18 @@ class RegNet(ResidualNetwork):
     ) -> None:
         check_integer("g", row.g, 1)
         stages = Counter(quantized_linear_widths(row.d, row.w_0, row.w_a, row.w_m))
-        stride = 1 if small_images else 2
         super().__init__(
-            ConvNormAct(in_channels, STEM_CHANNELS, 3, stride),
+            ConvNormAct(in_channels, STEM_CHANNELS, 3, 1 if small_images else 2),
             partial(grouped_block, group_width=row.g, squeeze_ratio=squeeze_ratio),
             [multiple(width, min(row.g, width)) for width in stages],
             [*stages.values()],
             names=("stem", *(f"stage{i}" for i in range(1, 1 + len(stages)))),
-            first_stride=stride,
+            first_stride=2,
             num_classes=num_classes,
             dropout=dropout,
         )
+        if small_images:
+            remove_stride(self.get_submodule("stages.0.0"))
 
 
 def grouped_block(

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Literal, Unpack
 
-from cnnarch.blocks._checks import check_choice, check_integer
+from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.residual import MakeAttention, Residual
 from cnnarch.blocks.shortcut import ZeroPadShortcut, projection
@@ -68,7 +68,6 @@ class CifarResNet(ResidualNetwork):
         shortcut: Literal["A", "B"] = "A",
     ) -> None:
         check_integer("n", n, 1)
-        check_choice("shortcut", shortcut, SHORTCUTS)
         block = partial(Residual, make_shortcut=SHORTCUTS[shortcut], attention=attention)
         super().__init__(
             ConvNormAct(in_channels, WIDTHS[0], 3),

@@ -82,6 +82,7 @@ class SqueezeNet(ImageClassifier):
     ) -> None:
         check_length("stages", stages, 3)
         channels, kernel_size = conv1
+        check_integer("kernel_size", kernel_size, 1)
         if small_images:
             stem = ConvNormAct(in_channels, channels, 3, norm=None)
         else:

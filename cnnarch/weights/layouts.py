@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cnnarch.blocks._hooks import warn_about_hooks
 from cnnarch.blocks._wrappers import gathered, uncompiled, unwrapped
 from cnnarch.facts.options import find_conflicts
-from cnnarch.facts.sheets import namesakes
+from cnnarch.facts.sheets import namesakes, twins
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.matching import (
     NETWORK_NAMES,
@@ -88,10 +88,13 @@ def export(model: nn.Module, layout: str = "torchvision") -> dict[str, Tensor]:
     check_exports(model, layout)
     warn_about_hooks(model, "are not exported")
     candidates = {one: pairs for one in layouts_of(model) if (pairs := pair_names(model, one))}
+    if hint := namesakes(_name(model)):  # the names alone also fit the other network
+        libraries = {twin.library for twin in twins(_name(model))}
+        candidates = {one: candidates[one] for one in candidates if one.library in libraries}
     fitting = [one for one in candidates if one.library == layout]
     if not fitting:
-        known = ", ".join(sorted({one.library for one in candidates}))
-        raise WeightsError(f"{_name(model)} has no layout {layout!r}; it has {known or 'none'}")
+        known = ", ".join(sorted({one.library for one in candidates})) or "none"
+        raise WeightsError(f"{_name(model)} has no layout {layout!r}; it has {known}{hint}")
     conflicts = [find_conflicts(model, one.required_options(model)) for one in fitting]
     if all(conflicts):
         raise WeightsError(_conflict_message(layout, model, conflicts[0]))

@@ -88,5 +88,7 @@ def test_invalid_arguments_are_rejected() -> None:
         ConvNeXt(WIDTHS, (1, 1, 1))
     with pytest.raises(ValueError, match="depth of a stage must be an integer of at least 1"):
         ConvNeXt(WIDTHS, (1, 0, 1, 1))
+    with pytest.raises(ValueError, match=r"depth of a stage must be an integer .* got '1'"):
+        ConvNeXt(WIDTHS, (1, 1, 1, "1"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"drop_path must be in \[0, 1\), got 1"):
         cnnarch.convnext_tiny(drop_path=1)

@@ -116,7 +116,7 @@ def test_at_28_pixels_c1_is_padded_to_keep_the_size() -> None:
     [
         ("activation", "gelu", "'tanh', 'sigmoid', 'relu'"),
         ("pool", "average", "'avg', 'max'"),
-        ("image_size", 30, "32, 28"),
+        ("image_size", 30, "28, 32"),
     ],
 )
 def test_an_invalid_choice_is_rejected(option: str, value: object, allowed: str) -> None:

@@ -102,3 +102,8 @@ def test_impossible_rows_are_rejected() -> None:
         RegNet(RegNetRow(4, 8, 8, 1, 8))
     with pytest.raises(ValueError, match="g must be an integer of at least 1, got 0"):
         RegNet(RegNetRow(4, 8, 8, 2, 0))
+    for ratio in (0, -1, float("nan"), True):
+        with pytest.raises(
+            ValueError, match=f"squeeze_ratio must be a number above 0, got {ratio}"
+        ):
+            RegNet(RegNetRow(4, 8, 8, 2, 8), ratio)

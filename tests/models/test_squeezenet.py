@@ -92,3 +92,5 @@ def test_stages_of_another_number_are_rejected() -> None:
         SqueezeNet(FirstConv(8, 3), ((ROW,), (ROW,)))
     with pytest.raises(ValueError, match="depth of a stage must be an integer of at least 1, got"):
         SqueezeNet(FirstConv(8, 3), ((ROW,), (), (ROW,)))
+    with pytest.raises(ValueError, match="kernel_size must be an integer of at least 1, got 0"):
+        SqueezeNet(FirstConv(8, 0), ((ROW,), (ROW,), (ROW,)))

@@ -13,7 +13,7 @@ import cnnarch
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.facts.sheets import twins
 from cnnarch.testing import assert_close, calibrate
-from cnnarch.weights import WeightsError, download, load, port
+from cnnarch.weights import WeightsError, download, export, load, port
 from cnnarch.weights.channels import adapt_input, first_convolution
 from tests.oracles.libraries import build
 
@@ -172,16 +172,19 @@ def test_an_unknown_tag_raises_an_error_that_lists_known_tags() -> None:
         load(nn.Linear(1, 1), "DEFAULT")
 
 
-@pytest.mark.parametrize(
-    ("name", "right"),
-    [
-        ("alexnet", "alexnet_owt"),
-        ("googlenet", "googlenet_bn"),
-        ("regnet_x_400mf", "regnet_x_400mf_tv"),
-    ],
-)
+NAMESAKES = {
+    "alexnet": "alexnet_owt",
+    "googlenet": "googlenet_bn",
+    "regnet_x_400mf": "regnet_x_400mf_tv",
+    "regnet_y_800mf": "regnet_y_800mf_tv",
+    "regnet_y_8gf": "regnet_y_8gf_tv",
+}
+"""Networks whose names torchvision uses for others, and the names of those here."""
+
+
+@pytest.mark.parametrize(("name", "right"), NAMESAKES.items())
 def test_errors_name_the_network_that_torchvision_calls_by_this_name(name: str, right: str) -> None:
-    hint = f"torchvision's {name} is {right}"
+    hint = f"torchvision's {name} is {right}, and the paper's is {name}"
     model = cnnarch.get_model(name)
     with pytest.raises(WeightsError, match=f"the catalog has .*; {hint}. Paths"):
         load(model, "IMAGENET1K_V1")
@@ -191,7 +194,33 @@ def test_errors_name_the_network_that_torchvision_calls_by_this_name(name: str, 
     for read in (load, lambda model, tensors: port(tensors, model)):
         with pytest.raises(WeightsError, match=hint):
             read(model, theirs)
-    load(cnnarch.get_model(right), theirs)
+    with torch.device("meta"):
+        other = cnnarch.get_model(right)
+    assert port(theirs, other).keys() == other.state_dict().keys()
+
+
+@pytest.mark.parametrize(("name", "right"), NAMESAKES.items())
+def test_tensors_of_the_papers_network_do_not_fit_torchvisions(name: str, right: str) -> None:
+    hint = f"; torchvision's {name} is {right}, and the paper's is {name}"
+    papers, model = cnnarch.get_model(name), cnnarch.get_model(right)
+    theirs = [export(papers, twin.library) for twin in twins(name)]
+    for tensors in (dict(papers.state_dict()), *theirs):
+        for read in (load, lambda model, tensors: port(tensors, model)):
+            with pytest.raises(WeightsError, match=hint):
+                read(model, tensors)
+
+
+@pytest.mark.parametrize("name", [*NAMESAKES, *NAMESAKES.values()])
+def test_networks_are_only_exported_to_libraries_that_have_them(name: str) -> None:
+    with torch.device("meta"):
+        model = cnnarch.get_model(name)
+    hint = next(f"torchvision's {k} is {v}" for k, v in NAMESAKES.items() if name in (k, v))
+    for library in ("torchvision", "timm", "pytorchcv"):
+        if library in {twin.library for twin in twins(name)}:
+            assert export(model, library)
+        else:
+            with pytest.raises(WeightsError, match=f"has no layout '{library}'; it has .*; {hint}"):
+                export(model, library)
 
 
 def test_names_that_mean_the_same_network_everywhere_have_no_hint() -> None:

@@ -81,6 +81,29 @@ def test_saved_weights_load_with_different_drop_rates(tmp_path: Path) -> None:
     load(cnnarch.efficientnet_lite0(num_classes=2, dropout=0.5), folder)
 
 
+def test_saved_weights_bring_their_norm_momentum_unless_it_is_given(tmp_path: Path) -> None:
+    """Like drop rates, it only matters in training, so the logits never depend on it."""
+    model = cnnarch.mnasnet0_5(num_classes=2, norm_momentum=0.1).eval()
+    folder = saved(tmp_path, model)
+    existing = cnnarch.mnasnet0_5(num_classes=2, norm_momentum=0.5)
+    load(existing, folder)
+    copied = cnnarch.mnasnet0_5(num_classes=2, norm_momentum=0.6)
+    copied.load_state_dict(model.state_dict())
+    for again, momentum in (
+        (cnnarch.from_pretrained(folder), 0.1),
+        (cnnarch.mnasnet0_5(weights=folder), 0.1),
+        (cnnarch.mnasnet0_5(weights=model.state_dict()), 0.1),
+        (cnnarch.mnasnet0_5(weights=folder, norm_momentum=0.4), 0.4),
+        (existing, 0.5),
+        (copied, 0.6),
+    ):
+        assert again.options["norm_momentum"] == momentum
+        norms = [m for m in again.modules() if isinstance(m, nn.BatchNorm2d)]
+        assert {norm.momentum for norm in norms} == {momentum}
+        with torch.no_grad():
+            assert torch.equal(again.eval()(X), model(X))
+
+
 # Required options
 
 

@@ -41,13 +41,15 @@ def pytorchcv(model: Any) -> Iterator[Pair]:
 def _features(model: Any) -> Iterator[Pair]:
     if not _in_libraries(model):
         return
-    index = 0
-    for ours, layer in [
-        ("stem", model.stem),
-        *((name, block) for name, block, *_ in blocks(model)),
-    ]:
-        yield from conv_norm(ours, f"features.{index}", f"features.{index + 1}")
-        index += 1 if isinstance(layer, nn.MaxPool2d) else len(layer)
+    yield from conv_norm("stem", "features.0", "features.1")
+    index = len(model.stem)
+    for i, stage in enumerate(model.stages):
+        for name, layer in stage.named_children():
+            if not isinstance(layer, nn.MaxPool2d):
+                theirs = f"features.{index}", f"features.{index + 1}"
+                yield from conv_norm(f"stages.{i}.{name}", *theirs)
+                index += len(layer)
+        index += 1  # the pool, which a network for small images may lack
 
 
 def _in_libraries(model: Any) -> bool:
