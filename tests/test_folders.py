@@ -10,14 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnarch.folders import (
-    image_formats,
-    image_suffixes,
-    label_folder,
-    printable,
-    scan_folder,
-    split_role,
-)
+from cnnarch.folders.names import image_formats, image_suffixes, printable
+from cnnarch.folders.scan import scan_folder
+from cnnarch.folders.splits import label_folder, split_role
 from cnnarch.images import decode_image, find_images, find_unreadable, read_image
 
 

@@ -6,14 +6,9 @@ from collections.abc import Iterable
 from hashlib import file_digest
 from pathlib import Path
 
-from cnnarch.folders import (
-    LabeledFolder,
-    check_folder,
-    label_folder,
-    printable,
-    scan_folder,
-    shortened,
-)
+from cnnarch.folders.names import printable, shortened
+from cnnarch.folders.scan import check_folder, scan_folder
+from cnnarch.folders.splits import LabeledFolder, label_folder
 from cnnarch.images import find_unreadable, read_ahead
 
 

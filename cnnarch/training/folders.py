@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnnarch.folders import Classes, LabeledFolder, label_folder, normalized, printable, shortened
+from cnnarch.folders.names import normalized, printable, shortened
+from cnnarch.folders.splits import Classes, LabeledFolder, label_folder
 from cnnarch.images import Unreadable
 from cnnarch.preprocessing import Preprocessing
 from cnnarch.training.data import RawImages, share_of

@@ -1,21 +1,12 @@
-"""Scan folders of images: which files are images, and which splits and classes they belong to."""
+"""Find the splits and classes in a folder of images."""
 
-import os
 import re
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-RUN_FILE = "recipe.yaml"
-"""The file that marks the folder of a training run, whose pictures are not data."""
-COMPARISON = "comparison.png"
-"""The picture that `cnnarch compare` writes next to its run folders."""
-SYSTEM_NAMES = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
-"""Names that are treated as hidden, like those that start with a dot."""
+from cnnarch.folders.names import counted, normalized, printable, shortened
+from cnnarch.folders.scan import FolderScan, check_folder, scan_folder
 
 SPLIT_NAMES = {
     "train": {"train", "training", "trainval", "trn"},
@@ -25,64 +16,8 @@ SPLIT_NAMES = {
 """The usual names of split folders, in lowercase and without words such as "set" and "images"."""
 NEUTRAL_WORDS = {"set", "data", "dataset", "images", "image", "imgs", "img", "split"}
 
-NOT_DECODED = {"EPS", "IPTC", "MPEG"}
-"""Formats that Pillow identifies but does not decode by itself.
-
-EPS runs Ghostscript, IPTC opens an embedded file of any format, and MPEG has no decoder.
-"""
 
 Classes = dict[str, list[Path]]
-
-
-def image_formats() -> tuple[str, ...]:
-    """Return the names of the formats that Pillow decodes without running another program.
-
-    Formats that a plugin registers, such as HEIF, are included.
-    """
-    from PIL import Image
-
-    Image.init()
-    return _decoded(tuple(Image.ID))
-
-
-@cache
-def _decoded(formats: tuple[str, ...]) -> tuple[str, ...]:
-    from PIL import Image, ImageFile
-
-    def decodes(name: str) -> bool:
-        factory = Image.OPEN[name][0]
-        is_stub = isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile)
-        return name not in NOT_DECODED and not is_stub
-
-    return tuple(filter(decodes, formats))
-
-
-def image_suffixes() -> frozenset[str]:
-    """Return the suffixes, in lowercase, of the files in folders that are treated as images."""
-    from PIL import Image
-
-    formats = {*image_formats(), "MPO"}  # opened as JPEG
-    return frozenset(s for s, name in Image.registered_extensions().items() if name in formats)
-
-
-def printable(name: str) -> str:
-    r"""Return a name with escapes for bytes that are not UTF-8 and for control characters.
-
-    >>> printable("K\udce4fer.jpg")
-    'K\\xe4fer.jpg'
-    """
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def normalized(name: str) -> str:
-    """Return a name in Unicode's composed form, so that copies between systems keep their names."""
-    return unicodedata.normalize("NFC", name)
-
-
-def is_hidden(name: str) -> bool:
-    """Return whether a file or folder of this name is not part of the data."""
-    return name.startswith(".") or name in SYSTEM_NAMES
 
 
 def split_role(name: str) -> str | None:
@@ -94,89 +29,6 @@ def split_role(name: str) -> str | None:
     words = re.split(r"[\W\d_]+", name.casefold())
     word = "".join(word for word in words if word not in NEUTRAL_WORDS).removesuffix("set")
     return next((role for role, names in SPLIT_NAMES.items() if word in names), None)
-
-
-@dataclass
-class FolderScan:
-    """The contents of a folder and its subfolders.
-
-    Args:
-        root: the folder.
-        suffixes: the suffixes of images.
-        images: the image files, sorted. Links to missing files are included.
-        folders: the subfolders at any depth, without hidden folders and run folders.
-        skipped: number of other files for each suffix.
-        hidden: number of hidden folders and hidden images.
-        runs: the folders of training runs.
-    """
-
-    root: Path
-    suffixes: frozenset[str] = field(default_factory=image_suffixes)
-    images: list[Path] = field(default_factory=list)
-    folders: list[Path] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
-    hidden: int = 0
-    runs: list[Path] = field(default_factory=list)
-
-    def skipped_text(self) -> str:
-        """Return what was skipped and why, or an empty string."""
-        parts = [", ".join(f"{count} {kind}" for kind, count in self.skipped.most_common())]
-        if self.hidden:
-            parts.append(_count(self.hidden, "hidden item"))
-        if self.runs:
-            names = shortened(printable(str(run.relative_to(self.root))) for run in self.runs)
-            parts.append(f"{_count(len(self.runs), 'run folder')} ({names})")
-        text = ", ".join(filter(None, parts))
-        return text and f"skipped {text}"
-
-
-def scan_folder(root: Path) -> FolderScan:
-    """Find the images in a folder and its subfolders, and count what is skipped.
-
-    Hidden folders and the folders of training runs are skipped. Links to folders are followed.
-    """
-    scan = FolderScan(root)
-    _scan_into(scan, root, frozenset())
-    scan.images.sort()
-    return scan
-
-
-def _scan_into(scan: FolderScan, folder: Path, above: frozenset[tuple[int, int]]) -> None:
-    status = folder.stat()
-    identity = (status.st_dev, status.st_ino)
-    if identity in above:  # a link to a parent folder
-        return
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
-    below: list[Path] = []
-    runs: list[Path] = []
-    for entry in entries:
-        path = folder / entry.name
-        if not entry.is_dir():
-            continue
-        if is_hidden(entry.name):
-            scan.hidden += 1
-        else:
-            (runs if (path / RUN_FILE).is_file() else below).append(path)
-    for entry in entries:
-        if not entry.is_dir() and not (runs and entry.name == COMPARISON):
-            _add_file(scan, folder / entry.name, entry)
-    scan.runs += runs
-    for path in below:
-        scan.folders.append(path)
-        _scan_into(scan, path, above | {identity})
-
-
-def _add_file(scan: FolderScan, path: Path, entry: "os.DirEntry[str]") -> None:
-    is_image = path.suffix.lower() in scan.suffixes
-    if is_hidden(entry.name):
-        scan.hidden += is_image
-    elif not is_image:
-        scan.skipped[printable(path.suffix.lower()) or "without a suffix"] += 1
-    elif entry.is_file() or not path.exists():  # a missing target is reported when it is read
-        scan.images.append(path)
-    else:
-        scan.skipped["special files"] += 1
 
 
 class LabeledFolder(NamedTuple):
@@ -215,7 +67,7 @@ def label_folder(root: Path) -> LabeledFolder:
     names = _choose_splits(root, tops)
     notes = [text] if (text := scan.skipped_text()) else []
     if loose := sum(path.parent == root for path in scan.images):
-        notes.append(f"not used: {_count(loose, 'image')} directly in the folder")
+        notes.append(f"not used: {counted(loose, 'image')} directly in the folder")
     if not names:
         notes += _suspicions(tops)
         return LabeledFolder({"all": _classes(scan, root, notes)}, {}, notes)
@@ -227,20 +79,13 @@ def label_folder(root: Path) -> LabeledFolder:
         else:
             del names[role]
         if direct:
-            notes.append(f"not used: {_count(len(direct), 'image')} without a class in {name}")
+            notes.append(f"not used: {counted(len(direct), 'image')} without a class in {name}")
         elif not nested:
             notes.append(f"{name} contains no images")
     for name in tops:
         if not split_role(name) and (count := sum(map(len, tops[name]))):
-            notes.append(f"not used: {_count(count, 'image')} in {printable(name)}")
+            notes.append(f"not used: {counted(count, 'image')} in {printable(name)}")
     return LabeledFolder(splits, names, notes)
-
-
-def check_folder(path: Path) -> None:
-    """Raise ValueError unless a path is a folder."""
-    if not path.is_dir():
-        problem = "is not a folder" if path.exists() else "does not exist"
-        raise ValueError(f"folder {printable(str(path))} {problem}")
 
 
 def _top_folders(scan: FolderScan) -> dict[str, _Top]:
@@ -359,14 +204,3 @@ def _classes(scan: FolderScan, parent: Path, notes: list[str]) -> Classes:
         if len(parts) > 1:
             classes[folders[parts[0]]].append(path)
     return classes
-
-
-def shortened(names: Iterable[str], limit: int = 10) -> str:
-    """Join names with commas; only the first `limit` are listed."""
-    listed = list(names)
-    rest = f" and {len(listed) - limit} more" if len(listed) > limit else ""
-    return ", ".join(listed[:limit]) + rest
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"
