@@ -9,8 +9,8 @@ from cnnarch.folders.names import counted, image_suffixes, is_hidden, printable,
 
 RUN_FILE = "recipe.yaml"
 """The file that marks the folder of a training run, whose pictures are not data."""
-COMPARISON = "comparison.png"
-"""The picture that `cnnarch compare` writes next to its run folders."""
+RUNS = "runs"
+"""The folder in which training creates run folders by default."""
 
 
 @dataclass
@@ -25,6 +25,7 @@ class FolderScan:
         skipped: number of other files for each suffix.
         hidden: number of hidden folders and hidden images.
         runs: the folders of training runs.
+        plots: number of plots in folders that contain run folders.
     """
 
     root: Path
@@ -34,6 +35,7 @@ class FolderScan:
     skipped: Counter[str] = field(default_factory=Counter)
     hidden: int = 0
     runs: list[Path] = field(default_factory=list)
+    plots: int = 0
 
     def skipped_text(self) -> str:
         """Return what was skipped and why, or an empty string."""
@@ -43,6 +45,8 @@ class FolderScan:
         if self.runs:
             names = shortened(printable(str(run.relative_to(self.root))) for run in self.runs)
             parts.append(f"{counted(len(self.runs), 'run folder')} ({names})")
+        if self.plots:
+            parts.append(f"{counted(self.plots, 'plot')} next to run folders")
         text = ", ".join(filter(None, parts))
         return text and f"skipped {text}"
 
@@ -50,12 +54,29 @@ class FolderScan:
 def scan_folder(root: Path) -> FolderScan:
     """Find the images in a folder and its subfolders, and count what is skipped.
 
-    Hidden folders and the folders of training runs are skipped. Links to folders are followed.
+    Hidden folders, the folders of training runs and plots next to them are skipped. Links to
+    folders are followed.
     """
     scan = FolderScan(root)
     _scan_into(scan, root, frozenset())
-    scan.images.sort()
+    around_runs = {folder for run in scan.runs for folder in run.parents}
+    found = [path for path in scan.images if path.parent not in around_runs or not _is_plot(path)]
+    scan.plots = len(scan.images) - len(found)
+    scan.images = sorted(found)
     return scan
+
+
+def _is_plot(path: Path) -> bool:
+    """Return whether a file was drawn by matplotlib, as by `cnnarch draw` and `cnnarch compare`."""
+    from PIL import Image
+
+    if path.suffix.lower() != ".png":
+        return False
+    try:
+        with Image.open(path, formats=["PNG"]) as file:
+            return str(file.info.get("Software", "")).startswith("Matplotlib")
+    except Exception:  # Pillow raises exceptions of many types; corrupted files are reported later
+        return False
 
 
 def _scan_into(scan: FolderScan, folder: Path, above: frozenset[tuple[int, int]]) -> None:
@@ -76,7 +97,7 @@ def _scan_into(scan: FolderScan, folder: Path, above: frozenset[tuple[int, int]]
         else:
             (runs if (path / RUN_FILE).is_file() else below).append(path)
     for entry in entries:
-        if not entry.is_dir() and not (runs and entry.name == COMPARISON):
+        if not entry.is_dir():
             _add_file(scan, folder / entry.name, entry)
     scan.runs += runs
     for path in below:

@@ -177,7 +177,7 @@ def _hold_out(folder: Path, classes: Classes) -> tuple[Classes, Classes]:
     for name, files in classes.items():
         if len(files) == 1:
             raise ValueError(
-                f"{printable(str(folder / name))} must contain at least two images, because one "
+                f"{printable(str(files[0].parent))} must contain at least two images, because one "
                 "is held out"
             )
         count = share_of(len(files), HELD_OUT, minimum=1)
@@ -216,7 +216,7 @@ def _read_splits(
 
 def _report_unreadable(unreadable: Iterable[Unreadable], total: int, skip: bool) -> None:
     """Name all files that cannot be read, in a log message or an error."""
-    reasons = [file.reason for file in unreadable]
+    reasons = sorted(file.reason for file in unreadable)
     listed, count = "; ".join(reasons), f"{len(reasons)} of {total:,} files"
     if not skip:
         raise ValueError(

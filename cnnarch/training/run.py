@@ -22,7 +22,7 @@ from cnnarch._version import __version__
 from cnnarch.analysis import count_parameters
 from cnnarch.blocks.initialization import init_weights
 from cnnarch.contract.classifier import ImageClassifier
-from cnnarch.folders.scan import RUN_FILE
+from cnnarch.folders.scan import RUN_FILE, RUNS
 from cnnarch.registry import get_model
 from cnnarch.training.callbacks import TrainingStopped
 from cnnarch.training.checks import check_run
@@ -176,7 +176,7 @@ def _complete(recipe: Recipe | None, model: ImageClassifier, data: ImageData) ->
 def default_folder(networks: str, data: str) -> Path:
     """Return the default run folder; `data` may be folder:PATH."""
     suffix = re.sub(r"\W+", "-", data).strip("-")
-    return Path(f"runs/{networks}-{suffix}")
+    return Path(RUNS, f"{networks}-{suffix}")
 
 
 def read_results(folder: str | PathLike[str]) -> dict[str, Any]:
