@@ -208,6 +208,29 @@ def test_an_interrupted_job_resumes_at_a_new_path(
     assert read_results("run")["data"] == "folder:job2"
 
 
+def test_resume_says_that_it_starts_a_new_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without --output, the run folder is named after the data folder."""
+    photographs("job1", 10)
+
+    def die(row: dict[str, float]) -> None:
+        if row["epoch"] == 2:
+            raise OSError("the job ends")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cnnarch.cli.training._epoch_line", die)
+        assert main([*TRAIN, "--data", "folder:job1"]) == 2
+    Path("job1").rename("job2")
+    assert main([*TRAIN, "--data", "folder:job2", "--resume"]) == 0
+    (message,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert message == (
+        "there is no run to resume in runs/lenet5-folder-job2, so a new run starts there; to "
+        "resume an unfinished run (in runs: lenet5-folder-job1), stop this one and pass its "
+        "folder with --output"
+    )
+
+
 def test_unreadable_files_are_named_or_skipped(capsys: pytest.CaptureFixture[str]) -> None:
     photographs("photos", 10)
     broken = [f"photos/cat/cat{i}.png" for i in (1, 5)]

@@ -1,7 +1,6 @@
 """Train a network, evaluate it, and save everything about the run in a single folder."""
 
 import json
-import logging
 import os
 import platform
 import re
@@ -37,8 +36,6 @@ from cnnarch.training.record import FILES, check_record, read_record
 from cnnarch.training.report import TITLES, draw_pictures, write_report
 from cnnarch.weights.files import atomic_write
 from cnnarch.weights.rebuilding import check_rebuilds, chosen_options
-
-log = logging.getLogger("cnnarch")
 
 RECIPE, RESULTS, CHECKPOINTS = RUN_FILE, "results.json", "checkpoints"
 HISTORY, REPORT = "metrics.csv", "report.html"
@@ -221,8 +218,6 @@ def _open_run(
         if results := read_results(folder):
             check_record(folder, data, recipe)
         return results or None
-    if resume:
-        log.info("there is no run to resume in %s; starting a new run", folder)
     if folder.exists() and any(not _is_partial(path) for path in folder.iterdir()):
         raise ValueError(f"{folder} contains other files; choose an empty or new folder")
     folder.mkdir(parents=True, exist_ok=True)
