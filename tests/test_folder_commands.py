@@ -321,6 +321,32 @@ def test_predict_and_embed_count_skipped_files(
     assert caplog.messages == ["photos: skipped 1 .txt, 1 .heic"] * 2
 
 
+def animate(path: str) -> None:
+    frames = [Image.new("L", (8, 8), 40 * i) for i in range(3)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+
+
+def test_files_of_several_images_are_counted(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    photographs("photos", 10)
+    for suffix in ("tif", "gif", "png", "webp"):
+        animate(f"photos/cat/moving.{suffix}")
+    Image.new("L", (8, 8)).save("photos/cat/single.tif")
+    expected = "only the first page or frame is used of 4 files with several, for example {}"
+    line = expected.format("photos/cat/moving.gif")
+    assert main(["check", "photos"]) == 0
+    assert capsys.readouterr().out.splitlines()[-2] == line
+    assert main([*TRAIN, "--data", "folder:photos", "--output", "run"]) == 0
+    assert capsys.readouterr().err.splitlines()[0].endswith(f"(held out); {line}")
+    caplog.clear()
+    assert main(["predict", "--model", "run", "photos"]) == 0
+    model = cnnarch.from_pretrained("run")
+    cnnarch.embed(model, "photos")
+    cnnarch.inference.Predictor(model)(["photos/cat", "photos/cat/cat1.png"])
+    assert caplog.messages == [line] * 3
+
+
 @pytest.mark.usefixtures("run")
 def test_a_runs_folder_can_be_passed_as_weights_by_its_name() -> None:
     words = [*TRAIN, "--data", "folder:photos", "--learning_rate", "0", "--output", "second"]

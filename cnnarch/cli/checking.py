@@ -9,7 +9,7 @@ from pathlib import Path
 from cnnarch.folders.names import printable, shortened
 from cnnarch.folders.scan import check_folder, scan_folder
 from cnnarch.folders.splits import LabeledFolder, label_folder
-from cnnarch.images import find_unreadable, read_ahead
+from cnnarch.images import find_unreadable, multipage_text, read_ahead
 
 
 def run_check(parsed: argparse.Namespace) -> int:
@@ -28,6 +28,8 @@ def run_check(parsed: argparse.Namespace) -> int:
     if any(path.parent != folder for path in scan.images):
         _print_splits(folder)
     elif text := scan.skipped_text():
+        print(text)
+    if text := multipage_text(scan.images):
         print(text)
     print(f"{len(scan.images):,} images, {len(unreadable):,} of them cannot be read")
     return 1 if unreadable else 0

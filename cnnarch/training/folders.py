@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cnnarch.folders.names import normalized, printable, shortened
 from cnnarch.folders.splits import Classes, LabeledFolder, label_folder
-from cnnarch.images import Unreadable
+from cnnarch.images import Unreadable, multipage_text
 from cnnarch.preprocessing import Preprocessing
 from cnnarch.training.data import RawImages, share_of
 from cnnarch.training.file_pixels import FilePixels
@@ -69,6 +69,9 @@ def read_folder(
             raise ValueError(f"no {role} image in {printable(str(folder))} can be read")
     validation, test = read.get("validation"), read.get("test", train)
     notes = [*labeled.notes, *([f"{len(unreadable)} unreadable"] if unreadable else [])]
+    notes += filter(
+        None, [multipage_text([p for pixels, _ in read.values() for p in pixels.paths])]
+    )
     counts = f"{len(test[1]):,} images{source['test']}"
     if test is not train:
         counts = f"{len(train[1]):,} training images{source['train']}, {len(test[1]):,} test images"
