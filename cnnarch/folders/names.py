@@ -73,6 +73,6 @@ def shortened(names: Iterable[str], limit: int = 10) -> str:
     return ", ".join(listed[:limit]) + rest
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, plural: str = "") -> str:
     """Return a number with a noun, such as 1 image or 2,000 images."""
-    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"
+    return f"{number} {noun}" if number == 1 else f"{number:,} {plural or noun + 's'}"
