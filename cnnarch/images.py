@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from cnnarch.folders.names import counted, image_formats, image_suffixes, printable
-from cnnarch.folders.scan import scan_folder
+from cnnarch.folders import counted, image_formats, image_suffixes, printable, scan_folder
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,10 +11,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cnnarch.folders.names import image_formats, image_suffixes, printable
-from cnnarch.folders.scan import scan_folder
-from cnnarch.folders.splits import label_folder, split_role
+from cnnarch.folders import image_formats, image_suffixes, printable, scan_folder
 from cnnarch.images import decode_image, find_images, find_unreadable, read_image
+from cnnarch.splits import label_folder, split_role
 
 
 def photograph(path: Path) -> Path:

@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from hashlib import file_digest
 from pathlib import Path
 
-from cnnarch.folders.names import printable, shortened
-from cnnarch.folders.scan import check_folder, scan_folder
-from cnnarch.folders.splits import LabeledFolder, label_folder
+from cnnarch.folders import check_folder, printable, scan_folder, shortened
 from cnnarch.images import find_unreadable, multipage_text, read_ahead
+from cnnarch.splits import LabeledFolder, label_folder
 
 
 def run_check(parsed: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.contract.freezing import HEAD, check_stage, temporarily_frozen
 from cnnarch.contract.meta import without_memory
 from cnnarch.contract.trunk import as_trunk
-from cnnarch.folders.names import counted
+from cnnarch.folders import counted
 from cnnarch.training.classes import weights_of_classes
 from cnnarch.training.data import ImageData, ImageSet
 from cnnarch.training.machine import Machine, is_first_process

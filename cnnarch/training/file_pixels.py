@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnnarch.folders.names import normalized
+from cnnarch.folders import normalized
 from cnnarch.images import Unreadable, decode_image, find_unreadable, read_together, try_decode
 from cnnarch.preprocessing import Preprocessing
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnnarch.folders.names import normalized, printable, shortened
-from cnnarch.folders.splits import Classes, LabeledFolder, label_folder
+from cnnarch.folders import normalized, printable, shortened
 from cnnarch.images import Unreadable, multipage_text
 from cnnarch.preprocessing import Preprocessing
+from cnnarch.splits import Classes, LabeledFolder, label_folder
 from cnnarch.training.data import RawImages, share_of
 from cnnarch.training.file_pixels import FilePixels
 from cnnarch.training.machine import is_first_process

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from cnnarch.folders.names import printable, shortened
+from cnnarch.folders import printable, shortened
 from cnnarch.images import read_ahead
 from cnnarch.training.data import ImageData, ImageSet
 from cnnarch.training.file_pixels import CONTENT_LIMIT, FilePixels

@@ -21,7 +21,7 @@ from cnnarch._version import __version__
 from cnnarch.analysis import count_parameters
 from cnnarch.blocks.initialization import init_weights
 from cnnarch.contract.classifier import ImageClassifier
-from cnnarch.folders.scan import RUN_FILE, RUNS
+from cnnarch.folders import RUN_FILE, RUNS
 from cnnarch.registry import get_model
 from cnnarch.training.callbacks import TrainingStopped
 from cnnarch.training.checks import check_run

@@ -5,8 +5,16 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from cnnarch.folders.names import counted, normalized, printable, shortened
-from cnnarch.folders.scan import RUNS, FolderScan, check_folder, scan_folder
+from cnnarch.folders import (
+    RUNS,
+    FolderScan,
+    check_folder,
+    counted,
+    normalized,
+    printable,
+    scan_folder,
+    shortened,
+)
 
 SPLIT_NAMES = {
     "train": {"train", "training", "trainval", "trn"},
@@ -15,7 +23,6 @@ SPLIT_NAMES = {
 }
 """The usual names of split folders, in lowercase and without words such as "set" and "images"."""
 NEUTRAL_WORDS = {"set", "data", "dataset", "images", "image", "imgs", "img", "split"}
-
 
 NEGATIONS = ("in", "un", "non", "not", "no")
 """Prefixes by which a class such as invalid negates another class, which is then no split."""
