@@ -52,6 +52,13 @@ def failure(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().err.splitlines()[-1]
 
 
+def save_small(folder: str) -> cnnarch.ImageClassifier:
+    model = cnnarch.lenet5()
+    model.preprocessing = Preprocessing(32, 32, mean=(0.5,), std=(0.25,))
+    model.save_pretrained(folder)
+    return model
+
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> list[str]:
     """Train a network on the folder `photos`, and return the lines of its evaluation."""
@@ -310,15 +317,63 @@ def test_predict_and_embed_count_skipped_files(
     photographs("photos", 1)
     for name in ("a.txt", "b.heic"):
         Path("photos/cat", name).write_text("")
-    model = cnnarch.lenet5()
-    model.preprocessing = Preprocessing(32, 32, mean=(0.5,), std=(0.25,))
-    model.save_pretrained("saved")
+    model = save_small("saved")
     assert main(["predict", "--model", "saved", "photos"]) == 0
     assert capsys.readouterr().err.splitlines() == ["photos: skipped 1 .txt, 1 .heic"]
     caplog.clear()
     assert len(cnnarch.embed(model, "photos").features) == 2
     assert len(cnnarch.inference.Predictor(model)("photos")) == 2
     assert caplog.messages == ["photos: skipped 1 .txt, 1 .heic"] * 2
+
+
+def test_flags_without_effect_are_rejected(capsys: pytest.CaptureFixture[str]) -> None:
+    photographs("photos", 2)
+    save_small("saved")
+    photo = "photos/cat/cat1.png"
+    for words, message in (
+        (["predict", "--model", "saved", photo, "--data_root", "x"], "--data_root cannot be used"),
+        (
+            ["predict", "--model", "saved", photo, "--weights", "V1"],
+            "saved is a saved network with",
+        ),
+        (["evaluate", "saved", "--weights", "V1", "--data", "digits"], "with its own weights"),
+        (["draw", "data_grid", photo, "--data_root", "x"], "--data_root cannot be used"),
+        (["draw", "data_grid", photo, "--model", "saved"], "--model cannot be used"),
+        (
+            ["draw", "filters", "--model", "saved", "--split", "train"],
+            "no images, so --split",
+        ),
+        (["draw", "diagram", "--model", "saved", "--data", "digits"], "no images, so --data"),
+        (["draw", "diagram", "--model", "resnet18", "--weights", "V1"], "so --weights cannot"),
+        ([*TRAIN, "--data", "folder:photos", "--resume", "--overwrite"], "resume or overwrite"),
+        ([*TRAIN, "--data", "folder:photos", "--data_root", "x"], "in the path: folder:x/photos"),
+        (["draw", "data_grid", "--data", "folder:photos", "--data_root", "x"], "folder:x/photos"),
+    ):
+        assert message in failure(capsys, *words)
+
+
+def test_predict_and_draw_skip_unreadable_files(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photographs("photos", 10)
+    save_small("saved")
+    words = ["predict", "--model", "saved", "photos"]
+    Path("photos/cat/cat3.png").write_bytes(b"junk")
+    assert main(words) == 1
+    assert main([*words, "--skip_unreadable"]) == 0
+    assert "cat3.png is not a readable image" in capsys.readouterr().err
+    shown = []
+
+    def draw(images: object, **_: object) -> object:
+        shown.append(len(images))  # type: ignore[arg-type]
+        return cnnarch.viz.diagram(cnnarch.lenet5())
+
+    monkeypatch.setattr(cnnarch.viz, "data_grid", draw)
+    for data in (["photos"], ["--data", "folder:photos", "--split", "train"]):
+        assert main(["draw", "data_grid", *data, "--skip_unreadable"]) == 0
+        assert "cat3.png is not a readable image" in capsys.readouterr().err
+    assert shown == [19, 15]  # of ten cats, two are test images; one of the others is broken
+    assert "1 of 20 files" in failure(capsys, "draw", "data_grid", "--data", "folder:photos")
 
 
 def animate(path: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnnarch.folders import printable
 from cnnarch.training.data import ImageData, ImageSet, RawImages, measure_preprocessing
 from cnnarch.training.file_pixels import FilePixels
 from cnnarch.training.folders import read_folder
@@ -61,7 +62,7 @@ def load_data(
             "folder:PATH" with one subfolder per class, in PATH or in PATH/train, PATH/val and
             PATH/test (or other usual names of these splits).
         root: folder that contains the files or receives downloads; None means
-            ~/.cache/cnnarch/data.
+            ~/.cache/cnnarch/data. It cannot be combined with folder:PATH.
         image_resolution: the network's input size in pixels; None keeps the image size (224 for
             folders) until a network that is trained or evaluated on the images requires another.
         grayscale: True for one channel, False for three, None for the data set's own channels
@@ -85,6 +86,11 @@ def load_data(
     place = Path(root) if root is not None else Path.home() / ".cache" / "cnnarch" / "data"
     folder = folder_of(name)
     if folder is not None:
+        if root is not None:
+            raise ValueError(
+                f"folder:PATH is not looked up in {printable(str(root))}; omit the root "
+                f"(--data_root) and include it in the path: folder:{printable(str(place / folder))}"
+            )
         raw = read_folder(
             folder,
             image_resolution or FOLDER_RESOLUTION,

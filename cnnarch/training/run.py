@@ -117,9 +117,9 @@ def train(
         The contents of results.json, or None in every process except the first.
 
     Raises:
-        ValueError: the folder contains a different run or other files, the network is incompatible
-            with the data or cannot be saved, or the devices are not available.
-            The folder is left unchanged.
+        ValueError: both `resume` and `overwrite` are set, the folder contains a different run or
+            other files, the network is incompatible with the data or cannot be saved, or the
+            devices are not available. The folder is left unchanged.
         NonFiniteLossError: the loss became infinite or NaN.
     """
     check_rebuilds(model)  # all checks run before the folder is changed
@@ -128,8 +128,8 @@ def train(
     check_run(model, data, recipe, machine)
     place = Path(folder or default_folder(str(model.builder), data.name))
     is_new = not place.exists()
-    if overwrite and is_first_process():
-        _remove_run(place)
+    if overwrite:
+        _overwrite(place, resume)
     if finished := _open_run(place, model, data, recipe, resume):
         return finished
     try:
@@ -260,6 +260,13 @@ def _remove_empty_run(folder: Path, is_new: bool) -> None:
         _remove_run(folder)
         if is_new:
             folder.rmdir()
+
+
+def _overwrite(folder: Path, resume: bool) -> None:
+    if resume:
+        raise ValueError("resume or overwrite the run in the folder, not both")
+    if is_first_process():
+        _remove_run(folder)
 
 
 def _remove_run(folder: Path) -> None:
