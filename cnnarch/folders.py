@@ -162,19 +162,26 @@ def _scan_into(scan: FolderScan, folder: Path, above: frozenset[tuple[int, int]]
     runs: list[Path] = []
     for entry in entries:
         path = folder / entry.name
-        if not entry.is_dir():
+        if not _is_folder(entry):
             continue
         if is_hidden(entry.name):
             scan.hidden += 1
         else:
             (runs if (path / RUN_FILE).is_file() else below).append(path)
     for entry in entries:
-        if not entry.is_dir():
+        if not _is_folder(entry):
             _add_file(scan, folder / entry.name, entry)
     scan.runs += runs
     for path in below:
         scan.folders.append(path)
         _scan_into(scan, path, above | {identity})
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _add_file(scan: FolderScan, path: Path, entry: "os.DirEntry[str]") -> None:
@@ -183,7 +190,7 @@ def _add_file(scan: FolderScan, path: Path, entry: "os.DirEntry[str]") -> None:
         scan.hidden += is_image
     elif not is_image:
         scan.skipped[printable(path.suffix.lower()) or "without a suffix"] += 1
-    elif entry.is_file() or not path.exists():  # a missing target is reported when it is read
+    elif path.is_file() or not path.exists():  # a missing target is reported when it is read
         scan.images.append(path)
     else:
         scan.skipped["special files"] += 1

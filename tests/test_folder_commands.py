@@ -376,6 +376,13 @@ def test_predict_and_draw_skip_unreadable_files(
     assert "1 of 20 files" in failure(capsys, "draw", "data_grid", "--data", "folder:photos")
 
 
+def test_a_data_set_called_like_a_folder_suggests_the_folder(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    photographs("photos", 2)
+    assert "did you mean folder:photos?" in failure(capsys, *TRAIN, "--data", "photos")
+
+
 def animate(path: str) -> None:
     frames = [Image.new("L", (8, 8), 40 * i) for i in range(3)]
     frames[0].save(path, save_all=True, append_images=frames[1:])

@@ -343,6 +343,16 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     assert len(find_images([tmp_path / "data"])) == 2
 
 
+def test_links_to_themselves_are_no_folders(tmp_path: Path) -> None:
+    photographs(tmp_path / "cat", 2)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "cat/3.png").symlink_to("3.png")
+    scan = scan_folder(tmp_path)
+    assert scan.skipped_text() == "skipped 1 without a suffix"
+    (broken,) = find_unreadable(scan.images, 3)
+    assert "3.png is not a readable image" in broken.reason
+
+
 def test_a_link_to_a_missing_file_is_found_and_reported(tmp_path: Path) -> None:
     photograph(tmp_path / "1.png")
     (tmp_path / "2.png").symlink_to(tmp_path / "gone.png")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from hashlib import file_digest
 from pathlib import Path
 
-from cnnarch.folders import check_folder, printable, scan_folder, shortened
+from cnnarch.folders import check_folder, counted, printable, scan_folder, shortened
 from cnnarch.images import find_unreadable, multipage_text, read_ahead
 from cnnarch.splits import LabeledFolder, label_folder
 
@@ -30,7 +30,7 @@ def run_check(parsed: argparse.Namespace) -> int:
         print(text)
     if text := multipage_text(scan.images):
         print(text)
-    print(f"{len(scan.images):,} images, {len(unreadable):,} of them cannot be read")
+    print(f"{counted(len(scan.images), 'image')}, {len(unreadable):,} of them cannot be read")
     return 1 if unreadable else 0
 
 
@@ -41,7 +41,8 @@ def _print_splits(folder: Path) -> None:
         split = f"{role} split, in {printable(labeled.names[role])}: " if labeled.names else ""
         counts = shortened((f"{kind} {len(files):,}" for kind, files in classes.items()), 20)
         total = sum(map(len, classes.values()))
-        print(f"{split}{total:,} images of {len(classes):,} classes ({counts})")
+        number = counted(len(classes), "class", "classes")
+        print(f"{split}{counted(total, 'image')} of {number} ({counts})")
     for note in labeled.notes:
         print(note)
     if why := _why_not_trainable(folder, labeled):

@@ -223,4 +223,4 @@ def show_evaluation(figures: Mapping[str, Any]) -> None:
     rows += [(text, f"{figures[key]:.2%}") for key, text in names.items() if key in figures]
     rows.append(("loss", f"{figures['loss']:.4f}"))
     count = int(torch.as_tensor(figures["confusion"]).sum())
-    show_table((f"{count:,} test images", ""), rows)
+    show_table((f"{count:,} test image{'s' * (count != 1)}", ""), rows)

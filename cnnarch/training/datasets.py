@@ -87,10 +87,7 @@ def load_data(
     folder = folder_of(name)
     if folder is not None:
         if root is not None:
-            raise ValueError(
-                f"folder:PATH is not looked up in {printable(str(root))}; omit the root "
-                f"(--data_root) and include it in the path: folder:{printable(str(place / folder))}"
-            )
+            raise ValueError(_root_with_folder(place, folder))
         raw = read_folder(
             folder,
             image_resolution or FOLDER_RESOLUTION,
@@ -108,7 +105,9 @@ def load_data(
     elif name in TORCHVISION_NAMES:
         raw = read_torchvision(name, place)
     else:
-        raise ValueError(f"there is no data set {name!r}; available: {', '.join(DATA_SETS)}")
+        hint = f"did you mean folder:{name}? " if Path(name).is_dir() else ""
+        available = ", ".join(DATA_SETS)
+        raise ValueError(f"there is no data set {name!r}; {hint}available: {available}")
     sample = _sample(raw.train[0])
     channels = sample.shape[1] if grayscale is None else 1 if grayscale else 3
     size = image_resolution or sample.shape[-1]
@@ -123,6 +122,13 @@ def load_data(
     assert train is not None
     assert test is not None
     return ImageData(name, train, test, validation)
+
+
+def _root_with_folder(root: Path, folder: Path) -> str:
+    return (
+        f"folder:PATH is not looked up in {printable(str(root))}; omit the root (--data_root) and "
+        f"include it in the path: folder:{printable(str(root / folder))}"
+    )
 
 
 def folder_of(name: str) -> Path | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnnarch.folders import normalized, printable, shortened
+from cnnarch.folders import counted, normalized, printable, shortened
 from cnnarch.images import Unreadable, multipage_text
 from cnnarch.preprocessing import Preprocessing
 from cnnarch.splits import Classes, LabeledFolder, label_folder
@@ -52,9 +52,9 @@ def read_folder(
     """
     labeled = label_folder(folder)
     splits, source = _assign_splits(folder, labeled, hold_out)
-    names = _class_names(folder, labeled, splits, classes)
+    names = _class_names(folder, labeled, splits, source, classes)
     files = {
-        role: [(path, names.index(name)) for name, paths in found.items() for path in paths]
+        role: [(path, i) for i, name in enumerate(names) for path in found.get(name, ())]
         for role, found in splits.items()
         if role != "test" or found is not splits["train"]
     }
@@ -72,12 +72,15 @@ def read_folder(
     notes += filter(
         None, [multipage_text([p for pixels, _ in read.values() for p in pixels.paths])]
     )
-    counts = f"{len(test[1]):,} images{source['test']}"
+    if classes is None:
+        notes += _absent(read, names)
+    counts = f"{counted(len(test[1]), 'image')}{source['test']}"
     if test is not train:
-        counts = f"{len(train[1]):,} training images{source['train']}, {len(test[1]):,} test images"
+        counts = f"{counted(len(train[1]), 'training image')}{source['train']}, "
+        counts += counted(len(test[1]), "test image")
         counts += source["test"]
     if validation is not None:
-        counts += f", {len(validation[1]):,} validation images{source['validation']}"
+        counts += f", {counted(len(validation[1]), 'validation image')}{source['validation']}"
     used = sorted({*train[1].tolist(), *test[1].tolist()})
     number = f"{len(names)}" if len(used) == len(names) else f"{len(used)} of {len(names)}"
     listed = f"{number} classes ({shortened(names[i] for i in used)}): {counts}"
@@ -91,8 +94,8 @@ def check_trainable(folder: Path, labeled: LabeledFolder) -> None:
     Raises:
         ValueError: a class has too few images or is unknown, or there are no training images.
     """
-    splits, _ = _assign_splits(folder, labeled, hold_out=True)
-    _class_names(folder, labeled, splits, None)
+    splits, source = _assign_splits(folder, labeled, hold_out=True)
+    _class_names(folder, labeled, splits, source, None)
 
 
 def _assign_splits(
@@ -123,6 +126,7 @@ def _class_names(
     folder: Path,
     labeled: LabeledFolder,
     splits: dict[str, Classes],
+    source: dict[str, str],
     classes: Sequence[str] | None,
 ) -> list[str]:
     """Return the names of the classes; with `classes`, rename those in `splits` to match."""
@@ -146,9 +150,11 @@ def _class_names(
     for role in sorted(splits.keys() - {"train"}):
         used = {name for name, files in splits[role].items() if files}
         if extra := sorted(used - train.keys()):
-            parts = (folder / labeled.names.get(each, "") for each in (role, "train"))
-            second, first = (printable(str(part)) for part in parts)
-            raise ValueError(f"{second} contains classes that are not in {first}: {extra}")
+            raise ValueError(
+                f"{place} contains {role} images{source[role]} of classes without training images: "
+                f"{shortened(extra)}; the training images are of {shortened(train)}. Rename or "
+                "remove these classes, or add training images"
+            )
     return list(train)
 
 
@@ -215,6 +221,16 @@ def _read_splits(
         unreadable += wrong
         read[role] = pixels, torch.tensor([labels[path] for path in pixels.paths]).long()
     return read, unreadable
+
+
+def _absent(read: dict[str, tuple[FilePixels, Tensor]], names: Sequence[str]) -> list[str]:
+    """Return notes on the classes of which a split for evaluation contains no images."""
+    notes = []
+    for role in sorted(read.keys() - {"train"}):
+        present = set(read[role][1].tolist())
+        if absent := [name for i, name in enumerate(names) if i not in present]:
+            notes.append(f"no {role} images of {shortened(absent)}")
+    return notes
 
 
 def _report_unreadable(unreadable: Iterable[Unreadable], total: int, skip: bool) -> None:

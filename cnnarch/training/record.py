@@ -251,18 +251,18 @@ def _report_duplicates(
         _report("training images", f"{split} images", found, trained)
         _report("images that the initial weights were trained on", f"{split} images", rest, seen)
     _report("validation images", "test images", of_split["test"], of_split["validation"])
-    first: dict[str, tuple[FileEntry, int]] = {}
-    pairs = [
-        (entry, *first.setdefault(entry.hash, (entry, label)), label)
-        for entry, label in zip(entries, labels, strict=True)
+    labels_of: dict[str, set[int]] = {}
+    for entry, label in zip(entries, labels, strict=True):
+        labels_of.setdefault(entry.hash, set()).add(label)
+    labeled = [
+        each for each in zip(entries, labels, strict=True) if len(labels_of[each[0].hash]) > 1
     ]
-    unclear = [(entry, other) for entry, other, before, label in pairs if before != label]
-    if unclear:
+    if labeled:
+        first, label = labeled[0]
+        second = next(e for e, other in labeled if e.hash == first.hash and other != label)
         log.warning(
-            "byte-equal, but of different classes: %d images of %d are in several classes, for "
-            "example %s and %s",
-            *(len({entry.hash for entry, _ in unclear}), len(entries)),
-            *(printable(entry.name) for entry in unclear[0]),
+            "byte-equal, but of different classes: %d of %d images, for example %s and %s",
+            *(len(labeled), len(entries), printable(first.name), printable(second.name)),
         )
 
 

@@ -168,6 +168,27 @@ def test_unreadable_files_can_be_skipped(
     assert after.train.labels.tolist() == before.train.labels[kept].tolist()
 
 
+def test_classes_without_training_images_are_named_with_their_split(tmp_path: Path) -> None:
+    for place in ("train/cat", "train/dog", "val/Cat"):
+        photographs(tmp_path / place, 2)
+    expected = (
+        r"contains test images \(in val\) of classes without training images: Cat; the .* cat, dog"
+    )
+    with pytest.raises(ValueError, match=expected):
+        load(tmp_path)
+
+
+def test_classes_without_images_to_evaluate_on_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for place in ("train/cat", "train/dog", "val/cat", "test/dog"):
+        photographs(tmp_path / place, 2)
+    load(tmp_path)
+    assert caplog.messages[-1].endswith("; no test images of cat; no validation images of dog")
+    load(tmp_path, hold_out=False, classes=("cat", "dog"))
+    assert len(caplog.messages) == 1
+
+
 def test_the_error_for_a_class_of_one_image_names_its_folder(tmp_path: Path) -> None:
     photographs(tmp_path / "train/cat", 2)
     photographs(tmp_path / "train/dog", 1)
