@@ -128,6 +128,9 @@ def scan_folder(root: Path) -> FolderScan:
 
     Hidden folders, the folders of training runs and plots next to them are skipped. Links to
     folders are followed.
+
+    Raises:
+        ValueError: a folder cannot be read.
     """
     scan = FolderScan(root)
     _scan_into(scan, root, frozenset())
@@ -152,6 +155,11 @@ def _is_plot(path: Path) -> bool:
 
 
 def _scan_into(scan: FolderScan, folder: Path, above: frozenset[tuple[int, int]]) -> None:
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise ValueError(
+            f"folder {printable(str(folder))} cannot be read: permission denied; change its "
+            "permissions, or move it elsewhere"
+        )
     status = folder.stat()
     identity = (status.st_dev, status.st_ino)
     if identity in above:  # a link to a parent folder
@@ -167,7 +175,7 @@ def _scan_into(scan: FolderScan, folder: Path, above: frozenset[tuple[int, int]]
         if is_hidden(entry.name):
             scan.hidden += 1
         else:
-            (runs if (path / RUN_FILE).is_file() else below).append(path)
+            (runs if os.path.isfile(path / RUN_FILE) else below).append(path)
     for entry in entries:
         if not _is_folder(entry):
             _add_file(scan, folder / entry.name, entry)

@@ -343,6 +343,16 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     assert len(find_images([tmp_path / "data"])) == 2
 
 
+def test_folders_without_permission_are_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("cat", "dog"):
+        photographs(tmp_path / kind, 2)
+    monkeypatch.setattr(os, "access", lambda path, _: path.name != "dog")  # ignored for root
+    with pytest.raises(ValueError, match=r"/dog cannot be read: permission denied; change"):
+        scan_folder(tmp_path)
+
+
 def test_links_to_themselves_are_no_folders(tmp_path: Path) -> None:
     photographs(tmp_path / "cat", 2)
     (tmp_path / "loop").symlink_to("loop")

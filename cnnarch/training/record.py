@@ -273,10 +273,10 @@ def _report(
     names = {entry.hash: entry.name for entry in others}
     same = [entry for entry in found if entry.hash in names]
     if same:
+        pair = dict.fromkeys((same[0].name, names[same[0].hash]))  # of another run, maybe one name
         log.warning(
-            "byte-equal to %s: %d of %d %s, for example %s and %s",
-            *(others_text, len(same), len(found), text),
-            *map(printable, (same[0].name, names[same[0].hash])),
+            "byte-equal to %s: %d of %d %s, for example %s",
+            *(others_text, len(same), len(found), text, " and ".join(map(printable, pair))),
         )
 
 
