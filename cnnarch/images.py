@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from cnnarch.folders import image_formats, image_suffixes, printable, scan_folder
+from cnnarch.folders import counted, image_formats, image_suffixes, printable, scan_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +33,9 @@ MANY_FILES = 2_000  # more files are checked with a progress bar
 END_BYTES = 65_536
 END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 
+MULTIPAGE = {"AVIF", "DCX", "FLI", "GIF", "HEIF", "IM", "PNG", "SPIDER", "TIFF", "WEBP"}
+"""Formats whose files may contain several pages or frames."""
+
 log = logging.getLogger("cnnarch")
 
 
@@ -47,7 +50,8 @@ def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     """Return the given files, and the sorted images in the given folders and their subfolders.
 
     Hidden folders and the folders of training runs are skipped. Files with other suffixes than
-    those of the formats that Pillow decodes are counted in a log message.
+    those of the formats that Pillow decodes are counted in a log message, as are files that contain
+    several images.
 
     Raises:
         FileNotFoundError: a file or folder does not exist.
@@ -68,15 +72,44 @@ def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
             found.append(path)
         else:
             raise FileNotFoundError(f"there is no file or folder {printable(str(path))}")
+    if text := multipage_text(found):
+        log.warning(text)
     return found
+
+
+def multipage_text(paths: Sequence[Path]) -> str:
+    """Return how many files contain several pages or frames, or an empty string if none does."""
+    from PIL import Image
+
+    suffixes = {s for s, name in Image.registered_extensions().items() if name in MULTIPAGE}
+    possible = [path for path in paths if path.suffix.lower() in suffixes]
+    checked = zip(possible, read_ahead(possible, _is_multipage, ahead=64), strict=True)
+    found = sorted(path for path, is_multipage in checked if is_multipage)
+    if not found:
+        return ""
+    return (
+        f"only the first page or frame is used of {counted(len(found), 'file')} with several, for "
+        f"example {printable(str(found[0]))}"
+    )
+
+
+def _is_multipage(path: Path) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=image_formats()) as file:
+            return file.format in MULTIPAGE and bool(getattr(file, "is_animated", False))
+    except Exception:  # Pillow raises exceptions of many types; corrupted files are reported later
+        return False
 
 
 def read_image(path: str | PathLike[str], channels: int = 3) -> Tensor:
     """Decode an image file and apply the rotation in its EXIF data.
 
-    16-bit channels are reduced to 8 bits, unless all their values fit in 8 bits. Those that reach
-    only 256 to 4095 are rejected. Transparency is dropped and the stored colors are kept.
-    Images with more than twice Pillow's `Image.MAX_IMAGE_PIXELS` are rejected.
+    Of several pages or frames, the first is read. 16-bit channels are reduced to 8 bits, unless all
+    their values fit in 8 bits. Those that reach only 256 to 4095 are rejected. Transparency is
+    dropped and the stored colors are kept. Images with more than twice Pillow's
+    `Image.MAX_IMAGE_PIXELS` are rejected.
 
     Args:
         path: a file in a format that Pillow reads.

@@ -52,6 +52,13 @@ def failure(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().err.splitlines()[-1]
 
 
+def save_small(folder: str) -> cnnarch.ImageClassifier:
+    model = cnnarch.lenet5()
+    model.preprocessing = Preprocessing(32, 32, mean=(0.5,), std=(0.25,))
+    model.save_pretrained(folder)
+    return model
+
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> list[str]:
     """Train a network on the folder `photos`, and return the lines of its evaluation."""
@@ -208,6 +215,29 @@ def test_an_interrupted_job_resumes_at_a_new_path(
     assert read_results("run")["data"] == "folder:job2"
 
 
+def test_resume_says_that_it_starts_a_new_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without --output, the run folder is named after the data folder."""
+    photographs("job1", 10)
+
+    def die(row: dict[str, float]) -> None:
+        if row["epoch"] == 2:
+            raise OSError("the job ends")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cnnarch.cli.training._epoch_line", die)
+        assert main([*TRAIN, "--data", "folder:job1"]) == 2
+    Path("job1").rename("job2")
+    assert main([*TRAIN, "--data", "folder:job2", "--resume"]) == 0
+    (message,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert message == (
+        "there is no run to resume in runs/lenet5-folder-job2, so a new run starts there; to "
+        "resume an unfinished run (in runs: lenet5-folder-job1), stop this one and pass its "
+        "folder with --output"
+    )
+
+
 def test_unreadable_files_are_named_or_skipped(capsys: pytest.CaptureFixture[str]) -> None:
     photographs("photos", 10)
     broken = [f"photos/cat/cat{i}.png" for i in (1, 5)]
@@ -234,10 +264,11 @@ def test_check_names_unreadable_and_byte_equal_files(capsys: pytest.CaptureFixtu
     assert out.splitlines()[-1] == "16 images, 0 of them cannot be read"
     shutil.copy("photos/train/cat/cat1.png", "photos/Test/dog/same.png")
     for name in ("train/cat/cat2.png", "Test/dog/dog51.png"):
-        Path("photos", name).write_bytes(b"junk" + name.encode())
+        Path("photos", name).write_bytes(b"junk")
     assert main(["check", "folder:photos"]) == 1
     captured = capsys.readouterr()
-    assert "byte-equal: photos/train/cat/cat1.png and photos/Test/dog/same.png" in captured.out
+    equal = [line for line in captured.out.splitlines() if "byte-equal" in line]
+    assert equal == ["byte-equal: photos/train/cat/cat1.png and photos/Test/dog/same.png"]
     assert re.findall(r"cnnarch: (\S+) is not", captured.err) == [
         "photos/Test/dog/dog51.png",
         "photos/train/cat/cat2.png",
@@ -287,15 +318,96 @@ def test_predict_and_embed_count_skipped_files(
     photographs("photos", 1)
     for name in ("a.txt", "b.heic"):
         Path("photos/cat", name).write_text("")
-    model = cnnarch.lenet5()
-    model.preprocessing = Preprocessing(32, 32, mean=(0.5,), std=(0.25,))
-    model.save_pretrained("saved")
+    model = save_small("saved")
     assert main(["predict", "--model", "saved", "photos"]) == 0
     assert capsys.readouterr().err.splitlines() == ["photos: skipped 1 .txt, 1 .heic"]
     caplog.clear()
     assert len(cnnarch.embed(model, "photos").features) == 2
     assert len(cnnarch.inference.Predictor(model)("photos")) == 2
     assert caplog.messages == ["photos: skipped 1 .txt, 1 .heic"] * 2
+
+
+def test_flags_without_effect_are_rejected(capsys: pytest.CaptureFixture[str]) -> None:
+    photographs("photos", 2)
+    save_small("saved")
+    photo = "photos/cat/cat1.png"
+    for words, message in (
+        (["predict", "--model", "saved", photo, "--data_root", "x"], "--data_root cannot be used"),
+        (
+            ["predict", "--model", "saved", photo, "--weights", "V1"],
+            "saved is a saved network with",
+        ),
+        (["evaluate", "saved", "--weights", "V1", "--data", "digits"], "with its own weights"),
+        (["draw", "data_grid", photo, "--data_root", "x"], "--data_root cannot be used"),
+        (["draw", "data_grid", photo, "--model", "saved"], "--model cannot be used"),
+        (
+            ["draw", "filters", "--model", "saved", "--split", "train"],
+            "no images, so --split",
+        ),
+        (["draw", "diagram", "--model", "saved", "--data", "digits"], "no images, so --data"),
+        (["draw", "diagram", "--model", "resnet18", "--weights", "V1"], "so --weights cannot"),
+        ([*TRAIN, "--data", "folder:photos", "--resume", "--overwrite"], "resume or overwrite"),
+        ([*TRAIN, "--data", "folder:photos", "--data_root", "x"], "in the path: folder:x/photos"),
+        (["draw", "data_grid", "--data", "folder:photos", "--data_root", "x"], "folder:x/photos"),
+    ):
+        assert message in failure(capsys, *words)
+
+
+def test_predict_and_draw_skip_unreadable_files(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photographs("photos", 10)
+    save_small("saved")
+    words = ["predict", "--model", "saved", "photos"]
+    Path("photos/cat/cat3.png").write_bytes(b"junk")
+    assert main(words) == 1
+    assert main([*words, "--skip_unreadable"]) == 0
+    assert "cat3.png is not a readable image" in capsys.readouterr().err
+    shown = []
+
+    def draw(images: object, **_: object) -> object:
+        shown.append(len(images))  # type: ignore[arg-type]
+        return cnnarch.viz.diagram(cnnarch.lenet5())
+
+    monkeypatch.setattr(cnnarch.viz, "data_grid", draw)
+    for data in (["photos"], ["--data", "folder:photos", "--split", "train"]):
+        assert main(["draw", "data_grid", *data, "--skip_unreadable"]) == 0
+        assert "cat3.png is not a readable image" in capsys.readouterr().err
+    assert shown == [19, 15]  # of ten cats, two are test images; one of the others is broken
+    assert "1 of 20 files" in failure(capsys, "draw", "data_grid", "--data", "folder:photos")
+
+
+def test_a_data_set_called_like_a_folder_suggests_the_folder(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    photographs("photos", 2)
+    assert "did you mean folder:photos?" in failure(capsys, *TRAIN, "--data", "photos")
+
+
+def animate(path: str) -> None:
+    frames = [Image.new("L", (8, 8), 40 * i) for i in range(3)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+
+
+def test_files_of_several_images_are_counted(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    photographs("photos", 10)
+    for suffix in ("tif", "gif", "png", "webp"):
+        animate(f"photos/cat/moving.{suffix}")
+    Image.new("L", (8, 8)).save("photos/cat/single.tif")
+    expected = "only the first page or frame is used of 4 files with several, for example {}"
+    line = expected.format("photos/cat/moving.gif")
+    assert main(["check", "photos"]) == 0
+    assert capsys.readouterr().out.splitlines()[-2] == line
+    assert main([*TRAIN, "--data", "folder:photos", "--output", "run"]) == 0
+    assert capsys.readouterr().err.splitlines()[0].endswith(f"(held out); {line}")
+    caplog.clear()
+    assert main(["predict", "--model", "run", "photos"]) == 0
+    model = cnnarch.from_pretrained("run")
+    cnnarch.embed(model, "photos")
+    cnnarch.inference.Predictor(model)(["photos/cat", "photos/cat/cat1.png"])
+    assert caplog.messages == [line] * 3
 
 
 @pytest.mark.usefixtures("run")

@@ -8,17 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from cnnarch.folders import (
-    image_formats,
-    image_suffixes,
-    label_folder,
-    printable,
-    scan_folder,
-    split_role,
-)
+from cnnarch.folders import image_formats, image_suffixes, printable, scan_folder
 from cnnarch.images import decode_image, find_images, find_unreadable, read_image
+from cnnarch.splits import label_folder, split_role
 
 
 def photograph(path: Path) -> Path:
@@ -104,13 +99,61 @@ def test_a_class_may_be_called_runs(tmp_path: Path) -> None:
     assert labels(tmp_path) == {"all": {"hits": 2, "runs": 2}}
 
 
-def test_the_plot_that_compares_runs_is_not_data(tmp_path: Path) -> None:
-    for kind in ("cat", "dog", "runs/both/a", "runs/both/b"):
+def plot(path: Path) -> None:
+    """Write a figure as matplotlib does, with its name in the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Figure().savefig(path)
+
+
+def make_run(folder: Path) -> None:
+    photographs(folder, 1)
+    (folder / "recipe.yaml").write_text("")
+
+
+@pytest.mark.parametrize("place", ["runs/first", "results/lenet5/first", "cat/first"])
+def test_plots_next_to_run_folders_are_not_data(tmp_path: Path, place: str) -> None:
+    for kind in ("cat", "dog"):
         photographs(tmp_path / kind, 2)
-    for name in ("a", "b"):
-        (tmp_path / "runs/both" / name / "recipe.yaml").write_text("")
-    photograph(tmp_path / "runs/both/comparison.png")
+    make_run(tmp_path / place)
+    plot((tmp_path / place).parent / "maps.png")
+    plot(tmp_path / place.partition("/")[0] / "comparison.png")
     assert labels(tmp_path) == {"all": {"cat": 2, "dog": 2}}
+    expected = f"skipped 1 run folder ({place}), 2 plots next to run folders"
+    assert label_folder(tmp_path).notes == [expected]
+    assert len(find_images([tmp_path])) == 4
+
+
+def test_plots_are_data_where_there_are_no_runs(tmp_path: Path) -> None:
+    for kind in ("bars", "lines"):
+        plot(tmp_path / kind / "1.png")
+    assert labels(tmp_path) == {"all": {"bars": 1, "lines": 1}}
+
+
+@pytest.mark.parametrize("parent", ["", "train"])
+def test_a_few_pictures_next_to_runs_are_not_a_class(tmp_path: Path, parent: str) -> None:
+    """`runs` is where training writes by default."""
+    for kind in ("cat", "dog"):
+        photographs(tmp_path / parent / kind, 3)
+    make_run(tmp_path / parent / "runs/first")
+    photographs(tmp_path / parent / "runs", 1)
+    photographs(tmp_path / parent / "runs/old/figures", 1)
+    assert labels(tmp_path) == {parent or "all": {"cat": 3, "dog": 3}}
+    assert "not used: 2 images next to run folders in runs" in label_folder(tmp_path).notes
+
+
+@pytest.mark.parametrize(("name", "count"), [("runs", 3), ("runs", 9), ("results", 2)])
+def test_runs_among_photographs_that_may_be_a_class_are_rejected(
+    tmp_path: Path, name: str, count: int
+) -> None:
+    for kind in ("cat", "dog"):
+        photographs(tmp_path / kind, 3)
+    make_run(tmp_path / name / "first")
+    photographs(tmp_path / name, count)
+    message = (
+        rf"/{name} contains {count} images and 1 run folder \({name}/first\); if it is a class"
+    )
+    with pytest.raises(ValueError, match=message):
+        label_folder(tmp_path)
 
 
 def test_unlabeled_test_images_are_counted_but_not_used(tmp_path: Path) -> None:
@@ -172,8 +215,17 @@ def test_among_other_classes_train_is_a_class(tmp_path: Path) -> None:
         (["train", "test/a", "test/b"], "train must contain one subfolder of images per class"),
         (["cat/train", "cat/test", "dog/train"], r"mixes classes and splits \(test, train\)"),
         (["cats_train", "cats_test", "dogs_train"], r"\(cats_test, cats_train\); move the images"),
-        (["train/a", "train/b", "val", "dev", "test/a"], r"validation split: dev, val$"),
+        (["train/a", "train/b", "val", "dev", "test/a"], r"validation split: dev, val; merge"),
         (["seg_train/a", "seg_train/b", "seg_test/a", "seg_test/b"], "seem to be splits"),
+        (["seg_train/a", "seg_test/a", "seg_pred/b"], "seem to be splits; rename them to train"),
+        (["train/a", "train/b", "new_test/a"], "rename the folders that are splits to train, val"),
+        (["train/a", "train/b", "train/val/a"], r"another split folder \(val\); move it next to"),
+        (["images", "labels"], "contains images and labels, like a data set of boxes"),
+        (["images/train", "images/val", "masks/train"], "contains images and masks, like"),
+        (
+            ["train/JPEGImages", "train/Annotations"],
+            "JPEGImages and Annotations, like a data set of boxes",
+        ),
     ],
 )
 def test_contradictory_folders_are_rejected(
@@ -183,6 +235,84 @@ def test_contradictory_folders_are_rejected(
         photographs(tmp_path / place, 2)
     with pytest.raises(ValueError, match=message):
         label_folder(tmp_path)
+
+
+@pytest.mark.parametrize("parent", ["", "train", "valid"])
+def test_images_beside_a_folder_of_boxes_are_not_a_class(tmp_path: Path, parent: str) -> None:
+    """YOLO's format: a text file of boxes for each image."""
+    photographs(tmp_path / parent / "images", 2)
+    (tmp_path / parent / "labels").mkdir()
+    (tmp_path / parent / "labels/0.txt").write_text("0 0.5 0.5 0.2 0.2")
+    with pytest.raises(ValueError, match=r"images and labels, like a data set of boxes") as error:
+        label_folder(tmp_path)
+    place = tmp_path / parent
+    assert f"use folder:{place}/images" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "names", [("valid", "invalid"), ("Valid", "not_valid"), ("test", "untest")]
+)
+def test_a_name_and_its_negation_are_classes(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in names:
+        photographs(tmp_path / name, 2)
+    assert labels(tmp_path) == {"all": dict.fromkeys(sorted(names), 2)}
+
+
+def test_splits_may_contain_classes_with_names_of_splits(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for name in ("valid", "invalid"):
+            photographs(tmp_path / split / name, 2)
+    expected = {"invalid": 2, "valid": 2}
+    assert labels(tmp_path) == {"train": expected, "test": expected}
+
+
+def test_unlabeled_folders_next_to_a_training_folder_are_not_used(tmp_path: Path) -> None:
+    for kind in ("cat", "dog"):
+        photographs(tmp_path / "train" / kind, 2)
+    for name in ("predict", "unseen_test", "test"):
+        photographs(tmp_path / name, 3)
+    assert labels(tmp_path) == {"train": {"cat": 2, "dog": 2}}
+    assert label_folder(tmp_path).notes == [
+        "not used: 3 images without a class in test",
+        "not used: 3 images in predict",
+        "not used: 3 images in unseen_test",
+    ]
+
+
+def test_a_folder_in_a_folder_of_the_same_name_is_read(tmp_path: Path) -> None:
+    """Archives are often unpacked into a folder of their own name."""
+    for kind in ("cat", "dog"):
+        photographs(tmp_path / "photos/Photos/Train/train" / kind, 2)
+        photographs(tmp_path / "photos/Photos/val/valid" / kind, 1)
+    photographs(tmp_path / "photos/Photos/test/test", 3)
+    assert labels(tmp_path / "photos") == {
+        "train": {"cat": 2, "dog": 2},
+        "validation": {"cat": 1, "dog": 1},
+    }
+    found = label_folder(tmp_path / "photos")
+    assert found.names == {"train": "Photos/Train/train", "validation": "Photos/val/valid"}
+    assert found.notes == ["not used: 3 images without a class in Photos/test/test"]
+    assert labels(tmp_path / "photos/Photos/Train") == {"all": {"cat": 2, "dog": 2}}
+    for kind in ("cat", "dog"):
+        photographs(tmp_path / "animals/animals" / kind, 2)
+    assert labels(tmp_path / "animals") == {"all": {"cat": 2, "dog": 2}}
+
+
+def test_splits_in_a_folder_of_any_name_are_read(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for kind in ("cat", "dog"):
+            photographs(tmp_path / "archive" / split / kind, 2)
+    expected = {"cat": 2, "dog": 2}
+    assert labels(tmp_path) == {"train": expected, "test": expected}
+    assert label_folder(tmp_path).names == {"train": "archive/train", "test": "archive/test"}
+
+
+def test_empty_folders_of_another_spelling_are_mentioned(tmp_path: Path) -> None:
+    for kind in ("cat", "dog"):
+        photographs(tmp_path / "train" / kind, 2)
+    (tmp_path / "Training").mkdir()
+    assert labels(tmp_path) == {"train": {"cat": 2, "dog": 2}}
+    assert label_folder(tmp_path).notes == ["Training contains no images"]
 
 
 def test_class_names_in_different_encodings_are_one_class(tmp_path: Path) -> None:
@@ -211,6 +341,26 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     (tmp_path / "data/cat").symlink_to(tmp_path / "far")
     (tmp_path / "far/parent").symlink_to(tmp_path / "data")
     assert len(find_images([tmp_path / "data"])) == 2
+
+
+def test_folders_without_permission_are_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("cat", "dog"):
+        photographs(tmp_path / kind, 2)
+    monkeypatch.setattr(os, "access", lambda path, _: path.name != "dog")  # ignored for root
+    with pytest.raises(ValueError, match=r"/dog cannot be read: permission denied; change"):
+        scan_folder(tmp_path)
+
+
+def test_links_to_themselves_are_no_folders(tmp_path: Path) -> None:
+    photographs(tmp_path / "cat", 2)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "cat/3.png").symlink_to("3.png")
+    scan = scan_folder(tmp_path)
+    assert scan.skipped_text() == "skipped 1 without a suffix"
+    (broken,) = find_unreadable(scan.images, 3)
+    assert "3.png is not a readable image" in broken.reason
 
 
 def test_a_link_to_a_missing_file_is_found_and_reported(tmp_path: Path) -> None:

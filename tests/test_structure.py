@@ -21,6 +21,7 @@ ALLOWED = {
     "facts": set(),
     "_version": set(),
     "folders": set(),
+    "splits": {"folders"},
     "images": {"folders"},
     "preprocessing": {"images"},
     "blocks": set(),
@@ -44,7 +45,7 @@ ALLOWED = {
     },
     "training": {
         *("facts", "_version", "analysis", "blocks", "contract", "folders", "images"),
-        *("preprocessing", "registry", "viz", "weights"),
+        *("preprocessing", "registry", "splits", "viz", "weights"),
     },
 }
 # Imports inside functions: networks import `weights` only when they load or save weights.

@@ -218,7 +218,7 @@ def _positive(word: str) -> int:
 def _add_model(command: argparse.ArgumentParser, name: str) -> None:
     help_text = "run folder, file or Hub repository of a saved network, or name of a network"
     command.add_argument(name, help=help_text)
-    command.add_argument("--weights", default="DEFAULT", help="name of a checkpoint")
+    command.add_argument("--weights", help="name of a checkpoint of a network; default: DEFAULT")
 
 
 def _add_format(command: argparse.ArgumentParser, more: str = "") -> None:
@@ -236,5 +236,5 @@ def _add_data(command: argparse.ArgumentParser, help_text: str | None) -> None:
     command.add_argument(
         "--skip_unreadable",
         action="store_true",
-        help="skip image files in --data that cannot be read",
+        help="skip image files that cannot be read",
     )

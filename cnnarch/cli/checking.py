@@ -4,17 +4,12 @@ import argparse
 import sys
 from collections.abc import Iterable
 from hashlib import file_digest
+from os import fspath
 from pathlib import Path
 
-from cnnarch.folders import (
-    LabeledFolder,
-    check_folder,
-    label_folder,
-    printable,
-    scan_folder,
-    shortened,
-)
-from cnnarch.images import find_unreadable, read_ahead
+from cnnarch.folders import check_folder, counted, printable, scan_folder, shortened
+from cnnarch.images import find_unreadable, multipage_text, read_ahead
+from cnnarch.splits import LabeledFolder, label_folder
 
 
 def run_check(parsed: argparse.Namespace) -> int:
@@ -31,26 +26,29 @@ def run_check(parsed: argparse.Namespace) -> int:
     for file in unreadable:
         print("cnnarch:", " ".join(file.reason.split()), file=sys.stderr)
     if any(path.parent != folder for path in scan.images):
-        _print_splits(folder)
+        _print_splits(folder, {file.name for file in unreadable})
     elif text := scan.skipped_text():
         print(text)
-    print(f"{len(scan.images):,} images, {len(unreadable):,} of them cannot be read")
+    if text := multipage_text(scan.images):
+        print(text)
+    print(f"{counted(len(scan.images), 'image')}, {len(unreadable):,} of them cannot be read")
     return 1 if unreadable else 0
 
 
-def _print_splits(folder: Path) -> None:
+def _print_splits(folder: Path, unreadable: set[str]) -> None:
     """Print the classes and the number of images of each split, and what is not used."""
     labeled = label_folder(folder)
     for role, classes in labeled.splits.items():
         split = f"{role} split, in {printable(labeled.names[role])}: " if labeled.names else ""
         counts = shortened((f"{kind} {len(files):,}" for kind, files in classes.items()), 20)
         total = sum(map(len, classes.values()))
-        print(f"{split}{total:,} images of {len(classes):,} classes ({counts})")
+        number = counted(len(classes), "class", "classes")
+        print(f"{split}{counted(total, 'image')} of {number} ({counts})")
     for note in labeled.notes:
         print(note)
     if why := _why_not_trainable(folder, labeled):
         print(f"cannot be trained on: {why}")
-    for first, second in _duplicates(labeled):
+    for first, second in _duplicates(labeled, unreadable):
         print(f"byte-equal: {printable(str(first))} and {printable(str(second))}")
 
 
@@ -67,14 +65,14 @@ def _why_not_trainable(folder: Path, labeled: LabeledFolder) -> str:
     return ""
 
 
-def _duplicates(labeled: LabeledFolder) -> Iterable[tuple[Path, Path]]:
+def _duplicates(labeled: LabeledFolder, unreadable: set[str]) -> Iterable[tuple[Path, Path]]:
     """Yield pairs of byte-equal files that are in different splits or classes."""
     places: dict[Path, tuple[str, str]] = {
         path: (role, name)
         for role, classes in labeled.splits.items()
         for name, files in classes.items()
         for path in files
-        if path.exists()
+        if fspath(path) not in unreadable
     }
     first: dict[bytes, Path] = {}
     hashes = read_ahead(places, _hash, ahead=64)

@@ -52,7 +52,7 @@ def run_predict(parsed: argparse.Namespace) -> int:
     """Print the most likely classes for image files, or for a data set's first test images.
 
     Rows are printed as they are computed. Files that cannot be read are listed on stderr, and the
-    exit status is then 1.
+    exit status is then 1, unless `--skip_unreadable` is given.
     """
     from cnnarch.cli.predictions import NamedImages, print_predictions
     from cnnarch.images import find_images
@@ -60,6 +60,8 @@ def run_predict(parsed: argparse.Namespace) -> int:
 
     if bool(parsed.files) == bool(parsed.data):
         raise ValueError("specify image files, or a data set with --data")
+    if parsed.files:
+        reject_flags(parsed, "image files are not looked up in a folder of data sets", "data_root")
     model = load_model(parsed).eval()
     _preprocessing(model)
     if parsed.top is not None and not 1 <= parsed.top <= model.num_classes:
@@ -80,7 +82,7 @@ def run_predict(parsed: argparse.Namespace) -> int:
         paths = find_images(parsed.files)
         images = NamedImages(paths, [fspath(path) for path in paths])
     unreadable = print_predictions(predictor, images, parsed.format, top or model.num_classes)
-    return 1 if unreadable else 0
+    return 1 if unreadable and not parsed.skip_unreadable else 0
 
 
 def run_export(parsed: argparse.Namespace) -> int:
@@ -102,11 +104,28 @@ def load_model(parsed: argparse.Namespace) -> "ImageClassifier":
         raise ValueError("specify the network with --model, for example the folder of a run")
     name = aliases().get(parsed.model, parsed.model)
     if name in BUILDERS and not Path(name).exists():
-        return cnnarch.get_model(name, weights=parsed.weights)
+        return cnnarch.get_model(name, weights=parsed.weights or "DEFAULT")
+    if parsed.weights:
+        raise ValueError(
+            f"--weights selects a checkpoint of a network such as resnet18, but {parsed.model} is "
+            "a saved network with its own weights"
+        )
     folder = Path(parsed.model)
     if (folder / "recipe.yaml").exists() and not (folder / "config.json").exists():
         raise ValueError(f"the run in {folder} is not finished; resume it with train --resume")
     return cnnarch.from_pretrained(parsed.model)
+
+
+def reject_flags(parsed: argparse.Namespace, why: str, *names: str) -> None:
+    """Raise ValueError if flags are given that have no effect.
+
+    Args:
+        parsed: the arguments.
+        why: the reason, to which the flag is added.
+        names: the flags without dashes.
+    """
+    if given := [f"--{name}" for name in names if getattr(parsed, name)]:
+        raise ValueError(f"{why}, so {' and '.join(given)} cannot be used")
 
 
 def _preprocessing(model: Any) -> Any:
@@ -204,4 +223,4 @@ def show_evaluation(figures: Mapping[str, Any]) -> None:
     rows += [(text, f"{figures[key]:.2%}") for key, text in names.items() if key in figures]
     rows.append(("loss", f"{figures['loss']:.4f}"))
     count = int(torch.as_tensor(figures["confusion"]).sum())
-    show_table((f"{count:,} test images", ""), rows)
+    show_table((f"{count:,} test image{'s' * (count != 1)}", ""), rows)

@@ -1,13 +1,15 @@
 """The `draw` command: draw a figure of a network or a data set."""
 
 import argparse
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from inspect import signature
+from os import fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cnnarch
-from cnnarch.cli.models import load_model, load_test_data
+from cnnarch.cli.models import load_model, load_test_data, reject_flags
 from cnnarch.facts.builders import BUILDERS
 from cnnarch.facts.sheets import aliases
 
@@ -29,6 +31,8 @@ PICTURES = (
 
 WITHOUT_IMAGES = ("confusion_matrix", "filters", "diagram")
 """The figures that cannot show photographs."""
+
+log = logging.getLogger("cnnarch")
 
 OPTIONS = ("rows", "columns", "layer", "layers", "method", "num_samples")
 
@@ -62,20 +66,42 @@ def _photographs(name: str, parsed: argparse.Namespace) -> tuple[Any, ...]:
         raise ValueError(f"{name} shows no images, got {parsed.files[0]}")
     if parsed.data or parsed.split:
         raise ValueError("specify either image files, or a data set with --data and --split")
+    reject_flags(parsed, "image files are not looked up in a folder of data sets", "data_root")
+    files = _readable(parsed.files) if parsed.skip_unreadable else parsed.files
     if name == "data_grid":
-        return (parsed.files,)
-    return load_model(parsed), parsed.files
+        reject_flags(parsed, "data_grid shows image files without a network", "model", "weights")
+        return (files,)
+    return load_model(parsed), files
+
+
+def _readable(files: Sequence[str]) -> list[Path]:
+    """Return the images in files and folders that can be read, and log the others."""
+    from cnnarch.images import find_images, find_unreadable
+
+    paths = find_images(files)
+    unreadable = find_unreadable(paths, 3)
+    for file in unreadable:
+        log.warning("skipped: %s", file.reason)
+    skipped = {file.name for file in unreadable}
+    if found := [path for path in paths if fspath(path) not in skipped]:
+        return found
+    raise ValueError(f"none of the {len(paths)} images can be read")
 
 
 def _arguments(name: str, parsed: argparse.Namespace) -> tuple[Any, ...]:
     """Return the network, data or counts shown in a figure."""
     from cnnarch.training import evaluate, load_data
 
+    if name in ("diagram", "filters"):
+        flags = ("data", "data_root", "split", "skip_unreadable")
+        reject_flags(parsed, f"{name} shows no images", *flags)
     if name == "diagram":
+        reject_flags(parsed, "diagram shows no weights", "weights")
         return (_without_weights(parsed),)
     if name == "data_grid" and not parsed.model:
         if not parsed.data:
             raise ValueError("specify a data set with --data or a run folder with --model")
+        reject_flags(parsed, "there is no --model", "weights")
         options = {"root": parsed.data_root, "skip_unreadable": parsed.skip_unreadable}
         return (getattr(load_data(parsed.data, **options), parsed.split or "test"),)
     model = load_model(parsed)

@@ -11,10 +11,17 @@ from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.contract.freezing import HEAD, check_stage, temporarily_frozen
 from cnnarch.contract.meta import without_memory
 from cnnarch.contract.trunk import as_trunk
+from cnnarch.folders import counted
 from cnnarch.training.classes import weights_of_classes
 from cnnarch.training.data import ImageData, ImageSet
 from cnnarch.training.machine import Machine, is_first_process
-from cnnarch.training.optimization import MIN_STEPS, batch_size_of, count_steps, make_optimizer
+from cnnarch.training.optimization import (
+    MIN_STEPS,
+    batch_size_of,
+    batches_per_step,
+    count_steps,
+    make_optimizer,
+)
 from cnnarch.training.recipe import Recipe
 
 
@@ -59,7 +66,7 @@ def warn_if_short(data: ImageData, recipe: Recipe, machine: Machine) -> None:
     images = data.training_size(recipe.validation)
     processes = machine.devices * machine.num_nodes
     steps = count_steps(recipe, images, processes)
-    batch = batch_size_of(recipe, images, processes)
+    batch = min(batch_size_of(recipe, images, processes), images)
     if steps < MIN_STEPS and is_first_process():
         warnings.warn(
             f"this run takes only {steps} step{'s' * (steps != 1)} ({images} training images in "
@@ -67,6 +74,21 @@ def warn_if_short(data: ImageData, recipe: Recipe, machine: Machine) -> None:
             "num_steps: auto, more epochs or a smaller batch_size",
             stacklevel=3,
         )
+
+
+def warn_if_accumulation_is_cut(data: ImageData, recipe: Recipe, machine: Machine) -> None:
+    """Warn if a step should accumulate more batches than an epoch has."""
+    count = (data.training_size(recipe.validation), machine.devices * machine.num_nodes)
+    for stage in recipe.stages():
+        wanted, batches = stage.accumulate_grad_batches, batches_per_step(stage, *count)
+        if batches < wanted and is_first_process():
+            warnings.warn(
+                f"accumulate_grad_batches={wanted} is reduced to {batches}, because an epoch has "
+                f"only {counted(batches, 'batch', 'batches')} ({count[0]:,} training images in "
+                f"batches of {batch_size_of(stage, *count)}): set it to at most {batches}, or "
+                "choose a smaller batch_size",
+                stacklevel=3,
+            )
 
 
 def check_stages(model: nn.Module, images: ImageSet, recipe: Recipe) -> None:

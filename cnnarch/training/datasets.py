@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnnarch.folders import printable
 from cnnarch.training.data import ImageData, ImageSet, RawImages, measure_preprocessing
 from cnnarch.training.file_pixels import FilePixels
 from cnnarch.training.folders import read_folder
@@ -61,7 +62,7 @@ def load_data(
             "folder:PATH" with one subfolder per class, in PATH or in PATH/train, PATH/val and
             PATH/test (or other usual names of these splits).
         root: folder that contains the files or receives downloads; None means
-            ~/.cache/cnnarch/data.
+            ~/.cache/cnnarch/data. It cannot be combined with folder:PATH.
         image_resolution: the network's input size in pixels; None keeps the image size (224 for
             folders) until a network that is trained or evaluated on the images requires another.
         grayscale: True for one channel, False for three, None for the data set's own channels
@@ -85,6 +86,8 @@ def load_data(
     place = Path(root) if root is not None else Path.home() / ".cache" / "cnnarch" / "data"
     folder = folder_of(name)
     if folder is not None:
+        if root is not None:
+            raise ValueError(_root_with_folder(place, folder))
         raw = read_folder(
             folder,
             image_resolution or FOLDER_RESOLUTION,
@@ -102,7 +105,9 @@ def load_data(
     elif name in TORCHVISION_NAMES:
         raw = read_torchvision(name, place)
     else:
-        raise ValueError(f"there is no data set {name!r}; available: {', '.join(DATA_SETS)}")
+        hint = f"did you mean folder:{name}? " if Path(name).is_dir() else ""
+        available = ", ".join(DATA_SETS)
+        raise ValueError(f"there is no data set {name!r}; {hint}available: {available}")
     sample = _sample(raw.train[0])
     channels = sample.shape[1] if grayscale is None else 1 if grayscale else 3
     size = image_resolution or sample.shape[-1]
@@ -117,6 +122,13 @@ def load_data(
     assert train is not None
     assert test is not None
     return ImageData(name, train, test, validation)
+
+
+def _root_with_folder(root: Path, folder: Path) -> str:
+    return (
+        f"folder:PATH is not looked up in {printable(str(root))}; omit the root (--data_root) and "
+        f"include it in the path: folder:{printable(str(root / folder))}"
+    )
 
 
 def folder_of(name: str) -> Path | None:

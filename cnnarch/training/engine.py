@@ -17,7 +17,12 @@ from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.contract.modes import evaluating
 from cnnarch.facts.output import lasting_output
 from cnnarch.training.callbacks import Recorder
-from cnnarch.training.checks import check_fits, check_run, warn_if_short
+from cnnarch.training.checks import (
+    check_fits,
+    check_run,
+    warn_if_accumulation_is_cut,
+    warn_if_short,
+)
 from cnnarch.training.data import ImageData, ImageSet
 from cnnarch.training.history import History
 from cnnarch.training.loading import evaluation_loader
@@ -189,6 +194,7 @@ def fit(
     data = data.matched_to(model, recipe.image_resolution)
     check_run(model, data, recipe, machine)
     warn_if_short(data, recipe, machine)
+    warn_if_accumulation_is_cut(data, recipe, machine)
     folder = None if output is None else Path(output)
     if folder and is_first_process():
         record_images(folder, data, recipe, resume)

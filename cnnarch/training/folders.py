@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnnarch.folders import Classes, LabeledFolder, label_folder, normalized, printable, shortened
-from cnnarch.images import Unreadable
+from cnnarch.folders import counted, normalized, printable, shortened
+from cnnarch.images import Unreadable, multipage_text
 from cnnarch.preprocessing import Preprocessing
+from cnnarch.splits import Classes, LabeledFolder, label_folder
 from cnnarch.training.data import RawImages, share_of
 from cnnarch.training.file_pixels import FilePixels
 from cnnarch.training.machine import is_first_process
@@ -51,9 +52,9 @@ def read_folder(
     """
     labeled = label_folder(folder)
     splits, source = _assign_splits(folder, labeled, hold_out)
-    names = _class_names(folder, labeled, splits, classes)
+    names = _class_names(folder, labeled, splits, source, classes)
     files = {
-        role: [(path, names.index(name)) for name, paths in found.items() for path in paths]
+        role: [(path, i) for i, name in enumerate(names) for path in found.get(name, ())]
         for role, found in splits.items()
         if role != "test" or found is not splits["train"]
     }
@@ -68,12 +69,18 @@ def read_folder(
             raise ValueError(f"no {role} image in {printable(str(folder))} can be read")
     validation, test = read.get("validation"), read.get("test", train)
     notes = [*labeled.notes, *([f"{len(unreadable)} unreadable"] if unreadable else [])]
-    counts = f"{len(test[1]):,} images{source['test']}"
+    notes += filter(
+        None, [multipage_text([p for pixels, _ in read.values() for p in pixels.paths])]
+    )
+    if classes is None:
+        notes += _absent(read, names)
+    counts = f"{counted(len(test[1]), 'image')}{source['test']}"
     if test is not train:
-        counts = f"{len(train[1]):,} training images{source['train']}, {len(test[1]):,} test images"
+        counts = f"{counted(len(train[1]), 'training image')}{source['train']}, "
+        counts += counted(len(test[1]), "test image")
         counts += source["test"]
     if validation is not None:
-        counts += f", {len(validation[1]):,} validation images{source['validation']}"
+        counts += f", {counted(len(validation[1]), 'validation image')}{source['validation']}"
     used = sorted({*train[1].tolist(), *test[1].tolist()})
     number = f"{len(names)}" if len(used) == len(names) else f"{len(used)} of {len(names)}"
     listed = f"{number} classes ({shortened(names[i] for i in used)}): {counts}"
@@ -87,8 +94,8 @@ def check_trainable(folder: Path, labeled: LabeledFolder) -> None:
     Raises:
         ValueError: a class has too few images or is unknown, or there are no training images.
     """
-    splits, _ = _assign_splits(folder, labeled, hold_out=True)
-    _class_names(folder, labeled, splits, None)
+    splits, source = _assign_splits(folder, labeled, hold_out=True)
+    _class_names(folder, labeled, splits, source, None)
 
 
 def _assign_splits(
@@ -119,6 +126,7 @@ def _class_names(
     folder: Path,
     labeled: LabeledFolder,
     splits: dict[str, Classes],
+    source: dict[str, str],
     classes: Sequence[str] | None,
 ) -> list[str]:
     """Return the names of the classes; with `classes`, rename those in `splits` to match."""
@@ -142,9 +150,11 @@ def _class_names(
     for role in sorted(splits.keys() - {"train"}):
         used = {name for name, files in splits[role].items() if files}
         if extra := sorted(used - train.keys()):
-            parts = (folder / labeled.names.get(each, "") for each in (role, "train"))
-            second, first = (printable(str(part)) for part in parts)
-            raise ValueError(f"{second} contains classes that are not in {first}: {extra}")
+            raise ValueError(
+                f"{place} contains {role} images{source[role]} of classes without training images: "
+                f"{shortened(extra)}; the training images are of {shortened(train)}. Rename or "
+                "remove these classes, or add training images"
+            )
     return list(train)
 
 
@@ -176,7 +186,7 @@ def _hold_out(folder: Path, classes: Classes) -> tuple[Classes, Classes]:
     for name, files in classes.items():
         if len(files) == 1:
             raise ValueError(
-                f"{printable(str(folder / name))} must contain at least two images, because one "
+                f"{printable(str(files[0].parent))} must contain at least two images, because one "
                 "is held out"
             )
         count = share_of(len(files), HELD_OUT, minimum=1)
@@ -213,9 +223,19 @@ def _read_splits(
     return read, unreadable
 
 
+def _absent(read: dict[str, tuple[FilePixels, Tensor]], names: Sequence[str]) -> list[str]:
+    """Return notes on the classes of which a split for evaluation contains no images."""
+    notes = []
+    for role in sorted(read.keys() - {"train"}):
+        present = set(read[role][1].tolist())
+        if absent := [name for i, name in enumerate(names) if i not in present]:
+            notes.append(f"no {role} images of {shortened(absent)}")
+    return notes
+
+
 def _report_unreadable(unreadable: Iterable[Unreadable], total: int, skip: bool) -> None:
     """Name all files that cannot be read, in a log message or an error."""
-    reasons = [file.reason for file in unreadable]
+    reasons = sorted(file.reason for file in unreadable)
     listed, count = "; ".join(reasons), f"{len(reasons)} of {total:,} files"
     if not skip:
         raise ValueError(

@@ -49,8 +49,8 @@ class Recipe:
             epochs, at least one. auto is five epochs or 100 steps, whichever is longer.
         batch_size: number of images per batch, summed over all processes. auto is a twentieth of
             the training images, but at least 8 and at most 32.
-        accumulate_grad_batches: number of batches per optimizer step. Their gradients are averaged,
-            which uses less memory than a larger batch.
+        accumulate_grad_batches: number of batches per optimizer step, at most those in an epoch.
+            Their gradients are averaged, which uses less memory than a larger batch.
         optimizer: the optimization algorithm.
         learning_rate: the peak learning rate of the schedule.
         layer_decay: ratio of each stage's learning rate to the next stage's, as in

@@ -4,14 +4,14 @@ import csv
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from cnnarch.folders import printable
+from cnnarch.folders import printable, shortened
 from cnnarch.images import read_ahead
 from cnnarch.training.data import ImageData, ImageSet
 from cnnarch.training.file_pixels import CONTENT_LIMIT, FilePixels
@@ -45,22 +45,25 @@ class FileEntry(NamedTuple):
     hash: str
 
 
-def describe_images(data: ImageData, recipe: Recipe, kind: str | None = None) -> list[FileEntry]:
-    """Return an entry for each image file that a run trains, validates and tests on.
-
-    Args:
-        data: the data set.
-        recipe: determines the validation split.
-        kind: what is hashed; None hashes whole files if they have at most 2 GiB in total.
-    """
+def split_images(data: ImageData, recipe: Recipe) -> dict[str, ImageSet]:
+    """Return the images that a run trains, validates and tests on."""
     train, validation = data.hold_back(recipe.validation, recipe.seed)
     splits = {"train": train, "validation": validation, "test": data.test}
-    sets = {role: images for role, images in splits.items() if images is not None}
+    return {role: images for role, images in splits.items() if images is not None}
+
+
+def describe_images(splits: Mapping[str, ImageSet], kind: str | None = None) -> list[FileEntry]:
+    """Return an entry for each image file.
+
+    Args:
+        splits: the images of each split.
+        kind: what is hashed; None hashes whole files if they have at most 2 GiB in total.
+    """
     if kind is None:
-        files = [images.pixels for images in sets.values()]
+        files = [images.pixels for images in splits.values()]
         size = sum(pixels.size for pixels in files if isinstance(pixels, FilePixels))
         kind = WHOLE if size <= CONTENT_LIMIT else ENDS
-    return [entry for role, images in sets.items() for entry in _entries(role, images, kind)]
+    return [entry for role, images in splits.items() for entry in _entries(role, images, kind)]
 
 
 def _entries(split: str, images: ImageSet, kind: str) -> list[FileEntry]:
@@ -141,9 +144,25 @@ def record_images(folder: Path, data: ImageData, recipe: Recipe, resume: bool) -
             f"{folder} contains checkpoints but no {FILES}, which earlier versions did not write; "
             "the validation images of the run are unknown, so start a new run"
         )
-    entries = [*describe_images(data, recipe), *_seen_by_weights(recipe)]
-    _report_duplicates(entries)
-    write_record(folder, entries)
+    if resume:
+        log.warning(_why_new(folder))
+    splits = split_images(data, recipe)
+    entries = describe_images(splits)
+    seen = _seen_by_weights(recipe)
+    if entries[0].name:
+        labels = [label for images in splits.values() for label in images.labels.tolist()]
+        _report_duplicates(entries, labels, seen)
+    write_record(folder, [*entries, *seen])
+
+
+def _why_new(folder: Path) -> str:
+    """Return a message that there is no run to resume, with the unfinished runs next to it."""
+    names = {path.parents[1].name for path in folder.parent.glob("*/checkpoints/*.ckpt")}
+    found = f" (in {folder.parent}: {shortened(map(printable, sorted(names)))})" if names else ""
+    return (
+        f"there is no run to resume in {printable(str(folder))}, so a new run starts there; to "
+        f"resume an unfinished run{found}, stop this one and pass its folder with --output"
+    )
 
 
 def check_record(folder: Path, data: ImageData, recipe: Recipe) -> bool:
@@ -153,7 +172,9 @@ def check_record(folder: Path, data: ImageData, recipe: Recipe) -> bool:
         ValueError: the images or splits differ.
     """
     old = [entry for entry in read_record(folder) if entry.split != WEIGHTS]
-    if old and (difference := _difference(old, describe_images(data, recipe, _kind(old)))):
+    if old and (
+        difference := _difference(old, describe_images(split_images(data, recipe), _kind(old)))
+    ):
         raise ValueError(
             f"the run in {printable(str(folder))} has other images than {printable(data.name)}: "
             f"{difference}; restore them, or start a new run"
@@ -209,18 +230,54 @@ def _examples(names: Sequence[str]) -> str:
     return f" ({', '.join(map(printable, names[:EXAMPLES]))}{rest})"
 
 
-def _report_duplicates(entries: Sequence[FileEntry]) -> None:
-    """Log how many test and validation images are byte-equal to training images."""
-    trained = {entry.hash: entry.name for entry in entries if entry.split in (WEIGHTS, "train")}
+def _report_duplicates(
+    entries: Sequence[FileEntry], labels: Sequence[int], seen: Sequence[FileEntry]
+) -> None:
+    """Log each kind of byte-equal images that makes metrics doubtful, with its number of images.
+
+    Args:
+        entries: the images of all splits.
+        labels: their class indices.
+        seen: the images that the initial weights were trained on.
+    """
+    of_split = {
+        split: [entry for entry in entries if entry.split == split]
+        for split in ("train", "validation", "test")
+    }
+    trained, known = of_split["train"], {entry.hash for entry in of_split["train"]}
     for split in ("validation", "test"):
-        found = [entry for entry in entries if entry.split == split and entry.name]
-        same = [entry for entry in found if entry.hash in trained]
-        if same:
-            log.warning(
-                "byte-equal to training images: %d of %d %s images, for example %s and %s",
-                *(len(same), len(found), split),
-                *map(printable, (same[0].name, trained[same[0].hash])),
-            )
+        found = of_split[split]
+        rest = [entry for entry in found if entry.hash not in known]
+        _report("training images", f"{split} images", found, trained)
+        _report("images that the initial weights were trained on", f"{split} images", rest, seen)
+    _report("validation images", "test images", of_split["test"], of_split["validation"])
+    labels_of: dict[str, set[int]] = {}
+    for entry, label in zip(entries, labels, strict=True):
+        labels_of.setdefault(entry.hash, set()).add(label)
+    labeled = [
+        each for each in zip(entries, labels, strict=True) if len(labels_of[each[0].hash]) > 1
+    ]
+    if labeled:
+        first, label = labeled[0]
+        second = next(e for e, other in labeled if e.hash == first.hash and other != label)
+        log.warning(
+            "byte-equal, but of different classes: %d of %d images, for example %s and %s",
+            *(len(labeled), len(entries), printable(first.name), printable(second.name)),
+        )
+
+
+def _report(
+    others_text: str, text: str, found: Sequence[FileEntry], others: Sequence[FileEntry]
+) -> None:
+    """Log how many images are byte-equal to one of the others."""
+    names = {entry.hash: entry.name for entry in others}
+    same = [entry for entry in found if entry.hash in names]
+    if same:
+        pair = dict.fromkeys((same[0].name, names[same[0].hash]))  # of another run, maybe one name
+        log.warning(
+            "byte-equal to %s: %d of %d %s, for example %s",
+            *(others_text, len(same), len(found), text, " and ".join(map(printable, pair))),
+        )
 
 
 class Overlap(NamedTuple):

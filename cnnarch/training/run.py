@@ -1,7 +1,6 @@
 """Train a network, evaluate it, and save everything about the run in a single folder."""
 
 import json
-import logging
 import os
 import platform
 import re
@@ -22,7 +21,7 @@ from cnnarch._version import __version__
 from cnnarch.analysis import count_parameters
 from cnnarch.blocks.initialization import init_weights
 from cnnarch.contract.classifier import ImageClassifier
-from cnnarch.folders import RUN_FILE
+from cnnarch.folders import RUN_FILE, RUNS
 from cnnarch.registry import get_model
 from cnnarch.training.callbacks import TrainingStopped
 from cnnarch.training.checks import check_run
@@ -37,8 +36,6 @@ from cnnarch.training.record import FILES, check_record, read_record
 from cnnarch.training.report import TITLES, draw_pictures, write_report
 from cnnarch.weights.files import atomic_write
 from cnnarch.weights.rebuilding import check_rebuilds, chosen_options
-
-log = logging.getLogger("cnnarch")
 
 RECIPE, RESULTS, CHECKPOINTS = RUN_FILE, "results.json", "checkpoints"
 HISTORY, REPORT = "metrics.csv", "report.html"
@@ -120,9 +117,9 @@ def train(
         The contents of results.json, or None in every process except the first.
 
     Raises:
-        ValueError: the folder contains a different run or other files, the network is incompatible
-            with the data or cannot be saved, or the devices are not available.
-            The folder is left unchanged.
+        ValueError: both `resume` and `overwrite` are set, the folder contains a different run or
+            other files, the network is incompatible with the data or cannot be saved, or the
+            devices are not available. The folder is left unchanged.
         NonFiniteLossError: the loss became infinite or NaN.
     """
     check_rebuilds(model)  # all checks run before the folder is changed
@@ -131,8 +128,8 @@ def train(
     check_run(model, data, recipe, machine)
     place = Path(folder or default_folder(str(model.builder), data.name))
     is_new = not place.exists()
-    if overwrite and is_first_process():
-        _remove_run(place)
+    if overwrite:
+        _overwrite(place, resume)
     if finished := _open_run(place, model, data, recipe, resume):
         return finished
     try:
@@ -176,7 +173,7 @@ def _complete(recipe: Recipe | None, model: ImageClassifier, data: ImageData) ->
 def default_folder(networks: str, data: str) -> Path:
     """Return the default run folder; `data` may be folder:PATH."""
     suffix = re.sub(r"\W+", "-", data).strip("-")
-    return Path(f"runs/{networks}-{suffix}")
+    return Path(RUNS, f"{networks}-{suffix}")
 
 
 def read_results(folder: str | PathLike[str]) -> dict[str, Any]:
@@ -221,8 +218,6 @@ def _open_run(
         if results := read_results(folder):
             check_record(folder, data, recipe)
         return results or None
-    if resume:
-        log.info("there is no run to resume in %s; starting a new run", folder)
     if folder.exists() and any(not _is_partial(path) for path in folder.iterdir()):
         raise ValueError(f"{folder} contains other files; choose an empty or new folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -265,6 +260,13 @@ def _remove_empty_run(folder: Path, is_new: bool) -> None:
         _remove_run(folder)
         if is_new:
             folder.rmdir()
+
+
+def _overwrite(folder: Path, resume: bool) -> None:
+    if resume:
+        raise ValueError("resume or overwrite the run in the folder, not both")
+    if is_first_process():
+        _remove_run(folder)
 
 
 def _remove_run(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import unicodedata
 from pathlib import Path
 
@@ -140,7 +141,8 @@ def test_all_unreadable_files_are_named_together(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(ValueError, match=r"3 of 24 files cannot be read") as error:
         load(tmp_path)
-    assert all(str(path) in str(error.value) for path in broken)
+    named = re.findall(rf"{tmp_path}/(\S+) is not", str(error.value))
+    assert named == ["test/cat/cat2.png", "train/cat/cat0.png", "val/dog/dog3.png"]
     assert "--skip_unreadable" in str(error.value)
 
 
@@ -164,6 +166,34 @@ def test_unreadable_files_can_be_skipped(
     if pixels is not None:
         assert torch.equal(after.train.pixels[torch.arange(len(after.train))], pixels[kept])
     assert after.train.labels.tolist() == before.train.labels[kept].tolist()
+
+
+def test_classes_without_training_images_are_named_with_their_split(tmp_path: Path) -> None:
+    for place in ("train/cat", "train/dog", "val/Cat"):
+        photographs(tmp_path / place, 2)
+    expected = (
+        r"contains test images \(in val\) of classes without training images: Cat; the .* cat, dog"
+    )
+    with pytest.raises(ValueError, match=expected):
+        load(tmp_path)
+
+
+def test_classes_without_images_to_evaluate_on_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for place in ("train/cat", "train/dog", "val/cat", "test/dog"):
+        photographs(tmp_path / place, 2)
+    load(tmp_path)
+    assert caplog.messages[-1].endswith("; no test images of cat; no validation images of dog")
+    load(tmp_path, hold_out=False, classes=("cat", "dog"))
+    assert len(caplog.messages) == 1
+
+
+def test_the_error_for_a_class_of_one_image_names_its_folder(tmp_path: Path) -> None:
+    photographs(tmp_path / "train/cat", 2)
+    photographs(tmp_path / "train/dog", 1)
+    with pytest.raises(ValueError, match=rf"{tmp_path}/train/dog must contain at least two"):
+        load(tmp_path)
 
 
 def test_a_class_of_unreadable_files_is_rejected(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Class weights, balanced sampling and gradient accumulation, compared with hand arithmetic."""
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,7 @@ def trained(data: ImageData, recipe: Recipe) -> tuple[dict[str, Tensor], int]:
         (40, 9, 80),  # only two batches: both form the step
     ],
 )
+@pytest.mark.filterwarnings("ignore:accumulate_grad_batches=9 is reduced to 2")
 def test_accumulated_gradients_equal_those_of_a_larger_batch(
     data: ImageData, size: int, batches: int, whole: int
 ) -> None:
@@ -179,6 +181,21 @@ def test_accumulated_gradients_equal_those_of_a_larger_batch(
     assert number == steps * whole // size
     for name, value in found.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_accumulating_more_batches_than_an_epoch_has_warns(data: ImageData) -> None:
+    """96 images in batches of 40 are 2 batches."""
+    recipe = replace(ONE_STEP, batch_size=40, accumulate_grad_batches=8, validation=0.0)
+    expected = (
+        r"accumulate_grad_batches=8 is reduced to 2, because an epoch has only 2 batches \(96 "
+        r"training images in batches of 40\): set it to at most 2, or choose a smaller batch_size"
+    )
+    with pytest.warns(UserWarning, match=expected):
+        fit(Constant(), data, recipe)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        fit(Constant(), data, replace(recipe, accumulate_grad_batches=2))
+    assert not [each for each in found if "accumulate" in str(each.message)]
 
 
 def test_the_schedule_of_accumulated_gradients_ends_with_the_run(

@@ -210,6 +210,16 @@ def test_a_finished_run_is_returned_only_for_its_own_images(photos: Path, tmp_pa
         train(network(), load_32(other), recipe, run, resume=True)
 
 
+def test_a_new_run_in_place_of_a_resumed_one_warns(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(KilledError):
+        fit(
+            network(), load_32(photos), QUICK, output=tmp_path / "b", resume=True, on_epoch_end=kill
+        )
+    assert f"there is no run to resume in {tmp_path}/b" in caplog.messages[-1]
+
+
 # --- evaluating ---
 
 
@@ -289,3 +299,48 @@ def test_byte_equal_images_are_reported_once(
         "byte-equal to training images: 1 of 9 test images, for example test/cat/same.png and "
         "train/cat/cat1.png"
     ]
+
+
+def doubtful(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [message for message in caplog.messages if "byte-equal" in message]
+
+
+def test_each_kind_of_byte_equal_images_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for split, first in (("train", 0), ("val", 30), ("test", 60)):
+        cats_and_dogs(tmp_path / split, 4, first)
+    for old, new in (
+        ("val/cat/cat30.png", "test/cat/a.png"),
+        ("val/dog/dog31.png", "test/dog/b.png"),
+        ("train/cat/cat1.png", "train/cat/c.png"),  # harmless
+        ("test/cat/cat60.png", "test/dog/d.png"),
+        ("train/dog/dog2.png", "train/cat/e.png"),
+        ("train/dog/dog2.png", "train/cat/f.png"),
+    ):
+        shutil.copy(tmp_path / old, tmp_path / new)
+    with pytest.raises(KilledError):
+        fit(network(), load_32(tmp_path), QUICK, output=tmp_path / "run", on_epoch_end=kill)
+    first, second = doubtful(caplog)
+    start = "byte-equal to validation images: 2 of 11 test images, for example test/"
+    assert first.startswith(start)
+    start = "byte-equal, but of different classes: 5 of 30 images, for example t"
+    assert second.startswith(start)
+
+
+def test_test_images_that_the_initial_weights_know_are_reported(
+    killed: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained = sorted(names(load(photos).hold_back(0.25)[0]))
+    other = tmp_path / "other"
+    for split, first in (("train", 50), ("test", 80)):
+        cats_and_dogs(other / split, 4, first)
+    for i in range(3):
+        shutil.copy(photos / trained[i], other / "test" / trained[i])
+    recipe = replace(QUICK, weights=str(killed))
+    with pytest.raises(KilledError):
+        fit(network(), load_32(other), recipe, output=tmp_path / "second", on_epoch_end=kill)
+    (line,) = doubtful(caplog)
+    assert line.startswith(
+        "byte-equal to images that the initial weights were trained on: 3 of 11 test images, for "
+    )
