@@ -11,17 +11,15 @@ from typing import NamedTuple
 
 import torch
 
+from cnnarch.contents import CONTENT_LIMIT, ENDS, WHOLE, hash_files
 from cnnarch.folders import printable
-from cnnarch.images import read_ahead
 from cnnarch.training.data import ImageData, ImageSet
-from cnnarch.training.file_pixels import CONTENT_LIMIT, FilePixels
+from cnnarch.training.file_pixels import FilePixels
 from cnnarch.training.recipe import Recipe
 from cnnarch.weights.files import atomic_write
 
 FILES = "files.csv"
-WHOLE, ENDS = "sha256", "sha256-of-ends"
 WEIGHTS = "weights"
-END_BYTES = 65_536
 EXAMPLES = 3  # number of names in a message
 
 log = logging.getLogger("cnnarch")
@@ -74,24 +72,6 @@ def _entries(split: str, images: ImageSet, kind: str) -> list[FileEntry]:
         FileEntry(split, name, size, value)
         for name, (size, value) in zip(pixels.names, hashes, strict=True)
     ]
-
-
-def hash_files(paths: Sequence[Path], kind: str) -> list[tuple[int, str]]:
-    """Return the size and the hash of each file."""
-    return list(read_ahead(paths, lambda path: _hash_file(path, kind), ahead=64))
-
-
-def _hash_file(path: Path, kind: str) -> tuple[int, str]:
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(0)
-        if kind == WHOLE:
-            digest = hashlib.file_digest(file, "sha256")
-        else:
-            digest = hashlib.sha256(file.read(END_BYTES))
-            file.seek(max(file.tell(), size - END_BYTES))
-            digest.update(file.read() + size.to_bytes(8, "big"))
-    return size, f"{kind}:{digest.hexdigest()}"
 
 
 def read_record(folder: str | PathLike[str]) -> list[FileEntry]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import cnnarch
+from cnnarch.contents import hash_files
 from cnnarch.training import (
     ImageData,
     ImageSet,
@@ -21,7 +22,7 @@ from cnnarch.training import (
     train,
 )
 from cnnarch.training import record as record_module
-from cnnarch.training.record import FILES, hash_files, read_record
+from cnnarch.training.record import FILES, read_record
 from tests.training.conftest import CLASSES
 from tests.training.test_folders import cats_and_dogs, load, names, photographs
 
