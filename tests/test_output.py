@@ -5,7 +5,10 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from sklearn.metrics import f1_score, precision_score
 import cnnarch
 from cnnarch.cli import main
 from cnnarch.facts.output import lasting_output, to_json
+from cnnarch.facts.text import table_lines
 from cnnarch.inference import Predictor
 from cnnarch.weights import Preprocessing
 from tests.forks import Forks
@@ -310,12 +314,64 @@ def test_json_contains_null_instead_of_nan() -> None:
     assert json.loads(to_json({"a": [float("nan"), 1.5, float("inf")]})) == {"a": [None, 1.5, None]}
 
 
-def test_flags_may_contain_hyphens(run: Run, saved: str) -> None:
+def test_flags_with_hyphens_are_rejected_with_the_correct_form(
+    run: Run, capsys: pytest.CaptureFixture[str], saved: str
+) -> None:
     Image.new("RGB", (32, 32)).save("--a-b.png")
-    words = ["predict", "--model", saved, "--multi-label", "--threshold=0"]
+    words = ["predict", "--model", saved, "--multi_label", "--threshold=0"]
     (row,) = csv_rows(run(*words, "--format=csv", "--", "--a-b.png"))
     assert row["image"] == "--a-b.png"
-    assert {row["class_1"], row["class_2"]} == {"cat, gray", "dog, gray"}
+    commands = {
+        "--num-epochs": ["train", "lenet5"],
+        "--batch-size": ["compare", "lenet5", "lenet5_bn"],
+        "--data-root": ["evaluate", saved],
+        "--multi-label": ["predict", "--model", saved],
+        "--skip-unreadable": ["check", "photos"],
+        "--num-samples": ["draw", "embeddings"],
+        "--a-b": ["list"],
+    }
+    for flag, command in commands.items():
+        for form in ([flag, "3"], [f"{flag}=a-b"]):
+            assert main([*command, *form]) == 2
+            message = "flags contain underscores instead of hyphens: {}, not {}"
+            expected = message.format("--" + flag[2:].replace("-", "_"), flag)
+            assert capsys.readouterr().err == f"cnnarch: {expected}\n"
+
+
+def test_rows_and_messages_do_not_share_a_line_in_a_terminal(saved: str, tmp_path: Path) -> None:
+    """In a terminal, stdout and stderr are written to the same screen."""
+    paths = photographs(tmp_path / "photos", 10)
+    for path in paths[::7]:
+        path.write_bytes(b"no image")
+    words = [sys.executable, "-m", "cnnarch", "predict", "--model", saved, str(tmp_path / "photos")]
+    terminal, child = os.openpty()
+    process = subprocess.Popen([*words, "--format", "json"], stdout=child, stderr=child)
+    os.close(child)
+    screen = b""
+    with suppress(OSError):  # raised at the end of the output
+        while block := os.read(terminal, 65_536):
+            screen += block
+    os.close(terminal)
+    assert process.wait() == 1
+    lines = screen.decode().splitlines()
+    messages = [line for line in lines if line.startswith("cnnarch: ")]
+    rows = [json.loads(line.removeprefix(",")) for line in lines[1:-1] if line not in messages]
+    assert (lines[0], lines[-1]) == ("[", "]")
+    assert [row["image"] for row in rows] == [str(path) for path in paths]
+    assert len(messages) == sum(row["unreadable"] is not None for row in rows) == len(paths[::7])
+
+
+def test_columns_are_aligned_for_wide_names(run: Run, saved: str) -> None:
+    cat = "\N{CJK UNIFIED IDEOGRAPH-732B}"  # takes two columns in a terminal
+    for name in (f"{cat}{cat}.png", "four.png"):
+        Image.new("RGB", (32, 32)).save(name)
+    wide, four = run("predict", "--model", saved, f"{cat}{cat}.png", "four.png").splitlines()[1:]
+    assert wide.index("cat") == four.index("cat") - 2
+    assert table_lines([("a", "b"), (cat, "1"), ("e\N{COMBINING ACUTE ACCENT}", "2")]) == [
+        "a   b",
+        f"{cat}  1",
+        "e\N{COMBINING ACUTE ACCENT}   2",
+    ]
 
 
 def test_flags_in_help_texts_contain_no_hyphens(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cnnarch.facts.output import show_rows
-from cnnarch.facts.text import printable
+from cnnarch.facts.text import display_width, pad, printable
 from cnnarch.images import Unreadable, progress_bar
 from cnnarch.weights.files import atomic_write
 
@@ -115,19 +115,19 @@ def _print_table(
     if images.labels:
         pairs = zip(images.names, images.labels, strict=True)
         titles = [printable(f"{name}: {label}") for name, label in pairs]
-    width = max(map(len, ["image", *titles]))
-    longest = max((len(printable(name)) for name in categories), default=3)
+    width = max(map(display_width, ["image", *titles]))
+    longest = max((display_width(printable(name)) for name in categories), default=3)
     cell_width = min(MAX_CELL_WIDTH, longest) + PERCENTAGE_WIDTH
     has_header = False
     for title, (_, _, result) in zip(titles, results, strict=True):
         if isinstance(result, Unreadable):
             continue
         if not has_header:
-            print(f"{'image':<{width}}  most likely")
+            print(pad("image", width), " most likely")
             has_header = True
         found = zip(result.classes, result.probabilities, strict=True)
-        cells = [f"{printable(name)} {share:.1%}".ljust(cell_width) for name, share in found]
-        print("  ".join([title.ljust(width), *cells]).rstrip())
+        cells = [pad(f"{printable(name)} {share:.1%}", cell_width) for name, share in found]
+        print("  ".join([pad(title, width), *cells]).rstrip())
 
 
 def _csv_row(found: NamedResult) -> dict[str, Any]:

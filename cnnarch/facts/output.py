@@ -55,14 +55,14 @@ def show_rows(keys: Sequence[str], rows: Iterable[Mapping[str, Any]], form: str)
         for row in rows:
             writer.writerow({key: _csv_value(value) for key, value in row.items()})
         return
-    print("[", end="")
-    separator = "\n"
+    print("[")
+    separator = ""  # at the start of a line, so that messages on stderr never interrupt a row
     try:
         for row in rows:
-            print(separator, to_json(row), sep="", end="", flush=True)
-            separator = ",\n"
+            print(separator, to_json(row), sep="", flush=True)
+            separator = ","
     finally:
-        print("\n]")
+        print("]")
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
