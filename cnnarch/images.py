@@ -54,10 +54,13 @@ def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
 
     Raises:
         FileNotFoundError: a file or folder does not exist.
-        ValueError: a folder contains no images.
+        ValueError: a folder contains no images, or a path is empty.
     """
     found: list[Path] = []
-    for path in map(Path, paths):
+    for given in paths:
+        path = Path(given)
+        if not fspath(given):
+            raise ValueError("a path is empty; pass '.' for the current folder")
         if path.is_dir():
             scan = scan_folder(path)
             name, skipped = printable(str(path)), scan.skipped_text()
@@ -137,9 +140,10 @@ def decode_image(source: "ImageLike", channels: int = 3, name: str | None = None
 def _from_pixels(image: "np.ndarray | Tensor", name: str) -> Tensor:
     """Return an array or tensor of pixels as a tensor of shape (C, H, W)."""
     if str(image.dtype).removeprefix("torch.") != "uint8":
+        hint = "; pass network inputs as one tensor (N, C, H, W) to the network, embed or a figure"
+        is_float = "float" in str(image.dtype)
         raise TypeError(
-            f"the pixels of {name} must be uint8, got {image.dtype}; floats that are network "
-            "inputs are passed to the network or to embed as one tensor (N, C, H, W)"
+            f"the pixels of {name} must be uint8, got {image.dtype}{hint if is_float else ''}"
         )
     if isinstance(image, Tensor):
         pixels, order = image.cpu(), "(C, H, W)"

@@ -31,7 +31,15 @@ class NamedImage(NamedTuple):
 
 
 def is_image_set(images: Any) -> bool:
-    """Return whether the images are a labeled set such as `data.test`."""
+    """Return whether the images are a labeled set such as `data.test`.
+
+    Raises:
+        TypeError: they are a data set with several splits.
+    """
+    if hasattr(images, "train") and hasattr(images, "test"):
+        raise TypeError(
+            f"expected images, got {_kind(images)}: pass one of its splits, such as data.test"
+        )
     return hasattr(images, "pixels") and hasattr(images, "labels")
 
 

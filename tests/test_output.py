@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from sklearn.metrics import f1_score, precision_score
 
 import cnnarch
 from cnnarch.cli import main
-from cnnarch.facts.output import lasting_output, to_json
+from cnnarch.facts.output import lasting_output, show_rows, to_json
 from cnnarch.facts.text import table_lines
 from cnnarch.inference import Predictor
 from cnnarch.weights import Preprocessing
@@ -87,6 +88,15 @@ def test_output_without_a_stream_is_discarded(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("sys.stdout", None)
     with lasting_output("training"):
         print("nothing")
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+def test_commands_succeed_without_streams(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    monkeypatch.setattr("sys.stderr", None)
+    assert main(["list", "resnet*", "--format", form]) == 0
+    assert main(["list", "--gone"]) == 2
+    assert sys.stdout is None
 
 
 def test_other_errors_are_raised() -> None:
@@ -194,6 +204,18 @@ def test_evaluate_prints_all_metrics_as_json_and_each_prediction_as_csv(
     assert "top-5" not in run(*words, "table")
 
 
+def test_evaluate_rejects_a_single_class(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = cnnarch.lenet5(num_classes=1, in_channels=3)
+    model.preprocessing, model.categories = Preprocessing(32, 32), ("cat, gray",)
+    model.save_pretrained("one")
+    shutil.rmtree(photographs(tmp_path / "photos")[-1].parent)
+    assert main(["evaluate", "one", "--data", "folder:photos"]) == 2
+    assert "require at least two classes, got ['cat, gray']" in capsys.readouterr().err
+    assert "cat, gray" in run("predict", "--model", "one", "photos")
+
+
 def test_predictions_cannot_be_written_to_a_folder(run: Run, saved: str) -> None:
     run("evaluate", saved, "--data", "digits", "--predictions", ".", status=2)
     run("evaluate", saved, "--data", "digits", "--predictions", "no/each.csv", status=2)
@@ -236,6 +258,27 @@ def test_predict_prints_rows_before_it_is_interrupted(
     assert names == [str(path) for path in paths[:16]]  # the first of two batches
 
 
+@pytest.mark.parametrize("count", range(1, 8))
+def test_an_array_is_valid_wherever_a_signal_interrupts_it(
+    count: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write, written = sys.stdout.write, []
+
+    def interrupted(text: str) -> int:
+        written.append(text)
+        write(text)
+        if len(written) == count:
+            raise KeyboardInterrupt
+        return len(text)
+
+    monkeypatch.setattr(sys.stdout, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        show_rows((), ({"row": i} for i in range(9)), "json")
+    rows = json.loads(capsys.readouterr().out)
+    assert rows == [{"row": i} for i in range(len(rows))]
+    assert len(rows) == sum("row" in text for text in written)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_ends_a_json_array(
     saved: str,
@@ -258,7 +301,9 @@ def test_a_signal_ends_a_json_array(
     with pytest.raises(SystemExit) as ended:
         main(["predict", "--model", saved, str(tmp_path / "photos"), "--format", "json"])
     assert ended.value.code == 128 + number
-    rows = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    assert printed.err == f"cnnarch: stopped by {number.name}\n"
+    rows = json.loads(printed.out)
     assert [row["image"] for row in rows] == [str(path) for path in paths[:16]]
     assert signal.signal(number, before) is signal.SIG_DFL
 

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import NoReturn
 
 import cnnarch
@@ -34,8 +34,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     which is printed on one line. If a signal stopped training, the status is 128 plus the signal
     number. If the environment variable CNNARCH_TRACEBACK is set, exceptions are raised instead.
     """
-    with _messages():
+    with _streams(), _messages():
         return _run(sys.argv[1:] if arguments is None else list(arguments))
+
+
+@contextmanager
+def _streams() -> Iterator[None]:
+    """Discard what is written to stdout and stderr if they are closed; Python sets them to None."""
+    with ExitStack() as stack:
+        for stream, redirect in ((sys.stdout, redirect_stdout), (sys.stderr, redirect_stderr)):
+            if stream is None:
+                null = stack.enter_context(open(os.devnull, "w"))
+                stack.enter_context(redirect(null))
+        yield
 
 
 @contextmanager

@@ -5,12 +5,12 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cnnarch.facts.output import show_rows
+from cnnarch.facts.output import print_line, show_rows
 from cnnarch.facts.text import display_width, pad, printable
 from cnnarch.images import Unreadable, progress_bar
 from cnnarch.weights.files import atomic_write
@@ -71,7 +71,7 @@ def print_predictions(predictor: "Predictor", images: NamedImages, form: str, co
                 advance(1)
                 if isinstance(result, Unreadable):
                     unreadable += 1
-                    print("cnnarch:", " ".join(result.reason.split()), file=sys.stderr)
+                    print_line(f"cnnarch: {' '.join(result.reason.split())}", sys.stderr)
                 yield NamedResult(name, label, result)
 
     with _exit_on_signals():
@@ -98,6 +98,11 @@ def _exit_on_signals() -> Iterator[None]:
     previous = {n: signal.signal(n, lambda number, _: sys.exit(128 + number)) for n in ending}
     try:
         yield
+    except SystemExit as stop:
+        name = signal.Signals(int(stop.code or 0) - 128).name
+        with suppress(OSError):  # the terminal may have been closed
+            print_line(f"cnnarch: stopped by {name}", sys.stderr)
+        raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -127,7 +132,7 @@ def _print_table(
             has_header = True
         found = zip(result.classes, result.probabilities, strict=True)
         cells = [pad(f"{printable(name)} {share:.1%}", cell_width) for name, share in found]
-        print("  ".join([pad(title, width), *cells]).rstrip())
+        print_line("  ".join([pad(title, width), *cells]).rstrip())
 
 
 def _csv_row(found: NamedResult) -> dict[str, Any]:

@@ -147,8 +147,13 @@ def _draw(
     if targets is not None and len(targets) < count:
         raise ValueError(f"expected {count} targets, got {len(targets)}")
     with evaluating(model):
-        chosen = model(inputs).argmax(1)
+        logits = model(inputs)
+        chosen = logits.argmax(1)
         if targets is not None:
+            wrong = [target for target in targets[:count] if not 0 <= target < logits.shape[1]]
+            if wrong:
+                last = logits.shape[1] - 1
+                raise ValueError(f"targets must be class indices from 0 to {last}, got {wrong[0]}")
             chosen = torch.tensor(targets[:count]).to(chosen)
         with torch.enable_grad():
             heat = attribute(inputs, chosen).detach().cpu()

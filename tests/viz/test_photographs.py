@@ -14,7 +14,7 @@ from torch import Tensor
 import cnnarch
 from cnnarch import viz
 from cnnarch.images import read_image
-from cnnarch.training import ImageSet
+from cnnarch.training import ImageSet, load_data
 from cnnarch.weights import Preprocessing
 
 
@@ -134,6 +134,12 @@ def test_what_cannot_be_shown_is_rejected(
         viz.gradcam(model, images)
     with pytest.raises(TypeError, match=r"image 0 must be uint8, got torch\.int64"):
         viz.gradcam(model, torch.zeros(1, 3, 32, 32, dtype=torch.int64))
+    with pytest.raises(ValueError, match="targets must be class indices from 0 to 2, got 3"):
+        viz.gradcam(model, photo, [3])
+    with pytest.raises(ValueError, match=r"a path is empty; pass '\.'"):
+        viz.gradcam(model, "")
+    with pytest.raises(TypeError, match=r"pass one of its splits, such as data\.test"):
+        viz.gradcam(model, load_data("digits"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected one image, got 2"):
         viz.feature_maps(model, np.zeros((2, 32, 32, 3), np.uint8))
 
