@@ -593,6 +593,12 @@ def test_compare_trains_each_network_and_plots_all(capsys: pytest.CaptureFixture
         (["train", "lenet5", "--lerning_rate", "1"], "unknown key 'lerning_rate'; did you mean"),
         (["train", "lenet5", "--num_epoch", "1"], "unknown key 'num_epoch'; did you mean 'num_epo"),
         (["train", "lenet5", "--optimizer", "lion"], "'sgd', 'adam', 'adamw'"),
+        (["train", "lenet5", "--num_epochs", "x"], "num_epochs must be an integer, got x"),
+        (["train", "lenet5", "--batch_size", "3.5"], "must be an integer or 'auto', got 3.5"),
+        (
+            ["train", "lenet5", "--class_weights", "true"],
+            "class_weights must be 'balanced' or a mapping or null, got true",
+        ),
         (["train", "lenet5", "--num_epochs", "0"], "num_epochs must be at least 1"),
         (["train", "lenet5", "--config", "gone.yaml"], "gone.yaml"),
         (["train", "lenet5", "--recipe", "secret"], "no recipe 'secret'; available:"),
