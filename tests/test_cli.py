@@ -153,7 +153,7 @@ def test_export_prints_errors_on_one_line(
 def test_a_trained_network_can_be_evaluated_and_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["train", "lenet", "--data", "digits", "--output", "run", "--num-epochs=2"]
+    words = ["train", "lenet", "--data", "digits", "--output", "run", "--num_epochs=2"]
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "61,706 parameters" in out
@@ -239,7 +239,7 @@ def test_predict_lists_unreadable_files_and_returns_status_1(
     assert "photos/gone.png" in failure(capsys, "predict", "--model", "saved", "photos/gone.png")
 
 
-@pytest.mark.parametrize("options", [(), ("--multi-label",)])
+@pytest.mark.parametrize("options", [(), ("--multi_label",)])
 def test_predict_names_an_image_with_nan_logits(
     capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
 ) -> None:
