@@ -129,7 +129,7 @@ def decode_image(source: "ImageLike", channels: int = 3, name: str | None = None
             with Image.open(source, formats=image_formats()) as file:
                 pixels = np.array(_upright(file, channels))
     except FileNotFoundError:
-        raise
+        raise FileNotFoundError(f"there is no file {shown}") from None
     except UnidentifiedImageError:
         raise ValueError(f"{shown} is not a readable image: unknown format") from None
     except Exception as error:  # Pillow raises exceptions of many types for corrupted files

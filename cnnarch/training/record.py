@@ -209,8 +209,8 @@ class Overlap(NamedTuple):
     Args:
         used: indices of the images that the run trained or validated on.
         others: indices of the other images.
-        tested: number of the other images that are test images of the run.
-        recorded: number of test images of the run.
+        tested: number of the other files that are test images of the run.
+        recorded: number of files that are test images of the run.
         uncompared: what could not be compared, as a sentence, or an empty string.
     """
 
@@ -253,7 +253,7 @@ def _compare_in_memory(
 ) -> Overlap:
     """Compare a set in memory with the sets in memory that a run used."""
     (entry,) = _entries("", images, WHOLE) if record else (None,)
-    everything, count = list(range(len(images))), len(images)
+    everything = list(range(len(images)))
     is_trained = entry is not None and entry.hash in trained
     is_tested = entry is not None and entry.hash in tested
     reasons = []
@@ -262,9 +262,8 @@ def _compare_in_memory(
     if any(not other.name for other in record) and not (is_trained or is_tested):
         reasons.append("images in memory are compared only as a whole, and it used other sets")
     reason = "; ".join(reasons)
-    if is_trained:
-        return Overlap(everything, [], 0, 0, reason)
-    return Overlap([], everything, *((count, count) if is_tested else (0, 0)), reason)
+    used, others = (everything, []) if is_trained else ([], everything)
+    return Overlap(used, others, 0, 0, reason)
 
 
 def leave_out_trained(images: ImageSet, run: str | PathLike[str]) -> ImageSet:

@@ -312,7 +312,7 @@ def test_unreadable_files_are_listed(
     assert all(isinstance(entry, Unreadable) for entry in found.unreadable)
     assert "truncated" in found.unreadable[0].reason
     assert "unknown format" in found.unreadable[1].reason
-    assert "No such file" in found.unreadable[2].reason
+    assert "there is no file" in found.unreadable[2].reason
 
 
 def test_having_only_unreadable_files_is_not_an_error(

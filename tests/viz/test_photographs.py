@@ -118,6 +118,8 @@ def test_what_cannot_be_shown_is_rejected(
         viz.gradcam(model, [photo, b"no image"])
     with pytest.raises(FileNotFoundError, match=r"there is no file or folder gone\.png"):
         viz.gradcam(model, "gone.png")
+    with pytest.raises(FileNotFoundError, match=r"there is no file gone\.png"):
+        viz.gradcam(model, [photo, "gone.png"])
     with pytest.raises(ValueError, match="the network has no preprocessing; pass one"):
         viz.gradcam(cnnarch.lenet5(), photo)
     with pytest.raises(ValueError, match="got 3 images, but the figure shows at most 1"):
