@@ -9,9 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
+from io import BytesIO
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ from cnnarch.folders import counted, image_formats, image_suffixes, printable, s
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
+
+    ImageLike: TypeAlias = str | PathLike[str] | bytes | BinaryIO | Image | np.ndarray | Tensor
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -55,10 +58,13 @@ def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
 
     Raises:
         FileNotFoundError: a file or folder does not exist.
-        ValueError: a folder contains no images.
+        ValueError: a folder contains no images, or a path is empty.
     """
     found: list[Path] = []
-    for path in map(Path, paths):
+    for given in paths:
+        path = Path(given)
+        if not fspath(given):
+            raise ValueError("a path is empty; pass '.' for the current folder")
         if path.is_dir():
             scan = scan_folder(path)
             name, skipped = printable(str(path)), scan.skipped_text()
@@ -126,15 +132,14 @@ def read_image(path: str | PathLike[str], channels: int = 3) -> Tensor:
     return decode_image(path, channels).contiguous()
 
 
-def decode_image(
-    source: "str | PathLike[str] | BinaryIO | Image", channels: int = 3, name: str | None = None
-) -> Tensor:
-    """Decode a path, an open file or a Pillow image, keeping Pillow's memory layout.
+def decode_image(source: "ImageLike", channels: int = 3, name: str | None = None) -> Tensor:
+    """Decode an image of any kind that `name_images` yields, keeping Pillow's memory layout.
 
-    The channels of each pixel are adjacent in memory, which halves the resizing time.
+    The channels of each pixel are adjacent in memory, which halves the resizing time. Arrays and
+    tensors keep their channels.
 
     Args:
-        source: a path, an open file or a Pillow image, which is not changed.
+        source: the image, which is not changed.
         channels: 1 or 3.
         name: name of the image to show in error messages; None uses the path.
 
@@ -144,8 +149,12 @@ def decode_image(
     import numpy as np
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    if isinstance(source, np.ndarray | Tensor):
+        return _from_pixels(source, name or "the image")
     check_file_channels(channels)
-    shown = printable(str(name or source))
+    shown = printable(name or (f"{source}" if isinstance(source, str | PathLike) else "the image"))
+    if isinstance(source, bytes):
+        source = BytesIO(source)
     try:
         if isinstance(source, Image.Image):
             pixels = np.array(_upright(ImageOps.exif_transpose(source), channels))
@@ -153,12 +162,31 @@ def decode_image(
             with Image.open(source, formats=image_formats()) as file:
                 pixels = np.array(_upright(file, channels))
     except FileNotFoundError:
-        raise
+        raise FileNotFoundError(f"there is no file {shown}") from None
     except UnidentifiedImageError:
         raise ValueError(f"{shown} is not a readable image: unknown format") from None
     except Exception as error:  # Pillow raises exceptions of many types for corrupted files
         raise ValueError(f"{shown} is not a readable image: {error}") from error
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
+
+
+def _from_pixels(image: "np.ndarray | Tensor", name: str) -> Tensor:
+    """Return an array or tensor of pixels as a tensor of shape (C, H, W)."""
+    if str(image.dtype).removeprefix("torch.") != "uint8":
+        hint = "; pass network inputs as one tensor (N, C, H, W) to the network, embed or a figure"
+        is_float = "float" in str(image.dtype)
+        raise TypeError(
+            f"the pixels of {name} must be uint8, got {image.dtype}{hint if is_float else ''}"
+        )
+    if isinstance(image, Tensor):
+        pixels, order = image.cpu(), "(C, H, W)"
+    else:  # copied, because it may be read-only; gray images may have two dimensions
+        rows = image[..., None] if image.ndim == 2 else image
+        pixels, order = torch.from_numpy(rows.copy()), "(H, W, C)"
+        pixels = pixels.permute(2, 0, 1) if pixels.ndim == 3 else pixels
+    if pixels.ndim != 3 or not pixels.numel():
+        raise ValueError(f"{name} must have shape {order}, got {tuple(image.shape)}")
+    return pixels
 
 
 def check_file_channels(channels: int) -> None:
@@ -167,10 +195,12 @@ def check_file_channels(channels: int) -> None:
         raise ValueError(f"image files have 1 or 3 channels, but {channels} are needed")
 
 
-def try_decode(
-    source: "str | PathLike[str] | BinaryIO | Image", channels: int, name: str
-) -> Tensor | Unreadable:
+def try_decode(source: "ImageLike", channels: int, name: str) -> Tensor | Unreadable:
     """Return the result of `decode_image`, or the reason the image cannot be read."""
+    import numpy as np
+
+    if isinstance(source, np.ndarray | Tensor):
+        return _from_pixels(source, name)
     check_file_channels(channels)
     try:
         return decode_image(source, channels, name)

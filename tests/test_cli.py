@@ -164,7 +164,7 @@ def test_export_prints_errors_on_one_line(
 def test_a_trained_network_can_be_evaluated_and_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["train", "lenet", "--data", "digits", "--output", "run", "--num-epochs=2"]
+    words = ["train", "lenet", "--data", "digits", "--output", "run", "--num_epochs=2"]
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "61,706 parameters" in out
@@ -250,7 +250,7 @@ def test_predict_lists_unreadable_files_and_returns_status_1(
     assert "photos/gone.png" in failure(capsys, "predict", "--model", "saved", "photos/gone.png")
 
 
-@pytest.mark.parametrize("options", [(), ("--multi-label",)])
+@pytest.mark.parametrize("options", [(), ("--multi_label",)])
 def test_predict_names_an_image_with_nan_logits(
     capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
 ) -> None:
@@ -604,6 +604,12 @@ def test_compare_trains_each_network_and_plots_all(capsys: pytest.CaptureFixture
         (["train", "lenet5", "--lerning_rate", "1"], "unknown key 'lerning_rate'; did you mean"),
         (["train", "lenet5", "--num_epoch", "1"], "unknown key 'num_epoch'; did you mean 'num_epo"),
         (["train", "lenet5", "--optimizer", "lion"], "'sgd', 'adam', 'adamw'"),
+        (["train", "lenet5", "--num_epochs", "x"], "num_epochs must be an integer, got x"),
+        (["train", "lenet5", "--batch_size", "3.5"], "must be an integer or 'auto', got 3.5"),
+        (
+            ["train", "lenet5", "--class_weights", "true"],
+            "class_weights must be 'balanced' or a mapping or null, got true",
+        ),
         (["train", "lenet5", "--num_epochs", "0"], "num_epochs must be at least 1"),
         (["train", "lenet5", "--config", "gone.yaml"], "gone.yaml"),
         (["train", "lenet5", "--recipe", "secret"], "no recipe 'secret'; available:"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import cnnarch
+from cnnarch.embedding import image_list
 from tests.test_embedding import SMALL, Counted, by_hand, interrupted, pictures
 
 
@@ -191,15 +193,98 @@ def test_features_of_images_that_are_not_given_are_kept(
     assert len(found) == 2
 
 
-def test_a_changed_file_is_rejected_when_files_are_added(
-    tmp_path: Path, color: cnnarch.ImageClassifier
+def test_only_a_changed_file_is_computed_again_and_is_named(
+    tmp_path: Path, color: cnnarch.ImageClassifier, caplog: pytest.LogCaptureFixture
 ) -> None:
     paths, output = pictures(tmp_path / "photos", 4), tmp_path / "x.npy"
     cnnarch.embed(color, paths[:3], output=output)
-    Image.new("RGB", (40, 40), "red").save(paths[1])
-    os.utime(paths[1], ns=(1, 1))
-    with pytest.raises(ValueError, match="different images; pass overwrite=True"):
-        cnnarch.embed(color, paths, output=output)
+    status = paths[1].stat()
+    Image.fromarray(np.asarray(Image.open(paths[1]))[::-1]).save(paths[1])
+    os.utime(paths[1], ns=(status.st_atime_ns, status.st_mtime_ns))
+    counted = Counted(color)
+    found = cnnarch.embed(color, paths, output=output)
+    assert counted.images == 2
+    assert f"1 of 3 images have changed since they were saved, such as {paths[1]}" in caplog.text
+    assert_complete(color, found, output)
+    caplog.clear()
+    counted.images = 0
+    cnnarch.embed(color, paths, output=output)
+    assert (counted.images, caplog.text) == (0, "")
+
+
+def test_a_change_is_found_when_an_interrupted_call_is_resumed(
+    tmp_path: Path, color: cnnarch.ImageClassifier, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths, output = pictures(tmp_path / "photos", 5), tmp_path / "x.npy"
+    paths[4].write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"4\.png is not a readable image"):
+        cnnarch.embed(color, paths, output=output, batch_size=2)
+    for i in (0, 4):
+        Image.new("RGB", (40, 40), "red").save(paths[i])
+    counted = Counted(color)
+    found = cnnarch.embed(color, paths, output=output, batch_size=2)
+    assert counted.images == 2
+    assert "1 of 4 images have changed" in caplog.text
+    assert_complete(color, found, output)
+
+
+@pytest.mark.parametrize("limit", [2**31, 0])
+@pytest.mark.parametrize("place", ["moved", "copied", "relative"])
+def test_a_moved_or_touched_folder_computes_nothing(
+    tmp_path: Path,
+    color: cnnarch.ImageClassifier,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    limit: int,
+) -> None:
+    monkeypatch.setattr(image_list, "CONTENT_LIMIT", limit)
+    paths, output = pictures(tmp_path / "before", 4), tmp_path / "x.npy"
+    cnnarch.embed(color, tmp_path / "before", output=output)
+    photos = tmp_path / "photos"
+    if place == "copied":
+        shutil.copytree(tmp_path / "before", photos, copy_function=shutil.copyfile)
+        shutil.rmtree(tmp_path / "before")
+    else:
+        paths[0].parent.rename(photos)
+    paths = [photos / path.name for path in paths]
+    for path in paths:
+        os.utime(path, ns=(1, 1))
+    if place == "relative":
+        monkeypatch.chdir(tmp_path)
+        photos = Path("photos")
+        paths = [photos / path.name for path in paths]
+    counted = Counted(color)
+    found = cnnarch.embed(color, photos, output=output)
+    assert counted.images == 0
+    assert found.names == tuple(map(str, paths))
+    assert_complete(color, found, output)
+
+
+def test_byte_equal_files_keep_their_rows(tmp_path: Path, color: cnnarch.ImageClassifier) -> None:
+    paths, output = pictures(tmp_path / "photos", 3), tmp_path / "x.npy"
+    shutil.copy(paths[0], paths[1])
+    cnnarch.embed(color, paths, output=output)
+    counted = Counted(color)
+    found = cnnarch.embed(color, paths[::-1], output=output)
+    assert counted.images == 0
+    assert_complete(color, found, output)
+    with pytest.raises(ValueError, match="features of 1 images that are not among these"):
+        cnnarch.embed(color, paths[1:], output=output)
+
+
+def test_images_in_memory_are_known_by_their_pixels(
+    tmp_path: Path, color: cnnarch.ImageClassifier
+) -> None:
+    paths, output = pictures(tmp_path / "photos", 3), tmp_path / "x.npy"
+    images = [Image.open(path) for path in paths]
+    for image in images:
+        image.load()
+    cnnarch.embed(color, images[:2], output=output)
+    counted = Counted(color)
+    found = cnnarch.embed(color, images[::-1], output=output)
+    assert counted.images == 1
+    expected = cnnarch.embed(color, paths[::-1]).features
+    np.testing.assert_allclose(found.features, expected, atol=1e-5)
 
 
 def test_an_interrupted_call_with_overwrite_is_resumed(tmp_path: Path) -> None:

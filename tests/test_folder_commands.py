@@ -248,7 +248,7 @@ def test_unreadable_files_are_named_or_skipped(capsys: pytest.CaptureFixture[str
     assert line.startswith("cnnarch: 2 of 20 files cannot be read")
     assert all(path in line for path in broken)
     assert not Path("run").exists()
-    assert main([*words, "--skip-unreadable"]) == 0
+    assert main([*words, "--skip_unreadable"]) == 0
     assert "2 of 20 files" in failure(capsys, "evaluate", "run")
     assert main(["evaluate", "run", "--skip_unreadable"]) == 0
     assert main([*words, "--skip_unreadable", "--resume"]) == 0

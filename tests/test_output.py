@@ -4,8 +4,12 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,8 @@ from sklearn.metrics import f1_score, precision_score
 
 import cnnarch
 from cnnarch.cli import main
-from cnnarch.facts.output import lasting_output, to_json
+from cnnarch.facts.output import lasting_output, show_rows, to_json
+from cnnarch.facts.text import table_lines
 from cnnarch.inference import Predictor
 from cnnarch.weights import Preprocessing
 from tests.forks import Forks
@@ -83,6 +88,15 @@ def test_output_without_a_stream_is_discarded(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("sys.stdout", None)
     with lasting_output("training"):
         print("nothing")
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+def test_commands_succeed_without_streams(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    monkeypatch.setattr("sys.stderr", None)
+    assert main(["list", "resnet*", "--format", form]) == 0
+    assert main(["list", "--gone"]) == 2
+    assert sys.stdout is None
 
 
 def test_other_errors_are_raised() -> None:
@@ -206,6 +220,18 @@ def test_evaluate_prints_all_metrics_as_json_and_each_prediction_as_csv(
     assert "top-5" not in run(*words, "table")
 
 
+def test_evaluate_rejects_a_single_class(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = cnnarch.lenet5(num_classes=1, in_channels=3)
+    model.preprocessing, model.categories = Preprocessing(32, 32), ("cat, gray",)
+    model.save_pretrained("one")
+    shutil.rmtree(photographs(tmp_path / "photos")[-1].parent)
+    assert main(["evaluate", "one", "--data", "folder:photos"]) == 2
+    assert "require at least two classes, got ['cat, gray']" in capsys.readouterr().err
+    assert "cat, gray" in run("predict", "--model", "one", "photos")
+
+
 def test_predictions_cannot_be_written_to_a_folder(run: Run, saved: str) -> None:
     run("evaluate", saved, "--data", "digits", "--predictions", ".", status=2)
     run("evaluate", saved, "--data", "digits", "--predictions", "no/each.csv", status=2)
@@ -248,6 +274,27 @@ def test_predict_prints_rows_before_it_is_interrupted(
     assert names == [str(path) for path in paths[:16]]  # the first of two batches
 
 
+@pytest.mark.parametrize("count", range(1, 8))
+def test_an_array_is_valid_wherever_a_signal_interrupts_it(
+    count: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write, written = sys.stdout.write, []
+
+    def interrupted(text: str) -> int:
+        written.append(text)
+        write(text)
+        if len(written) == count:
+            raise KeyboardInterrupt
+        return len(text)
+
+    monkeypatch.setattr(sys.stdout, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        show_rows((), ({"row": i} for i in range(9)), "json")
+    rows = json.loads(capsys.readouterr().out)
+    assert rows == [{"row": i} for i in range(len(rows))]
+    assert len(rows) == sum("row" in text for text in written)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_ends_a_json_array(
     saved: str,
@@ -270,7 +317,9 @@ def test_a_signal_ends_a_json_array(
     with pytest.raises(SystemExit) as ended:
         main(["predict", "--model", saved, str(tmp_path / "photos"), "--format", "json"])
     assert ended.value.code == 128 + number
-    rows = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    assert printed.err == f"cnnarch: stopped by {number.name}\n"
+    rows = json.loads(printed.out)
     assert [row["image"] for row in rows] == [str(path) for path in paths[:16]]
     assert signal.signal(number, before) is signal.SIG_DFL
 
@@ -326,12 +375,64 @@ def test_json_contains_null_instead_of_nan() -> None:
     assert json.loads(to_json({"a": [float("nan"), 1.5, float("inf")]})) == {"a": [None, 1.5, None]}
 
 
-def test_flags_may_contain_hyphens(run: Run, saved: str) -> None:
+def test_flags_with_hyphens_are_rejected_with_the_correct_form(
+    run: Run, capsys: pytest.CaptureFixture[str], saved: str
+) -> None:
     Image.new("RGB", (32, 32)).save("--a-b.png")
-    words = ["predict", "--model", saved, "--multi-label", "--threshold=0"]
+    words = ["predict", "--model", saved, "--multi_label", "--threshold=0"]
     (row,) = csv_rows(run(*words, "--format=csv", "--", "--a-b.png"))
     assert row["image"] == "--a-b.png"
-    assert {row["class_1"], row["class_2"]} == {"cat, gray", "dog, gray"}
+    commands = {
+        "--num-epochs": ["train", "lenet5"],
+        "--batch-size": ["compare", "lenet5", "lenet5_bn"],
+        "--data-root": ["evaluate", saved],
+        "--multi-label": ["predict", "--model", saved],
+        "--skip-unreadable": ["check", "photos"],
+        "--num-samples": ["draw", "embeddings"],
+        "--a-b": ["list"],
+    }
+    for flag, command in commands.items():
+        for form in ([flag, "3"], [f"{flag}=a-b"]):
+            assert main([*command, *form]) == 2
+            message = "flags contain underscores instead of hyphens: {}, not {}"
+            expected = message.format("--" + flag[2:].replace("-", "_"), flag)
+            assert capsys.readouterr().err == f"cnnarch: {expected}\n"
+
+
+def test_rows_and_messages_do_not_share_a_line_in_a_terminal(saved: str, tmp_path: Path) -> None:
+    """In a terminal, stdout and stderr are written to the same screen."""
+    paths = photographs(tmp_path / "photos", 10)
+    for path in paths[::7]:
+        path.write_bytes(b"no image")
+    words = [sys.executable, "-m", "cnnarch", "predict", "--model", saved, str(tmp_path / "photos")]
+    terminal, child = os.openpty()
+    process = subprocess.Popen([*words, "--format", "json"], stdout=child, stderr=child)
+    os.close(child)
+    screen = b""
+    with suppress(OSError):  # raised at the end of the output
+        while block := os.read(terminal, 65_536):
+            screen += block
+    os.close(terminal)
+    assert process.wait() == 1
+    lines = screen.decode().splitlines()
+    messages = [line for line in lines if line.startswith("cnnarch: ")]
+    rows = [json.loads(line.removeprefix(",")) for line in lines[1:-1] if line not in messages]
+    assert (lines[0], lines[-1]) == ("[", "]")
+    assert [row["image"] for row in rows] == [str(path) for path in paths]
+    assert len(messages) == sum(row["unreadable"] is not None for row in rows) == len(paths[::7])
+
+
+def test_columns_are_aligned_for_wide_names(run: Run, saved: str) -> None:
+    cat = "\N{CJK UNIFIED IDEOGRAPH-732B}"  # takes two columns in a terminal
+    for name in (f"{cat}{cat}.png", "four.png"):
+        Image.new("RGB", (32, 32)).save(name)
+    wide, four = run("predict", "--model", saved, f"{cat}{cat}.png", "four.png").splitlines()[1:]
+    assert wide.index("cat") == four.index("cat") - 2
+    assert table_lines([("a", "b"), (cat, "1"), ("e\N{COMBINING ACUTE ACCENT}", "2")]) == [
+        "a   b",
+        f"{cat}  1",
+        "e\N{COMBINING ACUTE ACCENT}   2",
+    ]
 
 
 def test_flags_in_help_texts_contain_no_hyphens(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,8 @@ ALLOWED = {
     "folders": set(),
     "splits": {"folders"},
     "images": {"folders"},
+    "contents": {"images"},
+    "inputs": {"images"},
     "preprocessing": {"images"},
     "blocks": set(),
     "contract": {"facts", "blocks"},
@@ -34,17 +36,20 @@ ALLOWED = {
     "dilation": {"analysis", "blocks", "contract"},
     "backbones": {"contract", "dilation", "registry"},
     "finetuning": {"blocks", "contract", "registry"},
-    "embedding": {"blocks", "contract", "images", "preprocessing", "registry"},
+    "embedding": {
+        *("blocks", "contents", "contract", "folders", "images", "inputs", "preprocessing"),
+        "registry",
+    },
     "inference": {
-        *("facts", "_version", "analysis", "blocks", "contract", "images"),
+        *("facts", "_version", "analysis", "blocks", "contract", "images", "inputs"),
         *("preprocessing", "registry", "weights"),
     },
     "viz": {
-        *("facts", "analysis", "blocks", "contract", "embedding", "images", "preprocessing"),
-        "registry",
+        *("facts", "analysis", "blocks", "contract", "embedding", "images", "inputs"),
+        *("preprocessing", "registry"),
     },
     "training": {
-        *("facts", "_version", "analysis", "blocks", "contract", "folders", "images"),
+        *("facts", "_version", "analysis", "blocks", "contents", "contract", "folders", "images"),
         *("preprocessing", "registry", "splits", "viz", "weights"),
     },
 }

@@ -8,11 +8,10 @@ import argparse
 import io
 import logging
 import os
-import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import NoReturn
 
 import cnnarch
@@ -35,9 +34,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     which is printed on one line. If a signal stopped training, the status is 128 plus the signal
     number. If the environment variable CNNARCH_TRACEBACK is set, exceptions are raised instead.
     """
-    args = _underscored(sys.argv[1:] if arguments is None else arguments)
-    with _messages():
-        return _run(args)
+    with _streams(), _messages():
+        return _run(sys.argv[1:] if arguments is None else list(arguments))
+
+
+@contextmanager
+def _streams() -> Iterator[None]:
+    """Discard what is written to stdout and stderr if they are closed; Python sets them to None."""
+    with ExitStack() as stack:
+        for stream, redirect in ((sys.stdout, redirect_stdout), (sys.stderr, redirect_stderr)):
+            if stream is None:
+                null = stack.enter_context(open(os.devnull, "w"))
+                stack.enter_context(redirect(null))
+        yield
 
 
 @contextmanager
@@ -60,6 +69,7 @@ def _messages() -> Iterator[None]:
 
 def _run(args: list[str]) -> int:
     try:
+        _check_flags(args)
         if args[:1] == ["train"]:
             with lasting_output("training"):
                 return run_train(args[1:])
@@ -81,13 +91,14 @@ def _run(args: list[str]) -> int:
         return getattr(error, "status", 2)
 
 
-def _underscored(words: Sequence[str]) -> list[str]:
-    """Convert --num-epochs=3 to --num_epochs=3, up to the first "--"."""
+def _check_flags(words: Sequence[str]) -> None:
+    """Raise ValueError for a flag with hyphens, such as --num-epochs, before the first "--"."""
     end = words.index("--") if "--" in words else len(words)
-    flags = [re.match("--[^=]*", word) for word in words[:end]]
-    names = [flag[0].replace("-", "_").replace("__", "--", 1) if flag else "" for flag in flags]
-    replaced = [name + word[len(name) :] for name, word in zip(names, words, strict=False)]
-    return [*replaced, *words[end:]]
+    for word in words[:end]:
+        flag = word.partition("=")[0]
+        if flag.startswith("--") and "-" in flag[2:]:
+            name = flag[2:].replace("-", "_")
+            raise ValueError(f"flags contain underscores instead of hyphens: --{name}, not {flag}")
 
 
 def _print_error(message: str) -> None:

@@ -5,13 +5,13 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cnnarch.facts.output import show_rows
-from cnnarch.facts.text import printable
+from cnnarch.facts.output import print_line, show_rows
+from cnnarch.facts.text import display_width, pad, printable
 from cnnarch.images import Unreadable, progress_bar
 from cnnarch.weights.files import atomic_write
 
@@ -71,7 +71,7 @@ def print_predictions(predictor: "Predictor", images: NamedImages, form: str, co
                 advance(1)
                 if isinstance(result, Unreadable):
                     unreadable += 1
-                    print("cnnarch:", " ".join(result.reason.split()), file=sys.stderr)
+                    print_line(f"cnnarch: {' '.join(result.reason.split())}", sys.stderr)
                 yield NamedResult(name, label, result)
 
     with _exit_on_signals():
@@ -98,6 +98,11 @@ def _exit_on_signals() -> Iterator[None]:
     previous = {n: signal.signal(n, lambda number, _: sys.exit(128 + number)) for n in ending}
     try:
         yield
+    except SystemExit as stop:
+        name = signal.Signals(int(stop.code or 0) - 128).name
+        with suppress(OSError):  # the terminal may have been closed
+            print_line(f"cnnarch: stopped by {name}", sys.stderr)
+        raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -115,19 +120,19 @@ def _print_table(
     if images.labels:
         pairs = zip(images.names, images.labels, strict=True)
         titles = [printable(f"{name}: {label}") for name, label in pairs]
-    width = max(map(len, ["image", *titles]))
-    longest = max((len(printable(name)) for name in categories), default=3)
+    width = max(map(display_width, ["image", *titles]))
+    longest = max((display_width(printable(name)) for name in categories), default=3)
     cell_width = min(MAX_CELL_WIDTH, longest) + PERCENTAGE_WIDTH
     has_header = False
     for title, (_, _, result) in zip(titles, results, strict=True):
         if isinstance(result, Unreadable):
             continue
         if not has_header:
-            print(f"{'image':<{width}}  most likely")
+            print(pad("image", width), " most likely")
             has_header = True
         found = zip(result.classes, result.probabilities, strict=True)
-        cells = [f"{printable(name)} {share:.1%}".ljust(cell_width) for name, share in found]
-        print("  ".join([title.ljust(width), *cells]).rstrip())
+        cells = [pad(f"{printable(name)} {share:.1%}", cell_width) for name, share in found]
+        print_line("  ".join([pad(title, width), *cells]).rstrip())
 
 
 def _csv_row(found: NamedResult) -> dict[str, Any]:

@@ -31,6 +31,18 @@ COMPARISON_COLUMNS = (
 )
 
 
+TYPES = {
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list": "a list",
+    "dict": "a mapping",
+    "NoneType": "null",
+}
+"""The types of recipe keys, in words."""
+
+
 def run_train(args: Sequence[str]) -> int:
     """Train a network and save the results to a folder."""
     command = TrainingCommand("train", args)
@@ -208,7 +220,21 @@ class TrainingCommand:
             if "Unexpected config" in str(error):
                 message = "the --config file must contain keys and values, such as num_epochs: 5"
                 raise ValueError(message) from error
-            raise ValueError(str(error)) from error
+            raise ValueError(_plain_error(str(error))) from error
+
+
+def _plain_error(message: str) -> str:
+    """Return what a key must be, from jsonargparse's message on a value of the wrong type."""
+    key = re.findall(r'Parser key "([\w.]+)":', message)
+    value = re.findall(r"(?:Got|Given) value: (.*)", message)
+    found = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", message)
+    if len(key) != 1 or not value or not found:
+        return message
+    kinds = [
+        f"{'one of ' if ', ' in choices else ''}{choices}" or TYPES.get(name, name)
+        for name, choices in found
+    ]
+    return f"{key[0]} must be {' or '.join(dict.fromkeys(kinds))}, got {value[-1]}"
 
 
 def _training_parser(command: str) -> "ArgumentParser":

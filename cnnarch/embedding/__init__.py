@@ -1,9 +1,9 @@
 """Compute the features that a network's classifier receives."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,14 +12,16 @@ from torch import Tensor, nn
 from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks._wrappers import unwrapped
 from cnnarch.contract.modes import evaluating
+from cnnarch.embedding.batches import Origin, join
 from cnnarch.embedding.files import FeatureFile, check_output, fingerprint
-from cnnarch.embedding.sources import Origin, join, open_source
+from cnnarch.embedding.sources import open_source
 from cnnarch.images import Unreadable, progress_bar
 from cnnarch.preprocessing import preprocessing_of
 
-__all__ = ["Embeddings", "embed"]
+if TYPE_CHECKING:
+    from cnnarch.images import ImageLike
 
-Paths = Sequence[str | PathLike[str]]
+__all__ = ["Embeddings", "embed"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +30,9 @@ class Embeddings:
 
     Args:
         features: (N, num_features), float32; memory-mapped if they are in a file.
-        names: the file name for each row, if the images come from files.
-        labels: the label for each row, if the images come from a loader with labels.
+        names: the name for each row, if the images come from files or a list: the path, or a number
+            such as "image 3" for an image without a path.
+        labels: the label for each row, if the images come from a loader or a set with labels.
         unreadable: files that could not be read, for which there are no rows.
     """
 
@@ -48,7 +51,7 @@ class Embeddings:
 
 def embed(
     model: nn.Module,
-    images: "Tensor | np.ndarray | str | PathLike[str] | Paths | Iterable[Any]",
+    images: "ImageLike | Iterable[Any]",
     *,
     batch_size: int = 32,
     output: str | PathLike[str] | None = None,
@@ -66,15 +69,19 @@ def embed(
     With `output`, the features are saved as they are computed. If the call is interrupted, even by
     `kill -9`, repeating it resumes from the saved features. If all features are already saved,
     nothing is computed. If there are new images, only their features are computed: new files may be
-    anywhere in a list or folder; new images in an array or a loader must follow the others.
+    anywhere in a list or folder; new images in an array, set or loader must follow the others.
+    Files are identified by their contents, so a folder may be moved. Features of files that have
+    changed are computed again, and a warning names one of them.
     NAME.json next to the file contains the names, labels and unreadable files.
 
     Args:
         model: a network of this package, or any module that defines `forward_features` and
             `forward_head(x, pre_logits=True)`.
-        images: network inputs as floats (N, C, H, W), or uint8 pixels as a tensor (N, C, H, W) or
-            NumPy array (N, H, W, C). Alternatively, a file, a folder or a list of these, or a
-            DataLoader or other iterable of batches: tensors, or tuples of a tensor and labels.
+        images: one image or an iterable of these: paths to files and folders, file contents as
+            bytes, files opened in binary mode, Pillow images, uint8 NumPy arrays (H, W, C) or uint8
+            tensors (C, H, W). Alternatively, network inputs as floats (N, C, H, W), uint8 pixels as
+            a tensor (N, C, H, W) or NumPy array (N, H, W, C), an image set such as `data.test`, or
+            a DataLoader or other iterable of batches: tensors, or tuples of a tensor and labels.
         batch_size: number of images per batch; batches from a loader keep their size.
         output: a .npy file, or a .safetensors file with one tensor, `features`.
         overwrite: replace the file and any features saved by an earlier call.
@@ -112,14 +119,15 @@ def embed(
                 origins.append(batch.origin)
                 advance(batch.origin.size)
             found = [part for part in parts if part is not None]
-            return _embeddings(np.concatenate(found) if found else None, join(origins))
+            _, origin = source.arrange(join(origins))
+            return _embeddings(np.concatenate(found) if found else None, origin)
         network = fingerprint(model, preprocessing)
         with FeatureFile(check_output(output), network, overwrite) as file:
             advance(file.resume(source))
             for batch in source:
                 file.add(batch, _features(model, batch.images))
                 advance(batch.origin.size)
-            return _embeddings(*file.finish(source.names))
+            return _embeddings(*file.finish(source))
 
 
 @torch.inference_mode()

@@ -6,7 +6,6 @@ import os
 import re
 import sqlite3
 import zlib
-from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from os import PathLike
@@ -20,14 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import nn
 
-from cnnarch.embedding.sources import (
-    ImageSource,
-    InputBatch,
-    MissingImagesError,
-    Origin,
-    join,
-    tensor_bytes,
-)
+from cnnarch.contents import tensor_bytes
+from cnnarch.embedding.batches import InputBatch, MissingImagesError, Origin, join
+from cnnarch.embedding.sources import ImageSource
+from cnnarch.folders import printable
 
 SUFFIXES = (".npy", ".safetensors")
 
@@ -165,17 +160,18 @@ class FeatureFile:
                 digest = self._open(record)
         except (EOFError, KeyError, OSError, TypeError, ValueError, SafetensorError):
             self._refuse()
+        saved = join(self.origins)
+        self._identify(source.skip(saved))
+        if self.digest.hexdigest() != digest:
+            self._refuse()
         try:
-            identities = source.skip(join(self.origins))
-            self._identify(identities)
+            source.match(saved)
         except MissingImagesError as error:
             raise ValueError(
                 f"{self.output} contains features of {error.count} images that are not among "
-                f"these, such as {error.name} (files are known by their paths as you pass them); "
-                "pass them too, or overwrite=True to replace the file"
+                f"these, such as {printable(error.name)}; pass them too, or overwrite=True to "
+                "replace the file"
             ) from None
-        if self.digest.hexdigest() != digest:
-            self._refuse()
         return len(self.identities)
 
     def _open(self, record: dict[str, Any]) -> str:
@@ -228,25 +224,27 @@ class FeatureFile:
         with self._os_errors():
             self.database.execute("INSERT INTO batches VALUES (?, ?)", (record, values))
 
-    def finish(self, names: Sequence[str]) -> tuple[np.ndarray | None, Origin]:
+    def finish(self, source: ImageSource) -> tuple[np.ndarray | None, Origin]:
         """Write the output file, and return its memory-mapped features and their origin.
 
         Args:
-            names: names of all files in the order of the call; empty for other images.
+            source: determines the order of the rows, and the current names of the images.
         """
         origin = join(self.origins)
         if not self.identities:
             return None, origin
-        order = _order(origin.names, names)
-        changed = self.old is None or len(self.old) < len(self.identities) or order is not None
+        order, origin = source.arrange(origin)
+        rows = len(self.identities)
+        if order == []:  # no image can be read any longer
+            return None, origin
+        changed = self.old is None or len(self.old) < rows or order is not None
         if order is not None:
             identities, self.identities = self.identities, []
             self.digest = hashlib.sha256(self.network)
             self._identify(identities[row] for row in order)
-            origin = origin._replace(names=[origin.names[row] for row in order])
         with self._os_errors():
             if changed:
-                self._copy_features(order)
+                self._copy_features(range(rows) if order is None else order, rows)
             record = self._record(origin)
             if changed or record != self.json.read_text():
                 self.database.execute("PRAGMA synchronous = FULL")
@@ -273,19 +271,19 @@ class FeatureFile:
     def _record(self, origin: Origin, **more: Any) -> str:
         return json.dumps({**origin._asdict(), "digest": self.digest.hexdigest(), **more})
 
-    def _copy_features(self, order: Sequence[int] | None) -> None:
-        """Write all features, in this order of their rows, to a file in the output's format."""
-        rows = len(self.identities)
+    def _copy_features(self, order: Sequence[int], rows: int) -> None:
+        """Write some of the rows, in this order, to a file in the output's format."""
         path = self.copy.with_suffix(".npy")
-        places = None if order is None else np.argsort(order)
+        places = np.full(rows, -1)
+        places[order] = np.arange(len(order))
         features: np.ndarray | None = None
         start = 0
         for block in self._blocks():
             if features is None:
-                features = open_memmap(path, "w+", np.float32, (rows, block.shape[1]))
-            end = start + len(block)
-            features[slice(start, end) if places is None else places[start:end]] = block
-            start = end
+                features = open_memmap(path, "w+", np.float32, (len(order), block.shape[1]))
+            target = places[start : start + len(block)]
+            features[target[target >= 0]] = block[target >= 0]
+            start += len(block)
         assert isinstance(features, np.memmap)
         features.flush()
         if self.output.suffix == ".safetensors":
@@ -303,15 +301,6 @@ class FeatureFile:
             origin = json.loads(text)
             count = origin["size"] - len(origin["unreadable"])
             yield np.frombuffer(blob, np.float32).reshape(count, -1)
-
-
-def _order(saved: Sequence[str], names: Sequence[str]) -> list[int] | None:
-    """Return the rows in the order of `names`, which may contain more; None if it is the same."""
-    rows: dict[str, deque[int]] = defaultdict(deque)
-    for row, name in enumerate(saved):
-        rows[name].append(row)
-    order = [rows[name].popleft() for name in names if rows[name]]
-    return None if order == list(range(len(order))) else order
 
 
 def _sync(path: Path) -> None:

@@ -1,228 +1,85 @@
-"""Batches of images from arrays, files or loaders."""
+"""Batches of images from arrays, loaders, image sets, or lists of images."""
 
-import hashlib
-import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from contextlib import closing
-from itertools import chain
-from os import PathLike, fspath
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from itertools import chain, islice
+from os import fspath
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from cnnarch.images import Unreadable, check_file_channels, find_images, read_ahead, try_decode
-from cnnarch.preprocessing import Preprocessing
-
-NO_PREPROCESSING = (
-    "the network has no preprocessing; pass one, such as "
-    "preprocessing=cnnarch.weights.Preprocessing(crop_size=224, resize_size=256)"
-)
-
-
-class Origin(NamedTuple):
-    """The images from which features were computed.
-
-    Args:
-        size: number of images, including unreadable ones.
-        names: file names of the readable images.
-        labels: labels from a loader.
-        unreadable: files that cannot be read.
-    """
-
-    size: int = 0
-    names: Sequence[str] = ()
-    labels: Sequence[int] = ()
-    unreadable: Sequence[Unreadable] = ()
-
-
-def join(origins: Iterable[Origin]) -> Origin:
-    """Concatenate the origins of consecutive batches."""
-    sizes, *lists = zip(Origin(), *origins, strict=True)
-    names, labels, unreadable = map(list, map(chain.from_iterable, lists))
-    return Origin(sum(sizes), names, labels, [Unreadable(*each) for each in unreadable])
-
-
-class InputBatch(NamedTuple):
-    """A batch of network inputs.
-
-    Args:
-        images: (N, C, H, W), or None if no image in the batch can be read.
-        identities: bytes that identify each readable image.
-        origin: origin of the images.
-    """
-
-    images: Tensor | None
-    identities: Iterable[bytes]
-    origin: Origin
-
-
-class MissingImagesError(ValueError):
-    """Raised if saved images are not among the images of a source.
-
-    Args:
-        count: number of missing images.
-        name: one of them.
-    """
-
-    def __init__(self, count: int, name: str) -> None:
-        super().__init__(f"{count} images are missing, such as {name}")
-        self.count, self.name = count, name
+from cnnarch.contents import hash_pixels
+from cnnarch.embedding.batches import NO_PREPROCESSING, InputBatch, Origin, Preparation
+from cnnarch.embedding.image_list import ImageListSource
+from cnnarch.inputs import is_image, is_image_set
 
 
 def open_source(
     model: Any, images: Any, batch_size: int, preprocessing: Any, skip_unreadable: bool
 ) -> "ImageSource":
     """Return a source for any input that `embed` accepts; reject all other inputs."""
-    prepare = None if preprocessing is None else _Preparation(preprocessing)
-    if isinstance(images, Tensor | np.ndarray):
-        batches = _split(_channels_first(images), batch_size)
-        return _ArraySource(batches, prepare, len(images))
-    if isinstance(images, str | PathLike):
-        images = [images]
-    if isinstance(images, Sequence) and all(isinstance(i, str | PathLike) for i in images):
-        if not images:
-            raise ValueError("there are no images: the list is empty")
-        if prepare is None:
-            raise ValueError(NO_PREPROCESSING)
-        channels = getattr(model, "in_channels", 3)
-        check_file_channels(channels)
-        return _FileSource(find_images(images), prepare, channels, batch_size, skip_unreadable)
-    if not isinstance(images, Iterable):
-        raise TypeError(f"expected arrays, files or a loader, got {type(images).__name__}")
-    data = None if getattr(images, "drop_last", False) else getattr(images, "dataset", None)
-    return _ArraySource(images, prepare, len(data) if isinstance(data, Sized) else None)
+    prepare = None if preprocessing is None else Preparation(preprocessing)
+    if is_image_set(images):
+        data = images.matched_to(model)
+        blocks = torch.split(torch.arange(len(data)), batch_size)
+        found = ((data.inputs(block), data.labels[block]) for block in blocks)
+        names = list(map(fspath, getattr(data.pixels, "paths", ())))
+        return ArraySource(found, None, len(data), names)
+    if isinstance(images, Tensor | np.ndarray) and images.ndim > 2:
+        images = _channels_first(images[None] if images.ndim == 3 else images)
+        return ArraySource(_split(images, batch_size), prepare, len(images))
+    loaded = None if getattr(images, "drop_last", False) else getattr(images, "dataset", None)
+    images, are_batches = _examine(images)
+    if are_batches:
+        return ArraySource(images, prepare, len(loaded) if isinstance(loaded, Sized) else None)
+    if prepare is None:
+        raise ValueError(NO_PREPROCESSING)
+    channels = getattr(model, "in_channels", 3)
+    return ImageListSource(images, prepare, channels, batch_size, skip_unreadable)
 
 
-class _Preparation:
-    """Converts uint8 pixels to network inputs with a `Preprocessing` or any function."""
-
-    def __init__(self, preprocessing: Any) -> None:
-        self.crop: Callable[[Tensor], Tensor] = preprocessing
-        self.scale: Callable[[Tensor], Tensor] | None = None
-        if isinstance(preprocessing, Preprocessing):
-            self.crop, self.scale = preprocessing.crop(), preprocessing.scale
-        elif not callable(preprocessing):
-            raise TypeError(
-                f"preprocessing must be a Preprocessing or a function: {preprocessing!r}"
-            )
-
-    def one(self, pixels: Tensor) -> Tensor:
-        """Prepare one image without scaling its values. Called in the threads that read files."""
-        image = self.crop(pixels)
-        if not isinstance(image, Tensor) or image.ndim != 3:
-            raise TypeError(f"preprocessing must return a tensor (C, H, W), got {image!r:.200}")
-        if self.scale is not None:  # NumPy copies without starting threads, unlike PyTorch
-            image = torch.from_numpy(np.ascontiguousarray(image.numpy()))
-        return image
-
-    def stack(self, images: Sequence[Tensor]) -> Tensor:
-        """Stack images returned by `one` into a batch and scale their values."""
-        if self.scale is None:
-            return torch.stack(list(images))
-        return self.scale(torch.from_numpy(np.stack([image.numpy() for image in images])))
-
-    def batch(self, pixels: Tensor) -> Tensor:
-        """Prepare a batch of pixels."""
-        images = self.crop(pixels)
-        return images if self.scale is None else self.scale(images.cpu())
+def _examine(images: Any) -> tuple[Any, bool]:
+    """Return the images, and whether they are batches, which their first item shows."""
+    if is_image(images) or isinstance(images, Mapping) or not isinstance(images, Iterable):
+        return images, False
+    if isinstance(images, DataLoader):
+        return images, True
+    items = iter(images)
+    first = list(islice(items, 1))
+    if not first and isinstance(images, Sequence):
+        raise ValueError("there are no images: the list is empty")
+    return chain(first, items), all(map(_is_batch, first))
 
 
-class _FileSource:
-    """Image files, prefetched while the network runs.
+def _is_batch(item: Any) -> bool:
+    if isinstance(item, tuple | list):
+        return bool(item) and isinstance(item[0], Tensor)
+    return isinstance(item, Tensor) and item.ndim != 3
 
-    A file is identified by its name, size and modification time.
+
+class ArraySource:
+    """Batches from a loader or from slices of an array. Images are identified by their values.
+
+    Args:
+        batches: tensors (N, C, H, W), or tuples of a tensor and labels.
+        prepare: converts uint8 pixels to network inputs.
+        total: number of images if it is known.
+        names: names of the images if they have any.
     """
 
     def __init__(
         self,
-        paths: Sequence[Path],
-        prepare: _Preparation,
-        channels: int,
-        batch_size: int,
-        skip_unreadable: bool,
-    ) -> None:
-        self.paths, self.prepare, self.channels = paths, prepare, channels
-        self.batch_size, self.skip_unreadable = batch_size, skip_unreadable
-        self.total: int | None = len(paths)
-        self.names = [fspath(path) for path in paths]
-        """The names of all files, including those that are skipped."""
-
-    def skip(self, saved: Origin) -> Iterator[bytes]:
-        """Skip the saved files, in any order, and return their identities in the saved order.
-
-        Raises:
-            MissingImagesError: some of them are not among the files.
-        """
-        counts, remaining = Counter(saved.names), []
-        for path, name in zip(self.paths, self.names, strict=True):
-            if counts[name]:
-                counts[name] -= 1
-            else:
-                remaining.append(path)
-        if missing := list(counts.elements()):
-            raise MissingImagesError(len(missing), missing[0])
-        self.paths = remaining
-        return map(_file_identity, saved.names)
-
-    def __iter__(self) -> Iterator[InputBatch]:
-        with closing(read_ahead(self.paths, self._read, ahead=2 * self.batch_size)) as read:
-            for start in range(0, len(self.paths), self.batch_size):
-                paths = self.paths[start : start + self.batch_size]
-                images = [(fspath(path), next(read)) for path in paths]
-                readable = [(name, i) for name, i in images if isinstance(i, Tensor)]
-                _check_sizes(readable)
-                names = [name for name, _ in readable]
-                unreadable = [i for _, i in images if isinstance(i, Unreadable)]
-                yield InputBatch(
-                    self.prepare.stack([i for _, i in readable]) if readable else None,
-                    map(_file_identity, names),
-                    Origin(len(paths), names, unreadable=unreadable),
-                )
-
-    def _read(self, path: Path) -> Tensor | Unreadable:
-        pixels = try_decode(path, self.channels, fspath(path))
-        if isinstance(pixels, Tensor):
-            return self.prepare.one(pixels)
-        if not self.skip_unreadable:
-            raise ValueError(pixels.reason)
-        return pixels
-
-
-def _file_identity(name: str) -> bytes:
-    try:
-        status = os.stat(name)
-    except OSError:  # deleted since the folder was listed
-        return f"{name}\n".encode(errors="surrogateescape")
-    return f"{name}\0{status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogateescape")
-
-
-def _check_sizes(images: Sequence[tuple[str, Tensor]]) -> None:
-    for name, image in images[1:]:
-        first, expected = images[0]
-        if image.shape != expected.shape:
-            raise ValueError(
-                f"images must be the same size after preprocessing: {first} is "
-                f"{tuple(expected.shape)}, {name} is {tuple(image.shape)}"
-            )
-
-
-class _ArraySource:
-    """Batches from a loader or from slices of an array. Images are identified by their values."""
-
-    def __init__(
-        self,
         batches: Iterable[Any],
-        prepare: _Preparation | None,
+        prepare: Preparation | None,
         total: int | None,
+        names: Sequence[str] = (),
     ) -> None:
         self.batches: Iterator[tuple[Tensor, Sequence[int]]] = map(_read_batch, batches)
         self.prepare = prepare
         self.total = total
-        self.names: list[str] = []  # these images have no names
+        self.names = names
 
     def skip(self, saved: Origin) -> Iterator[bytes]:
         """Skip as many images as are saved, and return their identities."""
@@ -231,8 +88,15 @@ class _ArraySource:
             images, labels = found
             if len(images) > count:  # the earlier call used a different batch size
                 self.batches = chain([(images[count:], labels[count:])], self.batches)
-            yield from _identities(images[:count])
+            yield from map(hash_pixels, images[:count])
             count -= min(count, len(images))
+
+    def match(self, saved: Origin) -> None:
+        """Do nothing: the values of the saved images show whether they are the same."""
+
+    def arrange(self, origin: Origin) -> tuple[list[int] | None, Origin]:
+        """Return the order of the rows, None for the same order, and the origin in this order."""
+        return None, origin._replace(names=self.names)
 
     def __iter__(self) -> Iterator[InputBatch]:
         for images, labels in self.batches:
@@ -244,28 +108,16 @@ class _ArraySource:
             elif not images.is_floating_point():
                 raise TypeError(f"images must be floats or uint8, got {images.dtype}")
             origin = Origin(len(images), labels=labels)
-            yield InputBatch(inputs, _identities(images), origin)
+            yield InputBatch(inputs, map(hash_pixels, images), origin)
 
 
-ImageSource = _FileSource | _ArraySource
-
-
-def _identities(images: Tensor) -> Iterator[bytes]:
-    for image in images:
-        digest = hashlib.sha256(f"{tuple(image.shape)} {image.dtype}".encode())
-        digest.update(tensor_bytes(image))
-        yield digest.digest()
-
-
-def tensor_bytes(tensor: Tensor) -> memoryview:
-    """Return the bytes of a tensor of any dtype."""
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+ImageSource = ImageListSource | ArraySource
 
 
 def _channels_first(images: Tensor | np.ndarray) -> Tensor | np.ndarray:
     """Check an array, and return it as (N, C, H, W)."""
     if images.ndim != 4:
-        raise ValueError(f"expected images with 4 dimensions, got shape {tuple(images.shape)}")
+        raise ValueError(f"expected images with 3 or 4 dimensions, got shape {tuple(images.shape)}")
     if not len(images):
         raise ValueError(f"there are no images: the array has shape {tuple(images.shape)}")
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from cnnarch.facts.text import show_table
 
@@ -55,14 +55,21 @@ def show_rows(keys: Sequence[str], rows: Iterable[Mapping[str, Any]], form: str)
         for row in rows:
             writer.writerow({key: _csv_value(value) for key, value in row.items()})
         return
-    print("[", end="")
-    separator = "\n"
+    separator = ""  # at the start of a line, so that messages on stderr never interrupt a row
     try:
+        print("[")
         for row in rows:
-            print(separator, to_json(row), sep="", end="", flush=True)
-            separator = ",\n"
+            print_line(separator + to_json(row))
+            separator = ","
     finally:
-        print("\n]")
+        print("]")
+
+
+def print_line(line: str, stream: TextIO | None = None) -> None:
+    """Print a line to a stream or stdout with a single write, which no signal interrupts."""
+    stream = stream or sys.stdout
+    stream.write(f"{line}\n")
+    stream.flush()
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

@@ -1,6 +1,7 @@
 """Format shapes and tables as text without depending on optional packages."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 
@@ -21,11 +22,11 @@ def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
     """
     rows = [[printable(cell) for cell in row] for row in rows]
     columns = list(zip(*rows, strict=True))
-    widths = [max(map(len, cells)) for cells in columns]
+    widths = [max(map(display_width, cells)) for cells in columns]
     numbers = [all(map(is_number, cells[1:])) for cells in columns]
     return [
         "  ".join(
-            cell.rjust(width) if number else cell.ljust(width)
+            pad(cell, width, right=number)
             for cell, width, number in zip(row, widths, numbers, strict=True)
         ).rstrip()
         for row in rows
@@ -35,6 +36,22 @@ def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
 def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table."""
     print(*table_lines([header, *rows]), sep="\n")
+
+
+def display_width(text: str) -> int:
+    """Return the number of columns that a text takes in a terminal; CJK characters take two.
+
+    >>> display_width("cat"), display_width("\N{CJK UNIFIED IDEOGRAPH-732B}")
+    (3, 2)
+    """
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
+
+
+def pad(text: str, width: int, *, right: bool = False) -> str:
+    """Fill a text with spaces up to a width in a terminal; `right` aligns it to the right."""
+    spaces = " " * (width - display_width(text))
+    return spaces + text if right else text + spaces
 
 
 def printable(text: str) -> str:

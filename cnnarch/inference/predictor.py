@@ -3,9 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from io import BytesIO
-from os import PathLike, fspath
-from pathlib import Path
+from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
 
 import numpy as np
@@ -16,7 +14,6 @@ from cnnarch.blocks._checks import check_integer, check_number
 from cnnarch.blocks._wrappers import unwrapped
 from cnnarch.images import (
     Unreadable,
-    find_images,
     progress_bar,
     read_ahead,
     reading_threads,
@@ -24,13 +21,12 @@ from cnnarch.images import (
 )
 from cnnarch.inference._copies import inference_copy
 from cnnarch.inference.optimized import Optimized
+from cnnarch.inputs import NamedImage, is_image_set, name_images
 from cnnarch.preprocessing import Preprocessing, preprocessing_of
 from cnnarch.registry import from_pretrained
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    ImageLike: TypeAlias = str | PathLike[str] | bytes | Image | np.ndarray | Tensor
+    from cnnarch.images import ImageLike
 
 __all__ = ["Prediction", "Predictions", "Predictor"]
 
@@ -160,8 +156,10 @@ class Predictor:
 
         Args:
             images: one image or an iterable of any mix of these: paths to files and folders, file
-                contents as bytes, Pillow images, uint8 NumPy arrays (H, W, C) or uint8 tensors
-                (C, H, W). Alternatively, a batch of columns from Ray with images in "image", file
+                contents as bytes, files opened in binary mode, Pillow images, uint8 NumPy arrays
+                (H, W, C) or uint8 tensors (C, H, W). Also a uint8 batch of arrays or tensors, or an
+                image set such as `data.test`, whose squares of `resize_size` pixels are classified.
+                Alternatively, a batch of columns from Ray with images in "image", file
                 contents in "bytes" or paths in "path"; the result contains "classes",
                 "probabilities" and "unreadable" (the reason, or "") instead of images and bytes.
             progress: whether to show a progress bar; None shows it in a terminal.
@@ -197,9 +195,7 @@ class Predictor:
         """
         return self._stream(_named(images)[0])
 
-    def _stream(
-        self, images: "Iterable[tuple[str, ImageLike]]"
-    ) -> Iterator[Prediction | Unreadable]:
+    def _stream(self, images: Iterable[tuple[str, Any]]) -> Iterator[Prediction | Unreadable]:
         ahead = 3 * self.batch_size
         read = read_ahead(images, self._read, ahead=ahead, num_threads=self.num_threads)
         with closing(read):
@@ -213,14 +209,10 @@ class Predictor:
                     batch, readable = [], 0
             yield from self._classify(batch)
 
-    def _read(self, named: "tuple[str, ImageLike]") -> NamedPixels | Unreadable:
+    def _read(self, named: tuple[str, Any]) -> NamedPixels | Unreadable:
         """Return an image's cropped pixels; called in a worker thread."""
         name, image = named
-        if isinstance(image, np.ndarray | Tensor):
-            pixels: Tensor | Unreadable = _to_pixels(name, image)
-        else:
-            source = BytesIO(image) if isinstance(image, bytes) else image
-            pixels = try_decode(source, self.channels, name)
+        pixels = try_decode(image, self.channels, name)
         if isinstance(pixels, Unreadable):
             return pixels
         try:
@@ -304,50 +296,15 @@ class Predictor:
         }
 
 
-def _named(images: Any) -> "tuple[Iterable[tuple[str, ImageLike]], int | None]":
+def _named(images: Any) -> tuple[Iterable[NamedImage], int | None]:
     """Return each image with its name, and the number of images if known."""
-    from PIL.Image import Image
-
-    if isinstance(images, str | PathLike):
-        images = find_images([images])
-    if isinstance(images, bytes | Image) or getattr(images, "ndim", 4) < 4:
-        images = [images]
-    if not isinstance(images, Iterable):
-        raise TypeError(f"expected images or paths, got {type(images).__name__}")
-    if isinstance(images, Sequence):  # may contain folders, each with several images
-        images = list(_each_named(images))
-        return images, len(images)
-    return _each_named(images), len(images) if isinstance(images, np.ndarray | Tensor) else None
-
-
-def _each_named(images: Iterable[Any]) -> "Iterator[tuple[str, ImageLike]]":
-    from PIL.Image import Image
-
-    for i, image in enumerate(images):
-        if isinstance(image, str | PathLike):
-            if Path(image).is_dir():
-                yield from ((fspath(path), path) for path in find_images([image]))
-            else:
-                yield fspath(image), image
-        elif isinstance(image, bytes | Image | np.ndarray | Tensor):
-            yield getattr(image, "filename", "") or f"image {i}", image
-        else:
-            raise TypeError(f"image {i} is a {type(image).__name__}, expected an image or a path")
-
-
-def _to_pixels(name: str, image: np.ndarray | Tensor) -> Tensor:
-    """Return an array or tensor as a tensor of shape (C, H, W)."""
-    if image.dtype != (np.uint8 if isinstance(image, np.ndarray) else torch.uint8):
-        raise TypeError(f"the pixels of {name} must be uint8, got {image.dtype}")
-    if isinstance(image, Tensor):
-        pixels, order = image.cpu(), "(C, H, W)"
-    else:  # gray images may have two dimensions
-        rows = image[..., None] if image.ndim == 2 else image
-        pixels, order = torch.from_numpy(np.array(rows)), "(H, W, C)"
-        pixels = pixels.permute(2, 0, 1) if pixels.ndim == 3 else pixels
-    if pixels.ndim != 3 or not pixels.numel():
-        raise ValueError(f"{name} must have shape {order}, got {tuple(image.shape)}")
-    return pixels
+    named = name_images(images)
+    if isinstance(images, np.ndarray | Tensor) or is_image_set(images):
+        return named, len(images) if is_image_set(images) or images.ndim == 4 else 1
+    if isinstance(images, Sequence) or not isinstance(images, Iterable):
+        found = list(named)  # may contain folders, each with several images
+        return found, len(found)
+    return named, None
 
 
 def _check_preprocessing(preprocessing: Any) -> Preprocessing:

@@ -33,6 +33,11 @@ def check_fits(model: nn.Module, images: ImageSet) -> None:
     Raises:
         ValueError: the network is incompatible with the images.
     """
+    if len(images.classes) < 2:
+        raise ValueError(
+            f"training and evaluation require at least two classes, got {list(images.classes)}; "
+            "Predictor and `cnnarch predict` also accept networks with one class"
+        )
     needs = {"num_classes": len(images.classes), "in_channels": images.channels}
     for name, needed in needs.items():
         if getattr(model, name, needed) != needed:

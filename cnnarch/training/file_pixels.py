@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cnnarch.contents import CONTENT_LIMIT
 from cnnarch.folders import normalized
 from cnnarch.images import Unreadable, decode_image, find_unreadable, read_together, try_decode
 from cnnarch.preprocessing import Preprocessing
 
 MEMORY_LIMIT = 2**31  # bytes; folders with more pixel data are decoded batch by batch
-CONTENT_LIMIT = 2**31  # bytes; in larger sets of files, not every file is read in advance
 
 
 class FilePixels:

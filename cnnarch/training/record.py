@@ -11,17 +11,15 @@ from typing import NamedTuple
 
 import torch
 
+from cnnarch.contents import CONTENT_LIMIT, ENDS, WHOLE, hash_files
 from cnnarch.folders import printable, shortened
-from cnnarch.images import read_ahead
 from cnnarch.training.data import ImageData, ImageSet
-from cnnarch.training.file_pixels import CONTENT_LIMIT, FilePixels
+from cnnarch.training.file_pixels import FilePixels
 from cnnarch.training.recipe import Recipe
 from cnnarch.weights.files import atomic_write
 
 FILES = "files.csv"
-WHOLE, ENDS = "sha256", "sha256-of-ends"
 WEIGHTS = "weights"
-END_BYTES = 65_536
 EXAMPLES = 3  # number of names in a message
 
 log = logging.getLogger("cnnarch")
@@ -77,24 +75,6 @@ def _entries(split: str, images: ImageSet, kind: str) -> list[FileEntry]:
         FileEntry(split, name, size, value)
         for name, (size, value) in zip(pixels.names, hashes, strict=True)
     ]
-
-
-def hash_files(paths: Sequence[Path], kind: str) -> list[tuple[int, str]]:
-    """Return the size and the hash of each file."""
-    return list(read_ahead(paths, lambda path: _hash_file(path, kind), ahead=64))
-
-
-def _hash_file(path: Path, kind: str) -> tuple[int, str]:
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(0)
-        if kind == WHOLE:
-            digest = hashlib.file_digest(file, "sha256")
-        else:
-            digest = hashlib.sha256(file.read(END_BYTES))
-            file.seek(max(file.tell(), size - END_BYTES))
-            digest.update(file.read() + size.to_bytes(8, "big"))
-    return size, f"{kind}:{digest.hexdigest()}"
 
 
 def read_record(folder: str | PathLike[str]) -> list[FileEntry]:
@@ -188,7 +168,7 @@ def _seen_by_weights(recipe: Recipe) -> list[FileEntry]:
         return []
     path = Path(recipe.weights).expanduser().absolute()
     record = read_record(run_of(path)) if path.exists() else []
-    trained = [entry for entry in record if entry.split in ("train", WEIGHTS) and entry.name]
+    trained = [entry for entry in record if entry.split in ("train", WEIGHTS)]
     return [entry._replace(split=WEIGHTS) for entry in trained]
 
 
@@ -286,43 +266,69 @@ class Overlap(NamedTuple):
     Args:
         used: indices of the images that the run trained or validated on.
         others: indices of the other images.
-        tested: number of the other images that are test images of the run.
-        recorded: number of test images of the run.
+        tested: number of the other files that are test images of the run.
+        recorded: number of files that are test images of the run.
+        uncompared: what could not be compared, as a sentence, or an empty string.
     """
 
     used: list[int]
     others: list[int]
     tested: int
     recorded: int
+    uncompared: str = ""
 
 
 def find_overlap(images: ImageSet, run: str | PathLike[str]) -> Overlap:
-    """Compare the contents of image files with those that a run used.
+    """Compare the contents of images with those that a run, or the run of its weights, used.
+
+    Files are compared with files. Images in memory are compared with other images in memory, and
+    only as a whole.
 
     Raises:
         ValueError: the run's record is corrupted.
     """
     record = read_record(run_of(run))
     everything = list(range(len(images)))
-    if not isinstance(images.pixels, FilePixels) or not record or not record[0].name:
-        return Overlap([], everything, 0, 0)
     trained = {entry.hash for entry in record if entry.split != "test"}
     tested = {entry.hash for entry in record if entry.split == "test"}
+    if not isinstance(images.pixels, FilePixels):
+        return _compare_in_memory(images, record, trained, tested)
     used, of_run = set(), set()
-    for kind in {entry.hash.partition(":")[0] for entry in record}:
+    for kind in {entry.hash.partition(":")[0] for entry in record if entry.name}:
         for i, (_, value) in enumerate(hash_files(images.pixels.paths, kind)):
             used |= {i} if value in trained else set()
             of_run |= {i} if value in tested else set()
     others = [i for i in everything if i not in used]
-    count = sum(entry.split == "test" for entry in record)
-    return Overlap(sorted(used), others, len(of_run - used), count)
+    count = sum(entry.split == "test" for entry in record if entry.name)
+    in_memory = any(not entry.name for entry in record)
+    reason = "files cannot be compared with the images in memory that it used" if in_memory else ""
+    return Overlap(sorted(used), others, len(of_run - used), count, reason)
+
+
+def _compare_in_memory(
+    images: ImageSet, record: Sequence[FileEntry], trained: set[str], tested: set[str]
+) -> Overlap:
+    """Compare a set in memory with the sets in memory that a run used."""
+    (entry,) = _entries("", images, WHOLE) if record else (None,)
+    everything = list(range(len(images)))
+    is_trained = entry is not None and entry.hash in trained
+    is_tested = entry is not None and entry.hash in tested
+    reasons = []
+    if any(other.name for other in record):
+        reasons.append("images in memory cannot be compared with the files that it used")
+    if any(not other.name for other in record) and not (is_trained or is_tested):
+        reasons.append("images in memory are compared only as a whole, and it used other sets")
+    reason = "; ".join(reasons)
+    used, others = (everything, []) if is_trained else ([], everything)
+    return Overlap(used, others, 0, 0, reason)
 
 
 def leave_out_trained(images: ImageSet, run: str | PathLike[str]) -> ImageSet:
     """Return the images that a run has neither trained nor validated on, to evaluate its network.
 
-    Images are recognized by the contents of their files, wherever the files are now. The numbers of
-    images are logged. Images in memory are returned unchanged.
+    Images are recognized by the contents of their files, wherever the files are now; images in
+    memory, only if they are all the images of a split. The numbers of images are logged, and what
+    cannot be compared.
 
     Args:
         images: the images.
@@ -331,10 +337,12 @@ def leave_out_trained(images: ImageSet, run: str | PathLike[str]) -> ImageSet:
     Raises:
         ValueError: no image is left, or the run's record is corrupted.
     """
-    used, others, tested, recorded = find_overlap(images, run)
+    used, others, tested, recorded, uncompared = find_overlap(images, run)
+    place, total = printable(str(run)), len(images)
+    if uncompared:
+        log.warning("images that the run in %s used may be among these: %s", place, uncompared)
     if not used and not tested:
         return images
-    place, total = printable(str(run)), len(images)
     if not others:
         raise ValueError(
             f"all {total:,} images were used for training or validation by the run in {place}, so "

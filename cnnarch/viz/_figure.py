@@ -14,10 +14,12 @@ from matplotlib.text import Text
 from torch import Tensor, nn
 
 from cnnarch.facts.text import printable
+from cnnarch.inputs import is_image_set
 from cnnarch.preprocessing import Preprocessing, preprocessing_of
-from cnnarch.viz._photographs import Photograph, is_photographs, read_photographs
+from cnnarch.viz._photographs import is_photographs, read_photographs
 
 if TYPE_CHECKING:
+    from cnnarch.images import ImageLike
     from cnnarch.training.data import ImageSet
 
 # The Okabe-Ito palette, whose colors color-blind readers can distinguish.
@@ -26,8 +28,8 @@ BLUE, ORANGE, GREEN, RED, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6
 DOTS = 150  # per inch
 
 
-Images: TypeAlias = "Tensor | ImageSet | Photograph | Sequence[Photograph]"
-"""A batch of network inputs, a data set with labels and preprocessing, or photographs."""
+Images: TypeAlias = "ImageSet | ImageLike | Iterable[ImageLike]"
+"""Network inputs as floats, a data set with labels and preprocessing, or photographs."""
 
 
 class Selection(NamedTuple):
@@ -93,20 +95,18 @@ def select_images(
     """
     classes = classes or getattr(model, "categories", None)
     inputs: Tensor
-    if isinstance(images, Tensor):
-        inputs = images
-    elif is_photographs(images):
-        preprocessing = preprocessing_of(model, preprocessing)
-        inputs = read_photographs(images, count, preprocessing)
-    else:
-        data: Any = images
-        if not hasattr(data, "labels"):
-            kind = type(images).__name__
-            raise TypeError(f"expected a data set, a tensor, files or Pillow images, got {kind}")
+    data: Any = images
+    if is_image_set(images):
         data = data if model is None else data.matched_to(model)
         indices = torch.arange(min(count, len(data.labels)))
         labels, classes = data.labels[indices], data.classes
         preprocessing, inputs = data.preprocessing, data.inputs(indices)
+    elif is_photographs(images):
+        preprocessing = preprocessing_of(model, preprocessing)
+        inputs = read_photographs(data, count, preprocessing)
+    else:
+        inputs = torch.as_tensor(data)
+        inputs = inputs[None] if inputs.dim() == 3 else inputs
     if inputs.dim() != 4:
         raise ValueError(f"expected images of shape (N, C, H, W), got {tuple(inputs.shape)}")
     inputs = inputs[:count].detach().cpu().float()

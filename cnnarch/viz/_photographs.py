@@ -1,34 +1,30 @@
-"""Read photographs for figures: files, their contents or Pillow images."""
+"""Read photographs for figures: files, their contents, Pillow images or pixels."""
 
-from collections.abc import Sequence
-from io import BytesIO
-from os import PathLike
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from collections.abc import Iterable
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cnnarch.images import decode_image, find_images
+from cnnarch.images import decode_image
+from cnnarch.inputs import is_image_set, name_images
 from cnnarch.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-Photograph: TypeAlias = "str | PathLike[str] | bytes | Image"
-"""A path to a file or a folder, the contents of a file, or a Pillow image."""
+    from cnnarch.images import ImageLike
 
 
-def is_photographs(images: Any) -> "TypeGuard[Photograph | Sequence[Photograph]]":
-    """Return whether the images are a photograph, or a list or tuple that begins with one."""
-    from PIL.Image import Image
-
-    if isinstance(images, list | tuple):
-        return not images or is_photographs(images[0])
-    return isinstance(images, str | PathLike | bytes | Image)
+def is_photographs(images: Any) -> bool:
+    """Return whether the images are photographs, and not a data set or network inputs."""
+    if isinstance(images, np.ndarray | Tensor):
+        return "float" not in str(images.dtype)
+    return not is_image_set(images)
 
 
 def read_photographs(
-    images: "Photograph | Sequence[Photograph]", count: int, preprocessing: Preprocessing | None
+    images: "ImageLike | Iterable[ImageLike]", count: int, preprocessing: Preprocessing | None
 ) -> Tensor:
     """Return network inputs for photographs; of a folder, only the first images are read.
 
@@ -46,28 +42,18 @@ def read_photographs(
         TypeError: one of the images is not a photograph.
         FileNotFoundError: a file or folder does not exist.
     """
-    each = images if isinstance(images, list | tuple) else [images]
-    if not each:
-        raise ValueError("there are no images: the list is empty")
-    if len(each) > count:
-        raise ValueError(f"got {len(each)} images, but the figure shows at most {count}")
+    if isinstance(images, list | tuple) and len(images) > count:
+        raise ValueError(f"got {len(images)} images, but the figure shows at most {count}")
     if preprocessing is None:
         raise ValueError(
             "the network has no preprocessing; pass one, such as "
             "preprocessing=cnnarch.weights.Preprocessing(crop_size=224, resize_size=256)"
         )
-    sources: list[Any] = []
-    for i, image in enumerate(each):
-        if not is_photographs(image) or isinstance(image, list | tuple):
-            raise TypeError(f"image {i} is a {type(image).__name__}, expected a file or an image")
-        sources += find_images([image]) if isinstance(image, str | PathLike) else [image]
     transform, channels = preprocessing.transform(), len(preprocessing.mean)
-    pixels = [
-        decode_image(
-            BytesIO(source) if isinstance(source, bytes) else source,
-            channels,
-            None if isinstance(source, PathLike) else f"image {i}",
-        )
-        for i, source in enumerate(sources[:count])
+    found = [
+        transform(decode_image(image, channels, name))
+        for name, image in islice(name_images(images), count)
     ]
-    return torch.stack([transform(image) for image in pixels])
+    if not found:
+        raise ValueError("there are no images: the list is empty")
+    return torch.stack(found)

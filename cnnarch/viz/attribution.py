@@ -41,8 +41,9 @@ def gradcam(
 
     Args:
         model: a classifier; its mode and gradients are not changed.
-        images: a photograph or a list of photographs (files, their contents as bytes, or Pillow
-            images), a data set such as `data.test`, or a tensor of network inputs (N, C, H, W).
+        images: a photograph or a list of photographs (paths, file contents as bytes, open files,
+            Pillow images, or uint8 arrays (H, W, C) or tensors (C, H, W)), a data set such as
+            `data.test`, or network inputs as floats (N, C, H, W).
         targets: class index for each image; None uses the predicted classes.
         layer: a stage such as "conv4_x" or a module path; None uses `model.cam_layer` or, if its
             maps are single pixels, the last stage before it with larger maps.
@@ -86,8 +87,9 @@ def integrated_gradients(
 
     Args:
         model: a classifier; its mode and gradients are not changed.
-        images: a photograph or a list of photographs (files, their contents as bytes, or Pillow
-            images), a data set such as `data.test`, or a tensor of network inputs (N, C, H, W).
+        images: a photograph or a list of photographs (paths, file contents as bytes, open files,
+            Pillow images, or uint8 arrays (H, W, C) or tensors (C, H, W)), a data set such as
+            `data.test`, or network inputs as floats (N, C, H, W).
         targets: class index for each image; None uses the predicted classes.
         steps: number of steps from the baseline to the input.
         classes: class names; None uses the network's own.
@@ -145,8 +147,13 @@ def _draw(
     if targets is not None and len(targets) < count:
         raise ValueError(f"expected {count} targets, got {len(targets)}")
     with evaluating(model):
-        chosen = model(inputs).argmax(1)
+        logits = model(inputs)
+        chosen = logits.argmax(1)
         if targets is not None:
+            wrong = [target for target in targets[:count] if not 0 <= target < logits.shape[1]]
+            if wrong:
+                last = logits.shape[1] - 1
+                raise ValueError(f"targets must be class indices from 0 to {last}, got {wrong[0]}")
             chosen = torch.tensor(targets[:count]).to(chosen)
         with torch.enable_grad():
             heat = attribute(inputs, chosen).detach().cpu()

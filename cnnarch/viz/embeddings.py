@@ -42,7 +42,7 @@ def embeddings(
 
     Args:
         model: a network of this package; its mode is restored afterwards.
-        images: a data set such as `data.test`, a tensor of network inputs (N, C, H, W), or a folder
+        images: a data set such as `data.test`, network inputs as floats (N, C, H, W), or a folder
             or list of photographs.
         labels: class indices of the images in a tensor, shown as colors.
         classes: class names; None uses the network's own, if it has any.

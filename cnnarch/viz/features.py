@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from captum.attr import LayerActivation
 from matplotlib.figure import Figure
 from torch import Tensor, nn
@@ -30,8 +31,9 @@ def feature_maps(
 
     Args:
         model: any network; its mode is restored afterwards.
-        image: a photograph (a file, its contents as bytes, or a Pillow image), a network input
-            (C, H, W) or (1, C, H, W), or a data set, whose first image is used.
+        image: a photograph (a path, the contents of a file as bytes, an open file, a Pillow image,
+            or a uint8 array (H, W, C) or tensor (C, H, W)), a network input as floats (C, H, W) or
+            (1, C, H, W), or a data set, whose first image is used.
         layers: stages such as "conv4_x" or module paths; None shows all stages.
         preprocessing: conversion or normalization of the image; None uses the network's own.
         columns: number of maps per layer.
@@ -41,10 +43,8 @@ def feature_maps(
         ValueError: there is no such layer, a layer returns no maps, there is more than one image,
             or no layers are given for a network without stages.
     """
-    if isinstance(image, Tensor):
-        image = image[None] if image.dim() == 3 else image
-        if len(image) != 1:
-            raise ValueError(f"expected one image, got {len(image)}")
+    if isinstance(image, np.ndarray | Tensor) and image.ndim == 4 and len(image) != 1:
+        raise ValueError(f"expected one image, got {len(image)}")
     if isinstance(layers, str):
         raise TypeError(f"layers must be a list such as [{layers!r}], got {layers!r}")
     model = unwrapped(model)

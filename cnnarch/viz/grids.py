@@ -39,7 +39,8 @@ def data_grid(
     """Show images with their class names.
 
     Args:
-        images: a data set such as `data.train`, a tensor (N, C, H, W), or photographs.
+        images: a data set such as `data.train`, network inputs as floats (N, C, H, W), or
+            photographs of any kind that `gradcam` accepts.
         labels: class indices of the images in a tensor.
         classes: class names.
         preprocessing: normalization to undo for the images in a tensor; None rescales the
@@ -75,7 +76,8 @@ def predictions(
 
     Args:
         model: a classifier; its mode is restored afterwards.
-        images: photographs (files, their contents as bytes, or Pillow images), a data set such as
+        images: photographs (paths, file contents as bytes, open files, Pillow images, or uint8
+            arrays (H, W, C) or tensors (C, H, W)), a data set such as
             `data.test`, or a tensor of network inputs (N, C, H, W).
         labels: class indices of the images in a tensor.
         classes: class names; None uses the network's own, if it has any.

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from cnnarch.inference.fuse import fuse
 from cnnarch.inference.optimize import optimize
 from cnnarch.inference.predictor import Prediction, Predictions, Predictor
 from cnnarch.testing import calibrate
+from cnnarch.training import ImageSet
 from cnnarch.weights import Preprocessing
 
 NAMES = tuple(f"class {i}" for i in range(10))
@@ -112,7 +114,8 @@ def test_every_kind_of_image_has_the_same_prediction(
     opened = Image.open(path)
     predictor = Predictor(network)
     (expected,) = predictor(path)
-    kinds = [str(path), path, path.read_bytes(), opened, array, pixels, opened.copy()]
+    content = path.read_bytes()
+    kinds = [str(path), path, content, opened, array, pixels, opened.copy()]
     for kind in kinds:
         (found,) = predictor(kind)
         assert found[1:] == expected[1:]
@@ -120,6 +123,22 @@ def test_every_kind_of_image_has_the_same_prediction(
     assert [p.indices for p in mixed] == [expected.indices] * len(kinds)
     names = [str(path), str(path), "image 2", str(path), "image 4", "image 5", "image 6"]
     assert [p.name for p in mixed] == names
+    with path.open("rb") as file, path.open("r", encoding="latin-1") as text:
+        file.read()  # files are rewound
+        files = [file, BytesIO(content), bytearray(content), memoryview(content)]
+        for kind in (file, files[1]):
+            (found,) = predictor(kind)
+            assert found[1:] == expected[1:]
+        mixed = predictor(files)
+        assert [p.indices for p in mixed] == [expected.indices] * 4
+        assert [p.name for p in mixed] == [str(path), "image 1", "image 2", "image 3"]
+        with pytest.raises(TypeError, match="is opened in text mode; open the file with mode 'rb'"):
+            predictor(text)
+    assert predictor(np.array([str(path)])) == [expected]
+    labels = torch.tensor([1])
+    images = ImageSet(pixels[None], labels, ("a", "b"), predictor.preprocessing)
+    (found,) = predictor(images)
+    assert found[1:] == expected[1:]
 
 
 def test_stacked_arrays_are_separate_images(network: cnnarch.ImageClassifier) -> None:
@@ -293,7 +312,7 @@ def test_unreadable_files_are_listed(
     assert all(isinstance(entry, Unreadable) for entry in found.unreadable)
     assert "truncated" in found.unreadable[0].reason
     assert "unknown format" in found.unreadable[1].reason
-    assert "No such file" in found.unreadable[2].reason
+    assert "there is no file" in found.unreadable[2].reason
 
 
 def test_having_only_unreadable_files_is_not_an_error(
@@ -444,7 +463,11 @@ def test_a_batch_without_images_is_rejected(network: cnnarch.ImageClassifier) ->
     [
         ([], ValueError, "no images to classify"),
         (iter(()), ValueError, "no images to classify"),
-        (3, TypeError, "expected images or paths, got int"),
+        (
+            3,
+            TypeError,
+            "expected a path to a file .* image set such as data.test; got int",
+        ),
         ([None], TypeError, "image 0 is a NoneType"),
         ("gone.png", FileNotFoundError, "no file or folder gone.png"),
         (torch.zeros(3, 9, 9), TypeError, "the pixels of image 0 must be uint8, got torch.float32"),

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import cnnarch
+from cnnarch.contents import hash_files
 from cnnarch.training import (
     ImageData,
     ImageSet,
@@ -21,7 +22,7 @@ from cnnarch.training import (
     train,
 )
 from cnnarch.training import record as record_module
-from cnnarch.training.record import FILES, hash_files, read_record
+from cnnarch.training.record import FILES, read_record
 from tests.training.conftest import CLASSES
 from tests.training.test_folders import cats_and_dogs, load, names, photographs
 
@@ -277,6 +278,72 @@ def test_a_set_of_training_images_is_rejected(killed: Path, photos: Path) -> Non
     trained, _ = load(photos).hold_back(0.25)
     with pytest.raises(ValueError, match=f"all {len(trained)} images were used for training"):
         leave_out_trained(trained, killed)
+
+
+def in_memory(count: int = 12) -> ImageData:
+    """A data set of two classes that is not in files."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (2 * count, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    numbers = torch.arange(2 * count)
+    inputs = cnnarch.weights.Preprocessing(32, 32)
+    images = ImageSet(pixels, numbers % 2, ("cat", "dog"), inputs)
+    return ImageData("memory", images.subset(numbers[:count]), images.subset(numbers[count:]))
+
+
+def test_images_in_memory_are_compared_as_a_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "cnnarch")
+    data, run = in_memory(), tmp_path / "run"
+    with pytest.raises(KilledError):
+        fit(network(), data, replace(QUICK, validation=0.0), output=run, on_epoch_end=kill)
+    caplog.clear()
+    assert leave_out_trained(data.test, run) is data.test
+    assert caplog.messages == []
+    with pytest.raises(ValueError, match="all 12 images were used for training"):
+        leave_out_trained(data.train, run)
+    caplog.clear()
+    part = data.train.subset(torch.arange(5))
+    assert leave_out_trained(part, run) is part
+    assert caplog.messages == [
+        f"images that the run in {run} used may be among these: images in memory are compared only "
+        "as a whole, and it used other sets"
+    ]
+
+
+def test_files_and_images_in_memory_are_not_compared_silently(
+    killed: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, run = in_memory(), tmp_path / "second"
+    with pytest.raises(KilledError):
+        fit(network(), data, QUICK, output=run, on_epoch_end=kill)
+    caplog.clear()
+    leave_out_trained(data.test, killed)
+    leave_out_trained(load(photos, hold_out=False).test, run)
+    assert [message.partition("among these: ")[2] for message in caplog.messages] == [
+        "images in memory cannot be compared with the files that it used",
+        "files cannot be compared with the images in memory that it used",
+    ]
+
+
+def test_training_images_of_weights_are_left_out_between_files_and_memory(
+    killed: Path, photos: Path, tmp_path: Path
+) -> None:
+    data, second, third = in_memory(), tmp_path / "second", tmp_path / "third"
+    recipe = replace(QUICK, validation=0.0)
+    weights = replace(recipe, weights=str(killed))
+    with pytest.raises(KilledError):
+        fit(network(), data, weights, output=second, on_epoch_end=kill)
+    trained, _ = load(photos).hold_back(0.25)
+    images = load(photos, hold_out=False).test
+    assert names(leave_out_trained(images, second)) == names(images) - names(trained)
+    other = load_32(cats_and_dogs(tmp_path / "other", 20, first=50))
+    weights = replace(recipe, weights=str(second))
+    with pytest.raises(KilledError):
+        fit(network(), other, weights, output=third, on_epoch_end=kill)
+    assert names(leave_out_trained(images, third)) == names(images) - names(trained)
+    with pytest.raises(ValueError, match="all 12 images were used for training"):
+        leave_out_trained(data.train, third)
 
 
 def test_without_a_record_nothing_is_left_out(photos: Path, tmp_path: Path) -> None:

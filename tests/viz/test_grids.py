@@ -167,7 +167,7 @@ def test_the_networks_names_and_preprocessing_are_the_defaults() -> None:
     np.testing.assert_allclose(pixels(axes)[0, 0], PREPROCESSING.mean, atol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(3, 8, 8), (8, 8)])
+@pytest.mark.parametrize("shape", [(1, 1, 3, 8, 8), (8, 8)])
 def test_images_must_be_a_batch(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"shape \(N, C, H, W\), got"):
         viz.data_grid(torch.zeros(shape))

@@ -1,6 +1,7 @@
 """Figures of photographs: files, their contents and Pillow images."""
 
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor
 
 import cnnarch
 from cnnarch import viz
+from cnnarch.images import read_image
+from cnnarch.training import ImageSet, load_data
 from cnnarch.weights import Preprocessing
 
 
@@ -63,7 +66,12 @@ def test_one_call_shows_a_file_its_bytes_or_an_image(
     expected = draw(model, prepared(model, photo))
     with Image.open(photo) as image:
         image.load()
-        for source in (photo, str(photo), photo.read_bytes(), image, [photo]):
+        pixels = read_image(photo)
+        array = pixels.permute(1, 2, 0).numpy()
+        kinds: list[Any] = [photo, str(photo), photo.read_bytes(), image, [photo], pixels, array]
+        kinds += [pixels[None], [pixels], BytesIO(photo.read_bytes()), iter([photo])]
+        kinds += [prepared(model, photo).numpy(), prepared(model, photo)[0]]
+        for source in kinds:
             figure = draw(model, source)
             for found, other in zip(arrays(figure), arrays(expected), strict=True):
                 np.testing.assert_allclose(found, other, atol=1e-6)
@@ -110,6 +118,8 @@ def test_what_cannot_be_shown_is_rejected(
         viz.gradcam(model, [photo, b"no image"])
     with pytest.raises(FileNotFoundError, match=r"there is no file or folder gone\.png"):
         viz.gradcam(model, "gone.png")
+    with pytest.raises(FileNotFoundError, match=r"there is no file gone\.png"):
+        viz.gradcam(model, [photo, "gone.png"])
     with pytest.raises(ValueError, match="the network has no preprocessing; pass one"):
         viz.gradcam(cnnarch.lenet5(), photo)
     with pytest.raises(ValueError, match="got 3 images, but the figure shows at most 1"):
@@ -118,8 +128,28 @@ def test_what_cannot_be_shown_is_rejected(
         viz.gradcam(model, 3 * [photo], columns=2)
     with pytest.raises(ValueError, match="the list is empty"):
         viz.gradcam(model, [])
-    with pytest.raises(TypeError, match="image 1 is a int, expected a file or an image"):
-        viz.gradcam(model, [photo, 3])  # type: ignore[list-item]
-    images: Any = np.zeros((1, 3, 32, 32))
-    with pytest.raises(TypeError, match=r"expected a data set, a tensor, files .*, got ndarray"):
+    images: Any = [photo, 3]
+    with pytest.raises(TypeError, match="image 1 is a int; expected a path to a file or folder"):
         viz.gradcam(model, images)
+    images = 3
+    with pytest.raises(TypeError, match=r"expected a path to a file .* data\.test; got int"):
+        viz.gradcam(model, images)
+    with pytest.raises(TypeError, match=r"image 0 must be uint8, got torch\.int64"):
+        viz.gradcam(model, torch.zeros(1, 3, 32, 32, dtype=torch.int64))
+    with pytest.raises(ValueError, match="targets must be class indices from 0 to 2, got 3"):
+        viz.gradcam(model, photo, [3])
+    with pytest.raises(ValueError, match=r"a path is empty; pass '\.'"):
+        viz.gradcam(model, "")
+    with pytest.raises(TypeError, match=r"pass one of its splits, such as data\.test"):
+        viz.gradcam(model, load_data("digits"))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected one image, got 2"):
+        viz.feature_maps(model, np.zeros((2, 32, 32, 3), np.uint8))
+
+
+def test_an_image_set_is_shown_with_its_labels(model: cnnarch.ImageClassifier, photo: Path) -> None:
+    pixels = read_image(photo)[None]
+    images = ImageSet(pixels, torch.tensor([2]), ("cat", "dog", "owl"), Preprocessing(32, 40))
+    for shown, expected in zip(
+        arrays(viz.gradcam(model, images)), arrays(viz.gradcam(model, photo)), strict=True
+    ):
+        np.testing.assert_allclose(shown, expected, atol=1e-6)
