@@ -13,7 +13,7 @@ import cnnarch.viz as viz
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.facts.text import is_number
 from cnnarch.training.data import ImageData
-from cnnarch.training.engine import Evaluation
+from cnnarch.training.evaluation import Evaluation
 from cnnarch.training.history import History
 from cnnarch.viz._figure import DOTS
 

@@ -321,7 +321,7 @@ def test_a_non_finite_loss_stops_training(
         fit(Explodes(), data, recipe, output=tmp_path)
     assert len(History.load(tmp_path / "metrics.csv").rows) == 1
     last = torch.load(tmp_path / "checkpoints" / "stage-1-last.ckpt", weights_only=True)
-    assert last["epoch"] == 0
+    assert last["loop"]["epoch"] == 1
     assert all(torch.isfinite(v).all() for v in last["state_dict"].values())
 
 
@@ -346,7 +346,7 @@ def test_nan_weights_after_the_last_step_of_an_epoch_are_not_saved(
     with pytest.raises(NonFiniteLossError, match=r"weights .* in epoch 2, step 12, at .* 0.001"):
         fit(Breaks(), data, recipe, output=tmp_path)
     last = torch.load(tmp_path / "checkpoints" / "stage-1-last.ckpt", weights_only=True)
-    assert last["epoch"] == 0
+    assert last["loop"]["epoch"] == 1
     assert all(torch.isfinite(v).all() for v in last["state_dict"].values())
 
 
