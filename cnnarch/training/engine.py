@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 
 import torch
-from lightning.fabric.loggers import Logger
+from lightning.fabric.loggers.logger import Logger
 from torch import nn
 
 from cnnarch.contract.classifier import ImageClassifier

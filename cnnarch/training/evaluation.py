@@ -7,11 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torchmetrics import MeanMetric
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassCalibrationError,
-    MulticlassConfusionMatrix,
+from torchmetrics.functional.classification import (
+    binary_calibration_error,
+    multiclass_confusion_matrix,
 )
 
 from cnnarch.contract.modes import evaluating
@@ -107,53 +105,37 @@ def evaluate(
     check_fits(model, images)
     device = machine._replace(devices=1, num_nodes=1).fabric().device
     loader = evaluation_loader(images, batch_size, device, machine.num_workers)
-    metrics = _Metrics(len(images.classes), device)
     with moved_to(model, device), evaluating(model):
-        for inputs, labels in loader.epoch():
-            metrics.update(model(inputs).float(), labels)
-    return metrics.compute(images.classes)
+        found = [_judge(model(inputs).float(), labels) for inputs, labels in loader.epoch()]
+    return _summarize(found, images)
 
 
-class _Metrics:
-    """Accumulates an evaluation's metrics on a device."""
+def _judge(logits: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    """Return each image's cross-entropy, prediction, its probability, and top-5 correctness."""
+    probability, prediction = logits.softmax(1).max(1)
+    best = logits.topk(min(5, logits.shape[1])).indices
+    in_top5 = (best == labels[:, None]).any(1)
+    return cross_entropy(logits, labels, reduction="none"), prediction, probability, in_top5
 
-    def __init__(self, count: int, device: torch.device) -> None:
-        # In distributed training, each process evaluates all images.
-        alone: dict[str, Any] = {"distributed_available_fn": lambda: False}
-        exact = alone | {"validate_args": False}  # the checks would wait for the device
-        self.loss = MeanMetric(**alone).to(device)
-        self.top1 = MulticlassAccuracy(count, average="micro", **exact).to(device)
-        top5 = MulticlassAccuracy(count, average="micro", top_k=min(5, count), **exact)
-        self.top5 = top5.to(device)
-        self.calibration_error = MulticlassCalibrationError(count, n_bins=15, **exact).to(device)
-        self.confusion = MulticlassConfusionMatrix(count, **exact).to(device)
-        self.predictions: list[Tensor] = []
-        self.probabilities: list[Tensor] = []
 
-    def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Add a batch without waiting for the device."""
-        self.loss.update(cross_entropy(logits, labels), len(labels))
-        for metric in (self.top1, self.top5, self.confusion):
-            metric.update(logits, labels)
-        # NiN can return logits between 0 and 1, which torchmetrics would treat as probabilities.
-        shares = logits.softmax(1)
-        self.calibration_error.update(shares, labels)
-        found = logits.argmax(1)
-        self.predictions.append(found)
-        self.probabilities.append(shares.gather(1, found[:, None]).flatten())
-
-    def compute(self, classes: Sequence[str]) -> Evaluation:
-        """Return the metrics of all images."""
-        names = ("loss", "top1", "top5", "calibration_error")
-        confusion = self.confusion.compute().cpu()
-        accuracies = (confusion.diag().double() / confusion.sum(1)).tolist()
-        return Evaluation(
-            **{name: float(getattr(self, name).compute()) for name in names},
-            per_class=dict(zip(_distinct(classes), accuracies, strict=True)),
-            confusion=confusion,
-            predictions=torch.cat(self.predictions).cpu(),
-            probabilities=torch.cat(self.probabilities).cpu(),
-        )
+def _summarize(found: Sequence[tuple[Tensor, ...]], images: ImageSet) -> Evaluation:
+    """Return the metrics of all images from the results of `_judge` for each batch."""
+    columns = (torch.cat(column).cpu() for column in zip(*found, strict=True))
+    losses, predictions, probabilities, in_top5 = columns
+    labels, count = images.labels, len(images.classes)
+    is_correct = predictions == labels
+    confusion = multiclass_confusion_matrix(predictions, labels, count)
+    accuracies = (confusion.diag().double() / confusion.sum(1)).tolist()
+    return Evaluation(
+        loss=float(losses.double().mean()),
+        top1=float(is_correct.double().mean()),
+        top5=float(in_top5.double().mean()),
+        calibration_error=float(binary_calibration_error(probabilities, is_correct, n_bins=15)),
+        per_class=dict(zip(_distinct(images.classes), accuracies, strict=True)),
+        confusion=confusion,
+        predictions=predictions,
+        probabilities=probabilities,
+    )
 
 
 def _distinct(classes: Sequence[str]) -> list[str]:

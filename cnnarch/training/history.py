@@ -24,6 +24,8 @@ class History(Mapping[str, list[float]]):
 
     def __init__(self, rows: Iterable[Mapping[str, float]] = ()) -> None:
         self.rows: list[dict[str, float]] = [dict(row) for row in rows]
+        self.setup: dict[str, str] = {}
+        """The device, precision and way to compute gradients of the last stage."""
 
     def __getitem__(self, name: str) -> list[float]:
         """Return a metric for all epochs; raise KeyError if it was never recorded."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import yaml
-from lightning.fabric.loggers import Logger
+from lightning.fabric.loggers.logger import Logger
 
 from cnnarch._version import __version__
 from cnnarch.analysis import count_parameters
@@ -309,6 +309,7 @@ def _results(
         "test_images": len(data.test),
         "test": metrics.figures(),
         "epochs": len(history.rows),
+        "training": history.setup,
         "minutes": sum(history["seconds"]) / 60,
         "seed": recipe.seed,
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),

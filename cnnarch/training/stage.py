@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cnnarch.contract.freezing import temporarily_frozen
@@ -71,7 +72,8 @@ class StageRun:
         count = (recipe, len(images), machine.devices * machine.num_nodes)
         size = data.preprocessing.crop_size
         small = is_small(model, (data.channels, size, size), batch_size_of(*count))
-        fabric = machine.fabric(machine.precision(recipe.precision, model, small))
+        self.precision = machine.precision(recipe.precision, model, small)
+        fabric = machine.fabric(self.precision)
         with silence_lightning():
             fabric.launch()
         self.fabric, self.epochs = fabric, number_of_epochs(recipe, steps_per_epoch(*count))
@@ -129,8 +131,15 @@ class StageRun:
                 self._load(saved)
             with self.signals if self.keep else nullcontext():
                 self.loop.run()
+            self.recorder.history.setup = self._setup(step)
             if step.average:
                 model.load_state_dict(step.average.model.state_dict())
+
+    def _setup(self, step: TrainingStep) -> dict[str, str]:
+        """Return how the stage was trained, for the report."""
+        device = self.fabric.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+        return {"device": name, "precision": self.precision, "step": str(step.method)}
 
     def _load(self, saved: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
@@ -143,6 +152,7 @@ class StageRun:
         """Load the weights and metrics of a finished stage."""
         load_weights(model, saved["state_dict"])
         self.recorder.history.rows[:] = saved["rows"]
+        self.recorder.history.setup = dict(saved.get("setup", {}))
 
     def on_step(self, position: Position, metrics: Tensor) -> None:
         """Show a batch's metrics."""
@@ -177,6 +187,7 @@ class StageRun:
             load_weights(model, self.fabric.broadcast(best))
         if self.keep and is_first:
             values = {"state_dict": weights_of(model), "rows": self._rows}
+            values |= {"setup": self.recorder.history.setup}
             save_checkpoint(self._file("result"), values)
             for kind in ("best", "last"):
                 self._file(kind).unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """A training step: the loss and metrics of a batch, the gradients and the update."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,11 +9,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cnnarch.training.average import MovingAverage
+from cnnarch.training.capture import CapturedGradients, Method, choose_method
 from cnnarch.training.optimization import (
     batches_per_step,
     load_optimizer,
     make_optimizer,
     make_schedule,
+    number_of_epochs,
     peak_rate,
     steps_per_epoch,
 )
@@ -48,6 +51,10 @@ class TrainingStep:
         steps = steps_per_epoch(recipe, images, fabric.world_size)
         self.schedule = make_schedule(optimizer, recipe, steps)
         self.network, self.optimizer = fabric.setup(model, optimizer, move_to_device=False)
+        total = number_of_epochs(recipe, steps) * steps
+        self.method = choose_method(recipe, model, fabric.device, fabric.world_size, total)
+        """How gradients are computed."""
+        self._fast: CapturedGradients | None = self._make_fast()
         self.average = MovingAverage(model, recipe.ema) if recipe.ema else None
 
     def __call__(self, inputs: Tensor, targets: Tensor, updates: bool = True) -> Tensor:
@@ -58,18 +65,42 @@ class TrainingStep:
             targets: class indices, (N,), or probabilities, (N, num_classes).
             updates: whether the weights are updated; otherwise, gradients are accumulated.
         """
-        metrics = self.compute_gradients(inputs, targets, updates)
+        with self.fabric.no_backward_sync(self.network, enabled=not updates):
+            metrics = self._compute_gradients(inputs, targets)
         if updates:
             self.update()
         return metrics
 
-    def compute_gradients(self, inputs: Tensor, targets: Tensor, updates: bool = True) -> Tensor:
-        """Compute the gradients, which processes exchange only before an update."""
-        with self.fabric.no_backward_sync(self.network, enabled=not updates):
-            outputs = self.network(inputs)
-            loss, metrics = compute_loss(outputs, targets, self.recipe, self.class_weights)
-            self.fabric.backward(loss / self.batches)
+    def _compute_gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Compute the gradients by the chosen method, or in eager mode if it fails at first."""
+        fast = self._fast
+        if fast is None or not fast.fits(inputs, targets):
+            return self._gradients(self.network, inputs, targets)
+        try:
+            return fast(inputs, targets)
+        except Exception as error:  # whatever the compiler or the network raises
+            if fast.replay is not None or self.recipe.compile is True:
+                raise
+            first = str(error).strip().partition("\n")[0]
+            self._fast, self.method = None, Method(reason=f"the step cannot be captured: {first}")
+            self.optimizer.zero_grad()
+            return self._gradients(self.network, inputs, targets)
+
+    def _gradients(self, network: Any, inputs: Tensor, targets: Tensor) -> Tensor:
+        loss, metrics = compute_loss(network(inputs), targets, self.recipe, self.class_weights)
+        self.fabric.backward(loss / self.batches)
         return metrics
+
+    def _make_fast(self) -> CapturedGradients | None:
+        """Compile the network, and return what captures the gradients, according to `method`."""
+        network = self.network
+        if self.method.compiled:
+            network = torch.compile(network, dynamic=False)
+            if not self.method.captured:
+                self.network = network
+        if not self.method.captured:
+            return None
+        return CapturedGradients(partial(self._gradients, network), self.model)
 
     def update(self) -> None:
         """Update the weights, the learning rate and the average, and delete the gradients."""

@@ -39,7 +39,7 @@ def test_the_order_depends_only_on_seed_and_epoch() -> None:
     b.epoch = 4
     torch.manual_seed(99)
     assert order(a) == order(b)
-    b.set_epoch(5)
+    b.epoch = 5
     assert order(a) != order(b)
     assert order(a) != order(BatchSampler(50, 10, shuffle=True, seed=4))
 
