@@ -139,6 +139,9 @@ class Loop:
     def evaluate(self, name: str, images: ImageLoader) -> dict[str, float]:
         """Return the loss and accuracy on the images of all processes."""
         network = self.step.result
+        if self.fabric.world_size > 1:  # BatchNorm's statistics differ between processes
+            for buffer in network.buffers():
+                torch.distributed.broadcast(buffer, 0)
         total, count = torch.zeros(2, device=self.fabric.device), 0
         with evaluating(network), self.fabric.autocast():
             for inputs, labels in images.epoch():

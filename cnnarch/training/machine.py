@@ -196,6 +196,25 @@ def moved_to(model: nn.Module, device: torch.device) -> Iterator[None]:
         model.to(before)
 
 
+@contextmanager
+def memory_explained(batch_size: int) -> Iterator[None]:
+    """Say what to change if a step does not fit into the memory of a GPU.
+
+    Raises:
+        torch.OutOfMemoryError: a step does not fit.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        found = re.search(r"Tried to allocate [\d.]+ \w+", str(error))
+        needed = f" ({found[0].replace('T', 't', 1)} more)" if found else ""
+        raise torch.OutOfMemoryError(
+            f"a step with batch_size={batch_size} does not fit into the device's memory{needed}: "
+            "use a smaller batch_size, with accumulate_grad_batches if the gradients should stay "
+            "the same, a smaller image_resolution, or precision: bf16-mixed"
+        ) from error
+
+
 def cpu_name() -> str:
     """Return the CPU's model name, which `platform.processor` does not provide on Linux."""
     info = Path("/proc/cpuinfo")

@@ -25,6 +25,7 @@ from cnnarch.training.loop import Loop, Position, is_finished
 from cnnarch.training.machine import (
     Machine,
     is_small,
+    memory_explained,
     moved_to,
     set_threads_and_memory_format,
     silence_lightning,
@@ -123,13 +124,13 @@ class StageRun:
             weights = weights_of_classes(recipe, images)
             step = TrainingStep(fabric, model, recipe, len(images), weights)
             loaders = StageLoaders(fabric, recipe, self.number, len(images), num_workers)
-            train = loaders.training(images)
+            train, batch = loaders.training(images), loaders.batch_size
             validation = {name: loaders.evaluation(found) for name, found in watched.items()}
             options = self.epochs, self, recipe.early_stopping
             self.loop = Loop(fabric, step, train, validation, *options)
             if saved:
                 self._load(saved)
-            with self.signals if self.keep else nullcontext():
+            with self.signals if self.keep else nullcontext(), memory_explained(batch):
                 self.loop.run()
             self.recorder.history.setup = self._setup(step)
             if step.average:
