@@ -546,7 +546,7 @@ def test_a_lightning_logger_receives_the_metrics_of_each_epoch() -> None:
 def test_training_can_continue_from_the_last_good_checkpoint(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: list[str], last: str
 ) -> None:
-    from cnnarch.training import task
+    from cnnarch.training import step
 
     steps: list[Tensor] = []
 
@@ -558,7 +558,7 @@ def test_training_can_continue_from_the_last_good_checkpoint(
 
     words = ["train", "lenet5", *QUICK, "--batch_size", "128"]
     with monkeypatch.context() as patch:
-        patch.setattr(task, "cross_entropy", diverging)
+        patch.setattr(step, "cross_entropy", diverging)
         assert "the loss became inf" in failure(capsys, *words, *more, "--output", "run")
     (path,) = Path("run/checkpoints").iterdir()
     assert path.name == last

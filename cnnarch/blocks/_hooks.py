@@ -10,19 +10,23 @@ from torch import nn
 
 def warn_about_hooks(model: nn.Module, problem: str, stacklevel: int = 3) -> None:
     """Warn if a module has forward hooks that were not registered by PyTorch or cnnarch."""
-    hooked = [
-        path or "the network"
-        for path, module in model.named_modules()
-        for hooks in (chain(module._forward_pre_hooks.values(), module._forward_hooks.values()),)
-        if any(_origin(hook) not in ("torch", "cnnarch") for hook in hooks)
-    ]
-    if hooked:
+    if hooked := hooked_modules(model):
         listed = ", ".join(hooked[:3]) + ", ..." * (len(hooked) > 3)
         warnings.warn(
             f"the forward hooks of {listed} {problem}: if one of them changes an input or output, "
             "the results differ",
             stacklevel=stacklevel + 1,
         )
+
+
+def hooked_modules(model: nn.Module) -> list[str]:
+    """Return the paths of modules with forward hooks not registered by PyTorch or cnnarch."""
+    return [
+        path or "the network"
+        for path, module in model.named_modules()
+        for hooks in (chain(module._forward_pre_hooks.values(), module._forward_hooks.values()),)
+        if any(_origin(hook) not in ("torch", "cnnarch") for hook in hooks)
+    ]
 
 
 def _origin(hook: Any) -> str:

@@ -79,11 +79,13 @@ def random_shift_and_flip(
     """
     count, channels, height, width = images.shape
     device = images.device
-    top, left = ((draw() * (2 * padding + 1)).long().to(device)[:, None] for _ in range(2))
+    top, left = (
+        (draw() * (2 * padding + 1)).long().to(device, non_blocking=True)[:, None] for _ in range(2)
+    )
     rows = torch.arange(height, device=device) + top
     columns = torch.arange(width, device=device) + left
     if flip:
-        mirrored = (draw() < 0.5).to(device)[:, None]
+        mirrored = (draw() < 0.5).to(device, non_blocking=True)[:, None]
         columns = torch.where(mirrored, columns.flip(1), columns)
     padded = pad(images, [padding] * 4)
     index = torch.arange(count, device=device)[:, None, None, None]
@@ -107,6 +109,8 @@ def random_resized_crop(images: Tensor, min_area: float, draw: Callable[[], Tens
     theta = torch.zeros(len(images), 2, 3)
     theta[:, 0, 0], theta[:, 1, 1] = wide, tall
     theta[:, 0, 2], theta[:, 1, 2] = (2 * draw() - 1) * (1 - wide), (2 * draw() - 1) * (1 - tall)
-    grid = affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
+    grid = affine_grid(
+        theta.to(images.device, non_blocking=True), list(images.shape), align_corners=False
+    )
     cut = grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
     return cut.round().to(images.dtype)

@@ -1,149 +1,25 @@
-"""Train and evaluate a network."""
+"""Train a network with a recipe."""
 
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor, nn
+from lightning.fabric.loggers.logger import Logger
+from torch import nn
 
 from cnnarch.contract.classifier import ImageClassifier
-from cnnarch.contract.modes import evaluating
 from cnnarch.facts.output import lasting_output
-from cnnarch.training.callbacks import Recorder
-from cnnarch.training.checks import (
-    check_fits,
-    check_run,
-    warn_if_accumulation_is_cut,
-    warn_if_short,
-)
-from cnnarch.training.data import ImageData, ImageSet
-from cnnarch.training.history import History
-from cnnarch.training.loading import evaluation_loader
-from cnnarch.training.machine import Machine, is_first_process, silence_lightning
+from cnnarch.training.checks import check_run, warn_if_accumulation_is_cut, warn_if_short
+from cnnarch.training.data import ImageData
+from cnnarch.training.history import History, Recorder
+from cnnarch.training.machine import THIS_MACHINE, Machine, is_first_process
 from cnnarch.training.recipe import Recipe
 from cnnarch.training.recipes import TRANSFER, find_recipe, is_for_transfer, with_weights
 from cnnarch.training.record import record_images
 from cnnarch.training.stage import StageRun
-from cnnarch.training.task import EvaluationTask
-
-THIS_MACHINE = Machine()
-
-
-class Evaluation(NamedTuple):
-    """A network's metrics on a set of images; all except loss and confusion are in [0, 1].
-
-    Args:
-        loss: mean cross-entropy.
-        top1: fraction of images whose label has the highest logit.
-        top5: fraction of images whose label has one of the five highest logits.
-        calibration_error: expected calibration error with 15 bins.
-        per_class: accuracy for each class; nan for classes without images. If several classes have
-            the same name, their indices are added.
-        confusion: number of images by label (row) and prediction (column).
-        predictions: the class index with the highest logit for each image, (N,).
-        probabilities: its probability for each image, (N,).
-    """
-
-    loss: float
-    top1: float
-    top5: float
-    calibration_error: float
-    per_class: dict[str, float]
-    confusion: Tensor
-    predictions: Tensor
-    probabilities: Tensor
-
-    @property
-    def precision(self) -> dict[str, float]:
-        """Fraction of each class's predictions that are correct; nan if it is never predicted."""
-        return self._by_class(self.confusion.diag().double() / self.confusion.sum(0))
-
-    @property
-    def f1(self) -> dict[str, float]:
-        """F1 score of each class; nan for classes without images and predictions."""
-        counts = self.confusion
-        return self._by_class(2 * counts.diag().double() / (counts.sum(0) + counts.sum(1)))
-
-    def figures(self) -> dict[str, Any]:
-        """Return all metrics except those of single images as values for JSON, with None for nan.
-
-        `macro_f1` is the mean F1 score of the classes. With at most five classes, `top5` is always
-        1 and is omitted.
-        """
-        by_class = {"per_class": self.per_class, "precision": self.precision, "f1": self.f1}
-        defined = [value for value in self.f1.values() if value == value]
-        values: dict[str, Any] = {
-            "images": len(self.predictions),
-            "loss": self.loss,
-            "top1": self.top1,
-            "top5": self.top5,
-            "macro_f1": sum(defined) / len(defined),
-            "calibration_error": self.calibration_error,
-        }
-        if len(self.per_class) <= 5:
-            del values["top5"]
-        for name, shares in by_class.items():
-            values[name] = {k: None if v != v else v for k, v in shares.items()}
-        return values | {"confusion": self.confusion.tolist()}
-
-    def _by_class(self, values: Tensor) -> dict[str, float]:
-        return dict(zip(self.per_class, values.tolist(), strict=True))
-
-
-def evaluate(
-    model: nn.Module, images: ImageSet, *, batch_size: int = 256, machine: Machine = THIS_MACHINE
-) -> Evaluation:
-    """Evaluate a network without changing its weights or mode.
-
-    Args:
-        model: a classifier with the same classes and channels as `images`.
-        images: the images to evaluate on, normalized and interpolated as the network's pretrained
-            or trained weights require.
-        batch_size: images per batch.
-        machine: the device to evaluate on; a single device is enough.
-
-    Raises:
-        TypeError: `images` is not an image set.
-        ValueError: the network is incompatible with the images.
-    """
-    if not isinstance(images, ImageSet):
-        raise TypeError(
-            f"images must be an image set such as data.test or data.test.subset(indices), got "
-            f"{type(images).__name__}"
-        )
-    images = images.matched_to(model)
-    check_fits(model, images)
-    task = EvaluationTask(model, images)
-    with silence_lightning(), evaluating(model):
-        trainer = machine.trainer(
-            logger=False, enable_checkpointing=False, enable_progress_bar=False
-        )
-        loader = evaluation_loader(images, batch_size, machine.num_workers)
-        trainer.test(task, loader, verbose=False)
-    confusion = task.confusion
-    accuracies = (confusion.diag().double() / confusion.sum(1)).tolist()
-    per_class = dict(zip(_distinct(images.classes), accuracies, strict=True))
-    predictions, probabilities = (torch.cat(each) for each in (task.found, task.probabilities))
-    return Evaluation(
-        **task.results,
-        per_class=per_class,
-        confusion=confusion,
-        predictions=predictions,
-        probabilities=probabilities,
-    )
-
-
-def _distinct(classes: Sequence[str]) -> list[str]:
-    """Return the class names, with the index of each class whose name is not unique."""
-    counts = Counter(classes)
-    return [f"{name} #{i}" if counts[name] > 1 else name for i, name in enumerate(classes)]
 
 
 def fit(
@@ -198,18 +74,20 @@ def fit(
     folder = None if output is None else Path(output)
     if folder and is_first_process():
         record_images(folder, data, recipe, resume)
-    recorder = Recorder(History(), folder and folder / "metrics.csv", on_epoch_end)
+    recorder = Recorder(History(), folder and folder / "metrics.csv", loggers, on_epoch_end)
     output_of_run = lasting_output("training") if progress or on_epoch_end else nullcontext()
     with (
-        isolate_rng(),
-        silence_lightning(),
+        torch.random.fork_rng(),
         output_of_run,
         tempfile.TemporaryDirectory() as scratch,
     ):
         checkpoints = (folder or Path(scratch)) / "checkpoints"
         for number, stage in enumerate(recipe.stages(), 1):
-            run = StageRun(number, stage, checkpoints, recorder, keep=folder is not None)
-            run.run(model, data, machine, resume, loggers, progress)
+            kept = folder is not None
+            run = StageRun(number, stage, checkpoints, recorder, keep=kept, progress=progress)
+            run.run(model, data, machine, resume)
+    for logger in loggers:
+        logger.finalize("success")
     model.eval()
     if isinstance(model, ImageClassifier):
         model.preprocessing = data.preprocessing

@@ -1,18 +1,22 @@
-"""Load data for Lightning, in an order that does not depend on the number of processes."""
+"""Load batches in an order that does not depend on the number of processes."""
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cnnarch.training.augmentation import Augmentation
-from cnnarch.training.data import ImageData, ImageSet
+from cnnarch.training.data import ImageSet
+from cnnarch.training.file_pixels import FilePixels
 from cnnarch.training.optimization import batch_size_of
 from cnnarch.training.recipe import Recipe
 from cnnarch.training.signals import ignore_signals
+
+MEMORY_SHARE = 0.25  # of a GPU's free memory, for images that stay there
 
 
 class SeededIndices(NamedTuple):
@@ -34,25 +38,9 @@ class Batches(Dataset[tuple[Tensor, Tensor, int]]):
 
     def __getitem__(self, batch: SeededIndices) -> tuple[Tensor, Tensor, int]:
         """Return the pixels and labels of a batch, and its seed."""
-        return self.images.pixels[batch.indices], self.images.labels[batch.indices], batch.seed
-
-
-class Loader(DataLoader[tuple[Tensor, Tensor, int]]):
-    """A data loader whose position within the epoch is saved in Lightning's checkpoints."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.trained: Callable[[], int] = lambda: 0
-        """Return the number of batches trained on in this epoch; more may have been loaded."""
-
-    def state_dict(self) -> dict[str, int]:
-        """Return the position within the epoch; 0 at the end of the epoch."""
-        return {"trained": self.trained() % len(self)}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Skip the batches that have already been trained on."""
-        assert isinstance(self.sampler, BatchSampler)
-        self.sampler.skip = state["trained"]
+        labels = self.images.labels
+        indices = batch.indices.to(labels.device, non_blocking=True)
+        return self.images.pixels[indices], labels[indices], batch.seed
 
 
 class BatchSampler(Sampler[SeededIndices]):
@@ -107,11 +95,9 @@ class BatchSampler(Sampler[SeededIndices]):
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
-        self.skip = 0  # number of batches to skip in the next epoch of a resumed run
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the next epoch; called by Lightning."""
-        self.epoch = epoch
+        """The next epoch, counted from 0."""
+        self.skip = 0
+        """Number of batches to skip in that epoch."""
 
     def __len__(self) -> int:
         """Return the number of batches."""
@@ -129,9 +115,8 @@ class BatchSampler(Sampler[SeededIndices]):
                 order = torch.randperm(self.count, generator=generator)
             else:
                 order = draw(self.frequencies, generator)
-        skip, self.skip = self.skip, 0
         batches = list(enumerate(torch.split(order, self.batch_size)))
-        for step, batch in batches[skip : len(self)]:
+        for step, batch in batches[self.skip : len(self)]:
             share = batch[self.rank :: self.world_size]
             if len(share):
                 yield SeededIndices(share, seed_of(self.seed, self.epoch, step))
@@ -153,108 +138,161 @@ def seed_of(*numbers: int) -> int:
     return result
 
 
-def evaluation_loader(images: ImageSet, batch_size: int, num_workers: int = 0) -> Loader:
-    """Return a loader that yields all images in order, in batches of pixels, labels and a seed."""
-    return _loader(images, BatchSampler(len(images), batch_size), num_workers)
+class ImageLoader:
+    """Loads the batches of an image set to a device, and augments and preprocesses them there.
+
+    Args:
+        images: the images; those in memory stay on a GPU if they fit there.
+        sampler: determines the batches.
+        device: the device.
+        num_workers: number of worker processes that load batches; 0 loads them in this process,
+            which is best for images in memory.
+        channels_last: whether inputs use the channels-last memory format.
+        augmentation: the augmentation, for training images.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        sampler: BatchSampler,
+        device: torch.device,
+        *,
+        num_workers: int = 0,
+        channels_last: bool = False,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        self.images = images
+        self.sampler = sampler
+        self.device = device
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.augmentation = augmentation
+        kept = keep_on_device(images, device)
+        self.loader = _loader(kept, sampler, 0 if kept is not images else num_workers)
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return len(self.sampler)
+
+    def epoch(self, number: int = 0, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield a batch's inputs, (N, C, size, size), and class indices, (N,), or probabilities.
+
+        All random numbers in a training step depend on the batch's seed. A resumed run therefore
+        draws the same numbers as an uninterrupted one.
+
+        Args:
+            number: the epoch, counted from 0.
+            skip: number of batches to skip.
+        """
+        self.sampler.epoch, self.sampler.skip = number, skip
+        for pixels, labels, seed in self.loader:
+            yield self._prepare(
+                pixels.to(self.device, non_blocking=True),
+                labels.to(self.device, non_blocking=True),
+                seed,
+            )
+
+    def _prepare(self, pixels: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        augmentation = self.augmentation
+        if augmentation is None:
+            inputs = self.images.prepare(pixels)
+        else:
+            torch.manual_seed(seed_of(seed, augmentation.rank))
+            inputs = self.images.prepare(augmentation.pixels(pixels, seed))
+            inputs, labels = augmentation.inputs(inputs, labels)
+        return inputs.contiguous(memory_format=self.memory_format), labels
 
 
-def _loader(images: ImageSet, sampler: BatchSampler, num_workers: int) -> Loader:
-    return Loader(
+def keep_on_device(images: ImageSet, device: torch.device) -> ImageSet:
+    """Return images in memory with their pixels on a GPU if they fit there, or the same images."""
+    pixels = images.pixels.decoded if isinstance(images.pixels, FilePixels) else images.pixels
+    if device.type != "cuda" or pixels is None:
+        return images
+    free, _ = torch.cuda.mem_get_info(device)
+    if pixels.nbytes > MEMORY_SHARE * free:
+        return images
+    return replace(images, pixels=pixels.to(device), labels=images.labels.to(device))
+
+
+def _loader(
+    images: ImageSet, sampler: BatchSampler, num_workers: int
+) -> DataLoader[tuple[Tensor, Tensor, int]]:
+    return DataLoader(
         Batches(images),
         sampler=sampler,
         batch_size=None,  # the sampler returns whole batches
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         worker_init_fn=ignore_signals,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=torch.cuda.is_available() and images.labels.device.type == "cpu",
     )
 
 
-class ImageDataModule(LightningDataModule):
-    """Images for a recipe: shuffled, augmented and preprocessed batch by batch.
+def evaluation_loader(
+    images: ImageSet, batch_size: int, device: torch.device, num_workers: int = 0
+) -> ImageLoader:
+    """Return a loader that yields all images in order."""
+    sampler = BatchSampler(len(images), batch_size)
+    return ImageLoader(images, sampler, device, num_workers=num_workers)
+
+
+class StageLoaders:
+    """Creates the loaders of a stage: shuffled and augmented images, and images to evaluate on.
 
     Args:
-        data: the data set.
-        recipe: determines the batch size, augmentation, validation split and seed.
+        fabric: the device, and the processes that share each batch.
+        recipe: determines the batch size, augmentation and seed.
         stage: number of the recipe's stage; each stage uses a different image order.
-        num_workers: number of worker processes that load batches; 0 loads them in the training
-            process, which is best for images in memory.
-        channels_last: whether network inputs use the channels-last memory format.
+        images: number of training images.
+        num_workers: number of worker processes that load batches.
     """
 
     def __init__(
-        self,
-        data: ImageData,
-        recipe: Recipe,
-        *,
-        stage: int = 1,
-        num_workers: int = 0,
-        channels_last: bool = False,
+        self, fabric: Fabric, recipe: Recipe, stage: int, images: int, num_workers: int
     ) -> None:
-        super().__init__()
+        self.fabric = fabric
         self.recipe = recipe
-        self.stage = stage
+        self.seed = seed_of(recipe.seed, stage)
+        self.batch_size = batch_size_of(recipe, images, fabric.world_size)
         self.num_workers = num_workers
-        self.channels_last = channels_last
-        self.train_images, validation = data.hold_back(recipe.validation, recipe.seed)
-        watched = {"val": validation, "test": data.test if recipe.test_each_epoch else None}
-        self.watched = {name: images for name, images in watched.items() if images is not None}
-        """Image sets to evaluate after each epoch, keyed by the prefix of their metrics."""
 
-    def train_dataloader(self) -> Loader:
+    def training(self, images: ImageSet) -> ImageLoader:
         """Return a loader that yields full batches in shuffled order."""
-        loader = self._loader(self.train_images, shuffle=True)
-        assert self.trainer is not None
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress
-        loader.trained = lambda: progress.current.ready
-        return loader
+        place = self.fabric.global_rank, self.fabric.world_size
+        frequencies = _frequencies(images) if self.recipe.balanced_sampling else None
+        return self._loader(
+            images, Augmentation(self.recipe, len(images.classes), *place), frequencies
+        )
 
-    def val_dataloader(self) -> list[Loader]:
-        """Return a loader for each image set in `watched`."""
-        return [self._loader(images) for images in self.watched.values()]
+    def evaluation(self, images: ImageSet) -> ImageLoader:
+        """Return a loader that yields this process's share of all images, in order."""
+        return self._loader(images)
 
-    def on_after_batch_transfer(
-        self, batch: tuple[Tensor, Tensor, int], _loader: int
-    ) -> tuple[Tensor, Tensor]:
-        """Convert pixels, labels and a seed to inputs and targets on the training device.
-
-        All random numbers in a training step depend on the batch's seed. A resumed run therefore
-        draws the same numbers as an uninterrupted one.
-        """
-        pixels, labels, seed = batch
-        trainer = self.trainer
-        assert trainer is not None
-        if trainer.training:
-            augmentation = self._augmentation(trainer)
-            torch.manual_seed(seed_of(seed, trainer.global_rank))
-            inputs = self.train_images.prepare(augmentation.pixels(pixels, seed))
-            inputs, labels = augmentation.inputs(inputs, labels)
-        else:
-            inputs = self.train_images.prepare(pixels)
-        order = torch.channels_last if self.channels_last else torch.contiguous_format
-        return inputs.contiguous(memory_format=order), labels
-
-    def _augmentation(self, trainer: Trainer) -> Augmentation:
-        classes = len(self.train_images.classes)
-        return Augmentation(self.recipe, classes, trainer.global_rank, trainer.world_size)
-
-    def _frequencies(self) -> Tensor | None:
-        """Return a frequency for each training image that makes all classes equally likely."""
-        labels = self.train_images.labels
-        return 1 / labels.bincount()[labels] if self.recipe.balanced_sampling else None
-
-    def _loader(self, images: ImageSet, shuffle: bool = False) -> Loader:
-        trainer = self.trainer
-        assert trainer is not None
+    def _loader(
+        self,
+        images: ImageSet,
+        augmentation: Augmentation | None = None,
+        frequencies: Tensor | None = None,
+    ) -> ImageLoader:
         sampler = BatchSampler(
             len(images),
-            batch_size_of(self.recipe, len(self.train_images), trainer.world_size),
-            shuffle=shuffle,
-            frequencies=self._frequencies() if shuffle else None,
+            self.batch_size,
+            shuffle=augmentation is not None,
+            frequencies=frequencies,
             batches_per_step=self.recipe.accumulate_grad_batches,
-            seed=seed_of(self.recipe.seed, self.stage),
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
+            seed=self.seed,
+            rank=self.fabric.global_rank,
+            world_size=self.fabric.world_size,
         )
-        sampler.set_epoch(trainer.current_epoch)
-        return _loader(images, sampler, self.num_workers)
+        return ImageLoader(
+            images,
+            sampler,
+            self.fabric.device,
+            num_workers=self.num_workers,
+            channels_last=self.recipe.channels_last is not False,
+            augmentation=augmentation,
+        )
+
+
+def _frequencies(images: ImageSet) -> Tensor:
+    """Return a frequency for each image that makes all classes equally likely."""
+    return 1 / images.labels.bincount()[images.labels]

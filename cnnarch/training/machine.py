@@ -5,15 +5,14 @@ import logging
 import os
 import platform
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
 from torch import nn
 
 from cnnarch.analysis import count_macs
@@ -21,13 +20,6 @@ from cnnarch.contract.classifier import ImageClassifier
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of glibc's mallopt, from malloc.h
 SMALL_STEP = 10**8  # multiply-adds per forward pass; a few milliseconds on one core
-HARMLESS_WARNINGS = (
-    ".*does not have many workers",  # images in memory load faster without worker processes
-    ".*in eval mode at the start of training",  # frozen layers
-    "Checkpoint directory .* is not empty",  # normal for resumed runs and later stages
-    ".*does not record .*, which its tensors do not show",  # Lightning's weight averaging
-    ".*LeafSpec",  # Lightning uses a deprecated torch name
-)
 
 
 class Machine(NamedTuple):
@@ -61,28 +53,31 @@ class Machine(NamedTuple):
                 f"{self.num_nodes} require {self.devices * self.num_nodes}; devices is the number "
                 "of devices per machine"
             )
-        with silence_lightning():
-            self.trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        self.fabric()
 
-    def trainer(self, **options: Any) -> Trainer:
-        """Create a Lightning trainer for these devices.
+    def fabric(self, precision: str = "32-true") -> Fabric:
+        """Create a Lightning Fabric, which runs a training loop on these devices.
+
+        Args:
+            precision: Lightning's name for the precision.
 
         Raises:
             ValueError: the accelerator or some of the devices do not exist.
         """
         try:
-            return Trainer(
-                accelerator=self.accelerator,
-                devices=self.devices,
-                num_nodes=self.num_nodes,
-                strategy="ddp" if self.devices * self.num_nodes > 1 else "auto",
-                use_distributed_sampler=False,  # BatchSampler splits batches across processes
-                enable_model_summary=False,
-                num_sanity_val_steps=0,
-                **options,
-            )
-        except MisconfigurationException as error:
-            raise ValueError(str(error)) from error
+            with silence_lightning():
+                return Fabric(
+                    accelerator=self.accelerator,
+                    devices=self.devices,
+                    num_nodes=self.num_nodes,
+                    strategy="ddp" if self.devices * self.num_nodes > 1 else "auto",
+                    precision=precision,  # type: ignore[arg-type]
+                )
+        except (MisconfigurationException, RuntimeError) as error:  # which one varies
+            raise ValueError(
+                f"the devices are not available (accelerator={self.accelerator!r}, devices="
+                f"{self.devices}): {error}"
+            ) from error
 
     def precision(self, wanted: str, model: nn.Module, small: bool = False) -> str:
         """Return Lightning's name for the precision to use.
@@ -103,6 +98,9 @@ class Machine(NamedTuple):
             fast = multiplies_bf16() and not small
             fast = fast and not any(map(_is_depthwise, model.modules()))
         return "bf16-mixed" if fast else "32-true"
+
+
+THIS_MACHINE = Machine()
 
 
 def multiplies_bf16() -> bool:
@@ -174,19 +172,47 @@ def set_threads_and_memory_format(
 
 @contextmanager
 def silence_lightning() -> Iterator[None]:
-    """Hide Lightning's hardware report, tips, and warnings that do not apply here."""
+    """Hide Lightning's report on the hardware and its tips."""
+    # Fabric reports through the logger of lightning.pytorch if that has been imported.
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            for message in HARMLESS_WARNINGS:
-                warnings.filterwarnings("ignore", message)
-            yield
+        yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def moved_to(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Move a network to a device, and back on exit."""
+    before = next((tensor.device for tensor in model.parameters()), device)
+    model.to(device)
+    try:
+        yield
+    finally:
+        model.to(before)
+
+
+@contextmanager
+def memory_explained(batch_size: int) -> Iterator[None]:
+    """Say what to change if a step does not fit into the memory of a GPU.
+
+    Raises:
+        torch.OutOfMemoryError: a step does not fit.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        found = re.search(r"Tried to allocate [\d.]+ \w+", str(error))
+        needed = f" ({found[0].replace('T', 't', 1)} more)" if found else ""
+        raise torch.OutOfMemoryError(
+            f"a step with batch_size={batch_size} does not fit into the device's memory{needed}: "
+            "use a smaller batch_size, with accumulate_grad_batches if the gradients should stay "
+            "the same, a smaller image_resolution, or precision: bf16-mixed"
+        ) from error
 
 
 def cpu_name() -> str:

@@ -24,20 +24,26 @@ RISE = 0.3  # fraction of steps in which the learning rate rises; the default in
 RMS_DECAY = 0.9  # decay of RMSProp's mean square, as in the EfficientNet paper
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
+def make_optimizer(model: nn.Module, recipe: Recipe, *, fused: bool = False) -> Optimizer:
     """Create the recipe's optimizer for all parameters that are not frozen.
+
+    Args:
+        model: the network.
+        recipe: determines the algorithm and its settings.
+        fused: whether one kernel updates all weights, where PyTorch has one.
 
     Raises:
         TypeError: the recipe sets `layer_decay`, but the network is not from this package.
     """
     weights = _trained_groups(model, recipe)
     rate, decay, eps = recipe.learning_rate, recipe.weight_decay, recipe.epsilon
+    kind: dict[str, Any] = {"weight_decay": decay, "fused": fused or None}
     if recipe.optimizer == "sgd":
-        return SGD(weights, rate, recipe.momentum, weight_decay=decay, nesterov=recipe.nesterov)
+        return SGD(weights, rate, recipe.momentum, nesterov=recipe.nesterov, **kind)
     if recipe.optimizer == "adam":
-        return Adam(weights, rate, eps=eps, weight_decay=decay)
+        return Adam(weights, rate, eps=eps, **kind)
     if recipe.optimizer == "adamw":
-        return AdamW(weights, rate, eps=eps, weight_decay=decay)
+        return AdamW(weights, rate, eps=eps, **kind)
     return RMSprop(weights, rate, RMS_DECAY, eps, decay, recipe.momentum)
 
 
@@ -56,6 +62,16 @@ def _trained_groups(model: nn.Module, recipe: Recipe) -> list[Any]:
 def peak_rate(optimizer: Optimizer) -> float:
     """Return the highest learning rate of an optimizer's groups: the head's, with layer decay."""
     return float(max(group["lr"] for group in optimizer.param_groups))
+
+
+def load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
+    """Load an optimizer's state, which may have been saved on another device.
+
+    Which of PyTorch's implementations updates the weights depends on the device.
+    """
+    for group, own in zip(saved["param_groups"], optimizer.param_groups, strict=True):
+        group |= {key: own[key] for key in ("foreach", "fused") if key in own}
+    optimizer.load_state_dict(saved)
 
 
 def batch_size_of(recipe: Recipe, images: int, processes: int = 1) -> int:

@@ -13,7 +13,7 @@ import cnnarch.viz as viz
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.facts.text import is_number
 from cnnarch.training.data import ImageData
-from cnnarch.training.engine import Evaluation
+from cnnarch.training.evaluation import Evaluation
 from cnnarch.training.history import History
 from cnnarch.viz._figure import DOTS
 
@@ -102,6 +102,8 @@ def _details(results: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield "Training images", f"{results['train_images']:,}"
     yield "Seed", str(results["seed"])
     yield "Command", results["command"]
+    used = results["training"]
+    yield "Trained on", f"{used['device']}, precision {used['precision']}, {used['step']}"
     yield "Machine", f"{results['machine']['cpu']}, {results['machine']['cores']} cores"
     yield "Versions", ", ".join(f"{k} {v}" for k, v in results["versions"].items())
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import yaml
-from lightning.pytorch.loggers import Logger
+from lightning.fabric.loggers.logger import Logger
 
 from cnnarch._version import __version__
 from cnnarch.analysis import count_parameters
@@ -23,17 +23,24 @@ from cnnarch.blocks.initialization import init_weights
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.folders import RUN_FILE, RUNS
 from cnnarch.registry import get_model
-from cnnarch.training.callbacks import TrainingStopped
 from cnnarch.training.checks import check_run
 from cnnarch.training.data import ImageData
 from cnnarch.training.datasets import folder_of
-from cnnarch.training.engine import THIS_MACHINE, Evaluation, evaluate, fit
+from cnnarch.training.engine import fit
+from cnnarch.training.evaluation import Evaluation, evaluate
 from cnnarch.training.history import History
-from cnnarch.training.machine import Machine, cpu_name, is_first_process, leave_process_group
+from cnnarch.training.machine import (
+    THIS_MACHINE,
+    Machine,
+    cpu_name,
+    is_first_process,
+    leave_process_group,
+)
 from cnnarch.training.recipe import Recipe
 from cnnarch.training.recipes import default_recipe, with_weights
 from cnnarch.training.record import FILES, check_record, read_record
 from cnnarch.training.report import TITLES, draw_pictures, write_report
+from cnnarch.training.signals import TrainingStopped
 from cnnarch.weights.files import atomic_write
 from cnnarch.weights.rebuilding import check_rebuilds, chosen_options
 
@@ -304,6 +311,7 @@ def _results(
         "test_images": len(data.test),
         "test": metrics.figures(),
         "epochs": len(history.rows),
+        "training": history.setup,
         "minutes": sum(history["seconds"]) / 60,
         "seed": recipe.seed,
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),

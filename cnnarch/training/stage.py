@@ -1,43 +1,45 @@
-"""Run one stage of a recipe: build the Lightning trainer and manage the checkpoint files."""
+"""Run one stage of a recipe: set up the training loop and manage the checkpoint files."""
 
-import pickle
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
-from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
-from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from cnnarch.contract.freezing import temporarily_frozen
-from cnnarch.training.callbacks import (
-    AtomicCheckpointIO,
-    MovableCheckpoint,
-    ProgressBar,
-    Recorder,
-    SignalHandler,
+from cnnarch.training.checkpoints import (
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    weights_of,
 )
 from cnnarch.training.checks import last_frozen
 from cnnarch.training.classes import weights_of_classes
-from cnnarch.training.data import ImageData
-from cnnarch.training.loading import ImageDataModule
-from cnnarch.training.machine import Machine, is_small, set_threads_and_memory_format
+from cnnarch.training.data import ImageData, ImageSet
+from cnnarch.training.history import Recorder
+from cnnarch.training.loading import StageLoaders
+from cnnarch.training.loop import Loop, Position, is_finished
+from cnnarch.training.machine import (
+    Machine,
+    is_small,
+    memory_explained,
+    moved_to,
+    set_threads_and_memory_format,
+    silence_lightning,
+)
 from cnnarch.training.optimization import (
     batch_size_of,
-    batches_per_step,
     number_of_epochs,
     steps_per_epoch,
 )
 from cnnarch.training.probe import initialize_as_probe
+from cnnarch.training.progress import ProgressBar
 from cnnarch.training.recipe import Recipe
-from cnnarch.training.task import TrainingTask
-
-PREFIX = "model."  # prefix of the network's weights in the task's checkpoints
+from cnnarch.training.signals import StopSignals
+from cnnarch.training.step import TrainingStep
 
 
 @dataclass
@@ -49,7 +51,8 @@ class StageRun:
         recipe: recipe for the stage.
         folder: folder for checkpoints.
         recorder: records the metrics of each epoch.
-        keep: whether to write a checkpoint after each epoch.
+        keep: whether to write a checkpoint after each epoch, and when a signal stops training.
+        progress: whether to show a progress bar.
     """
 
     number: int
@@ -57,162 +60,142 @@ class StageRun:
     folder: Path
     recorder: Recorder
     keep: bool
+    progress: bool = False
+    signals: StopSignals = field(default_factory=StopSignals)
 
-    def run(
-        self,
-        model: nn.Module,
-        data: ImageData,
-        machine: Machine,
-        resume: bool,
-        loggers: Sequence[Logger],
-        progress: bool,
-    ) -> None:
+    def run(self, model: nn.Module, data: ImageData, machine: Machine, resume: bool) -> None:
         """Train the network, or load the result if the stage is already finished."""
         if resume and self._file("result").exists():
-            self._restore(model, _load(self._file("result")))
+            self._restore(model, load_checkpoint(self._file("result")))
             return
         recipe = self.recipe
+        images, watched = self._images(data)
+        count = (recipe, len(images), machine.devices * machine.num_nodes)
         size = data.preprocessing.crop_size
-        workers, channels_last = machine.num_workers, recipe.channels_last is not False
-        module = ImageDataModule(
-            data, recipe, stage=self.number, num_workers=workers, channels_last=channels_last
-        )
-        if "val" not in module.watched and (recipe.early_stopping or recipe.keep_best):
+        small = is_small(model, (data.channels, size, size), batch_size_of(*count))
+        self.precision = machine.precision(recipe.precision, model, small)
+        fabric = machine.fabric(self.precision)
+        with silence_lightning():
+            fabric.launch()
+        self.fabric, self.epochs = fabric, number_of_epochs(recipe, steps_per_epoch(*count))
+        last = self._file("last")
+        saved = load_checkpoint(last) if resume and last.exists() else None
+        if saved and is_finished(Position(**saved["loop"]), self.epochs, recipe.early_stopping):
+            self._restore(model, saved)
+        else:
+            batches = len(images) // batch_size_of(*count)
+            shown = self.progress and fabric.is_global_zero
+            self.bar = ProgressBar(self.epochs, max(1, batches), shown)
+            channels_last = recipe.channels_last is not False
+            with (
+                set_threads_and_memory_format(model, small, channels_last),
+                moved_to(model, fabric.device),
+                self.bar,
+            ):
+                self._train(model, images, watched, machine.num_workers, saved)
+        self._save_result(model)
+
+    def _images(self, data: ImageData) -> tuple[ImageSet, dict[str, ImageSet]]:
+        """Return the training images, and those to evaluate on after each epoch, by prefix."""
+        recipe = self.recipe
+        images, validation = data.hold_back(recipe.validation, recipe.seed)
+        if validation is None and (recipe.early_stopping or recipe.keep_best):
             raise ValueError(
                 "early_stopping and keep_best require validation images, but validation="
                 f"{recipe.validation} selects none of the {len(data.train)} training images"
             )
-        images, processes = module.train_images, machine.devices * machine.num_nodes
-        count = (recipe, len(images), processes)
-        small = is_small(model, (data.channels, size, size), batch_size_of(*count))
-        steps = steps_per_epoch(*count)
-        trainer = machine.trainer(
-            max_epochs=number_of_epochs(recipe, steps),
-            callbacks=self._callbacks(steps, progress),
-            plugins=[AtomicCheckpointIO()],
-            logger=list(loggers) or False,
-            log_every_n_steps=1,
-            limit_val_batches=1.0 if module.watched else 0.0,
-            precision=machine.precision(recipe.precision, model, small),
-            gradient_clip_val=recipe.clip_gradient or None,
-            accumulate_grad_batches=batches_per_step(*count),
-            enable_checkpointing=self.keep or recipe.keep_best,
-            enable_progress_bar=progress,
-        )
-        start = self._file("last") if resume and self._file("last").exists() else None
-        saved = _load(start) if start else None
-        if saved and self._is_complete(saved, trainer.max_epochs):
-            self._restore(model, saved)
-        else:
-            with set_threads_and_memory_format(model, small, channels_last):
-                self._fit(model, module, trainer, steps, start)
-        self._save_result(model, trainer)
+        watched = {"val": validation, "test": data.test if recipe.test_each_epoch else None}
+        return images, {name: found for name, found in watched.items() if found is not None}
 
-    def _fit(
+    def _train(
         self,
         model: nn.Module,
-        module: ImageDataModule,
-        trainer: Trainer,
-        steps: int,
-        start: Path | None,
+        images: ImageSet,
+        watched: Mapping[str, ImageSet],
+        num_workers: int,
+        saved: dict[str, Any] | None,
     ) -> None:
         """Train the layers that are not frozen, from a checkpoint if there is one."""
-        recipe, images = self.recipe, module.train_images
+        recipe, fabric = self.recipe, self.fabric
         with temporarily_frozen(model, last_frozen(model, recipe), recipe.freeze_norm):
-            if recipe.probe and self.number == 1 and not start:
-                initialize_as_probe(model, images, recipe, trainer.strategy.root_device)
-            model.train()  # Lightning does not set train mode; frozen layers stay in eval mode
+            if recipe.probe and self.number == 1 and not saved:
+                initialize_as_probe(model, images, recipe, fabric.device)
+            model.train()
             weights = weights_of_classes(recipe, images)
-            task = TrainingTask(model, recipe, module.watched, steps, weights)
-            trainer.fit(task, datamodule=module, ckpt_path=start, weights_only=True)
+            step = TrainingStep(fabric, model, recipe, len(images), weights)
+            loaders = StageLoaders(fabric, recipe, self.number, len(images), num_workers)
+            train, batch = loaders.training(images), loaders.batch_size
+            validation = {name: loaders.evaluation(found) for name, found in watched.items()}
+            options = self.epochs, self, recipe.early_stopping
+            self.loop = Loop(fabric, step, train, validation, *options)
+            if saved:
+                self._load(saved)
+            with self.signals if self.keep else nullcontext(), memory_explained(batch):
+                self.loop.run()
+            self.recorder.history.setup = self._setup(step)
+            if step.average:
+                model.load_state_dict(step.average.model.state_dict())
 
-    def _is_complete(self, saved: dict[str, Any], max_epochs: int | None) -> bool:
-        """Return whether a checkpoint is from the stage's last epoch.
+    def _setup(self, step: TrainingStep) -> dict[str, str]:
+        """Return how the stage was trained, for the report."""
+        device = self.fabric.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+        return {"device": name, "precision": self.precision, "step": str(step.method)}
 
-        When it resumes from such a checkpoint, Lightning neither trains nor averages the weights.
-        """
-        rows = saved["callbacks"][self.recorder.state_key]["rows"]
-        epochs = len(rows) - len(self.recorder.history.rows)  # subtract epochs in earlier stages
-        stopping = saved["callbacks"].get(_early_stopping(self.recipe).state_key)
-        stopped = stopping is not None and stopping["wait_count"] >= stopping["patience"]
-        return epochs == max_epochs or stopped
+    def _load(self, saved: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        load_weights(self.loop.step.result, saved["state_dict"])
+        self.loop.step.load_state_dict(saved["step"])
+        self.loop.load_state_dict(saved["loop"])
+        self.recorder.history.rows[:] = saved["rows"]
 
     def _restore(self, model: nn.Module, saved: dict[str, Any]) -> None:
         """Load the weights and metrics of a finished stage."""
-        model.load_state_dict(_weights(saved))
-        self.recorder.load_state_dict(saved["callbacks"][self.recorder.state_key])
+        load_weights(model, saved["state_dict"])
+        self.recorder.history.rows[:] = saved["rows"]
+        self.recorder.history.setup = dict(saved.get("setup", {}))
 
-    def _callbacks(self, steps: int, progress: bool) -> list[Callback]:
-        recipe = self.recipe
-        callbacks: list[Callback] = [self.recorder]
-        if recipe.ema:
-            callbacks.append(WeightAveraging(multi_avg_fn=partial(_average, recipe.ema)))
-        if recipe.early_stopping:
-            callbacks.append(_early_stopping(recipe))
-        if progress:
-            callbacks.append(ProgressBar(refresh_rate=max(1, steps // 50)))
-        files: dict[str, Any] = {"dirpath": self.folder, "enable_version_counter": False}
-        files["save_on_train_epoch_end"] = True
-        if recipe.keep_best:
-            best = files | {"filename": self._file("best").stem, "monitor": "val_acc"}
-            callbacks.append(MovableCheckpoint(**best, mode="max"))
+    def on_step(self, position: Position, metrics: Tensor) -> None:
+        """Show a batch's metrics."""
+        self.bar.show(position.epoch + 1, position.batch, metrics)
+
+    def on_epoch(self, row: dict[str, float]) -> None:
+        """Record an epoch's metrics."""
+        is_first = self.fabric.is_global_zero
+        self.recorder.add(row, self.loop.position.step, is_first_process=is_first)
+
+    def on_save(self, *, best: bool) -> None:
+        """Write the checkpoints that are kept."""
+        if not self.fabric.is_global_zero:
+            return
+        values = {"state_dict": weights_of(self.loop.step.result), "rows": self._rows}
+        if best and self.recipe.keep_best:
+            save_checkpoint(self._file("best"), values)
         if self.keep:
-            callbacks.append(MovableCheckpoint(filename=self._file("last").stem, **files))
-            callbacks.append(SignalHandler(self._file("last")))
-        return callbacks
+            values |= {"loop": self.loop.state_dict(), "step": self.loop.step.state_dict()}
+            save_checkpoint(self._file("last"), values)
 
-    def _save_result(self, model: nn.Module, trainer: Trainer) -> None:
+    def received_signal(self) -> int:
+        """Return the number of the signal that should stop training, or 0."""
+        return self.signals.received
+
+    def _save_result(self, model: nn.Module) -> None:
         """Replace the checkpoints with a single file containing the final weights and metrics."""
+        is_first = self.fabric.is_global_zero
         if self.recipe.keep_best:
             # The best checkpoint may exist only on the first node if the folder is not shared.
-            best = _weights(_load(self._file("best"))) if trainer.is_global_zero else {}
-            model.load_state_dict(trainer.strategy.broadcast(best))
-        if self.keep and trainer.is_global_zero:
-            weights = model.state_dict(prefix=PREFIX)
-            metrics = {self.recorder.state_key: self.recorder.state_dict()}
-            result = {"state_dict": weights, "callbacks": metrics}
-            AtomicCheckpointIO().save_checkpoint(result, self._file("result"))
+            best = load_checkpoint(self._file("best"))["state_dict"] if is_first else {}
+            load_weights(model, self.fabric.broadcast(best))
+        if self.keep and is_first:
+            values = {"state_dict": weights_of(model), "rows": self._rows}
+            values |= {"setup": self.recorder.history.setup}
+            save_checkpoint(self._file("result"), values)
             for kind in ("best", "last"):
                 self._file(kind).unlink(missing_ok=True)
 
+    @property
+    def _rows(self) -> list[dict[str, float]]:
+        return self.recorder.history.rows
+
     def _file(self, kind: str) -> Path:
         return self.folder / f"stage-{self.number}-{kind}.ckpt"
-
-
-def _average(
-    decay: float, averages: Sequence[Tensor], weights: Sequence[Tensor], count: Tensor
-) -> None:
-    """Update the moving averages, with a smaller decay in early steps.
-
-    Source: the `num_updates` argument of TensorFlow's ExponentialMovingAverage.
-    """
-    step = int(count)
-    share = 1 - min(decay, (1 + step) / (10 + step))
-    for average, now in zip(averages, weights, strict=True):
-        if average.is_floating_point():
-            average.lerp_(now, share)
-        else:  # a counter, such as BatchNorm's num_batches_tracked
-            average.copy_(now)
-
-
-def _early_stopping(recipe: Recipe) -> EarlyStopping:
-    return EarlyStopping("val_acc", mode="max", patience=recipe.early_stopping)
-
-
-def _load(path: Path) -> dict[str, Any]:
-    """Load a checkpoint without executing code.
-
-    Raises:
-        ValueError: the file is corrupted or contains objects that could execute code.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is corrupted; delete it to continue without it") from error
-
-
-def _weights(saved: dict[str, Any]) -> dict[str, Any]:
-    """Return the network's weights from a task's checkpoint, whose names this changes."""
-    weights: dict[str, Any] = saved["state_dict"]
-    consume_prefix_in_state_dict_if_present(weights, PREFIX)
-    return weights

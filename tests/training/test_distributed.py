@@ -154,13 +154,14 @@ def test_the_command_trains_on_two_devices_and_prints_once(tmp_path: Path) -> No
 TERM_IN_A_STEP = """
 import os, signal, sys
 from cnnarch.cli import main
-from cnnarch.training.task import TrainingTask
-step = TrainingTask.training_step
-def training_step(self, batch, index):
-    if (self.current_epoch, index) == (1, 0) and os.environ["RANK"] == "0":
+from cnnarch.training.step import TrainingStep
+step, steps = TrainingStep.__call__, []
+def call(self, *args):
+    steps.append(args)
+    if len(steps) == 11 and os.environ["RANK"] == "0":
         os.kill(os.getpid(), signal.SIGTERM)
-    return step(self, batch, index)
-TrainingTask.training_step = training_step
+    return step(self, *args)
+TrainingStep.__call__ = call
 """
 
 

@@ -321,7 +321,7 @@ def test_a_non_finite_loss_stops_training(
         fit(Explodes(), data, recipe, output=tmp_path)
     assert len(History.load(tmp_path / "metrics.csv").rows) == 1
     last = torch.load(tmp_path / "checkpoints" / "stage-1-last.ckpt", weights_only=True)
-    assert last["epoch"] == 0
+    assert last["loop"]["epoch"] == 1
     assert all(torch.isfinite(v).all() for v in last["state_dict"].values())
 
 
@@ -346,8 +346,26 @@ def test_nan_weights_after_the_last_step_of_an_epoch_are_not_saved(
     with pytest.raises(NonFiniteLossError, match=r"weights .* in epoch 2, step 12, at .* 0.001"):
         fit(Breaks(), data, recipe, output=tmp_path)
     last = torch.load(tmp_path / "checkpoints" / "stage-1-last.ckpt", weights_only=True)
-    assert last["epoch"] == 0
+    assert last["loop"]["epoch"] == 1
     assert all(torch.isfinite(v).all() for v in last["state_dict"].values())
+
+
+def test_running_out_of_memory_names_the_batch_size_and_keeps_the_last_epoch(
+    data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
+) -> None:
+    steps: list[object] = []
+
+    def allocate(module: nn.Module, *_: object) -> None:
+        steps.append(module)
+        if module.training and len(steps) > 8:  # an epoch has four steps and two validation batches
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0")
+
+    lenet.register_forward_pre_hook(allocate)
+    with pytest.raises(
+        torch.OutOfMemoryError, match=r"batch_size=16 .*\(tried to allocate 2.50 GiB more"
+    ):
+        fit(lenet, data, QUICK, output=tmp_path)
+    assert len(History.load(tmp_path / "metrics.csv").rows) == 1
 
 
 def test_the_progress_bar_shows_loss_accuracy_and_remaining_time(

@@ -22,7 +22,7 @@ def test_skipped_images_differ_between_epochs() -> None:
     sampler = BatchSampler(100, 32, shuffle=True)
     seen = set()
     for epoch in range(10):
-        sampler.set_epoch(epoch)
+        sampler.epoch = epoch
         seen |= {i for b in order(sampler) for i in b}
     assert seen == set(range(100))
 
@@ -35,11 +35,11 @@ def test_evaluation_samples_every_image_in_order() -> None:
 
 def test_the_order_depends_only_on_seed_and_epoch() -> None:
     a, b = (BatchSampler(50, 10, shuffle=True, seed=3) for _ in range(2))
-    a.set_epoch(4)
-    b.set_epoch(4)
+    a.epoch = 4
+    b.epoch = 4
     torch.manual_seed(99)
     assert order(a) == order(b)
-    b.set_epoch(5)
+    b.epoch = 5
     assert order(a) != order(b)
     assert order(a) != order(BatchSampler(50, 10, shuffle=True, seed=4))
 

@@ -145,7 +145,7 @@ def test_a_truncated_checkpoint_does_not_replace_the_last_one(
     with pytest.raises(OSError, match=r"No space left on device; the previous .*last\.ckpt"):
         fit(small(), data, BASIC, output=tmp_path)
     (left,) = (tmp_path / "checkpoints").iterdir()
-    assert torch.load(left, weights_only=True)["epoch"] == 0
+    assert torch.load(left, weights_only=True)["loop"]["epoch"] == 1
     resumed = small()
     fit(resumed, data, BASIC, output=tmp_path, resume=True)
     (a, _), b = uninterrupted("one-cycle with adam"), state(resumed)
