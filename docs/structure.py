@@ -13,7 +13,7 @@ PLACES = {  # column and row of each box; the arrows come from the code
     **{"cli": (1.8, 6), "cnnarch": (3.8, 6)},
     **{"training": (4.5, 5)},
     **{"backbones": (0.7, 4), "testing": (2.1, 4), "viz": (3.4, 4), "inference": (5.4, 4)},
-    **{"splits": (8, 4), "inputs": (7.1, 3), "contents": (6.1, 2)},
+    **{"splits": (8, 4), "inputs": (7.4, 3), "contents": (6.1, 2)},
     **{"finetuning": (0, 3), "dilation": (1.15, 3), "analysis": (2.3, 3), "registry": (3.6, 3)},
     **{"models": (0, 2), "contract": (1.6, 2), "weights": (4.3, 2), "embedding": (6, 3)},
     **{"preprocessing": (4.6, 1), "images": (6.1, 1)},

@@ -174,8 +174,6 @@ def test_every_entry_has_a_url_a_hash_and_valid_options(entry: Weights) -> None:
 
 
 NOT_CNNS = ("maxvit_", "swin_", "vit_")
-NOT_BUILT = {"inception_v3": "its contract tests do not pass yet"}
-"""CNN classifiers of torchvision without a network here, and the reasons."""
 
 
 def test_every_cnn_classifier_of_torchvision_is_in_the_catalog() -> None:
@@ -184,7 +182,7 @@ def test_every_cnn_classifier_of_torchvision_is_in_the_catalog() -> None:
     names = [name for name in names if not name.startswith(NOT_CNNS)]
     assert len(names) >= 68
     built = {twin.name for twin in twins(library="torchvision")}
-    assert {*names} - built <= NOT_BUILT.keys()
+    assert {*names} <= built
     urls = {e.url for e in ENTRIES}
     for name in sorted(built):
         missing = {member.name for member in get_model_weights(name) if member.url not in urls}
