@@ -1,6 +1,7 @@
 """Load batches in an order that does not depend on the number of processes."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from cnnarch.training.optimization import batch_size_of
 from cnnarch.training.recipe import Recipe
 from cnnarch.training.signals import ignore_signals
 
+MAX_WORKERS = 16
 MEMORY_SHARE = 0.25  # of a GPU's free memory, for images that stay there
 
 
@@ -145,8 +147,7 @@ class ImageLoader:
         images: the images; those in memory stay on a GPU if they fit there.
         sampler: determines the batches.
         device: the device.
-        num_workers: number of worker processes that load batches; 0 loads them in this process,
-            which is best for images in memory.
+        num_workers: number of worker processes that load batches, as in `Machine`.
         channels_last: whether inputs use the channels-last memory format.
         augmentation: the augmentation, for training images.
     """
@@ -157,7 +158,7 @@ class ImageLoader:
         sampler: BatchSampler,
         device: torch.device,
         *,
-        num_workers: int = 0,
+        num_workers: int | None = None,
         channels_last: bool = False,
         augmentation: Augmentation | None = None,
     ) -> None:
@@ -166,15 +167,17 @@ class ImageLoader:
         self.device = device
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.augmentation = augmentation
+        self._running: Generator[tuple[Tensor, Tensor], None, None] | None = None
         kept = keep_on_device(images, device)
-        self.loader = _loader(kept, sampler, 0 if kept is not images else num_workers)
+        workers = default_workers(images, device) if num_workers is None else num_workers
+        self.loader = _loader(kept, sampler, workers if kept is images else 0)
 
     def __len__(self) -> int:
         """Return the number of batches."""
         return len(self.sampler)
 
     def epoch(self, number: int = 0, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield a batch's inputs, (N, C, size, size), and class indices, (N,), or probabilities.
+        """Yield each batch's inputs, (N, C, size, size), and class indices or probabilities.
 
         All random numbers in a training step depend on the batch's seed. A resumed run therefore
         draws the same numbers as an uninterrupted one.
@@ -184,6 +187,16 @@ class ImageLoader:
             skip: number of batches to skip.
         """
         self.sampler.epoch, self.sampler.skip = number, skip
+        self._running = self._batches()
+        return self._running
+
+    def close(self) -> None:
+        """End the worker processes, which ignore signals and would outlive an error."""
+        if self._running:
+            self._running.close()
+        del self.loader
+
+    def _batches(self) -> Generator[tuple[Tensor, Tensor], None, None]:
         for pixels, labels, seed in self.loader:
             yield self._prepare(
                 pixels.to(self.device, non_blocking=True),
@@ -213,6 +226,14 @@ def keep_on_device(images: ImageSet, device: torch.device) -> ImageSet:
     return replace(images, pixels=pixels.to(device), labels=images.labels.to(device))
 
 
+def default_workers(images: ImageSet, device: torch.device) -> int:
+    """Return the number of worker processes that decode files while a GPU computes."""
+    is_in_memory = not isinstance(images.pixels, FilePixels) or images.pixels.decoded is not None
+    if is_in_memory or device.type == "cpu":
+        return 0
+    return min(MAX_WORKERS, max(1, (os.cpu_count() or 1) - 1))
+
+
 def _loader(
     images: ImageSet, sampler: BatchSampler, num_workers: int
 ) -> DataLoader[tuple[Tensor, Tensor, int]]:
@@ -228,7 +249,7 @@ def _loader(
 
 
 def evaluation_loader(
-    images: ImageSet, batch_size: int, device: torch.device, num_workers: int = 0
+    images: ImageSet, batch_size: int, device: torch.device, num_workers: int | None = None
 ) -> ImageLoader:
     """Return a loader that yields all images in order."""
     sampler = BatchSampler(len(images), batch_size)
@@ -247,7 +268,7 @@ class StageLoaders:
     """
 
     def __init__(
-        self, fabric: Fabric, recipe: Recipe, stage: int, images: int, num_workers: int
+        self, fabric: Fabric, recipe: Recipe, stage: int, images: int, num_workers: int | None
     ) -> None:
         self.fabric = fabric
         self.recipe = recipe

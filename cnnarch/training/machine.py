@@ -31,13 +31,15 @@ class Machine(NamedTuple):
             on the other machines.
         accelerator: "cpu", "gpu" or another Lightning accelerator; "auto" selects the best one
             available.
-        num_workers: number of worker processes that load images for each training process.
+        num_workers: number of worker processes that load images for each training process. None
+            uses some to decode files while a GPU computes, and none for images in memory or on a
+            CPU, which needs its cores for the network.
     """
 
     devices: int = 1
     num_nodes: int = 1
     accelerator: str = "auto"
-    num_workers: int = 0
+    num_workers: int | None = None
 
     def check(self) -> None:
         """Check that the devices are available.

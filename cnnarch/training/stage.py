@@ -112,7 +112,7 @@ class StageRun:
         model: nn.Module,
         images: ImageSet,
         watched: Mapping[str, ImageSet],
-        num_workers: int,
+        num_workers: int | None,
         saved: dict[str, Any] | None,
     ) -> None:
         """Train the layers that are not frozen, from a checkpoint if there is one."""
@@ -130,8 +130,13 @@ class StageRun:
             self.loop = Loop(fabric, step, train, validation, *options)
             if saved:
                 self._load(saved)
-            with self.signals if self.keep else nullcontext(), memory_explained(batch):
-                self.loop.run()
+            try:
+                with self.signals if self.keep else nullcontext(), memory_explained(batch):
+                    self.loop.run()
+            finally:
+                for loader in (train, *validation.values()):
+                    loader.close()
+            step.optimizer.zero_grad()
             self.recorder.history.setup = self._setup(step)
             if step.average:
                 model.load_state_dict(step.average.model.state_dict())

@@ -56,6 +56,7 @@ class TrainingStep:
         """How gradients are computed."""
         self._fast: CapturedGradients | None = self._make_fast()
         self.average = MovingAverage(model, recipe.ema) if recipe.ema else None
+        self._is_updated = False  # whether the gradients are those of an earlier update
 
     def __call__(self, inputs: Tensor, targets: Tensor, updates: bool = True) -> Tensor:
         """Train on a batch and return its metrics on the device, as `compute_loss` does.
@@ -88,6 +89,9 @@ class TrainingStep:
 
     def _gradients(self, network: Any, inputs: Tensor, targets: Tensor) -> Tensor:
         loss, metrics = compute_loss(network(inputs), targets, self.recipe, self.class_weights)
+        if self._is_updated:  # deleted here, their memory serves the backward pass
+            self.optimizer.zero_grad()
+            self._is_updated = False
         self.fabric.backward(loss / self.batches)
         return metrics
 
@@ -103,13 +107,13 @@ class TrainingStep:
         return CapturedGradients(partial(self._gradients, network), self.model)
 
     def update(self) -> None:
-        """Update the weights, the learning rate and the average, and delete the gradients."""
+        """Update the weights, the learning rate and the average."""
         if limit := self.recipe.clip_gradient:
             self.fabric.clip_gradients(
                 self.network, self.optimizer, max_norm=limit, error_if_nonfinite=False
             )
         self.optimizer.step()
-        self.optimizer.zero_grad()
+        self._is_updated = True
         self.schedule.step()
         if self.average:
             self.average.update()

@@ -1,5 +1,7 @@
 """Parts of a training step with their tensors on a GPU, on machines with and without one."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ from cnnarch.training import Recipe
 from cnnarch.training.augmentation import Augmentation
 from cnnarch.training.data import ImageSet
 from cnnarch.training.evaluation import _judge
+from cnnarch.training.file_pixels import FilePixels
+from cnnarch.training.loading import default_workers
 from cnnarch.training.step import compute_loss
 
 CUDA = torch.device("cuda")
@@ -53,6 +57,14 @@ def test_losses_and_metrics_stay_on_the_device(weighted: bool, soft: bool) -> No
         judged = _judge(logits, labels)
     assert loss.device.type == metrics.device.type == "cuda"
     assert {each.device.type for each in judged} == {"cuda"}
+
+
+def test_worker_processes_decode_files_only_while_a_gpu_computes(images: ImageSet) -> None:
+    files = FilePixels([Path("a.jpg")] * 8, 3, images.preprocessing)
+    on_disk = replace(images, pixels=files)
+    assert default_workers(on_disk, CUDA) >= 1
+    assert default_workers(on_disk, torch.device("cpu")) == 0
+    assert default_workers(images, CUDA) == 0
 
 
 def test_a_mixture_of_devices_is_noticed() -> None:

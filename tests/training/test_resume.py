@@ -1,7 +1,9 @@
 """Resuming: an interrupted run ends with the same weights as an uninterrupted one."""
 
+import multiprocessing
 import os
 import signal
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -261,3 +263,26 @@ def test_every_checkpoint_builds_the_same_network(
     images = data.test.inputs(torch.arange(8))
     with torch.no_grad():
         assert torch.equal(again(images), model(images))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_worker_processes_end_with_the_run(data: ImageData, fails: bool) -> None:
+    """They ignore signals, so a run that forgot them would never exit."""
+    workers: list[int] = []
+
+    def look(_: dict[str, float]) -> None:
+        workers.append(len(multiprocessing.active_children()))
+        if fails:
+            raise KilledError
+
+    before = len(multiprocessing.active_children())
+    with pytest.raises(KilledError) if fails else nullcontext() as caught:
+        fit(
+            small(),
+            data,
+            replace(BASIC, num_epochs=1),
+            machine=Machine(num_workers=1),
+            on_epoch_end=look,
+        )
+    assert workers == [before + 2]  # for the training and the validation images
+    assert len(multiprocessing.active_children()) == before, caught
