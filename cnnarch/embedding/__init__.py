@@ -126,7 +126,7 @@ def embed(
 def _features(model: Any, images: Tensor | None) -> np.ndarray | None:
     if images is None:
         return None
-    like = next(model.parameters(), torch.empty(0))
+    like = next(model.parameters(), images)
     maps = model.forward_features(images.to(like.device, like.dtype))
     return model.forward_head(maps, pre_logits=True).flatten(1).float().cpu().numpy()
 

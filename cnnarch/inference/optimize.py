@@ -286,7 +286,8 @@ def _other_images(example: Tensor) -> Tensor:
     """Return seeded noise as bright as the example, with a different batch size."""
     batch = 2 if len(example) == 1 else 1
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(batch, *example.shape[1:], generator=generator).to(example.device)
+    noise = torch.randn(batch, *example.shape[1:], generator=generator, device="cpu")
+    noise = noise.to(example.device)
     if example.dtype == torch.uint8:
         return (noise * 64 + 128).clamp(0, 255).to(example)
     deviation = example.std(correction=0)
