@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import eager, every_network, inference, int8_accuracy, transfer, zoo
+from benchmarks import eager, every_network, gpu_tables, inference, int8_accuracy, transfer, zoo
 from benchmarks.measure import RESULTS, results_by_machine
 
 DOCS = RESULTS.parent.parent / "docs"
@@ -361,6 +361,8 @@ def pages() -> dict[Path, str]:
         (speed, "every network", every_network.table()),
     ):
         text[page] = replace_table(text[page], name, table if _has_rows(table) else NOT_YET)
+    gpu_page = DOCS / "gpu.md"
+    text[gpu_page] = replace_table(gpu_page.read_text(), "gpu", gpu_tables.text())
     return text
 
 

@@ -21,6 +21,7 @@ ALLOWED = {
     "facts": set(),
     "_version": set(),
     "folders": set(),
+    "devices": set(),
     "images": {"folders"},
     "preprocessing": {"images"},
     "blocks": set(),
@@ -33,9 +34,9 @@ ALLOWED = {
     "dilation": {"analysis", "blocks", "contract"},
     "backbones": {"contract", "dilation", "registry"},
     "finetuning": {"blocks", "contract", "registry"},
-    "embedding": {"blocks", "contract", "images", "preprocessing", "registry"},
+    "embedding": {"blocks", "contract", "devices", "images", "preprocessing", "registry"},
     "inference": {
-        *("facts", "_version", "analysis", "blocks", "contract", "images"),
+        *("facts", "_version", "analysis", "blocks", "contract", "devices", "images"),
         *("preprocessing", "registry", "weights"),
     },
     "viz": {

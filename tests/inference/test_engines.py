@@ -301,7 +301,7 @@ def test_inductor_compiles_the_example_and_frequent_shapes(
     model: cnnarch.ImageClassifier,
 ) -> None:
     with optimize(model, images(2), backend="inductor", budget_s=1) as optimized:
-        compiled = optimized._engine._compiled  # type: ignore[attr-defined]
+        compiled = optimized._engine._prepared  # type: ignore[attr-defined]
         assert set(compiled) == {(2, 3, 32, 32)}
         for _ in range(3):
             assert_close(optimized(images(3)), model(images(3)), 1e-4)
