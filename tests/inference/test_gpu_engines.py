@@ -161,6 +161,7 @@ def test_a_network_that_cannot_be_recorded_runs_in_eager_mode(
         optimize(model, batch(2), backend="cuda_graph")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not COMPILER, reason="no C++ compiler is installed")
 def test_the_compiled_network_is_recorded_without_compiling_it_again(
     model: nn.Module, engines: Callable[..., None], monkeypatch: pytest.MonkeyPatch
