@@ -230,9 +230,9 @@ def test_results_come_back_to_the_cpu(call: Call, default: str | None, tmp_path:
         assert {t.device for t in tensors_of(given[0]).values()} == {DEVICE}
 
 
-def assert_same(found: Any, expected: Any) -> None:
+def assert_same(found: Any, expected: Any, tolerance: float = 1e-4) -> None:
     if isinstance(expected, Tensor):
-        assert_close(found, expected, 1e-4)
+        assert_close(found, expected, tolerance)
     else:
         assert found == expected
 
