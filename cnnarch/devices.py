@@ -15,6 +15,22 @@ _SIZES = (16, 32, 64, 128, 256)  # batch sizes to measure
 _CLOSE = 0.95  # the smallest batch with this fraction of the best speed is chosen
 
 
+def available_device(name: str) -> torch.device:
+    """Return the device with this name.
+
+    Raises:
+        ValueError: there is no such device on this machine.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"there is no device {name!r}; use cpu, cuda or cuda:1") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ValueError(f"there is no GPU {name!r}: PyTorch finds {count} CUDA GPUs; use cpu")
+    return device
+
+
 class Transfer:
     """Copies batches to a device and results back to the CPU.
 

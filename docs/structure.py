@@ -15,8 +15,9 @@ PLACES = {  # column and row of each box; the arrows come from the code
     **{"backbones": (0.7, 4), "testing": (2.1, 4), "viz": (3.4, 4), "inference": (5.4, 4)},
     **{"finetuning": (0, 3), "dilation": (1.15, 3), "analysis": (2.3, 3), "registry": (3.6, 3)},
     **{"models": (0, 2), "contract": (1.6, 2), "weights": (4.3, 2), "embedding": (6, 3)},
+    **{"devices": (7.2, 3)},
     **{"preprocessing": (4.6, 1), "images": (6.1, 1)},
-    **{"blocks": (1.1, 0), "facts": (3, 0), "devices": (4.6, 0), "folders": (6.1, 0)},
+    **{"blocks": (1.1, 0), "facts": (3, 0), "folders": (6.1, 0)},
 }
 ARROWLESS = {"cli", "cnnarch"}  # these depend on all other parts
 HIDDEN = {"_version", "__main__"}

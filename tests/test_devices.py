@@ -1,5 +1,6 @@
 """Overlapping of batches, the choice of a batch size, and errors about memory."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import cnnarch
-from cnnarch.devices import Transfer, choose_batch_size, start_ahead
+from cnnarch.cli import main
+from cnnarch.devices import Transfer, available_device, choose_batch_size, start_ahead
 from cnnarch.inference import Predictor
 from cnnarch.weights import Preprocessing
 
@@ -158,3 +160,20 @@ def test_a_lack_of_memory_is_explained(call: Callable[..., object]) -> None:
     message = r"a batch of 3 images of shape \(3, 8, 8\): use a smaller batch.*allocate 3 MiB"
     with pytest.raises(torch.OutOfMemoryError, match=message):
         call(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), Preprocessing(8, 8))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cuda:99", r"there is no GPU 'cuda:99': PyTorch finds \d+ CUDA GPUs; use cpu"),
+        ("gpu", "there is no device 'gpu'; use cpu, cuda or cuda:1"),
+    ],
+)
+def test_a_missing_device_is_an_error(
+    name: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        available_device(name)
+    assert available_device("cpu") == torch.device("cpu")
+    assert main(["predict", "a.png", "--model", "lenet5", "--device", name]) != 0
+    assert re.search(message, capsys.readouterr().err)

@@ -176,6 +176,7 @@ def _add_predict(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     command.add_argument("--threshold", type=float, help="for --multi_label; default: 0.5")
     command.add_argument("--top", type=int, help="number of classes to print per image; default: 3")
+    command.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1; default: cpu")
     _add_format(command)
 
 

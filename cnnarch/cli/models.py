@@ -55,12 +55,14 @@ def run_predict(parsed: argparse.Namespace) -> int:
     exit status is then 1.
     """
     from cnnarch.cli.predictions import NamedImages, print_predictions
+    from cnnarch.devices import available_device
     from cnnarch.images import find_images
     from cnnarch.inference.predictor import Predictor
 
     if bool(parsed.files) == bool(parsed.data):
         raise ValueError("specify image files, or a data set with --data")
-    model = load_model(parsed).eval()
+    device = available_device(parsed.device)
+    model = load_model(parsed).eval().to(device)
     _preprocessing(model)
     if parsed.top is not None and not 1 <= parsed.top <= model.num_classes:
         raise ValueError(
