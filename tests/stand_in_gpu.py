@@ -71,7 +71,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> object:
     is_copy = bool(requested) or func is aten.copy_.default
     if func is aten._has_compatible_shallow_copy_type.default:
         return not ours
-    if ours and not is_copy and any(tensor.dim() for tensor in others):
+    may_mix = func is aten.index.Tensor and isinstance(args[0], StandInTensor)
+    if ours and not (is_copy or may_mix) and any(tensor.dim() for tensor in others):
         raise RuntimeError(f"{func} expects all tensors on the same device, got cuda:0 and cpu")
     on_gpu = requested[0] == "cuda" if requested else bool(ours)
     if on_gpu and any(isinstance(leaf, torch.Generator) for leaf in leaves):

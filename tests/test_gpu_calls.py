@@ -238,6 +238,23 @@ def assert_same(found: Any, expected: Any, tolerance: float = 1e-4) -> None:
 
 
 @pytest.mark.parametrize("default", [None, "cuda"], ids=["default cpu", "default cuda"])
+def test_layouts_are_converted_on_the_gpu(default: str | None) -> None:
+    """This layout reorders channels."""
+    with stand_in_gpu():
+        model, images, _ = inputs(DEVICE)
+        with torch.device(default) if default else nullcontext():
+            theirs = cnnarch.weights.export(model, "pytorch_resnet_cifar10")
+            assert {tensor.device for tensor in theirs.values()} == {DEVICE}
+            del theirs[next(name for name in theirs if name.endswith("num_batches_tracked"))]
+            ours = cnnarch.weights.port(theirs, model)
+        assert {tensor.device for tensor in ours.values()} == {DEVICE}
+        with torch.inference_mode():
+            expected = model(images).cpu()
+            model.load_state_dict(ours)
+            assert_close(model(images).cpu(), expected, 1e-5)
+
+
+@pytest.mark.parametrize("default", [None, "cuda"], ids=["default cpu", "default cuda"])
 def test_weights_are_loaded_straight_to_the_default_device(default: str | None) -> None:
     saved = cnnarch.resnet20_cifar().state_dict()
     del saved["stages.0.0.branch.conv1.norm.num_batches_tracked"]  # not in old checkpoints

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
+import torch
+
 import cnnarch
 from cnnarch.cli.cards import run_download, run_info, run_list, run_verify
 from cnnarch.cli.checking import run_check
@@ -25,7 +27,7 @@ from cnnarch.facts.output import FORMATS, discard_output, lasting_output
 
 __all__ = ["main"]
 
-USER_ERRORS = (ArithmeticError, ImportError, OSError, ValueError)
+USER_ERRORS = (ArithmeticError, ImportError, OSError, ValueError, torch.OutOfMemoryError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

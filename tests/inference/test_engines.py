@@ -448,7 +448,7 @@ def test_compiled_int8_that_differs_from_its_graph_is_not_used(
     for _ in range(4):
         assert_close(engine(blurred(3)), model(blurred(3)), 0.1)
     with pytest.raises(ValueError, match="compiled network are off by"):
-        ENGINES["inductor"](workload, "int8")
+        ENGINES["inductor"](Workload(model, blurred(2), 1, (blurred(16),)), "int8")
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

@@ -44,14 +44,14 @@ class Workload:
         self.example = example
         self.threads = threads
         self.calibration = calibration
-        self._compiled: dict[tuple[str, str], Any] = {}
+        self._last_compiled: dict[tuple[str, str], Any] = {}
 
     def compiled(self, engine: str, precision: str, compile: Callable[[], Any]) -> Any:
-        """Return a network compiled for the example, which two engines use."""
+        """Return a network compiled for the example, which the next engine may also use."""
         key = (engine, precision)
-        if key not in self._compiled:
-            self._compiled[key] = compile()
-        return self._compiled[key]
+        if key not in self._last_compiled:
+            self._last_compiled = {key: compile()}
+        return self._last_compiled[key]
 
     @cached_property
     def fused(self) -> nn.Module:
@@ -80,7 +80,7 @@ class Workload:
     def free_intermediates(self) -> None:
         """Free the calibration images, and what can be rebuilt: networks, graphs, compiled code."""
         self.calibration = ()
-        self._compiled.clear()
+        self._last_compiled.clear()
         for name in ("fused", "_example_program"):
             vars(self).pop(name, None)
 
