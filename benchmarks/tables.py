@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cnnarch
-from benchmarks import eager, every_network, inference, int8_accuracy, transfer, zoo
+from benchmarks import eager, every_network, gpu_tables, inference, int8_accuracy, transfer, zoo
 from benchmarks.measure import RESULTS, results_by_machine
 from benchmarks.pairs import PAIRS
 from cnnarch.facts.builders import families
@@ -395,6 +395,8 @@ def pages() -> dict[Path, str]:
         text[page] = replace_table(text[page], name, table if _has_rows(table) else NOT_YET)
     text[speed] = replace_table(text[speed], "unmeasured", unmeasured())
     text[README] = count_networks(README.read_text())
+    gpu_page = DOCS / "gpu.md"
+    text[gpu_page] = replace_table(gpu_page.read_text(), "gpu", gpu_tables.text())
     return text
 
 

@@ -79,14 +79,14 @@ class Preprocessing:
         return v2.Compose([*self._to_crop(), v2.ToPureTensor()])
 
     def scale(self, pixels: Tensor) -> Tensor:
-        """Apply the second part of `transform` to an image or a batch.
+        """Apply the second part of `transform` to an image or a batch, on its device.
 
-        The values match those from torchvision's ToDtype and Normalize bit for bit. NumPy computes
-        them in a single thread, because PyTorch's multithreading is slower while other threads
-        decode images.
+        The values match those from torchvision's ToDtype and Normalize bit for bit. On the CPU,
+        NumPy computes them in a single thread, because PyTorch's multithreading is slower while
+        other threads decode images.
 
         Args:
-            pixels: pixels on the CPU, as returned by the `crop` transform.
+            pixels: pixels as returned by the `crop` transform.
 
         Shape:
             (..., C, H, W), uint8 -> the same, float32
@@ -96,10 +96,13 @@ class Preprocessing:
         """
         if pixels.dtype != torch.uint8:
             raise TypeError(f"pixels must be uint8, got {pixels.dtype}")
-        numbers = torch.tensor([self.mean, self.std]).numpy()
-        mean, std = numbers[..., None, None]
+        numbers = torch.tensor([self.mean, self.std], dtype=torch.float32, device=pixels.device)
+        if pixels.device.type != "cpu":
+            mean, std = numbers[..., None, None]
+            return pixels.float().mul_(1 / 255).sub_(mean).div_(std)
+        mean, std = numbers.numpy()[..., None, None]
         values = pixels.numpy().astype("float32")
-        values *= numbers.dtype.type(1 / 255)
+        values *= mean.dtype.type(1 / 255)
         values -= mean
         values /= std
         return torch.from_numpy(values)

@@ -22,6 +22,7 @@ ALLOWED = {
     "_version": set(),
     "folders": set(),
     "splits": {"folders"},
+    "devices": set(),
     "images": {"folders"},
     "contents": {"images"},
     "inputs": {"images"},
@@ -37,11 +38,11 @@ ALLOWED = {
     "backbones": {"contract", "dilation", "registry"},
     "finetuning": {"blocks", "contract", "registry"},
     "embedding": {
-        *("blocks", "contents", "contract", "folders", "images", "inputs", "preprocessing"),
-        "registry",
+        *("blocks", "contents", "contract", "devices", "folders", "images", "inputs"),
+        *("preprocessing", "registry"),
     },
     "inference": {
-        *("facts", "_version", "analysis", "blocks", "contract", "images", "inputs"),
+        *("facts", "_version", "analysis", "blocks", "contract", "devices", "images", "inputs"),
         *("preprocessing", "registry", "weights"),
     },
     "viz": {

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import NoReturn
 
+import torch
+
 import cnnarch
 from cnnarch.cli.cards import run_download, run_info, run_list, run_verify
 from cnnarch.cli.checking import run_check
@@ -24,7 +26,7 @@ from cnnarch.facts.output import FORMATS, discard_output, lasting_output
 
 __all__ = ["main"]
 
-USER_ERRORS = (ArithmeticError, ImportError, OSError, ValueError)
+USER_ERRORS = (ArithmeticError, ImportError, OSError, ValueError, torch.OutOfMemoryError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -187,6 +189,7 @@ def _add_predict(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     command.add_argument("--threshold", type=float, help="for --multi_label; default: 0.5")
     command.add_argument("--top", type=int, help="number of classes to print per image; default: 3")
+    command.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1; default: cpu")
     _add_format(command)
 
 

@@ -55,6 +55,7 @@ def run_predict(parsed: argparse.Namespace) -> int:
     exit status is then 1, unless `--skip_unreadable` is given.
     """
     from cnnarch.cli.predictions import NamedImages, print_predictions
+    from cnnarch.devices import available_device
     from cnnarch.images import find_images
     from cnnarch.inference.predictor import Predictor
 
@@ -62,7 +63,8 @@ def run_predict(parsed: argparse.Namespace) -> int:
         raise ValueError("specify image files, or a data set with --data")
     if parsed.files:
         reject_flags(parsed, "image files are not looked up in a folder of data sets", "data_root")
-    model = load_model(parsed).eval()
+    device = available_device(parsed.device)
+    model = load_model(parsed).eval().to(device)
     _preprocessing(model)
     if parsed.top is not None and not 1 <= parsed.top <= model.num_classes:
         raise ValueError(

@@ -1,5 +1,6 @@
 """Measure thread counts, times, memory use, and differences between logits."""
 
+import gc
 import math
 import os
 import resource
@@ -43,6 +44,46 @@ def _cgroup_cores(root: Path) -> int | None:
         return math.ceil(int(quota) / int(period)) if int(quota) > 0 else None
     except (OSError, ValueError):  # no such files, or "max"
         return None
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has computed everything; the CPU always has."""
+    if device.type != "cpu" and torch.accelerator.is_available():
+        torch.accelerator.synchronize(device)
+
+
+def describe_device(device: torch.device) -> str:
+    """Return a GPU's name and memory, or the device's type."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return device.type
+    properties = torch.cuda.get_device_properties(device)
+    return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+
+
+def tf32_uses(device: torch.device) -> tuple[str, ...]:
+    """Return which float32 operations round their inputs to TF32, with its 10-bit mantissas."""
+    if device.type != "cuda":
+        return ()
+    backends = torch.backends
+    found = {
+        "convolutions": backends.cudnn.conv.fp32_precision,  # type: ignore[attr-defined]
+        "matrix products": backends.cuda.matmul.fp32_precision,
+    }
+    return tuple(name for name, precision in found.items() if precision == "tf32")
+
+
+def used_mib(device: torch.device) -> float:
+    """Return the memory in MiB that PyTorch reserves on a GPU, or that this process uses."""
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved(device) / 2**20
+    return resident_mib()
+
+
+def free_unused(device: torch.device) -> None:
+    """Return the memory that PyTorch reserves on a GPU but does not use."""
+    if device.type == "cuda":
+        gc.collect()  # a failed engine may be in a reference cycle
+        torch.cuda.empty_cache()
 
 
 def resident_mib() -> float:

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_choice
+from cnnarch.inference._measure import tf32_uses
 from cnnarch.inference.engines import ENGINES
 
-PRECISIONS = {"float32": 1e-4, "bfloat16": 3e-2, "int8": 0.05}
+PRECISIONS = {"float32": 1e-4, "bfloat16": 3e-2, "float16": 1e-2, "int8": 0.05}
 """The precisions and their default tolerances."""
 
 _MAX_CALIBRATION_IMAGES = 1024
@@ -31,27 +32,54 @@ def check_request(
         raise ValueError(f"example must be float32 or uint8, got {example.dtype}")
     if example.is_floating_point() and not bool(example.isfinite().all()):
         raise ValueError("example contains values that are not finite")
-    devices = {p.device for p in model.parameters()} - {example.device}
+    tensors = (*model.parameters(), *model.buffers())
+    devices = {tensor.device for tensor in tensors} - {example.device}
     if devices:
         raise ValueError(f"the model is on {devices.pop()}, the example on {example.device}")
     check_choice("precision", precision, PRECISIONS)
     check_choice("backend", backend, ("auto", *ENGINES))
-    if backend != "auto":
-        if precision not in ENGINES[backend].precisions:
-            having = [name for name, other in ENGINES.items() if precision in other.precisions]
-            raise ValueError(f"{backend} does not support {precision}; use {' or '.join(having)}")
-        if why := ENGINES[backend].why_unavailable(precision, example.device):
-            raise ValueError(f"backend {backend!r} cannot be used: {why}")
+    _check_device(backend, precision, example.device)
     if not _is_number(budget_s):
         raise TypeError(f"budget_s must be a number of seconds, got {budget_s!r}")
     if not budget_s >= 0:
         raise ValueError(f"budget_s must be at least 0, got {budget_s!r}")
 
 
-def check_tolerance(tolerance: float | None, precision: str) -> float:
+def _check_device(backend: str, precision: str, device: torch.device) -> None:
+    """Raise ValueError if the backend or the precision is not available on the device."""
+    if precision == "int8" and device.type != "cpu":
+        raise ValueError(
+            f"int8 only runs on the CPU, but the example is on {device}: use bfloat16 or float16 "
+            "there, or move the model and the example to the CPU"
+        )
+    if precision == "float16" and device.type == "cpu":
+        raise ValueError(
+            "float16 only runs on GPUs, but the example is on the CPU: use bfloat16 there, or move "
+            "the model and the example to a GPU"
+        )
+    if backend == "auto":
+        return
+    if precision not in ENGINES[backend].precisions:
+        having = [
+            name
+            for name, other in ENGINES.items()
+            if precision in other.precisions and other.runs_on(device)
+        ]
+        raise ValueError(f"{backend} does not support {precision}; use {' or '.join(having)}")
+    if why := ENGINES[backend].why_unavailable(precision, device):
+        raise ValueError(f"backend {backend!r} cannot be used: {why}")
+
+
+def default_tolerance(precision: str, device: torch.device) -> float:
+    """Return the precision's tolerance; TF32 has as many bits of mantissa as float16."""
+    has_tf32 = precision == "float32" and tf32_uses(device)
+    return PRECISIONS["float16" if has_tf32 else precision]
+
+
+def check_tolerance(tolerance: float | None, precision: str, device: torch.device) -> float:
     """Return the checked tolerance, or the precision's default for None."""
     if tolerance is None:
-        return PRECISIONS[precision]
+        return default_tolerance(precision, device)
     if not _is_number(tolerance):
         raise TypeError(f"tolerance must be a number, got {tolerance!r}")
     if not 0 <= tolerance < math.inf or (precision == "int8" and tolerance > 1):

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from cnnarch._version import __version__
 from cnnarch.contract.classifier import ImageClassifier
-from cnnarch.inference._measure import difference
+from cnnarch.inference._measure import describe_device, difference
+from cnnarch.inference._requests import default_tolerance
 from cnnarch.inference.engines import Engine, find_engine
 from cnnarch.preprocessing import Preprocessing
 from cnnarch.registry import from_pretrained
@@ -76,7 +77,8 @@ def _write(optimized: "Optimized", folder: Path) -> None:
         else None,
         "categories": None if categories is None else list(categories),
         "versions": _find_versions(engine),
-        "machine": _describe_machine(),
+        "device": optimized.example.device.type,
+        "machine": _describe_machine(optimized.example.device),
         "files": {file.name: sha256(file) for file in sorted(folder.iterdir())},
     }
     (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -92,13 +94,22 @@ def _save_network(optimized: "Optimized", folder: Path, image: Tensor) -> bool:
     try:
         model.save_pretrained(folder)
         with torch.inference_mode():
-            same = difference(from_pretrained(folder).eval()(image), expected) <= 1e-5
+            loaded = from_pretrained(folder).eval().to(image.device)
+            same = difference(loaded(image), expected) <= _same_within(image.device)
     except ValueError:  # the user changed the network, so its options or shapes do not match
         same = False
     if not same:
         for name in (_WEIGHTS, NETWORK, "README.md"):
             (folder / name).unlink(missing_ok=True)
     return same
+
+
+def _same_within(device: torch.device) -> float:
+    """Return the largest difference between the logits of equal networks.
+
+    A GPU may choose another algorithm for a convolution, which differs more in TF32.
+    """
+    return 1e-5 if device.type == "cpu" else default_tolerance("float32", device)
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -129,15 +140,29 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def find_change(facts: Mapping[str, Any], engine: type[Engine], precision: str) -> str:
-    """Return why the saved engine cannot be used on this machine, or an empty string."""
+def saved_device(facts: Mapping[str, Any]) -> torch.device:
+    """Return the device for which a network was saved, or the CPU if it is not available."""
+    saved = facts.get("device", "cpu")  # older files lack it
+    if saved not in ("cpu", "cuda", "mps", "xpu"):
+        raise ValueError(f"there is no device {saved!r}")
+    here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return here if here is not None and here.type == saved else torch.device("cpu")
+
+
+def find_change(
+    facts: Mapping[str, Any], engine: type[Engine], precision: str, device: torch.device
+) -> str:
+    """Return why the saved engine cannot be used on this device, or an empty string."""
+    saved = facts.get("device", "cpu")
+    if saved != device.type:
+        return f"it was saved for the device {saved!r}, which this machine does not have"
     for name, here in _find_versions(engine).items():
         if facts["versions"].get(name) != here:
             return f"it was saved with {name} {facts['versions'].get(name)}, this is {here}"
-    for name, here in _describe_machine().items():
+    for name, here in _describe_machine(device).items():
         if facts["machine"].get(name) != here:
             return f"it was saved on a different kind of machine ({name})"
-    return engine.why_unavailable(precision, torch.device("cpu")) or ""
+    return engine.why_unavailable(precision, device) or ""
 
 
 def _find_versions(engine: type[Engine]) -> dict[str, str | None]:
@@ -151,8 +176,10 @@ def _find_versions(engine: type[Engine]) -> dict[str, str | None]:
     return found
 
 
-def _describe_machine() -> dict[str, Any]:
+def _describe_machine(device: torch.device) -> dict[str, Any]:
     """Return the machine properties that compiled code depends on."""
+    if device.type != "cpu":
+        return {"system": platform.system(), "device": describe_device(device)}
     capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return {
         "system": platform.system(),

@@ -33,6 +33,19 @@ if hasattr(os, "register_at_fork"):  # the thread holding the lock does not exis
 
 
 @contextmanager
+def default_device(device: torch.device) -> Iterator[None]:
+    """Create tensors on this device, even if the caller has chosen another default device.
+
+    PyTorch's exporters and compilers create tensors without specifying a device.
+    """
+    if torch.get_default_device() == device:
+        yield  # entering the device's context would slow down every operation
+    else:
+        with device:
+            yield
+
+
+@contextmanager
 def suppress_messages() -> Iterator[None]:
     """Suppress the warnings and logs of exporters and converters, which users cannot act on.
 

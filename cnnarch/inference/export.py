@@ -21,6 +21,7 @@ from cnnarch.inference._half import HalfNetwork, find_overflow
 from cnnarch.inference._measure import difference
 from cnnarch.inference._offline import why_missing
 from cnnarch.inference._tracing import (
+    default_device,
     example_for,
     has_free_size,
     reads_pixels,
@@ -51,7 +52,8 @@ def export(
 
     The batch size is always dynamic. The file is run with the traced batch size and with others,
     and with a different image size if height and width are dynamic. It is moved to `path` only if
-    all outputs agree. The file contains the network's name, categories and preprocessing.
+    all outputs agree. The file contains the network's name, categories and preprocessing. A network
+    on a GPU is exported from a copy on the CPU.
 
     - "onnx" (.onnx): a single file, for ONNX Runtime and many other programs. Requires
       `cnnarch[export]`.
@@ -108,8 +110,11 @@ def export(
     tolerance = (3e-2 if half else 1e-4) if tolerance is None else tolerance
     check_positive("tolerance", tolerance)
     metadata = _metadata(unwrapped(model))
-    traced = _trace_copy(model, example, dynamic_size, half)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+    with (
+        default_device(torch.device("cpu")),
+        tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder,
+    ):
+        traced = _trace_copy(model, example, dynamic_size, half)
         draft = Path(folder) / path.name
         with suppress_messages():
             form.write(traced.program, draft, metadata, **options)
@@ -124,8 +129,8 @@ def to_openvino(
 ) -> Any:
     """Convert a network to an `openvino.Model` without checking it; arguments as in `export`."""
     _require("openvino")
-    traced = _trace_copy(model, example, dynamic_size)
-    with suppress_messages():
+    with default_device(torch.device("cpu")), suppress_messages():
+        traced = _trace_copy(model, example, dynamic_size)
         return convert_to_openvino(traced.program)
 
 
@@ -289,6 +294,6 @@ def _noise(images: Tensor, free_size: bool = False) -> Iterator[Tensor]:
     for n, h, w in shapes:
         size = (n, channels, h, w)
         if images.dtype == torch.uint8:
-            yield torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
+            yield torch.randint(0, 256, size, dtype=torch.uint8, generator=generator, device="cpu")
         else:
-            yield torch.randn(size, generator=generator)
+            yield torch.randn(size, generator=generator, device="cpu")

@@ -9,22 +9,29 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from cnnarch.devices import out_of_memory
 from cnnarch.inference._copies import inference_copy
 from cnnarch.inference._measure import (
     agreement,
     alternate,
+    describe_device,
     difference,
+    free_unused,
     median_ms,
-    resident_mib,
     spread,
+    synchronize,
+    tf32_uses,
     usable_threads,
+    used_mib,
 )
 from cnnarch.inference._requests import (
     PRECISIONS,
     check_calibration,
     check_request,
     check_tolerance,
+    default_tolerance,
 )
+from cnnarch.inference._tracing import default_device
 from cnnarch.inference.engines import ENGINES, Engine, PlainEager, Workload
 from cnnarch.inference.optimized import Optimized
 from cnnarch.inference.report import Candidate, Report
@@ -55,18 +62,20 @@ def optimize(
     Args:
         model: any module that maps one batch of images to one Tensor; left unchanged.
         example: typical images, `(N, C, H, W)`, with your usual batch size, because the fastest
-            engine depends on it; float32, or uint8 for a network fused with preprocessing. If the
-            example and the model are on a GPU, only eager and inductor are tried.
-        backend: "auto" tries all engines; "eager", "inductor", "openvino" or "onnxruntime" uses
-            only that engine.
-        precision: the lowest allowed precision, "float32", "bfloat16" or "int8". Higher
-            precisions are tried next, but float32 only if no engine so far takes less than half
-            the time of the plain network, which is always a candidate.
+            engine depends on it; float32, or uint8 for a network fused with preprocessing. The
+            network is optimized for the device of the example, which must be the model's.
+        backend: "auto" tries all engines that run on the device. The name of an engine uses only
+            that engine: "eager", "inductor"; on the CPU, "openvino", "onnxruntime"; on a CUDA GPU,
+            "eager_contiguous", "cuda_graph", "cuda_graph_contiguous", "inductor_cuda_graph",
+            "inductor_max_autotune".
+        precision: the lowest allowed precision, "float32", "bfloat16", "float16" (on a GPU) or
+            "int8" (on the CPU). Higher precisions are tried next, but float32 only if no engine so
+            far takes less than half the time of the plain network, which is always a candidate.
         calibration: for int8: a few hundred images, or batches of images (or of images and labels),
             preprocessed for the network.
         tolerance: the largest allowed difference, relative to the largest logit: by default 1e-4 in
-            float32 and 3e-2 in bfloat16. For int8, the fraction of calibration images whose top
-            class may change, by default 0.05.
+            float32 (1e-2 on a GPU that uses TF32), 3e-2 in bfloat16 and 1e-2 in float16. For int8,
+            the fraction of calibration images whose top class may change, by default 0.05.
         budget_s: the time budget in seconds; a candidate that would probably exceed the remaining
             time is skipped.
 
@@ -78,15 +87,32 @@ def optimize(
         ValueError: an argument is not as described above, the requested engine is not available, or
             the network's outputs are not one row of finite logits per image.
         RuntimeError: the requested engine failed, or its output was not correct.
+        torch.OutOfMemoryError: the GPU has too little memory for the network and the example.
     """
     check_request(model, example, backend, precision, budget_s)
+    with default_device(example.device):
+        try:
+            return _optimize(model, example, backend, precision, calibration, tolerance, budget_s)
+        except torch.OutOfMemoryError as error:
+            raise out_of_memory(error, example) from error
+
+
+def _optimize(
+    model: nn.Module,
+    example: Tensor,
+    backend: str,
+    precision: str,
+    calibration: Tensor | Iterable[object] | None,
+    tolerance: float | None,
+    budget_s: float,
+) -> Optimized:
     batches = check_calibration(calibration, example) if precision == "int8" else ()
     end = time.perf_counter() + budget_s
     copied = inference_copy(model).float()
     trial = _Trial(
         Workload(copied, example.detach().clone(), usable_threads(), batches),
         precision,
-        check_tolerance(tolerance, precision),
+        check_tolerance(tolerance, precision, example.device),
         min(2.0, budget_s / 20),
         end,
     )
@@ -104,7 +130,8 @@ def optimize(
         trial.workload.threads,
         trial.tolerance,
         precision,
-        trial.notes,
+        (*trial.notes, *_describe_tf32(example.device)),
+        describe_device(example.device),
     )
     return Optimized(engine, report)
 
@@ -145,17 +172,18 @@ class _Entry:
 
     def prepare(self, workload: Workload) -> Tensor:
         """Prepare the engine and return its logits for the example."""
-        before = resident_mib()
+        device = workload.example.device
+        free_unused(device)
+        before = used_mib(device)
         self.engine = self.kind(workload, self.precision)
-        logits = self.engine(workload.example)
-        self.memory = max(0.0, resident_mib() - before)
+        logits = self.run(workload.example)
+        self.memory = max(0.0, used_mib(device) - before)
         return logits
 
     def run(self, images: Tensor) -> Tensor:
         assert self.engine is not None
         logits = self.engine(images)
-        if images.is_cuda:
-            torch.cuda.synchronize(images.device)
+        synchronize(images.device)
         return logits
 
     def drop(self, verdict: str) -> None:
@@ -173,6 +201,10 @@ def _run_plain(trial: _Trial) -> _Entry:
     trial.logits = [plain.prepare(trial.workload)]
     trial.call_s = time.perf_counter() - start
     _check_logits(trial.logits[0], example)
+    if example.device.type != "cpu":  # the first call on a GPU loads libraries
+        start = time.perf_counter()
+        plain.run(example)
+        trial.call_s = time.perf_counter() - start
     others = _other_images(example)
     trial.logits.append(plain.run(others))
     _check_logits(trial.logits[1], others)
@@ -206,7 +238,7 @@ def _use_engine(kind: type[Engine], trial: _Trial, plain: _Entry) -> list[_Entry
 
 
 def _try_all_engines(trial: _Trial, plain: _Entry) -> list[_Entry]:
-    """Try all engines one after another; at most two are in memory at the same time.
+    """Try the device's engines one after another; at most two are in memory at the same time.
 
     The requested precision comes first. On processors that support bfloat16, small networks run
     faster in bfloat16 than in int8. Float32 is rarely faster, so it is skipped if a lower-precision
@@ -219,10 +251,12 @@ def _try_all_engines(trial: _Trial, plain: _Entry) -> list[_Entry]:
         if precision == "float32" and much_faster:
             break
         for kind in ENGINES.values():
+            if not kind.runs_on(trial.workload.example.device):
+                continue
             entry = _Entry(kind, precision)
             entries.append(entry)
             try:
-                rejected = _why_skipped(entry, trial) or _check(entry, trial)
+                rejected = _why_skipped(entry, trial, entries) or _check(entry, trial)
                 if rejected:
                     entry.drop(rejected)
                     continue
@@ -236,19 +270,23 @@ def _try_all_engines(trial: _Trial, plain: _Entry) -> list[_Entry]:
     return entries
 
 
-def _why_skipped(entry: _Entry, trial: _Trial) -> str:
+def _why_skipped(entry: _Entry, trial: _Trial, earlier: list[_Entry]) -> str:
     if entry.precision not in entry.kind.precisions:
         return f"unavailable: does not support {entry.precision}"
     if why := entry.kind.why_unavailable(entry.precision, trial.workload.example.device):
         return f"unavailable: {why}"
+    if (needed := entry.kind.after) and not any(
+        e.times and (e.kind.name, e.precision) == (needed, entry.precision) for e in earlier
+    ):
+        return f"not tried: {needed} was not tried or not correct"
     layers = sum(1 for m in trial.workload.model.modules() if not any(m.children()))
     fixed, per_layer = entry.kind.build_seconds
-    needed = fixed + per_layer * layers + CALLS * trial.call_s
+    seconds = fixed + per_layer * layers + CALLS * trial.call_s
     if entry.precision == "int8":
-        needed += CALIBRATIONS * trial.calibration_s
+        seconds += CALIBRATIONS * trial.calibration_s
     left = max(0.0, trial.end - time.perf_counter())
-    if needed > left:
-        return f"not tried: budget, {left:.0f} s left, about {needed:.0f} s needed"
+    if seconds > left:
+        return f"not tried: budget, {left:.0f} s left, about {seconds:.0f} s needed"
     return ""
 
 
@@ -267,7 +305,7 @@ def _check(entry: _Entry, trial: _Trial) -> str:
         right = entry.agreement >= 1 - tolerance
         return "" if right else f"rejected: top-1 agreement is below {1 - tolerance:.1%}"
     if entry.precision != trial.precision:
-        tolerance = PRECISIONS[entry.precision]
+        tolerance = default_tolerance(entry.precision, trial.workload.example.device)
     right = entry.difference <= tolerance
     return "" if right else f"rejected: differs by more than {tolerance:.0e}"
 
@@ -286,12 +324,22 @@ def _other_images(example: Tensor) -> Tensor:
     """Return seeded noise as bright as the example, with a different batch size."""
     batch = 2 if len(example) == 1 else 1
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(batch, *example.shape[1:], generator=generator).to(example.device)
+    noise = torch.randn(batch, *example.shape[1:], generator=generator, device="cpu")
+    noise = noise.to(example.device)
     if example.dtype == torch.uint8:
         return (noise * 64 + 128).clamp(0, 255).to(example)
     deviation = example.std(correction=0)
     deviation = torch.where(deviation > 0, deviation, 1.0)
     return (noise * deviation + example.mean()).to(example)
+
+
+def _describe_tf32(device: torch.device) -> tuple[str, ...]:
+    """Return a note on the float32 arithmetic of a CUDA GPU."""
+    if device.type != "cuda":
+        return ()
+    uses = " and ".join(tf32_uses(device))
+    text = f"used for {uses}, so float32 results may differ by up to" if uses else "off; allowed:"
+    return (f"TF32 is {text} {default_tolerance('float32', device):.0e}.",)
 
 
 def _check_logits(logits: Tensor, images: Tensor) -> None:

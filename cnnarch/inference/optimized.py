@@ -10,6 +10,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
+from cnnarch.devices import out_of_memory
 from cnnarch.inference._measure import usable_threads
 from cnnarch.inference._saving import save_optimized
 from cnnarch.inference.engines import Engine, Parts, PlainEager, Workload, find_engine
@@ -40,7 +41,9 @@ class Optimized:
     without converting the network again. A forked process lacks its parent's threads, so the engine
     is prepared again on the first call there. PyTorch then uses one thread, as in DataLoader
     workers, and eager replaces inductor, which cannot compile in a forked process. The same applies
-    to a network that is unpickled or loaded in a forked process.
+    to a network that is unpickled or loaded in a forked process. On a GPU, CUDA graphs are recorded
+    for at most four shapes that occur often; batches of other shapes run without a graph. CUDA does
+    not work in forked processes: start workers with the method "spawn".
 
     Args:
         engine: the engine, prepared for the network.
@@ -53,6 +56,7 @@ class Optimized:
         TypeError: the images are not a Tensor of the example's dtype.
         ValueError: the images are on a different device, or have a shape that is not accepted.
         RuntimeError: the network is closed.
+        torch.OutOfMemoryError: the GPU has too little memory for the batch.
     """
 
     def __init__(self, engine: Engine, report: Report) -> None:
@@ -80,7 +84,10 @@ class Optimized:
         with self._in_use():
             if images.dim() != 4 or not images.shape[0]:  # the network raises a clear error
                 return PlainEager(self._workload, "float32")(images)
-            return self._engine(images)
+            try:
+                return self._engine(images)
+            except torch.OutOfMemoryError as error:
+                raise out_of_memory(error, images) from error
 
     def close(self) -> None:
         """Wait for other threads' calls to finish, then free the engine's memory.

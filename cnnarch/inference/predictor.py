@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_integer, check_number
 from cnnarch.blocks._wrappers import unwrapped
+from cnnarch.devices import Transfer, fastest_batch_size, out_of_memory, overlaps, start_ahead
 from cnnarch.images import (
     Unreadable,
     progress_bar,
@@ -32,6 +34,7 @@ __all__ = ["Prediction", "Predictions", "Predictor"]
 
 Columns: TypeAlias = dict[str, np.ndarray]
 NamedPixels: TypeAlias = tuple[str, np.ndarray]
+Batch: TypeAlias = Sequence[NamedPixels | Unreadable]
 
 
 class Prediction(NamedTuple):
@@ -62,6 +65,8 @@ class Predictions(list[Prediction]):
 class Predictor:
     """Classify images: threads decode and resize images while the network computes.
 
+    The network runs on its device. On a CUDA GPU, the next batch is copied while one is computed.
+
     The results equal those of `softmax(model(preprocessing.transform()(image)))`, or of `sigmoid`
     for a network with one logit and for independent labels. A predictor can be pickled and shared
     between threads. Ray's `map_batches` accepts the class.
@@ -78,9 +83,9 @@ class Predictor:
             `nn.BCEWithLogitsLoss`. All classes with a probability of at least `threshold` are
             returned.
         threshold: minimum probability for independent labels, in [0, 1]; None means 0.5.
-        batch_size: number of images per batch; None uses 16, or the batch size of the example for
-            which the network was optimized. If that example was uint8, the network receives uint8
-            pixels.
+        batch_size: number of images per batch; None uses 16, on a CUDA GPU the fastest of several
+            sizes up to 256, or the batch size of the example for which the network was optimized.
+            If that example was uint8, the network receives uint8 pixels.
         num_threads: number of decoding threads; None uses one per processor, at most 8.
 
     Raises:
@@ -119,7 +124,7 @@ class Predictor:
         if classes == 0:
             raise ValueError("the network has no classifier: its num_classes is 0")
         preprocessing = _check_preprocessing(preprocessing_of(network, preprocessing))
-        example = model.example if isinstance(model, Optimized) else torch.empty(16)
+        example = model.example if isinstance(model, Optimized) else torch.empty(16, device="cpu")
         self.multi_label, self.threshold = multi_label, 0.5 if threshold is None else threshold
         check_number("threshold", self.threshold, "in [0, 1]", lambda value: 0 <= value <= 1)
         if threshold is not None and not multi_label:
@@ -139,6 +144,9 @@ class Predictor:
         self.preprocessing = preprocessing
         self._crop = preprocessing.crop()
         self._example = example.new_empty(0)  # for its dtype and device
+        device = self._like().device
+        if batch_size is None and isinstance(model, nn.Module) and overlaps(device):
+            self.batch_size = fastest_batch_size(self._run_empty, device)
 
     @overload  # a dict is also an iterable of strings, so it must come first
     def __call__(self, images: Columns) -> Columns: ...  # type: ignore[overload-overlap]
@@ -198,16 +206,33 @@ class Predictor:
     def _stream(self, images: Iterable[tuple[str, Any]]) -> Iterator[Prediction | Unreadable]:
         ahead = 3 * self.batch_size
         read = read_ahead(images, self._read, ahead=ahead, num_threads=self.num_threads)
+        transfer = Transfer(self._like().device)
         with closing(read):
-            batch: list[NamedPixels | Unreadable] = []
-            readable = 0
-            for image in read:
-                batch.append(image)
-                readable += not isinstance(image, Unreadable)
-                if readable == self.batch_size:
-                    yield from self._classify(batch)
-                    batch, readable = [], 0
-            yield from self._classify(batch)
+            started = start_ahead(
+                self._batches(read), partial(self._start, transfer), ahead=int(transfer.overlaps)
+            )
+            for batch, wait in started:
+                yield from self._classify(batch, wait)
+
+    def _run_empty(self, size: int) -> None:
+        """Classify a batch of black images."""
+        side = self.preprocessing.crop_size
+        shape = (size, self.channels, side, side)
+        with torch.inference_mode():
+            self._compute(torch.zeros(shape, dtype=torch.uint8, device=self._like().device))
+
+    def _batches(self, read: Iterable[NamedPixels | Unreadable]) -> Iterator[Batch]:
+        """Yield batches that contain `batch_size` readable images."""
+        batch: list[NamedPixels | Unreadable] = []
+        readable = 0
+        for image in read:
+            batch.append(image)
+            readable += not isinstance(image, Unreadable)
+            if readable == self.batch_size:
+                yield batch
+                batch, readable = [], 0
+        if batch:
+            yield batch
 
     def _read(self, named: tuple[str, Any]) -> NamedPixels | Unreadable:
         """Return an image's cropped pixels; called in a worker thread."""
@@ -221,10 +246,9 @@ class Predictor:
             raise ValueError(f"{name}: {error}") from error
 
     def _classify(
-        self, images: Sequence[NamedPixels | Unreadable]
+        self, images: Batch, wait: Callable[[], list[Tensor]] | None
     ) -> Iterator[Prediction | Unreadable]:
-        readable = [image for image in images if not isinstance(image, Unreadable)]
-        best = iter(self._best(readable) if readable else ())
+        best = iter(self._best(_readable(images), wait()) if wait else ())
         for image in images:
             if isinstance(image, Unreadable):
                 yield image
@@ -234,29 +258,49 @@ class Predictor:
             classes = tuple(names[i] if names else str(i) for i in indices)
             yield Prediction(image[0], classes, tuple(probabilities), tuple(indices))
 
-    def _best(self, named: list[NamedPixels]) -> Iterator[tuple[list[float], list[int]]]:
-        """Return an iterator over the top classes' probabilities and indices for each image."""
-        images = [pixels for _, pixels in named]
+    def _like(self) -> Tensor:
+        """Return a tensor with the device and dtype of the network's input."""
+        model = self.model
+        parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
+        return next(parameters, self._example)
+
+    def _start(self, transfer: Transfer, batch: Batch) -> Callable[[], list[Tensor]] | None:
+        """Start to classify a batch; return a function that waits for the results of `_best`."""
+        images = [pixels for _, pixels in _readable(batch)]
+        if not images:
+            return None
         if not isinstance(self.model, nn.Module):  # engines are compiled for one batch size
             images = [*images, *images[-1:] * (self.batch_size - len(images))]
-        inputs = torch.from_numpy(np.stack(images))
-        if self._example.dtype != torch.uint8:
-            inputs = self.preprocessing.scale(inputs)
-        like = self._example
-        if isinstance(self.model, nn.Module):
-            like = next(self.model.parameters(), inputs)
-        with torch.inference_mode():
-            logits = self.model(inputs.to(like.device, like.dtype))
+        pixels = transfer.to_device(torch.from_numpy(np.stack(images)))
+        try:
+            with torch.inference_mode():
+                return transfer.to_host(*self._compute(pixels))
+        except torch.OutOfMemoryError as error:
+            raise out_of_memory(error, pixels) from error
+
+    def _compute(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return whether each image's logits are undefined, and its top probabilities and classes.
+
+        Nothing here waits for the device.
+        """
+        is_uint8 = self._example.dtype == torch.uint8
+        inputs = pixels if is_uint8 else self.preprocessing.scale(pixels)
+        logits = self.model(inputs.to(self._like().dtype))
         if not isinstance(logits, Tensor) or logits.shape[:-1] != inputs.shape[:1]:
             raise TypeError(f"the network must return logits (N, classes), got {logits!r:.200}")
         self._check_classes(logits.shape[1])
         independent = self.multi_label or logits.shape[1] == 1
         activated = logits.float().sigmoid() if independent else logits.float().softmax(1)
-        undefined = activated[: len(named)].isnan().any(1).tolist()
+        return activated.isnan().any(1), *activated.topk(self.top)
+
+    def _best(
+        self, named: Sequence[NamedPixels], results: Sequence[Tensor]
+    ) -> Iterator[tuple[list[float], list[int]]]:
+        """Return an iterator over the top classes' probabilities and indices for each image."""
+        undefined, probabilities, indices = (values[: len(named)].tolist() for values in results)
         if any(undefined):
             name = named[undefined.index(True)][0]
             raise ValueError(f"{name}: the network's logits contain NaN or infinity")
-        probabilities, indices = (values.tolist() for values in activated.topk(self.top))
         if self.multi_label:  # the probabilities are in descending order
             counts = [sum(p >= self.threshold for p in row) for row in probabilities]
             probabilities = [row[:n] for row, n in zip(probabilities, counts, strict=True)]
@@ -305,6 +349,10 @@ def _named(images: Any) -> tuple[Iterable[NamedImage], int | None]:
         found = list(named)  # may contain folders, each with several images
         return found, len(found)
     return named, None
+
+
+def _readable(images: Batch) -> list[NamedPixels]:
+    return [image for image in images if not isinstance(image, Unreadable)]
 
 
 def _check_preprocessing(preprocessing: Any) -> Preprocessing:

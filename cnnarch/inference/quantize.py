@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cnnarch.inference._measure import has_vnni
 from cnnarch.inference._offline import import_nncf, why_missing
-from cnnarch.inference._tracing import suppress_messages
+from cnnarch.inference._tracing import default_device, suppress_messages
 from cnnarch.inference.export import to_openvino
 
 __all__ = ["quantize"]
@@ -39,6 +39,8 @@ def quantize(
     weights use only half the range because sums would otherwise overflow, so quantize on the
     machine that will run the model. NNCF uses accurate bias correction if it needs at most 2 GiB
     of memory, and fast bias correction otherwise.
+
+    OpenVINO's int8 kernels run on CPUs. A network on a GPU is copied to the CPU first.
 
     `openvino.save_model` writes the model and `openvino.compile_model` prepares it to run.
     `cnnarch.inference.optimize(..., precision="int8")` also compiles and checks it.
@@ -67,6 +69,7 @@ def quantize(
     has_layer_norms = any(isinstance(module, nn.LayerNorm) for module in model.modules())
     progress_bars = io.StringIO()
     with (
+        default_device(torch.device("cpu")),
         suppress_messages(),
         redirect_stdout(progress_bars),
         redirect_stderr(progress_bars),
@@ -141,7 +144,7 @@ def _concatenate(calibration: Tensor | Iterable[Tensor]) -> Tensor:
     count = sum(map(len, batches))
     if count < _MIN_IMAGES:
         raise ValueError(f"calibration needs at least {_MIN_IMAGES} images, got {count}")
-    return torch.cat(batches).detach().cpu()
+    return torch.cat([batch.detach().cpu() for batch in batches])
 
 
 @contextmanager

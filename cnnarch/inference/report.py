@@ -15,7 +15,8 @@ class Candidate:
         verdict: "chosen", "slower: ..." with the ratio to the faster candidate, "rejected: ...",
             "failed: ...", "unavailable: ..." or "not tried: ...".
         milliseconds: the median time of a call with the example's batch, over all comparisons.
-        memory: the growth in process memory in MiB while the engine was prepared and first run.
+        memory: the growth in process memory in MiB while the engine was prepared and first run; on
+            a GPU, of the memory that PyTorch reserves there.
         difference: the largest difference from the plain network, relative to its largest logit.
         agreement: the fraction of calibration images for which the top class matches the plain
             network's; int8 only.
@@ -41,6 +42,7 @@ class Report:
         tolerance: the maximum `difference`; for int8, the maximum fraction of disagreeing images.
         precision: the requested precision; the chosen candidate's may differ.
         notes: other remarks.
+        device: "cpu", or the name and memory of the GPU on which the candidates ran.
     """
 
     candidates: tuple[Candidate, ...]
@@ -49,6 +51,7 @@ class Report:
     tolerance: float
     precision: str
     notes: tuple[str, ...] = ()
+    device: str = "cpu"
 
     @property
     def chosen(self) -> Candidate:
@@ -67,7 +70,8 @@ class Report:
         rows = [("engine", "precision", "ms", "MiB", "difference", "verdict")]
         rows += map(_cells, self.candidates)
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        title = f"images {shape_text(self.shape, ' x ')}, {threads}"
+        place = threads if self.device == "cpu" else self.device
+        title = f"images {shape_text(self.shape, ' x ')}, {place}"
         return "\n".join([title, *table_lines(rows), *self.notes])
 
 

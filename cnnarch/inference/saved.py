@@ -16,12 +16,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cnnarch.inference._measure import difference
-from cnnarch.inference._requests import PRECISIONS
-from cnnarch.inference._saving import CHECK, FACTS, NETWORK, find_change, read_facts
+from cnnarch.inference._requests import default_tolerance
+from cnnarch.inference._saving import (
+    CHECK,
+    FACTS,
+    NETWORK,
+    find_change,
+    read_facts,
+    saved_device,
+)
 from cnnarch.inference.engines import find_engine
 from cnnarch.inference.optimize import optimize
 from cnnarch.inference.optimized import Optimized, restore
@@ -29,17 +37,16 @@ from cnnarch.inference.report import Candidate, Report
 from cnnarch.preprocessing import preprocessing_from
 from cnnarch.registry import from_pretrained
 
-_TOLERANCES = {**PRECISIONS, "int8": PRECISIONS["bfloat16"]}  # for the logits in check.safetensors
-
 
 def load_optimized(
     path: str | os.PathLike[str], *, rebuild: bool = True, budget_s: float = 60
 ) -> Optimized:
-    """Load a network saved by `Optimized.save`.
+    """Load a network saved by `Optimized.save`, on the type of device for which it was optimized.
 
     On the same kind of machine with the same package versions, the engine's graph is used if it
     reproduces the saved logits of one image. Otherwise the network is rebuilt from its weights and
-    optimized again, and a note in the report says so.
+    optimized again, and a note in the report says so. CUDA graphs are recorded again, and compiled
+    code is compiled again.
 
     Args:
         path: the folder.
@@ -56,18 +63,20 @@ def load_optimized(
     has_network = NETWORK in facts["files"]
     try:
         kind, precision = find_engine(facts["engine"]), facts["precision"]
-        images, logits = (load_file(folder / CHECK)[name] for name in ("images", "logits"))
+        device = saved_device(facts)
+        check = load_file(folder / CHECK, device=str(device))
+        images, logits = (check[name] for name in ("images", "logits"))
         example = images.repeat(facts["batch"], 1, 1, 1)
         candidates = tuple(Candidate(**row) for row in facts["report"].pop("candidates"))
         shape, notes = (tuple(facts["report"].pop(key)) for key in ("shape", "notes"))
         report = Report(candidates, shape, notes=notes, **facts["report"])
-        tolerance = _TOLERANCES[precision]
+        tolerance = _tolerance(precision, device)
         missing = _MissingNetwork(example, facts["preprocessing"], facts["categories"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{folder} does not match its {FACTS}: {error!r}") from error
     model: nn.Module = from_pretrained(folder) if has_network else missing
-    model.eval()
-    changed = find_change(facts, kind, precision)
+    model.eval().to(device)
+    changed = find_change(facts, kind, precision, device)
     if not changed:
         names = [name for name in kind.files if name in facts["files"]]
         parts = {name: (folder / name).read_bytes() for name in names}
@@ -82,12 +91,26 @@ def load_optimized(
         changed = f"its logits differ by {differs_by:.0e} from the saved ones"
     if not (rebuild and has_network) or precision == "int8":
         raise ValueError(f"{folder} cannot be used here: {changed}; optimize the network again")
-    wanted, allowed = report.precision, report.tolerance
-    if wanted == "int8":  # int8 was not chosen, and a retry would need calibration images
-        wanted, allowed = precision, PRECISIONS[precision]
+    wanted, allowed = _request_again(report, precision, device)
     new = optimize(model, example, precision=wanted, tolerance=allowed, budget_s=budget_s)
     new.report = replace(new.report, notes=(*new.report.notes, f"Optimized again: {changed}."))
     return new
+
+
+def _tolerance(precision: str, device: torch.device) -> float:
+    """Return by how much the logits may differ from the saved ones."""
+    return default_tolerance("bfloat16" if precision == "int8" else precision, device)
+
+
+def _request_again(report: Report, precision: str, device: torch.device) -> tuple[str, float]:
+    """Return the precision and the tolerance for optimizing again on this device."""
+    wanted = report.precision
+    if wanted == "int8":  # int8 was not chosen, and a retry would need calibration images
+        return precision, default_tolerance(precision, device)
+    if device.type == "cpu" and report.device != "cpu":  # the GPU is missing
+        wanted = "float32" if wanted == "float16" else wanted
+        return wanted, default_tolerance(wanted, device)
+    return wanted, report.tolerance
 
 
 class _MissingNetwork(nn.Module):

@@ -11,10 +11,12 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def example_images(model: ImageClassifier, batch: int = 2, side: int = 64) -> Tensor:
-    """Return seeded noise images of `side` x `side` pixels or the nearest accepted size."""
+    """Return seeded noise of `side` x `side` pixels or the nearest accepted size, on its device."""
     side = model.min_input_size if model.fixed_input_size else max(model.min_input_size, side)
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(batch, model.in_channels, side, side, generator=generator)
+    shape = (batch, model.in_channels, side, side)
+    images = torch.randn(shape, generator=generator, device="cpu")  # the same on every device
+    return images.to(next(model.parameters()).device)
 
 
 def calibrate(model: nn.Module, images: Tensor) -> None:

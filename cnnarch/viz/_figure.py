@@ -55,7 +55,7 @@ class Selection(NamedTuple):
         """
         pixels = self.inputs
         if self.preprocessing is not None:
-            mean, std = torch.tensor([self.preprocessing.mean, self.preprocessing.std])
+            mean, std = pixels.new_tensor([self.preprocessing.mean, self.preprocessing.std])
             pixels = pixels * std[:, None, None] + mean[:, None, None]
         elif pixels.min() < 0 or pixels.max() > 1:
             pixels = (pixels - pixels.min()) / (pixels.max() - pixels.min())

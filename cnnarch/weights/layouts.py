@@ -60,8 +60,9 @@ def port(
         raise WeightsError(describe_mismatches(subject, model, mismatches))
     if conflicts := find_conflicts(model, found.layout.required_options(model)):
         raise WeightsError(_conflict_message(found.layout.library, model, conflicts))
-    counters = {
-        name: torch.zeros(tensor.shape, dtype=tensor.dtype)  # old checkpoints lack the counters
+    device = next((tensor.device for tensor in found.tensors.values()), None)
+    counters = {  # old checkpoints lack the counters
+        name: torch.zeros(tensor.shape, dtype=tensor.dtype, device=device)
         for name, tensor in model.state_dict().items()
         if name not in found.tensors
     }

@@ -301,7 +301,7 @@ def test_inductor_compiles_the_example_and_frequent_shapes(
     model: cnnarch.ImageClassifier,
 ) -> None:
     with optimize(model, images(2), backend="inductor", budget_s=1) as optimized:
-        compiled = optimized._engine._compiled  # type: ignore[attr-defined]
+        compiled = optimized._engine._prepared  # type: ignore[attr-defined]
         assert set(compiled) == {(2, 3, 32, 32)}
         for _ in range(3):
             assert_close(optimized(images(3)), model(images(3)), 1e-4)
@@ -448,7 +448,7 @@ def test_compiled_int8_that_differs_from_its_graph_is_not_used(
     for _ in range(4):
         assert_close(engine(blurred(3)), model(blurred(3)), 0.1)
     with pytest.raises(ValueError, match="compiled network are off by"):
-        ENGINES["inductor"](workload, "int8")
+        ENGINES["inductor"](Workload(model, blurred(2), 1, (blurred(16),)), "int8")
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

@@ -438,8 +438,12 @@ def test_logits_that_ignore_the_images_cause_a_warning() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"backend": "tensorrt"}, ValueError, "'auto', 'eager', 'openvino', .*got 'tensorrt'"),
-        ({"precision": "float16"}, ValueError, "'float32', 'bfloat16', 'int8', got 'float16'"),
+        ({"backend": "tensorrt"}, ValueError, "'auto', 'eager', .*'openvino', .*got 'tensorrt'"),
+        (
+            {"precision": "float8"},
+            ValueError,
+            "'float32', 'bfloat16', 'float16', 'int8', got 'float8'",
+        ),
         (
             {"backend": "onnxruntime", "precision": "bfloat16"},
             ValueError,

@@ -1,7 +1,9 @@
 """The base class for engines, and the network and settings that they prepare."""
 
 import threading
+import warnings
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar, TypeAlias
@@ -10,13 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from cnnarch.inference._tracing import trace
+from cnnarch.inference._tracing import default_device, trace
 from cnnarch.inference.fuse import fuse
 
 Parts: TypeAlias = Mapping[str, bytes]
 """The contents of the files that an engine created, by name."""
 
 _OTHER_SIZES = 4  # how many image sizes an engine keeps prepared besides the example's
+_CALLS_BEFORE_PREPARING = 3  # with the same shape, because compiling can take minutes
+_DEVICES = {"cpu": "the CPU", "cuda": "CUDA GPUs"}
 
 
 class Workload:
@@ -40,6 +44,14 @@ class Workload:
         self.example = example
         self.threads = threads
         self.calibration = calibration
+        self._last_compiled: dict[tuple[str, str], Any] = {}
+
+    def compiled(self, engine: str, precision: str, compile: Callable[[], Any]) -> Any:
+        """Return a network compiled for the example, which the next engine may also use."""
+        key = (engine, precision)
+        if key not in self._last_compiled:
+            self._last_compiled = {key: compile()}
+        return self._last_compiled[key]
 
     @cached_property
     def fused(self) -> nn.Module:
@@ -66,8 +78,9 @@ class Workload:
         return trace(self.fused, images, free_size=False)
 
     def free_intermediates(self) -> None:
-        """Free the calibration images, and the fused network and graph, which can be rebuilt."""
+        """Free the calibration images, and what can be rebuilt: networks, graphs, compiled code."""
         self.calibration = ()
+        self._last_compiled.clear()
         for name in ("fused", "_example_program"):
             vars(self).pop(name, None)
 
@@ -76,11 +89,13 @@ class Engine(ABC):
     """A network prepared by an inference engine. Several threads may call it at the same time.
 
     Class attributes:
+        devices: the types of devices on which it runs; empty if it runs on any.
         precisions: the supported precisions.
         packages: packages whose versions determine whether saved files can be used.
         files: names of the files that it may create, which `parts` returns.
         keeps_graph: whether these files contain the whole network.
         build_seconds: the approximate time to prepare a network: a fixed part and a part per layer.
+        after: `optimize` only tries it if the engine with this name was correct.
 
     Args:
         workload: the network, and the images to prepare for.
@@ -89,20 +104,34 @@ class Engine(ABC):
     """
 
     name: ClassVar[str]
+    devices: ClassVar[tuple[str, ...]] = ()
     precisions: ClassVar[tuple[str, ...]] = ("float32",)
     packages: ClassVar[tuple[str, ...]] = ("torch",)
     files: ClassVar[tuple[str, ...]] = ()
     keeps_graph: ClassVar[bool] = False
     build_seconds: ClassVar[tuple[float, float]] = (0.0, 0.0)
+    after: ClassVar[str | None] = None
 
     def __init__(self, workload: Workload, precision: str, parts: Parts | None = None) -> None:
         self.workload, self.precision = workload, precision
         self._parts = dict(parts or {})
 
     @classmethod
-    def why_unavailable(cls, precision: str, device: torch.device) -> str | None:  # noqa: ARG003
+    def why_unavailable(cls, precision: str, device: torch.device) -> str | None:
         """Return why one of the `precisions` cannot be used on this machine, or None."""
+        if not cls.runs_on(device):
+            places = " and ".join(_DEVICES[name] for name in cls.devices)
+            return f"only runs on {places}, the example is on {device.type}"
+        if precision == "float16" and device.type == "cpu":
+            return "float16 only runs on GPUs, the example is on cpu"
+        if precision == "int8" and device.type != "cpu":
+            return f"int8 only runs on the CPU, the example is on {device.type}"
         return None
+
+    @classmethod
+    def runs_on(cls, device: torch.device) -> bool:
+        """Return whether the engine runs on this type of device."""
+        return not cls.devices or device.type in cls.devices
 
     @abstractmethod
     def __call__(self, images: Tensor) -> Tensor:
@@ -141,3 +170,71 @@ class EngineBySize(Engine):
 
     def free_other_shapes(self) -> None:
         self._cached.cache_clear()
+
+
+class EngineByShape(Engine):
+    """An engine that prepares the network for a shape `(N, C, H, W)`, first for the example's.
+
+    Any other shape runs without preparation for two calls and is prepared on the third. If that
+    fails, a warning says so and the shape keeps running without it.
+
+    Class attributes:
+        max_shapes: maximum number of shapes to prepare; further shapes run without preparation.
+
+    Args:
+        workload: the network, and the images to prepare for.
+        precision: one of `precisions`.
+        parts: the `parts` of an earlier instance.
+        without_preparing: an engine that runs the network for any shape.
+    """
+
+    max_shapes: ClassVar[int] = 8
+
+    def __init__(
+        self, workload: Workload, precision: str, parts: Parts | None, without_preparing: Any
+    ) -> None:
+        super().__init__(workload, precision, parts)
+        self.without_preparing = without_preparing
+        self._prepared: dict[torch.Size, Callable[[Tensor], Tensor]] = {}
+        self._calls: Counter[torch.Size] = Counter()
+        self._lock = threading.Lock()
+        self._prepared[workload.example.shape] = self._prepare(workload.example.shape)
+
+    @abstractmethod
+    def _prepare(self, shape: torch.Size) -> Callable[[Tensor], Tensor]:
+        """Prepare the network for images of this shape."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return logits for images of any size that the network accepts."""
+        run = self._prepared.get(images.shape) or self._prepare_if_frequent(images.shape)
+        return run(images)
+
+    def _prepare_if_frequent(self, shape: torch.Size) -> Callable[[Tensor], Tensor]:
+        with self._lock:
+            self._calls[shape] += 1
+            is_frequent = self._calls[shape] >= _CALLS_BEFORE_PREPARING
+            if shape not in self._prepared and is_frequent and self._has_room():
+                self._prepared[shape] = self._prepare_or_warn(shape)
+            return self._prepared.get(shape, self.without_preparing)
+
+    def _has_room(self) -> bool:
+        return len(self._prepared) < self.max_shapes
+
+    def _prepare_or_warn(self, shape: torch.Size) -> Callable[[Tensor], Tensor]:
+        try:
+            with default_device(self.workload.example.device):
+                return self._prepare(shape)
+        except Exception as error:  # compilers raise exceptions of any kind
+            line = str(error).strip().partition("\n")[0]
+            warnings.warn(
+                f"{self.name} cannot be prepared for images of shape {tuple(shape)}, which run in "
+                f"{self.without_preparing.name} instead: {type(error).__name__}: {line}",
+                stacklevel=5,
+            )
+            return self.without_preparing
+
+    def free_other_shapes(self) -> None:
+        example = self.workload.example.shape
+        self._prepared = {example: self._prepared[example]}
+        self._calls.clear()
+        self.without_preparing.free_other_shapes()

@@ -1,6 +1,7 @@
 """Plain PyTorch, and PyTorch with folded norms and the channels-last memory format."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,8 @@ class Eager(Engine):
     """
 
     name = "eager"
-    precisions = ("float32", "bfloat16")
+    precisions = ("float32", "bfloat16", "float16")
+    layout: ClassVar[torch.memory_format] = torch.channels_last
     files = (RANGES,)
 
     def __init__(self, workload: Workload, precision: str, parts: Parts | None = None) -> None:
@@ -42,15 +44,35 @@ class Eager(Engine):
         if precision == "int8":
             self.model: nn.Module = quantized(workload, self._parts)
             return
-        self.dtype, self._layout = getattr(torch, precision), torch.channels_last
+        self.dtype, self._layout = getattr(torch, precision), self.layout
         self.model = inference_copy(workload.fused)
         overwrite_where_safe(self.model)
-        self.model.to(memory_format=torch.channels_last)
+        self.model.to(memory_format=self.layout)
         cast_for_inference(self.model, self.dtype)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return logits for images of any size that the network accepts."""
         return compute_logits(self.model, images, self._layout, self.dtype)
+
+    def network_for(self, _shape: torch.Size) -> Callable[[Tensor], Tensor]:
+        """Return the network, which expects inputs such as `input_like` returns."""
+        return self.model
+
+    def input_like(self, images: Tensor, shape: torch.Size) -> Tensor:
+        """Return a network input of this shape, with zeros in place of the images."""
+        dtype = self.dtype if images.is_floating_point() else images.dtype
+        with torch.inference_mode():
+            return torch.empty(
+                shape, dtype=dtype, device=images.device, memory_format=self._layout
+            ).zero_()
+
+
+class ContiguousEager(Eager):
+    """Like `Eager`, in the contiguous memory format, which is faster for some networks on GPUs."""
+
+    name = "eager_contiguous"
+    devices = ("cuda",)
+    layout = torch.contiguous_format
 
 
 def compute_logits(

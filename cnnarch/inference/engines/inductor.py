@@ -1,10 +1,9 @@
 """PyTorch's compiler, inductor, with the weights frozen into the compiled code."""
 
 import copy
-import threading
-from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,49 +11,46 @@ from torch import Tensor, nn
 from cnnarch.inference._copies import inference_copy
 from cnnarch.inference._offline import why_missing
 from cnnarch.inference._tracing import isolate_conversion, trace
-from cnnarch.inference.engines._engine import Engine, Parts, Workload
+from cnnarch.inference.engines._engine import EngineByShape, Parts, Workload
 from cnnarch.inference.engines._pt2e import RANGES, calibrated_ranges
 from cnnarch.inference.engines.eager import Eager, cast_for_inference, compute_logits
 
-_CALLS_BEFORE_COMPILING = 3  # with the same shape, because compiling can take minutes
-_OPTIONS: dict[str, Any] = {
-    "freezing": True,
-    "cpp_cache_precompile_headers": False,  # the headers would be left in a shared folder
-}
 _INT8_TOLERANCE = 0.05  # relative to the norm of the logits
-_MAX_SHAPES = 8  # maximum number of shapes to compile
 
 
-class Inductor(Engine):
+class Inductor(EngineByShape):
     """`torch.compile` with freezing, for the example's shape.
 
-    Any other shape runs in eager mode for two calls and is compiled on the third. The compiler
-    writes to a temporary folder that is deleted once the code has been loaded, so each process
-    compiles again: machine code from other processes is not trusted. In int8, the ranges of the
-    maps are saved, so a new process needs no calibration images.
+    Other shapes run in eager mode until they are frequent. The compiler writes to a temporary
+    folder that is deleted once the code has been loaded, so each process compiles again: machine
+    code from other processes is not trusted. In int8, the ranges of the maps are saved, so a new
+    process needs no calibration images.
+
+    Class attributes:
+        options: the compiler's settings.
     """
 
     name = "inductor"
-    precisions = ("float32", "bfloat16", "int8")
+    precisions = ("float32", "bfloat16", "float16", "int8")
     packages = ("torch", "torchao")
     files = (RANGES,)
     build_seconds = (8.0, 0.15)
+    options: ClassVar[dict[str, Any]] = {
+        "freezing": True,
+        "cpp_cache_precompile_headers": False,  # the headers would be left in a shared folder
+    }
 
     def __init__(self, workload: Workload, precision: str, parts: Parts | None = None) -> None:
         if precision == "int8" and not parts:
             parts = calibrated_ranges(workload)
-        super().__init__(workload, precision, parts)
         self._eager = Eager(workload, precision, parts)
-        self._compiled: dict[torch.Size, Callable[[Tensor], Tensor]] = {}
-        self._calls: Counter[torch.Size] = Counter()
-        self._lock = threading.Lock()
-        self._add_shape(workload.example.shape)
+        super().__init__(workload, precision, parts, self._eager)
 
     @classmethod
     def why_unavailable(cls, precision: str, device: torch.device) -> str | None:
         """Return why inductor cannot be used on this machine, or None."""
-        if precision == "int8" and device.type != "cpu":
-            return f"int8 only runs on the CPU, the example is on {device.type}"
+        if why := super().why_unavailable(precision, device):
+            return why
         if precision == "int8" and (missing := why_missing("torchao")):
             return missing
         with isolate_conversion():  # these imports create torch's cache folder
@@ -70,23 +66,17 @@ class Inductor(Engine):
                 return "no C++ compiler is installed"
         return None
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return logits for images of any size that the network accepts."""
-        compiled = self._compiled.get(images.shape)
-        if compiled is None:
-            compiled = self._compile_if_frequent(images.shape)
-        return self._eager(images) if compiled is None else self._run(compiled, images)
+    def network_for(self, shape: torch.Size) -> Callable[[Tensor], Tensor]:
+        """Return the compiled network, which expects inputs such as `input_like` returns."""
+        if shape != self.workload.example.shape:
+            return self._compile(shape)
+        return self.workload.compiled(self.name, self.precision, lambda: self._compile(shape))
 
-    def _compile_if_frequent(self, shape: torch.Size) -> Callable[[Tensor], Tensor] | None:
-        with self._lock:
-            self._calls[shape] += 1
-            if self._calls[shape] < _CALLS_BEFORE_COMPILING or len(self._compiled) >= _MAX_SHAPES:
-                return None
-            if shape not in self._compiled:
-                self._add_shape(shape)
-            return self._compiled[shape]
+    def input_like(self, images: Tensor, shape: torch.Size) -> Tensor:
+        """Return a network input of this shape, with zeros in place of the images."""
+        return self._eager.input_like(images, shape)
 
-    def _add_shape(self, shape: torch.Size) -> None:
+    def _prepare(self, shape: torch.Size) -> Callable[[Tensor], Tensor]:
         """Compile for a shape; in int8, compare with eager mode, because some kernels are wrong.
 
         If the logits differ, the shape falls back to the graph in eager mode, unless the shape is
@@ -95,16 +85,16 @@ class Inductor(Engine):
         Raises:
             ValueError: the logits for the example's shape differ from the graph's.
         """
-        compiled = self._compile(shape)
+        run = partial(self._run, self.network_for(shape))
         if self.precision == "int8":
             images = self.workload.example[:1].expand(shape)
-            found, expected = self._run(compiled, images), self._eager(images)
+            found, expected = run(images), self._eager(images)
             error = ((found - expected).norm() / expected.norm()).item()
             if not error <= _INT8_TOLERANCE:
                 if shape == self.workload.example.shape:
                     raise ValueError(f"the logits of the compiled network are off by {error:.0%}")
-                compiled = self._eager
-        self._compiled[shape] = compiled
+                return self._eager
+        return run
 
     def _compile(self, shape: torch.Size) -> Callable[[Tensor], Tensor]:
         example = self.workload.example
@@ -115,7 +105,7 @@ class Inductor(Engine):
 
             # These settings are not passed to torch.compile because its tracer would ignore them
             # and pass the weights as inputs, which cannot be frozen.
-            with fresh_inductor_cache(), torch.no_grad(), config.patch(_OPTIONS):
+            with fresh_inductor_cache(), torch.no_grad(), config.patch(self.options):
                 # Each compiled function is only called with one shape, layout and dtype. Guards
                 # would trigger recompilation without freezing, for example if the thread count
                 # changes.

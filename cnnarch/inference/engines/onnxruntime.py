@@ -21,6 +21,7 @@ class ONNXRuntime(EngineBySize):
 
     name = "onnxruntime"
     packages = ("torch", "onnxruntime", "onnxscript")
+    devices = ("cpu",)
     build_seconds = (1.0, 0.03)
     files = ("model.onnx",)
     keeps_graph = True
@@ -33,10 +34,10 @@ class ONNXRuntime(EngineBySize):
         self._run = self._start_session(self._parts[self.files[0]])
 
     @classmethod
-    def why_unavailable(cls, precision: str, device: torch.device) -> str | None:  # noqa: ARG003
+    def why_unavailable(cls, precision: str, device: torch.device) -> str | None:
         """Return why ONNX Runtime cannot be used on this machine, or None."""
-        if device.type != "cpu":
-            return f"only runs on the CPU, the example is on {device.type}"
+        if why := super().why_unavailable(precision, device):
+            return why
         return why_missing("onnxruntime", "onnxscript")
 
     def __call__(self, images: Tensor) -> Tensor:

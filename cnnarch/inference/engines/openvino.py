@@ -26,6 +26,7 @@ class OpenVINO(EngineBySize):
     name = "openvino"
     precisions = ("float32", "bfloat16", "int8")
     packages = ("torch", "openvino")
+    devices = ("cpu",)
     build_seconds = (1.0, 0.015)
     files = ("model.xml", "model.bin")
     keeps_graph = True
@@ -46,8 +47,8 @@ class OpenVINO(EngineBySize):
     @classmethod
     def why_unavailable(cls, precision: str, device: torch.device) -> str | None:
         """Return why OpenVINO cannot be used on this machine, or None."""
-        if device.type != "cpu":
-            return f"only runs on the CPU, the example is on {device.type}"
+        if why := super().why_unavailable(precision, device):
+            return why
         missing = why_missing("openvino", *(["nncf"] if precision == "int8" else []))
         if missing or precision != "bfloat16":
             return missing

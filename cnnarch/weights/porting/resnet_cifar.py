@@ -46,11 +46,11 @@ def surround_with_zeros(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _channel_orders() -> list[Tensor]:
     """Return their channel for each of ours, in each stage's output."""
-    orders = [torch.arange(WIDTHS[0])]
+    orders = [torch.arange(WIDTHS[0], device="cpu")]
     for width in WIDTHS[1:]:
         own = orders[-1] + width // 4
         zeros = [channel for channel in range(width) if channel not in own]
-        orders.append(torch.cat([own, torch.tensor(zeros)]))
+        orders.append(torch.cat([own, torch.tensor(zeros, device="cpu")]))
     return orders
 
 
