@@ -16,7 +16,7 @@ PLACES = {  # column and row of each box; the arrows come from the code
     **{"splits": (8, 4), "inputs": (7.4, 3), "contents": (6.1, 2)},
     **{"finetuning": (0, 3), "dilation": (1.15, 3), "analysis": (2.3, 3), "registry": (3.6, 3)},
     **{"models": (0, 2), "contract": (1.6, 2), "weights": (4.3, 2), "embedding": (6, 3)},
-    **{"devices": (7.2, 3)},
+    **{"devices": (6.75, 4)},
     **{"preprocessing": (4.6, 1), "images": (6.1, 1)},
     **{"blocks": (1.1, 0), "facts": (3, 0), "folders": (8, 0)},
 }
