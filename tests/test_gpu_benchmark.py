@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from benchmarks import __main__ as benchmarks
 from benchmarks.gpu import SECTIONS
 
 
@@ -15,14 +18,27 @@ def test_the_gpu_benchmark_runs_and_resumes_on_a_cpu(tmp_path: Path) -> None:
     first = subprocess.run(command, capture_output=True, text=True, check=True)
     record = json.loads(path.read_text())
     results = record["results"]
-    assert results.keys() == SECTIONS.keys() - {"zoo"}
+    assert results.keys() == SECTIONS.keys()
     rows = [row for section in results.values() for row in section.values()]
     assert not [row["error"] for row in rows if "error" in row]
     assert all(row["logits"] < 1e-6 for row in results["check"].values())
+    for row in results["fit"].values():
+        ratio = row["eager_by_hand_epoch_s"] / row["fit_epoch_s"]
+        assert row["speed_ratio"] == pytest.approx(ratio)
+        assert row["setup"]["step"] == "eager (not on a CUDA device)"
+    saved = json.loads((tmp_path / "zoo/gpu/lenet5.json").read_text())
+    assert results["zoo"]["lenet5, seed 0"]["accuracy"] == saved["seeds"]["0"]["accuracy"]
     assert len(first.stdout.splitlines()) == len(rows)
     assert {"machine", "versions", "date"} <= record.keys()
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert again.stdout == ""  # all rows are in the file
+
+
+def test_all_benchmarks_together_need_no_card() -> None:
+    """`make bench` stops at the first benchmark that fails."""
+    names = benchmarks.scripts()
+    assert {"inference", "training_step"} <= {*names}
+    assert not [name for name in names if "gpu" in name]
 
 
 def test_a_missing_card_is_an_error() -> None:
