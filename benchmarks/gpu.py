@@ -195,7 +195,7 @@ SECTIONS: dict[str, tuple[Callable[[Setup], Iterator[tuple[str, Row]]], float]] 
     "folder": (folder_rows, 0.05),
     "zoo": (zoo_rows, 0.15),
 }
-"""The rows of each section, and its share of the time."""
+"""The rows of each section, and its share of the time if all sections run."""
 
 
 def _milliseconds(seconds: Mapping[str, list[float]]) -> dict[str, float]:
@@ -206,9 +206,10 @@ def run(setup: Setup, names: list[str], seconds: float, path: Path) -> dict[str,
     """Measure the rows that the file lacks, and save the file after each row."""
     kept = json.loads(path.read_text()) if path.exists() else {}
     results = kept.get("results", {})
+    shares = sum(SECTIONS[name][1] for name in names)
     for name in names:
         rows, share = SECTIONS[name]
-        end = time.perf_counter() + share * seconds
+        end = time.perf_counter() + share / shares * seconds
         for label, measure in rows(setup):
             if label in results.get(name, {}) or time.perf_counter() > end:
                 continue

@@ -99,10 +99,11 @@ def compare(setup: Setup, case: FitCase) -> dict[str, Any]:
     figures = {f"fit_{key}": value for key, value in ours.items()}
     for mode, found in loops.items():
         figures |= {f"{mode}_by_hand_{key}": value for key, value in found.items()}
+    figures["images_per_s"] = case.count / ours["epoch_s"]
     figures["speed_ratio"] = best["epoch_s"] / ours["epoch_s"]
     if setup.device == "cuda":
-        figures["memory_ratio"] = ours["peak_bytes"] / best["peak_bytes"]
-    return {**figures, "images_per_s": case.count / ours["epoch_s"], "setup": how}
+        figures["memory_ratio"] = ours["peak_GiB"] / best["peak_GiB"]
+    return {**figures, "setup": how}
 
 
 def time_fit(setup: Setup, case: FitCase, data: ImageData) -> tuple[dict[str, Any], dict[str, str]]:
@@ -123,11 +124,11 @@ def time_fit(setup: Setup, case: FitCase, data: ImageData) -> tuple[dict[str, An
 
     peak = setup.peak_bytes(train)
     first, *others = (end - start for start, end in pairwise(ends))
-    return _figures(first, others, peak), how
+    return {"first_epoch_s": first, **_figures(others, peak)}, how
 
 
 def time_by_hand(setup: Setup, case: FitCase, data: ImageData, mode: Mode) -> dict[str, Any]:
-    """Return the figures of a loop by hand, whose first epoch compiles the step."""
+    """Return the figures of a loop by hand, without its first epoch."""
     seconds: list[float] = []
 
     def train() -> None:
@@ -139,12 +140,12 @@ def time_by_hand(setup: Setup, case: FitCase, data: ImageData, mode: Mode) -> di
             seconds.append(time.perf_counter() - start)
 
     peak = setup.peak_bytes(train)
-    return _figures(seconds[0], seconds[1:], peak)
+    return _figures(seconds[1:], peak)
 
 
-def _figures(first: float, others: list[float], peak: int | None) -> dict[str, Any]:
-    times = {"first_epoch_s": first, "epoch_s": statistics.median(others)}
-    return times if peak is None else {**times, "peak_bytes": peak}
+def _figures(seconds: list[float], peak: int | None) -> dict[str, Any]:
+    figures = {"epoch_s": statistics.median(seconds)}
+    return figures if peak is None else {**figures, "peak_GiB": peak / 2**30}
 
 
 class LoopByHand:

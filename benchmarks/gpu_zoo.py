@@ -61,7 +61,7 @@ GPU_ROWS = {
         ),
         _longer("vgg11_bn", learning_rate=0.05, model_options={}, num_epochs=40),
         _longer("mobilenet_v1", num_epochs=40),
-        _longer("googlenet_bn", learning_rate=0.1, num_epochs=30),
+        _longer("googlenet_bn", learning_rate=0.05, num_epochs=30),
         _longer("se_resnet18", num_epochs=40),
         _longer("nin_cifar", num_epochs=50),
         _longer("efficientnet_b0", num_epochs=30),

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as benchmarks
+from benchmarks import gpu
 from benchmarks.gpu import SECTIONS
+from benchmarks.gpu_setup import Row, Setup
+from benchmarks.measure import driver
 
 
 def test_the_gpu_benchmark_runs_and_resumes_on_a_cpu(tmp_path: Path) -> None:
@@ -32,6 +35,43 @@ def test_the_gpu_benchmark_runs_and_resumes_on_a_cpu(tmp_path: Path) -> None:
     assert {"machine", "versions", "date"} <= record.keys()
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert again.stdout == ""  # all rows are in the file
+
+
+@pytest.mark.parametrize(
+    ("sections", "counts"),
+    [(["short"], {"short": 10}), (["short", "long"], {"short": 2, "long": 8})],
+)
+def test_sections_share_the_seconds(
+    sections: list[str],
+    counts: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Rows of 10 seconds are measured in 95 seconds, of which "long" gets four times as many."""
+    clock = [0.0]
+
+    def measure() -> dict[str, float]:
+        clock[0] += 10
+        return {}
+
+    def rows(_: object) -> list[tuple[str, Row]]:
+        return [(str(i), measure) for i in range(20)]
+
+    monkeypatch.setattr(gpu, "SECTIONS", {"short": (rows, 0.1), "long": (rows, 0.4)})
+    monkeypatch.setattr(gpu.time, "perf_counter", lambda: clock[0])
+    found = gpu.run(Setup("cpu", tiny=True), sections, 95, tmp_path / "gpu.json")
+    assert {name: len(measured) for name, measured in found.items()} == counts
+
+
+def test_the_driver_is_that_of_nvidia_smi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert driver() is None
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 570.86.15\necho 570.86.15\n")  # one line for each GPU
+    program.chmod(0o755)
+    assert driver() == "570.86.15"
+    program.write_text("#!/bin/sh\nexit 9\n")
+    assert driver() is None
 
 
 def test_all_benchmarks_together_need_no_card() -> None:

@@ -73,10 +73,10 @@ def test_ratios_compare_fit_with_the_fastest_loop_by_hand(
     monkeypatch.setattr(
         gpu_fit,
         "time_by_hand",
-        lambda *args: {"epoch_s": seconds[args[-1]], "peak_bytes": 100},
+        lambda *args: {"epoch_s": seconds[args[-1]], "peak_GiB": 1.0},
     )
     monkeypatch.setattr(
-        gpu_fit, "time_fit", lambda *_: ({"epoch_s": 2.0, "peak_bytes": 104}, {"step": "x"})
+        gpu_fit, "time_fit", lambda *_: ({"epoch_s": 2.0, "peak_GiB": 1.04}, {"step": "x"})
     )
     case = TINY_CASES[label]._replace(modes=("eager", "captured"))
     figures = gpu_fit.compare(Setup("cuda", tiny=True), case)

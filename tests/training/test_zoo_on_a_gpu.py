@@ -12,7 +12,7 @@ import torch
 import cnnarch
 from benchmarks import gpu_zoo, zoo
 from benchmarks.gpu_setup import Setup
-from cnnarch.training import fit
+from cnnarch.training import datasets, fit, load_data
 from cnnarch.training.capture import MIN_COMPILED_STEPS
 from cnnarch.training.history import History
 
@@ -132,6 +132,25 @@ def test_an_interrupted_seed_is_resumed(setup: Setup, monkeypatch: pytest.Monkey
     assert found["accuracy"] == expected["accuracy"]
     again = (setup.folder / "zoo/gpu/lenet5-0.csv").read_text().splitlines()
     assert [row.split(",")[:4] for row in again] == [row.split(",")[:4] for row in log]
+
+
+@pytest.mark.skipif(not datasets.DEBIAN["fashion_mnist"].exists(), reason="needs Debian's files")
+def test_a_row_is_trained_on_fashion_mnist_with_its_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load_data("fashion_mnist")
+    few, test = torch.arange(2560), torch.arange(500)
+    small = data._replace(train=data.train.subset(few), test=data.test.subset(test))
+    loaded: list[str] = []
+    monkeypatch.setattr(gpu_zoo, "load_data", lambda name: loaded.append(name) or small)
+    row = gpu_zoo.GPU_ROWS["lenet5"]._replace(changes={"num_epochs": 10})
+    monkeypatch.setitem(gpu_zoo.GPU_ROWS, "lenet5", row)
+    result = gpu_zoo.train_seed("lenet5", 3, Setup("cpu", tiny=False, folder=tmp_path))
+    assert loaded == ["fashion_mnist"]
+    assert result["accuracy"] > 0.6
+    record = json.loads((tmp_path / "zoo/gpu/lenet5.json").read_text())
+    assert (record["image_resolution"], record["recipe"]["batch_size"]) == (32, 128)
+    assert record["seeds"].keys() == {"3"}
 
 
 def test_an_unfinished_run_with_another_recipe_is_deleted(tmp_path: Path) -> None:
