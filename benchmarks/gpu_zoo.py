@@ -59,7 +59,7 @@ GPU_ROWS = {
         _longer("densenet_bc_100_12_cifar", num_epochs=30)._replace(
             published=0.954, source="DenseNet-BC, 768 K"
         ),
-        _longer("vgg11_bn", learning_rate=0.05, model_options={}, num_epochs=40),
+        _longer("vgg11_bn", num_epochs=30),
         _longer("mobilenet_v1", num_epochs=40),
         _longer("googlenet_bn", learning_rate=0.05, num_epochs=30),
         _longer("se_resnet18", num_epochs=40),
