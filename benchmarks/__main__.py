@@ -1,4 +1,4 @@
-"""Run all benchmarks one after another, each in its own process."""
+"""Run all benchmarks for a CPU one after another, each in its own process."""
 
 import subprocess
 import sys
@@ -6,7 +6,13 @@ from pathlib import Path
 
 NOT_RUN = {"__init__", "__main__", "measure", "pairs", "tables", "transfer", "zoo"}
 
+
+def scripts() -> list[str]:
+    """Return the names of the benchmarks; those that start with gpu need a GPU."""
+    names = sorted(path.stem for path in Path(__file__).parent.glob("*.py"))
+    return [name for name in names if name not in NOT_RUN and not name.startswith("gpu")]
+
+
 if __name__ == "__main__":
-    for script in sorted(Path(__file__).parent.glob("*.py")):
-        if script.stem not in NOT_RUN:
-            subprocess.run([sys.executable, "-m", f"benchmarks.{script.stem}"], check=True)
+    for script in scripts():
+        subprocess.run([sys.executable, "-m", f"benchmarks.{script}"], check=True)

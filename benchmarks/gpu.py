@@ -7,7 +7,8 @@
 
 Each section has a share of the budget and starts no new row when its share is used up. Rows that
 are in the JSON file are skipped, so a second run continues. Candidates are timed alternately in one
-process, and a row that fails records its error.
+process, and a row that fails records its error. The zoo also writes its own files to the folder
+zoo/gpu next to the JSON file.
 """
 
 import argparse
@@ -17,60 +18,27 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import cnnarch
-from benchmarks.measure import RESULTS, alternate, machine, versions, write
+from benchmarks.gpu_fit import fit_rows
+from benchmarks.gpu_setup import TINY, Row, Setup
+from benchmarks.gpu_zoo import zoo_rows
+from benchmarks.measure import RESULTS, alternate, card, machine, versions, write
 from benchmarks.pairs import PAIRS
 from cnnarch.preprocessing import Preprocessing
 
-Row = Callable[[], dict[str, Any]]
-TINY = "resnet20_cifar"
 MODES = {
     "compiled": {},
     "reduce-overhead": {"mode": "reduce-overhead"},
     "max-autotune": {"mode": "max-autotune"},
 }
-
-
-class Setup(NamedTuple):
-    """What is measured where.
-
-    Args:
-        device: "cuda" or "cpu".
-        tiny: whether to use small networks, images and batches.
-    """
-
-    device: str
-    tiny: bool
-
-    def network(self, name: str) -> nn.Module:
-        """Return a network with random weights on the device."""
-        torch.manual_seed(0)
-        with torch.device(self.device):
-            return cnnarch.get_model(name)
-
-    def images(self, count: int, side: int = 224) -> Tensor:
-        """Return random images on the device."""
-        side = 64 if self.tiny else side
-        return torch.randn(count, 3, side, side, device=self.device)
-
-    def finish(self, call: Callable[[], object]) -> Callable[[], None]:
-        """Return a function that calls another one and waits for the device."""
-
-        def run() -> None:
-            call()
-            if self.device == "cuda":
-                torch.cuda.synchronize()
-
-        return run
 
 
 def check_rows(setup: Setup) -> Iterator[tuple[str, Row]]:
@@ -196,50 +164,6 @@ def steps_by_hand(setup: Setup, name: str) -> dict[str, Any]:
     return {**rates, "peak_bytes": memory}
 
 
-def fit_rows(setup: Setup) -> Iterator[tuple[str, Row]]:
-    """Time the epochs of `fit`: a small network on small images, and ResNet-50 in memory."""
-    count = 32 if setup.tiny else 60_000
-    label = f"resnet20_cifar, {count} images of 28 pixels"
-    yield label, partial(fit_epochs, setup, "resnet20_cifar", count, 28, 16 if setup.tiny else 128)
-    name, count, batch = (TINY, 8, 4) if setup.tiny else ("resnet50", 10_240, 256)
-    yield f"{name}, {count} images", partial(fit_epochs, setup, name, count, 224, batch)
-
-
-def fit_epochs(setup: Setup, name: str, count: int, side: int, batch: int) -> dict[str, Any]:
-    from cnnarch.training import ImageData, ImageSet, Machine, default_recipe, fit
-
-    side = min(side, 64) if setup.tiny else side
-    channels = 1 if side == 28 else 3
-    half = (0.5,) * channels
-    preprocessing = Preprocessing(side, side, mean=half, std=half)
-    sets = []
-    for number in (count, 64):
-        pixels = torch.randint(0, 256, (number, channels, side, side), dtype=torch.uint8)
-        labels = torch.arange(number) % 10
-        sets.append(ImageSet(pixels, labels, tuple("0123456789"), preprocessing))
-    data = ImageData("noise", *sets)
-    recipe = replace(
-        default_recipe(name, "fashion_mnist"),
-        num_epochs=3,
-        batch_size=batch,
-        validation=0.0,
-        image_resolution=None,
-        model_options={},
-    )
-    ends = [time.perf_counter()]
-    model = cnnarch.get_model(name, num_classes=10, in_channels=channels)
-    fit(
-        model,
-        data,
-        recipe,
-        machine=Machine(accelerator=setup.device if setup.device == "cpu" else "gpu"),
-        on_epoch_end=lambda _: ends.append(time.perf_counter()),
-    )
-    epochs = [b - a for a, b in pairwise(ends)]
-    rest = statistics.median(epochs[1:])
-    return {"first_epoch_s": epochs[0], "epoch_s": rest, "images_per_s": count / rest}
-
-
 def folder_rows(setup: Setup) -> Iterator[tuple[str, Row]]:
     """Time classifying a folder of JPEG files."""
     yield "Predictor, JPEG files", partial(predict_folder, setup)
@@ -265,32 +189,6 @@ def predict_folder(setup: Setup) -> dict[str, Any]:
         return {"images_per_s": count / (time.perf_counter() - start)}
 
 
-def zoo_rows(setup: Setup) -> Iterator[tuple[str, Row]]:
-    """Train rows of the zoo on the device."""
-    from benchmarks.zoo import ROWS
-
-    if not setup.tiny:
-        for row in ROWS.values():
-            yield row.network, partial(zoo_accuracy, row)
-
-
-def zoo_accuracy(row: Any) -> dict[str, Any]:
-    from benchmarks.zoo import DATA, recipe_of
-    from cnnarch.training import Machine, build_model, load_data, train
-
-    recipe, start = recipe_of(row), time.perf_counter()
-    data = load_data(DATA, image_resolution=recipe.image_resolution)
-    model = build_model(row.network, data, recipe)
-    data = data.adapt_to(model, recipe.image_resolution)
-    with tempfile.TemporaryDirectory() as folder:
-        results = train(
-            model, data, recipe, Path(folder, "run"), machine=Machine(accelerator="gpu")
-        )
-    assert results is not None
-    seconds = time.perf_counter() - start
-    return {"accuracy": results["test"]["top1"], "published": row.published, "seconds": seconds}
-
-
 SECTIONS: dict[str, tuple[Callable[[Setup], Iterator[tuple[str, Row]]], float]] = {
     "check": (check_rows, 0.15),
     "infer": (infer_rows, 0.35),
@@ -299,34 +197,21 @@ SECTIONS: dict[str, tuple[Callable[[Setup], Iterator[tuple[str, Row]]], float]] 
     "folder": (folder_rows, 0.05),
     "zoo": (zoo_rows, 0.15),
 }
-"""The rows of each section, and its share of the time."""
+"""The rows of each section, and its share of the time if all sections run."""
 
 
 def _milliseconds(seconds: Mapping[str, list[float]]) -> dict[str, float]:
     return {f"{name}_ms": 1000 * statistics.median(times) for name, times in seconds.items()}
 
 
-def card() -> dict[str, Any]:
-    """Return the GPU's name and memory and the versions of its driver and CUDA."""
-    if not torch.cuda.is_available():
-        return {}
-    properties = torch.cuda.get_device_properties(0)
-    return {
-        "card": properties.name,
-        "memory_bytes": properties.total_memory,
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
-        "tf32": torch.backends.cuda.matmul.allow_tf32,
-    }
-
-
 def run(setup: Setup, names: list[str], seconds: float, path: Path) -> dict[str, Any]:
     """Measure the rows that the file lacks, and save the file after each row."""
     kept = json.loads(path.read_text()) if path.exists() else {}
     results = kept.get("results", {})
+    shares = sum(SECTIONS[name][1] for name in names)
     for name in names:
         rows, share = SECTIONS[name]
-        end = time.perf_counter() + share * seconds
+        end = time.perf_counter() + share / shares * seconds
         for label, measure in rows(setup):
             if label in results.get(name, {}) or time.perf_counter() > end:
                 continue
@@ -351,14 +236,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=400.0)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--output", type=Path, default=RESULTS / "gpu.json")
+    parser.add_argument("--output", type=Path, help="JSON file; default: benchmarks/results")
     given = parser.parse_args()
     if unknown := set(given.sections) - SECTIONS.keys():
         parser.error(f"unknown sections {', '.join(sorted(unknown))}")
     if given.device == "cuda" and not torch.cuda.is_available():
         parser.error("there is no CUDA device; --device cpu --tiny tests this script")
-    setup = Setup(given.device, given.tiny)
-    run(setup, given.sections or list(SECTIONS), given.seconds, given.output)
+    path = given.output or (Path("runs/tiny") if given.tiny else RESULTS) / "gpu.json"
+    setup = Setup(given.device, given.tiny, path.parent)
+    run(setup, given.sections or list(SECTIONS), given.seconds, path)
 
 
 if __name__ == "__main__":

@@ -124,6 +124,31 @@ def machine() -> dict[str, Any]:
     }
 
 
+def card() -> dict[str, Any]:
+    """Return the GPU's name and memory and the versions of its driver and libraries, if any."""
+    if not torch.cuda.is_available():
+        return {}
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "card": properties.name,
+        "memory_bytes": properties.total_memory,
+        "driver": driver(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "tf32": torch.backends.cuda.matmul.allow_tf32,
+    }
+
+
+def driver() -> str | None:
+    """Return the version of NVIDIA's driver, or None if nvidia-smi does not report it."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return next(iter(found.split()), None)
+
+
 def machine_name(machine: Mapping[str, Any]) -> str:
     """Return a machine's name for tables, including the instructions its processor supports."""
     processor = machine["processor"].replace("(R)", "").removesuffix(" Processor")

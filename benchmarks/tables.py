@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cnnarch
-from benchmarks import eager, every_network, gpu_tables, inference, int8_accuracy, transfer, zoo
+from benchmarks import (
+    eager,
+    every_network,
+    gpu_tables,
+    gpu_zoo,
+    inference,
+    int8_accuracy,
+    transfer,
+    zoo,
+)
 from benchmarks.measure import RESULTS, results_by_machine
 from benchmarks.pairs import PAIRS
 from cnnarch.facts.builders import families
@@ -393,6 +402,7 @@ def pages() -> dict[Path, str]:
         (speed, "every network", every_network.table()),
     ):
         text[page] = replace_table(text[page], name, table if _has_rows(table) else NOT_YET)
+    text[zoo_page] = replace_table(text[zoo_page], "zoo on a GPU", gpu_zoo.table())
     text[speed] = replace_table(text[speed], "unmeasured", unmeasured())
     text[README] = count_networks(README.read_text())
     gpu_page = DOCS / "gpu.md"

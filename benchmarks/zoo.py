@@ -1,23 +1,31 @@
-"""What accuracy do the networks reach on Fashion-MNIST, on a laptop CPU?
+"""What accuracy do the networks reach on Fashion-MNIST, on a laptop CPU or on a GPU?
 
     python -m benchmarks.zoo lenet5      train a row, or resume it; a network without a row uses
                                          its family's recipe
     python -m benchmarks.zoo             print the table of the finished rows
     python -m benchmarks.zoo --ship      copy the small networks into the package (at most 8 MB)
+    python -m benchmarks.zoo resnet20_cifar --device cuda --seeds 5
+                                         train a row with a longer recipe and five seeds on a GPU
+    python -m benchmarks.zoo lenet5 --tiny
+                                         test this script: two epochs on a few images
 
 The networks train on all 60,000 training images, without validation images, so no accuracy can
 influence training. They are evaluated once on the 10,000 test images, after the last epoch. Each
-row writes a JSON file to results/zoo when it is finished.
+row writes a JSON file to results/zoo when it is finished. On a GPU, each seed adds its result to
+the row's file in results/zoo/gpu.
 """
 
+import argparse
 import json
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
 
 import cnnarch
 from benchmarks.measure import RESULTS, machine, versions, write
@@ -179,14 +187,58 @@ def ship() -> None:
             shutil.copyfile(record, PACKAGE / record.name)
 
 
-def main(names: list[str]) -> None:
-    if names == ["--ship"]:
+def train_on_gpu(rows: Sequence[ZooRow], given: argparse.Namespace) -> None:
+    """Train each row with each seed, and print the table."""
+    from benchmarks import gpu_zoo  # deferred: it imports this module
+    from benchmarks.gpu_setup import Setup
+
+    folder = given.output or (Path("runs/tiny") if given.tiny else RESULTS)
+    setup = Setup(given.device, given.tiny, folder)
+    for row in rows:
+        for seed in range(given.seeds or gpu_zoo.SEEDS):
+            result = gpu_zoo.train_seed(row.network, seed, setup, progress=True)
+            print(row.network, seed, json.dumps(result), flush=True)
+    print(gpu_zoo.table(gpu_zoo.results_folder(setup)))
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse and check the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.zoo",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("networks", nargs="*", help="names of networks")
+    parser.add_argument("--ship", action="store_true", help="copy small networks to the package")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--seeds", type=int, help="number of seeds on a GPU; default: 5")
+    parser.add_argument("--tiny", action="store_true", help="test this script on a few images")
+    parser.add_argument("--output", type=Path, help="folder for zoo/gpu; default: results")
+    given = parser.parse_args(arguments)
+    is_long = given.device == "cuda" or given.tiny
+    if given.seeds is not None and given.seeds < 1:
+        parser.error(f"--seeds must be at least 1, got {given.seeds}")
+    if not is_long and (given.seeds is not None or given.output is not None):
+        parser.error("--seeds and --output require --device cuda or --tiny")
+    if given.ship and (is_long or given.networks):
+        parser.error("--ship copies the finished rows for a CPU; use it without other arguments")
+    if given.device == "cuda" and not torch.cuda.is_available():
+        parser.error("there is no CUDA device; --tiny tests this script on a CPU")
+    return given
+
+
+def main(arguments: Sequence[str]) -> None:
+    given = parse(arguments)
+    rows = [row_of(name) for name in given.networks]
+    if given.ship:
         ship()
-        return
-    keep_freed_memory()  # as in `cnnarch train`
-    for name in names:
-        print(json.dumps(train_row(row_of(name)), indent=2))
-    print(table())
+    elif given.device == "cuda" or given.tiny:
+        train_on_gpu(rows, given)
+    else:
+        keep_freed_memory()  # as in `cnnarch train`
+        for row in rows:
+            print(json.dumps(train_row(row), indent=2))
+        print(table())
 
 
 if __name__ == "__main__":

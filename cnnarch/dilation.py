@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from cnnarch.analysis import stage_shapes
 from cnnarch.blocks._wrappers import unwrapped
-from cnnarch.blocks.conv import SamePad2d
 from cnnarch.blocks.pooling import AlignedMaxPool2d
+from cnnarch.blocks.same_padding import SamePad2d
 from cnnarch.blocks.shortcut import ZeroPadShortcut
 from cnnarch.contract.trunk import Trunk, as_trunk
 

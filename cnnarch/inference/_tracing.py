@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config
 
-from cnnarch.blocks.conv import SamePad2d
+from cnnarch.blocks.same_padding import SamePad2d
 from cnnarch.contract.trunk import Trunk
 from cnnarch.facts.builders import BUILDERS
 from cnnarch.facts.sheets import facts_of

@@ -19,7 +19,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils import parametrize
 
-from cnnarch.blocks.conv import SamePad2d
+from cnnarch.blocks.same_padding import SamePad2d
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.contract.trunk import check_images
 from cnnarch.inference._copies import inference_copy
