@@ -47,14 +47,14 @@ def test_the_stand_in_detects_mixed_devices() -> None:
         assert there.sum().item() == 6
 
 
-def test_networks_run_on_a_gpu(small_form: Build) -> None:
+def test_networks_run_on_a_gpu(distinct_form: Build) -> None:
     """A network is built there, takes weights from the CPU there, and computes there."""
-    model = calibrated(small_form)
+    model = calibrated(distinct_form)
     images = example_images(model)
     expected = model(images)
     with stand_in_gpu():
         with torch.device("cuda"):
-            copied = small_form().eval()
+            copied = distinct_form().eval()
         assert {t.device for t in tensors_of(copied).values()} == {DEVICE}
         copied.load_state_dict(model.state_dict())
         with torch.inference_mode():
