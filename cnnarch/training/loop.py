@@ -127,7 +127,7 @@ class Loop:
             self._add(metrics, len(inputs))
             self.losses.add(place, metrics)
             self.observer.on_step(position, metrics)
-            if updates and position.batch < len(self.train) and self._signal():
+            if updates and position.batch < len(self.train) and self._signal_within_epoch():
                 position.seconds = time.perf_counter() - started
                 self._stop()
         self.losses.check()
@@ -203,6 +203,11 @@ class Loop:
     def _signal(self) -> int:
         """Return the signal received by any process; all of them stop at the same step."""
         return largest(self.fabric, self.observer.received_signal())
+
+    def _signal_within_epoch(self) -> int:
+        """Like `_signal`, but on several GPUs only every few steps, because it waits for them."""
+        is_due = self.fabric.world_size == 1 or self.position.batch % self.losses.interval == 0
+        return self._signal() if is_due else 0
 
     def _stop(self) -> None:
         """Save a checkpoint within an epoch and stop."""
