@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import torch
@@ -104,8 +105,8 @@ def evaluate(
     images = images.matched_to(model)
     check_fits(model, images)
     device = machine._replace(devices=1, num_nodes=1).fabric().device
-    loader = evaluation_loader(images, batch_size, device, machine.num_workers)
-    with moved_to(model, device), evaluating(model):
+    batches = evaluation_loader(images, batch_size, device, machine.num_workers)
+    with closing(batches) as loader, moved_to(model, device), evaluating(model):
         found = [_judge(model(inputs).float(), labels) for inputs, labels in loader.epoch()]
     return _summarize(found, images)
 

@@ -8,6 +8,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from cnnarch.training.augmentation import Augmentation
 from cnnarch.training.data import ImageSet
@@ -60,11 +61,8 @@ class BatchSampler(Sampler[SeededIndices]):
         batches_per_step: number of batches per optimizer step.
         seed: random seed for the order.
         rank: rank of this process.
-        world_size: number of processes.
-
-    Raises:
-        ValueError: `batch_size` is not a multiple of `world_size`, or there are fewer images than
-            processes.
+        world_size: number of processes; for shuffled images, a divisor of `batch_size` and at most
+            `count`.
     """
 
     def __init__(
@@ -79,13 +77,6 @@ class BatchSampler(Sampler[SeededIndices]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if world_size > 1 and count < world_size:  # a process without images blocks the others
-            raise ValueError(f"{count} images cannot be divided among {world_size} processes")
-        if shuffle and batch_size % world_size:
-            raise ValueError(
-                f"batch_size must be a multiple of {world_size}, the number of processes, "
-                f"got {batch_size}"
-            )
         self.count = count
         self.batch_size = min(batch_size, count - count % world_size) if shuffle else batch_size
         self.shuffle = shuffle
@@ -190,6 +181,17 @@ class ImageLoader:
                 labels.to(self.device, non_blocking=True),
                 seed,
             )
+
+    def close(self) -> None:
+        """End the worker processes.
+
+        An exception's traceback would keep them alive. They ignore SIGTERM, by which the process
+        would end them when it exits, so it would wait for them forever.
+        """
+        iterator = self.loader._iterator
+        if isinstance(iterator, _MultiProcessingDataLoaderIter):
+            iterator._shutdown_workers()
+            self.loader._iterator = None  # the next epoch starts new ones
 
     def _prepare(self, pixels: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         augmentation = self.augmentation

@@ -1,7 +1,7 @@
 """Run one stage of a recipe: set up the training loop and manage the checkpoint files."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,11 +99,6 @@ class StageRun:
         """Return the training images, and those to evaluate on after each epoch, by prefix."""
         recipe = self.recipe
         images, validation = data.hold_back(recipe.validation, recipe.seed)
-        if validation is None and (recipe.early_stopping or recipe.keep_best):
-            raise ValueError(
-                "early_stopping and keep_best require validation images, but validation="
-                f"{recipe.validation} selects none of the {len(data.train)} training images"
-            )
         watched = {"val": validation, "test": data.test if recipe.test_each_epoch else None}
         return images, {name: found for name, found in watched.items() if found is not None}
 
@@ -130,7 +125,11 @@ class StageRun:
             self.loop = Loop(fabric, step, train, validation, *options)
             if saved:
                 self._load(saved)
-            with self.signals if self.keep else nullcontext(), memory_explained(batch):
+            with ExitStack() as stack:
+                for loader in (train, *validation.values()):
+                    stack.callback(loader.close)
+                stack.enter_context(self.signals if self.keep else nullcontext())
+                stack.enter_context(memory_explained(batch))
                 self.loop.run()
             self.recorder.history.setup = self._setup(step)
             if step.average:

@@ -4,6 +4,7 @@ import os
 import signal
 from dataclasses import replace
 from functools import cache
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,15 @@ import torch
 from torch import Tensor, nn
 
 import cnnarch
-from cnnarch.training import History, ImageData, Machine, Recipe, TrainingStopped, fit
+from cnnarch.training import (
+    History,
+    ImageData,
+    Machine,
+    Recipe,
+    TrainingStopped,
+    evaluate,
+    fit,
+)
 from cnnarch.training.stage import StageRun
 from tests.training.conftest import Peaks, sides
 
@@ -128,6 +137,39 @@ def test_worker_processes_do_not_change_the_result(data: ImageData) -> None:
         fit(model, data, recipe, machine=Machine(num_workers=workers))
     a, b = map(state, models)
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["in training", "in validation"])
+def test_worker_processes_end_with_a_stopped_run(
+    data: ImageData, tmp_path: Path, first: bool
+) -> None:
+    """Otherwise the process would wait for them when it exits: they ignore its SIGTERM."""
+    model = small()
+
+    def stop(module: nn.Module, *_: Any) -> None:
+        if module.training is first:
+            raise KilledError
+
+    model.register_forward_pre_hook(stop)
+    before = set(active_children())
+    with pytest.raises(KilledError) as error:
+        fit(model, data, BASIC, output=tmp_path, machine=Machine(num_workers=1))
+    assert error.traceback  # it keeps the loaders alive
+    assert set(active_children()) == before
+
+
+def test_worker_processes_end_with_a_failed_evaluation(data: ImageData) -> None:
+    model = small()
+
+    def fail(*_: Any) -> None:
+        raise KilledError
+
+    model.register_forward_pre_hook(fail)
+    before = set(active_children())
+    with pytest.raises(KilledError) as error:
+        evaluate(model, data.test, machine=Machine(num_workers=1))
+    assert error.traceback
+    assert set(active_children()) == before
 
 
 def test_a_truncated_checkpoint_does_not_replace_the_last_one(
