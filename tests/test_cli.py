@@ -610,6 +610,19 @@ def test_compare_trains_each_network_and_plots_all(capsys: pytest.CaptureFixture
             ["train", "lenet5", "--class_weights", "true"],
             "class_weights must be 'balanced' or a mapping or null, got true",
         ),
+        (["train", "lenet5", "--logger", "CSVLogger"], "CSVLogger requires --logger.save_dir"),
+        (["train", "lenet5", "--logger", "Nope"], "must be a Lightning logger, such as CSVLogger,"),
+        (["train", "lenet5", "--logger.save_dir", "x"], "--logger.save_dir requires --logger, suc"),
+        (
+            ["train", "lenet5", "--logger", "CSVLogger", "--logger.root", "x"],
+            "CSVLogger has no option 'root'",
+        ),
+        (
+            ["train", "lenet5", "--logger", "CSVLogger", "--logger.save_dir", "x"]
+            + ["--logger.flush_logs_every_n_steps", "often"],
+            "logger.flush_logs_every_n_steps must be an integer, got often",
+        ),
+        (["train", "lenet5", "--logger", "MLFlowLogger"], "MLFlowLogger is not available: "),
         (["train", "lenet5", "--num_epochs", "0"], "num_epochs must be at least 1"),
         (["train", "lenet5", "--config", "gone.yaml"], "gone.yaml"),
         (["train", "lenet5", "--recipe", "secret"], "no recipe 'secret'; available:"),
