@@ -220,7 +220,9 @@ def test_evaluate_uses_held_out_images_from_the_training_folder_and_all_images_f
     assert evaluated_images(capsys, "run", "--data", "folder:new") == "10 test"
     assert evaluated_images(capsys, "run", "--data", "folder:split") == "6 test"
     assert main(["predict", "--model", "run", "--data", "folder:new"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 1 + 10
+    rows = capsys.readouterr().out.splitlines()[1:]
+    assert len(rows) == 10
+    assert all(Path(row.partition(":")[0]).is_file() for row in rows)  # PATH: LABEL
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
     run, photos = str(tmp_path / "run"), f"folder:{tmp_path / 'photos'}"

@@ -225,6 +225,8 @@ def _open_run(
         if results := read_results(folder):
             check_record(folder, data, recipe)
         return results or None
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder; choose an empty or new folder")
     if folder.exists() and any(not _is_partial(path) for path in folder.iterdir()):
         raise ValueError(f"{folder} contains other files; choose an empty or new folder")
     folder.mkdir(parents=True, exist_ok=True)

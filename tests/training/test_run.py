@@ -236,6 +236,17 @@ def test_a_run_is_not_overwritten_by_one_that_cannot_start(
     assert {path.name: path.stat().st_mtime_ns for path in finished.iterdir()} == before
 
 
+def test_a_file_in_place_of_the_folder_is_kept(
+    data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
+) -> None:
+    file = tmp_path / "run"
+    file.write_text("notes")
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="run is not a folder; choose an empty or new"):
+            train(lenet, data, QUICK, file, overwrite=overwrite)
+    assert file.read_text() == "notes"
+
+
 def test_images_that_cannot_be_divided_among_the_processes_are_rejected(data: ImageData) -> None:
     few = data._replace(train=data.train.subset(torch.arange(2)))
     recipe = Recipe(batch_size=9, validation=0.0)
