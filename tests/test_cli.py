@@ -620,8 +620,10 @@ def test_compare_trains_each_network_and_plots_all(capsys: pytest.CaptureFixture
             "CSVLogger has no option 'root'",
         ),
         (
-            ["train", "lenet5", "--logger", "CSVLogger", "--logger.save_dir", "x"]
-            + ["--logger.flush_logs_every_n_steps", "often"],
+            [
+                *("train", "lenet5", "--logger", "CSVLogger", "--logger.save_dir", "x"),
+                "--logger.flush_logs_every_n_steps=often",
+            ],
             "logger.flush_logs_every_n_steps must be an integer, got often",
         ),
         (["train", "lenet5", "--logger", "MLFlowLogger"], "MLFlowLogger is not available: "),

@@ -24,6 +24,22 @@ from cnnarch.training.optimization import (
 )
 from cnnarch.training.recipe import Recipe
 
+ARGUMENTS = {
+    "model": (nn.Module, "a network, such as build_model('resnet18', data)"),
+    "data": (ImageData, "the result of load_data, such as load_data('folder:photos')"),
+    "recipe": (Recipe | None, "a Recipe, such as Recipe(num_epochs=5), or None"),
+    "machine": (Machine, "a Machine, such as Machine(devices=2)"),
+}
+"""The types of the arguments of `fit`, `train` and `build_model`, also in words."""
+
+
+def check_types(**arguments: object) -> None:
+    """Raise TypeError if an argument in `ARGUMENTS` has another type."""
+    for name, value in arguments.items():
+        kind, allowed = ARGUMENTS[name]
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} must be {allowed}, got {type(value).__name__}")
+
 
 def check_fits(model: nn.Module, images: ImageSet) -> None:
     """Check that a network's classes, channels and input size match the images.
