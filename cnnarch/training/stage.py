@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ class StageRun:
     def run(self, model: nn.Module, data: ImageData, machine: Machine, resume: bool) -> None:
         """Train the network, or load the result if the stage is already finished."""
         if resume and self._file("result").exists():
-            self._restore(model, load_checkpoint(self._file("result")))
+            self._restore(model, self._saved("result"))
             return
         recipe = self.recipe
         images, watched = self._images(data)
@@ -78,8 +78,7 @@ class StageRun:
         with silence_lightning():
             fabric.launch()
         self.fabric, self.epochs = fabric, number_of_epochs(recipe, steps_per_epoch(*count))
-        last = self._file("last")
-        saved = load_checkpoint(last) if resume and last.exists() else None
+        saved = self._saved("last") if resume and self._file("last").exists() else None
         if saved and is_finished(Position(**saved["loop"]), self.epochs, recipe.early_stopping):
             self._restore(model, saved)
         else:
@@ -94,6 +93,22 @@ class StageRun:
             ):
                 self._train(model, images, watched, machine.num_workers, saved)
         self._save_result(model)
+
+    def _saved(self, kind: str) -> dict[str, Any]:
+        """Load a checkpoint.
+
+        Raises:
+            ValueError: it was written with another recipe, which this stage cannot continue.
+        """
+        saved = load_checkpoint(self._file(kind))
+        recipe = asdict(self.recipe)
+        for key, old in saved.get("recipe", {}).items():
+            if key != "source" and recipe[key] != old:
+                raise ValueError(
+                    f"{self._file(kind)} was written with {key}={old!r}, not {recipe[key]!r}; use "
+                    "the same recipe to resume the run, or another output folder to start a new one"
+                )
+        return saved
 
     def _images(self, data: ImageData) -> tuple[ImageSet, dict[str, ImageSet]]:
         """Return the training images, and those to evaluate on after each epoch, by prefix."""
@@ -172,6 +187,7 @@ class StageRun:
             save_checkpoint(self._file("best"), values)
         if self.keep:
             values |= {"loop": self.loop.state_dict(), "step": self.loop.step.state_dict()}
+            values |= {"recipe": asdict(self.recipe)}
             save_checkpoint(self._file("last"), values)
 
     def received_signal(self) -> int:
@@ -187,7 +203,7 @@ class StageRun:
             load_weights(model, self.fabric.broadcast(best))
         if self.keep and is_first:
             values = {"state_dict": weights_of(model), "rows": self._rows}
-            values |= {"setup": self.recorder.history.setup}
+            values |= {"setup": self.recorder.history.setup, "recipe": asdict(self.recipe)}
             save_checkpoint(self._file("result"), values)
             for kind in ("best", "last"):
                 self._file(kind).unlink(missing_ok=True)

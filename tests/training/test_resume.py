@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from multiprocessing import active_children
@@ -123,6 +124,27 @@ def test_resuming_a_finished_run_loads_its_weights(data: ImageData, tmp_path: Pa
     a, b = state(model), state(again)
     assert all(torch.equal(a[key], b[key]) for key in a)
     assert repeated.rows == history.rows
+
+
+@pytest.mark.parametrize("finished", [False, True], ids=["within a stage", "after a stage"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimizer": "sgd"}, "written with optimizer='adam', not 'sgd'; use the same recipe"),
+        ({"learning_rate": 0.1}, "written with learning_rate=0.003, not 0.1"),
+        ({"ema": 0.9}, "written with ema=0.0, not 0.9"),
+    ],
+)
+def test_a_run_does_not_resume_with_another_recipe(
+    data: ImageData, tmp_path: Path, finished: bool, change: dict[str, Any], message: str
+) -> None:
+    stop = None if finished else stop_after(1)
+    with nullcontext() if finished else pytest.raises(KilledError):
+        fit(small(), data, BASIC, output=tmp_path, on_epoch_end=stop)
+    with pytest.raises(ValueError, match=message):
+        fit(small(), data, replace(BASIC, **change), output=tmp_path, resume=True)
+    cited = replace(BASIC, source="a paper")
+    assert len(fit(small(), data, cited, output=tmp_path, resume=True).rows) == 4
 
 
 def test_resuming_without_a_run_starts_one(data: ImageData, tmp_path: Path) -> None:
