@@ -220,7 +220,9 @@ def test_evaluate_uses_held_out_images_from_the_training_folder_and_all_images_f
     assert evaluated_images(capsys, "run", "--data", "folder:new") == "10 test"
     assert evaluated_images(capsys, "run", "--data", "folder:split") == "6 test"
     assert main(["predict", "--model", "run", "--data", "folder:new"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 1 + 10
+    rows = capsys.readouterr().out.splitlines()[1:]
+    assert len(rows) == 10
+    assert all(Path(row.partition(":")[0]).is_file() for row in rows)  # PATH: LABEL
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
     run, photos = str(tmp_path / "run"), f"folder:{tmp_path / 'photos'}"
@@ -610,6 +612,21 @@ def test_compare_trains_each_network_and_plots_all(capsys: pytest.CaptureFixture
             ["train", "lenet5", "--class_weights", "true"],
             "class_weights must be 'balanced' or a mapping or null, got true",
         ),
+        (["train", "lenet5", "--logger", "CSVLogger"], "CSVLogger requires --logger.save_dir"),
+        (["train", "lenet5", "--logger", "Nope"], "must be a Lightning logger, such as CSVLogger,"),
+        (["train", "lenet5", "--logger.save_dir", "x"], "--logger.save_dir requires --logger, suc"),
+        (
+            ["train", "lenet5", "--logger", "CSVLogger", "--logger.root", "x"],
+            "CSVLogger has no option 'root'",
+        ),
+        (
+            [
+                *("train", "lenet5", "--logger", "CSVLogger", "--logger.save_dir", "x"),
+                "--logger.flush_logs_every_n_steps=often",
+            ],
+            "logger.flush_logs_every_n_steps must be an integer, got often",
+        ),
+        (["train", "lenet5", "--logger", "MLFlowLogger"], "MLFlowLogger is not available: "),
         (["train", "lenet5", "--num_epochs", "0"], "num_epochs must be at least 1"),
         (["train", "lenet5", "--config", "gone.yaml"], "gone.yaml"),
         (["train", "lenet5", "--recipe", "secret"], "no recipe 'secret'; available:"),

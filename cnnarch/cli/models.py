@@ -54,7 +54,7 @@ def run_predict(parsed: argparse.Namespace) -> int:
     Rows are printed as they are computed. Files that cannot be read are listed on stderr, and the
     exit status is then 1, unless `--skip_unreadable` is given.
     """
-    from cnnarch.cli.predictions import NamedImages, print_predictions
+    from cnnarch.cli.predictions import NamedImages, image_name, print_predictions
     from cnnarch.devices import available_device
     from cnnarch.images import find_images
     from cnnarch.inference.predictor import Predictor
@@ -78,7 +78,7 @@ def run_predict(parsed: argparse.Namespace) -> int:
         test = load_test_data(model, parsed)
         indices = torch.arange(min(10, len(test)))
         labels = [test.classes[test.labels[i]] for i in indices]
-        names = [f"test image {i + 1}" for i in indices]
+        names = [image_name(test, int(i)) for i in indices]
         images = NamedImages(test.pixels[indices], names, labels)
     else:
         paths = find_images(parsed.files)

@@ -155,14 +155,19 @@ def _json_row(found: NamedResult) -> dict[str, Any]:
     return row | shares | {"unreadable": None}
 
 
+def image_name(images: "ImageSet", index: int) -> str:
+    """Return the path of a test image, or its number if it is not a file."""
+    paths = getattr(images.pixels, "paths", None)
+    return fspath(paths[index]) if paths else f"test image {index + 1}"
+
+
 def evaluated_rows(evaluation: "Evaluation", images: "ImageSet") -> Iterator[dict[str, Any]]:
     """Yield each evaluated image's name, label, prediction and probability."""
-    paths = getattr(images.pixels, "paths", None)
     columns = (images.labels, evaluation.predictions, evaluation.probabilities)
     rows = zip(*(column.tolist() for column in columns), strict=True)
     for i, (label, found, probability) in enumerate(rows):
         yield {
-            "image": fspath(paths[i]) if paths else f"test image {i + 1}",
+            "image": image_name(images, i),
             "label": images.classes[label],
             "prediction": images.classes[found],
             "probability": probability,

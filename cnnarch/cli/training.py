@@ -198,7 +198,11 @@ class TrainingCommand:
         if "num_epochs" in self.given:
             recipe = replace(recipe, num_steps=None)
         self.parser.set_defaults({**asdict(recipe), "model": network})
-        return self.parser.instantiate(self._parse(defaults=True))
+        parsed = self._parse(defaults=True)
+        try:
+            return self.parser.instantiate(parsed)
+        except ValueError as error:  # a logger's package is missing
+            raise ValueError(_plain_error(str(error))) from error
 
     def _parse(self, *, defaults: bool) -> "Namespace":
         """Parse the arguments; without defaults, --print_config has no effect."""
@@ -213,7 +217,7 @@ class TrainingCommand:
             return self.parser.parse_args(args, defaults=defaults)
         except ArgumentError as error:
             found = re.search(r"unrecognized arguments: --([\w.]+)|Option '(.+?)'", str(error))
-            if found:
+            if found and "lightning.pytorch.loggers" not in str(error):
                 key = found[1] or found[2]
                 hint = suggest(key, self.parser.get_defaults().keys())
                 raise ValueError(f"unknown key {key!r}; {hint}") from error
@@ -225,6 +229,8 @@ class TrainingCommand:
 
 def _plain_error(message: str) -> str:
     """Return what a key must be, from jsonargparse's message on a value of the wrong type."""
+    if "lightning.pytorch.loggers" in message:
+        return _logger_error(message)
     key = re.findall(r'Parser key "([\w.]+)":', message)
     value = re.findall(r"(?:Got|Given) value: (.*)", message)
     found = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", message)
@@ -235,6 +241,25 @@ def _plain_error(message: str) -> str:
         for name, choices in found
     ]
     return f"{key[0]} must be {' or '.join(dict.fromkeys(kinds))}, got {value[-1]}"
+
+
+def _logger_error(message: str) -> str:
+    """Return what is wrong with the logger, from jsonargparse's message."""
+    found = re.search(r"class_path '[\w.]*?(\w+)':\n(.*)\n +- Expected a", message, re.DOTALL)
+    if not found:
+        value = re.findall(r"Given value: (.*)", message)[-1]
+        if option := re.search(r"NestedArg\(key='([\w.]+)'", value):
+            return f"--logger.{option[1]} requires --logger, such as --logger CSVLogger"
+        return f"logger must be a Lightning logger, such as CSVLogger, or null, got {value}"
+    name, reason = found[1], found[2].strip()
+    if required := re.search(r"arguments are required: (.*)", reason):
+        options = [f"--logger.{option}" for option in required[1].split(", ")]
+        return f"{name} requires {' and '.join(options)}"
+    if unknown := re.search(r"Option '(.+?)' is not accepted", reason):
+        return f"{name} has no option {unknown[1]!r}"
+    if reason.startswith("Parser key"):
+        return f"logger.{_plain_error(reason)}"
+    return f"{name} is not available: {' '.join(reason.split())}"
 
 
 def _training_parser(command: str) -> "ArgumentParser":

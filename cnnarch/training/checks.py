@@ -24,6 +24,22 @@ from cnnarch.training.optimization import (
 )
 from cnnarch.training.recipe import Recipe
 
+ARGUMENTS = {
+    "model": (nn.Module, "a network, such as build_model('resnet18', data)"),
+    "data": (ImageData, "the result of load_data, such as load_data('folder:photos')"),
+    "recipe": (Recipe | None, "a Recipe, such as Recipe(num_epochs=5), or None"),
+    "machine": (Machine, "a Machine, such as Machine(devices=2)"),
+}
+"""The types of the arguments of `fit`, `train` and `build_model`, also in words."""
+
+
+def check_types(**arguments: object) -> None:
+    """Raise TypeError if an argument in `ARGUMENTS` has another type."""
+    for name, value in arguments.items():
+        kind, allowed = ARGUMENTS[name]
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} must be {allowed}, got {type(value).__name__}")
+
 
 def check_fits(model: nn.Module, images: ImageSet) -> None:
     """Check that a network's classes, channels and input size match the images.
@@ -63,7 +79,35 @@ def check_run(model: nn.Module, data: ImageData, recipe: Recipe, machine: Machin
     check_fits(model, data.train)
     check_stages(model, data.train, recipe)
     machine.check()
+    for stage in recipe.stages():
+        check_images(data, stage, machine.devices * machine.num_nodes)
     check_batches(model, data, recipe, machine)
+
+
+def check_images(data: ImageData, recipe: Recipe, processes: int) -> None:
+    """Check that a stage has enough training and validation images.
+
+    Raises:
+        ValueError: the recipe requires validation images, but there are none; or batches or images
+            cannot be divided among the processes.
+    """
+    images, size = data.training_size(recipe.validation), len(data.train)
+    if (recipe.early_stopping or recipe.keep_best) and images == size and not data.validation:
+        raise ValueError(
+            "early_stopping and keep_best require validation images, but validation="
+            f"{recipe.validation} selects none of the {size} training images"
+        )
+    batch_size = batch_size_of(recipe, images, processes)
+    if batch_size % processes:
+        raise ValueError(
+            f"batch_size must be a multiple of {processes}, the number of processes, "
+            f"got {batch_size}"
+        )
+    if images < processes:
+        raise ValueError(
+            f"{counted(images, 'training image')} cannot be divided among {processes} processes; "
+            f"set devices to at most {images}"
+        )
 
 
 def warn_if_short(data: ImageData, recipe: Recipe, machine: Machine) -> None:

@@ -92,7 +92,8 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         return list(zip(inputs, labels, strict=True))
 
     def subset(self, indices: Tensor) -> "ImageSet":
-        """Return the images at `indices`, in that order."""
+        """Return the images at `indices`, in that order, or those for which a mask is true."""
+        indices = torch.arange(len(self))[indices]
         pixels = self.pixels
         chosen = pixels.subset(indices) if isinstance(pixels, FilePixels) else pixels[indices]
         return replace(self, pixels=chosen, labels=self.labels[indices])

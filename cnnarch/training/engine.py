@@ -12,7 +12,12 @@ from torch import nn
 
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.facts.output import lasting_output
-from cnnarch.training.checks import check_run, warn_if_accumulation_is_cut, warn_if_short
+from cnnarch.training.checks import (
+    check_run,
+    check_types,
+    warn_if_accumulation_is_cut,
+    warn_if_short,
+)
 from cnnarch.training.data import ImageData
 from cnnarch.training.history import History, Recorder
 from cnnarch.training.machine import THIS_MACHINE, Machine, is_first_process
@@ -57,12 +62,13 @@ def fit(
         The metrics of each epoch.
 
     Raises:
-        TypeError: the recipe freezes stages or has learning rates for stages, but the network is
-            not from this package.
+        TypeError: an argument has a wrong type, or the recipe freezes stages or has learning rates
+            for stages, but the network is not from this package.
         ValueError: the network is incompatible with the data or lacks a stage to be frozen, or the
             run to resume used other images.
         NonFiniteLossError: the loss became infinite or NaN.
     """
+    check_types(model=model, data=data, recipe=recipe, machine=machine)
     if recipe is None:
         source = getattr(model, "weights_source", None)
         recipe = find_recipe(TRANSFER) if is_for_transfer(source) else Recipe()

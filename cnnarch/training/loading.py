@@ -62,11 +62,8 @@ class BatchSampler(Sampler[SeededIndices]):
         batches_per_step: number of batches per optimizer step.
         seed: random seed for the order.
         rank: rank of this process.
-        world_size: number of processes.
-
-    Raises:
-        ValueError: `batch_size` is not a multiple of `world_size`, or there are fewer images than
-            processes.
+        world_size: number of processes; for shuffled images, a divisor of `batch_size` and at most
+            `count`.
     """
 
     def __init__(
@@ -81,13 +78,6 @@ class BatchSampler(Sampler[SeededIndices]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if world_size > 1 and count < world_size:  # a process without images blocks the others
-            raise ValueError(f"{count} images cannot be divided among {world_size} processes")
-        if shuffle and batch_size % world_size:
-            raise ValueError(
-                f"batch_size must be a multiple of {world_size}, the number of processes, "
-                f"got {batch_size}"
-            )
         self.count = count
         self.batch_size = min(batch_size, count - count % world_size) if shuffle else batch_size
         self.shuffle = shuffle
@@ -191,7 +181,11 @@ class ImageLoader:
         return self._running
 
     def close(self) -> None:
-        """End the worker processes, which ignore signals and would outlive an error."""
+        """End the worker processes.
+
+        An exception's traceback would keep them alive. They ignore SIGTERM, by which Python ends
+        them at exit, so it would wait for them forever.
+        """
         if self._running:
             self._running.close()
         del self.loader

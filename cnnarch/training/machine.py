@@ -45,9 +45,12 @@ class Machine(NamedTuple):
         """Check that the devices are available.
 
         Raises:
-            ValueError: torchrun started a different number of processes, or the accelerator or
-                some of the devices do not exist.
+            ValueError: a number is out of range, torchrun started a different number of processes,
+                or the accelerator or some of the devices do not exist.
         """
+        for name, minimum in (("devices", 1), ("num_nodes", 1), ("num_workers", 0)):
+            if (value := getattr(self, name)) < minimum:
+                raise ValueError(f"{name} must be at least {minimum}, got {value}")
         started = int(os.environ.get("WORLD_SIZE", "1"))
         if started > 1 and started != self.devices * self.num_nodes:
             raise ValueError(

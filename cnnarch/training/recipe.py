@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -170,6 +171,10 @@ class Recipe:
             raise ValueError("nesterov requires momentum above 0")
         if not self.validation and (self.early_stopping or self.keep_best):
             raise ValueError("early_stopping and keep_best require validation above 0")
+        for name, hint in get_type_hints(Recipe).items():
+            _check_type(name, getattr(self, name), hint)
+        if wrong := next((stage for stage in self.then if not isinstance(stage, dict)), None):
+            raise ValueError(f"a stage in `then` must be a mapping of keys, got {wrong!r}")
         stage_keys = [key for key in self.__dataclass_fields__ if key not in _RUN_KEYS]
         for key in sorted({key for stage in self.then for key in stage}):
             if key not in stage_keys:
@@ -270,6 +275,26 @@ _RUN_KEYS = {  # the same in all stages of a run
     "validation",
     *("test_each_epoch", "keep_best", "precision", "channels_last", "compile", "seed", "then"),
 }
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    """Raise ValueError unless a value has the type of its key; a boolean is not a number."""
+    allowed = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if not any(_is_instance(value, kind) for kind in allowed):
+        kinds = [
+            ", ".join(map(repr, get_args(kind))) if get_origin(kind) is Literal else kind.__name__
+            for kind in allowed
+        ]
+        words = " or ".join(kinds).replace("NoneType", "None")
+        raise ValueError(f"{name} must be {words}, got {value!r}")
+
+
+def _is_instance(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if kind in (int, float):
+        return isinstance(value, int | kind) and not isinstance(value, bool)
+    return isinstance(value, get_origin(kind) or kind)
 
 
 def _check_range(name: str, value: Any, low: float, high: float) -> None:

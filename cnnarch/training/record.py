@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
@@ -20,6 +21,7 @@ from cnnarch.weights.files import atomic_write
 
 FILES = "files.csv"
 WEIGHTS = "weights"
+HASH = re.compile(f"({WHOLE}|{ENDS}):[0-9a-f]{{64}}")
 EXAMPLES = 3  # number of names in a message
 
 log = logging.getLogger("cnnarch")
@@ -94,8 +96,11 @@ def read_record(folder: str | PathLike[str]) -> list[FileEntry]:
             ]
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise ValueError(f"{path} is corrupted: {error!r}") from error
-    if not rows:
-        raise ValueError(f"{path} is corrupted: it names no images")
+    if broken := next((row for row in rows if not HASH.fullmatch(row.hash)), None):
+        raise ValueError(f"{path} is corrupted: {broken.hash!r} is not a hash")
+    for split in ("train", "test"):  # a truncated file lacks the test images, which are last
+        if split not in {row.split for row in rows}:
+            raise ValueError(f"{path} is corrupted: it names no {split} images")
     return rows
 
 

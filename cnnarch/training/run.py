@@ -23,7 +23,7 @@ from cnnarch.blocks.initialization import init_weights
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.folders import RUN_FILE, RUNS
 from cnnarch.registry import get_model
-from cnnarch.training.checks import check_run
+from cnnarch.training.checks import check_run, check_types
 from cnnarch.training.data import ImageData
 from cnnarch.training.datasets import folder_of
 from cnnarch.training.engine import fit
@@ -69,12 +69,14 @@ def build_model(
         weights: initial weights; None uses the recipe's.
 
     Raises:
+        TypeError: an argument has a wrong type.
         ValueError: the network does not exist or does not accept one of the options.
 
     >>> from cnnarch.training import load_data
     >>> build_model("lenet5", load_data("digits"), Recipe(init="kaiming")).num_classes
     10
     """
+    check_types(data=data, recipe=recipe)
     recipe = recipe or default_recipe(name, data.name, weights)
     recipe = recipe if weights is None else replace(recipe, weights=os.fspath(weights))
     sizes = {"num_classes": len(data.classes), "in_channels": data.channels}
@@ -124,13 +126,14 @@ def train(
         The contents of results.json, or None in every process except the first.
 
     Raises:
+        TypeError: an argument has a wrong type.
         ValueError: both `resume` and `overwrite` are set, the folder contains a different run or
             other files, the network is incompatible with the data or cannot be saved, or the
             devices are not available. The folder is left unchanged.
         NonFiniteLossError: the loss became infinite or NaN.
     """
-    check_rebuilds(model)  # all checks run before the folder is changed
-    recipe = _complete(recipe, model, data)
+    check_types(model=model, data=data, recipe=recipe, machine=machine)
+    recipe = _complete(recipe, model, data)  # all checks run before the folder is changed
     data = data.matched_to(model, recipe.image_resolution)
     check_run(model, data, recipe, machine)
     place = Path(folder or default_folder(str(model.builder), data.name))
@@ -172,7 +175,12 @@ def train(
 
 
 def _complete(recipe: Recipe | None, model: ImageClassifier, data: ImageData) -> Recipe:
-    """Return the recipe, or the default one, with the source of the network's weights."""
+    """Return the recipe, or the default one, with the source of the network's weights.
+
+    Raises:
+        ValueError: the network cannot be saved.
+    """
+    check_rebuilds(model)
     recipe = recipe or default_recipe(str(model.builder), data.name, model.weights_source)
     return with_weights(recipe, model)
 
@@ -225,6 +233,8 @@ def _open_run(
         if results := read_results(folder):
             check_record(folder, data, recipe)
         return results or None
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder; choose an empty or new folder")
     if folder.exists() and any(not _is_partial(path) for path in folder.iterdir()):
         raise ValueError(f"{folder} contains other files; choose an empty or new folder")
     folder.mkdir(parents=True, exist_ok=True)

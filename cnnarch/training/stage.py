@@ -1,8 +1,8 @@
 """Run one stage of a recipe: set up the training loop and manage the checkpoint files."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ class StageRun:
     def run(self, model: nn.Module, data: ImageData, machine: Machine, resume: bool) -> None:
         """Train the network, or load the result if the stage is already finished."""
         if resume and self._file("result").exists():
-            self._restore(model, load_checkpoint(self._file("result")))
+            self._restore(model, self._saved("result"))
             return
         recipe = self.recipe
         images, watched = self._images(data)
@@ -78,8 +78,7 @@ class StageRun:
         with silence_lightning():
             fabric.launch()
         self.fabric, self.epochs = fabric, number_of_epochs(recipe, steps_per_epoch(*count))
-        last = self._file("last")
-        saved = load_checkpoint(last) if resume and last.exists() else None
+        saved = self._saved("last") if resume and self._file("last").exists() else None
         if saved and is_finished(Position(**saved["loop"]), self.epochs, recipe.early_stopping):
             self._restore(model, saved)
         else:
@@ -95,15 +94,26 @@ class StageRun:
                 self._train(model, images, watched, machine.num_workers, saved)
         self._save_result(model)
 
+    def _saved(self, kind: str) -> dict[str, Any]:
+        """Load a checkpoint.
+
+        Raises:
+            ValueError: it was written with another recipe, which this stage cannot continue.
+        """
+        saved = load_checkpoint(self._file(kind))
+        recipe = asdict(self.recipe)
+        for key, old in saved.get("recipe", {}).items():
+            if key != "source" and recipe[key] != old:
+                raise ValueError(
+                    f"{self._file(kind)} was written with {key}={old!r}, not {recipe[key]!r}; use "
+                    "the same recipe to resume the run, or another output folder to start a new one"
+                )
+        return saved
+
     def _images(self, data: ImageData) -> tuple[ImageSet, dict[str, ImageSet]]:
         """Return the training images, and those to evaluate on after each epoch, by prefix."""
         recipe = self.recipe
         images, validation = data.hold_back(recipe.validation, recipe.seed)
-        if validation is None and (recipe.early_stopping or recipe.keep_best):
-            raise ValueError(
-                "early_stopping and keep_best require validation images, but validation="
-                f"{recipe.validation} selects none of the {len(data.train)} training images"
-            )
         watched = {"val": validation, "test": data.test if recipe.test_each_epoch else None}
         return images, {name: found for name, found in watched.items() if found is not None}
 
@@ -130,12 +140,12 @@ class StageRun:
             self.loop = Loop(fabric, step, train, validation, *options)
             if saved:
                 self._load(saved)
-            try:
-                with self.signals if self.keep else nullcontext(), memory_explained(batch):
-                    self.loop.run()
-            finally:
+            with ExitStack() as stack:
                 for loader in (train, *validation.values()):
-                    loader.close()
+                    stack.callback(loader.close)
+                stack.enter_context(self.signals if self.keep else nullcontext())
+                stack.enter_context(memory_explained(batch))
+                self.loop.run()
             step.optimizer.zero_grad()
             self.recorder.history.setup = self._setup(step)
             if step.average:
@@ -178,6 +188,7 @@ class StageRun:
             save_checkpoint(self._file("best"), values)
         if self.keep:
             values |= {"loop": self.loop.state_dict(), "step": self.loop.step.state_dict()}
+            values |= {"recipe": asdict(self.recipe)}
             save_checkpoint(self._file("last"), values)
 
     def received_signal(self) -> int:
@@ -193,7 +204,7 @@ class StageRun:
             load_weights(model, self.fabric.broadcast(best))
         if self.keep and is_first:
             values = {"state_dict": weights_of(model), "rows": self._rows}
-            values |= {"setup": self.recorder.history.setup}
+            values |= {"setup": self.recorder.history.setup, "recipe": asdict(self.recipe)}
             save_checkpoint(self._file("result"), values)
             for kind in ("best", "last"):
                 self._file(kind).unlink(missing_ok=True)

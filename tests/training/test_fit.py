@@ -19,8 +19,10 @@ from cnnarch.training import (
     ImageData,
     NonFiniteLossError,
     Recipe,
+    build_model,
     evaluate,
     fit,
+    train,
 )
 from tests.training.conftest import Peaks
 
@@ -251,6 +253,37 @@ def test_keep_best_returns_the_weights_of_the_best_epoch(data: ImageData, tmp_pa
     assert model.scale.item() == scales[1]
     assert len(set(scales)) == 4
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["stage-1-result.ckpt"]
+
+
+WRONG_TYPES: list[Any] = [
+    ({"model": "lenet5"}, r"a network, such as build_model\('resnet18', data\), got str"),
+    ({"data": "folder:photos"}, r"load_data, such as load_data\('folder:photos'\), got str"),
+    ({"recipe": {"num_epochs": 1}}, r"a Recipe, such as Recipe\(num_epochs=5\), or None, got d"),
+    ({"machine": 2}, r"a Machine, such as Machine\(devices=2\), got int"),
+]
+
+
+@pytest.mark.parametrize(("changed", "message"), WRONG_TYPES)
+@pytest.mark.parametrize("function", [fit, train])
+def test_an_argument_of_another_type_is_rejected(
+    data: ImageData,
+    lenet: cnnarch.ImageClassifier,
+    function: Any,
+    changed: dict[str, Any],
+    message: str,
+) -> None:
+    arguments = {"model": lenet, "data": data, "recipe": QUICK} | changed
+    with pytest.raises(TypeError, match=f"{min(changed)} must be .*{message}"):
+        function(**arguments)
+
+
+@pytest.mark.parametrize(("changed", "message"), WRONG_TYPES[1:3])
+def test_build_model_rejects_an_argument_of_another_type(
+    data: ImageData, changed: dict[str, Any], message: str
+) -> None:
+    arguments = {"data": data, "recipe": QUICK} | changed
+    with pytest.raises(TypeError, match=message):
+        build_model("lenet5", **arguments)
 
 
 def test_early_stopping_stops_when_validation_does_not_improve(data: ImageData) -> None:

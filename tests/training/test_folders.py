@@ -293,3 +293,15 @@ def test_a_fraction_of_few_images_is_rounded(tmp_path: Path) -> None:
     """Each class has 4 training images, and 0.4 rounds to 0."""
     data = load(cats_and_dogs(tmp_path, 5))
     assert data.hold_back(Recipe().validation) == (data.train, None)
+
+
+def test_a_mask_selects_images_of_a_folder(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        photographs(tmp_path / name, 10)
+    images = load(tmp_path).test  # two of each class
+    assert len(images) == 4
+    dogs = images.subset(images.labels == 1)
+    assert dogs.labels.tolist() == [1, 1]
+    assert [path.parent.name for path in dogs.pixels.paths] == ["dog", "dog"]  # type: ignore[union-attr]
+    with pytest.raises(IndexError, match="index 4 is out of bounds"):
+        images.subset(torch.tensor([4]))

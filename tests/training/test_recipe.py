@@ -109,6 +109,29 @@ def test_an_invalid_file_is_rejected_with_the_allowed_values(
     assert "recipe.yaml" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_epochs": 2.5}, "num_epochs must be int, got 2.5"),
+        ({"keep_best": "no"}, "keep_best must be bool, got 'no'"),
+        ({"batch_size": True}, "batch_size must be int or 'auto', got True"),
+        ({"learning_rate": True}, "learning_rate must be float, got True"),
+        ({"channels_last": "no"}, "channels_last must be bool or None, got 'no'"),
+        ({"weights": Path("x.pth")}, r"weights must be str or None, got \w*Path"),
+        ({"model_options": ["se"]}, r"model_options must be dict, got \['se'\]"),
+        ({"then": {"num_epochs": 1}}, "then must be list, got {'num_epochs': 1}"),
+        ({"then": ["freeze"]}, "a stage in `then` must be a mapping of keys, got 'fr"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_rejected(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Recipe(**values)
+
+
+def test_numbers_may_be_integers() -> None:
+    assert Recipe(learning_rate=1, step_epochs=[3, 4.5], num_steps=5, batch_size="auto")
+
+
 def test_stages_keep_the_keys_that_they_do_not_change() -> None:
     recipe = Recipe(learning_rate=0.1, flip=True, then=[{"learning_rate": 0.01}, {"flip": False}])
     stages = [(s.learning_rate, s.flip) for s in recipe.stages()]

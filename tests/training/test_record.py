@@ -182,7 +182,20 @@ def test_checkpoints_without_a_record_do_not_resume(killed: Path, photos: Path) 
         fit(network(), load_32(photos), QUICK, output=killed, resume=True)
 
 
-@pytest.mark.parametrize("text", ["", "split,name\n", "split,name,size,hash\n", "a\nb\n"])
+HEADER = "split,name,size,hash\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "split,name\n",
+        HEADER,
+        "a\nb\n",
+        f"{HEADER}train,cat/1.png,5,sha256:{'0' * 64}\n",
+        f"{HEADER}train,a.png,5,sha256:{'0' * 64}\ntest,b.png,5,sha256:{'0' * 40}",
+    ],
+)
 def test_a_corrupted_record_is_named(killed: Path, photos: Path, text: str) -> None:
     (killed / FILES).write_text(text)
     with pytest.raises(ValueError, match=r"files\.csv is corrupted"):

@@ -6,6 +6,7 @@ import signal
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,15 @@ import torch
 from torch import Tensor, nn
 
 import cnnarch
-from cnnarch.training import History, ImageData, Machine, Recipe, TrainingStopped, fit
+from cnnarch.training import (
+    History,
+    ImageData,
+    Machine,
+    Recipe,
+    TrainingStopped,
+    evaluate,
+    fit,
+)
 from cnnarch.training.stage import StageRun
 from tests.training.conftest import Peaks, sides
 
@@ -118,6 +127,27 @@ def test_resuming_a_finished_run_loads_its_weights(data: ImageData, tmp_path: Pa
     assert repeated.rows == history.rows
 
 
+@pytest.mark.parametrize("finished", [False, True], ids=["within a stage", "after a stage"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimizer": "sgd"}, "written with optimizer='adam', not 'sgd'; use the same recipe"),
+        ({"learning_rate": 0.1}, "written with learning_rate=0.003, not 0.1"),
+        ({"ema": 0.9}, "written with ema=0.0, not 0.9"),
+    ],
+)
+def test_a_run_does_not_resume_with_another_recipe(
+    data: ImageData, tmp_path: Path, finished: bool, change: dict[str, Any], message: str
+) -> None:
+    stop = None if finished else stop_after(1)
+    with nullcontext() if finished else pytest.raises(KilledError):
+        fit(small(), data, BASIC, output=tmp_path, on_epoch_end=stop)
+    with pytest.raises(ValueError, match=message):
+        fit(small(), data, replace(BASIC, **change), output=tmp_path, resume=True)
+    cited = replace(BASIC, source="a paper")
+    assert len(fit(small(), data, cited, output=tmp_path, resume=True).rows) == 4
+
+
 def test_resuming_without_a_run_starts_one(data: ImageData, tmp_path: Path) -> None:
     assert len(fit(small(), data, BASIC, output=tmp_path, resume=True).rows) == 4
 
@@ -130,6 +160,39 @@ def test_worker_processes_do_not_change_the_result(data: ImageData) -> None:
         fit(model, data, recipe, machine=Machine(num_workers=workers))
     a, b = map(state, models)
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["in training", "in validation"])
+def test_worker_processes_end_with_a_stopped_run(
+    data: ImageData, tmp_path: Path, first: bool
+) -> None:
+    """Otherwise the process would wait for them when it exits: they ignore its SIGTERM."""
+    model = small()
+
+    def stop(module: nn.Module, *_: Any) -> None:
+        if module.training is first:
+            raise KilledError
+
+    model.register_forward_pre_hook(stop)
+    before = set(active_children())
+    with pytest.raises(KilledError) as error:
+        fit(model, data, BASIC, output=tmp_path, machine=Machine(num_workers=1))
+    assert error.traceback  # it keeps the loaders alive
+    assert set(active_children()) == before
+
+
+def test_worker_processes_end_with_a_failed_evaluation(data: ImageData) -> None:
+    model = small()
+
+    def fail(*_: Any) -> None:
+        raise KilledError
+
+    model.register_forward_pre_hook(fail)
+    before = set(active_children())
+    with pytest.raises(KilledError) as error:
+        evaluate(model, data.test, machine=Machine(num_workers=1))
+    assert error.traceback
+    assert set(active_children()) == before
 
 
 def test_a_truncated_checkpoint_does_not_replace_the_last_one(

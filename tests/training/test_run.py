@@ -4,14 +4,14 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 import yaml
 
 import cnnarch
-from cnnarch.training import ImageData, Recipe, build_model, evaluate, read_results, train
+from cnnarch.training import ImageData, Machine, Recipe, build_model, evaluate, read_results, train
 from tests.training.conftest import CLASSES, sides
 
 QUICK = Recipe(num_epochs=2, batch_size=16, optimizer="adam", learning_rate=3e-3)
@@ -213,6 +213,45 @@ def test_a_saved_network_is_not_overwritten(
         with pytest.raises(ValueError, match="contains other files"):
             train(lenet, data, QUICK, tmp_path, overwrite=overwrite)
     assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "machine", "message"),
+    [
+        ({"batch_size": 15}, Machine(2), "batch_size must be a multiple of 2, the number of"),
+        ({"then": [{"batch_size": 15}]}, Machine(2), "batch_size must be a multiple of 2"),
+        ({}, Machine(num_workers=-1), "num_workers must be at least 0, got -1"),
+        ({}, Machine(devices=0), "devices must be at least 1, got 0"),
+        ({}, Machine(num_nodes=0), "num_nodes must be at least 1, got 0"),
+        ({"keep_best": True, "validation": 0.001}, Machine(), "selects none of the"),
+    ],
+)
+def test_a_run_is_not_overwritten_by_one_that_cannot_start(
+    trained: Trained, finished: Path, options: dict[str, Any], machine: Machine, message: str
+) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
+    model, recipe = cnnarch.lenet5(num_classes=len(CLASSES)), replace(QUICK, **options)
+    with pytest.raises(ValueError, match=message):
+        train(model, trained.data, recipe, finished, overwrite=True, machine=machine)
+    assert {path.name: path.stat().st_mtime_ns for path in finished.iterdir()} == before
+
+
+def test_a_file_in_place_of_the_folder_is_kept(
+    data: ImageData, lenet: cnnarch.ImageClassifier, tmp_path: Path
+) -> None:
+    file = tmp_path / "run"
+    file.write_text("notes")
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="run is not a folder; choose an empty or new"):
+            train(lenet, data, QUICK, file, overwrite=overwrite)
+    assert file.read_text() == "notes"
+
+
+def test_images_that_cannot_be_divided_among_the_processes_are_rejected(data: ImageData) -> None:
+    few = data._replace(train=data.train.subset(torch.arange(2)))
+    recipe = Recipe(batch_size=9, validation=0.0)
+    with pytest.raises(ValueError, match="2 training images cannot be divided among 3 processes"):
+        train(cnnarch.lenet5(num_classes=4), few, recipe, machine=Machine(3, accelerator="cpu"))
 
 
 @pytest.mark.parametrize("name", [".", "new"])
