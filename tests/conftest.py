@@ -17,6 +17,7 @@ from tests.small_forms import (
     MANY_PARAMETERS,
     Build,
     calibrated,
+    common_forms,
     distinct_forms,
     distinct_stages,
     small_forms,
@@ -25,6 +26,7 @@ from tests.small_forms import (
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import onnxruntime directly
 
 
+CONTRACT = "tests.test_contract"
 FORMS = {
     "small_form": small_forms,
     "distinct_form": distinct_forms,
@@ -87,7 +89,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     elif forms := wanted & FORMS.keys():
         (fixture,) = forms
         builders = FORMS[fixture]() | (networks if every else {})
-        metafunc.parametrize(fixture, builders.values(), ids=[*builders], scope="session")
+        rare = set()
+        if fixture == "small_form" and metafunc.module.__name__ != CONTRACT:
+            rare = builders.keys() - common_forms().keys()
+        cases = [
+            pytest.param(build, id=name, marks=pytest.mark.slow if name in rare else ())
+            for name, build in builders.items()
+        ]
+        metafunc.parametrize(fixture, cases, scope="session")
 
 
 @pytest.fixture

@@ -55,6 +55,17 @@ def distinct_forms() -> dict[str, Build]:
 
 
 @cache
+def common_forms() -> dict[str, Build]:
+    """Return one form of each family, and forms that together contain every kind of layer.
+
+    Outside the contract tests, the other forms are tested by `make test-all` alone.
+    """
+    first = {name.partition("-")[0]: name for name in reversed(small_forms())}
+    chosen = {*first.values(), *distinct_forms()}
+    return {name: build for name, build in small_forms().items() if name in chosen}
+
+
+@cache
 def distinct_stages() -> dict[str, Build]:
     """Return forms that together cover every type of layer that ends a stage.
 

@@ -249,11 +249,11 @@ def test_predict_prints_rows_before_it_is_interrupted(
     expected = Predictor(saved, top=2)(paths)
     best, calls = Predictor._best, []
 
-    def interrupted(self: Predictor, images: Any) -> Any:
-        calls.append(images)
+    def interrupted(self: Predictor, *found: Any) -> Any:
+        calls.append(found)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return best(self, images)
+        return best(self, *found)
 
     monkeypatch.setattr(Predictor, "_best", interrupted)
     words = ["predict", "--model", saved, str(tmp_path / "photos"), "--format", form]
@@ -306,11 +306,11 @@ def test_a_signal_ends_a_json_array(
     paths = photographs(tmp_path / "photos", 10)
     best, calls = Predictor._best, []
 
-    def terminated(self: Predictor, images: Any) -> Any:
-        calls.append(images)
+    def terminated(self: Predictor, *found: Any) -> Any:
+        calls.append(found)
         if len(calls) == 2:
             os.kill(os.getpid(), number)
-        return best(self, images)
+        return best(self, *found)
 
     monkeypatch.setattr(Predictor, "_best", terminated)
     before = signal.signal(number, signal.SIG_DFL)  # the tests may run under nohup

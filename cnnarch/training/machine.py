@@ -49,7 +49,8 @@ class Machine(NamedTuple):
                 or the accelerator or some of the devices do not exist.
         """
         for name, minimum in (("devices", 1), ("num_nodes", 1), ("num_workers", 0)):
-            if (value := getattr(self, name)) < minimum:
+            value = getattr(self, name)
+            if value is not None and value < minimum:
                 raise ValueError(f"{name} must be at least {minimum}, got {value}")
         started = int(os.environ.get("WORLD_SIZE", "1"))
         if started > 1 and started != self.devices * self.num_nodes:
