@@ -135,13 +135,13 @@ def scan_folder(root: Path) -> FolderScan:
     scan = FolderScan(root)
     _scan_into(scan, root, frozenset())
     around_runs = {folder for run in scan.runs for folder in run.parents}
-    found = [path for path in scan.images if path.parent not in around_runs or not _is_plot(path)]
+    found = [path for path in scan.images if path.parent not in around_runs or not is_plot(path)]
     scan.plots = len(scan.images) - len(found)
     scan.images = sorted(found)
     return scan
 
 
-def _is_plot(path: Path) -> bool:
+def is_plot(path: Path) -> bool:
     """Return whether a file was drawn by matplotlib, as by `cnnarch draw` and `cnnarch compare`."""
     from PIL import Image
 

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from cnnarch.folders import counted, image_formats, image_suffixes, printable, scan_folder
+from cnnarch.folders import (
+    counted,
+    image_formats,
+    image_suffixes,
+    is_plot,
+    printable,
+    scan_folder,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,6 +103,19 @@ def multipage_text(paths: Sequence[Path]) -> str:
     return (
         f"only the first page or frame is used of {counted(len(found), 'file')} with several, for "
         f"example {printable(str(found[0]))}"
+    )
+
+
+def plots_text(paths: Sequence[Path]) -> str:
+    """Return how many files among photographs are plots, or an empty string if none or most are."""
+    possible = [path for path in paths if path.suffix.lower() == ".png"]
+    checked = zip(possible, read_ahead(possible, is_plot, ahead=64), strict=True)
+    found = sorted(path for path, is_drawn in checked if is_drawn)
+    if not 0 < len(found) < len(paths) / 2:
+        return ""
+    return (
+        f"{counted(len(found), 'image')} drawn by Matplotlib, as by cnnarch draw, for example "
+        f"{printable(str(found[0]))}: move them if they are not part of the data"
     )
 
 

@@ -19,7 +19,7 @@ def save_checkpoint(path: Path, values: dict[str, Any]) -> None:
     """Write a checkpoint and flush it to disk before it replaces the old file.
 
     Raises:
-        OSError: the file cannot be written; the message names it. The old file is kept.
+        OSError: the file cannot be written; the message names it. The old file, if any, is kept.
     """
     buffer = io.BytesIO()  # torch.save hides the cause if the disk is full
     torch.save(values, buffer)
@@ -29,7 +29,8 @@ def save_checkpoint(path: Path, values: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        reason = f"{error.strerror}; the previous checkpoint is unchanged"
+        kept = "the previous checkpoint is unchanged" if path.exists() else "nothing was saved"
+        reason = f"{error.strerror}; {kept}"
         raise OSError(error.errno, reason, str(path)) from error
 
 

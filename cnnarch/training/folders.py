@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cnnarch.folders import counted, normalized, printable, shortened
-from cnnarch.images import Unreadable, multipage_text
+from cnnarch.images import Unreadable, multipage_text, plots_text
 from cnnarch.preprocessing import Preprocessing
 from cnnarch.splits import Classes, LabeledFolder, label_folder
 from cnnarch.training.data import RawImages, share_of
@@ -69,9 +69,8 @@ def read_folder(
             raise ValueError(f"no {role} image in {printable(str(folder))} can be read")
     validation, test = read.get("validation"), read.get("test", train)
     notes = [*labeled.notes, *([f"{len(unreadable)} unreadable"] if unreadable else [])]
-    notes += filter(
-        None, [multipage_text([p for pixels, _ in read.values() for p in pixels.paths])]
-    )
+    paths = [path for pixels, _ in read.values() for path in pixels.paths]
+    notes += filter(None, [multipage_text(paths), plots_text(paths)])
     if classes is None:
         notes += _absent(read, names)
     counts = f"{counted(len(test[1]), 'image')}{source['test']}"

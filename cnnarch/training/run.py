@@ -1,6 +1,7 @@
 """Train a network, evaluate it, and save everything about the run in a single folder."""
 
 import json
+import logging
 import os
 import platform
 import re
@@ -43,6 +44,8 @@ from cnnarch.training.report import TITLES, draw_pictures, write_report
 from cnnarch.training.signals import TrainingStopped
 from cnnarch.weights.files import atomic_write
 from cnnarch.weights.rebuilding import check_rebuilds, chosen_options
+
+log = logging.getLogger("cnnarch")
 
 RECIPE, RESULTS, CHECKPOINTS = RUN_FILE, "results.json", "checkpoints"
 HISTORY, REPORT = "metrics.csv", "report.html"
@@ -232,6 +235,8 @@ def _open_run(
         _check_same_run(folder, _description(model, data, recipe))
         if results := read_results(folder):
             check_record(folder, data, recipe)
+        elif not any((folder / CHECKPOINTS).glob("*.ckpt")):
+            log.warning("the run in %s has no checkpoint; it starts from the beginning", folder)
         return results or None
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; choose an empty or new folder")

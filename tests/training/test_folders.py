@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from cnnarch.training import ImageData, ImageSet, Recipe, file_pixels, load_data
@@ -305,3 +306,17 @@ def test_a_mask_selects_images_of_a_folder(tmp_path: Path) -> None:
     assert [path.parent.name for path in dogs.pixels.paths] == ["dog", "dog"]  # type: ignore[union-attr]
     with pytest.raises(IndexError, match="index 4 is out of bounds"):
         images.subset(torch.tensor([4]))
+
+
+def test_pictures_drawn_into_a_class_folder_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They count as images, because a class may consist of plots."""
+    caplog.set_level(logging.INFO, "cnnarch")
+    cats_and_dogs(tmp_path, 8)
+    load(tmp_path)
+    assert "Matplotlib" not in caplog.text
+    Figure(figsize=(1, 1)).savefig(tmp_path / "cat" / "gradcam.png")
+    load(tmp_path)
+    assert "1 image drawn by Matplotlib, as by cnnarch draw, for example " in caplog.text
+    assert "gradcam.png: move them if they are not part of the data" in caplog.text

@@ -349,3 +349,14 @@ def test_worker_processes_end_with_the_run(data: ImageData, fails: bool) -> None
         )
     assert workers == [before + 2]  # for the training and the validation images
     assert len(multiprocessing.active_children()) == before, caught
+
+
+def test_a_full_disk_before_the_first_checkpoint_is_said(
+    data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device; nothing was saved"):
+        fit(small(), data, BASIC, output=tmp_path)

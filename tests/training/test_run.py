@@ -298,3 +298,18 @@ def test_an_error_is_raised_even_if_a_logger_wrote_to_the_folder(
     with pytest.raises(KeyError, match="the error"):
         train(lenet, data, QUICK, tmp_path)
     assert (tmp_path / "events").exists()
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_resuming_a_run_without_a_checkpoint_says_that_it_starts_over(
+    data: ImageData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(row: object) -> None:
+        raise OSError(f"no space for {row}")
+
+    model = cnnarch.lenet5(num_classes=len(CLASSES))
+    with pytest.raises(OSError, match="no space"):
+        train(model, data, QUICK, tmp_path / "run", on_epoch_end=full)
+    assert "starts from the beginning" not in caplog.text
+    train(model, data, QUICK, tmp_path / "run", resume=True)
+    assert f"{tmp_path}/run has no checkpoint; it starts from the beginning" in caplog.text
