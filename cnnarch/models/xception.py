@@ -43,7 +43,7 @@ FIG_5 = XceptionRow((32, 64), (128, 256, 728), 8, (728, 1024), (1536, 2048))
 
 
 class Xception(ImageClassifier):
-    """Xception: two full convolutions, twelve `XceptionModule`s, two separable convolutions.
+    """Xception: two convolutions, twelve modules (`XceptionModule`), two separable convolutions.
 
     Each stage after the stem starts with a module that downsamples at its end, by a pool in the
     branch and a stride in the shortcut. The paper does not specify the initialization; this
