@@ -62,5 +62,5 @@ class ProgressBar:
             self.task,
             completed=batch,
             description=f"Epoch {epoch}/{self.epochs}",
-            metrics=f"loss: {loss:.3f} acc: {accuracy:.3f}",
+            metrics=f"loss: {loss:#.4g} acc: {accuracy:.3f}",
         )

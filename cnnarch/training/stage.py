@@ -82,14 +82,10 @@ class StageRun:
         if saved and is_finished(Position(**saved["loop"]), self.epochs, recipe.early_stopping):
             self._restore(model, saved)
         else:
-            batches = len(images) // batch_size_of(*count)
-            shown = self.progress and fabric.is_global_zero
-            self.bar = ProgressBar(self.epochs, max(1, batches), shown)
             channels_last = recipe.channels_last is not False
             with (
                 set_threads_and_memory_format(model, small, channels_last),
                 moved_to(model, fabric.device),
-                self.bar,
             ):
                 self._train(model, images, watched, machine.num_workers, saved)
         self._save_result(model)
@@ -140,9 +136,12 @@ class StageRun:
             self.loop = Loop(fabric, step, train, validation, *options)
             if saved:
                 self._load(saved)
+            shown = self.progress and fabric.is_global_zero
+            self.bar = ProgressBar(self.epochs, len(train), shown)
             with ExitStack() as stack:
                 for loader in (train, *validation.values()):
                     stack.callback(loader.close)
+                stack.enter_context(self.bar)
                 stack.enter_context(self.signals if self.keep else nullcontext())
                 stack.enter_context(memory_explained(batch))
                 self.loop.run()
