@@ -3,7 +3,8 @@
     python -m benchmarks.eager                             all in float32, the Mixer in bfloat16;
                                                            resumes an interrupted run
     python -m benchmarks.eager once                        networks without a row, in this process
-                                                           and with in-place activations for 16
+                                                           and with in-place activations for 16;
+                                                           resumes
     python -m benchmarks.eager mobilenet_v1 16 float32     measure that row again
     python -m benchmarks.eager mobilenet_v1 16 float32 1   in this process only, ours first
 
@@ -28,6 +29,7 @@ from benchmarks.pairs import PAIRS, Pair, images
 BAR = "at most 1.05x the time of torchvision's or timm's network each, 1.0x geometric mean"
 ONCE_BAR = "geometric mean at most 1.05x, none above 1.15x"
 FILE = machine_file("eager")
+ONCE = machine_file("eager_once")
 RUNS = {1: 25, 16: 5}
 PROCESSES = 4
 
@@ -65,7 +67,9 @@ def measure(row: Row, ours_first: bool, *, inplace: bool = False) -> dict[str, f
     with torch.inference_mode():
         for model in models.values():
             model.eval().to(dtype)
-        assert_close(*(models[name](x[:2]) for name in order), atol=near, rtol=near)
+        logits = [models[name](x[:2]) for name in order]
+        scale = float(logits[0].abs().max())  # random weights make logits of up to 10,000
+        assert_close(*logits, atol=near * scale, rtol=0)
         calls = {name: lambda model=models[name]: model(x) for name in order}
         seconds = alternate(calls, RUNS[row.batch])
     figures = {f"{name}_ms": 1000 * statistics.median(times) for name, times in seconds.items()}
@@ -103,16 +107,14 @@ def measure_once() -> None:
 
     For batches of 16, our activations are in place, as theirs are.
     """
-    results: dict[str, Any] = {}
-    for row in ROWS:
-        if row.name not in saved_rows() and row.precision == "float32":
-            found = [
-                measure(row, ours_first, inplace=row.batch > 1) for ours_first in (True, False)
-            ]
-            results[row.name] = {key: statistics.median(f[key] for f in found) for key in found[0]}
-            print(row.name, results[row.name], flush=True)
-    mean = statistics.geometric_mean(row["ratio"] for row in results.values())
-    keep("eager_once", ONCE_BAR, {**results, "geometric mean": mean})
+    results: dict[str, Any] = json.loads(ONCE.read_text())["results"] if ONCE.exists() else {}
+    results.pop("geometric mean", None)
+    left = [row for row in ROWS if row.name not in saved_rows() | results]
+    for row in left:
+        found = [measure(row, ours_first, inplace=row.batch > 1) for ours_first in (True, False)]
+        results[row.name] = {key: statistics.median(f[key] for f in found) for key in found[0]}
+        mean = statistics.geometric_mean(row["ratio"] for row in results.values())
+        keep("eager_once", ONCE_BAR, {**results, "geometric mean": mean}, ONCE)
 
 
 def main(arguments: list[str]) -> None:

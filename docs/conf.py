@@ -6,9 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import ports
-import structure
-from generate import write_pages
+from generators import families, ports, structure
 
 import cnnarch
 
@@ -45,7 +43,6 @@ def typeset_formulas(app, what, name, obj, options, lines):  # noqa: ARG001 - si
 
 
 def setup(app):
-    write_pages(Path(app.srcdir) / "_generated")
-    ports.write_page(Path(app.srcdir) / "_generated")
-    structure.write_map(Path(app.srcdir) / "_generated")
+    for generator in (families, ports, structure):
+        generator.write_pages(Path(app.srcdir) / "_generated")
     app.connect("autodoc-process-docstring", typeset_formulas)

@@ -14,7 +14,16 @@ from types import ModuleType
 import pytest
 
 import cnnarch
-from docs.imports import FILES, IMPORTS, MODULES, ROOT, Import, imports_of, module_of, part_of
+from docs.generators.imports import (
+    FILES,
+    IMPORTS,
+    MODULES,
+    ROOT,
+    Import,
+    imports_of,
+    module_of,
+    part_of,
+)
 
 # The other parts that each part may import.
 ALLOWED = {

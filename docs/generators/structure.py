@@ -4,10 +4,11 @@ import ast
 from pathlib import Path
 
 import networkx as nx
-from generate import table, write
-from imports import IMPORTS, ROOT, part_of
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+from .imports import IMPORTS, ROOT, part_of
+from .text import table, write
 
 PLACES = {  # column and row of each box; the arrows come from the code
     **{"cli": (1.8, 6), "cnnarch": (3.8, 6)},
@@ -28,7 +29,7 @@ COLUMN, ROW, WIDTH, HEIGHT = 1.5, 0.9, 1.3, 0.42  # inches
 INK, LINE, BLUE, GRAY = "#1f2937", "#64748b", "#dbeafe", "#f1f5f9"
 
 
-def write_map(folder: Path) -> None:
+def write_pages(folder: Path) -> None:
     """Write the drawing to `structure.svg` and a table with one row per part to `parts.md`."""
     draw(part_graph()).savefig(folder / "structure.svg", metadata={"Date": None})
     rows = [(f"`{part}`", first_line(part)) for part in PLACES]

@@ -14,6 +14,8 @@ from cnnarch.facts.sheets import read_sheet
 from cnnarch.facts.text import shape_text
 from cnnarch.weights import Weights, get_weights
 
+from .text import table, write
+
 FIGURES = {
     "params": "parameters",
     "macs": "MACs",
@@ -30,12 +32,6 @@ def write_pages(folder: Path) -> None:
     for family in families():
         cards = [card for card in map(cnnarch.get_card, BUILDERS) if card.family == family]
         write(folder / f"{family}.md", family_page(family, cards))
-
-
-def write(path: Path, text: str) -> None:
-    """Write a page only if it has changed, so Sphinx does not process it again."""
-    if not path.exists() or path.read_text() != text:
-        path.write_text(text)
 
 
 def index_page() -> str:
@@ -169,8 +165,3 @@ def stage_maps(model: cnnarch.ImageClassifier, card: ModelCard) -> list[tuple[in
 
 def api(module: object, name: str, directive: str) -> str:
     return f"```{{eval-rst}}\n.. {directive}:: {module.__name__}.{name}\n```"
-
-
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from generate import table, write
-
 from cnnarch.facts.sheets import near_twins, twins
+
+from .text import table, write
 
 LIBRARIES = {
     "torchvision": "torchvision",
@@ -27,7 +27,7 @@ loader can reject a checkpoint only if it states its architecture, as timm's rep
 Hugging Face Hub do."""
 
 
-def write_page(folder: Path) -> None:
+def write_pages(folder: Path) -> None:
     """Write the page to `folder`."""
     folder.mkdir(exist_ok=True)
     write(folder / "ports.md", ports_page())

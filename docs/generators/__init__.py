@@ -1,0 +1,1 @@
+"""Generate the pages that are made from the code, the sheets and the measurements."""
