@@ -33,7 +33,15 @@ KNOWN = (
 
 
 class SummaryRow(NamedTuple):
-    """One layer: its module path, type, output shape, parameter count and multiply-adds."""
+    """One layer: its module path, type, output shape, parameter count and multiply-adds.
+
+    Args:
+        path: module path, such as "stages.0.1.conv".
+        layer: type of the layer.
+        shape: output shape without the batch dimension.
+        params: number of trainable parameters.
+        macs: number of multiply-adds for one image.
+    """
 
     path: str
     layer: str
@@ -43,7 +51,15 @@ class SummaryRow(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """The layers of a network in the order they run; `print` shows them as a table."""
+    """The layers of a network in the order they run; `print` shows them as a table.
+
+    Args:
+        name: name of the network's class or builder.
+        input_size: (C, H, W) of the image.
+        rows: the layers without children.
+        params: number of trainable parameters of the network.
+        macs: number of multiply-adds for one image.
+    """
 
     name: str
     input_size: Shape

@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from generators import families, ports, structure
+from generators import families, ports, reference, structure
 
 import cnnarch
 
@@ -28,9 +28,11 @@ html_theme = "furo"
 html_title = f"cnnarch {release}"
 html_show_sourcelink = False
 
+maximum_signature_line_length = 88  # longer signatures have one argument per line
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
+default_role = "code"  # `x` in docstrings
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 napoleon_custom_sections = ["Shape"]
@@ -42,7 +44,13 @@ def typeset_formulas(app, what, name, obj, options, lines):  # noqa: ARG001 - si
     lines[:] = [re.sub(r"\$([^$\n]+)\$", r":math:`\1`", line) for line in lines]
 
 
+def skip_fields(app, what, name, obj, skip, options):  # noqa: ARG001 - signature required by Sphinx
+    """Omit the fields of named tuples, which the arguments of the class document."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
+
+
 def setup(app):
-    for generator in (families, ports, structure):
+    for generator in (families, ports, reference, structure):
         generator.write_pages(Path(app.srcdir) / "_generated")
     app.connect("autodoc-process-docstring", typeset_formulas)
+    app.connect("autodoc-skip-member", skip_fields)
