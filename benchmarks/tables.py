@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import cnnarch
 from benchmarks import (
+    claims,
     eager,
     every_network,
     gpu_tables,
@@ -410,7 +411,9 @@ def pages() -> dict[Path, str]:
         text[page] = replace_table(text[page], name, table if _has_rows(table) else NOT_YET)
     text[zoo_page] = replace_table(text[zoo_page], "zoo on a GPU", gpu_zoo.table())
     text[speed] = replace_table(text[speed], "unmeasured", unmeasured())
-    text[README] = count_networks(README.read_text())
+    for page, docs in ((README, "docs/"), (DOCS / "index.md", "")):
+        counted = count_networks(page.read_text())
+        text[page] = replace_table(counted, "claims", claims.text(docs))
     gpu_page = DOCS / "gpu.md"
     text[gpu_page] = replace_table(gpu_page.read_text(), "gpu", gpu_tables.text())
     return text

@@ -27,6 +27,8 @@ html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"cnnarch {release}"
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = sorted(path.name for path in Path(__file__).parent.glob("_static/*.css"))
 
 maximum_signature_line_length = 88  # longer signatures have one argument per line
 autodoc_member_order = "bysource"
@@ -50,7 +52,11 @@ def skip_fields(app, what, name, obj, skip, options):  # noqa: ARG001 - signatur
 
 
 def setup(app):
+    # `-D only_generators=ports` builds a few pages without waiting for all of them.
+    app.add_config_value("only_generators", [], "", types=[list])
     for generator in (families, ports, reference, structure):
-        generator.write_pages(Path(app.srcdir) / "_generated")
+        name = generator.__name__.rpartition(".")[2]
+        if name in (app.config.only_generators or [name]):
+            generator.write_pages(Path(app.srcdir) / "_generated")
     app.connect("autodoc-process-docstring", typeset_formulas)
     app.connect("autodoc-skip-member", skip_fields)

@@ -38,7 +38,7 @@ def test_examples_run(page: Path) -> None:
 
 
 def test_the_readme_is_short() -> None:
-    assert len((ROOT / "README.md").read_text().splitlines()) < 100
+    assert len((ROOT / "README.md").read_text().splitlines()) < 150
 
 
 def test_benchmark_tables_match_the_stored_results() -> None:
