@@ -27,7 +27,7 @@ def draw() -> Figure:
     torch.manual_seed(0)
     model = cnnarch.get_model(NETWORK, weights="DEFAULT").eval()
     photograph = skimage.data.cat()
-    figure = Figure(figsize=(11, 4.1), layout="constrained")
+    figure = Figure(figsize=(9.6, 3.7), layout="constrained")
     left, middle, right = figure.subfigures(1, 3, width_ratios=(1.15, 1.45, 1.1))
     show_predictions(left, model, photograph)
     show_maps(middle, model, photograph)
@@ -57,7 +57,8 @@ def show_maps(figure: SubFigure, model: cnnarch.ImageClassifier, image: np.ndarr
     sources = np.array(drawn.axes).reshape(len(STAGES), MAPS + 1)[:, 1:]
     for axes, source in zip(cells.flatten(), sources.flatten(), strict=True):
         copy_images(axes, source)
-        axes.set_title(source.get_title(loc="left"), fontsize=9, loc="left", color=INK)
+        title = axes.set_title(source.get_title(loc="left"), fontsize=9, loc="left", color=INK)
+        title.set_in_layout(False)  # it may be wider than its column
 
 
 def show_gradcam(figure: SubFigure, model: cnnarch.ImageClassifier, image: np.ndarray) -> None:
@@ -77,4 +78,4 @@ def copy_images(axes, source) -> None:
 
 
 if __name__ == "__main__":
-    draw().savefig(PICTURE, dpi=140, pil_kwargs={"quality": 88, "method": 6})
+    draw().savefig(PICTURE, dpi=160, pil_kwargs={"quality": 88, "method": 6})
