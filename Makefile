@@ -45,14 +45,14 @@ lint: $(VENV)/.test
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
-test-all: lint
+test-all: lint docs
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal --all --timeout 3600
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html
 
 site-check: $(VENV)/.test docs
-	$(BIN)/pytest -n 0 -q tests/site --site docs/_build/html
+	$(BIN)/pytest -n 0 --all --timeout 1200 tests/site
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks

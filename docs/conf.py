@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from generators import families, ports, reference, structure
+from generators import explorer, families, ports, reference, structure
 
 import cnnarch
 
@@ -28,7 +28,7 @@ html_theme = "furo"
 html_title = f"cnnarch {release}"
 html_show_sourcelink = False
 html_static_path = ["_static"]
-html_css_files = sorted(path.name for path in Path(__file__).parent.glob("_static/*.css"))
+html_css_files = ["shell.css"]
 
 maximum_signature_line_length = 88  # longer signatures have one argument per line
 autodoc_member_order = "bysource"
@@ -51,12 +51,23 @@ def skip_fields(app, what, name, obj, skip, options):  # noqa: ARG001 - signatur
     return True if type(obj).__name__ == "_tuplegetter" else None
 
 
+def remove_backlinks(app, pagename, templatename, context, doctree):  # noqa: ARG001 - signature required by Sphinx
+    """Remove the links from source files to the reference.
+
+    viewcode assumes that all names in a file are documented under one module, as ours are not.
+    """
+    if pagename.startswith("_modules/"):
+        pattern = r'<a class="viewcode-back"[^>]*>\[docs\]</a>'
+        context["body"] = re.sub(pattern, "", context["body"])
+
+
 def setup(app):
     # `-D only_generators=ports` builds a few pages without waiting for all of them.
     app.add_config_value("only_generators", [], "", types=[list])
-    for generator in (families, ports, reference, structure):
+    for generator in (explorer, families, ports, reference, structure):
         name = generator.__name__.rpartition(".")[2]
         if name in (app.config.only_generators or [name]):
             generator.write_pages(Path(app.srcdir) / "_generated")
     app.connect("autodoc-process-docstring", typeset_formulas)
     app.connect("autodoc-skip-member", skip_fields)
+    app.connect("html-page-context", remove_backlinks)

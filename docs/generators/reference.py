@@ -190,10 +190,18 @@ def first_sentence(name: str) -> str:
 
 
 def name_page(name: str) -> str:
-    """Return the page of a name, whose keywords are indexed by the search."""
-    words = KEYWORDS.get(name)
-    head = f"---\nmyst:\n  html_meta:\n    keywords: {words}\n---\n\n" if words else ""
-    return f"{head}# {name}\n\n{directive(name)}\n"
+    """Return the page of a name.
+
+    The search finds its keywords word by word, and as phrases of the index, which come first.
+    """
+    if name not in KEYWORDS:
+        return f"# {name}\n\n{directive(name)}\n"
+    phrases = KEYWORDS[name].split(", ")
+    words = ", ".join(dict.fromkeys(" ".join(phrases).split()))
+    head = f"---\nmyst:\n  html_meta:\n    keywords: {words}\n---"
+    entries = "\n".join(f"   single: ! {phrase}" for phrase in phrases)
+    index = f"```{{eval-rst}}\n.. index::\n{entries}\n```"
+    return f"{head}\n\n{index}\n\n# {name}\n\n{directive(name)}\n"
 
 
 def directive(name: str) -> str:
