@@ -88,7 +88,7 @@ def test_missing_values_sort_last_and_names_by_their_numbers(explore: Explore) -
         assert vggs[:4] == ["vgg11", "vgg11_bn", "vgg11_lrn", "vgg13"]
         for _ in range(2):
             page.locator("th", has_text="ImageNet top-1").get_by_role("button").click()
-            values = column(page, "ImageNet top-1, %")
+            values = column(page, "ImageNet top-1 (%)")
             known = [float(value) for value in values if value]
             assert 100 < len(known) < len(values)
             assert values[len(known) :] == [""] * (len(values) - len(known))
@@ -128,7 +128,7 @@ def test_a_license_selects_the_best_checkpoint_that_has_it(explore: Explore) -> 
         entries = [w for w in get_weights("regnet_y_16gf").values() if w.license == "bsd-3-clause"]
         best = max(entries, key=lambda w: w.metrics["acc@1"])
         assert column(page, "Best checkpoint") == [best.tag]
-        assert column(page, "ImageNet top-1, %") == [f"{best.metrics['acc@1']:.2f}"]
+        assert column(page, "ImageNet top-1 (%)") == [f"{best.metrics['acc@1']:.2f}"]
         page.get_by_label("ImageNet top-1, at least").fill(str(best.metrics["acc@1"] + 0.01))
         assert names(page) == []
 
@@ -147,12 +147,12 @@ def test_search_finds_words_in_any_order_and_ignores_case(explore: Explore) -> N
 def test_the_address_keeps_the_view(explore: Explore) -> None:
     with explore("view=checkpoints&family=lenet&family=vgg&sort=-imagenet&x=macs&q=vgg") as page:
         assert field(page, "checkpoints").is_checked()
-        accuracies = [float(text) for text in column(page, "ImageNet top-1, %") if text]
+        accuracies = [float(text) for text in column(page, "ImageNet top-1 (%)") if text]
         assert len(accuracies) > 5
         assert accuracies == sorted(accuracies, reverse=True)
         assert (
             page.locator(".plot svg").get_attribute("aria-label")
-            == "ImageNet top-1, % against MACs"
+            == "ImageNet top-1 (%) against MACs"
         )
         field(page, "Search").fill("vgg16")
         before, rows = page.evaluate("location.href"), names(page)
@@ -210,7 +210,7 @@ def test_points_lie_where_the_axes_say(explore: Explore) -> None:
 
 def test_measured_times_have_a_logarithmic_axis(explore: Explore) -> None:
     with explore("x=macs") as page:
-        page.get_by_label("Vertical axis").select_option(label="ms, plain, AMD EPYC, AVX2")
+        page.get_by_label("Vertical axis").select_option(label="Time (ms), plain, AMD EPYC, AVX2")
         data = json.loads((explorer.RESULTS / "every_network.json").read_text())["networks"]
         times = {name: row["plain_ms"] for name, row in data.items() if row["plain_ms"]}
         assert page.locator(".point").count() == len(times)
@@ -225,7 +225,7 @@ def test_an_accuracy_is_plotted_with_the_costs_of_its_checkpoint(explore: Explor
     """The best checkpoint of ConvNeXt-T reads 384 pixels; its card says 224."""
     with explore("x=macs&q=convnext_tiny") as page:
         label = page.locator(".point").get_attribute("aria-label")
-        assert label.startswith("convnext_tiny TIMM_IN12K_FT_IN1K_384 at 384 pixels: MACs 13.1B,")
+        assert label.startswith("convnext_tiny TIMM_IN12K_FT_IN1K_384, 384 pixels. MACs: 13.1B.")
         assert column(page, "MACs") == ["4.46B"]
     with explore("view=checkpoints&q=fashion_mnist") as page:  # another data set is not plotted
         assert page.locator(".point").count() == 0
@@ -274,12 +274,20 @@ def test_the_shown_rows_are_downloaded(explore: Explore) -> None:
         assert row["Input"] == "x".join(map(str, lenet5.input_size))
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_does_not_scroll_sideways(explore: Explore, width: int) -> None:
-    for view in ("networks", "checkpoints"):
-        with explore(f"view={view}", width=width) as page:
-            assert page.evaluate("document.documentElement.scrollWidth") == width
-            assert page.locator(".rows").evaluate("e => e.scrollWidth > e.clientWidth")
+def test_the_page_does_not_scroll_sideways(explore: Explore) -> None:
+    with explore() as page:
+        for view in ("networks", "checkpoints"):
+            field(page, view).check()
+            for width in (390, 1280):
+                page.set_viewport_size({"width": width, "height": 900})
+                assert page.evaluate("document.documentElement.scrollWidth") == width
+                assert page.locator(".rows").evaluate("e => e.scrollWidth > e.clientWidth")
+
+
+def test_a_phone_shows_the_plot_before_the_filters(explore: Explore) -> None:
+    with explore(width=390) as page:
+        assert not page.get_by_label("Year, from").is_visible()
+        assert page.locator(".plot svg").bounding_box()["y"] < 1000
 
 
 COLORS = """() => {
@@ -312,10 +320,10 @@ def luminance(color: list[float]) -> float:
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_text_and_markers_have_enough_contrast(explore: Explore, dark: bool) -> None:
-    with explore(dark=dark) as page:
+    with explore("q=resnet5", dark=dark) as page:
         page.locator(".point").first.focus()  # shows the tip
         found = page.evaluate(COLORS)
-    assert len(found) > 1000
+    assert len(found) > 150
     assert any(text == "marker" for text, *_ in found)
     dim = {
         (text[:30], *map(tuple, pair)) for text, needed, *pair in found if contrast(*pair) < needed
