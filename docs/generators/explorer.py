@@ -40,7 +40,7 @@ def write_pages(folder: Path, count: Count | None = None) -> None:
     cards = [cnnarch.get_card(name) for name in cnnarch.list_models()]
     data = facts(cards, measured_times(), cache(count or count_on_meta))
     write(folder / "explorer.html", as_script(data))
-    write(folder / "explorer.md", description(data))
+    write(folder / "explorer.txt", description(data))
 
 
 def as_script(data: Any) -> str:
@@ -164,15 +164,13 @@ def eager_times(results: Mapping[str, Any]) -> dict[str, float]:
 
 
 def description(data: Mapping[str, Any]) -> str:
-    """Return a sentence on the rows and one on the measured times."""
+    """Return the numbers of rows and of measured times."""
     networks, checkpoints = data["networks"], data["checkpoints"]
     counts = [
         f"{sum(time['key'] in row for row in networks)} networks ({time['kind']})"
         for time in data["times"]
     ]
     return (
-        f"There are {len(networks)} networks and {len(checkpoints)} checkpoints. Times are "
-        "milliseconds for one image of the network's input size in float32, with plain PyTorch or "
-        "after [optimize](../inference.md), on the named processor; [Speed](../speed.md) describes "
-        f"the measurements. They exist for {', '.join(counts)}.\n"
+        f"There are {len(networks)} networks and {len(checkpoints)} checkpoints. "
+        f"Times exist for {', '.join(counts)}.\n"
     )
