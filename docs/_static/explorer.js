@@ -81,7 +81,8 @@
       table.dataset.view = view;
       const cells = VIEWS[view].map((key) => {
         const button = create("button", { type: "button", "data-key": key }, COLUMNS[key].title);
-        const kind = COLUMNS[key].number ? "number" : "";
+        const { number, wide } = COLUMNS[key];
+        const kind = [number && "number", wide && "wide"].filter(Boolean).join(" ");
         return create("th", { scope: "col", class: kind }, button);
       });
       const caption = create("caption", {}, `All ${view} that match the filters`);
@@ -118,20 +119,21 @@
       if (u === undefined || v === undefined) continue;
       const tag = row.tag || (now.y === "imagenet" ? row.best_tag : "");
       const name = [row.name || row.network, tag].filter(Boolean).join(" ");
-      const values = `${x.title} ${x.number(u)}, ${y.title} ${y.number(v)}`;
-      const pixels = tag ? ` at ${row.pixels} pixels` : "";
-      const label = `${name}${pixels}: ${values}`;
+      const pixels = tag ? `, ${row.pixels} pixels` : "";
+      const values = `${x.title}: ${x.number(u)}. ${y.title}: ${y.number(v)}.`;
+      const label = `${name}${pixels}. ${values}`;
       const color = families.indexOf(row.family);
       points.push({ x: u, y: v, name, label, color, family: row.family, href: page(row) });
     }
     const axis = ({ title, number, log }) => ({ title, log, format: log ? number : String });
     ExplorerPlot.draw(find(".plot"), points, { x: axis(x), y: axis(y) });
     const missing = shown.length - points.length;
-    const best = now.view === "networks" && now.y === "imagenet";
-    const cost = best ? ` ${x.title} are those of the best checkpoint for images of its size.` : "";
     find(".plotted").textContent =
-      `The plot shows ${points.length} ${now.view}; ${missing} without a value.${cost} ` +
-      "The table below has the same values.";
+      `The plot shows ${points.length} ${now.view}; ${missing} without a value. ` +
+      (now.view === "networks" && now.y === "imagenet"
+        ? `The ${now.x === "macs" ? "MACs" : "parameters"} are those of the best checkpoint for ` +
+          "images of its size, as in the table of checkpoints."
+        : "The table below has the same values.");
   }
 
   /* Keep every value that is not the default in the part of the address after "#". */
@@ -178,7 +180,10 @@
   fillForm();
   const defaults = new URLSearchParams(new FormData(form));
   form.hidden = false;
-  if (matchMedia("(max-width: 46em)").matches) find(".families").open = false;
+  if (matchMedia("(max-width: 46em)").matches) {
+    find(".families").open = false;
+    find(".bounds").open = location.hash.includes("=");
+  }
   form.addEventListener("input", update);
   form.addEventListener("submit", (event) => event.preventDefault());
   find(".reset").addEventListener("click", () => (reset(), update()));

@@ -32,10 +32,10 @@ const ExplorerPlot = (() => {
     return element("svg", attributes, marker(family));
   }
 
-  /* Return ticks at round values: 1, 2 and 5 times powers of ten on a logarithmic axis. */
+  /* Return ticks at round values: digits times powers of ten on a logarithmic axis. */
   function ticks(low, high, log, count) {
     if (log) {
-      for (const digits of [[1, 2, 5], [1, 3], [1]]) {
+      for (const digits of [[1, 2, 3, 5, 7], [1, 2, 5], [1, 3], [1]]) {
         const found = [];
         for (let power = Math.floor(Math.log10(low)); 10 ** power <= high; power++) {
           found.push(...digits.map((digit) => digit * 10 ** power));

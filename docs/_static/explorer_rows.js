@@ -20,8 +20,8 @@ const ExplorerRows = (() => {
     params: { title: "Parameters", number: compact.format, log: true },
     macs: { title: "MACs", number: compact.format, log: true },
     input: { title: "Input", number: (size) => size.join("×"), order: (size) => size[1] * size[2] },
-    imagenet: { title: "ImageNet top-1, %", number: percent },
-    top5: { title: "ImageNet top-5, %", number: percent },
+    imagenet: { title: "ImageNet top-1 (%)", number: percent },
+    top5: { title: "ImageNet top-5 (%)", number: percent },
     other: { title: "Other top-1" },
     tag: { title: "Checkpoint", code: true },
     best_tag: { title: "Best checkpoint", code: true },
@@ -36,8 +36,8 @@ const ExplorerRows = (() => {
 
   /* Connect the rows of both tables, and add the columns of measured times. */
   function prepare(data) {
-    for (const { key, title } of data.times) {
-      COLUMNS[key] = { title, number: short.format, log: true };
+    for (const { key, kind } of data.times) {
+      COLUMNS[key] = { title: `Time (ms), ${kind}`, number: short.format, log: true, wide: true };
     }
     const times = data.times.map((time) => time.key);
     VIEWS.networks.push("imagenet", "best_tag", "pixels", "license", "source", ...times);

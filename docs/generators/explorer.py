@@ -23,7 +23,7 @@ Counts = tuple[int, int]
 Count = Callable[[str, tuple[tuple[str, Any], ...], tuple[int, ...]], Counts]
 """Counts for a network's name, its options and the size of an image."""
 Times = Mapping[str, Mapping[str, float]]
-"""Milliseconds by title ("ms, plain, AMD EPYC, AVX2") and network."""
+"""Milliseconds by kind ("plain, AMD EPYC, AVX2") and network."""
 
 MIN_NETWORKS = 10  # a machine that timed fewer networks has no column
 HUB = "hf-hub:"
@@ -40,7 +40,7 @@ def write_pages(folder: Path, count: Count | None = None) -> None:
     cards = [cnnarch.get_card(name) for name in cnnarch.list_models()]
     data = facts(cards, measured_times(), cache(count or count_on_meta))
     write(folder / "explorer.html", as_script(data))
-    write(folder / "explorer.md", description(data))
+    write(folder / "explorer.txt", description(data))
 
 
 def as_script(data: Any) -> str:
@@ -59,9 +59,9 @@ def count_on_meta(
 
 def facts(cards: list[ModelCard], times: Times, count: Count) -> dict[str, Any]:
     """Return the rows of both tables. Values that are unknown are missing."""
-    keys = {title: re.sub(r"\W+", "_", title).lower() for title in times}
+    keys = {kind: re.sub(r"\W+", "_", kind).lower() for kind in times}
     return {
-        "times": [{"key": key, "title": title} for title, key in keys.items()],
+        "times": [{"key": key, "kind": kind} for kind, key in keys.items()],
         "networks": [network_row(card, times, keys) for card in cards],
         "checkpoints": [
             checkpoint_row(card, weights, count)
@@ -72,7 +72,7 @@ def facts(cards: list[ModelCard], times: Times, count: Count) -> dict[str, Any]:
 
 
 def network_row(card: ModelCard, times: Times, keys: Mapping[str, str]) -> dict[str, Any]:
-    measured = {keys[title]: found.get(card.name) for title, found in times.items()}
+    measured = {keys[kind]: found.get(card.name) for kind, found in times.items()}
     row = {
         "name": card.name,
         "family": card.family,
@@ -144,9 +144,9 @@ def measured_times() -> Times:
     for question in ("eager", "eager_once"):
         for name, results in results_by_machine(question).items():
             plain[name] = {**eager_times(results), **plain.get(name, {})}
-    times = {f"ms, plain, {name}": found for name, found in plain.items()}
-    times[f"ms, optimized, {machine}"] = column(record["networks"], "milliseconds")
-    return {title: found for title, found in times.items() if len(found) >= MIN_NETWORKS}
+    times = {f"plain, {name}": found for name, found in plain.items()}
+    times[f"optimized, {machine}"] = column(record["networks"], "milliseconds")
+    return {kind: found for kind, found in times.items() if len(found) >= MIN_NETWORKS}
 
 
 def column(rows: Mapping[str, Mapping[str, Any]], key: str) -> dict[str, float]:
@@ -164,15 +164,13 @@ def eager_times(results: Mapping[str, Any]) -> dict[str, float]:
 
 
 def description(data: Mapping[str, Any]) -> str:
-    """Return a sentence on the rows and one on the measured times."""
+    """Return the numbers of rows and of measured times."""
     networks, checkpoints = data["networks"], data["checkpoints"]
     counts = [
-        f"{sum(time['key'] in row for row in networks)} networks ({time['title']})"
+        f"{sum(time['key'] in row for row in networks)} networks ({time['kind']})"
         for time in data["times"]
     ]
     return (
-        f"There are {len(networks)} networks and {len(checkpoints)} checkpoints. Times are "
-        "milliseconds for one image of the network's input size in float32, with plain PyTorch or "
-        "after [optimize](../inference.md), on the named processor; [Speed](../speed.md) describes "
-        f"the measurements. They exist for {', '.join(counts)}.\n"
+        f"There are {len(networks)} networks and {len(checkpoints)} checkpoints. "
+        f"Times exist for {', '.join(counts)}.\n"
     )

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from docs.generators import explorer, families
 from tests.site.conftest import OpenPage, Site
 
 CARDS = [cnnarch.get_card(name) for name in cnnarch.list_models()]
+PAGES = ("index.md", "explorer.md", "_generated/families.md", "_generated/lenet.md")
 AT_384 = (28_589_128, 13_100_000_000)
 """ConvNeXt-T for 384 pixels, as in the README of facebookresearch/ConvNeXt."""
 ROWS = "els => els.map(row => [...row.cells].map(cell => cell.textContent))"
@@ -32,9 +34,8 @@ def generate(folder: Path) -> None:
 
 @pytest.fixture
 def explore(site: Site, open_page: OpenPage) -> Explore:
-    """Open the explorer: `with explore("family=resnet", width=390) as page`."""
-    pages = ("index.md", "explorer.md", "_generated/families.md", "_generated/lenet.md")
-    html = site(*pages, generate=generate)
+    """Open the explorer with a fragment and a window: `explore("family=resnet", width=390)`."""
+    html = site(*PAGES, generate=generate)
     return lambda fragment="", **window: open_page(
         html / "explorer.html", fragment=fragment, **window
     )
@@ -54,7 +55,7 @@ def column(page: Any, title: str) -> list[str]:
 
 
 def field(page: Any, label: str) -> Any:
-    return page.locator("#explorer").get_by_label(label)
+    return page.locator("#explorer").get_by_label(re.compile(rf"^\s*{label}"))
 
 
 def status(page: Any) -> str:
@@ -62,8 +63,7 @@ def status(page: Any) -> str:
 
 
 def test_the_front_page_leads_to_the_explorer(site: Site, open_page: OpenPage) -> None:
-    pages = ("index.md", "explorer.md", "_generated/families.md", "_generated/lenet.md")
-    with open_page(site(*pages, generate=generate) / "index.html") as page:
+    with open_page(site(*PAGES, generate=generate) / "index.html") as page:
         page.locator(".sidebar-tree a", has_text="Explore all networks").click()
         assert status(page) == f"{len(CARDS)} of {len(CARDS)} networks"
 
@@ -84,11 +84,11 @@ def test_numbers_sort_as_numbers_in_both_directions(explore: Explore) -> None:
 
 def test_missing_values_sort_last_and_names_by_their_numbers(explore: Explore) -> None:
     with explore() as page:
-        resnets = [name for name in names(page) if name.startswith("vgg")]
-        assert resnets[:4] == ["vgg11", "vgg11_bn", "vgg13", "vgg13_bn"]
+        vggs = [name for name in names(page) if name.startswith("vgg")]
+        assert vggs[:4] == ["vgg11", "vgg11_bn", "vgg11_lrn", "vgg13"]
         for _ in range(2):
             page.locator("th", has_text="ImageNet top-1").get_by_role("button").click()
-            values = column(page, "ImageNet top-1, %")
+            values = column(page, "ImageNet top-1 (%)")
             known = [float(value) for value in values if value]
             assert 100 < len(known) < len(values)
             assert values[len(known) :] == [""] * (len(values) - len(known))
@@ -114,7 +114,7 @@ def test_filters_combine(explore: Explore) -> None:
         assert {"resnet18", "squeezenet1_0"} <= expected
         assert set(names(page)) == expected
         assert status(page) == f"{len(expected)} of {len(CARDS)} networks"
-        field(page, "squeezenet").check()
+        page.get_by_role("checkbox", name="squeezenet").check()
         assert names(page) == ["squeezenet1_0", "squeezenet1_1"]
         page.get_by_role("button", name="Reset").click()
         assert len(names(page)) == len(CARDS)
@@ -123,12 +123,12 @@ def test_filters_combine(explore: Explore) -> None:
 def test_a_license_selects_the_best_checkpoint_that_has_it(explore: Explore) -> None:
     with explore() as page:
         field(page, "Search").fill("regnet_y_16gf")
-        assert column(page, "License") == ["its own"]
+        assert column(page, "License") == ["cc-by-nc-4.0"]
         page.get_by_label("License of weights").select_option("bsd-3-clause")
         entries = [w for w in get_weights("regnet_y_16gf").values() if w.license == "bsd-3-clause"]
         best = max(entries, key=lambda w: w.metrics["acc@1"])
         assert column(page, "Best checkpoint") == [best.tag]
-        assert column(page, "ImageNet top-1, %") == [f"{best.metrics['acc@1']:.2f}"]
+        assert column(page, "ImageNet top-1 (%)") == [f"{best.metrics['acc@1']:.2f}"]
         page.get_by_label("ImageNet top-1, at least").fill(str(best.metrics["acc@1"] + 0.01))
         assert names(page) == []
 
@@ -137,9 +137,7 @@ def test_search_finds_words_in_any_order_and_ignores_case(explore: Explore) -> N
     with explore() as page:
         field(page, "checkpoints").check()
         field(page, "Search").fill("in1k RESNET50 a1_")
-        tags = {"TIMM_A1_IN1K", "TIMM_A1H_IN1K"} & get_weights("resnet50").keys()
         assert "TIMM_A1_IN1K" in column(page, "Checkpoint")
-        assert tags
         assert all("resnet50" in row[0] and "A1_" in row[1] for row in table(page))
         field(page, "Search").fill("no such network")
         assert names(page) == []
@@ -149,20 +147,20 @@ def test_search_finds_words_in_any_order_and_ignores_case(explore: Explore) -> N
 def test_the_address_keeps_the_view(explore: Explore) -> None:
     with explore("view=checkpoints&family=lenet&family=vgg&sort=-imagenet&x=macs&q=vgg") as page:
         assert field(page, "checkpoints").is_checked()
-        accuracies = [float(text) for text in column(page, "ImageNet top-1, %") if text]
+        accuracies = [float(text) for text in column(page, "ImageNet top-1 (%)") if text]
         assert len(accuracies) > 5
         assert accuracies == sorted(accuracies, reverse=True)
         assert (
             page.locator(".plot svg").get_attribute("aria-label")
-            == "ImageNet top-1, % against MACs"
+            == "ImageNet top-1 (%) against MACs"
         )
         field(page, "Search").fill("vgg16")
-        before, rows = page.url, names(page)
+        before, rows = page.evaluate("location.href"), names(page)
         assert "q=vgg16" in before
         page.reload()
-        assert (page.url, names(page)) == (before, rows)
+        assert (page.evaluate("location.href"), names(page)) == (before, rows)
         page.get_by_role("button", name="Reset").click()
-        assert "#" not in page.url
+        assert "#" not in page.evaluate("location.href")
 
 
 def test_unknown_values_in_the_address_are_ignored(explore: Explore) -> None:
@@ -212,7 +210,7 @@ def test_points_lie_where_the_axes_say(explore: Explore) -> None:
 
 def test_measured_times_have_a_logarithmic_axis(explore: Explore) -> None:
     with explore("x=macs") as page:
-        page.get_by_label("Vertical axis").select_option(label="ms, plain, AMD EPYC, AVX2")
+        page.get_by_label("Vertical axis").select_option(label="Time (ms), plain, AMD EPYC, AVX2")
         data = json.loads((explorer.RESULTS / "every_network.json").read_text())["networks"]
         times = {name: row["plain_ms"] for name, row in data.items() if row["plain_ms"]}
         assert page.locator(".point").count() == len(times)
@@ -227,7 +225,7 @@ def test_an_accuracy_is_plotted_with_the_costs_of_its_checkpoint(explore: Explor
     """The best checkpoint of ConvNeXt-T reads 384 pixels; its card says 224."""
     with explore("x=macs&q=convnext_tiny") as page:
         label = page.locator(".point").get_attribute("aria-label")
-        assert label.startswith("convnext_tiny TIMM_IN12K_FT_IN1K_384 at 384 pixels: MACs 13.1B,")
+        assert label.startswith("convnext_tiny TIMM_IN12K_FT_IN1K_384, 384 pixels. MACs: 13.1B.")
         assert column(page, "MACs") == ["4.46B"]
     with explore("view=checkpoints&q=fashion_mnist") as page:  # another data set is not plotted
         assert page.locator(".point").count() == 0
@@ -235,8 +233,6 @@ def test_an_accuracy_is_plotted_with_the_costs_of_its_checkpoint(explore: Explor
 
 
 def test_a_point_shows_its_name_when_the_pointer_is_over_it(explore: Explore) -> None:
-    with explore("q=resnet18 resnet_") as page:
-        pass
     with explore("family=alexnet") as page:
         assert not page.locator(".tip").is_visible()
         page.locator(".point").first.hover()
@@ -249,8 +245,7 @@ def test_it_works_with_the_keyboard_alone(explore: Explore) -> None:
         page.keyboard.press("Tab")
         page.keyboard.press("ArrowRight")
         second = page.evaluate("document.activeElement.dataset.name")
-        order = sorted((c for c in CARDS if c.family == "lenet"), key=lambda card: card.params)
-        assert second == order[1].name
+        assert second == "lenet5"  # has more parameters than lenet5_1998
         assert page.locator(".tip").inner_text().startswith(second)
         page.keyboard.press("Tab")  # one stop for all points
         assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
@@ -279,12 +274,20 @@ def test_the_shown_rows_are_downloaded(explore: Explore) -> None:
         assert row["Input"] == "x".join(map(str, lenet5.input_size))
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_does_not_scroll_sideways(explore: Explore, width: int) -> None:
-    for view in ("networks", "checkpoints"):
-        with explore(f"view={view}", width=width) as page:
-            assert page.evaluate("document.documentElement.scrollWidth") == width
-            assert page.locator(".rows").evaluate("e => e.scrollWidth > e.clientWidth")
+def test_the_page_does_not_scroll_sideways(explore: Explore) -> None:
+    with explore() as page:
+        for view in ("networks", "checkpoints"):
+            field(page, view).check()
+            for width in (390, 1280):
+                page.set_viewport_size({"width": width, "height": 900})
+                assert page.evaluate("document.documentElement.scrollWidth") == width
+                assert page.locator(".rows").evaluate("e => e.scrollWidth > e.clientWidth")
+
+
+def test_a_phone_shows_the_plot_before_the_filters(explore: Explore) -> None:
+    with explore(width=390) as page:
+        assert not page.get_by_label("Year, from").is_visible()
+        assert page.locator(".plot svg").bounding_box()["y"] < 1000
 
 
 COLORS = """() => {
@@ -317,10 +320,10 @@ def luminance(color: list[float]) -> float:
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_text_and_markers_have_enough_contrast(explore: Explore, dark: bool) -> None:
-    with explore(dark=dark) as page:
+    with explore("q=resnet5", dark=dark) as page:
         page.locator(".point").first.focus()  # shows the tip
         found = page.evaluate(COLORS)
-    assert len(found) > 1000
+    assert len(found) > 150
     assert any(text == "marker" for text, *_ in found)
     dim = {
         (text[:30], *map(tuple, pair)) for text, needed, *pair in found if contrast(*pair) < needed
