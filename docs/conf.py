@@ -46,6 +46,10 @@ def typeset_formulas(app, what, name, obj, options, lines):  # noqa: ARG001 - si
 
 
 def setup(app):
+    # `-D only_generators=ports` builds a few pages without waiting for all of them.
+    app.add_config_value("only_generators", [], "", types=[list])
     for generator in (families, gallery, ports, structure):
-        generator.write_pages(Path(app.srcdir) / "_generated")
+        name = generator.__name__.rpartition(".")[2]
+        if name in (app.config.only_generators or [name]):
+            generator.write_pages(Path(app.srcdir) / "_generated")
     app.connect("autodoc-process-docstring", typeset_formulas)
