@@ -47,9 +47,9 @@ def answers() -> list[Answer]:
 
 def summary() -> str:
     """Return the goals as a Markdown table."""
-    lines = ["| measurement | goal | measured | |", "|---|--:|--:|---|"]
+    lines = ["| measurement | goal | measured | result |", "|---|--:|--:|---|"]
     for a in answers():
-        bar = f"{'≥' if a.more else '≤'} {a.form.format(a.bar)}"
+        bar = f"{'≥' if a.more else '≤'}&nbsp;{a.form.format(a.bar)}"
         missed = f"missed: {a.why}" if a.why else "missed"
         verdict = "reached" if a.reached else missed
         measured = a.form.format(a.measured)

@@ -72,8 +72,8 @@ def draw(picture: Picture, names: dict[str, Any], path: Path) -> None:
     """Run a picture's code, which returns a figure, or its command, which writes a file."""
     if picture.is_command:
         run(picture.code)
-        output = picture.code.rpartition("--output ")[2]
-        with Image.open(output) as image:
+        words = shlex.split(picture.code)
+        with Image.open(words[words.index("--output") + 1]) as image:
             image.convert("RGB").save(path, **QUALITY)
     else:
         eval(picture.code, names).savefig(path, pil_kwargs=QUALITY)

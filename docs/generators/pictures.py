@@ -43,10 +43,12 @@ from cnnarch.training import History, evaluate, fit, load_data
 
 data = load_data("digits")
 lenet5 = cnnarch.from_pretrained("runs/first")
+metrics = evaluate(lenet5, data.test)
 history = History.load("runs/first/metrics.csv")
 other_history = fit(cnnarch.convnet(), data)
 
 model = cnnarch.efficientnet_lite0(weights="DEFAULT")  # trained on ImageNet
+classes = model.categories
 Path("photos").mkdir()
 Image.fromarray(skimage.data.cat()).save("photos/cat.jpg")
 Image.fromarray(skimage.data.coffee()).save("photos/coffee.jpg")
@@ -58,16 +60,16 @@ TRAINING = (
     Picture(
         "data_grid",
         "Training images.",
-        "viz.data_grid(data.train)",
+        "viz.data_grid(\n    data.train, rows=3, columns=4\n)",
         "The first images with their classes. Look at these before you train.",
-        "A grid of 32 handwritten digits, each with its class above it.",
+        "A grid of 12 handwritten digits, each with its class above it.",
     ),
     Picture(
         "predictions",
         "Predictions.",
-        "viz.predictions(lenet5, data.test, rows=4, columns=6)",
+        "viz.predictions(\n    lenet5, data.test, rows=3, columns=4\n)",
         "Wrong predictions have a red frame and the true class.",
-        "A grid of 24 handwritten digits with predicted classes and probabilities, framed green "
+        "A grid of 12 handwritten digits with predicted classes and probabilities, framed green "
         "if they are right and red if they are wrong.",
     ),
     Picture(
@@ -81,21 +83,21 @@ TRAINING = (
     Picture(
         "comparison",
         "Several runs.",
-        'viz.comparison(\n    {"lenet5": history, "convnet": other_history}\n)',
+        'viz.comparison({\n    "lenet5": history,\n    "convnet": other_history,\n})',
         "`cnnarch compare` trains several networks and draws this.",
         "Two plots by epoch, the training and the validation accuracy of LeNet-5 and a ConvNet.",
     ),
     Picture(
         "confusion_matrix",
         "Confusion matrix.",
-        "viz.confusion_matrix(\n    evaluate(lenet5, data.test).confusion, data.classes\n)",
+        "viz.confusion_matrix(\n    metrics.confusion, data.classes\n)",
         "Rows are the true classes, columns the predicted ones.",
         "A ten by ten matrix of counts with almost all test images on the diagonal.",
     ),
     Picture(
         "embeddings",
         "Embedding of test images.",
-        "viz.embeddings(lenet5, data.test, num_samples=500)",
+        "viz.embeddings(\n    lenet5, data.test, num_samples=500\n)",
         "The inputs of the classifier in two dimensions, by t-SNE, PCA or UMAP.",
         "A scatter plot in which the images of each digit form a cluster of one color.",
     ),
@@ -114,7 +116,8 @@ NETWORKS = (
     Picture(
         "integrated_gradients",
         "Integrated gradients.",
-        'viz.integrated_gradients(\n    model, ["photos/cat.jpg", "photos/china.jpg"], steps=16\n)',
+        "viz.integrated_gradients(\n    model,\n"
+        '    ["photos/cat.jpg",\n     "photos/china.jpg"],\n    steps=16,\n)',
         "The pixels that affect the score of the predicted class.",
         "A cat and a temple. Below the cat, the bright pixels are on its eyes and nose; below the "
         "temple, they are in the sky and on the lake.",
@@ -122,8 +125,9 @@ NETWORKS = (
     Picture(
         "photographs",
         "Predictions for photographs.",
-        "cnnarch draw predictions photos --columns 2 \\\n"
-        "  --model efficientnet_lite0 --output predictions.png",
+        "cnnarch draw predictions photos \\\n"
+        "  --model efficientnet_lite0 \\\n"
+        "  --columns 2 --output predictions.png",
         "The command draws what the function draws.",
         "Four photographs with the predicted ImageNet class and its probability.",
     ),
@@ -168,7 +172,9 @@ EXPLAIN = (
     Picture(
         "why_espresso",
         "Why espresso?",
-        "cnnarch draw gradcam photos/coffee.jpg \\\n  --model efficientnet_lite0 --output why.png",
+        "cnnarch draw gradcam \\\n"
+        "  photos/coffee.jpg --output why.png \\\n"
+        "  --model efficientnet_lite0",
         "The map of the predicted class is brightest on the coffee and the cup.",
         "A cup of coffee with a spoon on a saucer, and below it the same photograph with a "
         "heatmap that is bright on the coffee and the cup, and dark elsewhere.",
@@ -176,7 +182,7 @@ EXPLAIN = (
     Picture(
         "why_spoon",
         "Why a wooden spoon?",
-        'viz.gradcam(\n    model, "photos/coffee.jpg", [model.categories.index("wooden spoon")]\n)',
+        'viz.gradcam(\n    model, "photos/coffee.jpg",\n    [classes.index("wooden spoon")],\n)',
         "The map of another class is brightest on the wooden table, the saucer and the spoon.",
         "The same cup of coffee, and below it a heatmap that is bright on the wooden table, the "
         "edge of the saucer and around the spoon, and dark on the coffee.",

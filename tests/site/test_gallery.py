@@ -41,6 +41,12 @@ def test_pictures_are_described_for_readers_who_do_not_see_them(picture: Picture
     assert picture.title[-1] in ".?"
 
 
+@pytest.mark.parametrize("picture", all_pictures(), ids=lambda p: p.name)
+def test_code_fits_its_column(picture: Picture) -> None:
+    """A column of 20rem holds 40 characters; the browser would break longer lines."""
+    assert picture.wide or max(map(len, picture.code.splitlines())) <= 40
+
+
 def test_the_code_on_the_page_is_the_code_that_draws(tmp_path: Path) -> None:
     picture = Picture("red", "Red.", RED, "A red square.", "A square that is red.")
     gallery.draw(picture, {}, tmp_path / "red.webp")
