@@ -69,8 +69,8 @@ TRAINING = (
         "Predictions.",
         "viz.predictions(\n    lenet5, data.test, rows=3, columns=4\n)",
         "Wrong predictions have a red frame and the true class.",
-        "A grid of 12 handwritten digits with predicted classes and probabilities, framed green "
-        "if they are right and red if they are wrong.",
+        "A grid of 12 handwritten digits in colored frames, with the predicted classes and their "
+        "probabilities.",
     ),
     Picture(
         "curves",
