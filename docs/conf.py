@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from generators import families, gallery, ports, structure
+from generators import explorer, families, gallery, ports, structure
 
 import cnnarch
 
@@ -25,6 +25,7 @@ extensions = [
 exclude_patterns = ["_build"]
 html_math_renderer = "mathml"
 html_theme = "furo"
+html_static_path = ["_static"]
 html_title = f"cnnarch {release}"
 html_show_sourcelink = False
 html_static_path = ["_static"]
@@ -48,7 +49,7 @@ def typeset_formulas(app, what, name, obj, options, lines):  # noqa: ARG001 - si
 def setup(app):
     # `-D only_generators=ports` builds a few pages without waiting for all of them.
     app.add_config_value("only_generators", [], "", types=[list])
-    for generator in (families, gallery, ports, structure):
+    for generator in (explorer, families, gallery, ports, structure):
         name = generator.__name__.rpartition(".")[2]
         if name in (app.config.only_generators or [name]):
             generator.write_pages(Path(app.srcdir) / "_generated")

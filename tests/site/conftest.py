@@ -1,11 +1,10 @@
 """Fixtures that build pages of the site and open them in Debian's chromium."""
 
-import json
 import shutil
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,36 +29,37 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     """Return a function that builds pages with the site's conf.py, once per session.
 
     It takes names of pages in docs ("index.md", "_generated/lenet.md"), the names of the
-    `generators` to run (none by default), and in `written` the texts of pages and files that are
-    neither in docs nor generated, by name. The test workers of a session share the results.
+    `generators` to run (none by default), and a function that generates further pages in a folder.
+    The test workers of a session share the results.
     """
     shared = tmp_path_factory.getbasetemp()
     shared = shared.parent if shared.name.startswith("popen-") else shared
 
     def build(
-        *pages: str, generators: tuple[str, ...] = ("none",), written: Mapping[str, str] = {}
+        *pages: str,
+        generators: tuple[str, ...] = ("none",),
+        generate: Callable[[Path], None] = lambda _: None,
     ) -> Path:
-        key = zlib.crc32(json.dumps([pages, generators, sorted(written)]).encode())
+        key = zlib.crc32(repr((pages, generators, generate.__qualname__)).encode())
         folder = shared / f"site-{key:08x}"
         html = folder / "html"
         with FileLock(f"{folder}.lock"):
             if not (html / "searchindex.js").exists():
-                make_source(folder / "source", written)
+                generate(make_source(folder / "source"))
                 run_sphinx(folder / "source", html, pages, generators)
         return html
 
     return build
 
 
-def make_source(source: Path, written: Mapping[str, str]) -> None:
-    """Link the files of docs into a folder that can have generated pages of its own."""
+def make_source(source: Path) -> Path:
+    """Link the files of docs into a folder; return its own folder of generated pages."""
     shutil.rmtree(source, ignore_errors=True)
     (source / "_generated").mkdir(parents=True)
     for path in DOCS.iterdir():
         if path.name not in ("_build", "_generated", "__pycache__"):
             (source / path.name).symlink_to(path)
-    for name, text in written.items():
-        (source / name).write_text(text)
+    return source / "_generated"
 
 
 def run_sphinx(
