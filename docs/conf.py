@@ -28,7 +28,6 @@ html_theme = "furo"
 html_static_path = ["_static"]
 html_title = f"cnnarch {release}"
 html_show_sourcelink = False
-html_static_path = ["_static"]
 html_css_files = ["gallery.css"]
 html_extra_path = ["_generated/gallery/report"]
 
