@@ -1,101 +1,110 @@
-"""The measured claims on the front page and in the README."""
+"""The three plots and sentences at the top of the page "How fast", from the saved results."""
 
-import json
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
-import cnnarch
-from benchmarks import int8_accuracy
-from benchmarks.measure import RESULTS
-from cnnarch.facts.sheets import twins
-from cnnarch.weights import get_weights
+from benchmarks import inference
+from benchmarks.measure import machine_name, records_by_machine, saved_record
+from benchmarks.training_step import BATCH
+
+MACHINES = {"inference": "Intel Xeon, AMX", "training_step": "AMD EPYC, AVX-512 BF16"}
+"""The machine of each plot: one with every column of the table."""
+WITHOUT_BFLOAT16 = "AMD EPYC, AVX2"
+IN_WORDS = {"resnet50": "ResNet-50", "efficientnet_b0": "EfficientNet-B0"}
 
 
-def text(docs: str) -> str:
-    """Return the claims as a Markdown list.
+class Claim(NamedTuple):
+    """A plot and what it shows.
 
     Args:
-        docs: path from the page to the docs folder: "docs/", or "" for a page in that folder.
+        file: name of the plot in docs/_static.
+        sentence: one sentence with the machine and the date, in Markdown.
+        alt: what the plot shows, for readers who do not see it.
     """
-    claims = (faithful(), compatible(), optimized(docs), folders(docs), int8(docs))
-    return "\n".join(f"- {claim}" for claim in claims)
+
+    file: str
+    sentence: str
+    alt: str
 
 
-def faithful() -> str:
-    cards = [cnnarch.get_card(name) for name in cnnarch.list_models()]
-    exact = [
-        (stated, {"params": row.params, "macs": row.macs}[stated.figure])
-        for card in cards
-        for row in card.all_rows()
-        for stated in row.stated
-        if stated.compared
+def text() -> str:
+    """Return the sentences, each above its plot, in Markdown."""
+    parts = [
+        f"{claim.sentence}\n\n```{{image}} _static/{claim.file}\n:alt: {claim.alt}\n"
+        ":width: 640px\n```"
+        for claim in (inference_claim(), folder_claim(), training_claim())
     ]
-    agree = sum(stated.agrees(count) for stated, count in exact)
-    return (
-        f"**Faithful.** {agree} of {len(exact)} parameter and multiply-add counts that are printed "
-        f"in the papers agree with the networks. The other {len(exact) - agree} are explained on "
-        "the page of the network's family."
+    return "\n\n".join(parts)
+
+
+def with_word(machine: str) -> str:
+    """Return a machine's name for a sentence: "Intel Xeon, AMX" becomes "Intel Xeon with AMX"."""
+    return machine.replace(", ", " with ")
+
+
+def inference_rows() -> list[dict[str, Any]]:
+    """Return the rows of one image on the machine of the plot."""
+    return [r for r in inference.saved_rows()[MACHINES["inference"]] if r["batch"] == 1]
+
+
+def inference_claim() -> Claim:
+    rows, name = inference_rows(), MACHINES["inference"]
+    means = inference.means(rows)
+    float32, bfloat16, int8 = (
+        f"{means[f'{precision} over eager, batch 1']:.0%}"
+        for precision in ("float32", "bfloat16", "int8")
+    )
+    in_int8 = sum("int8" in row["over eager"] for row in rows)
+    return Claim(
+        "speed_inference.svg",
+        f"**Inference.** For one image, [`optimize`](inference.md) takes {float32} of the time of "
+        f"eager PyTorch in float32, {bfloat16} in bfloat16 and {int8} in int8: geometric means "
+        f"over {len(rows)} networks (int8: {in_int8}) on two cores of an {with_word(name)}; "
+        f"results of {saved_record('inference')['date']}.",
+        f"For each of {len(rows)} networks, the times in float32, bfloat16 and int8 relative to "
+        "eager mode, which is 1. The first table below lists them in milliseconds.",
     )
 
 
-def compatible() -> str:
-    same = list(twins())
-    libraries = {twin.library for twin in same}
-    checkpoints = sum(len(get_weights(name)) for name in cnnarch.list_models())
-    return (
-        f"**Compatible.** The weights of {len(same)} networks in {len(libraries)} other libraries, "
-        "such as torchvision and timm, give the same logits in cnnarch. "
-        f"{checkpoints} checkpoints are in the catalog."
-    )
-
-
-def optimized(docs: str) -> str:
-    machines = results("inference")
-    precisions = ("float32", "bfloat16", "int8")
-    times = {
-        precision: spread(
-            1 / figures[key]
-            for figures in machines.values()
-            if (key := f"{precision} over eager, batch 1") in figures
+def folder_claim() -> Claim:
+    record = saved_record("folder")
+    machine = with_word(machine_name(record["machine"]))
+    ratios = {IN_WORDS[name]: f"{row['ratio']:.1f}" for name, row in record["results"].items()}
+    words = " and ".join(f"{ratio} times ({name})" for name, ratio in ratios.items())
+    return Claim(
+        "speed_folder.svg",
+        "**A folder of photographs.** From 1,000 JPEG files to labels, the throughput of "
+        f"[`Predictor`](predictor.md) with a network optimized in bfloat16 is {words} that of the "
+        f"usual torchvision loop in float32, on two cores of an {machine}; "
+        f"results of {record['date']}.",
+        "Images per second: "
+        + "; ".join(
+            f"{IN_WORDS[name]}, "
+            + ", ".join(f"{k} {v:.0f}" for k, v in row["images_per_second"].items())
+            for name, row in record["results"].items()
         )
-        for precision in precisions
-    }
-    listed = [f"{factor} times as fast in {precision}" for precision, factor in times.items()]
-    return (
-        "**Fast.** On two CPU cores, `cnnarch.inference.optimize` makes a network "
-        f"{', '.join(listed[:-1])} and {listed[-1]} as in eager mode, for single images "
-        f"([geometric means over several networks]({docs}speed.md))."
+        + ".",
     )
 
 
-def folders(docs: str) -> str:
-    ratios = spread(row["ratio"] for row in results("folder").values())
-    return (
-        f"**From files to labels.** 1,000 JPEG files are classified {ratios} times as fast as in "
-        f"a [loop with torchvision]({docs}speed.md)."
+def training_rows() -> dict[str, float]:
+    """Return each network's ratio on the machine of the plot, with the precision it selects."""
+    results = records_by_machine("training_step")[MACHINES["training_step"]]["results"]
+    return {name: row["ratio"] for name, row in results.items() if isinstance(row, dict)}
+
+
+def training_claim() -> Claim:
+    records = records_by_machine("training_step")
+    name, rows = MACHINES["training_step"], training_rows()
+    key = "geometric mean of ratio"
+    mean, other = (records[m]["results"][key] for m in (name, WITHOUT_BFLOAT16))
+    return Claim(
+        "speed_training.svg",
+        f"**Training.** A step of [`cnnarch train`](training.md) on {BATCH} images takes "
+        f"{mean:.0%} of the time of torchvision's or timm's network with PyTorch's defaults: "
+        f"geometric mean over {len(rows)} networks on two cores of an {with_word(name)}. On an "
+        f"{with_word(WITHOUT_BFLOAT16)}, which has no bfloat16, it takes {other:.0%}. Results of "
+        f"{records[name]['date']} and {records[WITHOUT_BFLOAT16]['date']}.",
+        "Time of a training step relative to the defaults, which are 1: "
+        + ", ".join(f"{network} {ratio:.2f}" for network, ratio in rows.items())
+        + ".",
     )
-
-
-def int8(docs: str) -> str:
-    networks = results("int8_accuracy")["networks"]
-    lost = [
-        row["float32"] - row[engine]
-        for row in networks.values()
-        for engine in int8_accuracy.ENGINES
-        if isinstance(row[engine], float)
-    ]
-    return (
-        f"**Small.** int8 costs at most {max(lost):.2f} percentage points of accuracy on "
-        f"Fashion-MNIST, in [{len(networks)} networks]({docs}speed.md#int8-accuracy)."
-    )
-
-
-def results(question: str) -> Any:
-    return json.loads((RESULTS / f"{question}.json").read_text())["results"]
-
-
-def spread(values: Iterable[float]) -> str:
-    """Return "1.9 to 2.1", or one number if both are the same."""
-    found = sorted(values)
-    low, high = f"{found[0]:.1f}", f"{found[-1]:.1f}"
-    return low if low == high else f"{low} to {high}"

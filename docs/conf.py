@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from generators import explorer, families, ports, reference, structure
+from generators import explorer, families, gallery, ports, reference, structure
 
 import cnnarch
 
@@ -28,7 +28,8 @@ html_theme = "furo"
 html_title = f"cnnarch {release}"
 html_show_sourcelink = False
 html_static_path = ["_static"]
-html_css_files = ["shell.css"]
+html_css_files = ["shell.css", "gallery.css"]
+html_extra_path = ["_generated/gallery/report"]
 
 maximum_signature_line_length = 88  # longer signatures have one argument per line
 autodoc_member_order = "bysource"
@@ -64,7 +65,7 @@ def remove_backlinks(app, pagename, templatename, context, doctree):  # noqa: AR
 def setup(app):
     # `-D only_generators=ports` builds a few pages without waiting for all of them.
     app.add_config_value("only_generators", [], "", types=[list])
-    for generator in (explorer, families, ports, reference, structure):
+    for generator in (explorer, families, gallery, ports, reference, structure):
         name = generator.__name__.rpartition(".")[2]
         if name in (app.config.only_generators or [name]):
             generator.write_pages(Path(app.srcdir) / "_generated")

@@ -96,7 +96,7 @@ GROUPS = (
     Group(
         "viz",
         "Figures",
-        "Each function returns a Matplotlib figure.",
+        "Each function returns a Matplotlib figure. [The gallery](../../gallery.md) shows them all.",
         modules=("cnnarch.viz",),
     ),
     Group(
@@ -170,7 +170,10 @@ def group_page(group: Group) -> str:
     if group.leaves_out:
         entries.append("Checks <checks>")
     toctree = "\n".join(["```{toctree}", ":hidden:", *entries, "```"])
-    return "\n\n".join([f"# {group.title}", group.text, summary_table(names), toctree]) + "\n"
+    packages = [path for path in group.modules if path.count(".") == 1]
+    targets = [f"```{{eval-rst}}\n.. py:module:: {path}\n```" for path in packages]
+    parts = [f"# {group.title}", *targets, group.text, summary_table(names), toctree]
+    return "\n\n".join(parts) + "\n"
 
 
 def summary_table(names: list[str]) -> str:
