@@ -96,7 +96,8 @@ GROUPS = (
     Group(
         "viz",
         "Figures",
-        "Each function returns a Matplotlib figure. [The gallery](../../gallery.md) shows them all.",
+        "Each function returns a Matplotlib figure. [The gallery](../../gallery.md) shows all of "
+        "them.",
         modules=("cnnarch.viz",),
     ),
     Group(
