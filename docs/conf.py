@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from generators import families, ports, structure
+from generators import block_pages, families, ports, structure
 
 import cnnarch
 
@@ -27,6 +27,8 @@ html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"cnnarch {release}"
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = sorted(path.name for path in Path(__file__).parent.glob("_static/*.css"))
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -43,6 +45,6 @@ def typeset_formulas(app, what, name, obj, options, lines):  # noqa: ARG001 - si
 
 
 def setup(app):
-    for generator in (families, ports, structure):
+    for generator in (block_pages, families, ports, structure):
         generator.write_pages(Path(app.srcdir) / "_generated")
     app.connect("autodoc-process-docstring", typeset_formulas)
