@@ -13,6 +13,7 @@ from cnnarch import blocks
 from cnnarch.facts.builders import families
 from docs.generators import block_pages
 from docs.generators.block_drawings import describe
+from docs.generators.blocks import draw_block
 
 MODULES = {
     path.stem: importlib.import_module(f"cnnarch.blocks.{path.stem}")
@@ -106,3 +107,20 @@ def test_drawings_are_the_same_in_every_build(folder: Path, tmp_path: Path) -> N
     block_pages.entries_of(group, tmp_path)
     for path in tmp_path.glob("*.svg"):
         assert path.read_bytes() == (folder / path.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("family", "title"),
+    [
+        ("resnet", "a Residual block of resnet18"),
+        ("densenet_cifar", "the first 2 layers of a Dense block of densenet_40_12_cifar"),
+        ("lenet", "lenet5"),
+    ],
+)
+def test_the_drawing_of_a_family_says_what_it_shows(
+    family: str, title: str, tmp_path: Path
+) -> None:
+    file, alt = draw_block(family, tmp_path)
+    assert file == f"blocks/{family}.svg"
+    assert (tmp_path / file).read_text().startswith("<?xml")
+    assert alt.startswith(f"Diagram of {title}, from top to bottom: input; ")

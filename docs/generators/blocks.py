@@ -34,7 +34,12 @@ def draw_block(family: str, folder: Path) -> tuple[str, str]:
     block, size = block_of(card)
     name = f"blocks/{family}.svg"
     save(block, [size], folder / name)
-    return name, describe(f"{type(block).__name__} in {card.name}", block, [size])
+    title = f"a {type(block).__name__} block of {card.name}"
+    if block is network(card.name):
+        title = card.name
+    elif isinstance(block, nn.ModuleList):
+        title = f"the first {len(block)} layers of {title}"
+    return name, describe(title, block, [size])
 
 
 @cache
@@ -86,8 +91,10 @@ def is_block(module: nn.Module) -> bool:
 
 
 def structure(block: nn.Module) -> str:
-    """Return the names of a block's layers, which do not depend on its width and activation."""
-    return " ".join(path for path, _ in block.named_modules())
+    """Return the names and types of a block's layers, but not the kinds of the activations."""
+    types = [(path, type(module)) for path, module in block.named_modules()]
+    activations = "torch.nn.modules.activation"
+    return str([(path, t.__name__ if t.__module__ != activations else "") for path, t in types])
 
 
 def shortened(block: nn.Module) -> nn.Module:
