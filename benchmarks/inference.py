@@ -13,6 +13,7 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -147,7 +148,8 @@ def row_file(name: str, batch: int) -> Path:
 def measure_and_save(name: str, batch: int) -> None:
     """Measure a row and save it."""
     pair = next(p for p in PAIRS if p.network == name)
-    record = {**measure(pair, batch), "machine": machine(), "versions": versions()}
+    record = {**measure(pair, batch), "date": time.strftime("%Y-%m-%d")}
+    record |= {"machine": machine(), "versions": versions()}
     gc.collect()
     write(row_file(name, batch), record)
     print(json.dumps(record["milliseconds"]), record["over the better engine"], flush=True)

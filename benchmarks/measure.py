@@ -152,7 +152,7 @@ def driver() -> str | None:
 def machine_name(machine: Mapping[str, Any]) -> str:
     """Return a machine's name for tables, including the instructions its processor supports."""
     processor = machine["processor"].replace("(R)", "").removesuffix(" Processor")
-    return f"{processor}, {machine['instructions']}"
+    return ", ".join(filter(None, [processor, machine.get("instructions")]))
 
 
 def machine_file(question: str) -> Path:
@@ -161,10 +161,26 @@ def machine_file(question: str) -> Path:
     return RESULTS / question / f"{here}.json"
 
 
+def saved_record(question: str) -> dict[str, Any]:
+    """Return what `keep` has saved for a question, or {} if it has not been measured yet."""
+    path = RESULTS / f"{question}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def results(question: str) -> Any:
+    """Return the saved results of a question, or None if it has not been measured yet."""
+    return saved_record(question).get("results")
+
+
+def records_by_machine(question: str) -> dict[str, dict[str, Any]]:
+    """Return what each machine has saved for a question, by machine name."""
+    records = [json.loads(path.read_text()) for path in sorted((RESULTS / question).glob("*.json"))]
+    return {machine_name(record["machine"]): record for record in records}
+
+
 def results_by_machine(question: str) -> dict[str, Any]:
     """Return the results of a question by machine name."""
-    records = [json.loads(path.read_text()) for path in sorted((RESULTS / question).glob("*.json"))]
-    return {machine_name(record["machine"]): record["results"] for record in records}
+    return {name: record["results"] for name, record in records_by_machine(question).items()}
 
 
 def check_machine(path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from generators import block_pages, families, ports, structure
+from generators import block_pages, families, gallery, ports, structure
 
 import cnnarch
 
@@ -28,7 +28,8 @@ html_theme = "furo"
 html_title = f"cnnarch {release}"
 html_show_sourcelink = False
 html_static_path = ["_static"]
-html_css_files = sorted(path.name for path in Path(__file__).parent.glob("_static/*.css"))
+html_css_files = ["blocks.css", "gallery.css"]
+html_extra_path = ["_generated/gallery/report"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -45,6 +46,10 @@ def typeset_formulas(app, what, name, obj, options, lines):  # noqa: ARG001 - si
 
 
 def setup(app):
-    for generator in (block_pages, families, ports, structure):
-        generator.write_pages(Path(app.srcdir) / "_generated")
+    # `-D only_generators=ports` builds a few pages without waiting for all of them.
+    app.add_config_value("only_generators", [], "", types=[list])
+    for generator in (block_pages, families, gallery, ports, structure):
+        name = generator.__name__.rpartition(".")[2]
+        if name in (app.config.only_generators or [name]):
+            generator.write_pages(Path(app.srcdir) / "_generated")
     app.connect("autodoc-process-docstring", typeset_formulas)

@@ -88,6 +88,7 @@ def test_sections_share_the_seconds(
 
     monkeypatch.setattr(gpu, "SECTIONS", {"short": (rows, 0.1), "long": (rows, 0.4)})
     monkeypatch.setattr(gpu.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(gpu.gc, "collect", int)  # slow after thousands of tests
     found = gpu.run(Setup("cpu", tiny=True), sections, 95, tmp_path / "gpu.json")
     assert {name: len(measured) for name, measured in found.items()} == counts
 
