@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from generators import explorer, families, gallery, ports, structure
+from generators import block_pages, explorer, families, gallery, ports, structure
 
 import cnnarch
 
@@ -28,7 +28,7 @@ html_theme = "furo"
 html_static_path = ["_static"]
 html_title = f"cnnarch {release}"
 html_show_sourcelink = False
-html_css_files = ["gallery.css"]
+html_css_files = ["blocks.css", "gallery.css"]
 html_extra_path = ["_generated/gallery/report"]
 
 autodoc_member_order = "bysource"
@@ -48,7 +48,7 @@ def typeset_formulas(app, what, name, obj, options, lines):  # noqa: ARG001 - si
 def setup(app):
     # `-D only_generators=ports` builds a few pages without waiting for all of them.
     app.add_config_value("only_generators", [], "", types=[list])
-    for generator in (explorer, families, gallery, ports, structure):
+    for generator in (block_pages, explorer, families, gallery, ports, structure):
         name = generator.__name__.rpartition(".")[2]
         if name in (app.config.only_generators or [name]):
             generator.write_pages(Path(app.srcdir) / "_generated")
