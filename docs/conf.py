@@ -27,6 +27,9 @@ html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"cnnarch {release}"
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["families.css"]
+html_js_files = ["sortable.js"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
