@@ -17,6 +17,8 @@ LIBRARIES = ("torchvision", "timm", "pytorchcv", "cadene", "efficientnet_pytorch
 """Libraries that may contain twins; "cadene" is pretrainedmodels."""
 FIGURES = {"params": "params", "macs": "macs", "top1_err": "errors", "top5_err": "errors"}
 """Values stated in papers, mapped to the key in `sources` that names the source table."""
+TEXTS = ("problem", "idea", "followed")
+"""Explanations for students: what the paper found, what is new, and what came of it."""
 TRAINED_ON = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
 """Data sets of `cnnarch.training` for which a recipe may have settings."""
 
@@ -142,7 +144,7 @@ NAMED = {
 }
 """Tables shared by several networks. Each entry must be used."""
 FAMILY_KEYS = {
-    "idea": TEXT,
+    **dict.fromkeys(TEXTS, TEXT),
     "usual": TEXT,
     "aliases": NAMES,
     "benchmarked": NAMES,
@@ -181,7 +183,7 @@ class _Check:
         network = TABLE._replace(keys={**NETWORK, "forms": forms}, required=required)
         family = TABLE._replace(
             keys={**FAMILY_KEYS, **dict.fromkeys(builders, network)},
-            required=("idea", "input_size", "paper", "recipe", *builders),
+            required=(*TEXTS, "input_size", "paper", "recipe", *builders),
         )
         self.sheet: Table = self.clean("", sheet, family)
 

@@ -46,7 +46,9 @@ class Sheet(NamedTuple):
     """The facts about a family.
 
     Args:
-        idea: a short explanation for students.
+        problem: what earlier networks could not do, for students.
+        idea: what is new in these networks.
+        followed: what the idea achieved, and which networks use it.
         recipe: default settings of the training recipe. "on" contains one table per data set.
         usual: the network to which the family's aliases refer.
         benchmarked: networks that represent the family in benchmarks against other libraries.
@@ -54,7 +56,9 @@ class Sheet(NamedTuple):
         networks: facts by builder name.
     """
 
+    problem: str
     idea: str
+    followed: str
     recipe: Mapping[str, Any]
     usual: str | None
     benchmarked: tuple[str, ...]
@@ -152,7 +156,9 @@ def parse_sheet(sheet: Mapping[str, Any]) -> Sheet:
     """Convert a valid sheet to a `Sheet`."""
     names = [name for name in sheet if name not in FAMILY_KEYS]
     return Sheet(
+        problem=sheet["problem"],
         idea=sheet["idea"],
+        followed=sheet["followed"],
         recipe=sheet.get("recipe", {}),
         usual=sheet.get("usual"),
         benchmarked=tuple(sheet.get("benchmarked", ())),

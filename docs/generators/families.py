@@ -2,8 +2,8 @@
 
 import importlib
 import inspect
+import re
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 
 import cnnarch
@@ -47,12 +47,12 @@ def shown_card(family: str) -> ModelCard:
 
 def index_page(folder: Path) -> str:
     ordered = sorted(families(), key=lambda family: _order(shown_card(family)))
-    parts = [INTRODUCTION.format(networks=len(BUILDERS), families=len(ordered))]
-    for year, group in groupby(ordered, key=lambda family: shown_card(family).year):
-        parts.append(f"## {year or 'Without a paper'}")
-        cards = "\n\n".join(_index_card(family, folder) for family in group)
-        parts.append(f"::::{{container}} families\n\n{cards}\n\n::::")
-    parts.append("```{toctree}\n:hidden:\n" + "\n".join(ordered) + "\n```")
+    cards = "\n\n".join(_index_card(family, folder) for family in ordered)
+    parts = [
+        INTRODUCTION.format(networks=len(BUILDERS), families=len(ordered)),
+        f"::::{{container}} families\n\n{cards}\n\n::::",
+        "```{toctree}\n:hidden:\n" + "\n".join(ordered) + "\n```",
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -62,10 +62,10 @@ def _order(card: ModelCard) -> tuple[int, str, str]:
 
 
 def _index_card(family: str, folder: Path) -> str:
-    title, sentence = title_of(family)
+    (title, sentence), shown = title_of(family), shown_card(family)
     parts = [
-        draw_outline(shown_card(family), folder),
-        f"**[{title}]({family}.md)**",
+        draw_outline(shown, folder),
+        f"**[{title}]({family}.md)**" + (f" {shown.year}" if shown.year else ""),
         f"{sentence[:1].upper()}{sentence[1:]}.",
         f"*{counts_of(cards_of(family))}*",
     ]
@@ -101,7 +101,9 @@ def family_page(family: str, folder: Path) -> str:
     cards, shown, sheet = cards_of(family), shown_card(family), read_sheet(family)
     papers = list(dict.fromkeys(card.paper for card in cards if card.paper))
     parts = [f"# {title_of(family)[0]}", " · ".join([counts_of(cards), *map(describe, papers[:1])])]
-    parts += [sheet.idea]
+    parts += [f"**The problem.** {_linked(sheet.problem, family)}"]
+    parts += [f"**The idea.** {_linked(sheet.idea, family)}"]
+    parts += [f"**What followed.** {_linked(sheet.followed, family)}"]
     parts += network_section(shown, folder)
     parts += rows_section(cards, shown)
     parts += variants_section(cards)
@@ -115,6 +117,19 @@ def family_page(family: str, folder: Path) -> str:
     if papers:
         parts += ["## References", bullets(list(map(describe, papers)))]
     return "\n\n".join(parts) + "\n"
+
+
+def _linked(text: str, family: str) -> str:
+    """Return a text in which the titles of other families are links to their pages."""
+    pages = {title_of(other)[0]: other for other in families()}
+    titles = sorted(pages, key=len, reverse=True)
+    pattern = rf"(?<![\w-])({'|'.join(map(re.escape, titles))})(?![\w-])"
+
+    def link(found: re.Match[str]) -> str:
+        page = pages[found[1]]
+        return found[1] if page == family else f"[{found[1]}]({page}.md)"
+
+    return re.sub(pattern, link, text)
 
 
 def describe(paper: Paper) -> str:

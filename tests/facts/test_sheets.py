@@ -16,7 +16,9 @@ from cnnarch.training.recipes import DATA_DEFAULTS
 from tests.small_forms import without_memory
 
 GOOD = """
+problem = "Others are narrow."
 idea = "A network."
+followed = "Wider networks."
 usual = "net"
 aliases = ["n"]
 input_size = [3, 32, 32]
@@ -89,7 +91,9 @@ def test_a_valid_sheet_is_parsed() -> None:
     sheet = parse_sheet(parsed())
     facts = sheet.networks["net"]
     default, wide, large = facts.forms
-    assert (sheet.usual, sheet.aliases, sheet.idea) == ("net", ("n",), "A network.")
+    assert (sheet.usual, sheet.aliases) == ("net", ("n",))
+    texts = (sheet.problem, sheet.idea, sheet.followed)
+    assert texts == ("Others are narrow.", "A network.", "Wider networks.")
     assert facts.paper is not None
     assert facts.paper.link == "https://arxiv.org/abs/2001.00001"
     assert facts.departs == ("It is wider.",)

@@ -71,7 +71,7 @@ def measured_rows(form: Form, measured: Measured) -> list[Row]:
 
     Every layer that has parameters is in exactly one row.
     """
-    printed = form.stages or {name: () for name in measured.stages}
+    printed = form.stages or dict.fromkeys(measured.stages, ())
     rows: list[Row] = []
     left = list(measured.summary.rows)
     for name, shape in printed.items():
