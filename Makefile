@@ -4,13 +4,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 WORKERS ?= 2
+SHARD ?= 1/1
 
 .PHONY: help demo test test-all lint types docs bench clean
 
 help:
 	@echo "make demo      train lenet5 on handwritten digits, classify images, show a model card"
 	@echo "make test      lint, type-check and run the tests"
-	@echo "make test-all  run all tests on every full-size network, including slow tests"
+	@echo "make test-all  run all tests on every full-size network, including slow tests;"
+	@echo "               SHARD=2/6 runs the second of six parts"
 	@echo "make lint      lint and type-check"
 	@echo "make docs      build the documentation into docs/_build/html"
 	@echo "make bench     run all benchmarks and write the results to benchmarks/results"
@@ -41,7 +43,7 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 test-all: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal --all --timeout 3600
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal --all --shard $(SHARD) --timeout 3600
 
 docs: $(VENV)/.test
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html

@@ -205,7 +205,7 @@ def _milliseconds(seconds: Mapping[str, list[float]]) -> dict[str, float]:
 
 
 def run(setup: Setup, names: list[str], seconds: float, path: Path) -> dict[str, Any]:
-    """Measure the rows that the file lacks, and save the file after each row."""
+    """Measure the rows that the file lacks or that failed, and save the file after each row."""
     kept = json.loads(path.read_text()) if path.exists() else {}
     results = kept.get("results", {})
     shares = sum(SECTIONS[name][1] for name in names)
@@ -213,7 +213,8 @@ def run(setup: Setup, names: list[str], seconds: float, path: Path) -> dict[str,
         rows, share = SECTIONS[name]
         end = time.perf_counter() + share / shares * seconds
         for label, measure in rows(setup):
-            if label in results.get(name, {}) or time.perf_counter() > end:
+            measured = "error" not in results.get(name, {}).get(label, {"error": "not measured"})
+            if measured or time.perf_counter() > end:
                 continue
             try:
                 figures = measure()

@@ -5,7 +5,9 @@ import os
 import re
 import socket
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
+from zlib import crc32
 
 import pytest
 import torch
@@ -40,9 +42,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="also run on every full-size network, and run slow tests",
     )
+    parser.addoption(
+        "--shard",
+        default="1/1",
+        help="run one part of the tests, such as 2/6; the parts together are all tests",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    number, count = map(int, config.getoption("--shard").split("/"))
+    if not 1 <= number <= count:
+        raise pytest.UsageError(f"--shard is {number}/{count}; the first number is 1 to {count}")
+    items[:] = [item for item in items if crc32(item.nodeid.encode()) % count == number - 1]
     if config.getoption("--all"):
         return
     for item in items:
@@ -56,6 +67,7 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@cache
 def one_of_each_kind() -> list[str]:
     """Return the cheapest network of each family and of each name prefix (plain, resnet).
 

@@ -33,8 +33,13 @@ def test_the_gpu_benchmark_runs_and_resumes_on_a_cpu(tmp_path: Path) -> None:
     assert results["zoo"]["lenet5, seed 0"]["accuracy"] == saved["seeds"]["0"]["accuracy"]
     assert len(first.stdout.splitlines()) == len(rows)
     assert {"machine", "versions", "date"} <= record.keys()
+    failed = next(iter(results["check"]))
+    results["check"][failed] = {"error": "it failed once"}
+    path.write_text(json.dumps(record))
     again = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert again.stdout == ""  # all rows are in the file
+    (line,) = again.stdout.splitlines()  # all other rows are in the file
+    assert line.startswith(f"check {failed} ")
+    assert "error" not in json.loads(path.read_text())["results"]["check"][failed]
 
 
 def test_the_tables_name_the_gpu_and_show_every_row(tmp_path: Path) -> None:
