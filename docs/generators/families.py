@@ -11,8 +11,9 @@ from cnnarch.facts.builders import BUILDERS, families
 from cnnarch.facts.cards import ModelCard, Paper
 from cnnarch.facts.sheets import read_sheet
 
+from .blocks import card_of
 from .family.code import code_section, reference_section
-from .family.pictures import draw_outline, network_section
+from .family.pictures import block_section, draw_outline, network_section
 from .family.results import speed_section, zoo_section
 from .family.rows import rows_section
 from .family.variants import departures_section, variants_section
@@ -39,14 +40,8 @@ def cards_of(family: str) -> list[ModelCard]:
     return [card for card in map(cnnarch.get_card, BUILDERS) if card.family == family]
 
 
-def shown_card(family: str) -> ModelCard:
-    """Return the card of the network that stands for a family in its drawings."""
-    cards, usual = cards_of(family), read_sheet(family).usual
-    return cnnarch.get_card(usual) if usual else min(cards, key=lambda card: card.macs)
-
-
 def index_page(folder: Path) -> str:
-    ordered = sorted(families(), key=lambda family: _order(shown_card(family)))
+    ordered = sorted(families(), key=lambda family: _order(card_of(family)))
     cards = "\n\n".join(_index_card(family, folder) for family in ordered)
     parts = [
         INTRODUCTION.format(networks=len(BUILDERS), families=len(ordered)),
@@ -62,7 +57,7 @@ def _order(card: ModelCard) -> tuple[int, str, str]:
 
 
 def _index_card(family: str, folder: Path) -> str:
-    (title, sentence), shown = title_of(family), shown_card(family)
+    (title, sentence), shown = title_of(family), card_of(family)
     parts = [
         draw_outline(shown, folder),
         f"**[{title}]({family}.md)**" + (f" {shown.year}" if shown.year else ""),
@@ -98,12 +93,13 @@ def title_of(family: str) -> tuple[str, str]:
 
 
 def family_page(family: str, folder: Path) -> str:
-    cards, shown, sheet = cards_of(family), shown_card(family), read_sheet(family)
+    cards, shown, sheet = cards_of(family), card_of(family), read_sheet(family)
     papers = list(dict.fromkeys(card.paper for card in cards if card.paper))
     parts = [f"# {title_of(family)[0]}", " · ".join([counts_of(cards), *map(describe, papers[:1])])]
     parts += [f"**The problem.** {_linked(sheet.problem, family)}"]
     parts += [f"**The idea.** {_linked(sheet.idea, family)}"]
     parts += [f"**What followed.** {_linked(sheet.followed, family)}"]
+    parts += block_section(shown, folder)
     parts += network_section(shown, folder)
     parts += rows_section(cards, shown)
     parts += variants_section(cards)

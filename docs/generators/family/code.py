@@ -3,34 +3,36 @@
 import importlib
 import inspect
 import re
-from collections.abc import Iterator
 from types import ModuleType
 
+from cnnarch.facts.cards import ModelCard
+
 from ..text import bullets, details
+from .rows import built
 
 FORMULA = re.compile(r"\$[^$]+\$")
 
 
 def code_section(family: str) -> list[str]:
-    """Return the formulas of the blocks that a model file uses, and the file itself."""
+    """Return the model file in a section that readers open."""
     module = importlib.import_module(f"cnnarch.models.{family}")
     lines = len(inspect.getsource(module).splitlines())
     source = f"```{{literalinclude}} ../../cnnarch/models/{family}.py\n:language: python\n```"
-    parts = ["## The code"]
-    if found := list(formulas(module)):
-        parts += ["The formulas of the blocks that the model file uses:", bullets(found)]
     summary = f"<code>cnnarch/models/{family}.py</code>, the whole file ({lines} lines)"
-    return [*parts, details(summary, source)]
+    return ["## The code", details(summary, source)]
 
 
-def formulas(module: ModuleType) -> Iterator[str]:
-    """Yield a line for each name in a model file whose docstring has a formula."""
-    for name, value in vars(module).items():
-        is_block = getattr(value, "__module__", "").startswith(("cnnarch.blocks", "cnnarch.models"))
-        if is_block and (inspect.isclass(value) or inspect.isfunction(value)):
-            first, _, _ = (inspect.getdoc(value) or "").partition("\n\n")
-            if FORMULA.search(first):
-                yield f"`{name}`: {' '.join(first.split())}"
+def formulas_of(card: ModelCard) -> list[str]:
+    """Return the formulas of a network's blocks as a list; nothing if they have none."""
+    module = importlib.import_module(f"cnnarch.models.{card.family}")
+    named = [value for value in vars(module).values() if inspect.isclass(value)]
+    used = [base for layer in built(card.name).modules() for base in type(layer).__mro__]
+    found = {}
+    for block in [*used, *named]:
+        first, _, _ = (inspect.getdoc(block) or "").partition("\n\n")
+        if block.__module__.startswith("cnnarch.") and FORMULA.search(first):
+            found[block.__name__] = f"`{block.__name__}`: {' '.join(first.split())}"
+    return ["What the network's blocks compute:", bullets(list(found.values()))] if found else []
 
 
 def reference_section(family: str, builders: list[str]) -> list[str]:

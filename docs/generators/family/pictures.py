@@ -4,27 +4,32 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
-import torch
 
 from cnnarch.facts.cards import ModelCard
 from cnnarch.facts.text import shape_text
 from cnnarch.viz import diagram
 
+from ..blocks import draw_block
 from ..text import write
-from .rows import measure
+from .code import formulas_of
+from .rows import built, measure
 
 WIDTH, HEIGHT, GAP = 280, 84, 5  # of the outline, in pixels
 FILL = "#5b8def"
+
+
+def block_section(card: ModelCard, folder: Path) -> list[str]:
+    """Draw the typical block of a family; its formulas follow."""
+    path, alt = draw_block(card.family, folder)
+    return ["## The block", image(path, alt), *formulas_of(card)]
 
 
 def network_section(card: ModelCard, folder: Path) -> list[str]:
     """Draw the diagram of a network to `folder`/diagrams."""
     path = folder / "diagrams" / f"{card.family}.svg"
     path.parent.mkdir(exist_ok=True)
-    with torch.device("meta"):
-        model = card.build().eval()
     with mpl.rc_context({"svg.hashsalt": card.family}):
-        diagram(model).savefig(path, metadata={"Date": None})
+        diagram(built(card.name)).savefig(path, metadata={"Date": None})
     stages = ", ".join(f"{name} {shape_text(shape)}" for name, shape in stage_maps(card).items())
     alt = (
         f"Diagram of {card.name}, from top to bottom: {stages}, and the head. Bars show each "

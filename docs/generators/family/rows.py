@@ -57,11 +57,16 @@ class Measured(NamedTuple):
 
 
 @cache
+def built(name: str) -> cnnarch.ImageClassifier:
+    """Return a network with default options that has shapes but no memory."""
+    with torch.device("meta"):
+        return cnnarch.get_model(name).eval()
+
+
+@cache
 def measure(name: str) -> Measured:
     """Return the layers and shapes of a network with default options, without running it."""
-    card = cnnarch.get_card(name)
-    with torch.device("meta"):
-        model = card.build().eval()
+    card, model = cnnarch.get_card(name), built(name)
     stages = dict(zip(model.stage_names, model.stage_paths, strict=True))
     return Measured(summary(model, card.input_size), stages, {**stages, **facts_of(name).rows})
 
