@@ -42,9 +42,10 @@ def _cells(entry: Weights) -> tuple[str, ...]:
 def _links(entry: Weights) -> str:
     """Return links to the page of the weights, and to the page with the accuracies."""
     kind, _, place = entry.url.partition(":")
+    if kind == "package":
+        return "[cnnarch](../zoo.md)"
     page = f"https://huggingface.co/{place}" if kind == "hf-hub" else entry.source
-    page_name = "cnnarch" if kind == "package" else entry.layout
-    texts = [f"[{page_name}]({page})" if page and "://" in page else page_name]
+    texts = [f"[{entry.layout}]({page})" if page and "://" in page else entry.layout]
     if entry.metrics_source and "://" in entry.metrics_source:
         texts.append(f"[accuracy]({entry.metrics_source})")
     return ", ".join(texts)
