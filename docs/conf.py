@@ -28,7 +28,7 @@ html_theme = "furo"
 html_title = f"cnnarch {release}"
 html_show_sourcelink = False
 html_static_path = ["_static"]
-html_css_files = ["families.css"]
+html_css_files = sorted(path.name for path in Path(__file__).parent.glob("_static/*.css"))
 html_js_files = ["sortable.js"]
 
 autodoc_member_order = "bysource"

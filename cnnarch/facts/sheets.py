@@ -201,6 +201,9 @@ def _recipe(family: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, 
 def _form(form: Mapping[str, Any], sheet: Mapping[str, Any]) -> Form:
     stages = form.get("stages", ())
     shapes = sheet["stages"][stages] if isinstance(stages, str) else stages
+    stated_rows: dict[str, tuple[Stated, ...]] = {}
+    for row in form.get("printed_rows", ()):
+        stated_rows[row["row"]] = (*stated_rows.get(row["row"], ()), *_stated([row], sheet))
     return Form(
         options=form.get("options", {}),
         **form["counts"],
@@ -208,6 +211,7 @@ def _form(form: Mapping[str, Any], sheet: Mapping[str, Any]) -> Form:
         stated=tuple(_stated(form.get("printed", ()), sheet)),
         stages={row: tuple(shape) for row, *shape in shapes},
         counted_from=form["counted_from"],
+        stated_rows=stated_rows,
         fused=(form["fused"]["params"], form["fused"]["macs"]) if "fused" in form else None,
     )
 

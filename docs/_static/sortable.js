@@ -30,8 +30,8 @@ function makeSortable(table) {
   heads.forEach((head, column) => {
     const button = document.createElement("button");
     button.type = "button";
-    button.append(...head.childNodes);
-    head.append(button);
+    button.textContent = head.textContent.trim();
+    head.replaceChildren(button);
     head.scope = "col";
     button.addEventListener("click", () => {
       const isNumeric = Array.from(table.tBodies[0].rows).some(

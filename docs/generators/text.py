@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-NUMBER = re.compile(r"[\d.,x]+(e[+-]?\d+)?[KMGB%]?( [✓≠?~]| x| ms| s)*")
+NUMBER = re.compile(r"[\d.,x]+(e[+-]?\d+)?[KMGB%]?(\N{NO-BREAK SPACE}[✓≠?]| x)?")
 """A cell that belongs in a right-aligned column: a number, a shape, a number and its mark."""
 
 

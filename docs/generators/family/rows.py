@@ -8,13 +8,12 @@ import torch
 
 import cnnarch
 from cnnarch.analysis import Summary, SummaryRow, summary
-from cnnarch.facts.cards import Form, ModelCard
+from cnnarch.facts.cards import Form, ModelCard, Stated
 from cnnarch.facts.sheets import facts_of
 from cnnarch.facts.text import shape_text
 
-from ..text import details, table, without_empty_columns
-
-AGREES, DIFFERS = "✓", "≠"
+from ..text import bullets, details, table, without_empty_columns
+from .stated import AGREES, DIFFERS, FIGURES, printed_cell, reasons
 
 
 class Row(NamedTuple):
@@ -26,6 +25,7 @@ class Row(NamedTuple):
         measured: shape of the module's output.
         params: number of parameters of the layers after the previous row.
         macs: multiply-adds of these layers.
+        stated: values that the paper prints for the row.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Row(NamedTuple):
     measured: tuple[int, ...]
     params: int
     macs: int
+    stated: tuple[Stated, ...] = ()
 
     @property
     def mark(self) -> str:
@@ -46,12 +47,14 @@ class Measured(NamedTuple):
     """A network without memory: what its modules compute, and their paths.
 
     Args:
-        summary: the layers in the order they run, and the output shape of every module.
+        summary: the output shape of every module, and the totals.
+        layers: the layers in the order they run, and after them modules with own parameters.
         stages: paths of the stem and the stages by name.
         rows: paths of all rows of the paper's table by name, stages included.
     """
 
     summary: Summary
+    layers: tuple[SummaryRow, ...]
     stages: Mapping[str, str]
     rows: Mapping[str, str]
 
@@ -68,7 +71,26 @@ def measure(name: str) -> Measured:
     """Return the layers and shapes of a network with default options, without running it."""
     card, model = cnnarch.get_card(name), built(name)
     stages = dict(zip(model.stage_names, model.stage_paths, strict=True))
-    return Measured(summary(model, card.input_size), stages, {**stages, **facts_of(name).rows})
+    found = summary(model, card.input_size)
+    rows = {**stages, **facts_of(name).rows}
+    return Measured(found, tuple(_layers(model, found)), stages, rows)
+
+
+def _layers(model: cnnarch.ImageClassifier, found: Summary) -> list[SummaryRow]:
+    """Return the layers, and each module that has parameters besides those of its layers."""
+    layers = list(found.rows)
+    listed = {row.path for row in layers}
+    for path, module in model.named_modules():
+        own = sum(p.numel() for p in module.parameters(recurse=False))
+        if own and path not in listed:
+            row = SummaryRow(path, type(module).__name__, found.shapes[path], own, 0)
+            layers.insert(_end(layers, path), row)
+    return layers
+
+
+def _end(layers: Sequence[SummaryRow], path: str) -> int:
+    """Return the index after the last layer inside a module."""
+    return 1 + max((i for i, row in enumerate(layers) if _is_inside(row.path, path)), default=-1)
 
 
 def measured_rows(form: Form, measured: Measured) -> list[Row]:
@@ -78,10 +100,10 @@ def measured_rows(form: Form, measured: Measured) -> list[Row]:
     """
     printed = form.stages or dict.fromkeys(measured.stages, ())
     rows: list[Row] = []
-    left = list(measured.summary.rows)
+    left = list(measured.layers)
     for name, shape in printed.items():
         path = measured.rows[name]
-        end = 1 + max((i for i, r in enumerate(left) if _is_inside(r.path, path)), default=-1)
+        end = _end(left, path)
         ran, left = left[:end], left[end:]
         own = [r for r in ran if _is_inside(r.path, path)]
         before = [r for r in ran if not _is_inside(r.path, path)]
@@ -90,7 +112,8 @@ def measured_rows(form: Form, measured: Measured) -> list[Row]:
         else:
             own = ran
         row = _sum(name, own, measured.summary.shapes[path])
-        rows.append(row._replace(printed=shape if form.stages else None))
+        stated = form.stated_rows.get(name, ())
+        rows.append(row._replace(printed=shape if form.stages else None, stated=stated))
     if any(r.params for r in left):
         rows.append(_between(left))
     return rows
@@ -117,12 +140,13 @@ def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def rows_section(cards: Sequence[ModelCard], first: ModelCard) -> list[str]:
     """Return one table for each set of shapes in the sheet; the first one is open."""
-    groups: dict[tuple[tuple[str, tuple[int, ...]], ...], list[ModelCard]] = {}
+    groups: dict[tuple[tuple[str, object], ...], list[ModelCard]] = {}
     for card in [first, *(c for c in sorted(cards, key=lambda c: c.macs) if c != first)]:
-        groups.setdefault(tuple(card.form.stages.items()), []).append(card)
+        key = (*card.form.stages.items(), *card.form.stated_rows.items())
+        groups.setdefault(key, []).append(card)
     (_, shown), *others = groups.items()
     parts = [
-        "## The table of the paper, row by row" if first.paper else "## Row by row",
+        "## The paper's table, row by row" if first.paper else "## Row by row",
         _introduction(first),
         _table_of(shown),
     ]
@@ -133,11 +157,11 @@ def rows_section(cards: Sequence[ModelCard], first: ModelCard) -> list[str]:
 def _introduction(first: ModelCard) -> str:
     if not first.form.stages:
         return "The shape of each stage's output, and the cost of its layers."
-    source = "Sizes in the paper" if first.paper else "Sizes calculated by hand"
+    source = "as the paper prints them or its layers give them" if first.paper else "by hand"
     return (
-        f"{source} (channels x height x width) beside those of the network: {AGREES} means that "
-        f"they agree, {DIFFERS} that they do not. Parameters and multiply-adds (MACs) are those of "
-        "the layers since the previous row."
+        f"Sizes (channels x height x width) {source}, beside those of the network: {AGREES} means "
+        f"that they agree, {DIFFERS} that they do not. Parameters and multiply-adds (MACs) are "
+        "those of the layers since the previous row."
     )
 
 
@@ -145,19 +169,29 @@ def _table_of(group: Sequence[ModelCard]) -> str:
     """Return the table of the first network, and the names of those with the same shapes."""
     card, *others = group
     measured = measure(card.name)
-    rows = [_cells(row) for row in measured_rows(card.form, measured)]
-    total = ("**total**", "", "", "", f"{measured.summary.params:,}", f"{measured.summary.macs:,}")
-    head = ("row", "printed", "measured", "", "parameters", "MACs")
-    filled = without_empty_columns(head, [*rows, total])
+    rows = measured_rows(card.form, measured)
+    totals = (f"{measured.summary.params:,}", "", f"{measured.summary.macs:,}", "")
+    printed = "in the paper" if card.paper else "by hand"
+    head = ("row", printed, "measured", "", "parameters", printed, "MACs", printed)
+    filled = without_empty_columns(head, [*map(_cells, rows), ("**total**", "", "", "", *totals)])
     text = f"`{card.name}`, images of {shape_text(card.input_size)}"
     if others and card.form.stages:
         names = ", ".join(f"`{other.name}`" for other in others)
         text += f". The same shapes, with different costs: {names}"
-    return f"{text}:\n\n{table(*filled)}"
+    notes = reasons((f"{FIGURES[s.figure]} of {_name(row)}", s) for row in rows for s in row.stated)
+    return "\n\n".join([f"{text}:", table(*filled), *([bullets(notes)] if notes else [])])
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     printed = shape_text(row.printed) if row.printed else ""
-    name = row.name.replace("_", "\\_") if not row.name.startswith("`") else row.name
-    costs = (f"{row.params:,}", f"{row.macs:,}")
-    return (name, printed, shape_text(row.measured), row.mark, *costs)
+    exact = {"params": row.params, "macs": row.macs}
+    costs = (
+        cell
+        for figure, ours in exact.items()
+        for cell in (f"{ours:,}", printed_cell(row.stated, figure, ours))
+    )
+    return (_name(row), printed, shape_text(row.measured), row.mark, *costs)
+
+
+def _name(row: Row) -> str:
+    return row.name if row.name.startswith("`") else row.name.replace("_", "\\_")

@@ -2,18 +2,12 @@
 
 from collections.abc import Sequence
 
-from cnnarch.facts.cards import Form, ModelCard, Stated
+from cnnarch.facts.cards import Form, ModelCard
 from cnnarch.facts.text import shape_text
 
 from ..text import bullets, details, table, without_empty_columns
+from .stated import AGREES, DIFFERS, FIGURES, UNCONFIRMED, printed_cell, reasons
 
-FIGURES = {
-    "params": "parameters",
-    "macs": "MACs",
-    "top1_err": "top-1 error",
-    "top5_err": "top-5 error",
-}
-AGREES, DIFFERS, UNCONFIRMED = "✓", "≠", "?"
 LEGEND = (
     "Parameters and MACs are exact: a test counts them in every network. Errors are percentages, "
     f"as printed. {AGREES} means that the printed number agrees with ours, {DIFFERS} that it does "
@@ -39,7 +33,9 @@ def variants_section(cards: Sequence[ModelCard]) -> list[str]:
 
 
 def _cells(card: ModelCard, form: Form) -> tuple[str, ...]:
-    params, macs, *errors = (_printed(form, figure) for figure in FIGURES)
+    exact = {"params": form.params, "macs": form.macs}
+    cells = (printed_cell(form.stated, figure, exact.get(figure)) for figure in FIGURES)
+    params, macs, *errors = cells
     size = shape_text(form.input_size)
     return (call(card, form), size, f"{form.params:,}", params, f"{form.macs:,}", macs, *errors)
 
@@ -50,34 +46,12 @@ def call(card: ModelCard, form: Form) -> str:
     return f"`{card.name}({options})`" if options else f"`{card.name}`"
 
 
-def exact(form: Form, figure: str) -> int | None:
-    return {"params": form.params, "macs": form.macs}.get(figure)
-
-
-def _printed(form: Form, figure: str) -> str:
-    """Return the numbers that the paper prints for a figure, each with its mark."""
-    found = [stated for stated in form.stated if stated.figure == figure]
-    return ", ".join(dict.fromkeys(f"{s.printed} {mark(s, form)}".strip() for s in found))
-
-
-def mark(stated: Stated, form: Form) -> str:
-    ours = exact(form, stated.figure)
-    if not stated.confirmed:
-        return UNCONFIRMED
-    if ours is None:
-        return ""
-    return AGREES if stated.agrees(ours) else DIFFERS
-
-
 def _notes(forms: Sequence[tuple[ModelCard, Form]]) -> list[str]:
-    """Return why printed numbers differ, each reason once with the numbers it explains."""
-    found: dict[str, list[str]] = {}
-    for card, form in forms:
-        for stated in form.stated:
-            if stated.departs:
-                number = f"{FIGURES[stated.figure]} of {call(card, form)} ({stated.printed})"
-                found.setdefault(stated.departs, []).append(number)
-    return [f"{', '.join(dict.fromkeys(numbers))}: {why}" for why, numbers in found.items()]
+    return reasons(
+        (f"{FIGURES[stated.figure]} of {call(card, form)}", stated)
+        for card, form in forms
+        for stated in form.stated
+    )
 
 
 def _sources(forms: Sequence[tuple[ModelCard, Form]]) -> list[str]:
