@@ -61,7 +61,10 @@ printed = [
   { params = "1.1K", differs = "rounded" },
   { top1_err = "20.1", top5_err = "5.0", source = "Table 2", confirmed = false },
 ]
-printed_rows = [{ row = "conv1", params = "216" }, { row = "conv1", macs = "1K", source = "Sec. 3" }]
+printed_rows = [
+  { row = "conv1", params = "216" },
+  { row = "conv1", macs = "1K", source = "Sec. 3" },
+]
 twins = ["torchvision", { timm = ["a", "b"] }, { timm = "c", options = {}, tolerance = 1e-4 }]
 near_twins = [{ torchvision = "net", reason = "other", hidden = true }]
 recipe.on = { mnist = { flip = true }, digits = { learning_rate = 0.3 } }
