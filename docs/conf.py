@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from generators import families, ports, structure
+from generators import block_pages, families, ports, structure
 
 import cnnarch
 
@@ -46,6 +46,6 @@ def typeset_formulas(app, what, name, obj, options, lines):  # noqa: ARG001 - si
 
 
 def setup(app):
-    for generator in (families, ports, structure):
+    for generator in (block_pages, families, ports, structure):
         generator.write_pages(Path(app.srcdir) / "_generated")
     app.connect("autodoc-process-docstring", typeset_formulas)

@@ -46,11 +46,12 @@ def block_graph(module: nn.Module, input_sizes: Sequence[Shape]) -> nx.MultiDiGr
     return graph
 
 
-def _replace(operations: Operations, old: int, new: Source) -> None:
-    """Let all operations that read the output of `old` read `new` instead."""
+def _bypass(operations: Operations, old: int) -> None:
+    """Let all operations that read the output of `old` read its input, with the same shape."""
+    new = operations[old].inputs[0].operation
     for i, operation in operations.items():
-        inputs = tuple(new if s.operation == old else s for s in operation.inputs)
-        operations[i] = operation._replace(inputs=inputs)
+        inputs = (s._replace(operation=new) if s.operation == old else s for s in operation.inputs)
+        operations[i] = operation._replace(inputs=tuple(inputs))
 
 
 def _merge_reshapes(operations: Operations) -> None:
@@ -68,7 +69,7 @@ def _merge_reshapes(operations: Operations) -> None:
         label = Label("reshape", name)
         operations[i] = operation._replace(label=label, inputs=(source,))
         if name not in PERMUTATIONS and _sizes(source.shape) == _sizes(operation.shape):
-            _replace(operations, i, source)
+            _bypass(operations, i)
 
 
 def _sizes(shape: Shape) -> list[int]:
@@ -95,7 +96,7 @@ def _nest_concatenations(operations: Operations) -> None:
                 break
         whole[inputs] = Source(i, operation.shape)
         if len(inputs) == 1:
-            _replace(operations, i, inputs[0])
+            _bypass(operations, i)
 
 
 def _remove_unused(operations: Operations) -> None:

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import networkx as nx
 
+from cnnarch.viz._layer_text import ARITHMETIC
+
 GAP = 0.3  # between boxes one below the other, in inches
 FORK_GAP = 0.44  # where branches leave or meet
 COLUMN_GAP = 0.2  # between branches
 SKIP_WIDTH = 0.2  # of a branch without boxes
-SUMS = {"+", "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"}
 
 Point = tuple[float, float]
 Edge = tuple[int, int, int]
@@ -19,11 +20,10 @@ START, END = -1, -2  # they precede the inputs and follow the outputs, and are n
 
 
 class Size(NamedTuple):
-    """The size of a box in inches, and the width of the text to the right of its arrows."""
+    """The size of a box in inches."""
 
     width: float
     height: float
-    label: float = 0
 
 
 @dataclass
@@ -54,46 +54,69 @@ class Placement:
         self.routes |= {edge: (kind, x + column) for edge, (kind, column) in part.routes.items()}
 
 
-def lay_out(graph: nx.MultiDiGraph, sizes: Mapping[int, Size]) -> Placement:
-    """Return the positions of the boxes of a graph from `block_graph`."""
+def lay_out(
+    graph: nx.MultiDiGraph, sizes: Mapping[int, Size], labels: Mapping[Edge, float]
+) -> Placement:
+    """Return the positions of the boxes of a graph from `block_graph`.
+
+    Args:
+        graph: the boxes and arrows.
+        sizes: the size of each box.
+        labels: the widths of the texts to the right of arrows.
+    """
     whole = nx.MultiDiGraph(graph)
     whole.add_edges_from((START, node) for node in graph if not graph.in_degree(node))
     whole.add_edges_from((node, END) for node in graph if not graph.out_degree(node))
-    return _Placer(whole, sizes).between(START, END, set(graph))
+    return _Placer(whole, sizes, labels).between(START, END, set(graph), above=0, below=0)
 
 
 class _Placer:
     """Divides a graph into series and parallel branches, and places these."""
 
-    def __init__(self, graph: nx.MultiDiGraph, sizes: Mapping[int, Size]) -> None:
+    def __init__(
+        self, graph: nx.MultiDiGraph, sizes: Mapping[int, Size], labels: Mapping[Edge, float]
+    ) -> None:
         self.graph = graph
         self.sizes = sizes
+        self.labels = labels
         self.order = {node: i for i, node in enumerate(nx.topological_sort(graph))}
 
-    def between(self, start: int, end: int, nodes: set[int]) -> Placement:
-        """Place `nodes`, which lie on the ways from `start` to `end`, and the gaps around them."""
+    def between(
+        self, start: int, end: int, nodes: set[int], *, above: int = 1, below: int = 1
+    ) -> Placement:
+        """Place `nodes`, which lie on the ways from `start` to `end`, and the gaps around them.
+
+        Args:
+            start: the box above.
+            end: the box below.
+            nodes: the boxes between them.
+            above: 0 to leave no gap above the boxes, else 1.
+            below: 0 to leave no gap below the boxes, else 1.
+        """
         found = nx.weakly_connected_components(self.graph.subgraph(nodes))
         parts = [(self.operand(end, part), self.branch(start, end, part)) for part in found]
         for key in self.graph.get_edge_data(start, end, default={}):
-            skip = Placement(SKIP_WIDTH / 2, SKIP_WIDTH / 2)
-            skip.right = max(skip.right, self.sizes[start].label if start != START else 0)
+            label = self.labels.get((start, end, key), 0)
+            skip = Placement(SKIP_WIDTH / 2, max(SKIP_WIDTH / 2, label))
             skip.routes[start, end, key] = ("skip", 0)
             parts.append((self.graph.edges[start, end, key].get("operand", 0), skip))
-        gap = GAP if len(parts) == 1 else FORK_GAP
         if not nodes and len(parts) == 1:
-            return Placement(height=0 if start == START or end == END else gap)
+            return Placement(height=GAP * above * below)
+        gap = GAP if len(parts) == 1 else FORK_GAP
         branches = [layout for _, layout in sorted(parts, key=lambda part: part[0])]
-        inside = self.side_by_side(branches, end)
         whole = Placement()
-        whole.add(inside, 0, 0 if start == START else gap)
-        whole.height += 0 if end == END else gap
+        whole.add(self.side_by_side(branches, end), 0, gap * above)
+        whole.height += gap * below
         return whole
 
     def side_by_side(self, branches: list[Placement], end: int) -> Placement:
-        """Place branches in this order, or with the longest one first if they are added."""
-        is_sum = end != END and self.graph.nodes[end]["box"].lines[0] in SUMS
+        """Place branches in this order, or with the longest one first if they are added.
+
+        The flow enters and leaves on the axis of the longest branch, or else in the middle.
+        """
+        is_sum = end != END and self.graph.nodes[end]["box"].lines[0] in ARITHMETIC
         if is_sum:
-            branches = sorted(branches, key=lambda branch: -branch.height)
+            branches = sorted(branches, key=lambda branch: -len(branch.boxes))
         right, columns = -COLUMN_GAP, []
         for branch in branches:
             columns.append(right + COLUMN_GAP + branch.left)
@@ -123,9 +146,8 @@ class _Placer:
         for a, b in pairwise(path):
             inside = {n for n in nodes if self.order[a] < self.order[n] < self.order[b]}
             inside = {n for n in inside if self.leads(a, n, nodes) and self.leads(n, b, nodes)}
-            is_outer = not inside and self.graph.number_of_edges(a, b) == 1
-            if not (is_outer and (a == path[0] or b == path[-1])):
-                layout.add(self.between(a, b, inside), 0, layout.height)
+            ends = {"above": int(a != path[0]), "below": int(b != path[-1])}
+            layout.add(self.between(a, b, inside, **ends), 0, layout.height)
             if b != path[-1]:
                 layout.add(self.box(b), 0, layout.height)
         return layout
@@ -135,7 +157,8 @@ class _Placer:
 
     def box(self, node: int) -> Placement:
         size = self.sizes[node]
-        right = max(size.width / 2, size.label)
+        edges = [*self.graph.in_edges(node, keys=True), *self.graph.out_edges(node, keys=True)]
+        right = max(size.width / 2, *(self.labels.get(edge, 0) for edge in edges))
         return Placement(size.width / 2, right, size.height, {node: (0, 0)})
 
     def rows(self, nodes: set[int]) -> Placement:

@@ -11,12 +11,15 @@ JOINS = {
     "add": "+",
     "sub": "\N{MINUS SIGN}",
     "mul": TIMES,
+    "div": "/",
+    "truediv": "/",
     "cat": "concat",
     "concat": "concat",
     "stack": "stack",
     "matmul": "matmul",
     "maximum": "max",
 }
+ARITHMETIC = {JOINS[name] for name in ("add", "sub", "mul", "div")}
 PERMUTATIONS = {"transpose", "permute", "movedim", "swapaxes"}
 RESHAPES = PERMUTATIONS | {
     *("contiguous", "expand", "flatten", "reshape", "squeeze", "unflatten", "unsqueeze"),

@@ -7,15 +7,15 @@ from typing import Any
 import networkx as nx
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 from matplotlib.textpath import text_to_path
 from torch import nn
 
 from cnnarch.viz._block_graph import Box, block_graph
-from cnnarch.viz._block_layout import FORK_GAP, GAP, SUMS, Edge, Point, Size, lay_out
+from cnnarch.viz._block_layout import FORK_GAP, GAP, Edge, Point, Size, lay_out
 from cnnarch.viz._figure import DOTS, GRAY
-from cnnarch.viz._layer_text import TIMES
+from cnnarch.viz._layer_text import ARITHMETIC, TIMES
 
 FONT, SMALL_FONT = 8.0, 6.5  # points
 LINE = 0.155  # height of a line of text, in inches
@@ -60,7 +60,8 @@ class _Drawing:
         self.graph = graph
         self.labels = _shape_labels(graph)
         self.sizes = {node: self._size(node) for node in graph}
-        self.layout = lay_out(graph, self.sizes)
+        widths = {e: LABEL_OFFSET + _text_width(t, SMALL_FONT) for e, t in self.labels.items()}
+        self.layout = lay_out(graph, self.sizes, widths)
         left, right = self.layout.left + MARGIN, self.layout.right + MARGIN
         bottom = self.layout.height + MARGIN
         self.figure = Figure(figsize=(left + right, bottom + MARGIN), facecolor="white", dpi=DOTS)
@@ -74,33 +75,30 @@ class _Drawing:
 
     def _size(self, node: int) -> Size:
         box: Box = self.graph.nodes[node]["box"]
-        texts = [text for edge, text in self.labels.items() if node in edge[:2]]
-        label = max((LABEL_OFFSET + _text_width(t, SMALL_FONT) for t in texts), default=0.0)
-        if box.kind == "join" and box.lines[0] in SUMS:
-            return Size(CIRCLE, CIRCLE, label)
+        if box.kind == "join" and box.lines[0] in ARITHMETIC:
+            return Size(CIRCLE, CIRCLE)
         width = max(_text_width(line, FONT) for line in box.lines) + 2 * PADDING[0]
         height = len(box.lines) * LINE + (2 * PADDING[1] if box.kind in COLORS else 0)
-        return Size(width, height, label)
+        return Size(width, height)
 
     def _draw_box(self, node: int) -> None:
         box: Box = self.graph.nodes[node]["box"]
         (x, y), size = self.layout.boxes[node], self.sizes[node]
         if box.kind in COLORS:
-            rounding = CORNER if box.kind == "layers" else size.height / 2
-            patch = FancyBboxPatch(
-                (x - size.width / 2, y),
-                size.width,
-                size.height,
-                boxstyle=f"round,pad=0,rounding_size={rounding}",
-                facecolor=COLORS[box.kind],
-                edgecolor=GRAY,
-                linewidth=0.8,
-            )
-            self.axes.add_patch(patch)
+            style: dict[str, Any] = {"edgecolor": GRAY, "linewidth": 0.8}
+            style["facecolor"] = COLORS[box.kind]
+            corner, (width, height) = (x - size.width / 2, y), size
+            if size == (CIRCLE, CIRCLE):
+                self.axes.add_patch(Circle((x, y + CIRCLE / 2), CIRCLE / 2, **style))
+            else:
+                rounding = f"round,pad=0,rounding_size={CORNER}"
+                self.axes.add_patch(
+                    FancyBboxPatch(corner, width, height, boxstyle=rounding, **style)
+                )
         for i, line in enumerate(box.lines):
             middle = y + size.height / 2 + (i - (len(box.lines) - 1) / 2) * LINE
-            style: dict[str, Any] = {"ha": "center", "va": "center_baseline", "color": INK}
-            self.axes.text(x, middle, line, fontsize=FONT, **style)
+            font: dict[str, Any] = {"fontsize": FONT, "color": INK}
+            self.axes.text(x, middle, line, ha="center", va="center_baseline", **font)
 
     def _draw_edge(self, edge: Edge) -> None:
         arrow = FancyArrowPatch(

@@ -3,10 +3,10 @@
 import copy
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-import matplotlib as mpl
 import torch
 from torch import nn
 
@@ -15,7 +15,8 @@ from cnnarch.blocks import ConvNormAct, Stage
 from cnnarch.facts.builders import BUILDERS
 from cnnarch.facts.cards import ModelCard
 from cnnarch.facts.sheets import read_sheet
-from cnnarch.viz import block_diagram
+
+from .block_drawings import describe, save
 
 LAYERS_SHOWN = 2  # of a block that is a list of layers, such as a dense block
 
@@ -33,7 +34,19 @@ def draw_block(family: str, folder: Path) -> tuple[str, str]:
     block, size = block_of(card)
     name = f"blocks/{family}.svg"
     save(block, [size], folder / name)
-    return name, f"{describe(block)} in {card.name}, drawn from the module."
+    title = f"a {type(block).__name__} block of {card.name}"
+    if block is network(card.name):
+        title = card.name
+    elif isinstance(block, nn.ModuleList):
+        title = f"the first {len(block)} layers of {title}"
+    return name, describe(title, block, [size])
+
+
+@cache
+def network(builder: str) -> cnnarch.ImageClassifier:
+    """Return a network without weights, which is built only once."""
+    with torch.device("meta"):
+        return cnnarch.get_model(builder).eval()
 
 
 def card_of(family: str) -> ModelCard:
@@ -52,8 +65,7 @@ def block_of(card: ModelCard) -> tuple[nn.Module, Shape]:
     It is the first of those that the stages contain most often, with the same layers. Some stages
     are themselves blocks, and a network without blocks is returned as a whole.
     """
-    with torch.device("meta"):
-        model = card.build().eval()
+    model = network(card.name)
     sizes = input_sizes(model, card.input_size)
     inside = [block for stage in model.stages for block in stage.children()]
     stages = [stage for stage in model.stages if type(stage) is not Stage]
@@ -79,8 +91,10 @@ def is_block(module: nn.Module) -> bool:
 
 
 def structure(block: nn.Module) -> str:
-    """Return the types of a block's layers by path."""
-    return str([(path, type(module).__name__) for path, module in block.named_modules()])
+    """Return the names and types of a block's layers, but not the kinds of the activations."""
+    types = [(path, type(module)) for path, module in block.named_modules()]
+    activations = "torch.nn.modules.activation"
+    return str([(path, t.__name__ if t.__module__ != activations else "") for path, t in types])
 
 
 def shortened(block: nn.Module) -> nn.Module:
@@ -104,13 +118,3 @@ def input_sizes(model: nn.Module, size: Shape) -> dict[nn.Module, Shape]:
     for hook in hooks:
         hook.remove()
     return sizes
-
-
-def save(block: nn.Module, sizes: list[Shape], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context({"svg.hashsalt": "cnnarch"}):  # the same file in every build
-        block_diagram(block, *sizes).savefig(path, metadata={"Date": None})
-
-
-def describe(block: nn.Module) -> str:
-    return f"A {type(block).__name__} block"
