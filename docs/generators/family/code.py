@@ -7,8 +7,8 @@ from types import ModuleType
 
 from cnnarch.facts.cards import ModelCard
 
+from ..blocks import network
 from ..text import bullets, details
-from .rows import built
 
 FORMULA = re.compile(r"\$[^$]+\$")
 
@@ -26,7 +26,7 @@ def formulas_of(card: ModelCard) -> list[str]:
     """Return the formulas of a network's blocks as a list; nothing if they have none."""
     module = importlib.import_module(f"cnnarch.models.{card.family}")
     named = [value for value in vars(module).values() if inspect.isclass(value)]
-    used = [base for layer in built(card.name).modules() for base in type(layer).__mro__]
+    used = [base for layer in network(card.name).modules() for base in type(layer).__mro__]
     found = {}
     for block in [*used, *named]:
         first, _, _ = (inspect.getdoc(block) or "").partition("\n\n")

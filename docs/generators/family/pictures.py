@@ -9,10 +9,10 @@ from cnnarch.facts.cards import ModelCard
 from cnnarch.facts.text import shape_text
 from cnnarch.viz import diagram
 
-from ..blocks import draw_block
+from ..blocks import draw_block, network
 from ..text import write
 from .code import formulas_of
-from .rows import built, measure
+from .rows import measure
 
 WIDTH, HEIGHT, GAP = 280, 84, 5  # of the outline, in pixels
 FILL = "#5b8def"
@@ -29,7 +29,7 @@ def network_section(card: ModelCard, folder: Path) -> list[str]:
     path = folder / "diagrams" / f"{card.family}.svg"
     path.parent.mkdir(exist_ok=True)
     with mpl.rc_context({"svg.hashsalt": card.family}):
-        diagram(built(card.name)).savefig(path, metadata={"Date": None})
+        diagram(network(card.name)).savefig(path, metadata={"Date": None})
     stages = ", ".join(f"{name} {shape_text(shape)}" for name, shape in stage_maps(card).items())
     alt = (
         f"Diagram of {card.name}, from top to bottom: {stages}, and the head. Bars show each "

@@ -9,7 +9,7 @@ from typing import Any
 from cnnarch.facts.cards import ModelCard
 from cnnarch.facts.text import shape_text
 
-from ..text import bullets, table, without_empty_columns
+from ..text import table, without_empty_columns
 
 RESULTS = Path(__file__).parents[3] / "benchmarks/results"
 
@@ -91,19 +91,16 @@ def _optimized(names: Sequence[str]) -> Iterator[str]:
 
 def _eager(names: Sequence[str]) -> Iterator[str]:
     """Yield plain forward passes beside those of the same network in another library."""
-    rows, machines = [], []
+    rows = []
     for path in sorted(RESULTS.glob("eager*/*.json")):
         record = read(path)
-        machine = machine_name(record["machine"])
-        kept = {row: times for row, times in record["results"].items() if isinstance(times, dict)}
-        for row, times in kept.items():
+        place = (machine_name(record["machine"]), record["date"])
+        for row, times in record["results"].items():
             name, _, how = row.partition(", ")
-            if name in names:
+            if name in names and isinstance(times, dict):
                 ms = (f"{times[f'{whose}_ms']:.1f}" for whose in ("theirs", "ours"))
-                rows.append((f"`{name}`", how, *ms, f"{times['ratio']:.2f}", machine))
-                machines.append(f"{machine}: {record['date']}")
+                rows.append((f"`{name}`", how, *ms, f"{times['ratio']:.2f}", *place))
     if rows:
-        head = ("network", "images", "other library", "cnnarch", "ratio", "machine")
+        head = ("network", "images", "other library", "cnnarch", "ratio", "machine", "date")
         yield "Milliseconds for a plain forward pass beside the same network of another library:"
         yield table(head, rows)
-        yield bullets(list(dict.fromkeys(machines)))

@@ -4,16 +4,15 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
-import torch
-
 import cnnarch
 from cnnarch.analysis import Summary, SummaryRow, summary
 from cnnarch.facts.cards import Form, ModelCard, Stated
 from cnnarch.facts.sheets import facts_of
 from cnnarch.facts.text import shape_text
 
+from ..blocks import network
 from ..text import bullets, details, table, without_empty_columns
-from .stated import AGREES, DIFFERS, FIGURES, printed_cell, reasons
+from .stated import AGREES, DIFFERS, printed_cell, reasons
 
 
 class Row(NamedTuple):
@@ -60,16 +59,9 @@ class Measured(NamedTuple):
 
 
 @cache
-def built(name: str) -> cnnarch.ImageClassifier:
-    """Return a network with default options that has shapes but no memory."""
-    with torch.device("meta"):
-        return cnnarch.get_model(name).eval()
-
-
-@cache
 def measure(name: str) -> Measured:
     """Return the layers and shapes of a network with default options, without running it."""
-    card, model = cnnarch.get_card(name), built(name)
+    card, model = cnnarch.get_card(name), network(name)
     stages = dict(zip(model.stage_names, model.stage_paths, strict=True))
     found = summary(model, card.input_size)
     rows = {**stages, **facts_of(name).rows}
@@ -150,8 +142,12 @@ def rows_section(cards: Sequence[ModelCard], first: ModelCard) -> list[str]:
         _introduction(first),
         _table_of(shown),
     ]
-    parts += [details(f"<code>{group[0].name}</code>", _table_of(group)) for _, group in others]
+    parts += [details(_summary(group), _table_of(group)) for _, group in others]
     return parts
+
+
+def _summary(group: Sequence[ModelCard]) -> str:
+    return ", ".join(f"<code>{card.name}</code>" for card in group)
 
 
 def _introduction(first: ModelCard) -> str:
@@ -178,7 +174,7 @@ def _table_of(group: Sequence[ModelCard]) -> str:
     if others and card.form.stages:
         names = ", ".join(f"`{other.name}`" for other in others)
         text += f". The same shapes, with different costs: {names}"
-    notes = reasons((f"{FIGURES[s.figure]} of {_name(row)}", s) for row in rows for s in row.stated)
+    notes = reasons((_name(row), s) for row in rows for s in row.stated)
     return "\n\n".join([f"{text}:", table(*filled), *([bullets(notes)] if notes else [])])
 
 

@@ -1,6 +1,6 @@
 """The values that a paper states, each with a mark that tells whether ours agrees."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from cnnarch.facts.cards import Stated
 
@@ -30,9 +30,20 @@ def mark(stated: Stated, exact: int | None) -> str:
 
 
 def reasons(values: Iterable[tuple[str, Stated]]) -> list[str]:
-    """Return why values differ, each reason once with the values it explains."""
-    found: dict[str, dict[str, None]] = {}
+    """Return why values differ, each reason once with the values it explains.
+
+    Args:
+        values: the name of a network or a row, and a value that the paper states for it.
+    """
+    found: dict[str, dict[str, dict[str, None]]] = {}
     for name, stated in values:
         if stated.departs:
-            found.setdefault(stated.departs, {})[f"{name} ({stated.printed})"] = None
-    return [f"{', '.join(names)}: {why}" for why, names in found.items()]
+            names = found.setdefault(stated.departs, {}).setdefault(FIGURES[stated.figure], {})
+            names[f"{name} ({stated.printed})"] = None
+    return [f"{list_figures(figures)}: {why}" for why, figures in found.items()]
+
+
+def list_figures(figures: Mapping[str, Iterable[str]]) -> str:
+    """Return the names for each figure, as in "Parameters of a, b; MACs of c"."""
+    text = "; ".join(f"{figure} of {', '.join(names)}" for figure, names in figures.items())
+    return text[:1].upper() + text[1:]

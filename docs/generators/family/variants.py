@@ -6,7 +6,7 @@ from cnnarch.facts.cards import Form, ModelCard
 from cnnarch.facts.text import shape_text
 
 from ..text import bullets, details, table, without_empty_columns
-from .stated import AGREES, DIFFERS, FIGURES, UNCONFIRMED, printed_cell, reasons
+from .stated import AGREES, DIFFERS, FIGURES, UNCONFIRMED, list_figures, printed_cell, reasons
 
 LEGEND = (
     "Parameters and MACs are exact: a test counts them in every network. Errors are percentages, "
@@ -47,11 +47,7 @@ def call(card: ModelCard, form: Form) -> str:
 
 
 def _notes(forms: Sequence[tuple[ModelCard, Form]]) -> list[str]:
-    return reasons(
-        (f"{FIGURES[stated.figure]} of {call(card, form)}", stated)
-        for card, form in forms
-        for stated in form.stated
-    )
+    return reasons((call(card, form), stated) for card, form in forms for stated in form.stated)
 
 
 def _sources(forms: Sequence[tuple[ModelCard, Form]]) -> list[str]:
@@ -61,11 +57,7 @@ def _sources(forms: Sequence[tuple[ModelCard, Form]]) -> list[str]:
         for stated in form.stated:
             names = found.setdefault(stated.source, {}).setdefault(FIGURES[stated.figure], {})
             names[f"`{card.name}`"] = None
-    return [
-        f"{source}: "
-        + "; ".join(f"{figure} of {', '.join(names)}" for figure, names in figures.items())
-        for source, figures in found.items()
-    ]
+    return [f"{source}: {list_figures(figures)}" for source, figures in found.items()]
 
 
 def departures_section(cards: Sequence[ModelCard]) -> list[str]:
