@@ -28,8 +28,9 @@ html_theme = "furo"
 html_static_path = ["_static"]
 html_title = f"cnnarch {release}"
 html_show_sourcelink = False
-html_css_files = ["blocks.css", "gallery.css"]
+html_css_files = ["blocks.css", "families.css", "gallery.css"]
 html_extra_path = ["_generated/gallery/report"]
+html_js_files = ["sortable.js"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
