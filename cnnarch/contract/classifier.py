@@ -152,11 +152,14 @@ class ImageClassifier(Trunk):
             )
         return self.head
 
-    def save_pretrained(self, directory: str | PathLike[str]) -> None:
-        """Save the weights and config from which `cnnarch.from_pretrained` rebuilds the network."""
+    def save_pretrained(self, directory: str | PathLike[str], **options: Any) -> None:
+        """Save the weights and config from which `cnnarch.from_pretrained` rebuilds the network.
+
+        The options are those of `cnnarch.weights.save_pretrained`: `run`, `layout` and `license`.
+        """
         from cnnarch.weights import save_pretrained
 
-        save_pretrained(self, directory)
+        save_pretrained(self, directory, **options)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
