@@ -107,7 +107,7 @@ def read_checkpoint(source: CheckpointSource, builder: str | None = None) -> Che
 def find_pretrained(source: str | os.PathLike[str]) -> tuple[str, str]:
     """Return the builder of a saved network and the value for the builder's `weights=`.
 
-    A network of timm has the builder of the network of ours that computes the same.
+    The config of a network of timm names the network, and so the builder of the same network here.
 
     Args:
         source: a folder, a file that contains a network's state dict, or a repository on the hub:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 import cnnarch
@@ -41,3 +42,8 @@ def write_run(
     for name, color in PICTURES.items():
         Image.new("RGB", (32, 16), color).save(folder / f"{name}.png")
     return folder
+
+
+def photograph() -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+    return Image.fromarray(pixels).resize((160, 120), Image.Resampling.BICUBIC)

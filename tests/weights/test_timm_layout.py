@@ -2,24 +2,19 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from PIL import Image
 
 import cnnarch
 from cnnarch.facts.sheets import facts_of, twins
 from cnnarch.inference import Predictor
 from cnnarch.testing import assert_close, calibrate
 from cnnarch.weights import Preprocessing, WeightsError, push_to_hub
-from tests.weights.runs import CLASSES, network, write_run
+from tests.weights.runs import CLASSES, network, photograph, write_run
 from tests.weights.server import Server
 
 timm = pytest.importorskip("timm", reason="requires cnnarch[test]")
@@ -131,26 +126,24 @@ def test_preprocessing_survives_the_conversion_to_a_crop_fraction(
     assert transform.transforms[0].size in (resize, (resize, resize), [resize, resize])
 
 
-def test_a_saved_network_loads_from_another_folder(
-    folder: Path, resnet_like: cnnarch.ImageClassifier
+@pytest.mark.parametrize("layout", ["cnnarch", "timm"])
+def test_a_moved_folder_loads_from_any_working_directory(
+    resnet_like: cnnarch.ImageClassifier,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    layout: str,
 ) -> None:
-    x = torch.linspace(-1, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
-    code = (
-        "import cnnarch, torch\n"
-        "x = torch.linspace(-1, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)\n"
-        "print(cnnarch.from_pretrained('net').eval()(x).tolist())"
-    )
-    root = Path(cnnarch.__file__).parent.parent
-    out = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder.parent,
-        env={**os.environ, "PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    resnet_like.save_pretrained("net", layout=layout)
+    Path("net").rename("elsewhere/moved")
+    found = [cnnarch.from_pretrained(tmp_path / "elsewhere" / "moved")]
+    monkeypatch.chdir("elsewhere")
+    found.append(cnnarch.from_pretrained("moved"))
+    x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        assert_close(torch.tensor(json.loads(out.stdout)), resnet_like(x), 1e-5)
+        for model in found:
+            assert_close(model.eval()(x), resnet_like(x), 1e-6)
 
 
 def test_the_hub_serves_the_same_network_to_timm_and_cnnarch(hub: Server, tmp_path: Path) -> None:
@@ -168,11 +161,6 @@ def test_the_hub_serves_the_same_network_to_timm_and_cnnarch(hub: Server, tmp_pa
     with torch.no_grad():
         assert_close(ours(x), model(x), 1e-6)
         assert_close(theirs(x), model(x), 1e-6)
-
-
-def photograph() -> Image.Image:
-    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
-    return Image.fromarray(pixels).resize((160, 120), Image.Resampling.BICUBIC)
 
 
 def test_transformers_returns_the_classes_and_probabilities_of_the_network(
