@@ -74,20 +74,21 @@ def card_text(card: Card) -> str:
 def _metadata(card: Card) -> str:
     from huggingface_hub import ModelCardData
 
+    task = TASK if card.num_classes else "image-feature-extraction"
     libraries = ["timm", "transformers"] if card.layout == "timm" else []
     results = _eval_results(card.run) if card.run else []
     data = HUB_DATA.get(str(card.run.results["data"])) if card.run else None
     facts = ModelCardData(
         library_name=card.layout,
-        pipeline_tag=TASK if card.num_classes else "image-feature-extraction",
+        pipeline_tag=task,
         license=card.license,
-        tags=[TASK, "cnnarch", *libraries, card.builder],
+        tags=[task, "cnnarch", *libraries, card.builder],
         datasets=[data] if data else None,
         base_model=_hub_name(card.builder, card.initial),
         metrics=[result.metric_type for result in results] or None,
     )
     if results:
-        facts.model_name = card.source.rstrip("/").rpartition("/")[2]
+        facts.model_name = Path(card.source).name or card.builder
         facts.eval_results = results
     return str(facts.to_yaml())
 
@@ -253,11 +254,11 @@ def _license(card: Card) -> str:
     if entry:
         where = f" ([source]({entry.source}))" if str(entry.source).startswith("https:") else ""
         return (
-            f"{text} Training started from {_code(str(entry.tag))}{where}, whose license is "
+            f"{text} The initial weights were {_code(str(entry.tag))}{where}, whose license is "
             f"{entry.license}."
         )
     if hub := _hub_name(card.builder, card.initial):
-        return f"{text} Training started from [{hub}](https://huggingface.co/{hub})."
+        return f"{text} The initial weights were [{hub}](https://huggingface.co/{hub})."
     return text
 
 

@@ -113,9 +113,9 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
 
 def _check_results(results: Mapping[str, Any]) -> None:
     """Raise KeyError, TypeError or ValueError unless all values that a card shows are there."""
-    for value in (results["test"]["top1"], results["test"]["loss"], results["test_images"]):
-        float(value)
-    str(results["data"]), int(results["seed"]), int(results["epochs"])
+    float(results["test"]["top1"]), float(results["test"]["loss"]), str(results["data"])
+    for name in ("train_images", "test_images", "seed", "epochs"):
+        int(results[name])
 
 
 def check_is_network_of(folder: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> None:
