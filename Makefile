@@ -6,7 +6,7 @@ RUN ?= runs/demo
 WORKERS ?= 2
 SHARD ?= 1/1
 
-.PHONY: help demo test test-all lint types docs bench clean
+.PHONY: help demo test test-all lint types docs site-check bench clean
 
 help:
 	@echo "make demo      train lenet5 on handwritten digits, classify images, show a model card"
@@ -15,6 +15,7 @@ help:
 	@echo "               SHARD=2/6 runs the second of six parts"
 	@echo "make lint      lint and type-check"
 	@echo "make docs      build the documentation into docs/_build/html"
+	@echo "make site-check  build it and check every page in chromium"
 	@echo "make bench     run all benchmarks and write the results to benchmarks/results"
 
 $(VENV)/bin/python:
@@ -27,7 +28,11 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
-	@touch $@ $(VENV)/.demo
+	@touch $@ $(VENV)/.demo $(VENV)/.docs
+
+$(VENV)/.docs: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	@touch $@
 
 demo: $(VENV)/.demo
 	$(BIN)/cnnarch train lenet5 --data digits --output $(RUN) --overwrite
@@ -42,11 +47,14 @@ lint: $(VENV)/.test
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
-test-all: lint
+test-all: lint docs
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal --all --shard $(SHARD) --timeout 3600
 
-docs: $(VENV)/.test
+docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html
+
+site-check: $(VENV)/.test docs
+	$(BIN)/pytest -n 0 --all --timeout 1200 tests/site
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks

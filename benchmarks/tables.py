@@ -14,6 +14,7 @@ import cnnarch
 from benchmarks import (
     claims,
     every_network,
+    front_page,
     goals,
     gpu_tables,
     gpu_zoo,
@@ -142,7 +143,9 @@ def pages() -> dict[Path, str]:
     text[zoo_page] = replace_table(text[zoo_page], "zoo on a GPU", gpu_zoo.table())
     text[speed] = replace_table(text[speed], "claims", claims.text())
     text[goals_page] = replace_table(text[goals_page], "unmeasured", unmeasured())
-    text[README] = count_networks(README.read_text())
+    for page, docs in ((README, "docs/"), (DOCS / "index.md", "")):
+        counted = count_networks(page.read_text())
+        text[page] = replace_table(counted, "front page", front_page.text(docs))
     gpu_page = DOCS / "gpu.md"
     text[gpu_page] = replace_table(gpu_page.read_text(), "gpu", gpu_tables.text())
     return text

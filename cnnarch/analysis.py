@@ -34,7 +34,15 @@ KNOWN = (
 
 
 class SummaryRow(NamedTuple):
-    """One layer: its module path, type, output shape, parameter count and multiply-adds."""
+    """One layer: its module path, type, output shape, parameter count and multiply-adds.
+
+    Args:
+        path: module path, such as "stages.0.1.conv".
+        layer: type of the layer.
+        shape: output shape without the batch dimension.
+        params: number of trainable parameters.
+        macs: number of multiply-adds for one image.
+    """
 
     path: str
     layer: str
@@ -47,11 +55,11 @@ class Summary(NamedTuple):
     """The layers of a network in the order they run; `print` shows them as a table.
 
     Args:
-        name: name of the builder, or of the class.
-        input_size: shape of the image.
-        rows: the layers.
-        params: number of parameters of the whole network.
-        macs: multiply-adds of the whole network.
+        name: name of the network's class or builder.
+        input_size: (C, H, W) of the image.
+        rows: the layers without children.
+        params: number of trainable parameters of the network.
+        macs: number of multiply-adds for one image.
         shapes: output shape of every module by path, as `stage_shapes` returns them.
     """
 

@@ -50,7 +50,12 @@ log = logging.getLogger("cnnarch")
 
 
 class Unreadable(NamedTuple):
-    """An image that cannot be read: its name and the reason."""
+    """An image that cannot be read: its name and the reason.
+
+    Args:
+        name: path of the file, or position in the list, such as "image 3".
+        reason: the error that reading it raised.
+    """
 
     name: str
     reason: str

@@ -6,7 +6,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from generators import block_pages, explorer, families, gallery, ports, structure
+from generators import (
+    block_pages,
+    explorer,
+    families,
+    gallery,
+    ports,
+    reference,
+    structure,
+)
 
 import cnnarch
 
@@ -25,16 +33,17 @@ extensions = [
 exclude_patterns = ["_build"]
 html_math_renderer = "mathml"
 html_theme = "furo"
-html_static_path = ["_static"]
 html_title = f"cnnarch {release}"
 html_show_sourcelink = False
-html_css_files = ["blocks.css", "families.css", "gallery.css"]
+html_css_files = ["shell.css", "blocks.css", "families.css", "gallery.css"]
 html_extra_path = ["_generated/gallery/report"]
 html_js_files = ["sortable.js"]
 
+maximum_signature_line_length = 88  # longer signatures have one argument per line
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
+default_role = "code"  # `x` in docstrings
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 napoleon_custom_sections = ["Shape"]
@@ -46,11 +55,28 @@ def typeset_formulas(app, what, name, obj, options, lines):  # noqa: ARG001 - si
     lines[:] = [re.sub(r"\$([^$\n]+)\$", r":math:`\1`", line) for line in lines]
 
 
+def skip_fields(app, what, name, obj, skip, options):  # noqa: ARG001 - signature required by Sphinx
+    """Omit the fields of named tuples, which the arguments of the class document."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
+
+
+def remove_backlinks(app, pagename, templatename, context, doctree):  # noqa: ARG001 - signature required by Sphinx
+    """Remove the links from source files to the reference.
+
+    viewcode assumes that all names in a file are documented under one module, as ours are not.
+    """
+    if pagename.startswith("_modules/"):
+        pattern = r'<a class="viewcode-back"[^>]*>\[docs\]</a>'
+        context["body"] = re.sub(pattern, "", context["body"])
+
+
 def setup(app):
     # `-D only_generators=ports` builds a few pages without waiting for all of them.
     app.add_config_value("only_generators", [], "", types=[list])
-    for generator in (block_pages, explorer, families, gallery, ports, structure):
+    for generator in (block_pages, explorer, families, gallery, ports, reference, structure):
         name = generator.__name__.rpartition(".")[2]
         if name in (app.config.only_generators or [name]):
             generator.write_pages(Path(app.srcdir) / "_generated")
     app.connect("autodoc-process-docstring", typeset_formulas)
+    app.connect("autodoc-skip-member", skip_fields)
+    app.connect("html-page-context", remove_backlinks)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import cnnarch
-from benchmarks import tables
+from benchmarks import front_page, tables
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = (ROOT / "docs", ROOT / "docs/examples", ROOT / "docs/integrations")
@@ -38,13 +38,25 @@ def test_examples_run(page: Path) -> None:
 
 
 def test_the_readme_is_short() -> None:
-    assert len((ROOT / "README.md").read_text().splitlines()) < 100
+    assert len((ROOT / "README.md").read_text().splitlines()) < 150
+
+
+def test_the_front_picture_is_small_and_shown() -> None:
+    """`python -m docs.generators.front` draws it."""
+    assert (ROOT / "docs/_static/front.webp").stat().st_size < 300_000
+    assert "](docs/_static/front.webp)" in (ROOT / "README.md").read_text()
+    assert "_static/front.webp\n:alt: " in (ROOT / "docs/index.md").read_text()
 
 
 def test_benchmark_tables_match_the_stored_results() -> None:
     """`python -m benchmarks.tables` generates the tables from the results."""
     for page, text in tables.pages().items():
         assert page.read_text() == text, f"{page.name} is out of date"
+
+
+def test_claims_round_the_smallest_and_the_largest_measurement() -> None:
+    assert front_page.spread([2.04, 1.87, 1.95]) == "1.9 to 2.0"
+    assert front_page.spread([3.51, 3.49]) == "3.5"
 
 
 def test_generated_numbers_of_networks_count_the_builders() -> None:
@@ -66,13 +78,14 @@ def test_the_count_of_networks_is_updated_or_missed() -> None:
 
 
 def test_readme_and_site_agree_on_the_installation() -> None:
-    pages = [(ROOT / page).read_text() for page in ("README.md", "docs/start.md")]
+    names = ("README.md", "docs/start.md", "docs/index.md")
+    pages = [(ROOT / name).read_text() for name in names]
     commands = [re.findall("^pip install.*", page, re.MULTILINE) for page in pages]
-    assert commands[0] == commands[1] == ['pip install "cnnarch[train,export]"']
+    assert commands == [['pip install "cnnarch[train,export,pretrained]"']] * 3
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
-    for page, named in zip(pages, (extras.keys() - {"docs", "test"}, extras), strict=True):
+    for page, named in zip(pages[:2], (extras.keys() - {"docs", "test"}, extras), strict=True):
         assert not [extra for extra in named if f"`{extra}`" not in page]
 
 

@@ -11,6 +11,11 @@ class AuxLogits(NamedTuple):
 
     A network built with `aux_logits=True` returns this tuple in training mode. Train the network
     on a weighted sum of the losses. The GoogLeNet paper weights the auxiliary losses by 0.3.
+
+    Args:
+        logits: logits of the network.
+        aux1: logits of the head closest to the input, or of the only one.
+        aux2: logits of the second head; None if there is only one.
     """
 
     logits: Tensor

@@ -12,7 +12,13 @@ from cnnarch.contract.recording import RecordsOptions
 
 
 class FeatureInfo(NamedTuple):
-    """The stem or a stage: its name in the paper, number of channels and stride in pixels."""
+    """The stem or a stage.
+
+    Args:
+        name: its name in the paper, such as "conv4_x".
+        channels: number of channels of its map.
+        stride: pixels of the image per pixel of its map.
+    """
 
     name: str
     channels: int
@@ -183,12 +189,11 @@ def check_images(x: Tensor, in_channels: int, min_size: int, fixed_size: bool) -
     if x.dim() != 4 or x.shape[1] != in_channels:
         raise ValueError(f"expected images of shape (N, {in_channels}, H, W), got {tuple(x.shape)}")
     height, width = x.shape[-2:]
+    accepted = f"{min_size}x{min_size} pixels"
     if fixed_size and (height, width) != (min_size, min_size):
-        raise ValueError(f"expected images of {min_size}x{min_size} pixels, got {height}x{width}")
+        raise ValueError(f"expected images of {accepted}, got {height}x{width}")
     if min(height, width) < min_size:
-        raise ValueError(
-            f"expected images of at least {min_size}x{min_size} pixels, got {height}x{width}"
-        )
+        raise ValueError(f"expected images of at least {accepted}, got {height}x{width}")
     return x
 
 
