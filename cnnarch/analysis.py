@@ -5,6 +5,7 @@ takes less than a second even for ResNet-152, and leaves the network unchanged.
 """
 
 import warnings
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -59,6 +60,7 @@ class Summary(NamedTuple):
         rows: the layers without children.
         params: number of trainable parameters of the network.
         macs: number of multiply-adds for one image.
+        shapes: output shape of every module by path, as `stage_shapes` returns them.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Summary(NamedTuple):
     rows: tuple[SummaryRow, ...]
     params: int
     macs: int
+    shapes: Mapping[str, Shape]
 
     def __str__(self) -> str:
         """Return the table as text."""
@@ -148,8 +151,9 @@ def summary(model: nn.Module, input_size: Shape | None = None) -> Summary:
     _warn_about_uncounted(model, rows)
     leaves = tuple(row for row in rows if _is_leaf(unwrapped(model.get_submodule(row.path))))
     name = getattr(model, "builder", None) or type(model).__name__
-    macs = sum(row.macs for row in rows)
-    return Summary(name, input_size or _card_size(model), leaves, count_parameters(model), macs)
+    macs, shapes = sum(row.macs for row in rows), {row.path: row.shape for row in rows}
+    size = input_size or _card_size(model)
+    return Summary(name, size, leaves, count_parameters(model), macs, shapes)
 
 
 def _card_size(model: nn.Module) -> Shape:

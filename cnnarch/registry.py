@@ -71,6 +71,9 @@ def get_model(name: str, **options: Any) -> ImageClassifier:
 def from_pretrained(source: str | PathLike[str], **options: Any) -> ImageClassifier:
     """Rebuild a network from a saved network or a saved state dict, which names the builder.
 
+    A folder or repository of timm names the network in its config. It is built by the builder of
+    the network of ours that computes the same, if there is one.
+
     Args:
         source: a folder, a file that contains a network's state dict, or a repository on the hub:
             "owner/name" (if there is no folder called "owner") or "hf-hub:owner/name[@revision]".

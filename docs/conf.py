@@ -6,7 +6,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from generators import explorer, families, gallery, ports, reference, structure
+from generators import (
+    block_pages,
+    explorer,
+    families,
+    gallery,
+    ports,
+    reference,
+    structure,
+)
 
 import cnnarch
 
@@ -27,9 +35,9 @@ html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"cnnarch {release}"
 html_show_sourcelink = False
-html_static_path = ["_static"]
-html_css_files = ["shell.css", "gallery.css"]
+html_css_files = ["shell.css", "blocks.css", "families.css", "gallery.css"]
 html_extra_path = ["_generated/gallery/report"]
+html_js_files = ["sortable.js"]
 
 maximum_signature_line_length = 88  # longer signatures have one argument per line
 autodoc_member_order = "bysource"
@@ -65,7 +73,7 @@ def remove_backlinks(app, pagename, templatename, context, doctree):  # noqa: AR
 def setup(app):
     # `-D only_generators=ports` builds a few pages without waiting for all of them.
     app.add_config_value("only_generators", [], "", types=[list])
-    for generator in (explorer, families, gallery, ports, reference, structure):
+    for generator in (block_pages, explorer, families, gallery, ports, reference, structure):
         name = generator.__name__.rpartition(".")[2]
         if name in (app.config.only_generators or [name]):
             generator.write_pages(Path(app.srcdir) / "_generated")

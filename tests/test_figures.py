@@ -48,6 +48,8 @@ def test_map_shapes_match_the_papers_table(named: NamedForm) -> None:
     paths |= facts_of(named.name).rows
     sheet = f"{family_of(named.name)}.toml: {named.name}.stages"
     assert named.form.stages.keys() <= paths.keys(), f"{sheet}: rows are {', '.join(paths)}"
+    modules = [paths[row] for row in named.form.stages]
+    assert len(modules) == len(set(modules)), f"{sheet}: two rows are the same module"
     expected = {paths[row]: shape for row, shape in named.form.stages.items()}
     assert_stage_shapes(model, expected, named.form.input_size)
 

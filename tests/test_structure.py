@@ -39,7 +39,7 @@ ALLOWED = {
     "blocks": set(),
     "contract": {"facts", "blocks"},
     "models": {"facts", "blocks", "contract"},
-    "weights": {"_version", "blocks", "facts", "preprocessing"},
+    "weights": {"_version", "blocks", "facts", "folders", "preprocessing"},
     "registry": {"facts", "contract", "weights"},
     "analysis": {"facts", "blocks", "contract"},
     "testing": {"analysis", "contract"},

@@ -28,6 +28,9 @@ class ChannelAttention(nn.Module):
 
     Raises:
         ValueError: a width is not a positive integer.
+
+    >>> ChannelAttention(64, 4)(torch.zeros(1, 64, 7, 7)).shape
+    torch.Size([1, 64, 7, 7])
     """
 
     def __init__(self, channels: int, squeeze_channels: int) -> None:
@@ -60,6 +63,9 @@ class SpatialAttention(nn.Module):
 
     Raises:
         ValueError: `kernel_size` is not a positive odd integer.
+
+    >>> SpatialAttention()(torch.zeros(1, 64, 7, 7)).shape
+    torch.Size([1, 64, 7, 7])
     """
 
     def __init__(self, kernel_size: int = 7) -> None:

@@ -55,6 +55,10 @@ class Stage(nn.Sequential):
 
     Shape:
         (N, C, H, W) -> (N, C', H / s, W / s), where C' and s depend on the blocks
+
+    >>> stage = Stage(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), pool=nn.MaxPool2d(2))
+    >>> stage(torch.zeros(1, 8, 16, 16)).shape
+    torch.Size([1, 8, 8, 8])
     """
 
     grad_checkpointing = False

@@ -44,6 +44,10 @@ class ConvNormAct(nn.Sequential):
     Raises:
         ValueError: a count, size or stride is not a positive integer, or `padding` is unknown or
             needs a square kernel.
+
+    >>> import torch
+    >>> ConvNormAct(3, 64, 7, 2, norm=nn.BatchNorm2d)(torch.zeros(1, 3, 224, 224)).shape
+    torch.Size([1, 64, 112, 112])
     """
 
     def __init__(

@@ -46,6 +46,9 @@ class DenseLayer(nn.Sequential):
 
     Shape:
         (N, C_0, H, W), (N, C_1, H, W), ... -> (N, growth_rate, H, W); in_channels is sum C_i
+
+    >>> DenseLayer(96, 32)(torch.zeros(1, 64, 8, 8), torch.zeros(1, 32, 8, 8)).shape
+    torch.Size([1, 32, 8, 8])
     """
 
     def __init__(
@@ -89,8 +92,8 @@ class Dense(nn.ModuleList):
     Raises:
         ValueError: a count is not a positive integer, or `dropout` is out of range.
 
-    >>> Dense(64, 6, 32)(torch.zeros(1, 64, 8, 8)).shape
-    torch.Size([1, 256, 8, 8])
+    >>> Dense(64, 3, 32)(torch.zeros(1, 64, 8, 8)).shape
+    torch.Size([1, 160, 8, 8])
     """
 
     grad_checkpointing = False
@@ -131,6 +134,9 @@ class Transition(_NormActConv):
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, floor(H / 2), floor(W / 2))
+
+    >>> Transition(256, 128)(torch.zeros(1, 256, 8, 8)).shape
+    torch.Size([1, 128, 4, 4])
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, dropout: float = 0.0) -> None:

@@ -27,6 +27,10 @@ class SpatialGate(nn.Module):
 
     Raises:
         ValueError: a count is not a positive integer, or `channels` is odd.
+
+    >>> import torch
+    >>> SpatialGate(196, 768)(torch.zeros(1, 196, 768)).shape
+    torch.Size([1, 196, 384])
     """
 
     def __init__(self, tokens: int, channels: int) -> None:

@@ -26,6 +26,10 @@ class ClassifierHead(nn.Sequential):
 
     Raises:
         ValueError: num_classes or dropout is out of range.
+
+    >>> import torch
+    >>> ClassifierHead(512, 10)(torch.zeros(1, 512, 7, 7)).shape
+    torch.Size([1, 10])
     """
 
     def __init__(

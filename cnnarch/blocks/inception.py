@@ -19,6 +19,11 @@ class Branches(nn.Module):
 
     Shape:
         (N, C, H, W) -> (N, C_1 + C_2 + ..., H', W'); all branches must return the same H' and W'
+
+    >>> branches = Branches()
+    >>> branches.small, branches.large = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 3, padding=1)
+    >>> branches(torch.zeros(1, 8, 9, 9)).shape
+    torch.Size([1, 8, 9, 9])
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -79,6 +79,10 @@ class ScoreMapHead(ClassifierHead):
 
     Raises:
         ValueError: num_classes or dropout is out of range.
+
+    >>> import torch
+    >>> ScoreMapHead(192, 10)(torch.zeros(1, 192, 8, 8)).shape
+    torch.Size([1, 10])
     """
 
     def __init__(

@@ -39,6 +39,10 @@ class PreActSum(nn.Module):
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)
+
+    >>> import torch
+    >>> PreActSum(nn.Conv2d(64, 128, 3, 2, 1), 64, 128, 2)(torch.zeros(1, 64, 8, 8)).shape
+    torch.Size([1, 128, 4, 4])
     """
 
     def __init__(
@@ -82,6 +86,10 @@ class PreActResidual(PreActSum):
 
     Raises:
         ValueError: a count is not a positive integer, or `dropout` is out of range.
+
+    >>> import torch
+    >>> PreActResidual(64, 64)(torch.zeros(1, 64, 56, 56)).shape
+    torch.Size([1, 64, 56, 56])
     """
 
     def __init__(
@@ -120,6 +128,10 @@ class PreActBottleneck(PreActSum):
 
     Raises:
         ValueError: a count is not a positive integer.
+
+    >>> import torch
+    >>> PreActBottleneck(256, 64)(torch.zeros(1, 256, 56, 56)).shape
+    torch.Size([1, 256, 56, 56])
     """
 
     def __init__(

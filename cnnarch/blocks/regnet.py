@@ -70,6 +70,9 @@ class XBlock(ResidualSum):
 
     >>> XBlock(32, 48, 2, group_width=24, squeeze_ratio=0.25).branch.attention.reduce
     Conv2d(48, 8, kernel_size=(1, 1), stride=(1, 1))
+    >>> import torch
+    >>> XBlock(32, 48, 2, group_width=24)(torch.zeros(1, 32, 56, 56)).shape
+    torch.Size([1, 48, 28, 28])
     """
 
     def __init__(

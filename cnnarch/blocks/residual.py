@@ -29,6 +29,10 @@ class ResidualSum(nn.Module):
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)
+
+    >>> import torch
+    >>> ResidualSum(nn.Conv2d(64, 128, 3, 2, 1), 64, 128, 2)(torch.zeros(1, 64, 8, 8)).shape
+    torch.Size([1, 128, 4, 4])
     """
 
     def __init__(
@@ -67,6 +71,10 @@ class Residual(ResidualSum):
 
     Shape:
         (N, in_channels, H, W) -> (N, channels, H / stride, W / stride)
+
+    >>> import torch
+    >>> Residual(64, 64)(torch.zeros(1, 64, 56, 56)).shape
+    torch.Size([1, 64, 56, 56])
     """
 
     def __init__(
@@ -105,6 +113,10 @@ class Bottleneck(ResidualSum):
 
     Shape:
         (N, in_channels, H, W) -> (N, 4 * channels, H / stride, W / stride)
+
+    >>> import torch
+    >>> Bottleneck(256, 64)(torch.zeros(1, 256, 56, 56)).shape
+    torch.Size([1, 256, 56, 56])
     """
 
     def __init__(

@@ -32,6 +32,12 @@ class ResidualInception(nn.Module):
 
     Raises:
         ValueError: `scale` is not greater than 0, or `FactorizedInception` rejects the branches.
+
+    >>> import torch
+    >>> from cnnarch.blocks import ConvRow
+    >>> rows = ((ConvRow(32),), (ConvRow(32), ConvRow(32, 3)))
+    >>> ResidualInception(256, rows, scale=0.17)(torch.zeros(1, 256, 35, 35)).shape
+    torch.Size([1, 256, 35, 35])
     """
 
     def __init__(

@@ -34,6 +34,10 @@ class ZeroPadShortcut(nn.Module):
 
     Raises:
         ValueError: `out_channels` is less than `in_channels`.
+
+    >>> import torch
+    >>> ZeroPadShortcut(16, 32, 2)(torch.zeros(1, 16, 32, 32)).shape
+    torch.Size([1, 32, 16, 16])
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:

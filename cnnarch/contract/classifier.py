@@ -152,11 +152,28 @@ class ImageClassifier(Trunk):
             )
         return self.head
 
-    def save_pretrained(self, directory: str | PathLike[str]) -> None:
-        """Save the weights and config from which `cnnarch.from_pretrained` rebuilds the network."""
+    def save_pretrained(
+        self,
+        directory: str | PathLike[str],
+        *,
+        run: str | PathLike[str] | None = None,
+        layout: str = "cnnarch",
+        license: str | None = None,
+    ) -> None:
+        """Save the weights and config from which `cnnarch.from_pretrained` rebuilds the network.
+
+        Args:
+            directory: the folder, created if it does not exist.
+            run: folder of the training run whose results and plots the model card shows.
+            layout: "timm" saves the network for timm and transformers.
+            license: the license of the weights for the model card.
+
+        Raises:
+            WeightsError: as in `cnnarch.weights.save_pretrained`.
+        """
         from cnnarch.weights import save_pretrained
 
-        save_pretrained(self, directory)
+        save_pretrained(self, directory, run=run, layout=layout, license=license)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False

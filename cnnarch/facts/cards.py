@@ -90,6 +90,7 @@ class Form(NamedTuple):
         stated: values that the paper states for this form.
         stages: output shapes without the batch dimension, keyed by the rows of the paper's table.
         counted_from: source of `params` and `macs`; never cnnarch itself.
+        stated_rows: values that the paper states for rows of its table, by row.
         fused: `params` and `macs` after `cnnarch.inference.fuse`; None if the sheet does not
             list them.
     """
@@ -101,6 +102,7 @@ class Form(NamedTuple):
     stated: tuple[Stated, ...] = ()
     stages: Mapping[str, tuple[int, ...]] = {}
     counted_from: str = ""
+    stated_rows: Mapping[str, tuple[Stated, ...]] = {}
     fused: tuple[int, int] | None = None
 
 

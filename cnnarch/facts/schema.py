@@ -17,6 +17,8 @@ LIBRARIES = ("torchvision", "timm", "pytorchcv", "cadene", "efficientnet_pytorch
 """Libraries that may contain twins; "cadene" is pretrainedmodels."""
 FIGURES = {"params": "params", "macs": "macs", "top1_err": "errors", "top5_err": "errors"}
 """Values stated in papers, mapped to the key in `sources` that names the source table."""
+TEXTS = ("problem", "idea", "followed")
+"""Explanations for students: what the paper found, what is new, and what came of it."""
 TRAINED_ON = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
 """Data sets of `cnnarch.training` for which a recipe may have settings."""
 
@@ -102,15 +104,18 @@ PAPER = Kind(
 ON = TABLE._replace(keys=dict.fromkeys(TRAINED_ON, TABLE))
 RECIPE = TABLE._replace(keys={"on": ON}, other_keys=ANY)
 COUNTS = {"params": COUNT, "macs": COUNT}
+PRINTED_KEYS = {
+    **dict.fromkeys(FIGURES, PRINTED),
+    **{"source": TEXT, "differs": NOTE, "confirmed": FLAG},
+}
 FORM = {
     "counts": TABLE._replace(keys=COUNTS, required=("macs",)),
     "options": TABLE,
     "input_size": SIZE,
     "counted_from": TEXT,
     "stages": STAGES,
-    "printed": TABLES._replace(
-        keys={**dict.fromkeys(FIGURES, PRINTED), "source": TEXT, "differs": NOTE, "confirmed": FLAG}
-    ),
+    "printed": TABLES._replace(keys=PRINTED_KEYS),
+    "printed_rows": TABLES._replace(keys={"row": TEXT, **PRINTED_KEYS}, required=("row",)),
     "fused": TABLE._replace(keys=COUNTS, required=tuple(COUNTS)),
 }
 LIBRARY = {"options": OPTIONS, "tolerance": TOLERANCE, "note": NOTE, "one_size": FLAG}
@@ -142,7 +147,7 @@ NAMED = {
 }
 """Tables shared by several networks. Each entry must be used."""
 FAMILY_KEYS = {
-    "idea": TEXT,
+    **dict.fromkeys(TEXTS, TEXT),
     "usual": TEXT,
     "aliases": NAMES,
     "benchmarked": NAMES,
@@ -181,7 +186,7 @@ class _Check:
         network = TABLE._replace(keys={**NETWORK, "forms": forms}, required=required)
         family = TABLE._replace(
             keys={**FAMILY_KEYS, **dict.fromkeys(builders, network)},
-            required=("idea", "input_size", "paper", "recipe", *builders),
+            required=(*TEXTS, "input_size", "paper", "recipe", *builders),
         )
         self.sheet: Table = self.clean("", sheet, family)
 
@@ -252,15 +257,19 @@ class _Check:
         is_resized = "input_size" in form and "options" not in form and at != name
         if "params" not in form.get("counts", COUNTS) and not is_resized:
             yield f"{at}.counts: params is missing"
-        for i, row in enumerate(form.get("printed", ())):
-            figures = [figure for figure in FIGURES if figure in row]
-            if not figures:
-                yield f"{at}.printed[{i}]: needs one of {', '.join(FIGURES)}"
-            if "source" not in row:
-                shared = {FIGURES[figure] for figure in figures}
-                self.used |= {("sources", key) for key in shared}
-                if not shared <= self.sheet.get("sources", {}).keys():
-                    yield f"{at}.printed[{i}]: source is missing"
+        for key in ("printed", "printed_rows"):
+            for i, row in enumerate(form.get(key, ())):
+                yield from self.printed_faults(f"{at}.{key}[{i}]", row)
+
+    def printed_faults(self, at: str, row: Table) -> Iterator[str]:
+        figures = [figure for figure in FIGURES if figure in row]
+        if not figures:
+            yield f"{at}: needs one of {', '.join(FIGURES)}"
+        if "source" not in row:
+            shared = {FIGURES[figure] for figure in figures}
+            self.used |= {("sources", key) for key in shared}
+            if not shared <= self.sheet.get("sources", {}).keys():
+                yield f"{at}: source is missing"
 
     def twin_faults(self, at: str, name: str, row: Table, key: str) -> Iterator[str]:
         libraries = [library for library in LIBRARIES if library in row]

@@ -46,7 +46,9 @@ class Sheet(NamedTuple):
     """The facts about a family.
 
     Args:
-        idea: a short explanation for students.
+        problem: what earlier networks could not do, for students.
+        idea: what is new in these networks.
+        followed: what the idea achieved, and which networks use it.
         recipe: default settings of the training recipe. "on" contains one table per data set.
         usual: the network to which the family's aliases refer.
         benchmarked: networks that represent the family in benchmarks against other libraries.
@@ -54,7 +56,9 @@ class Sheet(NamedTuple):
         networks: facts by builder name.
     """
 
+    problem: str
     idea: str
+    followed: str
     recipe: Mapping[str, Any]
     usual: str | None
     benchmarked: tuple[str, ...]
@@ -152,7 +156,9 @@ def parse_sheet(sheet: Mapping[str, Any]) -> Sheet:
     """Convert a valid sheet to a `Sheet`."""
     names = [name for name in sheet if name not in FAMILY_KEYS]
     return Sheet(
+        problem=sheet["problem"],
         idea=sheet["idea"],
+        followed=sheet["followed"],
         recipe=sheet.get("recipe", {}),
         usual=sheet.get("usual"),
         benchmarked=tuple(sheet.get("benchmarked", ())),
@@ -195,6 +201,9 @@ def _recipe(family: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, 
 def _form(form: Mapping[str, Any], sheet: Mapping[str, Any]) -> Form:
     stages = form.get("stages", ())
     shapes = sheet["stages"][stages] if isinstance(stages, str) else stages
+    stated_rows: dict[str, tuple[Stated, ...]] = {}
+    for row in form.get("printed_rows", ()):
+        stated_rows[row["row"]] = (*stated_rows.get(row["row"], ()), *_stated([row], sheet))
     return Form(
         options=form.get("options", {}),
         **form["counts"],
@@ -202,6 +211,7 @@ def _form(form: Mapping[str, Any], sheet: Mapping[str, Any]) -> Form:
         stated=tuple(_stated(form.get("printed", ()), sheet)),
         stages={row: tuple(shape) for row, *shape in shapes},
         counted_from=form["counted_from"],
+        stated_rows=stated_rows,
         fused=(form["fused"]["params"], form["fused"]["macs"]) if "fused" in form else None,
     )
 

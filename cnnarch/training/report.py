@@ -16,21 +16,9 @@ from cnnarch.training.data import ImageData
 from cnnarch.training.evaluation import Evaluation
 from cnnarch.training.history import History
 from cnnarch.viz._figure import DOTS
+from cnnarch.weights.runs import PICTURES
 
 EMBEDDED_IMAGES = 500
-TITLES = {
-    "curves": "Loss and accuracy",
-    "predictions": "Predictions on test images",
-    "confusion": "Confusion matrix",
-    "embeddings": "Embedding of test images",
-    "gradcam": "Grad-CAM",
-    "integrated_gradients": "Integrated gradients",
-    "feature_maps": "Feature maps",
-    "filters": "Filters of the first layer",
-    "data": "Training images",
-    "diagram": "Architecture",
-}
-"""The plots and their headings, in the order in which they appear in the report."""
 CSS_INCH = 96  # pixels
 TEMPLATE = "report.html.jinja"
 
@@ -38,7 +26,7 @@ TEMPLATE = "report.html.jinja"
 def draw_pictures(
     model: ImageClassifier, data: ImageData, history: History, metrics: Evaluation, folder: Path
 ) -> list[str]:
-    """Write a PNG file for each plot in `TITLES` and return the names of the plots.
+    """Write a PNG file for each plot in `PICTURES` and return the names of the plots.
 
     Args:
         model: the trained network.
@@ -76,14 +64,14 @@ def write_report(
         path: the HTML file.
         results: the contents of results.json.
         recipe: the contents of recipe.yaml.
-        pictures: PNG files, keyed by their names in `TITLES`.
+        pictures: PNG files, keyed by their names in `PICTURES`.
     """
     folder = PackageLoader("cnnarch", "training")
     template = Environment(loader=folder, autoescape=True).get_template(TEMPLATE)
     accuracies = results["test"]["per_class"].items()
     page = template.render(
         results,
-        pictures=[(TITLES[key], *_embedded(pictures[key])) for key in TITLES if key in pictures],
+        pictures=[(*PICTURES[k], *_embedded(pictures[k])) for k in PICTURES if k in pictures],
         accuracies=[(name, "" if v is None else f"{v:.2%}") for name, v in accuracies],
         details=list(_details(results)),
         recipe=recipe,

@@ -40,18 +40,20 @@ from cnnarch.training.machine import (
 from cnnarch.training.recipe import Recipe
 from cnnarch.training.recipes import default_recipe, with_weights
 from cnnarch.training.record import FILES, check_record, read_record
-from cnnarch.training.report import TITLES, draw_pictures, write_report
+from cnnarch.training.report import draw_pictures, write_report
 from cnnarch.training.signals import TrainingStopped
 from cnnarch.weights.files import atomic_write
 from cnnarch.weights.rebuilding import check_rebuilds, chosen_options
+from cnnarch.weights.runs import PICTURES, RESULTS, Run
+from cnnarch.weights.saving import write_card
 
 log = logging.getLogger("cnnarch")
 
-RECIPE, RESULTS, CHECKPOINTS = RUN_FILE, "results.json", "checkpoints"
+RECIPE, CHECKPOINTS = RUN_FILE, "checkpoints"
 HISTORY, REPORT = "metrics.csv", "report.html"
 SAVED = ("model.safetensors", "config.json", "README.md")  # written by `save_pretrained`
 RUN_FILES = {RECIPE, RESULTS, CHECKPOINTS, FILES, HISTORY, REPORT, *SAVED}
-RUN_FILES |= {f"{title}.png" for title in TITLES}
+RUN_FILES |= {f"{name}.png" for name in PICTURES}
 SET_BY_DATA = ("num_classes", "in_channels")  # network options determined by the data
 
 
@@ -170,11 +172,20 @@ def train(
     metrics = evaluate(model, data.test, machine=machine._replace(devices=1, num_nodes=1))
     results = _results(model, data, recipe, history, metrics)
     names = draw_pictures(model, data, history, metrics, place)
-    pictures = {name: place / f"{name}.png" for name in names}
-    write_report(place / REPORT, results, (place / RECIPE).read_text(), pictures)
+    _write_pages(model, place, results, names)
     _write(place / RESULTS, json.dumps(results, indent=2))  # last: this file marks runs as finished
     shutil.rmtree(place / CHECKPOINTS)
     return results
+
+
+def _write_pages(
+    model: ImageClassifier, place: Path, results: Mapping[str, Any], names: Sequence[str]
+) -> None:
+    """Write the report and the model card, which show the plots with these names."""
+    recipe = (place / RECIPE).read_text()
+    pictures = {name: place / f"{name}.png" for name in names}
+    write_report(place / REPORT, results, recipe, pictures)
+    write_card(model, place, Run(results, yaml.safe_load(recipe), pictures))
 
 
 def _complete(recipe: Recipe | None, model: ImageClassifier, data: ImageData) -> Recipe:

@@ -9,6 +9,7 @@ except ImportError as error:
     ) from error
 
 from cnnarch.viz.attribution import gradcam, integrated_gradients
+from cnnarch.viz.blocks import block_diagram
 from cnnarch.viz.confusion import confusion_matrix
 from cnnarch.viz.curves import comparison, curves
 from cnnarch.viz.diagram import diagram
@@ -17,6 +18,7 @@ from cnnarch.viz.features import feature_maps, filters
 from cnnarch.viz.grids import data_grid, predictions
 
 __all__ = [
+    "block_diagram",
     "comparison",
     "confusion_matrix",
     "curves",

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from torch import nn
 
-from cnnarch.analysis import Summary, count_parameters, stage_shapes, summary
+from cnnarch.analysis import Summary, count_parameters, summary
 from cnnarch.blocks._wrappers import unwrapped
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.contract.layers import stage_layers
@@ -77,8 +77,7 @@ def diagram(model: ImageClassifier, input_size: tuple[int, int, int] | None = No
 
 def _stages(model: ImageClassifier, found: Summary) -> list[DiagramRow]:
     # Use each stage's output shape, because its last layer may be in one of several branches.
-    shapes = stage_shapes(model, found.input_size)
-    stages = []
+    stages, shapes = [], found.shapes
     for name, path in {**stage_layers(model), "head": "head"}.items():
         module = unwrapped(model.get_submodule(path))  # it may be compiled
         parameters, macs = count_parameters(module), _macs(found, path)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from cnnarch.facts.options import FREE, METADATA_KEY
-from cnnarch.facts.sheets import namesakes
+from cnnarch.facts.sheets import namesakes, twins
 from cnnarch.weights.catalog import (
     Weights,
     entry_from_torchvision,
@@ -107,6 +107,8 @@ def read_checkpoint(source: CheckpointSource, builder: str | None = None) -> Che
 def find_pretrained(source: str | os.PathLike[str]) -> tuple[str, str]:
     """Return the builder of a saved network and the value for the builder's `weights=`.
 
+    The config of a network of timm names the network, and so the builder of the same network here.
+
     Args:
         source: a folder, a file that contains a network's state dict, or a repository on the hub:
             "owner/name" (if there is no folder called "owner") or "hf-hub:owner/name[@revision]".
@@ -128,12 +130,19 @@ def find_pretrained(source: str | os.PathLike[str]) -> tuple[str, str]:
         name, config = str(hub), read_config(found) if found else Config()
     else:
         raise WeightsError(f"{name!r} is not a folder, a file or hf-hub:owner/name")
-    if config.builder is None:
+    builder = config.builder or _find_builder(config)
+    if builder is None:
         raise WeightsError(
             f"{name} does not name the cnnarch builder that created it; pass it to the right "
             f"builder, for example cnnarch.resnet50(weights={name!r})"
         )
-    return config.builder, name
+    return builder, name
+
+
+def _find_builder(config: Config) -> str | None:
+    """Return the builder of a network that only another library's name describes."""
+    same = [t.builder for t in twins(library=config.layout) if t.name == config.architecture]
+    return same[0] if same else None
 
 
 def _may_be_on_hub(name: str) -> bool:

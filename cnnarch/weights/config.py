@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cnnarch.facts.sheets import twins
 from cnnarch.preprocessing import Preprocessing, preprocessing_from
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.files import open_regular
@@ -96,13 +97,25 @@ def _parse_timm(facts: dict[str, Any]) -> Config:
     if "architecture" not in facts:
         return Config()
     pretrained = {**facts, **facts.get("pretrained_cfg", {})}
+    architecture = str(facts["architecture"])
     options = {"num_classes": facts["num_classes"]} if "num_classes" in facts else {}
+    same = [twin for twin in twins(library="timm") if twin.name == architecture]
     return Config(
-        architecture=str(facts["architecture"]),
-        options=options,
+        architecture=architecture,
+        options={**options, **(same[0].options if same else {})},
+        categories=_parse_timm_labels(pretrained),
         preprocessing=parse_timm_preprocessing(pretrained) if "input_size" in pretrained else None,
         layout="timm",
     )
+
+
+def _parse_timm_labels(facts: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return the class names, or their descriptions if the names are identifiers."""
+    names = facts.get("label_names")
+    if not isinstance(names, list):  # a mapping has gaps
+        return None
+    descriptions = dict(facts.get("label_descriptions") or {})
+    return tuple(str(descriptions.get(name, name)) for name in names)
 
 
 def parse_timm_preprocessing(facts: Mapping[str, Any]) -> Preprocessing | None:

@@ -88,24 +88,33 @@ def export(model: nn.Module, layout: str = "torchvision") -> dict[str, Tensor]:
     model = unwrapped(model)
     check_exports(model, layout)
     warn_about_hooks(model, "are not exported")
+    chosen = choose_layout(model, layout)
+    state = gathered(model.state_dict())
+    theirs = {}
+    for name, pair in (pair_names(model, chosen) or {}).items():
+        tensor = state[name]
+        theirs[pair.theirs] = tensor if pair.shape is None else tensor.reshape(pair.shape)
+    return chosen.after_export(theirs) if chosen.after_export else theirs
+
+
+def choose_layout(model: nn.Module, library: str) -> Layout:
+    """Return the layout of a library whose network equals this one.
+
+    Raises:
+        WeightsError: the library does not provide the network or requires other options.
+    """
     candidates = {one: pairs for one in layouts_of(model) if (pairs := pair_names(model, one))}
     if hint := namesakes(_name(model)):  # the names alone also fit the other network
         libraries = {twin.library for twin in twins(_name(model))}
         candidates = {one: candidates[one] for one in candidates if one.library in libraries}
-    fitting = [one for one in candidates if one.library == layout]
+    fitting = [one for one in candidates if one.library == library]
     if not fitting:
         known = ", ".join(sorted({one.library for one in candidates})) or "none"
-        raise WeightsError(f"{_name(model)} has no layout {layout!r}; it has {known}{hint}")
+        raise WeightsError(f"{_name(model)} has no layout {library!r}; it has {known}{hint}")
     conflicts = [find_conflicts(model, one.required_options(model)) for one in fitting]
     if all(conflicts):
-        raise WeightsError(_conflict_message(layout, model, conflicts[0]))
-    chosen = fitting[conflicts.index({})]
-    state = gathered(model.state_dict())
-    theirs = {}
-    for name, pair in candidates[chosen].items():
-        tensor = state[name]
-        theirs[pair.theirs] = tensor if pair.shape is None else tensor.reshape(pair.shape)
-    return chosen.after_export(theirs) if chosen.after_export else theirs
+        raise WeightsError(_conflict_message(library, model, conflicts[0]))
+    return fitting[conflicts.index({})]
 
 
 def find_match(

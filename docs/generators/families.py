@@ -2,166 +2,133 @@
 
 import importlib
 import inspect
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 import cnnarch
-from cnnarch.analysis import count_macs, count_parameters, summary
 from cnnarch.facts.builders import BUILDERS, families
-from cnnarch.facts.cards import Form, ModelCard, Paper, Stated
+from cnnarch.facts.cards import ModelCard, Paper
 from cnnarch.facts.sheets import read_sheet
-from cnnarch.facts.text import shape_text
-from cnnarch.weights import Weights, get_weights
 
-from .text import table, write
+from .blocks import card_of
+from .family.code import code_section, reference_section
+from .family.pictures import block_section, draw_outline, network_section
+from .family.results import speed_section, zoo_section
+from .family.rows import rows_section
+from .family.variants import departures_section, variants_section
+from .family.weights import weights_section
+from .text import bullets, write
 
-FIGURES = {
-    "params": "parameters",
-    "macs": "MACs",
-    "top1_err": "top-1 error",
-    "top5_err": "top-5 error",
-}
-TOP_K = ("acc@1", "acc@5")
+INTRODUCTION = """# Networks
+
+{networks} networks in {families} families, in the order of their papers. A family's page explains \
+its idea, draws its block and its network, compares every row of the paper's table with the \
+network, and lists its checkpoints. Each box of an outline is the map after the image, the stem or \
+a stage: as high as the map, and wider for more channels."""
 
 
 def write_pages(folder: Path) -> None:
     """Write the pages of all families and their index to `folder`."""
     folder.mkdir(exist_ok=True)
-    write(folder / "families.md", index_page())
+    write(folder / "families.md", index_page(folder))
     for family in families():
-        cards = [card for card in map(cnnarch.get_card, BUILDERS) if card.family == family]
-        write(folder / f"{family}.md", family_page(family, cards))
+        write(folder / f"{family}.md", family_page(family, folder))
 
 
-def index_page() -> str:
-    rows = []
-    for card in map(cnnarch.get_card, BUILDERS):
-        year = str(card.year or "")
-        link = f"[{card.name}]({card.family}.md)"
-        rows.append((link, year, shape_text(card.input_size), f"{card.params:,}", f"{card.macs:,}"))
+def cards_of(family: str) -> list[ModelCard]:
+    return [card for card in map(cnnarch.get_card, BUILDERS) if card.family == family]
+
+
+def index_page(folder: Path) -> str:
+    ordered = sorted(families(), key=lambda family: _order(card_of(family)))
+    cards = "\n\n".join(_index_card(family, folder) for family in ordered)
     parts = [
-        "# Networks",
-        f"{len(BUILDERS)} networks in {len(families())} families. Each family's page "
-        "explains its idea, compares the values in the paper with measured ones, and lists the "
-        "differences from the paper.",
-        table(("network", "year", "input", "parameters", "MACs"), sorted(rows)),
-        "```{toctree}\n:hidden:\n" + "\n".join(families()) + "\n```",
+        INTRODUCTION.format(networks=len(BUILDERS), families=len(ordered)),
+        f"::::{{container}} families\n\n{cards}\n\n::::",
+        "```{toctree}\n:hidden:\n" + "\n".join(ordered) + "\n```",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def family_page(family: str, cards: list[ModelCard]) -> str:
+def _order(card: ModelCard) -> tuple[int, str, str]:
+    """Return the year, the month in the arXiv identifier, and the name; no paper comes last."""
+    return (card.year or 9999, (card.paper and card.paper.arxiv) or "", card.family)
+
+
+def _index_card(family: str, folder: Path) -> str:
+    (title, sentence), shown = title_of(family), card_of(family)
+    parts = [
+        draw_outline(shown, folder),
+        f"**[{title}]({family}.md)**" + (f" {shown.year}" if shown.year else ""),
+        f"{sentence[:1].upper()}{sentence[1:]}.",
+        f"*{counts_of(cards_of(family))}*",
+    ]
+    return ":::{container} family\n\n" + "\n\n".join(parts) + "\n\n:::"
+
+
+def counts_of(cards: Sequence[ModelCard]) -> str:
+    """Return a family's numbers of networks, parameters and checkpoints."""
+    sizes = [_short(f(card.params for card in cards)) for f in (min, max)]
+    size = sizes[0] if sizes[0] == sizes[1] else f"{sizes[0]} to {sizes[1]}"
+    checkpoints = sum(len(card.weights) for card in cards)
+    texts = [_plural(len(cards), "network"), f"{size} parameters"]
+    return ", ".join([*texts, _plural(checkpoints, "checkpoint")] if checkpoints else texts)
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("s" if count != 1 else "")
+
+
+def _short(count: int) -> str:
+    return f"{count / 1e6:.3g}M" if count >= 1e6 else f"{count / 1e3:.3g}K"
+
+
+def title_of(family: str) -> tuple[str, str]:
+    """Return the title of a model file's docstring, and the sentence after it."""
     module = importlib.import_module(f"cnnarch.models.{family}")
-    title = (inspect.getdoc(module) or "").partition(":")[0]
-    parts = [f"# {title}", read_sheet(family).idea]
-    papers = {card.paper: None for card in cards if card.paper}
+    line, _, _ = (inspect.getdoc(module) or "").partition("\n")
+    title, _, sentence = line.partition(": ")
+    return title, sentence.partition(" (")[0].rstrip(".")
+
+
+def family_page(family: str, folder: Path) -> str:
+    cards, shown, sheet = cards_of(family), card_of(family), read_sheet(family)
+    papers = list(dict.fromkeys(card.paper for card in cards if card.paper))
+    parts = [f"# {title_of(family)[0]}", " · ".join([counts_of(cards), *map(describe, papers[:1])])]
+    parts += [f"**The problem.** {_linked(sheet.problem, family)}"]
+    parts += [f"**The idea.** {_linked(sheet.idea, family)}"]
+    parts += [f"**What followed.** {_linked(sheet.followed, family)}"]
+    parts += block_section(shown, folder)
+    parts += network_section(shown, folder)
+    parts += rows_section(cards, shown)
+    parts += variants_section(cards)
     if papers:
-        lines = [f"- {p.authors}, {link_title(p)}, {p.year}" for p in papers]
-        parts += ["\n".join(lines)]
-        parts += ["## Reported and measured values", figures_table(cards)]
-        parts += ["## Differences from the paper", departures(cards)]
-    parts += [f"## {cards[0].name}, stage by stage", stage_table(cards[0])]
+        parts += departures_section(cards)
     parts += weights_section(cards)
-    parts += ["## Builders", "\n".join(api(module, card.name, "autofunction") for card in cards)]
-    classes = [n for n in module.__all__ if inspect.isclass(getattr(module, n))]
-    parts += ["## Classes", "\n".join(api(module, name, "autoclass") for name in classes)]
+    parts += zoo_section(cards)
+    parts += speed_section(cards)
+    parts += code_section(family)
+    parts += reference_section(family, [card.name for card in cards])
+    if papers:
+        parts += ["## References", bullets(list(map(describe, papers)))]
     return "\n\n".join(parts) + "\n"
 
 
-def link_title(paper: Paper) -> str:
-    return f"[{paper.title}]({paper.link})" if paper.link else f'"{paper.title}"'
+def _linked(text: str, family: str) -> str:
+    """Return a text in which the titles of other families are links to their pages."""
+    pages = {title_of(other)[0]: other for other in families()}
+    titles = sorted(pages, key=len, reverse=True)
+    pattern = rf"(?<![\w-])({'|'.join(map(re.escape, titles))})(?![\w-])"
+
+    def link(found: re.Match[str]) -> str:
+        page = pages[found[1]]
+        return found[1] if page == family else f"[{found[1]}]({page}.md)"
+
+    return re.sub(pattern, link, text)
 
 
-def figures_table(cards: list[ModelCard]) -> str:
-    rows = []
-    for card in cards:
-        for row in card.all_rows():
-            with torch.device("meta"):
-                model = card.build(**row.options)
-            measured = {
-                "params": count_parameters(model),
-                "macs": count_macs(model, row.input_size),
-            }
-            rows.append(
-                (describe_call(card, row), *(f"{n:,}" for n in measured.values()), printed(row))
-            )
-    return table(("network", "parameters", "MACs", "stated in the paper"), rows)
-
-
-def describe_call(card: ModelCard, row: Form) -> str:
-    options = ", ".join(f"{k}={v!r}" for k, v in row.options.items())
-    size = "" if row.input_size == card.input_size else f" at {shape_text(row.input_size)}"
-    return f"`{card.name}({options})`{size}"
-
-
-def printed(row: Form) -> str:
-    """Return the reported values in a row and whether each one matches ours."""
-    ours = {"params": row.params, "macs": row.macs}
-    return "<br>".join(describe_figure(s, ours.get(s.figure)) for s in row.stated) or "-"
-
-
-def describe_figure(stated: Stated, exact: int | None) -> str:
-    unit = "" if exact is not None else " %"
-    text = f"{FIGURES[stated.figure]} {stated.printed}{unit} ({stated.source})"
-    verdict = stated.verdict(exact)
-    return f"{text}: {verdict}" if verdict else text
-
-
-def departures(cards: list[ModelCard]) -> str:
-    lines: dict[str, list[str]] = {}
-    for card in cards:
-        for sentence in card.departs:
-            lines.setdefault(sentence, []).append(f"`{card.name}`")
-    if not lines:
-        return "There are none."
-    return "\n".join(f"- {', '.join(names)}: {sentence}" for sentence, names in lines.items())
-
-
-def weights_section(cards: list[ModelCard]) -> list[str]:
-    """Return the checkpoints with their published accuracies; nothing if there are none."""
-    entries = [entry for card in cards for entry in get_weights(card.name).values()]
-    if not entries:
-        return []
-    head = ("network", "weights", "pixels", "top-1", "top-5", "license", "accuracy from")
-    text = (
-        "Accuracies are percentages, as published by the linked library for images of the given "
-        "size. Empty cells are not published. See [Pretrained weights](../weights.md)."
-    )
-    return ["## Weights", text, table(head, [weights_row(entry) for entry in entries])]
-
-
-def weights_row(entry: Weights) -> tuple[str, ...]:
-    pixels = str(entry.preprocessing.crop_size) if entry.preprocessing else ""
-    accuracies = (f"{entry.metrics[k]:.2f}" if k in entry.metrics else "" for k in TOP_K)
-    source = entry.metrics_source or ""
-    if source.startswith("https://"):
-        source = f"[{entry.layout}]({source})"
-    license = f"[its own]({entry.license})" if "://" in entry.license else entry.license
-    return (f"`{entry.network}`", f"`{entry.tag}`", pixels, *accuracies, license, source)
-
-
-def stage_table(card: ModelCard) -> str:
-    with torch.device("meta"):
-        model = card.build().eval()
-    layers = summary(model, card.input_size)
-    shapes = dict(zip(model.feature_info, stage_maps(model, card), strict=True))
-    rows = []
-    for i, (info, shape) in enumerate(shapes.items()):
-        path = "stem" if i == 0 else f"stages.{i - 1}"
-        inside = [r for r in layers.rows if r.path == path or r.path.startswith(path + ".")]
-        costs = (sum(r.params for r in inside), sum(r.macs for r in inside))
-        rows.append((info.name, shape_text(shape), str(info.stride), *(f"{n:,}" for n in costs)))
-    head = [r for r in layers.rows if r.path.split(".")[0] == "head"]
-    costs = (sum(r.params for r in head), sum(r.macs for r in head))
-    rows.append(("head", str(model.num_classes), "", *(f"{n:,}" for n in costs)))
-    return table(("stage", "map", "stride", "parameters", "MACs"), rows)
-
-
-def stage_maps(model: cnnarch.ImageClassifier, card: ModelCard) -> list[tuple[int, ...]]:
-    image = torch.empty(1, *card.input_size, device="meta")
-    return [tuple(m.shape[1:]) for m in model.forward_stages(image)]
-
-
-def api(module: object, name: str, directive: str) -> str:
-    return f"```{{eval-rst}}\n.. {directive}:: {module.__name__}.{name}\n```"
+def describe(paper: Paper) -> str:
+    """Return authors, title and year of a paper, with a link."""
+    title = f"[{paper.title}]({paper.link})" if paper.link else f"“{paper.title}”"
+    return f"{paper.authors}, {title}, {paper.year}"

@@ -166,6 +166,17 @@ ARCHITECTURE = (
         "bars for its share of the parameters and multiply-adds.",
         wide=True,
     ),
+    Picture(
+        "block_diagram",
+        "Block.",
+        "viz.block_diagram(\n"
+        "    cnnarch.blocks.Inception(192, 64, (96, 128), (16, 32), 32), (192, 28, 28)\n"
+        ")",
+        "The layers of any module, with its branches and shapes. [Blocks](blocks.md) shows more.",
+        "Boxes for the layers of an Inception module: four branches of convolutions leave the "
+        "input side by side and meet in a box with the word concat.",
+        wide=True,
+    ),
 )
 
 EXPLAIN = (

@@ -16,7 +16,9 @@ from cnnarch.training.recipes import DATA_DEFAULTS
 from tests.small_forms import without_memory
 
 GOOD = """
+problem = "Others are narrow."
 idea = "A network."
+followed = "Wider networks."
 usual = "net"
 aliases = ["n"]
 input_size = [3, 32, 32]
@@ -59,6 +61,10 @@ printed = [
   { params = "1.1K", differs = "rounded" },
   { top1_err = "20.1", top5_err = "5.0", source = "Table 2", confirmed = false },
 ]
+printed_rows = [
+  { row = "conv1", params = "216" },
+  { row = "conv1", macs = "1K", source = "Sec. 3" },
+]
 twins = ["torchvision", { timm = ["a", "b"] }, { timm = "c", options = {}, tolerance = 1e-4 }]
 near_twins = [{ torchvision = "net", reason = "other", hidden = true }]
 recipe.on = { mnist = { flip = true }, digits = { learning_rate = 0.3 } }
@@ -89,7 +95,9 @@ def test_a_valid_sheet_is_parsed() -> None:
     sheet = parse_sheet(parsed())
     facts = sheet.networks["net"]
     default, wide, large = facts.forms
-    assert (sheet.usual, sheet.aliases, sheet.idea) == ("net", ("n",), "A network.")
+    assert (sheet.usual, sheet.aliases) == ("net", ("n",))
+    texts = (sheet.problem, sheet.idea, sheet.followed)
+    assert texts == ("Others are narrow.", "A network.", "Wider networks.")
     assert facts.paper is not None
     assert facts.paper.link == "https://arxiv.org/abs/2001.00001"
     assert facts.departs == ("It is wider.",)
@@ -100,6 +108,8 @@ def test_a_valid_sheet_is_parsed() -> None:
         Stated("top1_err", "20.1", "Table 2", confirmed=False),
         Stated("top5_err", "5.0", "Table 2", confirmed=False),
     )
+    conv1 = (Stated("params", "216", "Table 1"), Stated("macs", "1K", "Sec. 3"))
+    assert default.stated_rows == {"conv1": conv1}
     assert (wide.options, wide.params, wide.fused) == ({"width": 2}, 4000, (3900, 8000))
     assert (large.params, large.macs, large.input_size) == (1000, 16000, (3, 64, 64))
     assert [form.counted_from for form in facts.forms] == [
@@ -176,6 +186,8 @@ def test_a_valid_sheet_is_parsed() -> None:
         ),
         ('stages = "all"', 'stages = "al"', "net.stages: there is no stages.al; did you mean"),
         (', source = "Table 2"', "", "net.printed[1]: source is missing"),
+        (', source = "Sec. 3"', "", "net.printed_rows[1]: source is missing"),
+        ('row = "conv1", params', "params", "net.printed_rows[0]: row is missing"),
         ("fused = { params = 3_900,", "fused = {", "net.forms[0].fused: params is missing"),
         ("options = { width = 2 }\n", "", "net.forms[0]: needs options or input_size"),
         ("min_input_size = 1\n", "", "net: min_input_size is missing"),

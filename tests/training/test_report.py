@@ -12,7 +12,8 @@ import torch
 
 import cnnarch
 from cnnarch.training import ImageData, Recipe, train
-from cnnarch.training.report import TITLES, write_report
+from cnnarch.training.report import write_report
+from cnnarch.weights.runs import PICTURES
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
@@ -73,19 +74,19 @@ def test_a_browser_shows_all_images_within_its_width(
 ) -> None:
     found = rendered(page, tmp_path, width)
     assert found["title"] == "lenet5 on sides"
-    assert found["images"] == found["loaded"] == len(TITLES)
-    assert found["headings"][: len(TITLES)] == list(TITLES.values())
+    assert found["images"] == found["loaded"] == len(PICTURES)
+    assert found["headings"][: len(PICTURES)] == [picture.title for picture in PICTURES.values()]
     assert found["needed"] <= found["inside"]  # no horizontal scrolling
     # At 96 pixels per inch, 7-point letters are 9 pixels high; below 6 pixels, they are unreadable.
     assert min(found["scales"]) > 96 / 150 * 6 / 9
     if width < 600:  # a phone scrolls
-        assert found["scales"] == pytest.approx([96 / 150] * len(TITLES), abs=0.01)
+        assert found["scales"] == pytest.approx([96 / 150] * len(PICTURES), abs=0.01)
 
 
 def test_the_page_is_self_contained(page: Path) -> None:
     text = page.read_text()
     sources = re.findall(r'(?:src|href)="([^"]{0,30})', text)
-    assert len(sources) == len(TITLES)
+    assert len(sources) == len(PICTURES)
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert "@import" not in text
     assert "<script" not in text

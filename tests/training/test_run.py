@@ -1,6 +1,7 @@
 """The folder of a training run."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +94,20 @@ def test_a_folder_contains_all_files_of_a_run(finished: Path) -> None:
         "results.json",
     }
     assert not (finished / "checkpoints").exists()
+
+
+def test_the_model_card_of_a_run_shows_its_results_and_pictures(
+    trained: Trained, tmp_path: Path
+) -> None:
+    cnnarch.from_pretrained(trained.folder).save_pretrained(tmp_path / "copy", run=trained.folder)
+    top1 = read_results(trained.folder)["test"]["top1"]
+    drawn = sorted(path.name for path in trained.folder.glob("*.png"))
+    assert len(drawn) == 10
+    for folder in (trained.folder, tmp_path / "copy"):
+        card = (folder / "README.md").read_text()
+        assert f"| Accuracy | {100 * top1:.2f}% |" in card
+        assert sorted(re.findall(r"!\[.+\]\((.+)\)", card)) == drawn
+        assert all((folder / name).is_file() for name in drawn)
 
 
 def test_the_saved_network_keeps_its_classes_and_preprocessing(trained: Trained) -> None:

@@ -66,10 +66,14 @@ def test_a_timm_repository_loads_with_its_preprocessing(
         "config.json": json.dumps(TIMM_CONFIG).encode(),
         "model.safetensors": (tmp_path / "model.safetensors").read_bytes(),
     }
-    for weights in ("hf-hub:timm/resnet18.a1_in1k", "TIMM_A1_IN1K"):
-        model = cnnarch.resnet18(weights=weights).eval()
+    found = [cnnarch.from_pretrained("timm/resnet18.a1_in1k")]
+    found += [
+        cnnarch.resnet18(weights=weights)
+        for weights in ("hf-hub:timm/resnet18.a1_in1k", "TIMM_A1_IN1K")
+    ]
+    for model in found:
         with torch.no_grad():
-            assert_close(model(X), resnet(X), 0.0)
+            assert_close(model.eval()(X), resnet(X), 0.0)
     model = cnnarch.resnet18(weights="hf-hub:timm/resnet18.a1_in1k", num_classes=4)
     preprocessing = model.preprocessing  # type: ignore[attr-defined]
     assert (preprocessing.crop_size, preprocessing.resize_size) == (224, 235)

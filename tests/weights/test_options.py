@@ -40,7 +40,7 @@ def test_the_config_lists_all_options_and_the_card_only_nondefault_ones(tmp_path
         "pool": "avg",
         "image_size": 32,
     }
-    assert "Options: `activation='relu'`." in (tmp_path / "README.md").read_text()
+    assert "Options: `activation='relu'`\n" in (tmp_path / "README.md").read_text()
 
 
 # Free options

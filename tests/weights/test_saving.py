@@ -131,7 +131,7 @@ def test_a_network_on_the_meta_device_cannot_be_saved(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_builder_raises_with_a_hint(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"architecture": "resnet18", "num_classes": 10}')
+    (tmp_path / "config.json").write_text('{"architecture": "vit_tiny", "num_classes": 10}')
     with pytest.raises(WeightsError, match="does not name the cnnarch builder"):
         cnnarch.from_pretrained(tmp_path)
 
@@ -157,7 +157,7 @@ def test_a_network_pushed_to_the_hub_can_be_loaded_from_it(
         "model.safetensors",
     ]
     card = hub.repositories["owner/name"]["README.md"].decode()
-    assert "cnnarch.from_pretrained('hf-hub:owner/name')" in card
+    assert 'cnnarch.from_pretrained("hf-hub:owner/name")' in card
     for source in ("owner/name", "hf-hub:owner/name", "hf-hub:owner/name@main"):
         again = cnnarch.from_pretrained(source).eval()
         with torch.no_grad():
