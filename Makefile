@@ -51,7 +51,7 @@ test-all: lint docs
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal --all --shard $(SHARD) --timeout 3600
 
 docs: $(VENV)/.docs
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going -b html docs docs/_build/html
 
 site-check: $(VENV)/.test docs
 	$(BIN)/pytest -n 0 --all --timeout 1200 tests/site
