@@ -96,7 +96,7 @@ GROUPS = (
     Group(
         "viz",
         "Figures",
-        "Each function returns a Matplotlib figure. [The gallery](../../gallery.md) shows them all.",
+        "Each function returns a Matplotlib figure. [The gallery](../../gallery.md) shows all.",
         modules=("cnnarch.viz",),
     ),
     Group(
