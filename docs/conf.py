@@ -35,6 +35,7 @@ html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"cnnarch {release}"
 html_show_sourcelink = False
+html_static_path = ["_static"]
 html_css_files = ["shell.css", "blocks.css", "families.css", "gallery.css"]
 html_extra_path = ["_generated/gallery/report"]
 html_js_files = ["sortable.js"]

@@ -18,7 +18,7 @@ MODULES = (
     *("testing", "training", "viz", "weights"),
 )
 """The modules that users import, except the blocks and the families with pages of their own."""
-BUILDERS = set(cnnarch.list_models())
+ELSEWHERE = {*cnnarch.list_models(), "init_weights"}  # on the pages of the families and blocks
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +40,10 @@ def value_of(name: str) -> object:
 
 def public_names() -> set[str]:
     """Return the names that users can import, once for each object."""
-    names = [("cnnarch", name) for name in cnnarch.__all__ if name not in BUILDERS]
+    names = [("cnnarch", name) for name in cnnarch.__all__ if name not in ELSEWHERE]
     for module in MODULES:
         path = f"cnnarch.{module}"
-        names += [(path, name) for name in import_module(path).__all__]
+        names += [(path, name) for name in import_module(path).__all__ if name not in ELSEWHERE]
     values = {
         id(value): f"{path}.{name}"
         for path, name in names

@@ -176,7 +176,8 @@ def overview(group: BlockGroup, entries: list[Entry]) -> str:
 
 
 def group_page(group: BlockGroup, entries: list[Entry]) -> str:
-    head = f"---\nmyst:\n  html_meta:\n    keywords: {group.keywords}\n---"
+    keywords = ", ".join(group.keywords.split())  # Sphinx splits them at commas
+    head = f"---\nmyst:\n  html_meta:\n    keywords: {keywords}\n---"
     return "\n\n".join([head, f"# {group.title}", group.text, *map(section, entries)]) + "\n"
 
 

@@ -24,6 +24,7 @@ class Group(NamedTuple):
         modules: modules whose public names are listed, in this order.
         names: further public names.
         leaves_out: names of the modules that are documented elsewhere.
+        more: further pages.
     """
 
     page: str
@@ -32,6 +33,7 @@ class Group(NamedTuple):
     modules: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     leaves_out: frozenset[str] = frozenset()
+    more: tuple[str, ...] = ()
 
 
 CHECK_NAMES = frozenset(f"cnnarch.testing.{check.__name__}" for check in CHECKS)
@@ -84,8 +86,10 @@ GROUPS = (
         "finetuning",
         "Fine-tuning",
         "Freeze layers, group parameters and replace normalization layers. The guide is "
-        "[Fine-tune](../../finetuning.md).",
+        "[Fine-tune](../../finetuning.md). "
+        "[`init_weights`](../blocks/training.md#init_weights) is documented with the blocks.",
         modules=("cnnarch.finetuning",),
+        leaves_out=frozenset({"cnnarch.init_weights"}),
     ),
     Group(
         "training",
@@ -96,7 +100,8 @@ GROUPS = (
     Group(
         "viz",
         "Figures",
-        "Each function returns a Matplotlib figure. [The gallery](../../gallery.md) shows all.",
+        "Each function returns a Matplotlib figure. [The gallery](../../gallery.md) shows all of "
+        "them.",
         modules=("cnnarch.viz",),
     ),
     Group(
@@ -114,6 +119,7 @@ GROUPS = (
         "and [Checks](checks.md) lists the functions in `cnnarch.testing.CHECKS`.",
         modules=("cnnarch.testing",),
         leaves_out=CHECK_NAMES,
+        more=("checks",),
     ),
 )
 
@@ -167,9 +173,7 @@ def index_page() -> str:
 def group_page(group: Group) -> str:
     names = names_of(group)
     entries = [f"{last_part(name)} <{name}>" for name in names]
-    if group.leaves_out:
-        entries.append("Checks <checks>")
-    toctree = "\n".join(["```{toctree}", ":hidden:", *entries, "```"])
+    toctree = "\n".join(["```{toctree}", ":hidden:", *entries, *group.more, "```"])
     packages = [path for path in group.modules if path.count(".") == 1]
     targets = [f"```{{eval-rst}}\n.. py:module:: {path}\n```" for path in packages]
     parts = [f"# {group.title}", *targets, group.text, summary_table(names), toctree]
@@ -202,8 +206,8 @@ def name_page(name: str) -> str:
     phrases = KEYWORDS[name].split(", ")
     words = ", ".join(dict.fromkeys(" ".join(phrases).split()))
     head = f"---\nmyst:\n  html_meta:\n    keywords: {words}\n---"
-    entries = "\n".join(f"   single: ! {phrase}" for phrase in phrases)
-    index = f"```{{eval-rst}}\n.. index::\n{entries}\n```"
+    entries = ", ".join(f"! {phrase}" for phrase in phrases)
+    index = f"```{{index}} {entries}\n```"
     return f"{head}\n\n{index}\n\n# {name}\n\n{directive(name)}\n"
 
 

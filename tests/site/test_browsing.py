@@ -153,6 +153,7 @@ def test_the_front_page_is_light(open_page: OpenPage, paths: list[Path]) -> None
         ("learning curve", "cnnarch.viz.curves"),
         ("discriminative learning rates", "cnnarch.param_groups"),
         ("upload", "cnnarch.weights.push_to_hub"),
+        ("fully connected", "heads"),
     ],
 )
 def test_search_finds_functions_by_what_they_do(
