@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN ?= runs/demo
 WORKERS ?= 2
 
-.PHONY: help demo test test-all lint types docs bench clean
+.PHONY: help demo test test-all lint types docs tutorials bench clean
 
 help:
 	@echo "make demo      train lenet5 on handwritten digits, classify images, show a model card"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-all  run all tests on every full-size network, including slow tests"
 	@echo "make lint      lint and type-check"
 	@echo "make docs      build the documentation into docs/_build/html"
+	@echo "make tutorials run the tutorials whose code has changed and store their outputs"
 	@echo "make bench     run all benchmarks and write the results to benchmarks/results"
 
 $(VENV)/bin/python:
@@ -45,6 +46,9 @@ test-all: lint
 
 docs: $(VENV)/.test
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html
+
+tutorials: $(VENV)/.test
+	$(BIN)/python -m docs.notebooks
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks
