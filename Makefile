@@ -6,7 +6,7 @@ RUN ?= runs/demo
 WORKERS ?= 2
 SHARD ?= 1/1
 
-.PHONY: help demo test test-all lint types docs site-check bench clean
+.PHONY: help demo test test-all lint types docs site-check tutorials bench clean
 
 help:
 	@echo "make demo      train lenet5 on handwritten digits, classify images, show a model card"
@@ -16,6 +16,7 @@ help:
 	@echo "make lint      lint and type-check"
 	@echo "make docs      build the documentation into docs/_build/html"
 	@echo "make site-check  build it and check every page in chromium"
+	@echo "make tutorials run the tutorials whose code has changed and store their outputs"
 	@echo "make bench     run all benchmarks and write the results to benchmarks/results"
 
 $(VENV)/bin/python:
@@ -55,6 +56,9 @@ docs: $(VENV)/.docs
 
 site-check: $(VENV)/.test docs
 	$(BIN)/pytest -n 0 --all --timeout 1200 tests/site
+
+tutorials: $(VENV)/.test
+	$(BIN)/python -m docs.notebooks
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks

@@ -24,13 +24,14 @@ copyright = f"2026, {author}"
 release = cnnarch.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "mathml",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "tutorials/*.md"]  # the tutorials are shown as stored
+nb_execution_mode = "off"
 html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"cnnarch {release}"
