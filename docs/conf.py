@@ -26,6 +26,8 @@ exclude_patterns = ["_build", "tutorials/*.md"]  # the tutorials are shown as st
 nb_execution_mode = "off"
 html_math_renderer = "mathml"
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = sorted(path.name for path in Path(__file__).parent.glob("_static/*.css"))
 html_title = f"cnnarch {release}"
 html_show_sourcelink = False
 
