@@ -24,6 +24,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "tutorials/*.md"]  # the tutorials are shown as stored
 nb_execution_mode = "off"
+nb_render_markdown_format = "myst"  # tables in outputs
 html_math_renderer = "mathml"
 html_theme = "furo"
 html_static_path = ["_static"]

@@ -10,8 +10,8 @@ import datetime
 import io
 import os
 import platform
+import resource
 import sys
-import time
 from importlib.metadata import distributions
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,10 +28,10 @@ VERSIONS = (
     *("ray", "scikit-image", "scikit-learn", "torch", "torchvision"),
 )
 ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",  # threads that wait for each other on a busy machine cost minutes
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm asks for ipywidgets
-    "COLUMNS": "88",
-    "TERM": "dumb",
+    "TTY_COMPATIBLE": "0",  # no progress bars: IPython gives commands a terminal
     "TQDM_DISABLE": "1",
 }
 
@@ -57,31 +57,51 @@ def codes(notebook: NotebookNode) -> list[str]:
 def run(notebook: NotebookNode) -> None:
     """Run all cells in an empty folder. Record the date, the duration and the versions."""
     installed = {d.metadata["Name"]: d.version for d in distributions()}
-    start = time.monotonic()
+    start = cpu_seconds()
     with TemporaryDirectory() as folder:
         environment = {**os.environ, **ENVIRONMENT, "IPYTHONDIR": f"{folder}/.ipython"}
         (work := Path(folder) / "tutorial").mkdir()
         client = NotebookClient(
             notebook,
-            timeout=600,
+            timeout=3600,
+            coalesce_streams=True,
             resources={"metadata": {"path": work}},
             extra_arguments=["--InteractiveShell.system_raise_on_error=True"],  # for !commands
         )
         client.execute(env=environment)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of the kernel's messages
-        for output in cell.get("outputs", ()):
-            if output.output_type == "stream":
-                output.text = output.text.replace("\r\n", "\n")  # of !commands
-            if "image/png" in output.get("data", {}):
-                output.data["image/png"] = compress(output.data["image/png"])
+        if cell.cell_type == "code":
+            cell.outputs = [tidy(o) for o in cell.outputs if is_wanted(o, cell.metadata)]
     notebook.metadata["run"] = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "seconds": round(time.monotonic() - start),
-        "cores": len(os.sched_getaffinity(0)),
+        "cpu_seconds": round(cpu_seconds() - start),
         "python": platform.python_version(),
         "versions": {name: installed[name] for name in VERSIONS if name in installed},
     }
+
+
+def is_wanted(output: NotebookNode, metadata: NotebookNode) -> bool:
+    """Drop the empty displays of finished progress bars, and log messages if the cell says so."""
+    if output.output_type == "stream":
+        return output.name != "stderr" or "remove-stderr" not in metadata.get("tags", ())
+    return output.get("data", {}).get("text/plain") != ""
+
+
+def tidy(output: NotebookNode) -> NotebookNode:
+    """Make pictures small and remove a terminal's line ends."""
+    if output.output_type == "stream":
+        output.text = output.text.replace("\r\n", "\n")
+    if "image/png" in output.get("data", {}):
+        output.data["image/png"] = compress(output.data["image/png"])
+        output.data.pop("image/jpeg", None)
+    return output
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time of all kernels and commands that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def compress(png: str) -> str:
@@ -106,9 +126,8 @@ def stamp(name: str, record: NotebookNode) -> str:
     versions = ", ".join(f"{key} {record['versions'][key]}" for key in ("cnnarch", "torch"))
     return (
         "---\n\n"
-        f"The outputs on this page were stored on {record['date']} by a run of "
-        f"{record['seconds']} seconds on {record['cores']} CPU cores with "
-        f"Python {record['python']}, {versions}. "
+        f"The outputs on this page were stored on {record['date']} by a run that took "
+        f"{record['cpu_seconds']} seconds of CPU time, with Python {record['python']}, {versions}. "
         f"{{download}}`Download this tutorial as a notebook <{name}.ipynb>`."
     )
 
@@ -131,7 +150,6 @@ def main(names: list[str]) -> None:
     known = sorted(path.stem for path in FOLDER.glob("*.md"))
     if unknown := set(names) - set(known):
         sys.exit(f"no tutorial {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])  # the pages say two cores
     for name in names or known:
         store(name, again=bool(names))
 

@@ -11,7 +11,7 @@ from nbformat import NotebookNode
 from docs import notebooks
 
 NAMES = sorted(path.stem for path in notebooks.FOLDER.glob("*.md"))
-SECONDS = 300
+SECONDS = 300  # of CPU time
 BYTES = 500_000
 
 pytestmark = pytest.mark.parametrize("name", NAMES)
@@ -67,8 +67,7 @@ def test_outputs_are_small_and_name_no_local_paths(name: str) -> None:
 
 def test_the_run_was_short_and_its_versions_are_known(name: str) -> None:
     record = notebooks.read_stored(name).metadata["run"]
-    assert 0 < record["seconds"] < SECONDS
-    assert record["cores"] == 2
+    assert 0 < record["cpu_seconds"] < SECONDS
     assert {"cnnarch", "torch"} <= record["versions"].keys()
 
 
