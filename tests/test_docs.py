@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = (ROOT / "docs", ROOT / "docs/examples", ROOT / "docs/integrations")
 PAGES = sorted([ROOT / "README.md", *(page for folder in FOLDERS for page in folder.glob("*.md"))])
 NEEDS = {  # third-party packages that may be missing and may warn
+    "coming_from_timm.md": "timm",
     "deeplabv3plus.md": "segmentation_models_pytorch",
     "lightning.md": "lightning",
     "ray_data.md": "ray",
