@@ -35,12 +35,10 @@ nb_execution_mode = "off"
 nb_render_markdown_format = "myst"  # tables in outputs
 html_math_renderer = "mathml"
 html_theme = "furo"
-html_static_path = ["_static"]
-html_css_files = sorted(path.name for path in Path(__file__).parent.glob("_static/*.css"))
 html_title = f"cnnarch {release}"
 html_show_sourcelink = False
 html_static_path = ["_static"]
-html_css_files = ["shell.css", "blocks.css", "families.css", "gallery.css"]
+html_css_files = ["shell.css", "blocks.css", "coming_from.css", "families.css", "gallery.css"]
 html_extra_path = ["_generated/gallery/report"]
 html_js_files = ["sortable.js"]
 
