@@ -33,8 +33,8 @@ def faithful() -> str:
     agree = sum(stated.agrees(count) for stated, count in exact)
     return (
         f"**Faithful.** {agree} of {len(exact)} parameter and multiply-add counts that are printed "
-        f"in the papers agree with the networks. The other {len(exact) - agree} are explained on "
-        "the page of the network's family."
+        "in the papers agree with the networks, to within one unit of the last printed digit. The "
+        f"other {len(exact) - agree} are explained on the page of the network's family."
     )
 
 
@@ -43,9 +43,9 @@ def compatible() -> str:
     libraries = {twin.library for twin in same}
     checkpoints = sum(len(get_weights(name)) for name in cnnarch.list_models())
     return (
-        f"**Compatible.** The weights of {len(same)} networks in {len(libraries)} other libraries, "
-        "such as torchvision and timm, give the same logits in cnnarch. "
-        f"{checkpoints} checkpoints are in the catalog."
+        f"**Compatible.** {len(same)} networks of {len(libraries)} other libraries, such as "
+        "torchvision and timm, share their weights with cnnarch's networks: tests compare the "
+        f"logits. The catalog lists {checkpoints} pretrained checkpoints."
     )
 
 
@@ -85,8 +85,8 @@ def int8(docs: str) -> str:
         if isinstance(row[engine], float)
     ]
     return (
-        f"**Small.** int8 costs at most {max(lost):.2f} percentage points of accuracy on "
-        f"Fashion-MNIST, in [{len(networks)} networks]({docs}speed.md#int8-accuracy)."
+        f"**Accurate in int8.** int8 costs at most {max(lost):.2f} percentage points of accuracy "
+        f"on Fashion-MNIST, in [{len(networks)} networks]({docs}speed.md#int8-accuracy)."
     )
 
 

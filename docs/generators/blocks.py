@@ -34,7 +34,7 @@ def draw_block(family: str, folder: Path) -> tuple[str, str]:
     block, size = block_of(card)
     name = f"blocks/{family}.svg"
     save(block, [size], folder / name)
-    title = f"a {type(block).__name__} block of {card.name}"
+    title = f"the {type(block).__name__} block of {card.name}"
     if block is network(card.name):
         title = card.name
     elif isinstance(block, nn.ModuleList):

@@ -24,8 +24,9 @@ INTRODUCTION = """# Networks
 
 {networks} networks in {families} families, in the order of their papers. A family's page explains \
 its idea, draws its block and its network, compares every row of the paper's table with the \
-network, and lists its checkpoints. Each box of an outline is the map after the image, the stem or \
-a stage: as high as the map, and wider for more channels."""
+network, and lists its checkpoints. In the small drawings, each box stands for the image or for \
+the output of the stem or of a stage. Its height shows the size of the map, its width the number \
+of channels."""
 
 
 def write_pages(folder: Path) -> None:

@@ -41,7 +41,7 @@ def zoo_section(cards: Sequence[ModelCard]) -> list[str]:
     head = ("network", "parameters", "image", "epochs", "core minutes", "test accuracy")
     head += ("published", "as")
     text = (
-        f"Trained on Fashion-MNIST on {_machines(found)}. “Published” is what others report for a "
+        f"On {_machines(found)}. “Published” is what others report for a "
         "network of this kind with other settings. [The laptop zoo](../zoo.md) has the recipes."
     )
     return ["## Trained on Fashion-MNIST", text, table(*without_empty_columns(head, rows))]
@@ -63,7 +63,7 @@ def speed_section(cards: Sequence[ModelCard]) -> list[str]:
     """Return the measured times of the family's networks; nothing if there are none."""
     names = [card.name for card in cards]
     parts = [*_optimized(names), *_eager(names)]
-    more = "[How fast](../speed.md) has all measurements and how they were made."
+    more = "[How fast](../speed.md) lists all measurements and says how they were made."
     return ["## Speed", more, *parts] if parts else []
 
 
@@ -102,5 +102,8 @@ def _eager(names: Sequence[str]) -> Iterator[str]:
                 rows.append((f"`{name}`", how, *ms, f"{times['ratio']:.2f}", *place))
     if rows:
         head = ("network", "images", "other library", "cnnarch", "ratio", "machine", "date")
-        yield "Milliseconds for a plain forward pass beside the same network of another library:"
+        yield (
+            "Milliseconds for a plain forward pass beside the same network of another library. "
+            "Each column, the ratio too, is a median over several processes:"
+        )
         yield table(head, rows)
