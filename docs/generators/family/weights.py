@@ -10,7 +10,7 @@ from ..text import table, without_empty_columns
 HEAD = ("network", "weights", "top-1", "top-5", "pixels", "MiB", "license", "source")
 INTRODUCTION = """Pass a name as `weights`, for example \
 `cnnarch.{network}(weights="{tag}")`. Top-1 and top-5 are the accuracies on {data} in percent that \
-the publisher states for images of the given size; an empty cell means that nothing is published. \
+the publisher states for images of the given size; an empty accuracy means that none is published. \
 Select a column head to sort. [Pretrained weights](../weights.md) describes loading and licenses."""
 
 
