@@ -112,8 +112,8 @@ def test_drawings_are_the_same_in_every_build(folder: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("family", "title"),
     [
-        ("resnet", "a Residual block of resnet18"),
-        ("densenet_cifar", "the first 2 layers of a Dense block of densenet_40_12_cifar"),
+        ("resnet", "the Residual block of resnet18"),
+        ("densenet_cifar", "the first 2 layers of the Dense block of densenet_40_12_cifar"),
         ("lenet", "lenet5"),
     ],
 )
