@@ -39,15 +39,26 @@ class Operation(NamedTuple):
     shape: Shape
 
 
+def _is_size(size: object) -> bool:
+    if not isinstance(size, Sequence) or not size:
+        return False
+    return all(isinstance(n, int) and n > 0 for n in size)
+
+
 def trace_operations(module: nn.Module, input_sizes: Sequence[Shape]) -> list[Operation]:
     """Return the operations that lead to the module's output, in the order they ran.
 
     The first operations have the kind "input", and the last have the kind "output".
 
     Raises:
-        ValueError: the module cannot process inputs of these sizes.
-        TypeError: it returns something other than tensors.
+        ValueError: a size is not allowed, or the module cannot process inputs of these sizes.
+        TypeError: it is not a module, or it returns something other than tensors.
     """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
+    if not input_sizes or not all(map(_is_size, input_sizes)):
+        got = ", ".join(map(str, input_sizes)) or "none"
+        raise ValueError(f"pass the size of each input, such as (64, 56, 56), got {got}")
     module = unwrapped(module)
     # The copy has no hooks, so that only the block's own operations run.
     copy = copy_without_wrappers(module, without_hooks(module)).to("meta").eval().float()
@@ -59,7 +70,7 @@ def trace_operations(module: nn.Module, input_sizes: Sequence[Shape]) -> list[Op
         with torch.no_grad(), recorder:
             output = copy(*inputs)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        sizes = ", ".join(map(str, input_sizes)) or "none"
+        sizes = ", ".join(map(str, input_sizes))
         kind = type(module).__name__
         raise ValueError(f"{kind} cannot process inputs of size {sizes}: {error}") from error
     outputs = _tensors(output)

@@ -43,8 +43,8 @@ def block_diagram(module: nn.Module, *input_sizes: tuple[int, ...]) -> Figure:
         *input_sizes: the size of each input without the batch dimension, such as `(C, H, W)`.
 
     Raises:
-        ValueError: the module cannot process inputs of these sizes.
-        TypeError: the module returns no tensor.
+        ValueError: a size is not allowed, or the module cannot process inputs of these sizes.
+        TypeError: `module` is not a module, or it returns no tensor.
 
     >>> from cnnarch.blocks import Bottleneck
     >>> figure = block_diagram(Bottleneck(256, 64), (256, 56, 56))

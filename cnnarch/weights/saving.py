@@ -54,7 +54,7 @@ def save_pretrained(
     Raises:
         WeightsError: no builder created the network, its layers were changed afterwards, or it
             is on the meta device; `run` is not finished or has other weights; timm does not provide
-            the network.
+            the network; `layout` or `license` is not allowed.
         ValueError: the number of channels of its preprocessing is not the network's.
     """
     saved = _Saved(unwrapped(model), layout, None if run is None else Path(run), license)
@@ -136,6 +136,8 @@ def _write(saved: _Saved, folder: Path, source: str) -> None:
     model, layout = saved.model, saved.layout
     if layout not in LAYOUTS:
         raise WeightsError(f"layout must be {' or '.join(map(repr, LAYOUTS))}, got {layout!r}")
+    if saved.license is not None and not (isinstance(saved.license, str) and saved.license):
+        raise WeightsError(f"license must be a name, such as 'mit', got {saved.license!r}")
     check_rebuilds(model)
     warn_about_hooks(model, "are not saved")
     config = _make_config(model)

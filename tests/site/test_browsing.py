@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 import pytest
 
 from tests.site.conftest import OpenPage
-from tests.site.test_explorer import contrast
+from tests.site.contrast import contrast
 from tests.site.test_whole_site import HTML
 
 TEXTS = """() => {

@@ -14,6 +14,7 @@ import cnnarch
 from cnnarch.weights import get_weights
 from docs.generators import explorer, families
 from tests.site.conftest import OpenPage, Site
+from tests.site.contrast import contrast
 
 CARDS = [cnnarch.get_card(name) for name in cnnarch.list_models()]
 PAGES = ("index.md", "explorer.md", "_generated/families.md", "_generated/lenet.md")
@@ -312,12 +313,6 @@ COLORS = """() => {
 }"""
 
 
-def luminance(color: list[float]) -> float:
-    parts = [c / 255 for c in color[:3]]
-    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_text_and_markers_have_enough_contrast(explore: Explore, dark: bool) -> None:
     with explore("q=resnet5", dark=dark) as page:
@@ -329,14 +324,3 @@ def test_text_and_markers_have_enough_contrast(explore: Explore, dark: bool) -> 
         (text[:30], *map(tuple, pair)) for text, needed, *pair in found if contrast(*pair) < needed
     }
     assert not dim
-
-
-def contrast(color: list[float], other: list[float]) -> float:
-    low, high = sorted((luminance(color), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
-
-
-def test_contrast_is_that_of_the_standard() -> None:
-    """https://www.w3.org/TR/WCAG22: black on white is 21:1, and #767676 is 4.54:1."""
-    assert contrast([0, 0, 0], [255, 255, 255]) == pytest.approx(21)
-    assert contrast([118, 118, 118], [255, 255, 255]) == pytest.approx(4.54, abs=0.01)

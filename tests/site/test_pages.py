@@ -1,10 +1,11 @@
-"""The fixture that opens pages finds their faults."""
+"""The fixture that opens pages and the formula for contrast find faults."""
 
 from pathlib import Path
 
 import pytest
 
 from tests.site.conftest import OpenPage
+from tests.site.contrast import contrast
 
 
 @pytest.mark.parametrize(
@@ -22,3 +23,9 @@ def test_faults_of_a_page_are_found(
     path.write_text(body)
     with pytest.raises(AssertionError, match=fault), open_page(path):
         pass
+
+
+def test_contrast_is_that_of_the_standard() -> None:
+    """https://www.w3.org/TR/WCAG22: black on white is 21:1, and #767676 is 4.54:1."""
+    assert contrast([0, 0, 0], [255, 255, 255]) == pytest.approx(21)
+    assert contrast([118, 118, 118], [255, 255, 255]) == pytest.approx(4.54, abs=0.01)

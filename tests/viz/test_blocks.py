@@ -248,6 +248,17 @@ def test_a_wrong_input_size_is_named() -> None:
         viz.block_diagram(blocks.Residual(4, 4), (3, 8, 8))
 
 
+@pytest.mark.parametrize("sizes", [(), (8,), ((4, -8, 8),), ((4, 8.0, 8),), ([],)], ids=str)
+def test_sizes_must_be_positive_integers(sizes: tuple[Any, ...]) -> None:
+    with pytest.raises(ValueError, match=r"size of each input, such as \(64, 56, 56\), got"):
+        viz.block_diagram(blocks.Residual(4, 4), *sizes)
+
+
+def test_only_modules_are_drawn() -> None:
+    with pytest.raises(TypeError, match=r"module must be a torch\.nn\.Module, got str"):
+        viz.block_diagram("resnet18", (3, 8, 8))  # type: ignore[arg-type]
+
+
 def test_a_module_that_returns_no_tensor_is_rejected() -> None:
     class Named(nn.Module):
         def forward(self, x: Tensor) -> dict[str, Tensor]:

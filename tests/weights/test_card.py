@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -230,6 +231,17 @@ def test_the_results_of_another_network_are_rejected(finished: Path, tmp_path: P
     other = network("lenet5", in_channels=3)
     with pytest.raises(WeightsError, match=r"weights differ from those in .*model\.safetensors"):
         other.save_pretrained(tmp_path / "net", run=finished)
+    assert not (tmp_path / "net").exists()
+
+
+@pytest.mark.parametrize("license", [5, "", True])
+def test_a_license_must_be_a_name(
+    trained: cnnarch.ImageClassifier, license: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        WeightsError, match=f"license must be a name, such as 'mit', got {license!r}"
+    ):
+        trained.save_pretrained(tmp_path / "net", license=license)
     assert not (tmp_path / "net").exists()
 
 
