@@ -45,6 +45,7 @@ from cnnarch.models.resmlp import *
 from cnnarch.models.resnet import *
 from cnnarch.models.resnet_cifar import *
 from cnnarch.models.resnet_d import *
+from cnnarch.models.resnet_rs import *
 from cnnarch.models.resnext import *
 from cnnarch.models.resnext_cifar import *
 from cnnarch.models.se_resnet import *
