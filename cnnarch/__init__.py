@@ -53,6 +53,7 @@ from cnnarch.models.se_resnet import *
 from cnnarch.models.senet import *
 from cnnarch.models.shufflenet_v1 import *
 from cnnarch.models.shufflenet_v2 import *
+from cnnarch.models.sk_resnet import *
 from cnnarch.models.squeezenet import *
 from cnnarch.models.vgg import *
 from cnnarch.models.wide_resnet import *

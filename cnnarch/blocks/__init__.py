@@ -26,6 +26,7 @@ from cnnarch.blocks.residual import *
 from cnnarch.blocks.residual_inception import *
 from cnnarch.blocks.resmlp import *
 from cnnarch.blocks.same_padding import *
+from cnnarch.blocks.selective_kernel import *
 from cnnarch.blocks.separable import *
 from cnnarch.blocks.shortcut import *
 from cnnarch.blocks.shuffle import *
