@@ -49,6 +49,8 @@ def test_given_options_are_recorded_along_with_the_defaults() -> None:
         "num_classes": 1000,
         "in_channels": 3,
         "dropout": 0.0,
+        "drop_path": 0.0,
+        "zero_init_residual": False,
         "small_images": False,
         "stride_in_1x1": False,
     }
@@ -102,6 +104,8 @@ def test_a_subclass_records_its_own_options_and_those_it_passes_on() -> None:
         "num_classes": 2,
         "in_channels": 3,
         "dropout": 0.1,
+        "drop_path": 0.0,
+        "zero_init_residual": False,
         "small_images": True,
         "stride_in_1x1": False,
     }

@@ -1,6 +1,8 @@
 """Shortcuts for residual blocks that change the shape of their input.
 
-Source: He et al., "Deep Residual Learning for Image Recognition", arXiv 1512.03385, sec. 3.3.
+Sources: He et al., "Deep Residual Learning for Image Recognition", arXiv 1512.03385, sec. 3.3; for
+`pooled_projection`, He et al., "Bag of Tricks for Image Classification with Convolutional Neural
+Networks", arXiv 1812.01187, sec. 4.1.
 """
 
 from collections.abc import Callable
@@ -10,7 +12,13 @@ from torch import Tensor, nn
 from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.conv import ConvNormAct
 
-__all__ = ["MakeShortcut", "ZeroPadShortcut", "linear_projection", "projection"]
+__all__ = [
+    "MakeShortcut",
+    "ZeroPadShortcut",
+    "linear_projection",
+    "pooled_projection",
+    "projection",
+]
 
 MakeShortcut = Callable[[int, int, int], nn.Module]
 """Creates a shortcut from input channels, output channels and stride."""
@@ -24,6 +32,20 @@ def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
 def linear_projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     """Return a 1x1 convolution without BatchNorm, the shortcut of pre-activation networks."""
     return ConvNormAct(in_channels, out_channels, 1, stride, bias=False, norm=None, act=None)
+
+
+def pooled_projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """Return an average pool, if strided, and a 1x1 convolution with BatchNorm, as in ResNet-D.
+
+    The pool reads every pixel, whereas a 1x1 convolution with stride 2 skips three of four. If the
+    number of rows or columns is odd, the last windows average only the pixels inside the map. The
+    children are `pool` and `project`.
+    """
+    shortcut = nn.Sequential()
+    if stride > 1:
+        shortcut.pool = nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False)
+    shortcut.project = projection(in_channels, out_channels, 1)
+    return shortcut
 
 
 class ZeroPadShortcut(nn.Module):

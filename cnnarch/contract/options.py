@@ -13,3 +13,16 @@ class CommonOptions(DropoutOptions, total=False):
     """Options for most ImageNet networks."""
 
     small_images: bool
+
+
+class BranchOptions(DropoutOptions, total=False):
+    """Options for networks with residual branches."""
+
+    drop_path: float
+    zero_init_residual: bool
+
+
+class ResidualOptions(BranchOptions, total=False):
+    """Options for most residual ImageNet networks."""
+
+    small_images: bool

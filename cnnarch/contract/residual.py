@@ -5,13 +5,16 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from cnnarch.blocks._checks import check_integer, check_length
+from cnnarch.blocks._checks import check_integer, check_length, check_probability
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.head import ClassifierHead
+from cnnarch.blocks.initialization import constant_
+from cnnarch.blocks.stochastic_depth import StochasticDepth
 from cnnarch.contract.classifier import ImageClassifier
 
 MakeBlock = Callable[[int, int, int], Any]
 """Builds a module with an `out_channels` attribute from input channels, width and stride."""
+LAYERS = (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm)
 
 
 class Template(NamedTuple):
@@ -50,6 +53,46 @@ def group_width_at(channels: int, first: int, group_width: int | None) -> int | 
     return width
 
 
+def drop_branches(blocks: Sequence[nn.Module], drop_path: float) -> None:
+    """End each branch with stochastic depth; the rate of block i of n is drop_path * i / (n - 1).
+
+    Raises:
+        ValueError: `drop_path` is out of range, or a block has no residual branch.
+    """
+    check_probability("drop_path", drop_path)
+    for i, block in enumerate(blocks):
+        if rate := drop_path * i / max(len(blocks) - 1, 1):
+            _branch_of(block, "drop_path").drop_path = StochasticDepth(rate)
+
+
+def zero_branches(blocks: Sequence[nn.Module]) -> None:
+    """Zero the weight of each branch's last norm or convolution, so that the branch returns zero.
+
+    That layer is the last norm, or the last convolution of a pre-activation branch, which ends
+    without a norm. Layers of the attention that follows it do not count.
+
+    Raises:
+        ValueError: a block has no residual branch.
+    """
+    for block in blocks:
+        branch = _branch_of(block, "zero_init_residual")
+        layers = [
+            module
+            for name, module in branch.named_modules()
+            if isinstance(module, LAYERS) and not name.startswith("attention")
+        ]
+        constant_(layers[-1].weight, 0.0)
+
+
+def _branch_of(block: nn.Module, option: str) -> nn.Sequential:
+    branch = getattr(block, "branch", None)
+    if not isinstance(branch, nn.Sequential):
+        raise ValueError(
+            f"{option} requires blocks with a residual branch, got {type(block).__name__}"
+        )
+    return branch
+
+
 class ResidualNetwork(ImageClassifier):
     """A stem, stages of residual blocks and a pooled linear head.
 
@@ -66,12 +109,17 @@ class ResidualNetwork(ImageClassifier):
         first_stride: stride of the first stage's first block. It is 2 in all later stages.
         num_classes: number of logits. With 0 the network returns the pooled features.
         dropout: probability of zeroing a pooled feature, in [0, 1).
+        drop_path: probability of dropping the last block's branch for an image in training, in
+            [0, 1); it increases linearly from 0 in the first block.
+        zero_init_residual: whether the last layer of each branch starts at zero, so that each
+            block initially returns only its shortcut.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes)
 
     Raises:
-        ValueError: `widths` or `depths` does not have one entry per stage, or a stage is empty.
+        ValueError: `widths` or `depths` does not have one entry per stage, a stage is empty,
+            or `drop_path` or `zero_init_residual` is set for blocks without a residual branch.
     """
 
     def __init__(
@@ -88,12 +136,15 @@ class ResidualNetwork(ImageClassifier):
         *,  # options of every residual network
         num_classes: int,
         dropout: float = 0.0,
+        drop_path: float = 0.0,
+        zero_init_residual: bool = False,
     ) -> None:
         check_length("widths", widths, len(names) - 1)
         check_length("depths", depths, len(names) - 1)
         *_, last = (m for m in stem.modules() if isinstance(m, nn.Conv2d))
         channels = last.out_channels
         stages: list[Stage] = []
+        blocks: list[nn.Module] = []
         for width, depth in zip(widths, depths, strict=True):
             check_integer("depth of a stage", depth, 1)
             stage = Stage() if stages or pool is None else Stage(pool=pool)
@@ -102,7 +153,11 @@ class ResidualNetwork(ImageClassifier):
                 unit = block(channels, width, stride if i == 0 else 1)
                 stage.append(unit)
                 channels = unit.out_channels
+                blocks.append(unit)
             stages.append(stage)
+        drop_branches(blocks, drop_path)
+        if zero_init_residual:
+            zero_branches(blocks)
         if final_norm:
             stages[-1].add_module("norm", nn.BatchNorm2d(channels))
             stages[-1].add_module("act", nn.ReLU())

@@ -7,7 +7,7 @@ from torch import nn
 
 FREE = (
     *("num_classes", "in_channels", "dropout", "drop_path", "aux_logits"),
-    *("small_images", "image_size", "norm_momentum"),
+    *("small_images", "image_size", "norm_momentum", "zero_init_residual"),
 )
 """Options on which a checkpoint's values do not depend.
 

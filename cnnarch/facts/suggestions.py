@@ -16,6 +16,7 @@ OTHER_LIBRARIES = {
     "in_chans": "pass in_channels=",
     "drop_rate": "pass dropout=",
     "drop_path_rate": "pass drop_path=",
+    "zero_init_last": "pass zero_init_residual=",
     "checkpoint_path": "pass the path as weights=",
     "act_layer": "replace the modules after building",
     "global_pool": "replace model.head.pool after building",

@@ -40,6 +40,10 @@ class CBAMResNet(ResidualNetwork):
         num_classes: number of logits; 0 returns the pooled features.
         in_channels: number of channels in the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
+        drop_path: probability of dropping the last block's branch for an image in training, in
+            [0, 1); it increases linearly from 0 in the first block.
+        zero_init_residual: whether the last layer of each branch starts at zero, so that each
+            block initially returns only its shortcut.
         small_images: use a 3x3 stem with stride 1 and no max-pool; 32x32 images give 4x4 maps.
         stride_in_1x1: whether a bottleneck has its stride in the first 1x1, as in the paper.
 
@@ -61,6 +65,8 @@ class CBAMResNet(ResidualNetwork):
         num_classes: int = 1000,
         in_channels: int = 3,
         dropout: float = 0.0,
+        drop_path: float = 0.0,
+        zero_init_residual: bool = False,
         small_images: bool = False,
         stride_in_1x1: bool = False,
     ) -> None:
@@ -79,6 +85,8 @@ class CBAMResNet(ResidualNetwork):
             pool=resnet.first_pool(small_images),
             num_classes=num_classes,
             dropout=dropout,
+            drop_path=drop_path,
+            zero_init_residual=zero_init_residual,
         )
 
 

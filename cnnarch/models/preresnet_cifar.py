@@ -8,7 +8,7 @@ from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.preactivation import PreActBottleneck, PreActResidual, PreActSum
 from cnnarch.blocks.shortcut import ZeroPadShortcut, linear_projection
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.options import DropoutOptions
+from cnnarch.contract.options import BranchOptions
 from cnnarch.contract.residual import ResidualNetwork
 from cnnarch.facts.builders import builder
 from cnnarch.models.resnet_cifar import ROWS, WIDTHS, CifarResNetOptions
@@ -30,7 +30,7 @@ class BasicOptions(CifarResNetOptions, total=False):
     activate_first: bool
 
 
-class BottleneckOptions(DropoutOptions, total=False):
+class BottleneckOptions(BranchOptions, total=False):
     """Options of the networks with bottlenecks."""
 
     stride_in_1x1: bool
@@ -46,6 +46,10 @@ class CifarPreResNet(ResidualNetwork):
         num_classes: number of logits; 0 returns the pooled features.
         in_channels: number of channels in the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
+        drop_path: probability of dropping the last block's branch for an image in training, in
+            [0, 1); it increases linearly from 0 in the first block.
+        zero_init_residual: whether the last layer of each branch starts at zero, so that each
+            block initially returns only its shortcut.
         shortcut: the shortcut in blocks that change the shape. "A" subsamples and pads with zeros;
             "B" is a 1x1 convolution.
         activate_first: whether the first block's shortcut carries the activated map, as in the
@@ -65,6 +69,8 @@ class CifarPreResNet(ResidualNetwork):
         num_classes: int = 10,
         in_channels: int = 3,
         dropout: float = 0.0,
+        drop_path: float = 0.0,
+        zero_init_residual: bool = False,
         shortcut: Literal["A", "B"] = "A",
         activate_first: bool = True,
     ) -> None:
@@ -78,6 +84,8 @@ class CifarPreResNet(ResidualNetwork):
             final_norm=True,
             num_classes=num_classes,
             dropout=dropout,
+            drop_path=drop_path,
+            zero_init_residual=zero_init_residual,
         )
         first = next(module for module in self.modules() if isinstance(module, PreActSum))
         first.activate_first = activate_first
@@ -93,6 +101,10 @@ class CifarPreBottleneckNet(ResidualNetwork):
         num_classes: number of logits; 0 returns the pooled features.
         in_channels: number of channels in the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
+        drop_path: probability of dropping the last block's branch for an image in training, in
+            [0, 1); it increases linearly from 0 in the first block.
+        zero_init_residual: whether the last layer of each branch starts at zero, so that each
+            block initially returns only its shortcut.
         stride_in_1x1: whether a bottleneck has its stride in the first 1x1, as in the authors'
             code, rather than in the 3x3.
 
@@ -110,6 +122,8 @@ class CifarPreBottleneckNet(ResidualNetwork):
         num_classes: int = 10,
         in_channels: int = 3,
         dropout: float = 0.0,
+        drop_path: float = 0.0,
+        zero_init_residual: bool = False,
         stride_in_1x1: bool = True,
     ) -> None:
         check_integer("n", n, 1)
@@ -122,6 +136,8 @@ class CifarPreBottleneckNet(ResidualNetwork):
             final_norm=True,
             num_classes=num_classes,
             dropout=dropout,
+            drop_path=drop_path,
+            zero_init_residual=zero_init_residual,
         )
 
 

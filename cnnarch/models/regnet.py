@@ -10,7 +10,7 @@ from cnnarch.blocks.conv import ConvNormAct, remove_stride
 from cnnarch.blocks.inverted_residual import round_channels
 from cnnarch.blocks.regnet import XBlock, quantized_linear_widths
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.options import CommonOptions
+from cnnarch.contract.options import ResidualOptions
 from cnnarch.contract.residual import ResidualNetwork
 from cnnarch.facts.builders import builder
 
@@ -111,6 +111,10 @@ class RegNet(ResidualNetwork):
         num_classes: number of logits; 0 returns the pooled features.
         in_channels: number of channels in the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
+        drop_path: probability of dropping the last block's branch for an image in training, in
+            [0, 1); it increases linearly from 0 in the first block.
+        zero_init_residual: whether the last layer of each branch starts at zero, so that each
+            block initially returns only its shortcut.
         small_images: use stride 1 in the stem and the first stage; 32x32 images give 4x4 maps.
 
     Shape:
@@ -129,6 +133,8 @@ class RegNet(ResidualNetwork):
         num_classes: int = 1000,
         in_channels: int = 3,
         dropout: float = 0.0,
+        drop_path: float = 0.0,
+        zero_init_residual: bool = False,
         small_images: bool = False,
     ) -> None:
         check_integer("g", row.g, 1)
@@ -142,6 +148,8 @@ class RegNet(ResidualNetwork):
             first_stride=2,
             num_classes=num_classes,
             dropout=dropout,
+            drop_path=drop_path,
+            zero_init_residual=zero_init_residual,
         )
         if small_images:
             remove_stride(self.get_submodule("stages.0.0"))
@@ -156,19 +164,21 @@ def grouped_block(
 
 
 @builder
-def regnet_x_200mf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_x_200mf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetX-200MF: 13 blocks, groups of 8 channels."""
     return build("regnet_x_200mf", weights, RegNet, X_200MF, **options)
 
 
 @builder
-def regnet_x_400mf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_x_400mf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetX-400MF: 22 blocks, groups of 16 channels."""
     return build("regnet_x_400mf", weights, RegNet, X_400MF, **options)
 
 
 @builder
-def regnet_x_400mf_tv(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_x_400mf_tv(
+    *, weights: WeightsSource = None, **options: Unpack[ResidualOptions]
+) -> RegNet:
     """RegNetX-400MF with torchvision's widths."""
     return build(
         "regnet_x_400mf_tv", weights, RegNet, X_400MF, None, torchvision_multiple, **options
@@ -176,91 +186,93 @@ def regnet_x_400mf_tv(*, weights: WeightsSource = None, **options: Unpack[Common
 
 
 @builder
-def regnet_x_600mf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_x_600mf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetX-600MF: 16 blocks, groups of 24 channels."""
     return build("regnet_x_600mf", weights, RegNet, X_600MF, **options)
 
 
 @builder
-def regnet_x_800mf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_x_800mf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetX-800MF: 16 blocks, groups of 16 channels."""
     return build("regnet_x_800mf", weights, RegNet, X_800MF, **options)
 
 
 @builder
-def regnet_x_1_6gf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_x_1_6gf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetX-1.6GF: 18 blocks, groups of 24 channels."""
     return build("regnet_x_1_6gf", weights, RegNet, X_1_6GF, **options)
 
 
 @builder
-def regnet_x_3_2gf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_x_3_2gf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetX-3.2GF: 25 blocks, groups of 48 channels."""
     return build("regnet_x_3_2gf", weights, RegNet, X_3_2GF, **options)
 
 
 @builder
-def regnet_x_4gf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_x_4gf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetX-4GF: 23 blocks, groups of 40 channels."""
     return build("regnet_x_4gf", weights, RegNet, X_4GF, **options)
 
 
 @builder
-def regnet_x_6_4gf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_x_6_4gf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetX-6.4GF: 17 blocks, groups of 56 channels."""
     return build("regnet_x_6_4gf", weights, RegNet, X_6_4GF, **options)
 
 
 @builder
-def regnet_x_8gf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_x_8gf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetX-8GF: 23 blocks, groups of 120 channels."""
     return build("regnet_x_8gf", weights, RegNet, X_8GF, **options)
 
 
 @builder
-def regnet_x_12gf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_x_12gf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetX-12GF: 19 blocks, groups of 112 channels."""
     return build("regnet_x_12gf", weights, RegNet, X_12GF, **options)
 
 
 @builder
-def regnet_x_16gf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_x_16gf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetX-16GF: 22 blocks, groups of 128 channels."""
     return build("regnet_x_16gf", weights, RegNet, X_16GF, **options)
 
 
 @builder
-def regnet_x_32gf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_x_32gf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetX-32GF: 23 blocks, groups of 168 channels."""
     return build("regnet_x_32gf", weights, RegNet, X_32GF, **options)
 
 
 @builder
-def regnet_y_200mf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_y_200mf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetY-200MF: 13 blocks, groups of 8 channels."""
     return build("regnet_y_200mf", weights, RegNet, Y_200MF, SE_RATIO, **options)
 
 
 @builder
-def regnet_y_400mf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_y_400mf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetY-400MF: 16 blocks, groups of 8 channels."""
     return build("regnet_y_400mf", weights, RegNet, Y_400MF, SE_RATIO, **options)
 
 
 @builder
-def regnet_y_600mf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_y_600mf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetY-600MF: 15 blocks, groups of 16 channels."""
     return build("regnet_y_600mf", weights, RegNet, Y_600MF, SE_RATIO, **options)
 
 
 @builder
-def regnet_y_800mf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_y_800mf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetY-800MF: 14 blocks, groups of 16 channels."""
     return build("regnet_y_800mf", weights, RegNet, Y_800MF, SE_RATIO, **options)
 
 
 @builder
-def regnet_y_800mf_tv(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_y_800mf_tv(
+    *, weights: WeightsSource = None, **options: Unpack[ResidualOptions]
+) -> RegNet:
     """RegNetY-800MF with torchvision's widths."""
     return build(
         "regnet_y_800mf_tv", weights, RegNet, Y_800MF, SE_RATIO, torchvision_multiple, **options
@@ -268,37 +280,37 @@ def regnet_y_800mf_tv(*, weights: WeightsSource = None, **options: Unpack[Common
 
 
 @builder
-def regnet_y_1_6gf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_y_1_6gf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetY-1.6GF: 27 blocks, groups of 24 channels."""
     return build("regnet_y_1_6gf", weights, RegNet, Y_1_6GF, SE_RATIO, **options)
 
 
 @builder
-def regnet_y_3_2gf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_y_3_2gf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetY-3.2GF: 21 blocks, groups of 24 channels."""
     return build("regnet_y_3_2gf", weights, RegNet, Y_3_2GF, SE_RATIO, **options)
 
 
 @builder
-def regnet_y_4gf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_y_4gf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetY-4GF: 22 blocks, groups of 64 channels."""
     return build("regnet_y_4gf", weights, RegNet, Y_4GF, SE_RATIO, **options)
 
 
 @builder
-def regnet_y_6_4gf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_y_6_4gf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetY-6.4GF: 25 blocks, groups of 72 channels."""
     return build("regnet_y_6_4gf", weights, RegNet, Y_6_4GF, SE_RATIO, **options)
 
 
 @builder
-def regnet_y_8gf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_y_8gf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetY-8GF: 17 blocks, groups of 56 channels."""
     return build("regnet_y_8gf", weights, RegNet, Y_8GF, SE_RATIO, **options)
 
 
 @builder
-def regnet_y_8gf_tv(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_y_8gf_tv(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetY-8GF with torchvision's widths."""
     return build(
         "regnet_y_8gf_tv", weights, RegNet, Y_8GF, SE_RATIO, torchvision_multiple, **options
@@ -306,24 +318,24 @@ def regnet_y_8gf_tv(*, weights: WeightsSource = None, **options: Unpack[CommonOp
 
 
 @builder
-def regnet_y_12gf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_y_12gf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetY-12GF: 19 blocks, groups of 112 channels."""
     return build("regnet_y_12gf", weights, RegNet, Y_12GF, SE_RATIO, **options)
 
 
 @builder
-def regnet_y_16gf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_y_16gf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetY-16GF: 18 blocks, groups of 112 channels."""
     return build("regnet_y_16gf", weights, RegNet, Y_16GF, SE_RATIO, **options)
 
 
 @builder
-def regnet_y_32gf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_y_32gf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetY-32GF: 20 blocks, groups of 232 channels."""
     return build("regnet_y_32gf", weights, RegNet, Y_32GF, SE_RATIO, **options)
 
 
 @builder
-def regnet_y_128gf(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> RegNet:
+def regnet_y_128gf(*, weights: WeightsSource = None, **options: Unpack[ResidualOptions]) -> RegNet:
     """RegNetY-128GF: 27 blocks, groups of 264 channels."""
     return build("regnet_y_128gf", weights, RegNet, Y_128GF, SE_RATIO, **options)

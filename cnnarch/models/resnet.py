@@ -8,7 +8,7 @@ from torch import nn
 from cnnarch.blocks.conv import ConvNormAct, conv_7x7
 from cnnarch.blocks.residual import Bottleneck, Residual
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.options import CommonOptions
+from cnnarch.contract.options import ResidualOptions
 from cnnarch.contract.residual import ResidualNetwork
 from cnnarch.facts.builders import builder
 
@@ -31,7 +31,7 @@ DEPTHS_101 = (3, 4, 23, 3)
 DEPTHS_152 = (3, 8, 36, 3)
 
 
-class ResNetOptions(CommonOptions, total=False):
+class ResNetOptions(ResidualOptions, total=False):
     """Options of the residual networks."""
 
     stride_in_1x1: bool
@@ -77,6 +77,10 @@ class ResNet(ResidualNetwork):
         num_classes: number of logits; 0 returns the pooled features.
         in_channels: number of channels in the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
+        drop_path: probability of dropping the last block's branch for an image in training, in
+            [0, 1); it increases linearly from 0 in the first block.
+        zero_init_residual: whether the last layer of each branch starts at zero, so that each
+            block initially returns only its shortcut.
         small_images: use a 3x3 stem with stride 1 and no max-pool; 32x32 images give 4x4 maps.
         stride_in_1x1: whether a bottleneck has its stride in the first 1x1, as in the paper.
 
@@ -97,6 +101,8 @@ class ResNet(ResidualNetwork):
         num_classes: int = 1000,
         in_channels: int = 3,
         dropout: float = 0.0,
+        drop_path: float = 0.0,
+        zero_init_residual: bool = False,
         small_images: bool = False,
         stride_in_1x1: bool = False,
     ) -> None:
@@ -109,6 +115,8 @@ class ResNet(ResidualNetwork):
             pool=first_pool(small_images),
             num_classes=num_classes,
             dropout=dropout,
+            drop_path=drop_path,
+            zero_init_residual=zero_init_residual,
         )
 
 

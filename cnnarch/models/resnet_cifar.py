@@ -8,7 +8,7 @@ from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.residual import MakeAttention, Residual
 from cnnarch.blocks.shortcut import ZeroPadShortcut, projection
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.options import DropoutOptions
+from cnnarch.contract.options import BranchOptions, DropoutOptions
 from cnnarch.contract.residual import ResidualNetwork
 from cnnarch.facts.builders import builder
 from cnnarch.models.resnet import PlainBlock
@@ -31,7 +31,7 @@ WIDTHS = (16, 32, 64)
 SHORTCUTS = {"A": ZeroPadShortcut, "B": projection}
 
 
-class CifarResNetOptions(DropoutOptions, total=False):
+class CifarResNetOptions(BranchOptions, total=False):
     """Options of the residual networks for 32x32 images."""
 
     shortcut: Literal["A", "B"]
@@ -47,6 +47,10 @@ class CifarResNet(ResidualNetwork):
         num_classes: number of logits; 0 returns the pooled features.
         in_channels: number of channels in the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
+        drop_path: probability of dropping the last block's branch for an image in training, in
+            [0, 1); it increases linearly from 0 in the first block.
+        zero_init_residual: whether the last layer of each branch starts at zero, so that each
+            block initially returns only its shortcut.
         shortcut: the shortcut in blocks that change the shape. "A" subsamples and pads with zeros,
             as in the paper; "B" is a 1x1 convolution, as in most checkpoints for these networks.
 
@@ -65,6 +69,8 @@ class CifarResNet(ResidualNetwork):
         num_classes: int = 10,
         in_channels: int = 3,
         dropout: float = 0.0,
+        drop_path: float = 0.0,
+        zero_init_residual: bool = False,
         shortcut: Literal["A", "B"] = "A",
     ) -> None:
         check_integer("n", n, 1)
@@ -77,6 +83,8 @@ class CifarResNet(ResidualNetwork):
             names=ROWS,
             num_classes=num_classes,
             dropout=dropout,
+            drop_path=drop_path,
+            zero_init_residual=zero_init_residual,
         )
 
 

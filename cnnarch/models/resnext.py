@@ -5,7 +5,7 @@ from typing import Unpack
 from cnnarch.blocks.conv import conv_7x7
 from cnnarch.blocks.residual import Bottleneck
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.options import CommonOptions
+from cnnarch.contract.options import ResidualOptions
 from cnnarch.contract.residual import ResidualNetwork, Template, group_width_at
 from cnnarch.facts.builders import builder
 from cnnarch.models import resnet
@@ -35,6 +35,10 @@ class ResNeXt(ResidualNetwork):
         num_classes: number of logits; 0 returns the pooled features.
         in_channels: number of channels in the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
+        drop_path: probability of dropping the last block's branch for an image in training, in
+            [0, 1); it increases linearly from 0 in the first block.
+        zero_init_residual: whether the last layer of each branch starts at zero, so that each
+            block initially returns only its shortcut.
         small_images: use a 3x3 stem with stride 1 and no max-pool; 32x32 images give 4x4 maps.
 
     Shape:
@@ -55,6 +59,8 @@ class ResNeXt(ResidualNetwork):
         num_classes: int = 1000,
         in_channels: int = 3,
         dropout: float = 0.0,
+        drop_path: float = 0.0,
+        zero_init_residual: bool = False,
         small_images: bool = False,
     ) -> None:
         def make_block(in_channels: int, channels: int, stride: int) -> Bottleneck:
@@ -70,28 +76,38 @@ class ResNeXt(ResidualNetwork):
             pool=resnet.first_pool(small_images),
             num_classes=num_classes,
             dropout=dropout,
+            drop_path=drop_path,
+            zero_init_residual=zero_init_residual,
         )
 
 
 @builder
-def resnext50_32x4d(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> ResNeXt:
+def resnext50_32x4d(
+    *, weights: WeightsSource = None, **options: Unpack[ResidualOptions]
+) -> ResNeXt:
     """ResNeXt-50: 32 groups of 4 channels, depths (3, 4, 6, 3)."""
     return build("resnext50_32x4d", weights, ResNeXt, resnet.DEPTHS_50, *T_32X4D, **options)
 
 
 @builder
-def resnext101_32x4d(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> ResNeXt:
+def resnext101_32x4d(
+    *, weights: WeightsSource = None, **options: Unpack[ResidualOptions]
+) -> ResNeXt:
     """ResNeXt-101: 32 groups of 4 channels, depths (3, 4, 23, 3)."""
     return build("resnext101_32x4d", weights, ResNeXt, resnet.DEPTHS_101, *T_32X4D, **options)
 
 
 @builder
-def resnext101_32x8d(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> ResNeXt:
+def resnext101_32x8d(
+    *, weights: WeightsSource = None, **options: Unpack[ResidualOptions]
+) -> ResNeXt:
     """ResNeXt-101: 32 groups of 8 channels, depths (3, 4, 23, 3)."""
     return build("resnext101_32x8d", weights, ResNeXt, resnet.DEPTHS_101, *T_32X8D, **options)
 
 
 @builder
-def resnext101_64x4d(*, weights: WeightsSource = None, **options: Unpack[CommonOptions]) -> ResNeXt:
+def resnext101_64x4d(
+    *, weights: WeightsSource = None, **options: Unpack[ResidualOptions]
+) -> ResNeXt:
     """ResNeXt-101: 64 groups of 4 channels, depths (3, 4, 23, 3)."""
     return build("resnext101_64x4d", weights, ResNeXt, resnet.DEPTHS_101, *T_64X4D, **options)

@@ -6,7 +6,7 @@ from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.residual import Bottleneck
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.options import DropoutOptions
+from cnnarch.contract.options import BranchOptions
 from cnnarch.contract.residual import ResidualNetwork, Template, group_width_at
 from cnnarch.facts.builders import builder
 from cnnarch.models.resnet_cifar import ROWS
@@ -35,6 +35,10 @@ class CifarResNeXt(ResidualNetwork):
         num_classes: number of logits; 0 returns the pooled features.
         in_channels: number of channels in the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
+        drop_path: probability of dropping the last block's branch for an image in training, in
+            [0, 1); it increases linearly from 0 in the first block.
+        zero_init_residual: whether the last layer of each branch starts at zero, so that each
+            block initially returns only its shortcut.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Stages have strides 1, 2 and 4.
@@ -54,6 +58,8 @@ class CifarResNeXt(ResidualNetwork):
         num_classes: int = 10,
         in_channels: int = 3,
         dropout: float = 0.0,
+        drop_path: float = 0.0,
+        zero_init_residual: bool = False,
     ) -> None:
         check_integer("n", n, 1)
 
@@ -69,12 +75,14 @@ class CifarResNeXt(ResidualNetwork):
             names=ROWS,
             num_classes=num_classes,
             dropout=dropout,
+            drop_path=drop_path,
+            zero_init_residual=zero_init_residual,
         )
 
 
 @builder
 def resnext29_8x64d_cifar(
-    *, weights: WeightsSource = None, **options: Unpack[DropoutOptions]
+    *, weights: WeightsSource = None, **options: Unpack[BranchOptions]
 ) -> CifarResNeXt:
     """ResNeXt-29 for 32x32 images: 8 groups of 64 channels."""
     return build("resnext29_8x64d_cifar", weights, CifarResNeXt, N_29, *T_8X64D, **options)
@@ -82,7 +90,7 @@ def resnext29_8x64d_cifar(
 
 @builder
 def resnext29_16x64d_cifar(
-    *, weights: WeightsSource = None, **options: Unpack[DropoutOptions]
+    *, weights: WeightsSource = None, **options: Unpack[BranchOptions]
 ) -> CifarResNeXt:
     """ResNeXt-29 for 32x32 images: 16 groups of 64 channels."""
     return build("resnext29_16x64d_cifar", weights, CifarResNeXt, N_29, *T_16X64D, **options)

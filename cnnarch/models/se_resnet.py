@@ -15,7 +15,7 @@ from cnnarch.blocks.pooling import caffe_max_pool
 from cnnarch.blocks.residual import Bottleneck, Residual
 from cnnarch.blocks.squeeze_excite import SE
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.options import CommonOptions
+from cnnarch.contract.options import ResidualOptions
 from cnnarch.contract.residual import ResidualNetwork, group_width_at
 from cnnarch.facts.builders import builder
 from cnnarch.models import resnet
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 
-class SENetOptions(CommonOptions, total=False):
+class SENetOptions(ResidualOptions, total=False):
     """Options of the residual networks with squeeze-and-excitation."""
 
     ceil_pool: bool
@@ -75,6 +75,10 @@ class SEResNet(ResidualNetwork):
         num_classes: number of logits; 0 returns the pooled features.
         in_channels: number of channels in the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
+        drop_path: probability of dropping the last block's branch for an image in training, in
+            [0, 1); it increases linearly from 0 in the first block.
+        zero_init_residual: whether the last layer of each branch starts at zero, so that each
+            block initially returns only its shortcut.
         small_images: use a 3x3 stem with stride 1 and no max-pool; 32x32 images give 4x4 maps.
         stride_in_1x1: whether a bottleneck has its stride in the first 1x1 rather than in the 3x3.
             None follows the released models: True for SE-ResNet, False for SE-ResNeXt.
@@ -102,6 +106,8 @@ class SEResNet(ResidualNetwork):
         num_classes: int = 1000,
         in_channels: int = 3,
         dropout: float = 0.0,
+        drop_path: float = 0.0,
+        zero_init_residual: bool = False,
         small_images: bool = False,
         stride_in_1x1: bool | None = None,
         ceil_pool: bool = True,
@@ -135,6 +141,8 @@ class SEResNet(ResidualNetwork):
             pool=first_pool(small_images, ceil_pool),
             num_classes=num_classes,
             dropout=dropout,
+            drop_path=drop_path,
+            zero_init_residual=zero_init_residual,
             min_input_size=3 if ceil_pool and not small_images else 1,  # the pool needs two pixels
         )
         self.options |= {"stride_in_1x1": stride_in_1x1}  # the effective value, not None

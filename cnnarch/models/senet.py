@@ -9,7 +9,7 @@ from typing import Unpack
 
 from torch import nn
 
-from cnnarch.blocks.conv import ConvNormAct
+from cnnarch.blocks.conv import ConvNormAct, deep_stem
 from cnnarch.blocks.residual import ResidualSum
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.residual import ResidualNetwork
@@ -73,6 +73,10 @@ class SENet(ResidualNetwork):
         num_classes: number of logits; 0 returns the pooled features.
         in_channels: number of channels in the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
+        drop_path: probability of dropping the last block's branch for an image in training, in
+            [0, 1); it increases linearly from 0 in the first block.
+        zero_init_residual: whether the last layer of each branch starts at zero, so that each
+            block initially returns only its shortcut.
         small_images: use a stem with stride 1 and no max-pool; 32x32 images give 4x4 maps.
         ceil_pool: whether the max-pool works as in Caffe and in the released model, without
             padding and with sizes rounded up. False pads each side by one pixel, as in
@@ -95,18 +99,15 @@ class SENet(ResidualNetwork):
         num_classes: int = 1000,
         in_channels: int = 3,
         dropout: float = 0.2,
+        drop_path: float = 0.0,
+        zero_init_residual: bool = False,
         small_images: bool = False,
         ceil_pool: bool = True,
         reduction: int = 16,
     ) -> None:
         width = widths[0]
-        stem = nn.Sequential(
-            ConvNormAct(in_channels, width, 3, 1 if small_images else 2),
-            ConvNormAct(width, width, 3),
-            ConvNormAct(width, 2 * width, 3),
-        )
         super().__init__(
-            stem,
+            deep_stem(in_channels, (width, width, 2 * width), small_images),
             partial(HalvedBottleneck, groups=groups, reduction=reduction),
             widths,
             depths,
@@ -114,6 +115,8 @@ class SENet(ResidualNetwork):
             pool=first_pool(small_images, ceil_pool),
             num_classes=num_classes,
             dropout=dropout,
+            drop_path=drop_path,
+            zero_init_residual=zero_init_residual,
             min_input_size=3 if ceil_pool and not small_images else 1,  # the pool needs two pixels
         )
 

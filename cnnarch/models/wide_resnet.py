@@ -6,7 +6,7 @@ from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.conv import conv_7x7
 from cnnarch.blocks.residual import Bottleneck
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.options import CommonOptions
+from cnnarch.contract.options import ResidualOptions
 from cnnarch.contract.residual import ResidualNetwork
 from cnnarch.facts.builders import builder
 from cnnarch.models import resnet
@@ -32,6 +32,10 @@ class WideResNet(ResidualNetwork):
         num_classes: number of logits; 0 returns the pooled features.
         in_channels: number of channels in the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
+        drop_path: probability of dropping the last block's branch for an image in training, in
+            [0, 1); it increases linearly from 0 in the first block.
+        zero_init_residual: whether the last layer of each branch starts at zero, so that each
+            block initially returns only its shortcut.
         small_images: use a 3x3 stem with stride 1 and no max-pool; 32x32 images give 4x4 maps.
 
     Shape:
@@ -50,6 +54,8 @@ class WideResNet(ResidualNetwork):
         num_classes: int = 1000,
         in_channels: int = 3,
         dropout: float = 0.0,
+        drop_path: float = 0.0,
+        zero_init_residual: bool = False,
         small_images: bool = False,
     ) -> None:
         check_integer("k", k, 1)
@@ -66,12 +72,14 @@ class WideResNet(ResidualNetwork):
             pool=resnet.first_pool(small_images),
             num_classes=num_classes,
             dropout=dropout,
+            drop_path=drop_path,
+            zero_init_residual=zero_init_residual,
         )
 
 
 @builder
 def wide_resnet50_2(
-    *, weights: WeightsSource = None, **options: Unpack[CommonOptions]
+    *, weights: WeightsSource = None, **options: Unpack[ResidualOptions]
 ) -> WideResNet:
     """Wide ResNet-50-2: twice ResNet-50's 3x3 widths, depths (3, 4, 6, 3)."""
     return build("wide_resnet50_2", weights, WideResNet, resnet.DEPTHS_50, K, **options)
@@ -79,7 +87,7 @@ def wide_resnet50_2(
 
 @builder
 def wide_resnet101_2(
-    *, weights: WeightsSource = None, **options: Unpack[CommonOptions]
+    *, weights: WeightsSource = None, **options: Unpack[ResidualOptions]
 ) -> WideResNet:
     """Wide ResNet-101-2: twice ResNet-101's 3x3 widths, depths (3, 4, 23, 3)."""
     return build("wide_resnet101_2", weights, WideResNet, resnet.DEPTHS_101, K, **options)

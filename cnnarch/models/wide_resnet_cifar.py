@@ -7,7 +7,7 @@ from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.preactivation import PreActResidual
 from cnnarch.contract.build import WeightsSource, build
-from cnnarch.contract.options import DropoutOptions
+from cnnarch.contract.options import BranchOptions
 from cnnarch.contract.residual import ResidualNetwork
 from cnnarch.facts.builders import builder
 from cnnarch.models.resnet_cifar import WIDTHS
@@ -47,6 +47,10 @@ class CifarWideResNet(ResidualNetwork):
         in_channels: number of channels in the input image.
         dropout: probability of zeroing a value between the two convolutions of a block, in [0, 1).
             The paper uses 0.3 for CIFAR.
+        drop_path: probability of dropping the last block's branch for an image in training, in
+            [0, 1); it increases linearly from 0 in the first block.
+        zero_init_residual: whether the last layer of each branch starts at zero, so that each
+            block initially returns only its shortcut.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). Stages have strides 1, 2 and 4.
@@ -67,6 +71,8 @@ class CifarWideResNet(ResidualNetwork):
         num_classes: int = 10,
         in_channels: int = 3,
         dropout: float = 0.0,
+        drop_path: float = 0.0,
+        zero_init_residual: bool = False,
     ) -> None:
         check_integer("depth", depth, MIN_DEPTH)
         check_integer("k", k, 1)
@@ -81,12 +87,14 @@ class CifarWideResNet(ResidualNetwork):
             names=ROWS,
             final_norm=True,
             num_classes=num_classes,
+            drop_path=drop_path,
+            zero_init_residual=zero_init_residual,
         )
 
 
 @builder
 def wrn16_8_cifar(
-    *, weights: WeightsSource = None, **options: Unpack[DropoutOptions]
+    *, weights: WeightsSource = None, **options: Unpack[BranchOptions]
 ) -> CifarWideResNet:
     """WRN-16-8 for 32x32 images: 16 layers, 8 times as wide."""
     return build("wrn16_8_cifar", weights, CifarWideResNet, *WRN_16_8, **options)
@@ -94,7 +102,7 @@ def wrn16_8_cifar(
 
 @builder
 def wrn28_10_cifar(
-    *, weights: WeightsSource = None, **options: Unpack[DropoutOptions]
+    *, weights: WeightsSource = None, **options: Unpack[BranchOptions]
 ) -> CifarWideResNet:
     """WRN-28-10 for 32x32 images: 28 layers, 10 times as wide."""
     return build("wrn28_10_cifar", weights, CifarWideResNet, *WRN_28_10, **options)
@@ -102,7 +110,7 @@ def wrn28_10_cifar(
 
 @builder
 def wrn40_4_cifar(
-    *, weights: WeightsSource = None, **options: Unpack[DropoutOptions]
+    *, weights: WeightsSource = None, **options: Unpack[BranchOptions]
 ) -> CifarWideResNet:
     """WRN-40-4 for 32x32 images: 40 layers, 4 times as wide."""
     return build("wrn40_4_cifar", weights, CifarWideResNet, *WRN_40_4, **options)

@@ -16,7 +16,7 @@ from cnnarch.weights.layouts import choose_layout, export
 from cnnarch.weights.matching import pair_names, their_classifiers
 from cnnarch.weights.rebuilding import build_on_meta
 
-_TRAINING_OPTIONS = ("dropout", "drop_path", "norm_momentum")
+_TRAINING_OPTIONS = ("dropout", "drop_path", "norm_momentum", "zero_init_residual")
 _SIZES = ("num_classes", "in_channels")
 
 

@@ -90,8 +90,8 @@ GROUPS = (
         "attention",
         "Attention and gating",
         "Blocks that multiply a map by gates computed from it.",
-        ("squeeze_excite", "cbam"),
-        "squeeze excitation channel spatial se",
+        ("squeeze_excite", "cbam", "efficient_channel_attention", "selective_kernel"),
+        "squeeze excitation channel spatial se eca sk receptive field",
     ),
     BlockGroup(
         "mlp",

@@ -72,7 +72,7 @@ def test_timm_and_cnnarch_load_the_same_logits(twin: Any, tmp_path: Path) -> Non
         assert_close(theirs(x), expected, max(twin.tolerance, 1e-6))
         assert_close(again(x), expected, 1e-6)
     assert again.builder == twin.builder
-    free = {"dropout", "drop_path", "norm_momentum"}
+    free = {"dropout", "drop_path", "norm_momentum", "zero_init_residual"}
     kept = {k: v for k, v in model.options.items() if k not in free}
     assert {k: v for k, v in again.options.items() if k not in free} == kept
     assert again.preprocessing == model.preprocessing
