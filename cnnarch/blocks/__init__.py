@@ -20,6 +20,7 @@ from cnnarch.blocks.nin import *
 from cnnarch.blocks.normalization import *
 from cnnarch.blocks.pooling import *
 from cnnarch.blocks.preactivation import *
+from cnnarch.blocks.pyramid import *
 from cnnarch.blocks.regnet import *
 from cnnarch.blocks.res2net import *
 from cnnarch.blocks.residual import *

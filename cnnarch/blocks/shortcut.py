@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.conv import ConvNormAct
 
-__all__ = ["MakeShortcut", "ZeroPadShortcut", "linear_projection", "projection"]
+__all__ = [
+    "MakeShortcut",
+    "ZeroPadShortcut",
+    "linear_projection",
+    "pooled_zero_pad",
+    "projection",
+]
 
 MakeShortcut = Callable[[int, int, int], nn.Module]
 """Creates a shortcut from input channels, output channels and stride."""
@@ -54,3 +60,16 @@ class ZeroPadShortcut(nn.Module):
     def extra_repr(self) -> str:
         """Return the number of new channels and the stride."""
         return f"new_channels={self.new_channels}, stride={self.stride}"
+
+
+def pooled_zero_pad(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """Return an average pool, if strided, and new channels of zeros: the shortcut of PyramidNet.
+
+    The children are `pool` and `pad`. If the number of rows or columns is odd, the last windows
+    average only the pixels inside the map. Source: Han et al., arXiv 1610.02915.
+    """
+    shortcut = nn.Sequential()
+    if stride > 1:
+        shortcut.pool = nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False)
+    shortcut.pad = ZeroPadShortcut(in_channels, out_channels, 1)
+    return shortcut

@@ -61,8 +61,8 @@ GROUPS = (
         "Residual blocks",
         "Blocks that add their input to the output of their layers. The layers learn only the "
         "difference, and gradients reach early layers through the shortcut.",
-        ("residual", "preactivation", "regnet", "res2net", "shortcut"),
-        "skip connection identity shortcut basicblock resnext multi-scale",
+        ("residual", "preactivation", "regnet", "res2net", "pyramid", "shortcut"),
+        "skip connection identity shortcut basicblock resnext multi-scale pyramidal",
     ),
     BlockGroup(
         "inception",
