@@ -46,6 +46,7 @@ from cnnarch.models.res2net import *
 from cnnarch.models.resmlp import *
 from cnnarch.models.resnet import *
 from cnnarch.models.resnet_cifar import *
+from cnnarch.models.resnet_d import *
 from cnnarch.models.resnext import *
 from cnnarch.models.resnext_cifar import *
 from cnnarch.models.se_resnet import *

@@ -101,7 +101,8 @@ def _dilate_convolution(
         left, right, top, bottom = (dilation * side for side in pad.padding)
         parent.pad = nn.ZeroPad2d((left, right, top, bottom))
     assert not isinstance(conv.padding, str)  # ConvNormAct uses numeric padding
-    missing = (conv.kernel_size[0] - 1 - 2 * conv.padding[0]) * dilation
+    span = conv.dilation[0] * (conv.kernel_size[0] - 1)
+    missing = (span - 2 * conv.padding[0]) * dilation
     if pad is None and stride_factor > 1 and missing:  # with stride 1, the map would lose pixels
         _insert_before(parent, conv, nn.ZeroPad2d((0, missing, 0, missing)))
     conv.stride = (conv.stride[0] // stride_factor, conv.stride[1] // stride_factor)

@@ -109,6 +109,7 @@ class Bottleneck(ResidualSum):
         group_width: number of channels per group; None means channels / groups.
         stride_in_1x1: whether the first 1x1 convolution is strided, as in the paper. Otherwise the
             3x3 convolution is strided, as in torchvision's and timm's checkpoints ("v1.5").
+        make_shortcut: `projection` (option B) or `pooled_projection` (ResNet-D).
         attention: creates the branch's last layer, such as `SE`, from its number of channels.
 
     Shape:
@@ -128,6 +129,7 @@ class Bottleneck(ResidualSum):
         groups: int = 1,
         group_width: int | None = None,
         stride_in_1x1: bool = False,
+        make_shortcut: MakeShortcut = projection,
         attention: MakeAttention | None = None,
     ) -> None:
         check_integer("channels", channels, 1)
@@ -140,4 +142,4 @@ class Bottleneck(ResidualSum):
         branch.expand = ConvNormAct(width, 4 * channels, 1, act=None)
         if attention is not None:
             branch.attention = attention(4 * channels)
-        super().__init__(branch, in_channels, 4 * channels, stride)
+        super().__init__(branch, in_channels, 4 * channels, stride, make_shortcut=make_shortcut)

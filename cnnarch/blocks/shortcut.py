@@ -1,6 +1,9 @@
 """Shortcuts for residual blocks that change the shape of their input.
 
-Source: He et al., "Deep Residual Learning for Image Recognition", arXiv 1512.03385, sec. 3.3.
+Sources: He et al., "Deep Residual Learning for Image Recognition", arXiv 1512.03385, sec. 3.3; for
+`pooled_projection`, He et al., "Bag of Tricks for Image Classification with Convolutional Neural
+Networks", arXiv 1812.01187, sec. 4.1; for `pooled_zero_pad`, Han et al., "Deep Pyramidal Residual
+Networks", arXiv 1610.02915.
 """
 
 from collections.abc import Callable
@@ -14,6 +17,7 @@ __all__ = [
     "MakeShortcut",
     "ZeroPadShortcut",
     "linear_projection",
+    "pooled_projection",
     "pooled_zero_pad",
     "projection",
 ]
@@ -30,6 +34,35 @@ def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
 def linear_projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     """Return a 1x1 convolution without BatchNorm, the shortcut of pre-activation networks."""
     return ConvNormAct(in_channels, out_channels, 1, stride, bias=False, norm=None, act=None)
+
+
+def pooled_projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """Return an average pool, if strided, and a 1x1 convolution with BatchNorm, as in ResNet-D.
+
+    The pool reads every pixel, whereas a 1x1 convolution with stride 2 skips three of four. If the
+    number of rows or columns is odd, the last windows average only the pixels inside the map. The
+    children are `pool` and `project`.
+    """
+    shortcut = _pool(stride)
+    shortcut.project = projection(in_channels, out_channels, 1)
+    return shortcut
+
+
+def pooled_zero_pad(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """Return an average pool, if strided, and new channels of zeros, as in PyramidNet.
+
+    The pool is that of `pooled_projection`. The children are `pool` and `pad`.
+    """
+    shortcut = _pool(stride)
+    shortcut.pad = ZeroPadShortcut(in_channels, out_channels, 1)
+    return shortcut
+
+
+def _pool(stride: int) -> nn.Sequential:
+    shortcut = nn.Sequential()
+    if stride > 1:
+        shortcut.pool = nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False)
+    return shortcut
 
 
 class ZeroPadShortcut(nn.Module):
@@ -60,16 +93,3 @@ class ZeroPadShortcut(nn.Module):
     def extra_repr(self) -> str:
         """Return the number of new channels and the stride."""
         return f"new_channels={self.new_channels}, stride={self.stride}"
-
-
-def pooled_zero_pad(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """Return an average pool, if strided, and new channels of zeros: the shortcut of PyramidNet.
-
-    The children are `pool` and `pad`. If the number of rows or columns is odd, the last windows
-    average only the pixels inside the map. Source: Han et al., arXiv 1610.02915.
-    """
-    shortcut = nn.Sequential()
-    if stride > 1:
-        shortcut.pool = nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False)
-    shortcut.pad = ZeroPadShortcut(in_channels, out_channels, 1)
-    return shortcut
