@@ -44,6 +44,7 @@ from cnnarch.models.pyramidnet_cifar import *
 from cnnarch.models.regnet import *
 from cnnarch.models.res2net import *
 from cnnarch.models.resmlp import *
+from cnnarch.models.resnest import *
 from cnnarch.models.resnet import *
 from cnnarch.models.resnet_cifar import *
 from cnnarch.models.resnet_d import *

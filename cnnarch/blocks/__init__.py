@@ -31,6 +31,7 @@ from cnnarch.blocks.separable import *
 from cnnarch.blocks.shortcut import *
 from cnnarch.blocks.shuffle import *
 from cnnarch.blocks.shuffle_v2 import *
+from cnnarch.blocks.split_attention import *
 from cnnarch.blocks.squeeze_excite import *
 from cnnarch.blocks.stochastic_depth import *
 from cnnarch.blocks.vgg import *

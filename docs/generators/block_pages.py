@@ -90,8 +90,8 @@ GROUPS = (
         "attention",
         "Attention and gating",
         "Blocks that multiply a map by gates computed from it.",
-        ("squeeze_excite", "cbam"),
-        "squeeze excitation channel spatial se",
+        ("squeeze_excite", "cbam", "split_attention"),
+        "squeeze excitation channel spatial se resnest splat",
     ),
     BlockGroup(
         "mlp",
