@@ -41,8 +41,11 @@ from cnnarch.models.mobilenet_v3 import *
 from cnnarch.models.nin import *
 from cnnarch.models.preresnet import *
 from cnnarch.models.preresnet_cifar import *
+from cnnarch.models.pyramidnet_cifar import *
 from cnnarch.models.regnet import *
+from cnnarch.models.res2net import *
 from cnnarch.models.resmlp import *
+from cnnarch.models.resnest import *
 from cnnarch.models.resnet import *
 from cnnarch.models.resnet_cifar import *
 from cnnarch.models.resnet_d import *

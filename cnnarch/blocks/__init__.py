@@ -21,7 +21,9 @@ from cnnarch.blocks.nin import *
 from cnnarch.blocks.normalization import *
 from cnnarch.blocks.pooling import *
 from cnnarch.blocks.preactivation import *
+from cnnarch.blocks.pyramid import *
 from cnnarch.blocks.regnet import *
+from cnnarch.blocks.res2net import *
 from cnnarch.blocks.residual import *
 from cnnarch.blocks.residual_inception import *
 from cnnarch.blocks.resmlp import *
@@ -31,6 +33,7 @@ from cnnarch.blocks.separable import *
 from cnnarch.blocks.shortcut import *
 from cnnarch.blocks.shuffle import *
 from cnnarch.blocks.shuffle_v2 import *
+from cnnarch.blocks.split_attention import *
 from cnnarch.blocks.squeeze_excite import *
 from cnnarch.blocks.stochastic_depth import *
 from cnnarch.blocks.vgg import *

@@ -61,8 +61,8 @@ GROUPS = (
         "Residual blocks",
         "Blocks that add their input to the output of their layers. The layers learn only the "
         "difference, and gradients reach early layers through the shortcut.",
-        ("residual", "preactivation", "regnet", "shortcut"),
-        "skip connection identity shortcut basicblock resnext",
+        ("residual", "preactivation", "regnet", "res2net", "pyramid", "shortcut"),
+        "skip connection identity shortcut basicblock resnext multi-scale pyramidal",
     ),
     BlockGroup(
         "inception",
@@ -90,8 +90,14 @@ GROUPS = (
         "attention",
         "Attention and gating",
         "Blocks that multiply a map by gates computed from it.",
-        ("squeeze_excite", "cbam", "efficient_channel_attention", "selective_kernel"),
-        "squeeze excitation channel spatial se eca sk receptive field",
+        (
+            "squeeze_excite",
+            "cbam",
+            "efficient_channel_attention",
+            "selective_kernel",
+            "split_attention",
+        ),
+        "squeeze excitation channel spatial se eca sk receptive field resnest splat",
     ),
     BlockGroup(
         "mlp",
