@@ -19,6 +19,7 @@ from cnnarch.models.alexnet import *
 from cnnarch.models.cbam_resnet import *
 from cnnarch.models.convnet import *
 from cnnarch.models.convnext import *
+from cnnarch.models.convnext_v2 import *
 from cnnarch.models.densenet import *
 from cnnarch.models.densenet_cifar import *
 from cnnarch.models.efficientnet import *

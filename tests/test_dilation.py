@@ -9,7 +9,7 @@ from torch import nn
 
 import cnnarch
 from cnnarch.backbones import Backbone
-from cnnarch.blocks import SE, ChannelAttention
+from cnnarch.blocks import GRN, SE, ChannelAttention
 from cnnarch.dilation import DilatedPool2d, dilate
 from cnnarch.testing import assert_close, calibrate
 from tests.small_forms import Build, small_forms
@@ -42,7 +42,7 @@ def test_every_kth_pixel_equals_the_original_pixel(name: str) -> None:
     model = FORMS[name]()
     for module in list(model.modules()):
         for child_name, child in module.named_children():
-            if isinstance(child, SE | ChannelAttention):  # also pools the new pixels
+            if isinstance(child, SE | ChannelAttention | GRN):  # also pools the new pixels
                 setattr(module, child_name, nn.Identity())
     strides = [row.stride for row in model.feature_info]
     model.double()  # float32 rounding errors accumulate in deep networks

@@ -347,6 +347,7 @@ SLOW = {
     "alexnet": ("AlexNet", ""),
     "cbam_resnet": ("Residual", "stack x concat x +"),
     "convnet": ("ConvNet", ""),
+    "convnext_v2": ("ConvNeXtV2Block", "+"),
     "densenet": ("Dense", "concat concat"),
     "efficientnet": ("InvertedResidual", "x +"),
     "efficientnet_lite": ("InvertedResidual", "+"),
