@@ -17,6 +17,7 @@ from cnnarch.facts.builders import BUILDERS
 from cnnarch.facts.suggestions import OTHER_LIBRARIES
 from cnnarch.models.alexnet import *
 from cnnarch.models.cbam_resnet import *
+from cnnarch.models.convmixer import *
 from cnnarch.models.convnet import *
 from cnnarch.models.convnext import *
 from cnnarch.models.convnext_v2 import *

@@ -3,6 +3,7 @@
 from cnnarch.blocks.cbam import *
 from cnnarch.blocks.checkpointing import *
 from cnnarch.blocks.conv import *
+from cnnarch.blocks.convmixer import *
 from cnnarch.blocks.convnext import *
 from cnnarch.blocks.convnext_v2 import *
 from cnnarch.blocks.dense import *

@@ -98,7 +98,7 @@ GROUPS = (
         "MLPs and ConvNeXt",
         "Blocks in the form of a transformer layer, with an MLP or a depthwise convolution in "
         "place of attention.",
-        ("mixer", "resmlp", "gmlp", "convnext", "convnext_v2", "layer_scale"),
+        ("mixer", "resmlp", "gmlp", "convnext", "convnext_v2", "layer_scale", "convmixer"),
         "transformer token mixing patches gelu layernorm",
     ),
     BlockGroup(

@@ -346,6 +346,7 @@ TYPICAL = {  # the block's class, and its sums, products, concatenations and spl
 SLOW = {
     "alexnet": ("AlexNet", ""),
     "cbam_resnet": ("Residual", "stack x concat x +"),
+    "convmixer": ("ConvMixerLayer", "+"),
     "convnet": ("ConvNet", ""),
     "convnext_v2": ("ConvNeXtV2Block", "+"),
     "densenet": ("Dense", "concat concat"),
