@@ -26,6 +26,7 @@ from cnnarch.models.densenet_cifar import *
 from cnnarch.models.efficientnet import *
 from cnnarch.models.efficientnet_lite import *
 from cnnarch.models.efficientnet_v2 import *
+from cnnarch.models.fasternet import *
 from cnnarch.models.ghostnet import *
 from cnnarch.models.gmlp import *
 from cnnarch.models.googlenet import *

@@ -8,6 +8,7 @@ from cnnarch.blocks.convnext import *
 from cnnarch.blocks.convnext_v2 import *
 from cnnarch.blocks.dense import *
 from cnnarch.blocks.factorized import *
+from cnnarch.blocks.fasternet import *
 from cnnarch.blocks.fire import *
 from cnnarch.blocks.ghost import *
 from cnnarch.blocks.gmlp import *

@@ -353,6 +353,7 @@ SLOW = {
     "efficientnet": ("InvertedResidual", "x +"),
     "efficientnet_lite": ("InvertedResidual", "+"),
     "efficientnet_v2": ("InvertedResidual", "x +"),
+    "fasternet": ("FasterNetBlock", "concat +"),
     "ghostnet": ("GhostBottleneck", "concat concat +"),
     "inception_bn": ("DoubleInception", "concat"),
     "inception_resnet": ("ResidualInception", "concat +"),
