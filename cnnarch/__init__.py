@@ -17,14 +17,17 @@ from cnnarch.facts.builders import BUILDERS
 from cnnarch.facts.suggestions import OTHER_LIBRARIES
 from cnnarch.models.alexnet import *
 from cnnarch.models.cbam_resnet import *
+from cnnarch.models.convmixer import *
 from cnnarch.models.convnet import *
 from cnnarch.models.convnext import *
+from cnnarch.models.convnext_v2 import *
 from cnnarch.models.densenet import *
 from cnnarch.models.densenet_cifar import *
 from cnnarch.models.eca_resnet import *
 from cnnarch.models.efficientnet import *
 from cnnarch.models.efficientnet_lite import *
 from cnnarch.models.efficientnet_v2 import *
+from cnnarch.models.fasternet import *
 from cnnarch.models.ghostnet import *
 from cnnarch.models.gmlp import *
 from cnnarch.models.googlenet import *

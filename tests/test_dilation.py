@@ -9,13 +9,13 @@ from torch import nn
 
 import cnnarch
 from cnnarch.backbones import Backbone
-from cnnarch.blocks import ECA, SE, ChannelAttention, KernelAttention
+from cnnarch.blocks import ECA, GRN, SE, ChannelAttention, KernelAttention
 from cnnarch.dilation import DilatedPool2d, dilate
 from cnnarch.testing import assert_close, calibrate
 from tests.small_forms import Build, small_forms
 
 FORMS = small_forms()
-ATTENTION = (ChannelAttention, ECA, KernelAttention, SE)
+ATTENTION = (ChannelAttention, ECA, GRN, KernelAttention, SE)
 POOLS = ("densenet-bc", "vgg-batch_norm", "googlenet-torchvision", "efficientnet-same")
 """One form for each type of pool and of padding that `dilate` replaces."""
 

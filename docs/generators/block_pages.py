@@ -76,7 +76,7 @@ GROUPS = (
         "Mobile blocks",
         "Blocks with few multiply-adds: depthwise, grouped and 1x1 convolutions instead of full "
         "ones.",
-        ("separable", "inverted_residual", "fire", "shuffle", "shuffle_v2", "ghost"),
+        ("separable", "inverted_residual", "fire", "shuffle", "shuffle_v2", "ghost", "fasternet"),
         "mbconv depthwise separable efficient mobilenet squeezenet lightweight",
     ),
     BlockGroup(
@@ -104,7 +104,7 @@ GROUPS = (
         "MLPs and ConvNeXt",
         "Blocks in the form of a transformer layer, with an MLP or a depthwise convolution in "
         "place of attention.",
-        ("mixer", "resmlp", "gmlp", "convnext", "layer_scale"),
+        ("mixer", "resmlp", "gmlp", "convnext", "convnext_v2", "layer_scale", "convmixer"),
         "transformer token mixing patches gelu layernorm",
     ),
     BlockGroup(
