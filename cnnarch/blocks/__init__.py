@@ -5,6 +5,7 @@ from cnnarch.blocks.checkpointing import *
 from cnnarch.blocks.conv import *
 from cnnarch.blocks.convnext import *
 from cnnarch.blocks.dense import *
+from cnnarch.blocks.dual_path import *
 from cnnarch.blocks.factorized import *
 from cnnarch.blocks.fire import *
 from cnnarch.blocks.ghost import *
