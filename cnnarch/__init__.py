@@ -21,6 +21,7 @@ from cnnarch.models.convnet import *
 from cnnarch.models.convnext import *
 from cnnarch.models.densenet import *
 from cnnarch.models.densenet_cifar import *
+from cnnarch.models.dla import *
 from cnnarch.models.dpn import *
 from cnnarch.models.efficientnet import *
 from cnnarch.models.efficientnet_lite import *

@@ -1,5 +1,6 @@
 """Building blocks, one idea per file. Each block can be used alone and depends only on torch."""
 
+from cnnarch.blocks.aggregation import *
 from cnnarch.blocks.cbam import *
 from cnnarch.blocks.checkpointing import *
 from cnnarch.blocks.conv import *

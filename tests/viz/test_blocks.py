@@ -348,6 +348,7 @@ SLOW = {
     "cbam_resnet": ("Residual", "stack x concat x +"),
     "convnet": ("ConvNet", ""),
     "densenet": ("Dense", "concat concat"),
+    "dla": ("AggregationTree", "+ + concat + + concat"),
     "dpn": ("DualPath", "split split + concat"),
     "efficientnet": ("InvertedResidual", "x +"),
     "efficientnet_lite": ("InvertedResidual", "+"),
