@@ -23,6 +23,8 @@ from cnnarch.models.convnext import *
 from cnnarch.models.convnext_v2 import *
 from cnnarch.models.densenet import *
 from cnnarch.models.densenet_cifar import *
+from cnnarch.models.dla import *
+from cnnarch.models.dpn import *
 from cnnarch.models.eca_resnet import *
 from cnnarch.models.efficientnet import *
 from cnnarch.models.efficientnet_lite import *

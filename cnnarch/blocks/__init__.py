@@ -1,5 +1,6 @@
 """Building blocks, one idea per file. Each block can be used alone and depends only on torch."""
 
+from cnnarch.blocks.aggregation import *
 from cnnarch.blocks.cbam import *
 from cnnarch.blocks.checkpointing import *
 from cnnarch.blocks.conv import *
@@ -7,6 +8,7 @@ from cnnarch.blocks.convmixer import *
 from cnnarch.blocks.convnext import *
 from cnnarch.blocks.convnext_v2 import *
 from cnnarch.blocks.dense import *
+from cnnarch.blocks.dual_path import *
 from cnnarch.blocks.efficient_channel_attention import *
 from cnnarch.blocks.factorized import *
 from cnnarch.blocks.fasternet import *

@@ -83,7 +83,7 @@ GROUPS = (
         "dense",
         "Dense blocks",
         "Blocks in which each layer reads the outputs of all preceding layers.",
-        ("dense",),
+        ("dense", "dual_path", "aggregation"),
         "densenet concatenation feature reuse",
     ),
     BlockGroup(

@@ -350,6 +350,8 @@ SLOW = {
     "convnet": ("ConvNet", ""),
     "convnext_v2": ("ConvNeXtV2Block", "+"),
     "densenet": ("Dense", "concat concat"),
+    "dla": ("AggregationTree", "+ + concat + + concat"),
+    "dpn": ("DualPath", "split split + concat"),
     "efficientnet": ("InvertedResidual", "x +"),
     "efficientnet_lite": ("InvertedResidual", "+"),
     "efficientnet_v2": ("InvertedResidual", "x +"),
