@@ -59,6 +59,22 @@ def test_list_accepts_a_wildcard_and_a_family(capsys: pytest.CaptureFixture[str]
     assert "25,557,032" in lines[1]
 
 
+def test_list_accepts_limits_with_units(capsys: pytest.CaptureFixture[str]) -> None:
+    """ResNet-34 and ResNet-50 have 3.66 G and 4.09 G multiply-adds."""
+    for limit in ("4.1G", "4.1B", "4.1e9", "4100M"):
+        words = ["list", "resnet*", "--family", "resnet", "--max_macs", limit, "--min_top1", "75"]
+        assert main([*words, "--sort", "macs"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines[1:]] == ["resnet34", "resnet50"]
+
+
+def test_list_explains_an_empty_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--family", "lenet", "--max_params", "25"]) == 0
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 1
+    assert printed.err.startswith("the networks have at least ")
+
+
 def test_info_prints_reported_values_alongside_measured_ones(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -643,6 +659,10 @@ def test_compare_trains_each_network_and_plots_all(capsys: pytest.CaptureFixture
         (["info", "resnet5O"], "did you mean 'resnet50'"),
         (["info", "resnet20"], "did you mean 'resnet20_cifar'"),
         (["list", "--family", "resnets"], "no family 'resnets'"),
+        (["list", "--max_params", "lots"], "must be a number such as 25M or 4.1e9, got 'lots'"),
+        (["list", "--max_macs", "-1"], "max_macs must be a positive number, got -1"),
+        (["list", "--min_top1", "0.8"], "min_top1 is in percent, got 0.8; did you mean 80?"),
+        (["list", "--sort", "flops"], "cannot sort by 'flops'; available: name, year, params"),
         (["verify", "nothing_like_it"], "no network 'nothing_like_it'"),
         (["evaluate", "gone"], "gone"),
         (["predict", "a.png", "--model", "lenet5_bn"], "lenet5_bn"),
@@ -730,6 +750,7 @@ def test_cards_do_not_require_an_extra(forks: Forks) -> None:
         "parameters",
         "multiply-adds",
         "input",
+        *("top-1,", "%", "pixels", "weights", "license", "source"),
     ]
     assert "1,814,073,344" in done.out.partition("Deep Residual Learning")[2]
 
