@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -213,6 +214,12 @@ def test_list_prints_the_source_and_the_license(
     assert f"source torchvision: {page}" in printed.err.splitlines()
     (row,) = json.loads(run("list", "regnet_y_128gf", "--format", "json"))
     assert row["license"].startswith("https://github.com/facebookresearch/SWAG/")
+
+
+def test_the_table_in_the_docs_is_the_output_of_its_command(run: Run) -> None:
+    page = (Path(cnnarch.__file__).parents[1] / "docs/start.md").read_text()
+    (command, shown), *_ = re.findall(r"\$ cnnarch (list .*)\n((?s:.*?))```", page)
+    assert run(*command.split()) == shown
 
 
 def test_info_prints_the_card_as_json_and_its_values_as_csv(run: Run) -> None:

@@ -12,7 +12,7 @@ from cnnarch.cli.pictures import PICTURES, run_draw
 from cnnarch.facts.output import FORMATS
 from cnnarch.weights.selection import ORDERS
 
-__all__ = ["build_parser", "parse"]
+__all__ = ["amount", "build_parser", "parse", "positive_integer"]
 
 UNITS = {"K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
 
@@ -70,9 +70,9 @@ def _add_lists(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command.add_argument("pattern", nargs="?", help="name pattern, such as 'resnet*'")
     command.add_argument("--family", help="list only this family")
     command.add_argument("--weights", action="store_true", help="list only networks with weights")
-    command.add_argument("--max_params", type=_amount, help="maximum number of parameters: 25M")
+    command.add_argument("--max_params", type=amount, help="maximum number of parameters: 25M")
     command.add_argument(
-        "--max_macs", type=_amount, help="maximum number of multiply-adds for one image: 4.1G"
+        "--max_macs", type=amount, help="maximum number of multiply-adds for one image: 4.1G"
     )
     command.add_argument(
         "--min_top1", type=float, help="minimum published top-1 on ImageNet-1K in percent: 80"
@@ -86,7 +86,9 @@ def _add_lists(commands: "argparse._SubParsersAction[_Parser]") -> None:
     command.set_defaults(run=run_download)
     command.add_argument("model", help="name of the network")
     command.add_argument("--to", required=True, help="folder for the checkpoint and its config")
-    command.add_argument("--weights", default="DEFAULT", help="name of the checkpoint")
+    command.add_argument(
+        "--weights", default="DEFAULT", help="name of the checkpoint; default: DEFAULT"
+    )
 
     command = commands.add_parser("info", help="print a network's card and its measured values")
     command.set_defaults(run=run_info)
@@ -133,17 +135,19 @@ def _add_draw(commands: "argparse._SubParsersAction[_Parser]") -> None:
     _add_data(command, None)
     command.add_argument("--split", choices=("test", "train"), help="default: test")
     command.add_argument("--output", help="output file; default: PICTURE.png")
-    command.add_argument("--rows", type=_positive, help="rows of a grid")
-    command.add_argument("--columns", type=_positive, help="columns of a grid")
+    command.add_argument("--rows", type=positive_integer, help="rows of a grid")
+    command.add_argument("--columns", type=positive_integer, help="columns of a grid")
     command.add_argument(
         "--layer", help="stage such as conv4_x, or module path, for gradcam and filters"
     )
     command.add_argument("--layers", nargs="+", help="stages or module paths, for feature_maps")
     command.add_argument("--method", help="method of embeddings: tsne, pca or umap")
-    command.add_argument("--num_samples", type=_positive, help="number of images for embeddings")
+    command.add_argument(
+        "--num_samples", type=positive_integer, help="number of images for embeddings"
+    )
 
 
-def _amount(word: str) -> float:
+def amount(word: str) -> float:
     """Convert a number with or without a unit, such as 25M."""
     unit = UNITS.get(word[-1:].upper())
     try:
@@ -153,7 +157,8 @@ def _amount(word: str) -> float:
         raise argparse.ArgumentTypeError(message) from None
 
 
-def _positive(word: str) -> int:
+def positive_integer(word: str) -> int:
+    """Convert a positive integer."""
     if not word.isdecimal() or int(word) == 0:
         raise argparse.ArgumentTypeError(f"must be a positive integer, got {word!r}")
     return int(word)
