@@ -60,12 +60,12 @@ def test_list_accepts_a_wildcard_and_a_family(capsys: pytest.CaptureFixture[str]
 
 
 def test_list_accepts_limits_with_units(capsys: pytest.CaptureFixture[str]) -> None:
-    """ResNet-34 and ResNet-50 have 3.66 G and 4.09 G multiply-adds."""
-    for limit in ("4.1G", "4.1B", "4.1e9", "4100M"):
-        words = ["list", "resnet*", "--family", "resnet", "--max_macs", limit, "--min_top1", "75"]
+    """VGG-11 and VGG-13 have 7.61 G and 11.31 G multiply-adds."""
+    for limit in ("11.4G", "11.4B", "1.14e10", "11400M"):
+        words = ["list", "vgg*", "--max_macs", limit, "--min_top1", "70"]
         assert main([*words, "--sort", "macs"]) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert [line.split()[0] for line in lines[1:]] == ["resnet34", "resnet50"]
+        assert [line.split()[0] for line in lines[1:]] == ["vgg11_bn", "vgg13_bn"]
 
 
 def test_list_explains_an_empty_table(capsys: pytest.CaptureFixture[str]) -> None:
