@@ -31,5 +31,6 @@ from cnnarch.blocks.shuffle import *
 from cnnarch.blocks.shuffle_v2 import *
 from cnnarch.blocks.squeeze_excite import *
 from cnnarch.blocks.stochastic_depth import *
+from cnnarch.blocks.universal_bottleneck import *
 from cnnarch.blocks.vgg import *
 from cnnarch.blocks.xception import *

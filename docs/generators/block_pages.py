@@ -76,7 +76,15 @@ GROUPS = (
         "Mobile blocks",
         "Blocks with few multiply-adds: depthwise, grouped and 1x1 convolutions instead of full "
         "ones.",
-        ("separable", "inverted_residual", "fire", "shuffle", "shuffle_v2", "ghost"),
+        (
+            "separable",
+            "inverted_residual",
+            "universal_bottleneck",
+            "fire",
+            "shuffle",
+            "shuffle_v2",
+            "ghost",
+        ),
         "mbconv depthwise separable efficient mobilenet squeezenet lightweight",
     ),
     BlockGroup(
