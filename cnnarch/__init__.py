@@ -52,6 +52,7 @@ from cnnarch.models.senet import *
 from cnnarch.models.shufflenet_v1 import *
 from cnnarch.models.shufflenet_v2 import *
 from cnnarch.models.squeezenet import *
+from cnnarch.models.starnet import *
 from cnnarch.models.vgg import *
 from cnnarch.models.wide_resnet import *
 from cnnarch.models.wide_resnet_cifar import *

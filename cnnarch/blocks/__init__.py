@@ -30,6 +30,7 @@ from cnnarch.blocks.shortcut import *
 from cnnarch.blocks.shuffle import *
 from cnnarch.blocks.shuffle_v2 import *
 from cnnarch.blocks.squeeze_excite import *
+from cnnarch.blocks.star import *
 from cnnarch.blocks.stochastic_depth import *
 from cnnarch.blocks.universal_bottleneck import *
 from cnnarch.blocks.vgg import *

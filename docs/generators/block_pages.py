@@ -84,6 +84,7 @@ GROUPS = (
             "shuffle",
             "shuffle_v2",
             "ghost",
+            "star",
         ),
         "mbconv depthwise separable efficient mobilenet squeezenet lightweight",
     ),
