@@ -28,6 +28,7 @@ from cnnarch.models.ghostnet import *
 from cnnarch.models.gmlp import *
 from cnnarch.models.googlenet import *
 from cnnarch.models.inception_bn import *
+from cnnarch.models.inception_next import *
 from cnnarch.models.inception_resnet import *
 from cnnarch.models.inception_v3 import *
 from cnnarch.models.inception_v4 import *

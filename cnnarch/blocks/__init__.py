@@ -11,6 +11,7 @@ from cnnarch.blocks.ghost import *
 from cnnarch.blocks.gmlp import *
 from cnnarch.blocks.head import *
 from cnnarch.blocks.inception import *
+from cnnarch.blocks.inception_next import *
 from cnnarch.blocks.initialization import *
 from cnnarch.blocks.inverted_residual import *
 from cnnarch.blocks.layer_scale import *

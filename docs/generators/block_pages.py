@@ -107,7 +107,7 @@ GROUPS = (
         "MLPs and ConvNeXt",
         "Blocks in the form of a transformer layer, with an MLP or a depthwise convolution in "
         "place of attention.",
-        ("mixer", "resmlp", "gmlp", "convnext", "layer_scale"),
+        ("mixer", "resmlp", "gmlp", "convnext", "inception_next", "layer_scale"),
         "transformer token mixing patches gelu layernorm",
     ),
     BlockGroup(
