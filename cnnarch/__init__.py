@@ -34,6 +34,7 @@ from cnnarch.models.ghostnet import *
 from cnnarch.models.gmlp import *
 from cnnarch.models.googlenet import *
 from cnnarch.models.inception_bn import *
+from cnnarch.models.inception_next import *
 from cnnarch.models.inception_resnet import *
 from cnnarch.models.inception_v3 import *
 from cnnarch.models.inception_v4 import *
@@ -43,6 +44,7 @@ from cnnarch.models.mnasnet import *
 from cnnarch.models.mobilenet_v1 import *
 from cnnarch.models.mobilenet_v2 import *
 from cnnarch.models.mobilenet_v3 import *
+from cnnarch.models.mobilenet_v4 import *
 from cnnarch.models.nin import *
 from cnnarch.models.preresnet import *
 from cnnarch.models.preresnet_cifar import *
@@ -63,6 +65,7 @@ from cnnarch.models.shufflenet_v1 import *
 from cnnarch.models.shufflenet_v2 import *
 from cnnarch.models.sk_resnet import *
 from cnnarch.models.squeezenet import *
+from cnnarch.models.starnet import *
 from cnnarch.models.vgg import *
 from cnnarch.models.wide_resnet import *
 from cnnarch.models.wide_resnet_cifar import *

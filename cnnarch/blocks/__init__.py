@@ -17,6 +17,7 @@ from cnnarch.blocks.ghost import *
 from cnnarch.blocks.gmlp import *
 from cnnarch.blocks.head import *
 from cnnarch.blocks.inception import *
+from cnnarch.blocks.inception_next import *
 from cnnarch.blocks.initialization import *
 from cnnarch.blocks.inverted_residual import *
 from cnnarch.blocks.layer_scale import *
@@ -40,6 +41,8 @@ from cnnarch.blocks.shuffle import *
 from cnnarch.blocks.shuffle_v2 import *
 from cnnarch.blocks.split_attention import *
 from cnnarch.blocks.squeeze_excite import *
+from cnnarch.blocks.star import *
 from cnnarch.blocks.stochastic_depth import *
+from cnnarch.blocks.universal_bottleneck import *
 from cnnarch.blocks.vgg import *
 from cnnarch.blocks.xception import *
