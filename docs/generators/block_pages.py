@@ -76,20 +76,17 @@ GROUPS = (
         "Mobile blocks",
         "Blocks with few multiply-adds: depthwise, grouped and 1x1 convolutions instead of full "
         "ones.",
-<<<<<<< HEAD
-        ("separable", "inverted_residual", "fire", "shuffle", "shuffle_v2", "ghost", "fasternet"),
-=======
         (
             "separable",
             "inverted_residual",
-            "universal_bottleneck",
             "fire",
             "shuffle",
             "shuffle_v2",
             "ghost",
+            "fasternet",
+            "universal_bottleneck",
             "star",
         ),
->>>>>>> m26a
         "mbconv depthwise separable efficient mobilenet squeezenet lightweight",
     ),
     BlockGroup(
@@ -117,7 +114,16 @@ GROUPS = (
         "MLPs and ConvNeXt",
         "Blocks in the form of a transformer layer, with an MLP or a depthwise convolution in "
         "place of attention.",
-        ("mixer", "resmlp", "gmlp", "convnext", "convnext_v2", "layer_scale", "convmixer", "inception_next"),
+        (
+            "mixer",
+            "resmlp",
+            "gmlp",
+            "convnext",
+            "convnext_v2",
+            "layer_scale",
+            "convmixer",
+            "inception_next",
+        ),
         "transformer token mixing patches gelu layernorm",
     ),
     BlockGroup(
