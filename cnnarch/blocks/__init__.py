@@ -21,6 +21,7 @@ from cnnarch.blocks.normalization import *
 from cnnarch.blocks.pooling import *
 from cnnarch.blocks.preactivation import *
 from cnnarch.blocks.regnet import *
+from cnnarch.blocks.reparameterization import *
 from cnnarch.blocks.residual import *
 from cnnarch.blocks.residual_inception import *
 from cnnarch.blocks.resmlp import *

@@ -13,3 +13,9 @@ class CommonOptions(DropoutOptions, total=False):
     """Options for most ImageNet networks."""
 
     small_images: bool
+
+
+class DeployOptions(CommonOptions, total=False):
+    """Options for networks whose branches are merged for inference."""
+
+    deploy: bool
