@@ -41,6 +41,7 @@ from cnnarch.models.nin import *
 from cnnarch.models.preresnet import *
 from cnnarch.models.preresnet_cifar import *
 from cnnarch.models.regnet import *
+from cnnarch.models.repvgg import *
 from cnnarch.models.resmlp import *
 from cnnarch.models.resnet import *
 from cnnarch.models.resnet_cifar import *
