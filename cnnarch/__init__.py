@@ -37,6 +37,7 @@ from cnnarch.models.mnasnet import *
 from cnnarch.models.mobilenet_v1 import *
 from cnnarch.models.mobilenet_v2 import *
 from cnnarch.models.mobilenet_v3 import *
+from cnnarch.models.mobileone import *
 from cnnarch.models.nin import *
 from cnnarch.models.preresnet import *
 from cnnarch.models.preresnet_cifar import *
