@@ -21,6 +21,7 @@ from cnnarch.models.convnet import *
 from cnnarch.models.convnext import *
 from cnnarch.models.densenet import *
 from cnnarch.models.densenet_cifar import *
+from cnnarch.models.eca_resnet import *
 from cnnarch.models.efficientnet import *
 from cnnarch.models.efficientnet_lite import *
 from cnnarch.models.efficientnet_v2 import *
@@ -48,12 +49,14 @@ from cnnarch.models.resnest import *
 from cnnarch.models.resnet import *
 from cnnarch.models.resnet_cifar import *
 from cnnarch.models.resnet_d import *
+from cnnarch.models.resnet_rs import *
 from cnnarch.models.resnext import *
 from cnnarch.models.resnext_cifar import *
 from cnnarch.models.se_resnet import *
 from cnnarch.models.senet import *
 from cnnarch.models.shufflenet_v1 import *
 from cnnarch.models.shufflenet_v2 import *
+from cnnarch.models.sk_resnet import *
 from cnnarch.models.squeezenet import *
 from cnnarch.models.vgg import *
 from cnnarch.models.wide_resnet import *

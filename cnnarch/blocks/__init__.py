@@ -5,6 +5,7 @@ from cnnarch.blocks.checkpointing import *
 from cnnarch.blocks.conv import *
 from cnnarch.blocks.convnext import *
 from cnnarch.blocks.dense import *
+from cnnarch.blocks.efficient_channel_attention import *
 from cnnarch.blocks.factorized import *
 from cnnarch.blocks.fire import *
 from cnnarch.blocks.ghost import *
@@ -27,6 +28,7 @@ from cnnarch.blocks.residual import *
 from cnnarch.blocks.residual_inception import *
 from cnnarch.blocks.resmlp import *
 from cnnarch.blocks.same_padding import *
+from cnnarch.blocks.selective_kernel import *
 from cnnarch.blocks.separable import *
 from cnnarch.blocks.shortcut import *
 from cnnarch.blocks.shuffle import *

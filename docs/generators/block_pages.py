@@ -90,8 +90,11 @@ GROUPS = (
         "attention",
         "Attention and gating",
         "Blocks that multiply a map by gates computed from it.",
-        ("squeeze_excite", "cbam", "split_attention"),
-        "squeeze excitation channel spatial se resnest splat",
+        (
+            *("squeeze_excite", "cbam", "efficient_channel_attention", "selective_kernel"),
+            "split_attention",
+        ),
+        "squeeze excitation channel spatial se eca sk receptive field resnest splat",
     ),
     BlockGroup(
         "mlp",
