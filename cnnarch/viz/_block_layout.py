@@ -102,7 +102,9 @@ class _Placer:
             parts.append((self.graph.edges[start, end, key].get("operand", 0), skip))
         if not nodes and len(parts) == 1:
             return Placement(height=GAP * above * below)
-        gap = GAP if len(parts) == 1 else FORK_GAP
+        inside = self.graph.subgraph({start, end, *nodes})
+        forks = len(inside.out_edges(start)) > 1 or len(inside.in_edges(end)) > 1
+        gap = FORK_GAP if forks else GAP
         branches = [layout for _, layout in sorted(parts, key=lambda part: part[0])]
         whole = Placement()
         whole.add(self.side_by_side(branches, end), 0, gap * above)
@@ -133,7 +135,7 @@ class _Placer:
     def branch(self, start: int, end: int, nodes: set[int]) -> Placement:
         """Place a branch from `start` to `end` without the gaps before its first and last box."""
         cuts = self.cuts(start, end, nodes)
-        layout = self.series([start, *cuts, end], nodes) if cuts else self.rows(nodes)
+        layout = self.series([start, *cuts, end], nodes) if cuts else self.rows(start, end, nodes)
         for edge in self.graph.subgraph({start, *nodes}).out_edges(start, keys=True):
             layout.routes.setdefault(edge, ("fork", layout.boxes[edge[1]][0]))
         for edge in self.graph.subgraph({end, *nodes}).in_edges(end, keys=True):
@@ -161,17 +163,26 @@ class _Placer:
         right = max(size.width / 2, *(self.labels.get(edge, 0) for edge in edges))
         return Placement(size.width / 2, right, size.height, {node: (0, 0)})
 
-    def rows(self, nodes: set[int]) -> Placement:
+    def rows(self, start: int, end: int, nodes: set[int]) -> Placement:
         """Place branches that are not nested: each box is below all those that it reads."""
         layout = Placement()
-        for row in nx.topological_generations(self.graph.subgraph(nodes)):
+        rows = [[start], *nx.topological_generations(self.graph.subgraph(nodes)), [end]]
+        for row in rows[1:-1]:
             top, x = layout.height + (FORK_GAP if layout.boxes else 0), 0.0
             for node in row:
                 box = self.box(node)
                 layout.add(box, x + (box.left if x else 0), top)
                 x = layout.boxes[node][0] + box.right + COLUMN_GAP
-        for edge in self.graph.subgraph(nodes).edges(keys=True):
-            layout.routes[edge] = ("merge", layout.boxes[edge[0]][0])
+        number = {node: i for i, row in enumerate(rows) for node in row}
+        edges = [*self.graph.subgraph({start, end, *nodes}).edges(keys=True)]
+        for edge in sorted(edges, key=lambda edge: (number[edge[1]], number[edge[0]])):
+            a, b, _ = edge
+            if number[b] - number[a] > 1 and nodes & {a, b}:  # beside the boxes that it passes
+                x = layout.right + COLUMN_GAP
+                layout.routes[edge] = ("skip", x)
+                layout.right = x + max(SKIP_WIDTH / 2, self.labels.get(edge, 0))
+            elif {a, b} <= nodes:
+                layout.routes[edge] = ("merge", layout.boxes[a][0])
         return layout
 
     def cuts(self, start: int, end: int, nodes: set[int]) -> list[int]:
