@@ -57,7 +57,7 @@ def merge_branches(branched: RepConv) -> nn.Conv2d:
     $\sum_i (W_i * x + t_i) = (\sum_i W_i) * x + \sum_i t_i$. The sums are computed in float64.
     """
     merged = copy.deepcopy(_largest(branched))
-    kernel, bias = torch.zeros(()), torch.zeros(())
+    kernel = bias = in_float64(merged.weight).new_zeros(())
     for branch in branched.children():
         weight, shift = weight_and_shift(branch, merged)
         rows, columns = (
