@@ -16,6 +16,7 @@ from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.facts.builders import BUILDERS
 from cnnarch.facts.suggestions import OTHER_LIBRARIES
 from cnnarch.models.alexnet import *
+from cnnarch.models.bit import *
 from cnnarch.models.cbam_resnet import *
 from cnnarch.models.convnet import *
 from cnnarch.models.convnext import *

@@ -32,4 +32,5 @@ from cnnarch.blocks.shuffle_v2 import *
 from cnnarch.blocks.squeeze_excite import *
 from cnnarch.blocks.stochastic_depth import *
 from cnnarch.blocks.vgg import *
+from cnnarch.blocks.weight_standardization import *
 from cnnarch.blocks.xception import *

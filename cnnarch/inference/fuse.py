@@ -23,6 +23,7 @@ from cnnarch.blocks.same_padding import SamePad2d
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.contract.trunk import check_images
 from cnnarch.inference._copies import inference_copy
+from cnnarch.inference._standardized import store_standardized_weights
 from cnnarch.preprocessing import Preprocessing
 
 __all__ = ["PixelConv", "fuse"]
@@ -44,7 +45,8 @@ def fuse(model: Module, preprocessing: Preprocessing | None = None) -> Module:
     after it, if the result is the same: the layer is used once, nothing else reads the values
     between them, and a convolution after the norm does not pad with zeros (unless the shift is
     zero). Folded norms become `nn.Identity`, which preserves the name of every layer, and the copy
-    is an instance of the model's class. Weights are computed in float64.
+    is an instance of the model's class. A `cnnarch.blocks.StandardizedConv2d` becomes a convolution
+    that stores the standardized weights. Weights are computed in float64.
 
     With `preprocessing`, the copy accepts pixels from 0 to 255 (uint8, as image decoders return
     them) instead of $(x / 255 - \mu) / \sigma$. The scale is folded into the first convolution. The
@@ -76,6 +78,7 @@ def fuse(model: Module, preprocessing: Preprocessing | None = None) -> Module:
     if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
         raise TypeError(f"preprocessing must be a Preprocessing, got {preprocessing!r}")
     fused = inference_copy(model)
+    store_standardized_weights(fused)
     calls = _LayerCalls(fused)
     with torch.no_grad():
         calls.fold_norms()

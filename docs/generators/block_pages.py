@@ -45,8 +45,8 @@ GROUPS = (
         "Convolution and normalization",
         "A convolution with its norm and activation, which most other blocks are made of, and "
         "the norms and paddings of older networks.",
-        ("conv", "same_padding", "normalization"),
-        "conv bn relu cbr batchnorm layer local response",
+        ("conv", "same_padding", "normalization", "weight_standardization"),
+        "conv bn relu cbr batchnorm layer local response std weight ws",
     ),
     BlockGroup(
         "plain",
