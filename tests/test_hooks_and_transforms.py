@@ -111,6 +111,7 @@ def test_deeplift_contributions_sum_to_the_difference_of_the_logits(
         ("efficientnet_lite0", {"ReLU6"}),
         ("xception", set()),
         ("resnetv2_50x1_bit", {"GroupNorm"}),
+        ("darknet53", set()),
         ("mixer_s32", {"GELU", "LayerNorm", "LayerNorm2d"}),
     ],
 )

@@ -14,6 +14,7 @@ from cnnarch.blocks.shortcut import MakeShortcut, projection
 __all__ = ["Bottleneck", "Residual", "ResidualSum"]
 
 MakeAttention = Callable[[int], nn.Module]
+MakeAct = Callable[[], nn.Module]
 
 
 class ResidualSum(nn.Module):
@@ -26,6 +27,7 @@ class ResidualSum(nn.Module):
         stride: total stride of the branch.
         make_shortcut: creates the shortcut from input channels, output channels and stride if the
             shape changes: `projection` (option B) or `ZeroPadShortcut` (option A).
+        act: creates the activation after the sum; `nn.Identity` for none.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)
@@ -43,6 +45,7 @@ class ResidualSum(nn.Module):
         stride: int = 1,
         *,
         make_shortcut: MakeShortcut = projection,
+        act: MakeAct = nn.ReLU,
     ) -> None:
         super().__init__()
         self.out_channels = out_channels
@@ -50,10 +53,10 @@ class ResidualSum(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
             self.shortcut = make_shortcut(in_channels, out_channels, stride)
-        self.act = nn.ReLU()
+        self.act = act()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the outputs of the branch and the shortcut, then apply ReLU."""
+        """Add the outputs of the branch and the shortcut, then apply the activation."""
         return self.act(self.branch(x) + self.shortcut(x))
 
 
@@ -110,6 +113,7 @@ class Bottleneck(ResidualSum):
         stride_in_1x1: whether the first 1x1 convolution is strided, as in the paper. Otherwise the
             3x3 convolution is strided, as in torchvision's and timm's checkpoints ("v1.5").
         attention: creates the branch's last layer, such as `SE`, from its number of channels.
+        act: creates each activation.
 
     Shape:
         (N, in_channels, H, W) -> (N, 4 * channels, H / stride, W / stride)
@@ -129,15 +133,16 @@ class Bottleneck(ResidualSum):
         group_width: int | None = None,
         stride_in_1x1: bool = False,
         attention: MakeAttention | None = None,
+        act: MakeAct = nn.ReLU,
     ) -> None:
         check_integer("channels", channels, 1)
         check_integer("groups", groups, 1)
         width = channels if group_width is None else groups * group_width
         first, second = (stride, 1) if stride_in_1x1 else (1, stride)
         branch = nn.Sequential()
-        branch.reduce = ConvNormAct(in_channels, width, 1, first)
-        branch.conv = ConvNormAct(width, width, 3, second, groups=groups)
+        branch.reduce = ConvNormAct(in_channels, width, 1, first, act=act)
+        branch.conv = ConvNormAct(width, width, 3, second, groups=groups, act=act)
         branch.expand = ConvNormAct(width, 4 * channels, 1, act=None)
         if attention is not None:
             branch.attention = attention(4 * channels)
-        super().__init__(branch, in_channels, 4 * channels, stride)
+        super().__init__(branch, in_channels, 4 * channels, stride, act=act)

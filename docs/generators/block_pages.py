@@ -61,7 +61,7 @@ GROUPS = (
         "Residual blocks",
         "Blocks that add their input to the output of their layers. The layers learn only the "
         "difference, and gradients reach early layers through the shortcut.",
-        ("residual", "preactivation", "regnet", "shortcut"),
+        ("residual", "preactivation", "regnet", "darknet", "shortcut"),
         "skip connection identity shortcut basicblock resnext",
     ),
     BlockGroup(
