@@ -20,6 +20,7 @@ from cnnarch.models.bit import *
 from cnnarch.models.cbam_resnet import *
 from cnnarch.models.convnet import *
 from cnnarch.models.convnext import *
+from cnnarch.models.cspnet import *
 from cnnarch.models.darknet import *
 from cnnarch.models.densenet import *
 from cnnarch.models.densenet_cifar import *

@@ -4,6 +4,7 @@ from cnnarch.blocks.cbam import *
 from cnnarch.blocks.checkpointing import *
 from cnnarch.blocks.conv import *
 from cnnarch.blocks.convnext import *
+from cnnarch.blocks.cross_stage import *
 from cnnarch.blocks.darknet import *
 from cnnarch.blocks.dense import *
 from cnnarch.blocks.factorized import *

@@ -81,10 +81,11 @@ GROUPS = (
     ),
     BlockGroup(
         "dense",
-        "Dense blocks",
-        "Blocks in which each layer reads the outputs of all preceding layers.",
-        ("dense",),
-        "densenet concatenation feature reuse",
+        "Dense blocks and cross-stage connections",
+        "Blocks in which each layer reads the outputs of all preceding layers, and a stage whose "
+        "blocks read only half of its channels.",
+        ("dense", "cross_stage"),
+        "densenet concatenation feature reuse csp partial",
     ),
     BlockGroup(
         "attention",
