@@ -27,9 +27,9 @@ def dilate(model: Trunk, output_stride: int) -> None:
     The weights stay unchanged. Map sizes are exact for images whose sides are multiples of the
     network's stride, plus the pixels that an unpadded stem removes. If a map's stride shrinks by
     a factor of k, taking every k-th pixel of the new map gives the original map. In networks with
-    SE, CBAM or GroupNorm, the maps match only approximately, because these also read the new
-    pixels. In networks with unpadded layers after the stem, such as Inception v3 and AlexNet,
-    pixels near the bottom and right borders differ.
+    attention, such as SE, or with GRN or GroupNorm, the maps match only approximately, because
+    these also read the new pixels. In networks with unpadded layers after the stem, such as
+    Inception v3 and AlexNet, pixels near the bottom and right borders differ.
 
     Args:
         model: a network or a backbone.
@@ -101,7 +101,8 @@ def _dilate_convolution(
         left, right, top, bottom = (dilation * side for side in pad.padding)
         parent.pad = nn.ZeroPad2d((left, right, top, bottom))
     assert not isinstance(conv.padding, str)  # ConvNormAct uses numeric padding
-    missing = (conv.kernel_size[0] - 1 - 2 * conv.padding[0]) * dilation
+    span = conv.dilation[0] * (conv.kernel_size[0] - 1)
+    missing = (span - 2 * conv.padding[0]) * dilation
     if pad is None and stride_factor > 1 and missing:  # with stride 1, the map would lose pixels
         _insert_before(parent, conv, nn.ZeroPad2d((0, missing, 0, missing)))
     conv.stride = (conv.stride[0] // stride_factor, conv.stride[1] // stride_factor)

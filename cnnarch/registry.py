@@ -1,6 +1,7 @@
 """Find networks by name."""
 
 import fnmatch
+import inspect
 from collections.abc import Callable
 from os import PathLike
 from typing import Any
@@ -19,29 +20,52 @@ def list_models(
     *,
     family: str | None = None,
     weights: bool = False,
+    max_params: float | None = None,
+    max_macs: float | None = None,
+    min_top1: float | None = None,
+    sort: str = "name",
     **unknown: Any,
 ) -> list[str]:
-    """Return the sorted names of the networks.
+    """Return the names of the networks that meet all conditions.
+
+    Parameters and multiply-adds are those of the network's card: with default options, for one
+    image of its `input_size`. The accuracy of a network is the highest top-1 accuracy on
+    ImageNet-1K that is published for its checkpoints. With `max_macs`, only checkpoints whose own
+    images cost no more count. Checkpoints of other widths do not count.
+
+    A network without a published accuracy is left out if `min_top1` is given, and comes last if
+    `sort` is "top1". The logger "cnnarch" states how many networks `min_top1` left out for this
+    reason (level INFO). `cnnarch list` shows the values.
 
     Args:
         pattern: shell-style wildcard pattern for the name, for example "resnet*"; None matches all.
         family: return only networks of this family, for example "densenet".
         weights: return only networks with a checkpoint in the catalog.
+        max_params: maximum number of parameters, for example 25e6.
+        max_macs: maximum number of multiply-adds for one image, for example 4e9.
+        min_top1: minimum published top-1 accuracy on ImageNet-1K in percent, for example 80.
+        sort: "name", "params" or "macs" (smallest first), "top1" (highest first) or "year" (latest
+            first). Networks without the value come last. Equal networks are sorted by name.
         unknown: not allowed; the error suggests the right argument.
 
     Raises:
-        TypeError: the pattern or the family is not a string, or an argument does not exist.
-        ValueError: the family does not exist.
+        TypeError: a value has the wrong type, or an argument does not exist.
+        ValueError: the family or the sort key does not exist, or a number is not in its range.
 
     >>> list_models("resnet?0")
     ['resnet50']
+    >>> list_models(family="vgg", max_macs=12e9, min_top1=70, sort="top1")
+    ['vgg13_bn', 'vgg11_bn']
     """
     for wrong in unknown:
-        hint = suggest(wrong, ["pattern", "family", "weights"])
+        known = [*inspect.signature(list_models).parameters][:-1]
+        hint = "pass weights=True" if wrong == "pretrained" else suggest(wrong, known)
         raise TypeError(f"list_models() has no argument {wrong!r}; {hint}")
     for argument, value in (("pattern", pattern), ("family", family)):
         if not isinstance(value, str | None):
             raise TypeError(f"{argument} must be a string or None, got {value!r}")
+    if not isinstance(weights, bool):
+        raise TypeError(f"weights must be True or False, got {weights!r}")
     if family is not None and family not in families():
         raise ValueError(f"there is no family {family!r}; {suggest(family, families())}")
     names = [name for name in BUILDERS if family in (None, family_of(name))]
@@ -51,7 +75,12 @@ def list_models(
         from cnnarch.weights import get_weights
 
         names = [name for name in names if get_weights(name)]
-    return sorted(names)
+    if (max_params, max_macs, min_top1, sort) == (None, None, None, "name"):
+        return sorted(names)  # reads no sheets
+    from cnnarch.weights.selection import Bounds, select
+
+    rated = select(names, Bounds(max_params, max_macs, min_top1), sort)
+    return [each.card.name for each in rated]
 
 
 def get_model(name: str, **options: Any) -> ImageClassifier:

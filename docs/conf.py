@@ -8,6 +8,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from generators import (
     block_pages,
+    commands,
     explorer,
     families,
     gallery,
@@ -76,7 +77,16 @@ def remove_backlinks(app, pagename, templatename, context, doctree):  # noqa: AR
 def setup(app):
     # `-D only_generators=ports` builds a few pages without waiting for all of them.
     app.add_config_value("only_generators", [], "", types=[list])
-    for generator in (block_pages, explorer, families, gallery, ports, reference, structure):
+    for generator in (
+        block_pages,
+        commands,
+        explorer,
+        families,
+        gallery,
+        ports,
+        reference,
+        structure,
+    ):
         name = generator.__name__.rpartition(".")[2]
         if name in (app.config.only_generators or [name]):
             generator.write_pages(Path(app.srcdir) / "_generated")

@@ -23,6 +23,7 @@ from tests.small_forms import (
     distinct_forms,
     distinct_stages,
     small_forms,
+    structures,
 )
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import onnxruntime directly
@@ -102,8 +103,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         (fixture,) = forms
         builders = FORMS[fixture]() | (networks if every else {})
         rare = set()
-        if fixture == "small_form" and metafunc.module.__name__ != CONTRACT:
-            rare = builders.keys() - common_forms().keys()
+        if fixture == "small_form":
+            in_contract = metafunc.module.__name__ == CONTRACT
+            rare = builders.keys() - (structures() if in_contract else common_forms()).keys()
         cases = [
             pytest.param(build, id=name, marks=pytest.mark.slow if name in rare else ())
             for name, build in builders.items()

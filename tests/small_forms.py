@@ -53,7 +53,7 @@ def distinct_forms() -> dict[str, Build]:
         modules = [model.get_submodule(path) for path in run]
         return {kind_of(module) for module in modules if not [*module.children()]}
 
-    return _enough_for(kinds_of)
+    return _enough_for(kinds_of, small_forms())
 
 
 @cache
@@ -68,12 +68,37 @@ def common_forms() -> dict[str, Build]:
 
 
 @cache
+def structures() -> dict[str, Build]:
+    """Return forms of each family that together contain every kind of its blocks and layers.
+
+    The others combine the same blocks in another way, such as with stride 1 in the stem. Their
+    contract is tested by `make test-all` alone.
+    """
+
+    def kinds_of(model: ImageClassifier) -> set[str]:
+        return {f"{kind_of(module)} {zeros(module)}" for module in model.modules()}
+
+    def zeros(module: nn.Module) -> list[str]:
+        return re.findall(r"(?<!\d)0(?:[.]0)?(?![.\d])", module.extra_repr())
+
+    families: dict[str, dict[str, Build]] = {}
+    for name, build in small_forms().items():
+        families.setdefault(name.partition("-")[0], {})[name] = build
+    chosen: dict[str, Build] = {}
+    for forms in families.values():
+        chosen |= _enough_for(kinds_of, forms)
+    return chosen
+
+
+@cache
 def distinct_stages() -> dict[str, Build]:
     """Return forms that together cover every type of layer that ends a stage.
 
     They are used by slow tests of the stages' output maps.
     """
-    return _enough_for(lambda model: {type([*s.modules()][-1]).__name__ for s in model.stages})
+    return _enough_for(
+        lambda model: {type([*s.modules()][-1]).__name__ for s in model.stages}, small_forms()
+    )
 
 
 def kind_of(layer: nn.Module) -> str:
@@ -81,15 +106,20 @@ def kind_of(layer: nn.Module) -> str:
     return f"{type(layer).__qualname__} {re.sub(r'[0-9.]+(e-[0-9]+)?', '', layer.extra_repr())}"
 
 
-def _enough_for(kinds_of: Callable[[ImageClassifier], set[str]]) -> dict[str, Build]:
-    """Drop every form whose kinds are covered by the remaining forms, starting with the largest."""
+def _enough_for(
+    kinds_of: Callable[[ImageClassifier], set[str]], forms: dict[str, Build]
+) -> dict[str, Build]:
+    """Drop every form whose kinds are covered by the remaining forms, the largest first.
+
+    Of forms of the same size, the last is dropped first.
+    """
     with torch.device("meta"):
-        models = {name: build() for name, build in small_forms().items()}
+        models = {name: build() for name, build in forms.items()}
     left = {name: kinds_of(model) for name, model in models.items()}
-    for name in sorted(models, key=lambda name: -len([*models[name].modules()])):
+    for name in sorted(models, key=lambda name: len([*models[name].modules()]))[::-1]:
         if left[name] <= set().union(*(left[other] for other in left if other != name)):
             del left[name]
-    return {name: small_forms()[name] for name in left}
+    return {name: forms[name] for name in left}
 
 
 @lru_cache(maxsize=8)

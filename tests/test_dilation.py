@@ -9,12 +9,13 @@ from torch import nn
 
 import cnnarch
 from cnnarch.backbones import Backbone
-from cnnarch.blocks import SE, ChannelAttention
+from cnnarch.blocks import ECA, GRN, SE, ChannelAttention, KernelAttention
 from cnnarch.dilation import DilatedPool2d, dilate
 from cnnarch.testing import assert_close, calibrate
 from tests.small_forms import Build, small_forms
 
 FORMS = small_forms()
+ATTENTION = (ChannelAttention, ECA, GRN, KernelAttention, SE, nn.GroupNorm)
 POOLS = ("densenet-bc", "vgg-batch_norm", "googlenet-torchvision", "efficientnet-same")
 """One form for each type of pool and of padding that `dilate` replaces."""
 
@@ -42,7 +43,7 @@ def test_every_kth_pixel_equals_the_original_pixel(name: str) -> None:
     model = FORMS[name]()
     for module in list(model.modules()):
         for child_name, child in module.named_children():
-            if isinstance(child, SE | ChannelAttention | nn.GroupNorm):  # read the new pixels
+            if isinstance(child, ATTENTION):  # also pools the new pixels
                 setattr(module, child_name, nn.Identity())
     strides = [row.stride for row in model.feature_info]
     model.double()  # float32 rounding errors accumulate in deep networks
@@ -103,7 +104,7 @@ def test_every_network_reaches_the_output_stride_or_raises(
     distinct_form: Build, output_stride: int
 ) -> None:
     with torch.device("meta"):
-        model = distinct_form()
+        model = distinct_form().eval()
         stem, last = model.feature_info[0].stride, model.feature_info[-1].stride
         weights = {name: tensor.shape for name, tensor in model.state_dict().items()}
         if stem > output_stride:

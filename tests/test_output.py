@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from cnnarch.cli import main
 from cnnarch.facts.output import lasting_output, show_rows, to_json
 from cnnarch.facts.text import table_lines
 from cnnarch.inference import Predictor
-from cnnarch.weights import Preprocessing
+from cnnarch.weights import Preprocessing, get_weights
 from tests.forks import Forks
 from tests.training.test_killed import without_advice
 
@@ -155,10 +156,70 @@ def test_list_prints_numbers_in_csv_and_json(run: Run) -> None:
         "params": 25_557_032,
         "macs": 4_089_184_256,
         "input_size": [3, 224, 224],
+        "top1": 81.146,
+        "pixels": 224,
+        "weights": "TIMM_FB_SWSL_IG1B_FT_IN1K",
+        "license": "cc-by-nc-4.0",
+        "source": "timm",
+        "weights_macs": 4_089_184_256,
+        "dataset": "ImageNet-1K",
+        "metrics_source": get_weights("resnet50")["TIMM_A1_IN1K"].metrics_source,
     }
     (line,) = csv_rows(run("list", "resnet50", "--format", "csv"))
     assert (line["network"], line["params"]) == ("resnet50", "25557032")
     assert len(csv_rows(run("list", "--format", "csv"))) == len(cnnarch.list_models())
+
+
+def test_list_leaves_unknown_values_empty(run: Run) -> None:
+    """LeNet-5 has a checkpoint, but its accuracy is on Fashion-MNIST."""
+    for name, kept in (("plain18", ()), ("lenet5", ("pixels", "weights", "license", "source"))):
+        (row,) = json.loads(run("list", name, "--format", "json"))
+        unknown = [key for key, value in row.items() if value is None]
+        assert set(row) - set(unknown) >= {"network", "family", "year", "params", "macs", *kept}
+        assert {"top1", "dataset", "metrics_source"} <= set(unknown)
+        (line,) = csv_rows(run("list", name, "--format", "csv"))
+        assert [key for key, value in line.items() if not value] == unknown
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+def test_list_counts_what_has_no_published_accuracy_on_stderr(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["list", "vgg*", "--format", form, "--sort", "top1", "--max_params", "135M"]) == 0
+    printed = capsys.readouterr()
+    notes = printed.err.splitlines()
+    assert notes[0] == "no top-1 on ImageNet-1K is published for 2 of 6 networks"
+    assert len(notes) == (5 if form == "table" else 1)
+    shown = {
+        "table": lambda: [line.split()[0] for line in printed.out.splitlines()[1:]],
+        "csv": lambda: [row["network"] for row in csv_rows(printed.out)],
+        "json": lambda: [row["network"] for row in json.loads(printed.out)],
+    }[form]()
+    assert shown == ["vgg13_bn", "vgg11_bn", "vgg13", "vgg11", "vgg11_lrn", "vgg16_c"]
+    assert main(["list", "vgg*", "--format", form, "--min_top1", "70", "--max_macs", "8G"]) == 0
+    printed = capsys.readouterr()
+    note = "left out 1 network: no top-1 on ImageNet-1K is published within the bounds"
+    assert printed.err.splitlines()[0] == note
+    assert "vgg11_lrn" not in printed.out
+
+
+def test_list_prints_the_source_and_the_license(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["list", "regnet_y_128gf"]) == 0
+    printed = capsys.readouterr()
+    row = "88.23 384 IMAGENET1K_SWAG_E2E_V1 its own torchvision"
+    assert printed.out.splitlines()[1].split()[-6:] == row.split()
+    page = "https://docs.pytorch.org/vision/stable/models.html"
+    assert f"source torchvision: {page}" in printed.err.splitlines()
+    (row,) = json.loads(run("list", "regnet_y_128gf", "--format", "json"))
+    assert row["license"].startswith("https://github.com/facebookresearch/SWAG/")
+
+
+def test_the_table_in_the_docs_is_the_output_of_its_command(run: Run) -> None:
+    page = (Path(cnnarch.__file__).parents[1] / "docs/start.md").read_text()
+    (command, shown), *_ = re.findall(r"\$ cnnarch (list .*)\n((?s:.*?))```", page)
+    assert run(*command.split()) == shown
 
 
 def test_info_prints_the_card_as_json_and_its_values_as_csv(run: Run) -> None:

@@ -16,6 +16,8 @@ __all__ = ["ConvNormAct", "Padding"]
 
 MakeNorm = Callable[[int], nn.Module]
 """Creates a normalization layer from its number of channels."""
+MakeAct = Callable[[], nn.Module]
+"""Creates an activation."""
 Padding = Literal["symmetric", "same"]
 """How to pad a convolution, as described for `ConvNormAct`."""
 
@@ -31,7 +33,9 @@ class ConvNormAct(nn.Sequential):
         kernel_size: side length of the square kernel, or its height and width, in pixels.
         stride: stride of the convolution, in pixels.
         groups: number of groups in the convolution.
-        padding: "symmetric" pads each side by (kernel_size - 1) // 2 pixels. "same" pads as
+        dilation: distance between the pixels that the kernel reads. A kernel of k pixels then
+            spans dilation * (k - 1) + 1 pixels, which determines the padding.
+        padding: "symmetric" pads each side by (span - 1) // 2 pixels. "same" pads as
             TensorFlow does: the output has ceil(H / stride) rows, and any extra pixel is added
             at the bottom and right. An integer pads each side by that many pixels.
         bias: whether the convolution has a bias; None adds one only if there is no norm.
@@ -59,19 +63,21 @@ class ConvNormAct(nn.Sequential):
         stride: int = 1,
         *,
         groups: int = 1,
+        dilation: int = 1,
         padding: Padding | int = "symmetric",
         bias: bool | None = None,
         conv: type[nn.Conv2d] = nn.Conv2d,
         norm: MakeNorm | None = nn.BatchNorm2d,
-        act: Callable[[], nn.Module] | None = nn.ReLU,
+        act: MakeAct | None = nn.ReLU,
     ) -> None:
         check_integer("in_channels", in_channels, 1)
         check_integer("out_channels", out_channels, 1)
         check_integer("stride", stride, 1)
+        check_integer("dilation", dilation, 1)
         if isinstance(padding, str):
             check_choice("padding", padding, get_args(Padding))
         super().__init__()
-        height, width = _height_and_width(kernel_size)
+        height, width = (dilation * (side - 1) + 1 for side in _height_and_width(kernel_size))
         pixels = (height - 1) // 2, (width - 1) // 2
         if isinstance(padding, int):
             pixels = padding, padding
@@ -87,6 +93,7 @@ class ConvNormAct(nn.Sequential):
             kernel_size,
             stride,
             padding=pixels,
+            dilation=dilation,
             groups=groups,
             bias=norm is None if bias is None else bias,
         )
@@ -105,20 +112,6 @@ def _height_and_width(kernel_size: int | tuple[int, int]) -> tuple[int, int]:
     return sides
 
 
-def linear_conv(
-    in_channels: int,
-    channels: int,
-    kernel_size: int,
-    stride: int = 1,
-    conv: type[nn.Conv2d] = nn.Conv2d,
-) -> nn.Conv2d:
-    """Return a padded convolution without bias, for use before a norm or a sum."""
-    check_integer("in_channels", in_channels, 1)
-    check_integer("channels", channels, 1)
-    padding = kernel_size // 2
-    return he_normal_(conv(in_channels, channels, kernel_size, stride, padding, bias=False))
-
-
 def conv_7x7(in_channels: int, channels: int, small_images: bool, **options: Any) -> ConvNormAct:
     """Return a stem convolution: 7x7 with stride 2, or 3x3 with stride 1 for small images.
 
@@ -126,6 +119,16 @@ def conv_7x7(in_channels: int, channels: int, small_images: bool, **options: Any
     """
     kernel_size, stride = (3, 1) if small_images else (7, 2)
     return ConvNormAct(in_channels, channels, kernel_size, stride, **options)
+
+
+def deep_stem(in_channels: int, widths: tuple[int, int, int], small_images: bool) -> nn.Sequential:
+    """Return a stem of three 3x3 convolutions; the first has stride 2, or 1 for small images."""
+    first, second, third = widths
+    return nn.Sequential(
+        ConvNormAct(in_channels, first, 3, 1 if small_images else 2),
+        ConvNormAct(first, second, 3),
+        ConvNormAct(second, third, 3),
+    )
 
 
 def remove_stride(block: nn.Module) -> None:

@@ -4,14 +4,14 @@ Source: Wang et al., "CSPNet: A New Backbone that can Enhance Learning Capabilit
 arXiv 1911.11929, sec. 3.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.checkpointing import Stage
-from cnnarch.blocks.conv import ConvNormAct
+from cnnarch.blocks.conv import ConvNormAct, MakeAct
 
 __all__ = ["CrossStage"]
 
@@ -51,7 +51,7 @@ class CrossStage(nn.Module):
         width: int,
         blocks: Sequence[nn.Module],
         *,
-        act: Callable[[], nn.Module] = nn.ReLU,
+        act: MakeAct = nn.ReLU,
         linear: bool = False,
     ) -> None:
         check_integer("width", width, 1)

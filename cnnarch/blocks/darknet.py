@@ -4,19 +4,18 @@ Source: Redmon and Farhadi, "YOLOv3: An Incremental Improvement", arXiv 1804.027
 """
 
 import math
-from collections.abc import Callable
 from functools import partial
 
 from torch import nn
 
 from cnnarch.blocks._checks import check_integer, check_number
-from cnnarch.blocks.conv import ConvNormAct
+from cnnarch.blocks.conv import ConvNormAct, MakeAct
 from cnnarch.blocks.residual import ResidualSum
 
 __all__ = ["DarknetResidual"]
 
 
-def leaky_relu(negative_slope: float) -> Callable[[], nn.Module]:
+def leaky_relu(negative_slope: float) -> MakeAct:
     """Return a function that creates leaky ReLUs: y = x if x > 0, otherwise slope * x.
 
     Raises:
@@ -54,7 +53,7 @@ class DarknetResidual(ResidualSum):
         channels: int,
         hidden: int | None = None,
         *,
-        act: Callable[[], nn.Module] | None = None,
+        act: MakeAct | None = None,
     ) -> None:
         check_integer("channels", channels, 1)
         hidden = max(channels // 2, 1) if hidden is None else hidden

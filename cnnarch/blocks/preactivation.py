@@ -8,7 +8,8 @@ from functools import partial
 from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_probability
-from cnnarch.blocks.conv import MakeNorm, linear_conv
+from cnnarch.blocks.conv import MakeNorm
+from cnnarch.blocks.linear_conv import linear_conv
 from cnnarch.blocks.shortcut import MakeShortcut, linear_projection
 
 __all__ = ["PreActBottleneck", "PreActResidual", "PreActSum"]
@@ -139,8 +140,7 @@ class PreActBottleneck(PreActSum):
         conv: type[nn.Conv2d] = nn.Conv2d,
     ) -> None:
         first, second = (stride, 1) if stride_in_1x1 else (1, stride)
-        out = 4 * channels
-        branch = nn.Sequential()
+        branch, out = nn.Sequential(), 4 * channels
         branch.reduce = linear_conv(in_channels, channels, 1, first, conv)
         branch.norm1, branch.act1 = norm(channels), nn.ReLU()
         branch.conv = linear_conv(channels, channels, 3, second, conv)

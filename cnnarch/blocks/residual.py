@@ -8,13 +8,12 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_integer
-from cnnarch.blocks.conv import ConvNormAct
+from cnnarch.blocks.conv import ConvNormAct, MakeAct
 from cnnarch.blocks.shortcut import MakeShortcut, projection
 
 __all__ = ["Bottleneck", "Residual", "ResidualSum"]
 
 MakeAttention = Callable[[int], nn.Module]
-MakeAct = Callable[[], nn.Module]
 
 
 class ResidualSum(nn.Module):
@@ -112,6 +111,7 @@ class Bottleneck(ResidualSum):
         group_width: number of channels per group; None means channels / groups.
         stride_in_1x1: whether the first 1x1 convolution is strided, as in the paper. Otherwise the
             3x3 convolution is strided, as in torchvision's and timm's checkpoints ("v1.5").
+        make_shortcut: `projection` (option B) or `pooled_projection` (ResNet-D).
         attention: creates the branch's last layer, such as `SE`, from its number of channels.
         act: creates each activation.
 
@@ -132,17 +132,19 @@ class Bottleneck(ResidualSum):
         groups: int = 1,
         group_width: int | None = None,
         stride_in_1x1: bool = False,
+        make_shortcut: MakeShortcut = projection,
         attention: MakeAttention | None = None,
         act: MakeAct = nn.ReLU,
     ) -> None:
         check_integer("channels", channels, 1)
         check_integer("groups", groups, 1)
         width = channels if group_width is None else groups * group_width
+        out = 4 * channels
         first, second = (stride, 1) if stride_in_1x1 else (1, stride)
         branch = nn.Sequential()
         branch.reduce = ConvNormAct(in_channels, width, 1, first, act=act)
         branch.conv = ConvNormAct(width, width, 3, second, groups=groups, act=act)
-        branch.expand = ConvNormAct(width, 4 * channels, 1, act=None)
+        branch.expand = ConvNormAct(width, out, 1, act=None)
         if attention is not None:
-            branch.attention = attention(4 * channels)
-        super().__init__(branch, in_channels, 4 * channels, stride, act=act)
+            branch.attention = attention(out)
+        super().__init__(branch, in_channels, out, stride, make_shortcut=make_shortcut, act=act)

@@ -5,6 +5,8 @@ Implemented here because `import cnnarch` must work without torchvision.
 Source: Huang et al., "Deep Networks with Stochastic Depth", arXiv 1603.09382, sec. 3.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -48,3 +50,18 @@ class StochasticDepth(nn.Module):
     def extra_repr(self) -> str:
         """Return the rate."""
         return f"rate={self.rate:g}"
+
+
+def drop_path_rates(drop_path: float, depths: Sequence[int]) -> list[list[float]]:
+    """Return each block's rate, by stage; rates increase linearly from 0 to `drop_path`.
+
+    Raises:
+        ValueError: `drop_path` is out of range.
+
+    >>> drop_path_rates(0.5, (1, 2))
+    [[0.0], [0.25, 0.5]]
+    """
+    check_probability("drop_path", drop_path)
+    last = max(sum(depths) - 1, 1)
+    rates = iter([drop_path * i / last for i in range(sum(depths))])
+    return [[next(rates) for _ in range(depth)] for depth in depths]

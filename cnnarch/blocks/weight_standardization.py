@@ -25,6 +25,7 @@ class StandardizedConv2d(nn.Conv2d):
         kernel_size: side length of the square kernel, or its height and width, in pixels.
         stride: stride of the convolution, in pixels.
         padding: number of zeros added to each side, or to the sides of each direction, in pixels.
+        dilation: distance between neighboring elements of the kernel, in pixels.
         groups: number of groups in the convolution.
         bias: whether the convolution has a bias, which is not standardized.
         eps: constant added to the variance.
@@ -50,13 +51,14 @@ class StandardizedConv2d(nn.Conv2d):
         stride: int = 1,
         padding: int | tuple[int, int] = 0,
         *,
+        dilation: int | tuple[int, int] = 1,
         groups: int = 1,
         bias: bool = True,
         eps: float = 1e-8,
     ) -> None:
         check_positive("eps", eps)
         super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias
         )
         self.eps = eps
 

@@ -14,6 +14,7 @@ from cnnarch.facts.output import Column, show, to_json
 from cnnarch.facts.sheets import aliases
 from cnnarch.facts.text import shape_text
 from cnnarch.weights import Weights, get_weights
+from cnnarch.weights.selection import DATASET, Bounds, RatedNetwork, select
 
 FIGURES = {
     "params": "parameters",
@@ -30,7 +31,18 @@ LIST_COLUMNS = (
     Column("params", "parameters", "{:,}".format),
     Column("macs", "multiply-adds", "{:,}".format),
     Column("input_size", "input", shape_text),
+    Column("top1", "top-1, %", "{:.2f}".format),
+    Column("pixels", "pixels"),
+    Column("weights", "weights"),
+    Column("license", "license", lambda text: "its own" if "://" in text else text),
+    Column("source", "source"),
 )
+MORE_COLUMNS = (
+    Column("weights_macs", "multiply-adds at these pixels", "{:,}".format),
+    Column("dataset", "data set of top-1"),
+    Column("metrics_source", "page with top-1"),
+)
+"""Columns of CSV and JSON only."""
 FACT_COLUMNS = (
     Column("form", "form"),
     Column("quantity", "quantity", FIGURES.__getitem__),
@@ -61,15 +73,50 @@ class Fact(NamedTuple):
 
 
 def run_list(parsed: argparse.Namespace) -> int:
-    """Print a table of networks."""
+    """Print a table of networks; what it leaves out and its sources are printed to stderr."""
     names = cnnarch.list_models(parsed.pattern, family=parsed.family, weights=parsed.weights)
-    cards = [cnnarch.get_card(name) for name in names]
-    rows = [(c.name, c.family, c.year, c.params, c.macs, c.input_size) for c in cards]
-    show(LIST_COLUMNS, rows, parsed.format)
+    bounds = Bounds(parsed.max_params, parsed.max_macs, parsed.min_top1)
+    rated = select(names, bounds, parsed.sort)
+    columns = (*LIST_COLUMNS, *(MORE_COLUMNS if parsed.format != "table" else ()))
+    show(columns, [_list_row(each)[: len(columns)] for each in rated], parsed.format)
     if not names and parsed.pattern:
         hint = f"try '*{parsed.pattern}*' or --family"
         print(f"cnnarch: no network is called {parsed.pattern!r}; {hint}", file=sys.stderr)
+    if missing := sum(each.top1 is None for each in rated):
+        text = f"{missing} of {len(rated)} networks"
+        print(f"no top-1 on {DATASET} is published for {text}", file=sys.stderr)
+    if parsed.format == "table":
+        _explain_list(rated)
     return 0
+
+
+def _list_row(rated: RatedNetwork) -> tuple[Any, ...]:
+    card, weights, cost, top1 = rated
+    row = (card.name, card.family, card.year, card.params, card.macs, card.input_size, top1)
+    if weights is None or cost is None:
+        return *row, *[None] * 7
+    published = (None, None) if top1 is None else (DATASET, weights.metrics_source)
+    facts = (cost.input_size[1], weights.tag, weights.license, weights.layout)
+    return *row, *facts, cost.macs, *published
+
+
+def _explain_list(rated: Sequence[RatedNetwork]) -> None:
+    """Print what the columns mean and where the accuracies are published."""
+    sources = {
+        str(each.weights.layout): each.weights.metrics_source
+        for each in rated
+        if each.weights and each.top1 is not None
+    }
+    if not sources:
+        return
+    print(
+        "multiply-adds: for one image of the input size\n"
+        f"top-1: highest accuracy on {DATASET} published for the network's checkpoints, with "
+        "images of the stated pixels",
+        file=sys.stderr,
+    )
+    for library, source in sorted(sources.items()):
+        print(f"source {library}: {source}", file=sys.stderr)
 
 
 def run_info(parsed: argparse.Namespace) -> int:

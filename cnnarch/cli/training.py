@@ -171,7 +171,7 @@ class TrainingCommand:
         if "" in split.config:
             raise ValueError("argument --config: expected one argument")
         self.files = [f"--config={file}" for file in split.config]
-        self.parser = _training_parser(name)
+        self.parser = training_parser(name)
         self.given = self._parse(defaults=False)
         model = self.given.get("model")
         self.networks: list[str] = self.given.get("networks") or ([model] if model else [])
@@ -262,7 +262,8 @@ def _logger_error(message: str) -> str:
     return f"{name} is not available: {' '.join(reason.split())}"
 
 
-def _training_parser(command: str) -> "ArgumentParser":
+def training_parser(command: str) -> "ArgumentParser":
+    """Return the parser of train or compare."""
     from cnnarch.training import (  # the ImportError names the extra to install
         DATA_SETS,
         Machine,

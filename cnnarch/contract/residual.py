@@ -100,7 +100,7 @@ class ResidualNetwork(ImageClassifier):
     Args:
         stem: the layers before the first pool, including the first convolution.
         block: builds a block from its input channels, width and stride.
-        widths: block width in each stage.
+        widths: block width in each stage: one for all of its blocks, or one for each.
         depths: number of blocks in each stage.
         names: the paper's names for the stem and each stage.
         pool: first layer of the first stage, such as the max-pool in Table 1 of the ResNet paper.
@@ -127,7 +127,7 @@ class ResidualNetwork(ImageClassifier):
         self,
         stem: nn.Module,
         block: MakeBlock,
-        widths: Sequence[int],
+        widths: Sequence[int | Sequence[int]],
         depths: Sequence[int],
         names: Sequence[str],
         pool: nn.Module | None = None,
@@ -150,8 +150,10 @@ class ResidualNetwork(ImageClassifier):
             check_integer("depth of a stage", depth, 1)
             stage = Stage() if stages or pool is None else Stage(pool=pool)
             stride = 2 if stages else first_stride
-            for i in range(depth):
-                unit = block(channels, width, stride if i == 0 else 1)
+            block_widths = width if isinstance(width, Sequence) else [width] * depth
+            check_length("widths of a stage", block_widths, depth)
+            for i, block_width in enumerate(block_widths):
+                unit = block(channels, block_width, stride if i == 0 else 1)
                 stage.append(unit)
                 channels = unit.out_channels
                 blocks.append(unit)

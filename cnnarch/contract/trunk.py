@@ -147,11 +147,10 @@ class Trunk(RecordsOptions):
         if self.fixed_input_size:
             strides = [side // m.shape[-1] for m in maps]
         else:  # use two sizes, because padding affects the ratio at a single size
-            larger = copied.forward_stages(
-                torch.empty(*shape, side + 256, side + 256, device="meta")
-            )
+            far = side + 4096  # large enough for strides that do not divide it, such as 7
+            larger = copied.forward_stages(torch.empty(*shape, far, far, device="meta"))
             growth = [b.shape[-1] - a.shape[-1] for a, b in zip(maps, larger, strict=True)]
-            strides = [256 // pixels for pixels in growth]
+            strides = [round((far - side) / pixels) for pixels in growth]
         return tuple(map(FeatureInfo, self.stage_names, [m.shape[1] for m in maps], strides))
 
     def set_grad_checkpointing(self, enabled: bool = True) -> None:

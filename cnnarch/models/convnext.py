@@ -1,17 +1,18 @@
 """ConvNeXt: a ResNet modernized step by step toward a Transformer (Liu et al., 2022)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Unpack
 
 from torch import nn
 
-from cnnarch.blocks._checks import check_integer, check_length, check_probability
+from cnnarch.blocks._checks import check_integer, check_length
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.conv import ConvNormAct, Padding
 from cnnarch.blocks.convnext import ConvNeXtBlock
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.initialization import normal_
 from cnnarch.blocks.mixer import LayerNorm2d
+from cnnarch.blocks.stochastic_depth import drop_path_rates
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.contract.options import CommonOptions
@@ -19,8 +20,12 @@ from cnnarch.facts.builders import builder
 
 __all__ = [
     "ConvNeXt",
+    "convnext_atto",
     "convnext_base",
+    "convnext_femto",
     "convnext_large",
+    "convnext_nano",
+    "convnext_pico",
     "convnext_small",
     "convnext_tiny",
     "convnext_xlarge",
@@ -37,6 +42,10 @@ class ConvNeXtRow(NamedTuple):
     depths: tuple[int, ...]
 
 
+ATTO = ConvNeXtRow((40, 80, 160, 320), (2, 2, 6, 2))  # timm's, like the next three
+FEMTO = ConvNeXtRow((48, 96, 192, 384), (2, 2, 6, 2))
+PICO = ConvNeXtRow((64, 128, 256, 512), (2, 2, 6, 2))
+NANO = ConvNeXtRow((80, 160, 320, 640), (2, 2, 8, 2))
 TINY = ConvNeXtRow((96, 192, 384, 768), (3, 3, 9, 3))
 SMALL = ConvNeXtRow((96, 192, 384, 768), (3, 3, 27, 3))
 BASE = ConvNeXtRow((128, 256, 512, 1024), (3, 3, 27, 3))
@@ -51,7 +60,7 @@ class ConvNeXtOptions(CommonOptions, total=False):
 
 
 class ConvNeXt(ImageClassifier):
-    """ConvNeXt: a stem of 4x4 patches, four stages of `ConvNeXtBlock`, pooled linear head.
+    """ConvNeXt: a stem of 4x4 patches, four stages of blocks, pooled linear head.
 
     Each stage after the first starts with a LayerNorm and a 2x2 convolution with stride 2. The
     last LayerNorm follows the pool. Weights are drawn from N(0, 0.02^2), as in the authors' code.
@@ -59,6 +68,7 @@ class ConvNeXt(ImageClassifier):
     Args:
         channels: number of channels in each stage.
         depths: number of blocks in each stage.
+        block: creates a block from its number of channels and its `drop_path`.
         num_classes: number of logits; 0 returns the pooled features.
         in_channels: number of channels in the input image.
         dropout: probability of zeroing a pooled feature, in [0, 1).
@@ -79,6 +89,7 @@ class ConvNeXt(ImageClassifier):
         self,
         channels: Sequence[int],
         depths: Sequence[int],
+        block: Callable[..., nn.Module] = ConvNeXtBlock,
         *,
         num_classes: int = 1000,
         in_channels: int = 3,
@@ -90,14 +101,11 @@ class ConvNeXt(ImageClassifier):
         check_length("depths", depths, 4)
         for depth in depths:
             check_integer("depth of a stage", depth, 1)
-        check_probability("drop_path", drop_path)
         stem = _stem(in_channels, channels[0], small_images)
-        last = max(sum(depths) - 1, 1)
         stages: list[Stage] = []
-        for i, (width, depth) in enumerate(zip(channels, depths, strict=True)):
-            first = sum(depths[:i])
-            rates = [drop_path * (first + j) / last for j in range(depth)]
-            blocks = [ConvNeXtBlock(width, drop_path=rate) for rate in rates]
+        for i, rates in enumerate(drop_path_rates(drop_path, depths)):
+            width = channels[i]
+            blocks = [block(width, drop_path=rate) for rate in rates]
             opening = {"downsample": _downsample(channels[i - 1], width)} if i else {}
             stages.append(Stage(*blocks, **opening))
         head = ClassifierHead(
@@ -136,6 +144,32 @@ def _downsample(in_channels: int, out_channels: int) -> nn.Sequential:
 
 def _classifier(num_features: int, num_classes: int) -> nn.Linear:
     return normal_(nn.Linear(num_features, num_classes), 0.02)
+
+
+@builder
+def convnext_atto(*, weights: WeightsSource = None, **options: Unpack[ConvNeXtOptions]) -> ConvNeXt:
+    """ConvNeXt Atto: 40 to 320 channels, 12 blocks."""
+    return build("convnext_atto", weights, ConvNeXt, *ATTO, **options)
+
+
+@builder
+def convnext_femto(
+    *, weights: WeightsSource = None, **options: Unpack[ConvNeXtOptions]
+) -> ConvNeXt:
+    """ConvNeXt Femto: 48 to 384 channels, 12 blocks."""
+    return build("convnext_femto", weights, ConvNeXt, *FEMTO, **options)
+
+
+@builder
+def convnext_pico(*, weights: WeightsSource = None, **options: Unpack[ConvNeXtOptions]) -> ConvNeXt:
+    """ConvNeXt Pico: 64 to 512 channels, 12 blocks."""
+    return build("convnext_pico", weights, ConvNeXt, *PICO, **options)
+
+
+@builder
+def convnext_nano(*, weights: WeightsSource = None, **options: Unpack[ConvNeXtOptions]) -> ConvNeXt:
+    """ConvNeXt Nano: 80 to 640 channels, 14 blocks."""
+    return build("convnext_nano", weights, ConvNeXt, *NANO, **options)
 
 
 @builder

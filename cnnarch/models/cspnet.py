@@ -1,13 +1,13 @@
 """CSPNet: stages whose blocks see only half of the channels (Wang et al., 2019)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Unpack
 
 from torch import nn
 
 from cnnarch.blocks._checks import check_length
 from cnnarch.blocks.checkpointing import Stage
-from cnnarch.blocks.conv import ConvNormAct, conv_7x7, remove_stride
+from cnnarch.blocks.conv import ConvNormAct, MakeAct, conv_7x7, remove_stride
 from cnnarch.blocks.cross_stage import CrossStage
 from cnnarch.blocks.darknet import DarknetResidual, leaky_relu
 from cnnarch.blocks.head import ClassifierHead
@@ -131,7 +131,7 @@ class CSPResNet(ImageClassifier):
         super().__init__(stem, stages, head, names=RESNET_NAMES)
 
 
-def _bottleneck(row: CSPStage, groups: int, act: Callable[[], nn.Module]) -> Bottleneck:
+def _bottleneck(row: CSPStage, groups: int, act: MakeAct) -> Bottleneck:
     quarter, width = row.width // 4, row.hidden // groups
     return Bottleneck(row.width, quarter, groups=groups, group_width=width, act=act)
 

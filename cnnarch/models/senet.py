@@ -9,7 +9,7 @@ from typing import Unpack
 
 from torch import nn
 
-from cnnarch.blocks.conv import ConvNormAct
+from cnnarch.blocks.conv import ConvNormAct, deep_stem
 from cnnarch.blocks.residual import ResidualSum
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.residual import ResidualNetwork
@@ -106,13 +106,8 @@ class SENet(ResidualNetwork):
         reduction: int = 16,
     ) -> None:
         width = widths[0]
-        stem = nn.Sequential(
-            ConvNormAct(in_channels, width, 3, 1 if small_images else 2),
-            ConvNormAct(width, width, 3),
-            ConvNormAct(width, 2 * width, 3),
-        )
         super().__init__(
-            stem,
+            deep_stem(in_channels, (width, width, 2 * width), small_images),
             partial(HalvedBottleneck, groups=groups, reduction=reduction),
             widths,
             depths,

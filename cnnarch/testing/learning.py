@@ -94,9 +94,11 @@ def check_checkpointing_recomputes(model: ImageClassifier) -> None:
 @on_a_copy()
 def check_bfloat16_autocast(model: ImageClassifier) -> None:
     """bfloat16 logits are close to float32 logits, and a training step yields finite results."""
-    # BatchNorm over few pixels amplifies rounding errors: keep the last map at least 4x4.
-    images = example_images(model, 4, max(32, 4 * model.feature_info[-1].stride))
+    # BatchNorm over few values amplifies rounding errors: keep the last map at least 4x4, and
+    # calibrate with 16 images for norms of pooled maps, as in ResNeSt.
+    images = example_images(model, 16, max(32, 4 * model.feature_info[-1].stride))
     calibrate(model, images)
+    images = images[:4]
     with torch.no_grad():
         exact = model(images)
         with torch.autocast("cpu", torch.bfloat16):

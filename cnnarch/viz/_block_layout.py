@@ -133,7 +133,7 @@ class _Placer:
     def branch(self, start: int, end: int, nodes: set[int]) -> Placement:
         """Place a branch from `start` to `end` without the gaps before its first and last box."""
         cuts = self.cuts(start, end, nodes)
-        layout = self.series([start, *cuts, end], nodes) if cuts else self.rows(nodes)
+        layout = self.series([start, *cuts, end], nodes) if cuts else self.rows(end, nodes)
         for edge in self.graph.subgraph({start, *nodes}).out_edges(start, keys=True):
             layout.routes.setdefault(edge, ("fork", layout.boxes[edge[1]][0]))
         for edge in self.graph.subgraph({end, *nodes}).in_edges(end, keys=True):
@@ -161,18 +161,60 @@ class _Placer:
         right = max(size.width / 2, *(self.labels.get(edge, 0) for edge in edges))
         return Placement(size.width / 2, right, size.height, {node: (0, 0)})
 
-    def rows(self, nodes: set[int]) -> Placement:
-        """Place branches that are not nested: each box is below all those that it reads."""
-        layout = Placement()
-        for row in nx.topological_generations(self.graph.subgraph(nodes)):
-            top, x = layout.height + (FORK_GAP if layout.boxes else 0), 0.0
+    def rows(self, end: int, nodes: set[int]) -> Placement:
+        """Place branches that are not nested: each box is below all those that it reads.
+
+        A box is in the column of one that it reads, if possible. Arrows that would cross a box or
+        a text have columns of their own.
+        """
+        inside = self.graph.subgraph(nodes)
+        rows = list(nx.topological_generations(inside))
+        columns, arrows = self.columns(end, rows)
+        layout, x, right = Placement(), dict[int | Edge, float](), -COLUMN_GAP
+        for column in columns:
+            boxes = [self.box(item) for item in column if isinstance(item, int)]
+            labels = [self.labels.get(item, 0) for item in column if not isinstance(item, int)]
+            center = right + COLUMN_GAP + max([SKIP_WIDTH / 2, *(box.left for box in boxes)])
+            right = center + max([SKIP_WIDTH / 2, *labels, *(box.right for box in boxes)])
+            x |= dict.fromkeys(column, center)
+        axis = x[max(columns, key=len)[0]]
+        for row in rows:
+            top = layout.height + FORK_GAP if layout.boxes else FORK_GAP - GAP  # a gap is above
             for node in row:
-                box = self.box(node)
-                layout.add(box, x + (box.left if x else 0), top)
-                x = layout.boxes[node][0] + box.right + COLUMN_GAP
-        for edge in self.graph.subgraph(nodes).edges(keys=True):
-            layout.routes[edge] = ("merge", layout.boxes[edge[0]][0])
+                layout.add(self.box(node), x[node] - axis, top)
+        layout.left, layout.right = max(layout.left, axis), max(layout.right, right - axis)
+        layout.height += FORK_GAP - GAP
+        for edge in inside.edges(keys=True):
+            if x[edge[0]] != x[edge[1]]:
+                layout.routes[edge] = ("merge", x[edge[0]] - axis)
+        layout.routes |= {edge: ("skip", x[edge] - axis) for edge in arrows}
         return layout
+
+    def columns(self, end: int, rows: list[list[int]]) -> tuple[list[list[int | Edge]], list[Edge]]:
+        """Return the boxes and arrows in each column, and the arrows that have their own column."""
+        row_of = {node: i for i, row in enumerate(rows) for node in row} | {end: len(rows)}
+        columns: list[list[int | Edge]] = []
+        column_of: dict[int, list[int | Edge]] = {}
+        next_in_column: dict[int, int] = {}
+        for node in (node for row in rows for node in row):
+            above = [a for a in self.graph.predecessors(node) if row_of.get(a) == row_of[node] - 1]
+            free = next((a for a in above if a not in next_in_column), None)
+            if free is None:
+                column_of[node] = []
+                columns.append(column_of[node])
+            else:
+                next_in_column[free], column_of[node] = node, column_of[free]
+            column_of[node].append(node)
+        arrows: list[Edge] = []
+        for node, column in column_of.items():
+            edges = [edge for edge in self.graph.out_edges(node, keys=True) if edge[1] in row_of]
+            edges.sort(key=lambda edge: (edge[1] != next_in_column.get(node), row_of[edge[1]]))
+            # The first arrow runs in the column of the box.
+            for edge in reversed(edges[1:]):
+                if edge in self.labels or row_of[edge[1]] > row_of[node] + 1:
+                    columns.insert(columns.index(column) + (node in next_in_column), [edge])
+                    arrows.append(edge)
+        return columns, arrows
 
     def cuts(self, start: int, end: int, nodes: set[int]) -> list[int]:
         """Return the nodes through which all ways from `start` to `end` pass, in order."""

@@ -25,7 +25,7 @@ RESHAPES = PERMUTATIONS | {
     *("contiguous", "expand", "flatten", "reshape", "squeeze", "unflatten", "unsqueeze"),
     *("view", "view_as"),
 }
-REDUCTIONS = {"mean": "avg", "amax": "max", "sum": "sum"}
+REDUCTIONS = {"mean": "avg", "amax": "max", "sum": "sum", "linalg_vector_norm": "L2 norm"}
 ACTIVATIONS = {
     **{"relu": "ReLU", "gelu": "GELU", "silu": "SiLU", "sigmoid": "Sigmoid", "tanh": "Tanh"},
     **{"softmax": "Softmax", "hardswish": "Hardswish", "relu6": "ReLU6"},

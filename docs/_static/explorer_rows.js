@@ -57,13 +57,15 @@ const ExplorerRows = (() => {
     }
   }
 
-  /* Add the best checkpoint for ImageNet to a network; undefined if no license matches. */
-  function withBest(network, license) {
+  /* Add the best checkpoint for ImageNet within the bounds to a network, with the rule of
+     cnnarch.list_models; undefined if no license matches. */
+  function withBest(network, filters) {
+    const { license } = filters;
     const found = network.checkpoints.filter((row) => !license || row.license === license);
     if (license && !found.length) return undefined;
     const words = [...network.words, ...found.map((row) => row.tag)];
     const best = found
-      .filter((row) => row.imagenet !== undefined)
+      .filter((row) => row.rates && isCheap(row, filters))
       .reduce((a, b) => (a && a.imagenet >= b.imagenet ? a : b), undefined);
     if (!best) return { ...network, words };
     const { imagenet, tag, pixels, license: its, license_url, source, source_url } = best;
@@ -71,15 +73,23 @@ const ExplorerRows = (() => {
     return { ...network, ...facts, words, best, best_tag: tag };
   }
 
+  function isWithin(row, key, limit, unit = 1) {
+    return limit === "" || row[key] <= Number(limit) * unit;
+  }
+
+  function isCheap(row, filters) {
+    return (
+      isWithin(row, "params", filters.params, 1e6) && isWithin(row, "macs", filters.macs, 1e9)
+    );
+  }
+
   /* Return the rows that match all filters. A row without a value does not match its bound. */
   function select(data, filters) {
     const isNetworks = filters.view === "networks";
     const rows = isNetworks
-      ? data.networks.map((row) => withBest(row, filters.license)).filter(Boolean)
+      ? data.networks.map((row) => withBest(row, filters)).filter(Boolean)
       : data.checkpoints.filter((row) => !filters.license || row.license === filters.license);
     const words = filters.q.toLowerCase().split(/\s+/).filter(Boolean);
-    const isWithin = (row, key, name, unit) =>
-      filters[name] === "" || row[key] <= Number(filters[name]) * unit;
     const isFrom = (row, key, name) => filters[name] === "" || row[key] >= Number(filters[name]);
     return rows.filter((row) => {
       const text = row.words.join(" ").toLowerCase();
@@ -87,9 +97,8 @@ const ExplorerRows = (() => {
         words.every((word) => text.includes(word)) &&
         (!filters.families.length || filters.families.includes(row.family)) &&
         isFrom(row, "year", "from") &&
-        isWithin(row, "year", "to", 1) &&
-        isWithin(row, "params", "params", 1e6) &&
-        isWithin(row, "macs", "macs", 1e9) &&
+        isWithin(row, "year", filters.to) &&
+        isCheap(row, filters) &&
         isFrom(row, "imagenet", "top1") &&
         (!isNetworks || !filters.weights || row.checkpoints.length > 0)
       );

@@ -61,8 +61,8 @@ GROUPS = (
         "Residual blocks",
         "Blocks that add their input to the output of their layers. The layers learn only the "
         "difference, and gradients reach early layers through the shortcut.",
-        ("residual", "preactivation", "regnet", "darknet", "shortcut"),
-        "skip connection identity shortcut basicblock resnext",
+        ("residual", "preactivation", "regnet", "res2net", "pyramid", "darknet", "shortcut"),
+        "skip connection identity shortcut basicblock resnext multi-scale pyramidal",
     ),
     BlockGroup(
         "inception",
@@ -76,7 +76,17 @@ GROUPS = (
         "Mobile blocks",
         "Blocks with few multiply-adds: depthwise, grouped and 1x1 convolutions instead of full "
         "ones.",
-        ("separable", "inverted_residual", "fire", "shuffle", "shuffle_v2", "ghost"),
+        (
+            "separable",
+            "inverted_residual",
+            "fire",
+            "shuffle",
+            "shuffle_v2",
+            "ghost",
+            "fasternet",
+            "universal_bottleneck",
+            "star",
+        ),
         "mbconv depthwise separable efficient mobilenet squeezenet lightweight",
     ),
     BlockGroup(
@@ -84,22 +94,37 @@ GROUPS = (
         "Dense blocks and cross-stage connections",
         "Blocks in which each layer reads the outputs of all preceding layers, and a stage whose "
         "blocks read only half of its channels.",
-        ("dense", "cross_stage"),
+        ("dense", "dual_path", "aggregation", "cross_stage"),
         "densenet concatenation feature reuse csp partial",
     ),
     BlockGroup(
         "attention",
         "Attention and gating",
         "Blocks that multiply a map by gates computed from it.",
-        ("squeeze_excite", "cbam"),
-        "squeeze excitation channel spatial se",
+        (
+            "squeeze_excite",
+            "cbam",
+            "efficient_channel_attention",
+            "selective_kernel",
+            "split_attention",
+        ),
+        "squeeze excitation channel spatial se eca sk receptive field resnest splat",
     ),
     BlockGroup(
         "mlp",
         "MLPs and ConvNeXt",
         "Blocks in the form of a transformer layer, with an MLP or a depthwise convolution in "
         "place of attention.",
-        ("mixer", "resmlp", "gmlp", "convnext", "layer_scale"),
+        (
+            "mixer",
+            "resmlp",
+            "gmlp",
+            "convnext",
+            "convnext_v2",
+            "layer_scale",
+            "convmixer",
+            "inception_next",
+        ),
         "transformer token mixing patches gelu layernorm",
     ),
     BlockGroup(

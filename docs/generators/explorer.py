@@ -2,26 +2,20 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
 
 import cnnarch
 from benchmarks.measure import RESULTS, machine_name, results_by_machine
 from benchmarks.pairs import INPUT_SIZE
-from cnnarch.analysis import count_macs, count_parameters
 from cnnarch.facts.cards import ModelCard
 from cnnarch.weights import Weights, get_weights
+from cnnarch.weights.costs import cost_of
+from cnnarch.weights.selection import imagenet_top1
 
 from .text import write
 
-Counts = tuple[int, int]
-"""The parameters and the MACs of a network."""
-Count = Callable[[str, tuple[tuple[str, Any], ...], tuple[int, ...]], Counts]
-"""Counts for a network's name, its options and the size of an image."""
 Times = Mapping[str, Mapping[str, float]]
 """Milliseconds by kind ("plain, AMD EPYC, AVX2") and network."""
 
@@ -29,16 +23,11 @@ MIN_NETWORKS = 10  # a machine that timed fewer networks has no column
 HUB = "hf-hub:"
 
 
-def write_pages(folder: Path, count: Count | None = None) -> None:
-    """Write the data and the text about it to `folder`.
-
-    Args:
-        folder: the folder of generated pages.
-        count: counts for checkpoints whose options and image size no fact sheet lists.
-    """
+def write_pages(folder: Path) -> None:
+    """Write the data and the text about it to the folder of generated pages."""
     folder.mkdir(exist_ok=True)
     cards = [cnnarch.get_card(name) for name in cnnarch.list_models()]
-    data = facts(cards, measured_times(), cache(count or count_on_meta))
+    data = facts(cards, measured_times())
     write(folder / "explorer.html", as_script(data))
     write(folder / "explorer.txt", description(data))
 
@@ -49,22 +38,14 @@ def as_script(data: Any) -> str:
     return f'<script type="application/json" id="explorer-data">{text}</script>\n'
 
 
-def count_on_meta(
-    network: str, options: tuple[tuple[str, Any], ...], size: tuple[int, ...]
-) -> Counts:
-    with torch.device("meta"):
-        model = cnnarch.get_model(network, **dict(options))
-    return count_parameters(model), count_macs(model, size)
-
-
-def facts(cards: list[ModelCard], times: Times, count: Count) -> dict[str, Any]:
+def facts(cards: list[ModelCard], times: Times) -> dict[str, Any]:
     """Return the rows of both tables. Values that are unknown are missing."""
     keys = {kind: re.sub(r"\W+", "_", kind).lower() for kind in times}
     return {
         "times": [{"key": key, "kind": kind} for kind, key in keys.items()],
         "networks": [network_row(card, times, keys) for card in cards],
         "checkpoints": [
-            checkpoint_row(card, weights, count)
+            checkpoint_row(card, weights)
             for card in cards
             for weights in get_weights(card.name).values()
         ],
@@ -85,14 +66,19 @@ def network_row(card: ModelCard, times: Times, keys: Mapping[str, str]) -> dict[
     return {key: value for key, value in row.items() if value is not None}
 
 
-def checkpoint_row(card: ModelCard, weights: Weights, count: Count) -> dict[str, Any]:
-    size, counts = image_size(card, weights), counts_of(card, weights, count)
+def checkpoint_row(card: ModelCard, weights: Weights) -> dict[str, Any]:
+    """Return the facts about a checkpoint.
+
+    "rates" marks those whose accuracies count for the network, as in `cnnarch.list_models`.
+    """
+    cost = cost_of(weights)
     row = {
         "network": card.name,
         "tag": weights.tag,
-        "pixels": size[1],
-        "params": counts and counts[0],
-        "macs": counts and counts[1],
+        "pixels": cost.input_size[1],
+        "params": cost.params,
+        "macs": cost.macs,
+        "rates": imagenet_top1(card, weights, cost) is not None or None,
         "top1": weights.metrics.get("acc@1"),
         "top5": weights.metrics.get("acc@5"),
         "dataset": weights.dataset,
@@ -100,25 +86,6 @@ def checkpoint_row(card: ModelCard, weights: Weights, count: Count) -> dict[str,
         **source_of(weights),
     }
     return {key: value for key, value in row.items() if value is not None}
-
-
-def image_size(card: ModelCard, weights: Weights) -> tuple[int, int, int]:
-    channels, side, _ = card.input_size
-    side = weights.preprocessing.crop_size if weights.preprocessing else side
-    return (weights.in_channels or channels, side, side)
-
-
-def counts_of(card: ModelCard, weights: Weights, count: Count) -> Counts:
-    """Return the sheet's counts if it lists the checkpoint's form, and otherwise count."""
-    size, options = image_size(card, weights), dict(weights.options)
-    if weights.num_classes not in (None, card.num_classes):
-        options["num_classes"] = weights.num_classes
-    if size[0] != card.input_size[0]:
-        options["in_channels"] = size[0]
-    for form in card.all_rows():
-        if form.options == options and form.input_size == size:
-            return form.params, form.macs
-    return count(card.name, tuple(sorted(options.items())), size)
 
 
 def license_of(weights: Weights) -> dict[str, str]:

@@ -11,7 +11,7 @@ KEYWORDS = {
     "cnnarch.get_backbone": "features_only, feature pyramid, detection, segmentation",
     "cnnarch.get_model": "create_model, factory",
     "cnnarch.get_model_builder": "constructor",
-    "cnnarch.list_models": "available models, architectures",
+    "cnnarch.list_models": "available models, architectures, model selection, leaderboard",
     "cnnarch.param_groups": "discriminative learning rates, layer-wise learning rates, layer decay",
     "cnnarch.unfreeze": "unfreeze layers, gradual unfreezing, thaw",
     "cnnarch.dilation.dilate": "atrous, output_stride, deeplab",

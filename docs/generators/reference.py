@@ -161,7 +161,8 @@ def index_page() -> str:
         "# Reference",
         "Every public name, by purpose. The builders of networks are on the "
         "[pages of their families](../families.md), and the blocks on "
-        "[their own page](../../blocks.md).",
+        "[their own page](../../blocks.md). The command line is on the page "
+        "[Commands](../commands.md).",
     ]
     for group in GROUPS:
         parts += [f"## [{group.title}]({group.page}.md)", summary_table(names_of(group))]

@@ -5,7 +5,7 @@ import timm.layers
 import torch
 from torch import nn
 
-from cnnarch.blocks import ConvNormAct, SamePad2d
+from cnnarch.blocks import ConvNormAct, Padding, SamePad2d
 from cnnarch.testing import assert_close
 
 
@@ -38,6 +38,21 @@ def test_symmetric_padding_keeps_the_size_at_stride_1(kernel_size: int, pixels: 
 
 def test_integer_padding_adds_that_many_pixels() -> None:
     assert ConvNormAct(2, 2, 5, padding=0)(torch.randn(1, 2, 9, 8)).shape == (1, 2, 5, 4)
+
+
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_dilated_kernel_reads_distant_pixels_and_keeps_the_rounded_size(
+    padding: Padding, stride: int
+) -> None:
+    layer = ConvNormAct(1, 1, 3, stride, dilation=2, padding=padding, norm=None, act=None)
+    nn.init.ones_(layer.conv.weight)
+    x = torch.zeros(1, 1, 9, 9)
+    x[0, 0, 4, 4] = 1
+    y = layer(x)[0, 0]
+    assert y.shape == (-(-9 // stride), -(-9 // stride))
+    rows = [row * stride for row in y.any(1).nonzero().flatten().tolist()]
+    assert rows == [2, 4, 6]
 
 
 def test_groups_are_convolved_separately() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cnnarch.blocks import ZeroPadShortcut, linear_projection, projection
+from cnnarch.blocks import ZeroPadShortcut, linear_projection, pooled_projection, projection
 
 
 def test_option_a_keeps_every_second_pixel_and_appends_zero_channels() -> None:
@@ -63,3 +63,17 @@ def test_a_linear_projection_is_only_a_strided_1x1_convolution() -> None:
     x = torch.randn(1, 3, 5, 5)
     (weight,) = shortcut.parameters()
     torch.testing.assert_close(shortcut(x), nn.functional.conv2d(x, weight, stride=2))
+
+
+def test_a_pooled_projection_averages_before_a_1x1_convolution() -> None:
+    """The last windows of an odd side average the pixels inside the map."""
+    shortcut = pooled_projection(3, 6, 2).eval()
+    x = torch.randn(1, 3, 5, 4)
+    rows = [x[:, :, i : i + 2] for i in (0, 2, 4)]
+    pooled = torch.stack([row.unfold(3, 2, 2).mean((2, 4)) for row in rows], 2)
+    expected = nn.functional.conv2d(pooled, shortcut.project.conv.weight) / (1 + 1e-5) ** 0.5
+    torch.testing.assert_close(shortcut(x), expected)
+
+
+def test_a_pooled_projection_without_stride_has_no_pool() -> None:
+    assert [name for name, _ in pooled_projection(3, 6, 1).named_children()] == ["project"]

@@ -19,14 +19,15 @@ def test_each_filter_has_mean_0_and_variance_1() -> None:
 
 
 def test_it_equals_timms_layer_and_the_definition() -> None:
-    ours = StandardizedConv2d(4, 6, 3, 2, 1, groups=2, eps=1e-3).double()
-    theirs = timm.layers.StdConv2d(4, 6, 3, 2, 1, groups=2, bias=True, eps=1e-3).double()
+    settings = {"dilation": 2, "groups": 2, "bias": True, "eps": 1e-3}
+    ours = StandardizedConv2d(4, 6, 3, 2, 1, **settings).double()
+    theirs = timm.layers.StdConv2d(4, 6, 3, 2, 1, **settings).double()
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(2, 4, 9, 8, dtype=torch.float64)
     assert_close(ours(x), theirs(x), 1e-12)
     var, mean = torch.var_mean(ours.weight, (1, 2, 3), correction=0, keepdim=True)
     weight = (ours.weight - mean) / (var + 1e-3).sqrt()
-    expected = nn.functional.conv2d(x, weight, ours.bias, 2, 1, groups=2)
+    expected = nn.functional.conv2d(x, weight, ours.bias, 2, 1, 2, 2)
     assert_close(ours(x), expected, 1e-12)
 
 

@@ -9,6 +9,7 @@ from torch import nn
 import cnnarch
 from cnnarch.blocks import ConvNeXtBlock, StochasticDepth
 from cnnarch.models.convnext import ConvNeXt
+from cnnarch.weights import export
 
 WIDTHS = (8, 12, 16, 24)
 SMALL_FORMS = {
@@ -25,6 +26,10 @@ def on_meta(name: str = "convnext_tiny", **options: object) -> cnnarch.ConvNeXt:
 @pytest.mark.parametrize(
     ("name", "depths", "channels"),
     [
+        ("convnext_atto", [2, 2, 6, 2], [40, 80, 160, 320]),
+        ("convnext_femto", [2, 2, 6, 2], [48, 96, 192, 384]),
+        ("convnext_pico", [2, 2, 6, 2], [64, 128, 256, 512]),
+        ("convnext_nano", [2, 2, 8, 2], [80, 160, 320, 640]),
         ("convnext_tiny", [3, 3, 9, 3], [96, 192, 384, 768]),
         ("convnext_small", [3, 3, 27, 3], [96, 192, 384, 768]),
         ("convnext_base", [3, 3, 27, 3], [128, 256, 512, 1024]),
@@ -32,7 +37,9 @@ def on_meta(name: str = "convnext_tiny", **options: object) -> cnnarch.ConvNeXt:
         ("convnext_xlarge", [3, 3, 27, 3], [256, 512, 1024, 2048]),
     ],
 )
-def test_variants_are_those_of_section_3(name: str, depths: list[int], channels: list[int]) -> None:
+def test_variants_are_those_of_section_3_and_of_timm(
+    name: str, depths: list[int], channels: list[int]
+) -> None:
     model = on_meta(name)
     blocks = [[m for m in stage if isinstance(m, ConvNeXtBlock)] for stage in model.stages]
     assert [len(stage) for stage in blocks] == depths
@@ -81,6 +88,12 @@ def test_small_images_give_a_4x4_map_and_keep_all_tensor_shapes() -> None:
     assert small.forward_features(torch.empty(1, 3, 32, 32, device="meta")).shape[2:] == (4, 4)
     shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (small, usual)]
     assert shapes[0] == shapes[1]
+
+
+def test_timm_gets_convolutions_in_the_mlps_of_networks_smaller_than_tiny() -> None:
+    name = "stages.1.blocks.0.mlp.fc2.weight"
+    assert export(on_meta("convnext_nano"), "timm")[name].shape == (160, 640, 1, 1)
+    assert export(on_meta("convnext_tiny"), "timm")[name].shape == (192, 768)
 
 
 def test_invalid_arguments_are_rejected() -> None:

@@ -2,7 +2,7 @@
 
     python -m tests.oracles.catalog
 
-It writes catalog.json and the lists of class names in cnnarch/weights. The catalog
+It writes catalog.json, costs.json and the lists of class names in cnnarch/weights. The catalog
 follows the order of the rows in `twins`. For a new family, add its rows and run this command. All
 metadata comes from the installed libraries, except for the accuracies of timm's checkpoints: they
 are in timm_results.csv, which contains the rows of `TIMM_METRICS` for these networks.
@@ -12,28 +12,45 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import cnnarch.weights
+import torch
+
+import cnnarch
+from cnnarch.analysis import count_macs, count_parameters
 from cnnarch.facts.cards import Twin
 from cnnarch.facts.options import METADATA_KEY
 from cnnarch.facts.sheets import twins
 from cnnarch.preprocessing import Preprocessing
 from cnnarch.weights.catalog import NOT_STATED, Weights, entry_from_torchvision
 from cnnarch.weights.config import parse_config, parse_timm_preprocessing
+from cnnarch.weights.costs import Cost, Setting, cost_on_sheet, setting_of
 from cnnarch.weights.files import sha256
 from cnnarch.weights.reading import read_safetensors
 from cnnarch.weights.urls import hash_in_name
 
-__all__ = ["CATALOG", "LITE0", "SHIPPED", "as_json", "collect", "facts_of", "timm_metrics"]
+__all__ = [
+    "CATALOG",
+    "COSTS",
+    "LITE0",
+    "SHIPPED",
+    "as_json",
+    "collect",
+    "costs_as_json",
+    "count_cost",
+    "count_costs",
+    "facts_of",
+    "timm_metrics",
+]
 
 WEIGHTS = Path(cnnarch.weights.__file__).parent
 CATALOG = WEIGHTS / "catalog.json"
+COSTS = WEIGHTS / "costs.json"
 SHIPPED = WEIGHTS / "fashion_mnist"
 """Small networks trained by `benchmarks.zoo`, with records of their training."""
 TIMM_RESULTS = Path(__file__).with_name("timm_results.csv")
@@ -208,11 +225,45 @@ def as_json(catalog: Mapping[str, Mapping[str, Weights]]) -> str:
     return "{\n" + ",\n".join(networks) + "\n}\n"
 
 
+def count_costs(entries: Iterable[Weights]) -> dict[str, Cost]:
+    """Return the costs that no sheet contains, by their setting in JSON.
+
+    Networks are built on the meta device, and each setting is counted once.
+    """
+    settings = {
+        json.dumps(setting, sort_keys=True): setting for setting in map(setting_of, entries)
+    }
+    return {
+        key: count_cost(setting)
+        for key, setting in settings.items()
+        if cost_on_sheet(setting) is None
+    }
+
+
+def count_cost(setting: Setting) -> Cost:
+    """Build a network on the meta device and count it."""
+    with torch.device("meta"):
+        model = cnnarch.get_model(setting.network, **setting.options)
+    return Cost(count_parameters(model), count_macs(model, setting.input_size), setting.input_size)
+
+
+def costs_as_json(costs: Mapping[str, Cost]) -> str:
+    """Return the text of costs.json, with one line per setting."""
+    rows = []
+    for key, cost in costs.items():
+        setting = Setting(*json.loads(key))
+        rows.append(json.dumps({**setting._asdict(), "params": cost.params, "macs": cost.macs}))
+    return "[\n" + ",\n".join(rows) + "\n]\n"
+
+
 def main() -> None:
-    """Write catalog.json and the lists of class names."""
+    """Write catalog.json, costs.json and the lists of class names."""
     from torchvision.models import ResNet18_Weights
 
-    CATALOG.write_text(as_json(collect()))
+    catalog = collect()
+    CATALOG.write_text(as_json(catalog))
+    entries = [entry for by_tag in catalog.values() for entry in by_tag.values()]
+    COSTS.write_text(costs_as_json(count_costs(entries)))
     labels = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
     (WEIGHTS / "imagenet1k.txt").write_text("\n".join(labels) + "\n")
     for path in SHIPPED.glob("*.safetensors"):  # all checkpoints have the same classes

@@ -1,5 +1,7 @@
 """The counts in the fact sheets match those of other libraries' networks."""
 
+import json
+
 import pretrainedmodels
 import pytest
 import timm
@@ -13,6 +15,8 @@ from cnnarch.facts.builders import family_of
 from cnnarch.facts.cards import Twin
 from cnnarch.facts.schema import LIBRARIES
 from cnnarch.facts.sheets import facts_of, near_twins, twins
+from cnnarch.weights import Weights, get_weights
+from cnnarch.weights.costs import cost_of, cost_on_sheet, setting_of
 from tests.oracles.libraries import build
 
 
@@ -47,6 +51,29 @@ def counted() -> list[object]:
 def test_the_twins_parameters_and_macs_match_the_sheet(twin: Twin) -> None:
     theirs, size = build(twin), facts_of(twin.builder).forms[0].input_size
     assert (count_parameters(theirs), count_macs(theirs, size)) == counts_of(twin)
+
+
+def listed_costs() -> list[object]:
+    """Return timm's checkpoints in costs.json, one of each setting. Only the smallest is quick."""
+    entries = [e for name in cnnarch.list_models() for e in get_weights(name).values()]
+    settings = {json.dumps(setting_of(e)): e for e in entries if e.layout == "timm"}
+    listed = [e for e in settings.values() if cost_on_sheet(setting_of(e)) is None]
+    smallest = min(listed, key=lambda e: cost_of(e).params)
+    return [
+        pytest.param(
+            entry,
+            id=f"{entry.network}-{entry.tag}",
+            marks=() if entry is smallest else pytest.mark.slow,
+        )
+        for entry in listed
+    ]
+
+
+@pytest.mark.parametrize("entry", listed_costs())
+def test_the_costs_of_a_checkpoint_match_timm(entry: Weights) -> None:
+    twin = next(t for t in twins(entry.network, "timm") if t.name == entry.architecture)
+    theirs, cost = build(twin, num_classes=entry.num_classes), cost_of(entry)
+    assert (count_parameters(theirs), count_macs(theirs, cost.input_size)) == cost[:2]
 
 
 def names_in(library: str) -> set[str]:

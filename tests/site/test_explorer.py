@@ -12,22 +12,21 @@ import pytest
 
 import cnnarch
 from cnnarch.weights import get_weights
+from cnnarch.weights.selection import Bounds, select
 from docs.generators import explorer, families
 from tests.site.conftest import OpenPage, Site
 from tests.site.contrast import contrast
 
 CARDS = [cnnarch.get_card(name) for name in cnnarch.list_models()]
 PAGES = ("index.md", "explorer.md", "_generated/families.md", "_generated/lenet.md")
-AT_384 = (28_589_128, 13_100_000_000)
-"""ConvNeXt-T for 384 pixels, as in the README of facebookresearch/ConvNeXt."""
 ROWS = "els => els.map(row => [...row.cells].map(cell => cell.textContent))"
 
 Explore = Callable[..., Any]
 
 
 def generate(folder: Path) -> None:
-    """Write the explorer's data and one family's page, without counting all checkpoints."""
-    explorer.write_pages(folder, count=lambda *_: AT_384)
+    """Write the explorer's data and one family's page."""
+    explorer.write_pages(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(families, "families", lambda: ["lenet"])
         families.write_pages(folder)
@@ -132,6 +131,22 @@ def test_a_license_selects_the_best_checkpoint_that_has_it(explore: Explore) -> 
         assert column(page, "ImageNet top-1 (%)") == [f"{best.metrics['acc@1']:.2f}"]
         page.get_by_label("ImageNet top-1, at least").fill(str(best.metrics["acc@1"] + 0.01))
         assert names(page) == []
+
+
+def test_the_limits_select_the_networks_of_list_models(explore: Explore) -> None:
+    """Their accuracies are those of checkpoints that meet the limits, too."""
+    with explore() as page:
+        page.get_by_label("Parameters, at most").fill("30")
+        page.get_by_label("MACs, at most").fill("5")
+        page.get_by_label("ImageNet top-1, at least").fill("80")
+        limits = {"max_params": 30e6, "max_macs": 5e9, "min_top1": 80}
+        rated = {each.card.name: each for each in select(cnnarch.list_models(), Bounds(**limits))}
+        assert set(names(page)) == set(cnnarch.list_models(**limits)) == set(rated)
+        shown = zip(names(page), column(page, "Best checkpoint"), strict=True)
+        assert dict(shown) == {
+            name: each.weights and each.weights.tag for name, each in rated.items()
+        }
+        assert "convnext_tiny" in rated
 
 
 def test_search_finds_words_in_any_order_and_ignores_case(explore: Explore) -> None:

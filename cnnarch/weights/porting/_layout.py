@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Pair(NamedTuple):
@@ -81,3 +81,8 @@ def blocks(model: Any) -> Iterator[tuple[str, Any, int, int]]:
         for name, block in stage.named_children():
             if name.isdigit():
                 yield f"stages.{i}.{name}", block, i, int(name)
+
+
+def children(module: nn.Module, kind: type[nn.Module]) -> list[str]:
+    """Return the names of a module's direct children of one kind, in order."""
+    return [name for name, child in module.named_children() if isinstance(child, kind)]

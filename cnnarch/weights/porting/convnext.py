@@ -1,12 +1,15 @@
 """ConvNeXt in torchvision and timm.
 
-The factors of the layer scale have shape (C, 1, 1) in torchvision and (C,) in timm.
+The factors of the layer scale have shape (C, 1, 1) in torchvision and (C,) in timm. timm's networks
+smaller than ConvNeXt-T compute the MLPs with 1x1 convolutions.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
 from cnnarch.weights.porting._layout import Layout, Pair, blocks
+
+CONV_MLP = 80  # channels of the stem in timm's largest network whose MLPs are convolutions
 
 
 def torchvision(model: Any) -> Iterator[Pair]:
@@ -30,16 +33,15 @@ def timm(model: Any) -> Iterator[Pair]:
     """`stem.0`, `stages.0.blocks.0.conv_dw`, `stages.1.downsample.1`, `head.fc`."""
     yield Pair("stem.conv", "stem.0")
     yield Pair("stem.norm", "stem.1")
-    parts = {
-        "depthwise": "conv_dw",
-        "norm": "norm",
-        "mlp.expand": "mlp.fc1",
-        "mlp.project": "mlp.fc2",
-    }
-    for ours, _, i, j in blocks(model):
+    convolves = model.stages[0][0].depthwise.in_channels <= CONV_MLP
+    for ours, block, i, j in blocks(model):
         theirs = f"stages.{i}.blocks.{j}"
-        for part, name in parts.items():
-            yield Pair(f"{ours}.{part}", f"{theirs}.{name}")
+        yield Pair(f"{ours}.depthwise", f"{theirs}.conv_dw")
+        yield Pair(f"{ours}.norm", f"{theirs}.norm")
+        for layer, name in (("expand", "fc1"), ("project", "fc2")):
+            inputs = getattr(block.mlp, layer).in_features
+            shape = (-1, inputs, 1, 1) if convolves else None
+            yield Pair(f"{ours}.mlp.{layer}", f"{theirs}.mlp.{name}", shape)
         yield Pair(f"{ours}.scale.gamma", f"{theirs}.gamma")
     for i in range(1, len(model.stages)):
         yield Pair(f"stages.{i}.downsample.norm", f"stages.{i}.downsample.0")

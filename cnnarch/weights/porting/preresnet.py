@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from cnnarch.weights.porting._layout import Layout, Pair, always, blocks, conv_norm
+from cnnarch.weights.porting._layout import Layout, Pair, always, blocks, children, conv_norm
 
 
 def pytorchcv(model: Any) -> Iterator[Pair]:
@@ -21,7 +21,7 @@ def units(model: Any) -> Iterator[Pair]:
     """
     for ours, block, i, j in blocks(model):
         theirs = f"features.stage{i + 1}.unit{j + 1}"
-        convs, norms = (_children(block.branch, kind) for kind in (nn.Conv2d, nn.BatchNorm2d))
+        convs, norms = (children(block.branch, kind) for kind in (nn.Conv2d, nn.BatchNorm2d))
         norms = [f"{ours}.norm", *(f"{ours}.branch.{name}" for name in norms)]
         for k, (conv, norm) in enumerate(zip(convs, norms, strict=True), start=1):
             body = f"{theirs}.body.conv{k}"
@@ -30,10 +30,6 @@ def units(model: Any) -> Iterator[Pair]:
         yield Pair(f"{ours}.shortcut.conv", f"{theirs}.identity_conv")
     yield Pair(f"stages.{len(model.stages) - 1}.norm", "features.post_activ.bn")
     yield Pair("head.classifier", "output")
-
-
-def _children(branch: nn.Module, kind: type[nn.Module]) -> list[str]:
-    return [name for name, child in branch.named_children() if isinstance(child, kind)]
 
 
 LAYOUTS = (
