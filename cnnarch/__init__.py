@@ -16,11 +16,14 @@ from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.facts.builders import BUILDERS
 from cnnarch.facts.suggestions import OTHER_LIBRARIES
 from cnnarch.models.alexnet import *
+from cnnarch.models.bit import *
 from cnnarch.models.cbam_resnet import *
 from cnnarch.models.convmixer import *
 from cnnarch.models.convnet import *
 from cnnarch.models.convnext import *
 from cnnarch.models.convnext_v2 import *
+from cnnarch.models.cspnet import *
+from cnnarch.models.darknet import *
 from cnnarch.models.densenet import *
 from cnnarch.models.densenet_cifar import *
 from cnnarch.models.dla import *

@@ -27,9 +27,9 @@ def dilate(model: Trunk, output_stride: int) -> None:
     The weights stay unchanged. Map sizes are exact for images whose sides are multiples of the
     network's stride, plus the pixels that an unpadded stem removes. If a map's stride shrinks by
     a factor of k, taking every k-th pixel of the new map gives the original map. In networks with
-    attention, such as SE, or with GRN, the maps match only approximately, because these also pool
-    the new pixels. In networks with unpadded layers after the stem, such as Inception v3 and
-    AlexNet, pixels near the bottom and right borders differ.
+    attention, such as SE, or with GRN or GroupNorm, the maps match only approximately, because
+    these also read the new pixels. In networks with unpadded layers after the stem, such as
+    Inception v3 and AlexNet, pixels near the bottom and right borders differ.
 
     Args:
         model: a network or a backbone.

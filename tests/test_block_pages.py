@@ -23,7 +23,7 @@ PUBLIC = {name for module in MODULES.values() for name in getattr(module, "__all
 SINGLE_LAYERS = {
     *("AdaptiveAvgPool2d", "Affine", "AlignedMaxPool2d", "BatchNorm", "ChannelShuffle", "LRN"),
     *("LayerNorm2d", "LayerScale", "PartialConv", "RBF", "SamePad2d", "ScaledTanh"),
-    *("StochasticDepth", "Subsampling"),
+    *("StandardizedConv2d", "StochasticDepth", "Subsampling", "ZeroPaddedMaxPool2d"),
 }
 """Modules without layers inside, and layers that an equation describes better than a drawing."""
 

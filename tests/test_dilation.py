@@ -15,7 +15,7 @@ from cnnarch.testing import assert_close, calibrate
 from tests.small_forms import Build, small_forms
 
 FORMS = small_forms()
-ATTENTION = (ChannelAttention, ECA, GRN, KernelAttention, SE)
+ATTENTION = (ChannelAttention, ECA, GRN, KernelAttention, SE, nn.GroupNorm)
 POOLS = ("densenet-bc", "vgg-batch_norm", "googlenet-torchvision", "efficientnet-same")
 """One form for each type of pool and of padding that `dilate` replaces."""
 

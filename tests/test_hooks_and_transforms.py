@@ -14,7 +14,7 @@ from cnnarch.testing import calibrate, example_images
 
 NO_RULE = (
     *(LRN, SE, ECA, ChannelAttention, SpatialAttention, KernelAttention, RBF),
-    *(nn.LayerNorm, nn.GELU, nn.SiLU, nn.ReLU6),
+    *(nn.LayerNorm, nn.GroupNorm, nn.GELU, nn.SiLU, nn.ReLU6),
 )
 """Layers without a DeepLift rule.
 
@@ -67,6 +67,8 @@ def is_complete(contributions: Tensor, difference: Tensor) -> bool:
 
 def test_deeplift_runs(copied: cnnarch.ImageClassifier) -> None:
     images = example_images(copied, 1)
+    for norm in (m for m in copied.modules() if isinstance(m, nn.GroupNorm)):
+        nn.init.normal_(norm.bias)  # or the baseline would be constant, and its gradients infinite
     contributions, _ = deeplift(copied, images, torch.zeros_like(images))
     assert contributions.shape == images.shape
     assert contributions.isfinite().all()
@@ -108,6 +110,8 @@ def test_deeplift_contributions_sum_to_the_difference_of_the_logits(
         ("efficientnet_b0", {"SE", "SiLU"}),
         ("efficientnet_lite0", {"ReLU6"}),
         ("xception", set()),
+        ("resnetv2_50x1_bit", {"GroupNorm"}),
+        ("darknet53", set()),
         ("mixer_s32", {"GELU", "LayerNorm", "LayerNorm2d"}),
     ],
 )

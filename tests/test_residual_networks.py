@@ -27,7 +27,7 @@ TINY = ((1, 2, 1, 1), (4, 4, 8, 8))
 
 
 def blocks(model: ImageClassifier) -> Iterator[nn.Module]:
-    return (block for stage in model.stages for block in stage if hasattr(block, "branch"))
+    return (module for module in model.stages.modules() if hasattr(module, "branch"))
 
 
 def rates(model: nn.Module) -> list[float]:

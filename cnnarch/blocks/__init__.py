@@ -7,6 +7,8 @@ from cnnarch.blocks.conv import *
 from cnnarch.blocks.convmixer import *
 from cnnarch.blocks.convnext import *
 from cnnarch.blocks.convnext_v2 import *
+from cnnarch.blocks.cross_stage import *
+from cnnarch.blocks.darknet import *
 from cnnarch.blocks.dense import *
 from cnnarch.blocks.dual_path import *
 from cnnarch.blocks.efficient_channel_attention import *
@@ -46,4 +48,5 @@ from cnnarch.blocks.star import *
 from cnnarch.blocks.stochastic_depth import *
 from cnnarch.blocks.universal_bottleneck import *
 from cnnarch.blocks.vgg import *
+from cnnarch.blocks.weight_standardization import *
 from cnnarch.blocks.xception import *

@@ -4,7 +4,7 @@ Implemented here because `import cnnarch` must work without torchvision.
 """
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch import nn
 
@@ -16,6 +16,8 @@ __all__ = ["ConvNormAct", "Padding"]
 
 MakeNorm = Callable[[int], nn.Module]
 """Creates a normalization layer from its number of channels."""
+MakeAct = Callable[[], nn.Module]
+"""Creates an activation."""
 Padding = Literal["symmetric", "same"]
 """How to pad a convolution, as described for `ConvNormAct`."""
 
@@ -37,6 +39,7 @@ class ConvNormAct(nn.Sequential):
             TensorFlow does: the output has ceil(H / stride) rows, and any extra pixel is added
             at the bottom and right. An integer pads each side by that many pixels.
         bias: whether the convolution has a bias; None adds one only if there is no norm.
+        conv: the class of the convolution, such as `StandardizedConv2d`.
         norm: creates the normalization layer from its number of channels; None omits it.
         act: creates the activation; None omits it.
 
@@ -63,8 +66,9 @@ class ConvNormAct(nn.Sequential):
         dilation: int = 1,
         padding: Padding | int = "symmetric",
         bias: bool | None = None,
+        conv: type[nn.Conv2d] = nn.Conv2d,
         norm: MakeNorm | None = nn.BatchNorm2d,
-        act: Callable[[], nn.Module] | None = nn.ReLU,
+        act: MakeAct | None = nn.ReLU,
     ) -> None:
         check_integer("in_channels", in_channels, 1)
         check_integer("out_channels", out_channels, 1)
@@ -83,7 +87,7 @@ class ConvNormAct(nn.Sequential):
                 raise ValueError(f"padding 'same' needs a square kernel, got {kernel_size}")
             self.pad = SamePad2d(height, stride)
             pixels = 0, 0
-        self.conv = nn.Conv2d(
+        self.conv = conv(
             in_channels,
             out_channels,
             kernel_size,
@@ -108,10 +112,13 @@ def _height_and_width(kernel_size: int | tuple[int, int]) -> tuple[int, int]:
     return sides
 
 
-def conv_7x7(in_channels: int, channels: int, small_images: bool) -> ConvNormAct:
-    """Return a stem convolution: 7x7 with stride 2, or 3x3 with stride 1 for small images."""
+def conv_7x7(in_channels: int, channels: int, small_images: bool, **options: Any) -> ConvNormAct:
+    """Return a stem convolution: 7x7 with stride 2, or 3x3 with stride 1 for small images.
+
+    `options` are those of `ConvNormAct`.
+    """
     kernel_size, stride = (3, 1) if small_images else (7, 2)
-    return ConvNormAct(in_channels, channels, kernel_size, stride)
+    return ConvNormAct(in_channels, channels, kernel_size, stride, **options)
 
 
 def deep_stem(in_channels: int, widths: tuple[int, int, int], small_images: bool) -> nn.Sequential:

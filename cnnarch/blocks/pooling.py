@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-__all__ = ["AdaptiveAvgPool2d", "AlignedMaxPool2d"]
+__all__ = ["AdaptiveAvgPool2d", "AlignedMaxPool2d", "ZeroPaddedMaxPool2d"]
 
 
 class AdaptiveAvgPool2d(nn.Module):
@@ -72,6 +72,27 @@ class AlignedMaxPool2d(nn.Sequential):
         super().__init__()
         self.pad = nn.ConstantPad2d((0, 2, 0, 2), -torch.inf)
         self.pool = nn.MaxPool2d(3, 2)
+
+
+class ZeroPaddedMaxPool2d(nn.MaxPool2d):
+    """Max-pool whose padding consists of zeros, instead of values that are never the maximum.
+
+    The two differ if values are negative, for example directly after a convolution. The arguments
+    are those of `nn.MaxPool2d`: kernel size, stride and padding, in pixels.
+
+    Shape:
+        (N, C, H, W) -> (N, C, H / stride, W / stride) if the padding keeps the size
+
+    >>> ZeroPaddedMaxPool2d(3, 2, 1)(-torch.ones(1, 1, 2, 2))
+    tensor([[[[0.]]]])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pad with zeros and return the maximum of each window."""
+        padding = self.padding if isinstance(self.padding, tuple) else (self.padding, self.padding)
+        height, width = padding
+        padded = nn.functional.pad(x, (width, width, height, height))
+        return nn.functional.max_pool2d(padded, self.kernel_size, self.stride)
 
 
 def caffe_max_pool(kernel_size: int = 3) -> nn.MaxPool2d:

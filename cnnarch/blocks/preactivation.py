@@ -3,23 +3,16 @@
 Source: He et al., "Identity Mappings in Deep Residual Networks", arXiv 1603.05027.
 """
 
+from functools import partial
+
 from torch import Tensor, nn
 
-from cnnarch.blocks._checks import check_integer, check_probability
-from cnnarch.blocks.initialization import he_normal_
+from cnnarch.blocks._checks import check_probability
+from cnnarch.blocks.conv import MakeNorm
+from cnnarch.blocks.linear_conv import linear_conv
 from cnnarch.blocks.shortcut import MakeShortcut, linear_projection
 
 __all__ = ["PreActBottleneck", "PreActResidual", "PreActSum"]
-
-
-def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
-    """Return a convolution without bias, because a norm or a sum follows."""
-    check_integer("in_channels", in_channels, 1)
-    check_integer("channels", out_channels, 1)
-    padding = kernel_size // 2
-    return he_normal_(
-        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
-    )
 
 
 class PreActSum(nn.Module):
@@ -36,6 +29,7 @@ class PreActSum(nn.Module):
         stride: total stride of the branch.
         make_shortcut: creates the shortcut from input channels, output channels and stride if the
             shape changes: `linear_projection` or `ZeroPadShortcut`.
+        norm: creates the norm from its number of channels.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)
@@ -53,10 +47,11 @@ class PreActSum(nn.Module):
         stride: int = 1,
         *,
         make_shortcut: MakeShortcut = linear_projection,
+        norm: MakeNorm = nn.BatchNorm2d,
     ) -> None:
         super().__init__()
         self.out_channels = out_channels
-        self.norm = nn.BatchNorm2d(in_channels)
+        self.norm = norm(in_channels)
         self.act = nn.ReLU()
         self.branch = branch
         self.shortcut: nn.Module = nn.Identity()
@@ -103,11 +98,10 @@ class PreActResidual(PreActSum):
     ) -> None:
         check_probability("dropout", dropout)
         branch = nn.Sequential()
-        branch.conv1 = _conv(in_channels, channels, 3, stride)
-        branch.norm = nn.BatchNorm2d(channels)
-        branch.act = nn.ReLU()
+        branch.conv1 = linear_conv(in_channels, channels, 3, stride)
+        branch.norm, branch.act = nn.BatchNorm2d(channels), nn.ReLU()
         branch.dropout = nn.Dropout(dropout)  # kept even at rate 0, so the layout never changes
-        branch.conv2 = _conv(channels, channels, 3)
+        branch.conv2 = linear_conv(channels, channels, 3)
         super().__init__(branch, in_channels, channels, stride, make_shortcut=make_shortcut)
 
 
@@ -120,8 +114,9 @@ class PreActBottleneck(PreActSum):
         in_channels: number of input channels.
         channels: width of the bottleneck; the output is four times as wide.
         stride: stride of the block.
-        stride_in_1x1: whether the first 1x1 convolution is strided, as in the authors' code.
-            Otherwise the 3x3 convolution is strided.
+        stride_in_1x1: whether the first 1x1 is strided, as in the authors' code, or the 3x3.
+        norm: creates each norm from its number of channels.
+        conv: the class of all convolutions, such as `StandardizedConv2d`.
 
     Shape:
         (N, in_channels, H, W) -> (N, 4 * channels, H / stride, W / stride)
@@ -135,13 +130,21 @@ class PreActBottleneck(PreActSum):
     """
 
     def __init__(
-        self, in_channels: int, channels: int, stride: int = 1, *, stride_in_1x1: bool = True
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int = 1,
+        *,
+        stride_in_1x1: bool = True,
+        norm: MakeNorm = nn.BatchNorm2d,
+        conv: type[nn.Conv2d] = nn.Conv2d,
     ) -> None:
         first, second = (stride, 1) if stride_in_1x1 else (1, stride)
-        branch = nn.Sequential()
-        branch.reduce = _conv(in_channels, channels, 1, first)
-        branch.norm1, branch.act1 = nn.BatchNorm2d(channels), nn.ReLU()
-        branch.conv = _conv(channels, channels, 3, second)
-        branch.norm2, branch.act2 = nn.BatchNorm2d(channels), nn.ReLU()
-        branch.expand = _conv(channels, 4 * channels, 1)
-        super().__init__(branch, in_channels, 4 * channels, stride)
+        branch, out = nn.Sequential(), 4 * channels
+        branch.reduce = linear_conv(in_channels, channels, 1, first, conv)
+        branch.norm1, branch.act1 = norm(channels), nn.ReLU()
+        branch.conv = linear_conv(channels, channels, 3, second, conv)
+        branch.norm2, branch.act2 = norm(channels), nn.ReLU()
+        branch.expand = linear_conv(channels, out, 1, 1, conv)
+        shortcut = partial(linear_projection, conv=conv)
+        super().__init__(branch, in_channels, out, stride, make_shortcut=shortcut, norm=norm)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_integer
-from cnnarch.blocks.conv import ConvNormAct
+from cnnarch.blocks.conv import ConvNormAct, MakeAct
 from cnnarch.blocks.shortcut import MakeShortcut, projection
 
 __all__ = ["Bottleneck", "Residual", "ResidualSum"]
@@ -26,6 +26,7 @@ class ResidualSum(nn.Module):
         stride: total stride of the branch.
         make_shortcut: creates the shortcut from input channels, output channels and stride if the
             shape changes: `projection` (option B) or `ZeroPadShortcut` (option A).
+        act: creates the activation after the sum; `nn.Identity` for none.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)
@@ -43,6 +44,7 @@ class ResidualSum(nn.Module):
         stride: int = 1,
         *,
         make_shortcut: MakeShortcut = projection,
+        act: MakeAct = nn.ReLU,
     ) -> None:
         super().__init__()
         self.out_channels = out_channels
@@ -50,10 +52,10 @@ class ResidualSum(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
             self.shortcut = make_shortcut(in_channels, out_channels, stride)
-        self.act = nn.ReLU()
+        self.act = act()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the outputs of the branch and the shortcut, then apply ReLU."""
+        """Add the outputs of the branch and the shortcut, then apply the activation."""
         return self.act(self.branch(x) + self.shortcut(x))
 
 
@@ -111,6 +113,7 @@ class Bottleneck(ResidualSum):
             3x3 convolution is strided, as in torchvision's and timm's checkpoints ("v1.5").
         make_shortcut: `projection` (option B) or `pooled_projection` (ResNet-D).
         attention: creates the branch's last layer, such as `SE`, from its number of channels.
+        act: creates each activation.
 
     Shape:
         (N, in_channels, H, W) -> (N, 4 * channels, H / stride, W / stride)
@@ -131,15 +134,17 @@ class Bottleneck(ResidualSum):
         stride_in_1x1: bool = False,
         make_shortcut: MakeShortcut = projection,
         attention: MakeAttention | None = None,
+        act: MakeAct = nn.ReLU,
     ) -> None:
         check_integer("channels", channels, 1)
         check_integer("groups", groups, 1)
         width = channels if group_width is None else groups * group_width
+        out = 4 * channels
         first, second = (stride, 1) if stride_in_1x1 else (1, stride)
         branch = nn.Sequential()
-        branch.reduce = ConvNormAct(in_channels, width, 1, first)
-        branch.conv = ConvNormAct(width, width, 3, second, groups=groups)
-        branch.expand = ConvNormAct(width, 4 * channels, 1, act=None)
+        branch.reduce = ConvNormAct(in_channels, width, 1, first, act=act)
+        branch.conv = ConvNormAct(width, width, 3, second, groups=groups, act=act)
+        branch.expand = ConvNormAct(width, out, 1, act=None)
         if attention is not None:
-            branch.attention = attention(4 * channels)
-        super().__init__(branch, in_channels, 4 * channels, stride, make_shortcut=make_shortcut)
+            branch.attention = attention(out)
+        super().__init__(branch, in_channels, out, stride, make_shortcut=make_shortcut, act=act)

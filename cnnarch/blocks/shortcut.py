@@ -31,9 +31,13 @@ def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     return ConvNormAct(in_channels, out_channels, 1, stride, act=None)
 
 
-def linear_projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+def linear_projection(
+    in_channels: int, out_channels: int, stride: int, *, conv: type[nn.Conv2d] = nn.Conv2d
+) -> nn.Module:
     """Return a 1x1 convolution without BatchNorm, the shortcut of pre-activation networks."""
-    return ConvNormAct(in_channels, out_channels, 1, stride, bias=False, norm=None, act=None)
+    return ConvNormAct(
+        in_channels, out_channels, 1, stride, bias=False, conv=conv, norm=None, act=None
+    )
 
 
 def pooled_projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:

@@ -7,6 +7,7 @@ from torch import nn
 
 from cnnarch.blocks._checks import check_integer, check_length, check_probability
 from cnnarch.blocks.checkpointing import Stage
+from cnnarch.blocks.conv import MakeNorm
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.initialization import constant_
 from cnnarch.blocks.stochastic_depth import StochasticDepth
@@ -104,8 +105,8 @@ class ResidualNetwork(ImageClassifier):
         names: the paper's names for the stem and each stage.
         pool: first layer of the first stage, such as the max-pool in Table 1 of the ResNet paper.
         min_input_size: smallest image side, in pixels, that every layer accepts.
-        final_norm: whether the last stage ends with BatchNorm and ReLU, as in networks whose
-            blocks end with a sum.
+        final_norm: creates the norm that ends the last stage, before a ReLU, in networks whose
+            blocks end with a sum; None omits both.
         first_stride: stride of the first stage's first block. It is 2 in all later stages.
         num_classes: number of logits. With 0 the network returns the pooled features.
         dropout: probability of zeroing a pooled feature, in [0, 1).
@@ -131,7 +132,7 @@ class ResidualNetwork(ImageClassifier):
         names: Sequence[str],
         pool: nn.Module | None = None,
         min_input_size: int = 1,
-        final_norm: bool = False,
+        final_norm: MakeNorm | None = None,
         first_stride: int = 1,
         *,  # options of every residual network
         num_classes: int,
@@ -160,8 +161,8 @@ class ResidualNetwork(ImageClassifier):
         drop_branches(blocks, drop_path)
         if zero_init_residual:
             zero_branches(blocks)
-        if final_norm:
-            stages[-1].add_module("norm", nn.BatchNorm2d(channels))
+        if final_norm is not None:
+            stages[-1].add_module("norm", final_norm(channels))
             stages[-1].add_module("act", nn.ReLU())
         head = ClassifierHead(channels, num_classes, dropout=dropout)
         super().__init__(stem, stages, head, names=names, min_input_size=min_input_size)

@@ -119,7 +119,8 @@ class Twin(NamedTuple):
         tolerance: maximum difference between the logits for the same weights, divided by the
             largest logit; 0.0 if the operations are the same.
         note: differences that matter when replacing one network with the other.
-        one_size: whether the other network accepts only images of the card's size.
+        one_size: True if the other network accepts only images of the card's size, or the only
+            side it accepts, in pixels.
     """
 
     builder: str
@@ -130,7 +131,7 @@ class Twin(NamedTuple):
     params: int | None = None
     tolerance: float = 0.0
     note: str = ""
-    one_size: bool = False
+    one_size: bool | int = False
 
 
 class NearTwin(NamedTuple):

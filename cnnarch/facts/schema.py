@@ -75,6 +75,7 @@ SENTENCE = Kind("a sentence that ends with a period", lambda v: _is_text(v) and 
 COUNT = Kind("a positive integer", _is_count)
 TOLERANCE = Kind("a number such as 1e-5", lambda v: isinstance(v, float) and 0 <= v < 1)
 FLAG = Kind("true or false", lambda v: isinstance(v, bool))
+ONE_SIZE = Kind("true, false or a side in pixels", lambda v: isinstance(v, bool) or _is_count(v))
 SIZE = Kind("three positive integers", lambda v: _is_list_of(_is_count)(v) and len(v) == 3)
 NAMES = Kind("an array of strings", _is_names)
 PRINTED = Kind('a number as printed, such as "3.8B"', _is_printed)
@@ -118,7 +119,7 @@ FORM = {
     "printed_rows": TABLES._replace(keys={"row": TEXT, **PRINTED_KEYS}, required=("row",)),
     "fused": TABLE._replace(keys=COUNTS, required=tuple(COUNTS)),
 }
-LIBRARY = {"options": OPTIONS, "tolerance": TOLERANCE, "note": NOTE, "one_size": FLAG}
+LIBRARY = {"options": OPTIONS, "tolerance": TOLERANCE, "note": NOTE, "one_size": ONE_SIZE}
 THEIR_NAMES = {**dict.fromkeys(LIBRARIES, THEIRS), "options": OPTIONS}
 TWINS = TABLES._replace(
     description="an array of tables and library names",

@@ -30,6 +30,7 @@ from cnnarch.inference._layers import (
     set_parameters,
     weight_and_bias,
 )
+from cnnarch.inference._standardized import store_standardized_weights
 from cnnarch.inference.reparameterize import merge_all_branches
 from cnnarch.preprocessing import Preprocessing
 from cnnarch.weights.errors import WeightsError
@@ -52,7 +53,8 @@ def fuse(model: Module, preprocessing: Preprocessing | None = None) -> Module:
     between them, and a convolution after the norm does not pad with zeros (unless the shift is
     zero). Folded norms become `nn.Identity`, which preserves the name of every layer, and the copy
     is an instance of the model's class. A `cnnarch.blocks.RepConv`, which RepVGG and MobileOne
-    consist of, becomes one convolution. Weights are computed in float64.
+    consist of, becomes one convolution; a `StandardizedConv2d` becomes a convolution that stores
+    the standardized weights. Weights are computed in float64.
 
     With `preprocessing`, the copy accepts pixels from 0 to 255 (uint8, as image decoders return
     them) instead of $(x / 255 - \mu) / \sigma$. The scale is folded into the first convolution. The
@@ -86,6 +88,7 @@ def fuse(model: Module, preprocessing: Preprocessing | None = None) -> Module:
         raise TypeError(f"preprocessing must be a Preprocessing, got {preprocessing!r}")
     with torch.no_grad():
         fused = merge_all_branches(inference_copy(model))
+        store_standardized_weights(fused)
         calls = _LayerCalls(fused)
         calls.fold_norms()
         if preprocessing is not None:

@@ -3,6 +3,8 @@
 from functools import partial
 from typing import Unpack
 
+from torch import nn
+
 from cnnarch.blocks.conv import conv_7x7
 from cnnarch.blocks.preactivation import PreActBottleneck
 from cnnarch.contract.build import WeightsSource, build
@@ -68,7 +70,7 @@ class PreResNet(ResidualNetwork):
             depths,
             names=resnet.ROWS,
             pool=resnet.first_pool(small_images),
-            final_norm=True,
+            final_norm=nn.BatchNorm2d,
             num_classes=num_classes,
             dropout=dropout,
             drop_path=drop_path,

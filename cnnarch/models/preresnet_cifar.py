@@ -3,10 +3,12 @@
 from functools import partial
 from typing import Literal, Unpack
 
+from torch import nn
+
 from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.preactivation import PreActBottleneck, PreActResidual, PreActSum
-from cnnarch.blocks.shortcut import ZeroPadShortcut, linear_projection
+from cnnarch.blocks.shortcut import MakeShortcut, ZeroPadShortcut, linear_projection
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.options import BranchOptions
 from cnnarch.contract.residual import ResidualNetwork
@@ -21,7 +23,7 @@ __all__ = [
     "preresnet1001_cifar",
 ]
 
-SHORTCUTS = {"A": ZeroPadShortcut, "B": linear_projection}
+SHORTCUTS: dict[str, MakeShortcut] = {"A": ZeroPadShortcut, "B": linear_projection}
 
 
 class BasicOptions(CifarResNetOptions, total=False):
@@ -81,7 +83,7 @@ class CifarPreResNet(ResidualNetwork):
             WIDTHS,
             (n, n, n),
             names=ROWS,
-            final_norm=True,
+            final_norm=nn.BatchNorm2d,
             num_classes=num_classes,
             dropout=dropout,
             drop_path=drop_path,
@@ -133,7 +135,7 @@ class CifarPreBottleneckNet(ResidualNetwork):
             WIDTHS,
             (n, n, n),
             names=ROWS,
-            final_norm=True,
+            final_norm=nn.BatchNorm2d,
             num_classes=num_classes,
             dropout=dropout,
             drop_path=drop_path,

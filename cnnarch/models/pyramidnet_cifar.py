@@ -6,6 +6,8 @@ jhkim89/PyramidNet).
 
 from typing import NamedTuple, Unpack
 
+from torch import nn
+
 from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.pyramid import PyramidBottleneck, PyramidResidual
@@ -110,7 +112,7 @@ class CifarPyramidNet(ResidualNetwork):
             pyramid_widths(n, alpha),
             (n, n, n),
             names=ROWS,
-            final_norm=True,
+            final_norm=nn.BatchNorm2d,
             num_classes=num_classes,
             dropout=dropout,
             drop_path=drop_path,

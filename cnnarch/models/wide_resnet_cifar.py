@@ -3,6 +3,8 @@
 from functools import partial
 from typing import NamedTuple, Unpack
 
+from torch import nn
+
 from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.conv import ConvNormAct
 from cnnarch.blocks.preactivation import PreActResidual
@@ -85,7 +87,7 @@ class CifarWideResNet(ResidualNetwork):
             tuple(k * width for width in WIDTHS),
             (n, n, n),
             names=ROWS,
-            final_norm=True,
+            final_norm=nn.BatchNorm2d,
             num_classes=num_classes,
             drop_path=drop_path,
             zero_init_residual=zero_init_residual,

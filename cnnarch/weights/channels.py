@@ -48,6 +48,9 @@ def adapt_preprocessing(
 def adapt_input(weight: Tensor, channels: int, adapt: Adapt = "mean") -> Tensor:
     """Adapt a convolution's weight to images with `channels` channels.
 
+    A `StandardizedConv2d` standardizes the adapted weight again, which multiplies each output
+    channel by a factor.
+
     Args:
         weight: weight of an ungrouped convolution, of shape (out, m, h, w).
         channels: new number of channels, n.

@@ -40,8 +40,9 @@ def timm_files(
             "timm's layout records the preprocessing, which is unknown for this network: set its "
             "`preprocessing` first"
         )
-    size = facts_of(model.builder).forms[0].input_size[-1]
-    if twin.one_size and preprocessing.crop_size != size:
+    card_size = facts_of(model.builder).forms[0].input_size[-1]
+    size = card_size if twin.one_size is True else twin.one_size
+    if size and preprocessing.crop_size != size:
         raise WeightsError(
             f"timm's {twin.name} accepts only images of {size} pixels, but the network's "
             f"preprocessing crops them to {preprocessing.crop_size}"

@@ -45,8 +45,8 @@ GROUPS = (
         "Convolution and normalization",
         "A convolution with its norm and activation, which most other blocks are made of, and "
         "the norms and paddings of older networks.",
-        ("conv", "same_padding", "normalization"),
-        "conv bn relu cbr batchnorm layer local response",
+        ("conv", "same_padding", "normalization", "weight_standardization"),
+        "conv bn relu cbr batchnorm layer local response std weight ws",
     ),
     BlockGroup(
         "plain",
@@ -61,7 +61,7 @@ GROUPS = (
         "Residual blocks",
         "Blocks that add their input to the output of their layers. The layers learn only the "
         "difference, and gradients reach early layers through the shortcut.",
-        ("residual", "preactivation", "regnet", "res2net", "pyramid", "shortcut"),
+        ("residual", "preactivation", "regnet", "res2net", "pyramid", "darknet", "shortcut"),
         "skip connection identity shortcut basicblock resnext multi-scale pyramidal",
     ),
     BlockGroup(
@@ -99,10 +99,11 @@ GROUPS = (
     ),
     BlockGroup(
         "dense",
-        "Dense blocks",
-        "Blocks in which each layer reads the outputs of all preceding layers.",
-        ("dense", "dual_path", "aggregation"),
-        "densenet concatenation feature reuse",
+        "Dense blocks and cross-stage connections",
+        "Blocks in which each layer reads the outputs of all preceding layers, and a stage whose "
+        "blocks read only half of its channels.",
+        ("dense", "dual_path", "aggregation", "cross_stage"),
+        "densenet concatenation feature reuse csp partial",
     ),
     BlockGroup(
         "attention",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cnnarch.blocks import AdaptiveAvgPool2d, AlignedMaxPool2d
+from cnnarch.blocks import AdaptiveAvgPool2d, AlignedMaxPool2d, ZeroPaddedMaxPool2d
 from cnnarch.testing import assert_close
 
 
@@ -46,3 +46,12 @@ def test_the_aligned_pool_has_the_output_size_of_a_strided_convolution(size: int
     convolved = nn.Conv2d(1, 1, 3, 2, padding=1)(x)
     assert AlignedMaxPool2d()(x).shape == convolved.shape
     assert AlignedMaxPool2d()(x).isfinite().all()
+
+
+def test_zero_padding_replaces_negative_maxima_at_the_borders() -> None:
+    x = torch.randn(2, 3, 9, 8)
+    pool = ZeroPaddedMaxPool2d(3, 2, 1)
+    expected = nn.functional.max_pool2d(nn.functional.pad(x, (1, 1, 1, 1)), 3, 2)
+    assert torch.equal(pool(x), expected)
+    assert torch.equal(pool(x.abs()), nn.MaxPool2d(3, 2, 1)(x.abs()))
+    assert ZeroPaddedMaxPool2d(3, 1, (0, 1))(x).shape == (2, 3, 7, 8)

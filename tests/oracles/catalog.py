@@ -11,6 +11,7 @@ are in timm_results.csv, which contains the rows of `TIMM_METRICS` for these net
 import csv
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import cache
@@ -101,7 +102,7 @@ def from_timm(facts: dict[str, Any], twin: Twin) -> Weights | None:
         num_classes=classes,
         in_channels=facts["input_size"][0],
         preprocessing=parse_timm_preprocessing(facts),
-        labels="imagenet1k" if facts["tag"].endswith("in1k") else None,
+        labels="imagenet1k" if re.search(r"in1k(_\d+)?$", facts["tag"]) else None,
         options=twin.options,
         metrics=metrics,
         dataset="ImageNet-1K" if metrics else None,

@@ -57,8 +57,10 @@ def images_for(twin: Twin) -> Tensor:
     Halving 75 gives even sizes where 86 gives odd ones and vice versa (38, 19, 10, 5).
     """
     size = 86, 75
-    if twin.one_size:
+    if twin.one_size is True:
         size = cnnarch.get_card(twin.builder).input_size[1:]
+    elif twin.one_size:
+        size = twin.one_size, twin.one_size
     elif twin.library == "pytorchcv":
         size = 86, 86  # its TensorFlow padding also uses the height for the width
     noise = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
