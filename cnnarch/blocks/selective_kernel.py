@@ -32,7 +32,7 @@ class KernelAttention(nn.Module):
     Raises:
         ValueError: a count is not a positive integer.
 
-    >>> KernelAttention(64, 32)(torch.zeros(1, 2, 64, 7, 7)).shape
+    >>> KernelAttention(64, 32).eval()(torch.zeros(1, 2, 64, 7, 7)).shape
     torch.Size([1, 2, 64, 1, 1])
     """
 
@@ -74,7 +74,7 @@ class SelectiveKernel(nn.Module):
     Raises:
         ValueError: a count is not a positive integer, or `in_channels` is odd and to be split.
 
-    >>> SelectiveKernel(64, 128, 2, squeeze_channels=32)(torch.zeros(1, 64, 8, 8)).shape
+    >>> SelectiveKernel(64, 128, 2, squeeze_channels=32).eval()(torch.zeros(1, 64, 8, 8)).shape
     torch.Size([1, 128, 4, 4])
     """
 
