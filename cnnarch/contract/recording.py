@@ -60,7 +60,7 @@ class RecordsOptions(nn.Module):
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool, *rest: Any
     ) -> None:
-        names = [k.removeprefix(prefix) for k in state_dict if k.startswith(prefix)]
+        names = {k.removeprefix(prefix) for k in state_dict if k.startswith(prefix)}
         if names:
             from cnnarch.weights.recorded import adopt_options
 

@@ -4,7 +4,7 @@ Each network in a state dict has an entry of its own, under the path of its modu
 """
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -44,7 +44,7 @@ def recorded_in(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def adopt_options(
-    model: Any, recorded: Mapping[str, Any] | None, strict: bool, names: Iterable[str]
+    model: Any, recorded: Mapping[str, Any] | None, strict: bool, names: Collection[str]
 ) -> None:
     """Set a network's eps and facts to the recorded ones before `load_state_dict` sets its tensors.
 
@@ -59,7 +59,8 @@ def adopt_options(
             or the description is malformed.
     """
     if recorded is None:
-        warn_if_unrecorded(model, "the state dict")
+        if any(name in names for name, _ in model.named_parameters()):  # else loading fails
+            warn_if_unrecorded(model, "the state dict")
         return
     changes = find_changes(model, recorded, "the state dict")
     if changes is None:

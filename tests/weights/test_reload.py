@@ -156,6 +156,14 @@ def test_a_state_dict_without_metadata_warns_every_time(
             build().load_state_dict(without_metadata(build()))
 
 
+def test_tensors_of_another_library_are_an_error_without_a_warning() -> None:
+    """The warning would be about options of a state dict that does not fit anyway."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeError, match="cnnarch.weights.load converts"):
+            cnnarch.mobilenet_v1(width=0.25).load_state_dict({"conv1.weight": torch.zeros(1)})
+
+
 def test_passing_the_options_avoids_the_warning(network: cnnarch.ImageClassifier) -> None:
     build = builder_of(network)
     state = without_metadata(network)
