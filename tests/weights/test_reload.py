@@ -160,7 +160,7 @@ def test_tensors_of_another_library_are_an_error_without_a_warning() -> None:
     """The warning would be about options of a state dict that does not fit anyway."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(RuntimeError, match="cnnarch.weights.load converts"):
+        with pytest.raises(RuntimeError, match=r"cnnarch\.weights\.load converts"):
             cnnarch.mobilenet_v1(width=0.25).load_state_dict({"conv1.weight": torch.zeros(1)})
 
 
