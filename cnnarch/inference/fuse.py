@@ -46,7 +46,7 @@ def fuse(model: Module, preprocessing: Preprocessing | None = None) -> Module:
     between them, and a convolution after the norm does not pad with zeros (unless the shift is
     zero). Folded norms become `nn.Identity`, which preserves the name of every layer, and the copy
     is an instance of the model's class. A `cnnarch.blocks.StandardizedConv2d` becomes a convolution
-    that stores the standardized weights. Weights are computed in float64.
+    that stores the standardized weights. Folded weights are computed in float64.
 
     With `preprocessing`, the copy accepts pixels from 0 to 255 (uint8, as image decoders return
     them) instead of $(x / 255 - \mu) / \sigma$. The scale is folded into the first convolution. The
