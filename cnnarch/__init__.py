@@ -48,11 +48,13 @@ from cnnarch.models.mobilenet_v1 import *
 from cnnarch.models.mobilenet_v2 import *
 from cnnarch.models.mobilenet_v3 import *
 from cnnarch.models.mobilenet_v4 import *
+from cnnarch.models.mobileone import *
 from cnnarch.models.nin import *
 from cnnarch.models.preresnet import *
 from cnnarch.models.preresnet_cifar import *
 from cnnarch.models.pyramidnet_cifar import *
 from cnnarch.models.regnet import *
+from cnnarch.models.repvgg import *
 from cnnarch.models.res2net import *
 from cnnarch.models.resmlp import *
 from cnnarch.models.resnest import *

@@ -9,11 +9,11 @@ from captum.attr import DeepLift
 from torch import Tensor, nn
 
 import cnnarch
-from cnnarch.blocks import LRN, RBF, SE, ChannelAttention, SpatialAttention
+from cnnarch.blocks import ECA, LRN, RBF, SE, ChannelAttention, KernelAttention, SpatialAttention
 from cnnarch.testing import calibrate, example_images
 
 NO_RULE = (
-    *(LRN, SE, ChannelAttention, SpatialAttention, RBF),
+    *(LRN, SE, ECA, ChannelAttention, SpatialAttention, KernelAttention, RBF),
     *(nn.LayerNorm, nn.GroupNorm, nn.GELU, nn.SiLU, nn.ReLU6),
 )
 """Layers without a DeepLift rule.

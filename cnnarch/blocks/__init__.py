@@ -31,6 +31,7 @@ from cnnarch.blocks.pooling import *
 from cnnarch.blocks.preactivation import *
 from cnnarch.blocks.pyramid import *
 from cnnarch.blocks.regnet import *
+from cnnarch.blocks.reparameterization import *
 from cnnarch.blocks.res2net import *
 from cnnarch.blocks.residual import *
 from cnnarch.blocks.residual_inception import *

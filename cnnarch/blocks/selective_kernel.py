@@ -19,12 +19,13 @@ class KernelAttention(nn.Module):
     r"""Weights of each path's channels, $\mathrm{softmax}(W_2 \, \delta(\mathrm{BN}(W_1 z)))$.
 
     $z$ is each channel's mean over the sum of the paths' maps (eqs. 1 and 2). The layers `reduce`
-    (eq. 3) and `expand` are 1x1 convolutions without biases; the softmax is over the paths (eq. 5).
+    (eq. 3) and `expand` are 1x1 convolutions; the softmax is over the paths (eq. 5).
 
     Args:
         channels: number of channels of each path.
         squeeze_channels: width between the two layers, the paper's d.
         paths: number of paths, the paper's M.
+        bias: whether the two layers have biases.
 
     Shape:
         (N, paths, channels, H, W) -> (N, paths, channels, 1, 1)
@@ -32,18 +33,20 @@ class KernelAttention(nn.Module):
     Raises:
         ValueError: a count is not a positive integer.
 
-    >>> KernelAttention(64, 32)(torch.zeros(1, 2, 64, 7, 7)).shape
+    >>> KernelAttention(64, 32).eval()(torch.zeros(1, 2, 64, 7, 7)).shape
     torch.Size([1, 2, 64, 1, 1])
     """
 
-    def __init__(self, channels: int, squeeze_channels: int, paths: int = 2) -> None:
+    def __init__(
+        self, channels: int, squeeze_channels: int, paths: int = 2, *, bias: bool = False
+    ) -> None:
         check_integer("channels", channels, 1)
         check_integer("squeeze_channels", squeeze_channels, 1)
         check_integer("paths", paths, 1)
         super().__init__()
         self.paths = paths
-        self.reduce = ConvNormAct(channels, squeeze_channels, 1)
-        self.expand = he_normal_(nn.Conv2d(squeeze_channels, paths * channels, 1, bias=False))
+        self.reduce = ConvNormAct(channels, squeeze_channels, 1, bias=bias)
+        self.expand = he_normal_(nn.Conv2d(squeeze_channels, paths * channels, 1, bias=bias))
         self.softmax = nn.Softmax(1)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -74,7 +77,7 @@ class SelectiveKernel(nn.Module):
     Raises:
         ValueError: a count is not a positive integer, or `in_channels` is odd and to be split.
 
-    >>> SelectiveKernel(64, 128, 2, squeeze_channels=32)(torch.zeros(1, 64, 8, 8)).shape
+    >>> SelectiveKernel(64, 128, 2, squeeze_channels=32).eval()(torch.zeros(1, 64, 8, 8)).shape
     torch.Size([1, 128, 4, 4])
     """
 

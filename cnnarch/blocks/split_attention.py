@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.conv import ConvNormAct
-from cnnarch.blocks.initialization import he_normal_
 from cnnarch.blocks.residual import ResidualSum
+from cnnarch.blocks.selective_kernel import KernelAttention
 from cnnarch.blocks.shortcut import pooled_projection
 
 __all__ = ["SplitAttention", "SplitAttentionBottleneck"]
@@ -17,60 +17,43 @@ MIN_SQUEEZE = 32  # in the authors' code
 
 
 class SplitAttention(nn.Module):
-    r"""$y = \sum_r a_r x_r$, where the weights $a_r$ of each channel sum to one over r splits.
+    r"""$y = \sum_r a_r x_r$, where the weights $a_r$ of each channel add up to 1 over the splits.
 
-    The input consists of the splits one after another. The layers `reduce` and `expand` compute
-    the weights from each channel's mean of the sum of all splits, and a softmax over the splits
-    normalizes them. A norm and ReLU follow `reduce`.
+    The input consists of the splits $x_r$ one after another. `attention` computes the weights as
+    in Selective Kernel Networks, but its layers have biases.
 
     In training, a batch of one image raises an error, because BatchNorm cannot normalize a 1x1 map.
 
     Args:
         channels: number of channels in each split and in the output.
-        squeeze_channels: width between the two layers.
+        squeeze_channels: width between the two layers of the attention.
         radix: number of splits, the paper's R; at least 2.
-        groups: number of groups in the two layers, the paper's K.
 
     Shape:
         (N, radix * channels, H, W) -> (N, channels, H, W)
 
     Raises:
-        ValueError: a number is out of range, or `groups` does not divide a width.
+        ValueError: a number is out of range.
 
     >>> import torch
     >>> SplitAttention(64, 32).eval()(torch.zeros(1, 128, 7, 7)).shape
     torch.Size([1, 64, 7, 7])
     """
 
-    def __init__(
-        self, channels: int, squeeze_channels: int, radix: int = 2, *, groups: int = 1
-    ) -> None:
-        check_integer("channels", channels, 1)
-        check_integer("squeeze_channels", squeeze_channels, 1)
+    def __init__(self, channels: int, squeeze_channels: int, radix: int = 2) -> None:
         check_integer("radix", radix, 2)
-        check_integer("groups", groups, 1)
-        for name, width in (("channels", channels), ("squeeze_channels", squeeze_channels)):
-            if width % groups:
-                raise ValueError(f"{name} must be a multiple of {groups} groups, got {width}")
         super().__init__()
         self.radix = radix
-        self.groups = groups
-        self.reduce = ConvNormAct(channels, squeeze_channels, 1, groups=groups, bias=True)
-        self.expand = he_normal_(nn.Conv2d(squeeze_channels, radix * channels, 1, groups=groups))
-        self.gate = nn.Softmax(dim=1)
+        self.attention = KernelAttention(channels, squeeze_channels, radix, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the splits, each multiplied by its weights."""
-        # Splits are (N, radix, channels, H, W), and their weights (N, radix, channels, 1, 1).
         splits = x.unflatten(1, (self.radix, -1))  # type: ignore[no-untyped-call]
-        squeezed = splits.sum(1).mean((2, 3), keepdim=True)
-        scores = self.expand(self.reduce(squeezed)).unflatten(1, (self.groups, self.radix, -1))
-        weights = self.gate(scores.transpose(1, 2).flatten(2, 3))
-        return (weights * splits).sum(1)
+        return (self.attention(splits) * splits).sum(1)
 
     def extra_repr(self) -> str:
-        """Return the number of splits and groups."""
-        return f"radix={self.radix}, groups={self.groups}"
+        """Return the number of splits."""
+        return f"radix={self.radix}"
 
 
 class SplitAttentionBottleneck(ResidualSum):

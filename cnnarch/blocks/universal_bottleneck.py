@@ -1,7 +1,7 @@
 """The universal inverted bottleneck: an inverted residual with two optional depthwise convolutions.
 
 Source: Qin et al., "MobileNetV4: Universal Models for the Mobile Ecosystem", arXiv 2404.10518,
-sec. 3.
+sec. 4.
 """
 
 from collections.abc import Callable

@@ -26,3 +26,9 @@ class ResidualOptions(BranchOptions, total=False):
     """Options for most residual ImageNet networks."""
 
     small_images: bool
+
+
+class DeployOptions(CommonOptions, total=False):
+    """Options for networks whose branches are merged for inference."""
+
+    deploy: bool

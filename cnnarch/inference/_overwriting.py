@@ -8,7 +8,8 @@ import torch
 from torch import fx, nn
 
 from cnnarch.contract.inplace import set_inplace, supports_inplace
-from cnnarch.inference.fuse import is_identity, is_standard_layer, trace_layers
+from cnnarch.inference._layers import is_identity, is_standard_layer
+from cnnarch.inference.fuse import trace_layers
 
 _ALLOCATING_FUNCTIONS = (
     *(operator.add, operator.mul, operator.sub, operator.truediv),

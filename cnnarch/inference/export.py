@@ -28,6 +28,7 @@ from cnnarch.inference._tracing import (
     suppress_messages,
     trace,
 )
+from cnnarch.inference.reparameterize import merge_all_branches
 from cnnarch.preprocessing import preprocessing_of
 
 __all__ = ["ExportError", "export", "to_openvino"]
@@ -66,8 +67,9 @@ def export(
 
     Args:
         model: any module that maps images to a tensor, in float32; left unchanged. `torch.compile`
-            and `DataParallel` wrappers are removed. Fold BatchNorm with `fuse` first; if
-            preprocessing is also folded, the file accepts uint8 images.
+            and `DataParallel` wrappers are removed. The branches of each `cnnarch.blocks.RepConv`
+            are merged as in `fuse`. Fold BatchNorm with `fuse` first; if preprocessing is also
+            folded, the file accepts uint8 images.
         path: a path in an existing folder, with the suffix of the format.
         format: "onnx", "pt2" or "openvino"; None infers it from the suffix.
         example: images, (N, C, H, W), to trace with. Required for networks from other libraries. If
@@ -149,8 +151,10 @@ def _trace_copy(
     network = inference_copy(model, share=True).cpu()
     free_size = _check_dynamic_size(network, dynamic_size)
     images = example_for(network, free_size) if example is None else _check_example(model, example)
-    traced = HalfNetwork(network) if half else network
-    if half and (overflow := find_overflow(network, [images, next(_noise(images))])):
+    with torch.no_grad():
+        plain = merge_all_branches(inference_copy(network, share=True))
+    traced = HalfNetwork(plain) if half else plain
+    if half and (overflow := find_overflow(plain, [images, next(_noise(images))])):
         raise ExportError(f"{overflow}, but float16 ends at 65504: export with half=False")
     return _TracedNetwork(network, trace(traced, images, free_size), images, free_size)
 

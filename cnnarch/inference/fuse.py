@@ -6,33 +6,40 @@ standard deviation. An adjacent convolution or linear layer can absorb both into
 """
 
 import inspect
-import sys
 from collections import Counter
 from dataclasses import replace
-from typing import TypeGuard, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import Argument
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.utils import parametrize
 
+from cnnarch.blocks.reparameterization import RepConv
 from cnnarch.blocks.same_padding import SamePad2d
 from cnnarch.contract.classifier import ImageClassifier
-from cnnarch.contract.trunk import check_images
+from cnnarch.contract.trunk import Trunk, check_images
 from cnnarch.inference._copies import inference_copy
+from cnnarch.inference._layers import (
+    has_fixed_statistics,
+    in_float64,
+    is_identity,
+    is_standard_layer,
+    scale_and_shift,
+    set_parameters,
+    weight_and_bias,
+)
 from cnnarch.inference._standardized import store_standardized_weights
+from cnnarch.inference.reparameterize import merge_all_branches
 from cnnarch.preprocessing import Preprocessing
+from cnnarch.weights.errors import WeightsError
+from cnnarch.weights.rebuilding import check_rebuilds
 
 __all__ = ["PixelConv", "fuse"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
-_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_FORWARDS = {kind.forward for kind in (*_CONVS, nn.Linear, _BatchNorm, nn.SyncBatchNorm)}
-_CONV_FORWARDS = {kind._conv_forward for kind in _CONVS}
 _PADS = (SamePad2d, nn.ZeroPad2d)
 _LAYERS = (_ConvNd, nn.Linear, _BatchNorm, *_PADS)
 _KEEPS_SHAPE = (nn.BatchNorm1d, nn.GELU, nn.Linear, nn.ReLU, nn.SiLU, nn.Sigmoid, nn.Tanh)
@@ -45,16 +52,18 @@ def fuse(model: Module, preprocessing: Preprocessing | None = None) -> Module:
     after it, if the result is the same: the layer is used once, nothing else reads the values
     between them, and a convolution after the norm does not pad with zeros (unless the shift is
     zero). Folded norms become `nn.Identity`, which preserves the name of every layer, and the copy
-    is an instance of the model's class. A `cnnarch.blocks.StandardizedConv2d` becomes a convolution
-    that stores the standardized weights. Folded weights are computed in float64.
+    is an instance of the model's class. A `cnnarch.blocks.RepConv`, which RepVGG and MobileOne
+    consist of, becomes one convolution; a `StandardizedConv2d` becomes a convolution that stores
+    the standardized weights. Folded weights are computed in float64.
 
     With `preprocessing`, the copy accepts pixels from 0 to 255 (uint8, as image decoders return
     them) instead of $(x / 255 - \mu) / \sigma$. The scale is folded into the first convolution. The
     mean is subtracted during the conversion from uint8 to floating point.
 
-    The copy must stay in eval mode. The model's hooks are not copied. The copy of a
-    cnnarch network cannot be saved with `save_pretrained`, because its builder would build an
-    unfused network.
+    The copy must stay in eval mode. The model's hooks are not copied. The copy of a cnnarch network
+    cannot be saved with `save_pretrained`, because its builder would build an unfused network.
+    Networks with the option `deploy` are the exception: their copy is the network that their
+    builder builds with `deploy=True`, unless preprocessing is folded.
 
     Args:
         model: any module that `torch.fx` can trace, including all networks in cnnarch and
@@ -77,21 +86,43 @@ def fuse(model: Module, preprocessing: Preprocessing | None = None) -> Module:
     """
     if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
         raise TypeError(f"preprocessing must be a Preprocessing, got {preprocessing!r}")
-    fused = inference_copy(model)
-    store_standardized_weights(fused)
-    calls = _LayerCalls(fused)
     with torch.no_grad():
+        fused = merge_all_branches(inference_copy(model))
+        store_standardized_weights(fused)
+        calls = _LayerCalls(fused)
         calls.fold_norms()
         if preprocessing is not None:
             calls.fold_pixels(preprocessing)
     calls.replace_layers()
+    if isinstance(fused, Trunk):
+        _record_deployed(fused)
     if isinstance(fused, ImageClassifier):
-        fused.builder, fused.fused_from = None, fused.builder
+        fused.fused_from = fused.builder or fused.fused_from
+        if not _is_deployed(fused):
+            fused.builder = None
         if preprocessing is not None:  # its transform now returns pixels, as the copy expects
             channels = len(preprocessing.mean)
             zeros, unit = (0.0,) * channels, (1 / 255,) * channels
             fused.preprocessing = replace(preprocessing, mean=zeros, std=unit)
     return fused
+
+
+def _record_deployed(fused: Trunk) -> None:
+    """Set the option `deploy` of a network that has it if no branches are left."""
+    branches = any(isinstance(module, RepConv) for module in fused.modules())
+    if "deploy" in fused.options and not branches:
+        fused.options = {**fused.options, "deploy": True}
+
+
+def _is_deployed(fused: ImageClassifier) -> bool:
+    """Return whether the network's builder builds it with `deploy=True`."""
+    if not fused.options.get("deploy"):
+        return False
+    try:
+        check_rebuilds(fused)
+    except WeightsError:  # preprocessing was folded, or layers had been changed
+        return False
+    return True
 
 
 class PixelConv(nn.Module):
@@ -166,7 +197,7 @@ class _LayerCalls:
         """Fold each BatchNorm that can be folded exactly."""
         for node in list(self.module):
             norm = self._layer(node)
-            if norm is None or not _has_fixed_statistics(norm):
+            if norm is None or not has_fixed_statistics(norm):
                 continue
             source, (scale, shift) = node.args[0], scale_and_shift(norm)
             reader = self._layer(next(iter(node.users))) if len(node.users) == 1 else None
@@ -224,7 +255,7 @@ class _LayerCalls:
                 f"the network expects {conv.in_channels} channels, but preprocessing has "
                 f"{len(preprocessing.mean)}"
             )
-        like = _in_float64(conv.weight)
+        like = in_float64(conv.weight)
         std, mean = like.new_tensor(preprocessing.std), like.new_tensor(preprocessing.mean)
         _scale_input(conv, 1 / (255 * std), torch.zeros_like(std))
         # Not rounded to bfloat16, which is not precise enough for the mean.
@@ -265,85 +296,24 @@ def trace_layers(model: nn.Module) -> fx.Graph:
         ) from error
 
 
-def is_standard_layer(module: nn.Module) -> bool:
-    """Return whether a module computes exactly PyTorch's convolution, linear layer or BatchNorm."""
-    frozen_norm = sys.modules.get("torchvision.ops.misc")  # None if not imported
-    forwards = _FORWARDS | ({frozen_norm.FrozenBatchNorm2d.forward} if frozen_norm else set())
-    known = type(module).forward in forwards or _declares_batch_norm(module)
-    if "forward" in vars(module) or not known:
-        return False
-    if isinstance(module, _ConvNd) and type(module)._conv_forward not in _CONV_FORWARDS:
-        return False
-    return not parametrize.is_parametrized(module)
-
-
-def _declares_batch_norm(module: nn.Module) -> bool:
-    """Return whether the class that defines `forward` declares that it computes BatchNorm.
-
-    A subclass that overrides `forward` must declare it again.
-    """
-    definer = next(kind for kind in type(module).__mro__ if "forward" in vars(kind))
-    return vars(definer).get("computes_batch_norm") is True
-
-
-def is_identity(module: nn.Module) -> bool:
-    """Return whether a module returns its input unchanged."""
-    return type(module) is nn.Identity or (isinstance(module, _DropoutNd) and not module.training)
-
-
-def _has_fixed_statistics(module: nn.Module) -> TypeGuard[_BatchNorm]:
-    """Return whether a standard layer is a BatchNorm that uses running statistics."""
-    return not module.training and isinstance(getattr(module, "running_mean", None), Tensor)
-
-
-def scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """Return BatchNorm in eval mode as y = scale * x + shift for each channel, in float64."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    mean, variance = _in_float64(norm.running_mean), _in_float64(norm.running_var)
-    weight = torch.ones_like(mean) if norm.weight is None else _in_float64(norm.weight)
-    bias = torch.zeros_like(mean) if norm.bias is None else _in_float64(norm.bias)
-    scale = weight / torch.sqrt(variance + norm.eps)
-    return scale, bias - scale * mean
-
-
 def _scale_output(layer: nn.Module | None, scale: Tensor, shift: Tensor) -> None:
     """Make a layer scale and shift each channel of its output."""
     assert isinstance(layer, _ConvNd | nn.Linear)
-    weight, bias = _weight_and_bias(layer)
+    weight, bias = weight_and_bias(layer)
     weight = weight * scale.view(-1, *[1] * (weight.dim() - 1))
-    _set_parameters(layer, weight, scale * bias + shift)
+    set_parameters(layer, weight, scale * bias + shift)
 
 
 def _scale_input(conv: _ConvNd, scale: Tensor, shift: Tensor) -> None:
     """Make a convolution scale and shift each channel of its input."""
-    weight, bias = _weight_and_bias(conv)
+    weight, bias = weight_and_bias(conv)
     # (groups, out / groups, in / groups, positions) by (groups, 1, in / groups, 1)
     grouped = weight.view(conv.groups, -1, weight.shape[1], weight[0, 0].numel())
     scale, shift = (values.view(conv.groups, 1, -1, 1) for values in (scale, shift))
     bias = bias + (grouped * shift).sum((2, 3)).flatten()
-    _set_parameters(conv, (grouped * scale).view_as(weight), bias)
+    set_parameters(conv, (grouped * scale).view_as(weight), bias)
 
 
 def _pads_with_zeros(conv: _ConvNd) -> bool:
     pads = conv.padding != "valid" if isinstance(conv.padding, str) else any(conv.padding)
     return pads and conv.padding_mode == "zeros"
-
-
-def _in_float64(tensor: Tensor) -> Tensor:
-    """Convert to float64, on the CPU if the device (MPS) does not support it."""
-    device = "cpu" if tensor.device.type == "mps" else tensor.device
-    return tensor.detach().to(device, torch.float64)
-
-
-def _weight_and_bias(layer: _ConvNd | nn.Linear) -> tuple[Tensor, Tensor]:
-    weight = _in_float64(layer.weight)
-    bias = weight.new_zeros(len(weight)) if layer.bias is None else _in_float64(layer.bias)
-    return weight, bias
-
-
-def _set_parameters(layer: _ConvNd | nn.Linear, weight: Tensor, bias: Tensor) -> None:
-    """Set weight and bias, keeping the layer's dtype, device and memory format."""
-    old = layer.weight
-    layer.weight = nn.Parameter(torch.empty_like(old).copy_(weight), requires_grad=False)
-    layer.bias = nn.Parameter(bias.to(old.device, old.dtype), requires_grad=False)

@@ -102,7 +102,9 @@ class _Placer:
             parts.append((self.graph.edges[start, end, key].get("operand", 0), skip))
         if not nodes and len(parts) == 1:
             return Placement(height=GAP * above * below)
-        gap = GAP if len(parts) == 1 else FORK_GAP
+        inside = self.graph.subgraph({start, end, *nodes})
+        forks = len(inside.out_edges(start)) > 1 or len(inside.in_edges(end)) > 1
+        gap = FORK_GAP if forks else GAP
         branches = [layout for _, layout in sorted(parts, key=lambda part: part[0])]
         whole = Placement()
         whole.add(self.side_by_side(branches, end), 0, gap * above)
@@ -133,7 +135,7 @@ class _Placer:
     def branch(self, start: int, end: int, nodes: set[int]) -> Placement:
         """Place a branch from `start` to `end` without the gaps before its first and last box."""
         cuts = self.cuts(start, end, nodes)
-        layout = self.series([start, *cuts, end], nodes) if cuts else self.rows(end, nodes)
+        layout = self.series([start, *cuts, end], nodes) if cuts else self.rows(start, end, nodes)
         for edge in self.graph.subgraph({start, *nodes}).out_edges(start, keys=True):
             layout.routes.setdefault(edge, ("fork", layout.boxes[edge[1]][0]))
         for edge in self.graph.subgraph({end, *nodes}).in_edges(end, keys=True):
@@ -161,60 +163,27 @@ class _Placer:
         right = max(size.width / 2, *(self.labels.get(edge, 0) for edge in edges))
         return Placement(size.width / 2, right, size.height, {node: (0, 0)})
 
-    def rows(self, end: int, nodes: set[int]) -> Placement:
-        """Place branches that are not nested: each box is below all those that it reads.
-
-        A box is in the column of one that it reads, if possible. Arrows that would cross a box or
-        a text have columns of their own.
-        """
-        inside = self.graph.subgraph(nodes)
-        rows = list(nx.topological_generations(inside))
-        columns, arrows = self.columns(end, rows)
-        layout, x, right = Placement(), dict[int | Edge, float](), -COLUMN_GAP
-        for column in columns:
-            boxes = [self.box(item) for item in column if isinstance(item, int)]
-            labels = [self.labels.get(item, 0) for item in column if not isinstance(item, int)]
-            center = right + COLUMN_GAP + max([SKIP_WIDTH / 2, *(box.left for box in boxes)])
-            right = center + max([SKIP_WIDTH / 2, *labels, *(box.right for box in boxes)])
-            x |= dict.fromkeys(column, center)
-        axis = x[max(columns, key=len)[0]]
-        for row in rows:
-            top = layout.height + FORK_GAP if layout.boxes else FORK_GAP - GAP  # a gap is above
+    def rows(self, start: int, end: int, nodes: set[int]) -> Placement:
+        """Place branches that are not nested: each box is below all those that it reads."""
+        layout = Placement()
+        rows = [[start], *nx.topological_generations(self.graph.subgraph(nodes)), [end]]
+        for row in rows[1:-1]:
+            top, x = layout.height + (FORK_GAP if layout.boxes else 0), 0.0
             for node in row:
-                layout.add(self.box(node), x[node] - axis, top)
-        layout.left, layout.right = max(layout.left, axis), max(layout.right, right - axis)
-        layout.height += FORK_GAP - GAP
-        for edge in inside.edges(keys=True):
-            if x[edge[0]] != x[edge[1]]:
-                layout.routes[edge] = ("merge", x[edge[0]] - axis)
-        layout.routes |= {edge: ("skip", x[edge] - axis) for edge in arrows}
+                box = self.box(node)
+                layout.add(box, x + (box.left if x else 0), top)
+                x = layout.boxes[node][0] + box.right + COLUMN_GAP
+        number = {node: i for i, row in enumerate(rows) for node in row}
+        edges = [*self.graph.subgraph({start, end, *nodes}).edges(keys=True)]
+        for edge in sorted(edges, key=lambda edge: (number[edge[1]], number[edge[0]])):
+            a, b, _ = edge
+            if number[b] - number[a] > 1 and nodes & {a, b}:  # beside the boxes that it passes
+                x = layout.right + COLUMN_GAP
+                layout.routes[edge] = ("skip", x)
+                layout.right = x + max(SKIP_WIDTH / 2, self.labels.get(edge, 0))
+            elif {a, b} <= nodes:
+                layout.routes[edge] = ("merge", layout.boxes[a][0])
         return layout
-
-    def columns(self, end: int, rows: list[list[int]]) -> tuple[list[list[int | Edge]], list[Edge]]:
-        """Return the boxes and arrows in each column, and the arrows that have their own column."""
-        row_of = {node: i for i, row in enumerate(rows) for node in row} | {end: len(rows)}
-        columns: list[list[int | Edge]] = []
-        column_of: dict[int, list[int | Edge]] = {}
-        next_in_column: dict[int, int] = {}
-        for node in (node for row in rows for node in row):
-            above = [a for a in self.graph.predecessors(node) if row_of.get(a) == row_of[node] - 1]
-            free = next((a for a in above if a not in next_in_column), None)
-            if free is None:
-                column_of[node] = []
-                columns.append(column_of[node])
-            else:
-                next_in_column[free], column_of[node] = node, column_of[free]
-            column_of[node].append(node)
-        arrows: list[Edge] = []
-        for node, column in column_of.items():
-            edges = [edge for edge in self.graph.out_edges(node, keys=True) if edge[1] in row_of]
-            edges.sort(key=lambda edge: (edge[1] != next_in_column.get(node), row_of[edge[1]]))
-            # The first arrow runs in the column of the box.
-            for edge in reversed(edges[1:]):
-                if edge in self.labels or row_of[edge[1]] > row_of[node] + 1:
-                    columns.insert(columns.index(column) + (node in next_in_column), [edge])
-                    arrows.append(edge)
-        return columns, arrows
 
     def cuts(self, start: int, end: int, nodes: set[int]) -> list[int]:
         """Return the nodes through which all ways from `start` to `end` pass, in order."""

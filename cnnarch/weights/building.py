@@ -10,7 +10,7 @@ from torch import nn
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.facts.builders import option_parameters
 from cnnarch.facts.options import find_conflicts
-from cnnarch.weights.channels import first_convolution
+from cnnarch.weights.channels import first_convolutions
 from cnnarch.weights.checkpoint import Checkpoint, CheckpointSource, read_checkpoint
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.loading import (
@@ -38,7 +38,7 @@ def build_with_weights(
 
     Options that the caller does not pass come from the checkpoint: the number of classes and
     channels, and the options that its tensors require. A different `num_classes` creates
-    new classifiers, and a different `in_channels` adapts the first convolution.
+    new classifiers, and a different `in_channels` adapts the convolutions that read the image.
 
     Args:
         name: name of the builder, recorded with the options.
@@ -65,6 +65,8 @@ def build_with_weights(
     _check_given(checkpoint, checkpoint.required_options, options)
     stored = {k: v for k, v in checkpoint.config.options.items() if k in known}
     given = {**stored, **options}
+    if "deploy" in known and "deploy" not in given:
+        given = _find_form(build, given)
     model, found = build(given)
     warn_if_ambiguous(checkpoint, found, model)
     required = found.layout.required_options(model) | checkpoint.required_options
@@ -76,8 +78,8 @@ def build_with_weights(
         model, found = build(given)
     _check_built(checkpoint, model, required)
     fresh = _load(checkpoint, found, model)
-    first = first_convolution(model)
-    if first in fresh:  # take the initial values from a network built on a real device
+    for first in [name for name in first_convolutions(model) if name in fresh]:
+        # take the initial values from a network built on a real device
         set_tensor(model, first, network(*args, **given).state_dict()[first])
         warnings.warn(
             f"{first} is newly initialized: small_images=True makes its kernel smaller than in "
@@ -85,6 +87,22 @@ def build_with_weights(
             stacklevel=4,
         )
     return model
+
+
+def _find_form(
+    build: Callable[[Mapping[str, Any]], tuple[Any, Match]], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the options of the form that the tensors fit: with branches, or without (`deploy`)."""
+    missing = {}
+    for deploy in (False, True):
+        form = {**given, "deploy": deploy}
+        try:
+            missing[deploy] = len(build(form)[1].missing)
+        except WeightsError:  # no tensor fits
+            continue
+        if not missing[deploy]:
+            return form
+    return {**given, "deploy": min(missing, key=lambda deploy: missing[deploy], default=False)}
 
 
 def _load(checkpoint: Checkpoint, found: Match, model: nn.Module) -> tuple[str, ...]:
@@ -123,9 +141,9 @@ def _find_sizes(found: Match, model: nn.Module) -> dict[str, int]:
         sizes["num_classes"] = classifier[0].shape[0]
     elif not _has_other_classifier(found, model):
         sizes["num_classes"] = 0
-    first = found.tensors.get(first_convolution(model) or "")
-    if first is not None and first.dim() == 4:
-        sizes["in_channels"] = first.shape[1]
+    for first in first_convolutions(model):
+        if first in found.tensors and found.tensors[first].dim() == 4:
+            sizes["in_channels"] = found.tensors[first].shape[1]
     return {name: size for name, size in sizes.items() if size != getattr(model, name, None)}
 
 

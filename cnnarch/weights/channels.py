@@ -1,21 +1,28 @@
-"""Adapt the first convolution to a different number of image channels."""
+"""Adapt the convolutions that read the image to a different number of channels."""
 
 from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor, nn
 
+from cnnarch.blocks.reparameterization import RepConv
 from cnnarch.preprocessing import Preprocessing
 
 Adapt = Literal["mean", "repeat", "random"]
 
 
-def first_convolution(model: nn.Module) -> str | None:
-    """Return the weight name of the first convolution in registration order."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
-            return f"{name}.weight" if name else "weight"
-    return None
+def first_convolutions(model: nn.Module) -> list[str]:
+    """Return the weight names of the convolutions that read the image.
+
+    This is the first convolution in registration order, or those in all branches of a first
+    `RepConv`. The list is empty if the model has no convolutions.
+    """
+    for name, module in model.named_modules(prefix="model"):
+        if isinstance(module, nn.Conv2d | RepConv):
+            layers = module.named_modules(prefix=name)
+            weights = (f"{path}.weight" for path, layer in layers if isinstance(layer, nn.Conv2d))
+            return [weight.removeprefix("model.") for weight in weights]
+    return []
 
 
 def adapt_preprocessing(

@@ -41,7 +41,8 @@ def port(
         model: a cnnarch network of the same architecture. Its weights are neither read nor changed.
         source: "torchvision", "timm", "pytorchcv", "cadene", "efficientnet_pytorch" or
             "cnnarch"; for ResNets for CIFAR also "pytorch_resnet_cifar10" or
-            "pytorch_classification"; "auto" detects it.
+            "pytorch_classification"; for RepVGG "repvgg" and for MobileOne "mobileone", their
+            authors' repositories; "auto" detects it.
 
     Raises:
         WeightsError: no layout fits. The message lists up to 20 tensors that are missing,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cnnarch.blocks._wrappers import is_sharded, unwrapped
 from cnnarch.facts.options import find_conflicts
 from cnnarch.facts.sheets import near_twins
-from cnnarch.weights.channels import Adapt, adapt_input, adapt_preprocessing, first_convolution
+from cnnarch.weights.channels import Adapt, adapt_input, adapt_preprocessing, first_convolutions
 from cnnarch.weights.checkpoint import Checkpoint, CheckpointSource, read_checkpoint
 from cnnarch.weights.config import Config
 from cnnarch.weights.errors import WeightsError
@@ -178,15 +178,15 @@ def convert_tensors(
         layer = [name for name in expected if name.startswith(f"{classifier}.")]
         if _has_other_classes(layer, tensors, expected):
             fresh += layer
-    first = first_convolution(model)
-    if first in tensors and _has_larger_kernel(tensors[first], expected[first], model):
-        fresh.append(first)
-    elif first in tensors and _has_other_channels(tensors[first], expected[first]):
-        if adapt == "random":
+    for first in filter(tensors.__contains__, first_convolutions(model)):
+        if _has_larger_kernel(tensors[first], expected[first], model):
             fresh.append(first)
-        else:
-            tensors[first] = adapt_input(tensors[first], expected[first].shape[1], adapt)
-            adapted.append(first)
+        elif _has_other_channels(tensors[first], expected[first]):
+            if adapt == "random":
+                fresh.append(first)
+            else:
+                tensors[first] = adapt_input(tensors[first], expected[first].shape[1], adapt)
+                adapted.append(first)
     for name in fresh:
         tensors.pop(name, None)
         missing.pop(name, None)
@@ -196,6 +196,8 @@ def convert_tensors(
         message = describe_mismatches(subject, model, mismatches)
         if _is_head_alone(mismatches, their_classifiers(model, found.layout)):
             message += "\nA network with num_classes=0 can load everything but the classifier"
+        elif mismatches["missing"] and "deploy" in getattr(model, "options", {}):
+            message += "\nThe network has branches if deploy=False, and none if deploy=True"
         raise WeightsError(message)
     adapted = [name for name in adapted if name not in fresh]
     report = LoadReport(tuple(fresh), tuple(adapted), dropped=found.dropped + found.unused)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cnnarch.blocks._wrappers import uncompiled
 from cnnarch.blocks.head import ClassifierHead
-from cnnarch.weights.channels import first_convolution
+from cnnarch.weights.channels import first_convolutions
 from cnnarch.weights.porting import Layout, Pair, layouts_of
 from cnnarch.weights.rebuilding import build_on_meta
 
@@ -87,7 +87,7 @@ def find_prefixes(
     DataParallel, Lightning and models that contain the network add them. The first convolution
     shows them: its name ends as in one of the layouts.
     """
-    prefixes, ours = {"": None}, first_convolution(model) or ""
+    prefixes, ours = {"": None}, next(iter(first_convolutions(model)), "")
     for pairs in layouts:
         if first := pairs.get(ours):
             ends = [name for name in state_dict if name.endswith(f".{first.theirs}")]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cnnarch.facts.cards import Twin
 from cnnarch.facts.sheets import facts_of, twins
 from cnnarch.preprocessing import Preprocessing
-from cnnarch.weights.channels import first_convolution
+from cnnarch.weights.channels import first_convolutions
 from cnnarch.weights.errors import WeightsError
 from cnnarch.weights.layouts import choose_layout, export
 from cnnarch.weights.matching import pair_names, their_classifiers
@@ -97,10 +97,10 @@ def _their_layers(model: nn.Module) -> dict[str, Any]:
     """Return timm's names for the layers that it replaces for other classes or channels."""
     layout = choose_layout(model, "timm")
     names = pair_names(model, layout) or {}
-    first = names[first_convolution(model) or ""].theirs.removesuffix(".weight")
+    first = [names[name].theirs.removesuffix(".weight") for name in first_convolutions(model)]
     classifiers = their_classifiers(model, layout)
     return {
-        "first_conv": first,
+        "first_conv": first[0] if len(first) == 1 else first,
         "classifier": classifiers[0] if len(classifiers) == 1 else classifiers,
     }
 

@@ -90,6 +90,14 @@ GROUPS = (
         "mbconv depthwise separable efficient mobilenet squeezenet lightweight",
     ),
     BlockGroup(
+        "reparameterization",
+        "Re-parameterized convolutions",
+        "Convolutions that are trained in several branches and become one convolution for "
+        "inference.",
+        ("reparameterization",),
+        "structural reparameterization repvgg mobileone multi-branch deploy merge fuse",
+    ),
+    BlockGroup(
         "dense",
         "Dense blocks and cross-stage connections",
         "Blocks in which each layer reads the outputs of all preceding layers, and a stage whose "

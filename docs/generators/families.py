@@ -12,6 +12,7 @@ from cnnarch.facts.cards import ModelCard, Paper
 from cnnarch.facts.sheets import read_sheet
 
 from .blocks import card_of
+from .family.branches import branches_section
 from .family.code import code_section, reference_section
 from .family.pictures import block_section, draw_outline, network_section
 from .family.results import speed_section, zoo_section
@@ -101,6 +102,7 @@ def family_page(family: str, folder: Path) -> str:
     parts += [f"**The idea.** {_linked(sheet.idea, family)}"]
     parts += [f"**What followed.** {_linked(sheet.followed, family)}"]
     parts += block_section(shown, folder)
+    parts += branches_section(cards, shown)
     parts += network_section(shown, folder)
     parts += rows_section(cards, shown)
     parts += variants_section(cards)

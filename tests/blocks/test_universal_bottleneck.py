@@ -9,7 +9,7 @@ from cnnarch.blocks import InvertedResidual, StochasticDepth, UniversalInvertedB
 from cnnarch.testing import assert_close, assert_parameters
 from tests.oracles.in_order import copy_in_order, randomize_norms
 
-KINDS = {  # Fig. 4: start and middle kernel
+KINDS = {  # section 4: start and middle kernel
     "ib": (None, 3),
     "convnext": (5, None),
     "extra_dw": (5, 3),

@@ -75,7 +75,7 @@ def test_only_the_first_block_of_a_stage_has_a_stride() -> None:
 
 
 def test_all_activations_are_relu() -> None:
-    """Section 5.1: squeeze-and-excitation and GELU are not well supported on DSPs."""
+    """Section 6: squeeze-and-excitation and GELU are not well supported on DSPs."""
     leaves = {type(m) for m in on_meta(NAMES[1]).modules() if not any(m.children())}
     assert leaves == {
         *(nn.Conv2d, nn.BatchNorm2d, nn.ReLU, StochasticDepth),

@@ -50,7 +50,7 @@ def test_two_splits_come_from_separate_groups_and_a_quarter_of_both_is_the_squee
             conv = branch.conv.conv
             assert (conv.in_channels, conv.out_channels, conv.groups) == (width, 2 * width, 2)
             assert branch.attention.radix == 2
-            assert branch.attention.reduce.conv.out_channels == 2 * width // 4
+            assert branch.attention.attention.reduce.conv.out_channels == 2 * width // 4
 
 
 def test_averages_have_the_strides() -> None:

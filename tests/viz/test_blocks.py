@@ -322,6 +322,24 @@ class Crossing(nn.Module):
         return torch.cat([(a + b).sigmoid(), (a * b).relu()], 1)
 
 
+class Chain(nn.Module):
+    """Layers that each read the output of the previous one and another part of the input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b, c = x.chunk(3, 1)
+        y = a.relu()
+        z = (b + y).tanh()
+        return torch.cat([y, z, (c + z).sigmoid()], 1)
+
+
+def test_arrows_pass_beside_the_boxes_of_a_chain() -> None:
+    """Three arrows skip the next box: from the split to both sums, and from y to the concat."""
+    figure = viz.block_diagram(Chain(), (6, 8, 8))
+    check_that_nothing_overlaps(figure)
+    columns = {round(x, 3) for (x, y), (a, b) in lines(figure) if abs(x - a) < 1e-6 and b - y > 0.5}
+    assert len(columns) >= 4
+
+
 def test_boxes_of_branches_that_cross_do_not_overlap() -> None:
     graph = block_graph(Crossing(), [(4, 8, 8)])
     assert not nx.is_tree(graph.to_undirected())
@@ -339,6 +357,7 @@ TYPICAL = {  # the block's class, and its sums, products, concatenations and spl
     "lenet": ("LeNet", ""),
     "mobilenet_v3": ("InvertedResidual", "x +"),
     "preresnet_cifar": ("PreActResidual", "+"),
+    "res2net": ("Res2NetBottleneck", "split + + concat +"),
     "resnet": ("Residual", "+"),
     "shufflenet_v2": ("ShuffleUnitV2", "split concat"),
     "vgg": ("VGGBlock", ""),
@@ -367,8 +386,10 @@ SLOW = {
     "mobilenet_v2": ("InvertedResidual", "+"),
     "nin": ("NiNBlock", ""),
     "preresnet": ("PreActBottleneck", "+"),
+    "pyramidnet_cifar": ("PyramidResidual", "+"),
     "regnet": ("XBlock", "x +"),
     "resmlp": ("ResMLPLayer", "+ +"),
+    "resnest": ("SplitAttentionBottleneck", "x +"),
     "resnet_cifar": ("Residual", "+"),
     "resnext": ("Bottleneck", "+"),
     "resnext_cifar": ("Bottleneck", "+"),

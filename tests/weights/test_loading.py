@@ -14,7 +14,7 @@ from cnnarch.blocks.head import ClassifierHead
 from cnnarch.facts.sheets import twins
 from cnnarch.testing import assert_close, calibrate
 from cnnarch.weights import WeightsError, download, export, load, port
-from cnnarch.weights.channels import adapt_input, first_convolution
+from cnnarch.weights.channels import adapt_input, first_convolutions
 from tests.oracles.libraries import build
 
 X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -313,13 +313,15 @@ def test_random_keeps_the_first_convolution(resnet: cnnarch.ImageClassifier) -> 
     assert torch.equal(model.stem.conv.weight, before)
 
 
-def test_the_first_convolution_is_found_in_every_network(model_name: str) -> None:
+def test_the_first_convolutions_are_found_in_every_network(model_name: str) -> None:
+    """They are those whose width changes with the number of image channels."""
     with torch.device("meta"):
         model = cnnarch.get_model(model_name)
-    name = first_convolution(model)
-    assert name is not None
-    assert name.startswith("stem.")
-    assert model.get_parameter(name).shape[1] == model.in_channels
+        wider = cnnarch.get_model(model_name, in_channels=model.in_channels + 1)
+    pairs = zip(model.named_parameters(), wider.parameters(), strict=True)
+    changed = [name for (name, tensor), other in pairs if tensor.shape != other.shape]
+    assert first_convolutions(model) == changed
+    assert all(name.startswith("stem.") for name in changed)
 
 
 # Options that cannot be inferred from tensors

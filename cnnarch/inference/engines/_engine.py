@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from cnnarch.inference._copies import inference_copy
 from cnnarch.inference._tracing import default_device, trace
 from cnnarch.inference.fuse import fuse
+from cnnarch.inference.reparameterize import merge_all_branches
 
 Parts: TypeAlias = Mapping[str, bytes]
 """The contents of the files that an engine created, by name."""
@@ -55,11 +57,12 @@ class Workload:
 
     @cached_property
     def fused(self) -> nn.Module:
-        """The network with its norms folded, or unchanged if `fuse` does not support it."""
+        """The network with its norms folded, or only its branches if `fuse` does not support it."""
         try:
             return fuse(self.model)
-        except ValueError:  # torch.fx cannot trace it, or hooks compute its weights
-            return self.model
+        except ValueError:  # torch.fx cannot trace it
+            with torch.no_grad():
+                return merge_all_branches(inference_copy(self.model, share=True))
 
     @cached_property
     def _example_program(self) -> ExportedProgram:

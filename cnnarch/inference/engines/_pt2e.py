@@ -10,10 +10,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cnnarch.blocks.frozen_norm import FrozenBatchNorm
 from cnnarch.inference._copies import inference_copy
+from cnnarch.inference._layers import scale_and_shift
 from cnnarch.inference._measure import has_vnni
 from cnnarch.inference._tracing import isolate_conversion, trace
 from cnnarch.inference.engines._engine import Parts, Workload
-from cnnarch.inference.fuse import scale_and_shift
 
 RANGES = "ranges.safetensors"
 
