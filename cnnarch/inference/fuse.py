@@ -54,7 +54,7 @@ def fuse(model: Module, preprocessing: Preprocessing | None = None) -> Module:
     zero). Folded norms become `nn.Identity`, which preserves the name of every layer, and the copy
     is an instance of the model's class. A `cnnarch.blocks.RepConv`, which RepVGG and MobileOne
     consist of, becomes one convolution; a `StandardizedConv2d` becomes a convolution that stores
-    the standardized weights. Weights are computed in float64.
+    the standardized weights. Folded weights are computed in float64.
 
     With `preprocessing`, the copy accepts pixels from 0 to 255 (uint8, as image decoders return
     them) instead of $(x / 255 - \mu) / \sigma$. The scale is folded into the first convolution. The

@@ -3,6 +3,7 @@
 from functools import partial
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -62,3 +63,10 @@ def test_invalid_arguments_are_rejected() -> None:
         Darknet(CHANNELS, (1, 1, 0, 1, 1))
     with pytest.raises(ValueError, match="negative_slope must be a number of at least 0, got -1"):
         Darknet(CHANNELS, DEPTHS, negative_slope=-1)
+
+
+def test_a_checkpoint_of_timm_brings_its_slope() -> None:
+    theirs = timm.create_model("darknet53", num_classes=2).state_dict()
+    model = cnnarch.darknet53(weights=theirs)
+    assert model.options["negative_slope"] == 0.01
+    assert model.stem.act.negative_slope == 0.01

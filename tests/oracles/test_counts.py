@@ -20,11 +20,17 @@ from cnnarch.weights.costs import cost_of, cost_on_sheet, setting_of
 from tests.oracles.libraries import build
 
 
+def size_of(twin: Twin) -> tuple[int, ...]:
+    """Return the size of the images for which both networks are counted."""
+    size = facts_of(twin.builder).forms[0].input_size
+    only = twin.one_size
+    return size if isinstance(only, bool) else (size[0], only, only)
+
+
 def counts_of(twin: Twin) -> tuple[int, int]:
     """Return parameter and MAC counts from the sheet, or from our network if no form matches."""
-    forms = facts_of(twin.builder).forms
-    size = forms[0].input_size
-    for form in forms:
+    size = size_of(twin)
+    for form in facts_of(twin.builder).forms:
         if (form.options, form.input_size) == (twin.options, size):
             return twin.params or form.params, form.macs
     with torch.device("meta"):
@@ -49,7 +55,7 @@ def counted() -> list[object]:
 
 @pytest.mark.parametrize("twin", counted())
 def test_the_twins_parameters_and_macs_match_the_sheet(twin: Twin) -> None:
-    theirs, size = build(twin), facts_of(twin.builder).forms[0].input_size
+    theirs, size = build(twin), size_of(twin)
     assert (count_parameters(theirs), count_macs(theirs, size)) == counts_of(twin)
 
 
