@@ -24,7 +24,7 @@ __all__ = [
     "xavier_uniform_",
 ]
 
-Layer = nn.Conv2d | nn.Linear
+Layer = nn.Conv1d | nn.Conv2d | nn.Linear
 LayerType = TypeVar("LayerType", bound=Layer)
 
 
@@ -34,7 +34,7 @@ def he_normal_(layer: LayerType) -> LayerType:
     $\mathrm{fan_{out}}$ is the kernel area times the output channels of one group.
     Source: He et al., 2015 (arXiv 1502.01852), eq. 14.
     """
-    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    groups = 1 if isinstance(layer, nn.Linear) else layer.groups
     receptive = layer.weight[0, 0].numel()
     fan_out = receptive * layer.weight.shape[0] // groups
     return normal_(layer, math.sqrt(2 / fan_out))

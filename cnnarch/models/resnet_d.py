@@ -1,4 +1,4 @@
-"""ResNet-C and ResNet-D: a deep stem and pooled shortcuts (He et al., 2018)."""
+"""ResNet-D: a deep stem, as in ResNet-C, and pooled shortcuts (He et al., 2018)."""
 
 from functools import partial
 from typing import Unpack

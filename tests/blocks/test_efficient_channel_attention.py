@@ -4,7 +4,7 @@ import pytest
 import timm.layers
 import torch
 
-from cnnarch.blocks import ECA
+from cnnarch.blocks import ECA, init_weights
 from cnnarch.testing import assert_close, assert_parameters
 from tests.oracles.in_order import copy_in_order
 
@@ -59,3 +59,10 @@ def test_invalid_sizes_are_rejected() -> None:
         ECA(64, 0)
     with pytest.raises(ValueError, match="channels must be an integer of at least 1, got 0"):
         ECA(0)
+
+
+def test_init_weights_reinitializes_the_kernel() -> None:
+    block = ECA(64)
+    before = block.conv.weight.clone()
+    init_weights(block, "kaiming")
+    assert not torch.equal(block.conv.weight, before)
