@@ -181,6 +181,13 @@ def test_a_convolution_with_branches_becomes_a_convolution() -> None:
     assert_close(merged(x), conv(x))
 
 
+def test_the_dtype_and_the_memory_format_are_kept() -> None:
+    conv = RepConv(8, 8).to(torch.bfloat16, memory_format=torch.channels_last)
+    merged = fuse(nn.Sequential(conv))[0]
+    assert {p.dtype for p in merged.parameters()} == {torch.bfloat16}
+    assert merged.weight.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_a_convolution_that_is_used_twice_is_merged_once() -> None:
     conv = RepConv(8, 8)
     fused = fuse(nn.Sequential(conv, conv))

@@ -191,8 +191,9 @@ def test_builders_choose_the_form_of_a_checkpoint_without_metadata(
         state = cnnarch.weights.export(model, library) if library else dict(model.state_dict())
         built = cnnarch.mobileone_s1(weights=state, **options)
         assert built.options["deploy"] == (not branched(model))
-        names = built.state_dict().keys() - {"head.classifier.weight", "head.classifier.bias"}
-        assert all(torch.equal(built.state_dict()[n], model.state_dict()[n]) for n in names)
+        found, expected = built.state_dict(), model.state_dict()
+        names = found.keys() - {"head.classifier.weight", "head.classifier.bias"}
+        assert all(torch.equal(found[name], expected[name]) for name in names)
 
 
 def test_a_form_that_the_checkpoint_does_not_have_is_rejected(
