@@ -57,7 +57,7 @@ def _name_axes(graph: Any) -> None:
     names = {symbol: name for symbol, name in axes if not symbol.isdigit()}
 
     def renamed(size: Any) -> Any:
-        if isinstance(size, int):
+        if isinstance(size, int) or size.value is None:  # None is an unknown size
             return size
         return re.sub(r"\w+", lambda word: names.get(word[0], word[0]), str(size))
 

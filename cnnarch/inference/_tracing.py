@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config
 
+from cnnarch.blocks.mixer import LayerNorm2d
 from cnnarch.blocks.same_padding import SamePad2d
 from cnnarch.contract.trunk import Trunk
 from cnnarch.facts.builders import BUILDERS
@@ -95,7 +96,9 @@ def trace(model: nn.Module, example: Tensor, free_size: bool) -> ExportedProgram
     axes = (0, 2, 3) if free_size else (0,)
     dynamic = (dict.fromkeys(axes, Dim.DYNAMIC),)
     # Without this option, a graph traced with two-pixel maps rejects one-pixel maps.
-    with isolate_conversion(), torch.no_grad(), _config.patch(backed_size_oblivious=free_size):  # type: ignore[attr-defined]
+    option = _config.patch(backed_size_oblivious=free_size)  # type: ignore[attr-defined]
+    norms = [m for m in model.modules() if isinstance(m, LayerNorm2d)] if free_size else []
+    with isolate_conversion(), torch.no_grad(), option, _contiguous_outputs(norms):
         try:
             return torch.export.export(model, (example,), dynamic_shapes=dynamic)
         except Exception as error:  # anything that the model's code or torch.export raises
@@ -104,6 +107,25 @@ def trace(model: nn.Module, example: Tensor, free_size: bool) -> ExportedProgram
                 f"torch.export cannot trace {type(model).__name__} at {tuple(example.shape)} with "
                 f"dynamic {sizes}: {error}"
             ) from error
+
+
+@contextmanager
+def _contiguous_outputs(layers: list[nn.Module]) -> Iterator[None]:
+    """Make the maps of layers contiguous.
+
+    With dynamic sizes, a convolution of a map whose channels are adjacent in memory would make the
+    graph reject batches of one image.
+    """
+    hooks = [layer.register_forward_hook(_contiguous) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _contiguous(_layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return output.contiguous()
 
 
 def has_free_size(model: nn.Module) -> bool:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 import cnnarch
 from cnnarch.inference._offline import with_core
 from cnnarch.inference._tracing import has_free_size
+from cnnarch.finetuning import convert_norm
 from cnnarch.inference.export import ExportError, export
 from cnnarch.inference.fuse import fuse
 from cnnarch.preprocessing import Preprocessing
@@ -122,6 +123,26 @@ def test_a_fused_network_accepts_uint8_images(tmp_path: Path) -> None:
     for suffix in SUFFIXES.values():
         path = export(fused, tmp_path / f"net{suffix}")
         assert_close(run(path, images), fused(images), 1e-4)
+
+
+def test_convolutions_of_normalized_channels_accept_one_image_and_many(tmp_path: Path) -> None:
+    """In ConvNeXt, convolutions read maps whose channels are adjacent in memory."""
+    model = calibrated(small_forms()["convnext_v2"])
+    program = loaded(export(model, tmp_path / "net.pt2"))
+    for size in ((1, 3, 32, 32), (1, 3, 65, 96), (3, 3, 96, 65)):
+        images = torch.randn(size)
+        assert_close(program(images), model(images), 1e-5)
+
+
+def test_maps_whose_size_onnx_does_not_know_are_not_assumed_to_have_one_size(
+    tmp_path: Path,
+) -> None:
+    """ONNX Runtime reused memory of maps of another size in the groups of GroupNorm."""
+    model = convert_norm(copy.deepcopy(calibrated(small_forms()["resnet-residual"])), "group")
+    path = export(model, tmp_path / "net.onnx")
+    shapes = [value.type.tensor_type.shape.dim for value in onnx.load(path).graph.value_info]
+    assert "None" not in {size.dim_param for shape in shapes for size in shape}
+    check_file(model, path, 1e-4)
 
 
 def test_the_mixer_has_a_fixed_image_size_and_a_dynamic_batch_size(tmp_path: Path) -> None:
