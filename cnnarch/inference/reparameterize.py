@@ -135,9 +135,14 @@ def _has_same_grid(conv: nn.Module, largest: nn.Conv2d) -> bool:
     if isinstance(conv.padding, str) or conv.padding_mode != "zeros":
         return False
     same = (conv.stride, conv.groups) == (largest.stride, largest.groups)
-    for size, dilation, padding, other in zip(
-        conv.kernel_size, conv.dilation, conv.padding, largest.dilation, strict=True
+    for size, dilation, padding, largest_size, other in zip(
+        conv.kernel_size,
+        conv.dilation,
+        conv.padding,
+        largest.kernel_size,
+        largest.dilation,
+        strict=True,
     ):
-        same &= padding == dilation * (size - 1) / 2 and size % 2 == 1
+        same &= padding == dilation * (size - 1) / 2 and size % 2 == 1 and size <= largest_size
         same &= size == 1 or dilation == other
     return same

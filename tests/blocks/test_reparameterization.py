@@ -157,9 +157,14 @@ def statistics_of_the_batch(conv: RepConv) -> None:
     conv.identity = nn.BatchNorm2d(8, track_running_stats=False)
 
 
+def wider_kernel(conv: RepConv) -> None:
+    """No kernel of the branches is as high as the others and as wide."""
+    conv.conv2 = nn.Conv2d(8, 8, (1, 5), padding=(0, 2))
+
+
 @pytest.mark.parametrize(
     "change",
-    [group_norms, reflected, padded_by_name, other_layer, statistics_of_the_batch],
+    [group_norms, reflected, padded_by_name, other_layer, statistics_of_the_batch, wider_kernel],
 )
 @torch.no_grad()
 def test_branches_that_no_convolution_computes_are_left(change: object) -> None:
