@@ -16,6 +16,7 @@ from torch.nn import functional
 from cnnarch import ImageClassifier, freeze, set_inplace, testing
 from cnnarch.blocks import ClassifierHead, ConvNormAct, Stage
 from cnnarch.contract.trunk import FeatureInfo
+from cnnarch.models.convmixer import ConvMixer
 from cnnarch.testing import CHECKS
 
 
@@ -369,6 +370,11 @@ def test_a_network_built_on_the_meta_device_passes_check_meta_device() -> None:
 
 def test_a_network_with_one_class_passes() -> None:
     testing.check_classifier(with_classes(1))
+
+
+def test_a_network_that_amplifies_rounding_errors_passes() -> None:
+    """Without training, each layer of a ConvMixer with ReLU adds a third to all earlier errors."""
+    testing.check_bfloat16_autocast(ConvMixer(16, 32, 7, 7, nn.ReLU, num_classes=10))
 
 
 @pytest.mark.parametrize("frozen", [freeze, lambda model: model.requires_grad_(False)])

@@ -101,11 +101,18 @@ def check_bfloat16_autocast(model: ImageClassifier) -> None:
     images = images[:4]
     with torch.no_grad():
         exact = model(images)
+        from_rounded_images = model(images.bfloat16().float())
         with torch.autocast("cpu", torch.bfloat16):
             rough = model(images).float()
-    error = ((rough - exact).norm() / exact.norm()).item()
+    error, amplified = (
+        ((logits - exact).norm() / exact.norm()).item() for logits in (rough, from_rounded_images)
+    )
     # bfloat16 has 8 significant bits, and errors accumulate with depth: resnet50 reaches 0.22.
-    assert error < 0.35, f"bfloat16 is off by {error:.2f} of the logits' norm, allowed 0.35"
+    # Untrained networks may amplify errors: convmixer_768_32 multiplies them by 1.3 in each layer.
+    allowed = max(0.35, 5 * amplified)
+    assert error < allowed, (
+        f"bfloat16 is off by {error:.2f} of the logits' norm, allowed {allowed:.2f}"
+    )
     with torch.autocast("cpu", torch.bfloat16):
         loss = train_step(model, example_images(model, 2, 48))
     assert loss.isfinite(), f"the loss in bfloat16 is {loss}"

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 import cnnarch
+from cnnarch.finetuning import convert_norm
 from cnnarch.inference._offline import with_core
 from cnnarch.inference._tracing import has_free_size
-from cnnarch.finetuning import convert_norm
 from cnnarch.inference.export import ExportError, export
 from cnnarch.inference.fuse import fuse
 from cnnarch.preprocessing import Preprocessing
