@@ -5,7 +5,7 @@ import os
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -110,7 +110,7 @@ def trace(model: nn.Module, example: Tensor, free_size: bool) -> ExportedProgram
 
 
 @contextmanager
-def _contiguous_outputs(layers: list[nn.Module]) -> Iterator[None]:
+def _contiguous_outputs(layers: Iterable[nn.Module]) -> Iterator[None]:
     """Make the maps of layers contiguous.
 
     With dynamic sizes, a convolution of a map whose channels are adjacent in memory would make the
