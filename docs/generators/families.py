@@ -24,10 +24,9 @@ from .text import bullets, write
 INTRODUCTION = """# Networks
 
 {networks} networks in {families} families, in the order of their papers. A family's page explains \
-its idea, draws its block and its network, compares every row of the paper's table with the \
-network, and lists its checkpoints. In the small drawings, each box stands for the image or for \
-the output of the stem or of a stage. Its height shows the size of the map, its width the number \
-of channels."""
+its idea, draws its block and its network, compares its sizes and costs with the printed ones, and \
+lists its checkpoints. In the small drawings, each box stands for the image or for the output of \
+the stem or of a stage. Its height shows the size of the map, its width the number of channels."""
 
 
 def write_pages(folder: Path) -> None:
