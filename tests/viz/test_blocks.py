@@ -389,7 +389,7 @@ SLOW = {
     "efficientnet": ("InvertedResidual", "x +"),
     "efficientnet_lite": ("InvertedResidual", "+"),
     "efficientnet_v2": ("InvertedResidual", "x +"),
-    "fasternet": ("FasterNetBlock", "concat +"),
+    "fasternet": ("FasterNetBlock", "split concat +"),
     "ghostnet": ("GhostBottleneck", "concat concat +"),
     "inception_bn": ("DoubleInception", "concat"),
     "inception_next": ("InceptionNeXtBlock", "split concat +"),
@@ -417,7 +417,7 @@ SLOW = {
     "se_resnet": ("Residual", "x +"),
     "senet": ("HalvedBottleneck", "x +"),
     "shufflenet_v1": ("ShuffleUnit", "+"),
-    "sk_resnet": ("SKResidual", "split stack x +"),  # timm's, which splits the input
+    "sk_resnet": ("SKBottleneck", "stack x +"),
     "squeezenet": ("Fire", "concat"),
     "starnet": ("StarBlock", "x +"),
     "wide_resnet": ("Bottleneck", "+"),
