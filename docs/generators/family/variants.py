@@ -10,8 +10,9 @@ from .stated import AGREES, DIFFERS, FIGURES, UNCONFIRMED, list_figures, printed
 
 LEGEND = (
     "Parameters and MACs are exact: a test counts them in every network. Errors are percentages, "
-    f"as printed. {AGREES} means that the printed number agrees with ours, {DIFFERS} that it does "
-    f"not, and {UNCONFIRMED} that the source says “about” or that no second source confirms it."
+    f"as printed or, if an accuracy is printed, 100 minus the accuracy. {AGREES} means that the "
+    f"printed number agrees with ours, {DIFFERS} that it does not, and {UNCONFIRMED} that the "
+    "source says “about” or that no second source confirms it."
 )
 
 
