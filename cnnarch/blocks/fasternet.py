@@ -46,7 +46,7 @@ class PConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve the first channels."""
-        first, rest = x.split([self.convolved, x.shape[1] - self.convolved], 1)
+        first, rest = torch.split(x, [self.convolved, x.shape[1] - self.convolved], 1)
         return torch.cat((self.conv(first), rest), 1)
 
 
