@@ -76,6 +76,22 @@ def test_list_explains_an_empty_table(capsys: pytest.CaptureFixture[str]) -> Non
     assert printed.err.startswith("the networks have at least ")
 
 
+@pytest.mark.parametrize(
+    ("pattern", "hint"),
+    [
+        ("no_net", "try '*no_net*' or --family"),
+        ("no_net*", "try '*no_net*' or --family"),
+        ("*no_net*", "try --family"),
+    ],
+)
+def test_list_suggests_a_wider_pattern(
+    pattern: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["list", pattern]) == 0
+    error = f"cnnarch: no network is called {pattern!r}; {hint}\n"
+    assert capsys.readouterr().err == error
+
+
 def test_info_prints_reported_values_alongside_measured_ones(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

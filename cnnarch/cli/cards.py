@@ -80,7 +80,8 @@ def run_list(parsed: argparse.Namespace) -> int:
     columns = (*LIST_COLUMNS, *(MORE_COLUMNS if parsed.format != "table" else ()))
     show(columns, [_list_row(each)[: len(columns)] for each in rated], parsed.format)
     if not names and parsed.pattern:
-        hint = f"try '*{parsed.pattern}*' or --family"
+        wider = f"*{parsed.pattern.strip('*')}*"
+        hint = "try --family" if wider == parsed.pattern else f"try {wider!r} or --family"
         print(f"cnnarch: no network is called {parsed.pattern!r}; {hint}", file=sys.stderr)
     if missing := sum(each.top1 is None for each in rated):
         text = f"{missing} of {len(rated)} networks"

@@ -1,6 +1,7 @@
 """The counts in the fact sheets match those of other libraries' networks."""
 
 import json
+from collections import defaultdict
 
 import pretrainedmodels
 import pytest
@@ -105,3 +106,22 @@ def test_every_twin_exists() -> None:
         if row.name not in known[row.library]
     ]
     assert missing == []
+
+
+def timm_modules() -> list[str]:
+    """Return the modules that define the twins in timm."""
+    modules = {timm.models.model_entrypoint(twin.name).__module__ for twin in twins(library="timm")}
+    return sorted(module.rpartition(".")[2] for module in modules)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", timm_modules())
+def test_networks_of_timm_with_the_tensors_of_a_twin_are_on_the_sheets(module: str) -> None:
+    """Their tensors would load without an error, for example those of a network with blur pools."""
+    known, same = {twin.name for twin in twins(library="timm")}, defaultdict(set)
+    for name in timm.list_models(module=module):
+        with torch.device("meta"):
+            state = timm.create_model(name).state_dict()
+        same[frozenset((key, tensor.shape) for key, tensor in state.items())].add(name)
+    alike = set().union(*(names for names in same.values() if names & known))
+    assert alike - known - {near.name for near in near_twins() if near.hidden} == set()
