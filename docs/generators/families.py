@@ -95,7 +95,7 @@ def title_of(family: str) -> tuple[str, str]:
 
 def family_page(family: str, folder: Path) -> str:
     cards, shown, sheet = cards_of(family), card_of(family), read_sheet(family)
-    papers = list(dict.fromkeys(card.paper for card in cards if card.paper))
+    papers = list(dict.fromkeys(card.paper for card in [shown, *cards] if card.paper))
     parts = [f"# {title_of(family)[0]}", " · ".join([counts_of(cards), *map(describe, papers[:1])])]
     parts += [f"**The problem.** {_linked(sheet.problem, family)}"]
     parts += [f"**The idea.** {_linked(sheet.idea, family)}"]
