@@ -55,8 +55,23 @@ suppress_warnings = ["config.cache"]
 
 
 def typeset_formulas(app, what, name, obj, options, lines):  # noqa: ARG001 - signature required by Sphinx
-    """Convert $x^2$ in docstrings to the math role of reStructuredText."""
-    lines[:] = [re.sub(r"\$([^$\n]+)\$", r":math:`\1`", line) for line in lines]
+    """Convert $x^2$ and $$x^2$$ in docstrings to reStructuredText."""
+    text = re.sub(r"\$\$(.+?)\$\$", display, "\n".join(lines), flags=re.DOTALL)
+    lines[:] = re.sub(r"\$([^$\n]+)\$", r":math:`\1`", text).split("\n")
+
+
+def display(formula):
+    return f".. math:: {' '.join(formula[1].split())}"
+
+
+def name_defaults(app, what, name, obj, options, signature, returned):  # noqa: ARG001 - signature required by Sphinx
+    """Write defaults as BatchNorm2d instead of <class 'torch.nn.modules.batchnorm.BatchNorm2d'>.
+
+    Sphinx can then parse the signature, and shortens and links its types.
+    """
+    if signature:
+        signature = re.sub(r"<class '(?:\w+\.)*(\w+)'>|<function (\w+)>", r"\1\2", signature)
+    return signature, returned
 
 
 def skip_fields(app, what, name, obj, skip, options):  # noqa: ARG001 - signature required by Sphinx
@@ -91,5 +106,6 @@ def setup(app):
         if name in (app.config.only_generators or [name]):
             generator.write_pages(Path(app.srcdir) / "_generated")
     app.connect("autodoc-process-docstring", typeset_formulas)
+    app.connect("autodoc-process-signature", name_defaults)
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("html-page-context", remove_backlinks)

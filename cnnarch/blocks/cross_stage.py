@@ -17,10 +17,10 @@ __all__ = ["CrossStage"]
 
 
 class CrossStage(nn.Module):
-    r"""$y = V\,[a;\ U F(b)]$ with $[a;\ b] = E x$, where F is a sequence of blocks.
+    r"""$y = V\,[a;\ U F(b)]$ and $[a;\ b] = E x$ with blocks F and 1x1 convolutions E, U and V.
 
-    E, U and V are 1x1 convolutions: `expand`, whose output is split into two halves, `project`
-    and `merge`, the paper's two transitions. The half $a$ and its gradient bypass the blocks.
+    The output of E (`expand`) is split into two halves. U (`project`) and V (`merge`) are the
+    paper's two transitions. The half $a$ and its gradient bypass the blocks.
     If `grad_checkpointing` is set, the backward pass recomputes each block.
 
     Args:

@@ -46,8 +46,8 @@ class PConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve the first channels."""
-        y = self.conv(x[:, : self.convolved])
-        return torch.cat((y, x[:, self.convolved :]), 1)
+        first, rest = torch.split(x, [self.convolved, x.shape[1] - self.convolved], 1)
+        return torch.cat((self.conv(first), rest), 1)
 
 
 class FasterNetBlock(nn.Module):

@@ -43,7 +43,7 @@ class LayerScale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale each channel."""
-        return self.gamma.view(self.shape) * x
+        return self.gamma.reshape(self.shape) * x
 
     def extra_repr(self) -> str:
         """Return the number of channels."""

@@ -271,7 +271,7 @@ def training_parser(command: str) -> "ArgumentParser":
         list_recipes,
     )
 
-    networks = f"network (see cnnarch list) or family: {', '.join(aliases())}"
+    data, recipe = (", ".join(names) for names in (DATA_SETS, list_recipes()))
 
     from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
     from lightning.pytorch.loggers import Logger
@@ -280,9 +280,9 @@ def training_parser(command: str) -> "ArgumentParser":
     parser.add_class_arguments(Recipe)
     parser.add_class_arguments(Machine)
     add = parser.add_argument
-    add("networks", nargs="*", help=networks)
+    add("networks", nargs="*", help="network (see cnnarch list) or family, such as resnet")
     add("--model", type=str | None, help="network, for use in --config files")
-    add("--data", default="digits", help=f"data set, one of {', '.join(DATA_SETS)}")
+    add("--data", default="digits", help=f"data set, one of {data}")
     add(
         "--data_root",
         type=str | None,
@@ -294,7 +294,7 @@ def training_parser(command: str) -> "ArgumentParser":
     add("--overwrite", action="store_true", help="first delete any existing run in the folder")
     if command == "compare":
         add("--format", choices=FORMATS, default="table", help="format of the comparison")
-    add("--recipe", type=str | None, help=f"recipe, one of {', '.join(list_recipes())}")
+    add("--recipe", type=str | None, help=f"recipe, one of {recipe}")
     add("--logger", type=Logger | None, help="a Lightning logger, in addition to metrics.csv")
     add("--config", action=ActionConfigFile, help="YAML file of options; flags override it")
     return parser

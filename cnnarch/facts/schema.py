@@ -150,6 +150,7 @@ NAMED = {
 FAMILY_KEYS = {
     **dict.fromkeys(TEXTS, TEXT),
     "usual": TEXT,
+    "block": TEXT,
     "aliases": NAMES,
     "benchmarked": NAMES,
     **{key: NETWORK[key] for key in ("input_size", "min_input_size", "counted_from", "departs")},
@@ -235,6 +236,8 @@ class _Check:
                 yield f"{key}: {name!r} is not a network of this family"
         if "aliases" in sheet and not usual:
             yield "aliases: usual, which names the network of the aliases, is missing"
+        if "block" in sheet and not usual:
+            yield "block: usual, which names the network that contains the block, is missing"
         for name in networks:
             facts = sheet[name]
             yield from self.form_faults(name, name, facts)

@@ -51,6 +51,7 @@ class Sheet(NamedTuple):
         followed: what the idea achieved, and which networks use it.
         recipe: default settings of the training recipe. "on" contains one table per data set.
         usual: the network to which the family's aliases refer.
+        block: path of the block in `usual` that the site draws; None for the most common block.
         benchmarked: networks that represent the family in benchmarks against other libraries.
         aliases: names that the command line accepts for `usual`.
         networks: facts by builder name.
@@ -61,6 +62,7 @@ class Sheet(NamedTuple):
     followed: str
     recipe: Mapping[str, Any]
     usual: str | None
+    block: str | None
     benchmarked: tuple[str, ...]
     aliases: tuple[str, ...]
     networks: Mapping[str, Facts]
@@ -161,6 +163,7 @@ def parse_sheet(sheet: Mapping[str, Any]) -> Sheet:
         followed=sheet["followed"],
         recipe=sheet.get("recipe", {}),
         usual=sheet.get("usual"),
+        block=sheet.get("block"),
         benchmarked=tuple(sheet.get("benchmarked", ())),
         aliases=tuple(sheet.get("aliases", ())),
         networks={name: _facts(name, sheet[name], sheet) for name in names},

@@ -41,6 +41,8 @@ def suggest(
 
     >>> suggest("resnet5O", ["vgg11", "resnet50"])
     "did you mean 'resnet50'?"
+    >>> suggest("resnet20", ["resnet200d", "resnet20_cifar"])
+    "did you mean 'resnet20_cifar' or 'resnet200d'?"
     >>> suggest("cnns", {"cnn": "convnet"})
     "did you mean 'convnet'?"
     >>> suggest("xyz", ["vgg11", "resnet50"])
@@ -49,7 +51,8 @@ def suggest(
     if name in OTHER_LIBRARIES:
         return OTHER_LIBRARIES[name]
     suggestions = known if isinstance(known, Mapping) else {right: right for right in known}
-    longer = sorted((right for right in suggestions if name and right.startswith(name)), key=len)
+    longer = [right for right in suggestions if name and right.startswith(name)]
+    longer.sort(key=lambda right: (not right.startswith(f"{name}_"), len(right)))
     close = difflib.get_close_matches(name, suggestions)
     near = dict.fromkeys(suggestions[n] for n in longer + close)
     if near:

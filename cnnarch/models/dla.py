@@ -91,11 +91,12 @@ DLA_169 = DLARow(bottleneck, (2, 3, 5, 1), WIDE, residual=True)
 
 
 class DLA(ImageClassifier):
-    """Deep layer aggregation: three convolutions, four `AggregationTree`s, pooled linear head.
+    """Deep layer aggregation: three convolutions, four trees, pooled linear head.
 
-    The stem, stage 1, has stride 1. Each other stage halves the map. From stage 4, the last node
-    of a stage also merges the stage's max-pooled input, which aggregates the stages. The paper
-    does not specify the initialization; this network uses He initialization.
+    The trees are `AggregationTree` modules. The stem, stage 1, has stride 1. Each other stage
+    halves the map. From stage 4, the last node of a stage also merges the stage's max-pooled
+    input, which aggregates the stages. The paper does not specify the initialization; this network
+    uses He initialization.
 
     Args:
         row: the network's row of Table 1.

@@ -72,6 +72,10 @@ class CifarPyramidNet(ResidualNetwork):
     The stem has no activation, because the first block starts with a norm. The last stage ends
     with the BN and ReLU that follow the last sum.
 
+    In eval mode, an untrained network returns logits of up to 1e10: with BatchNorm's initial
+    statistics, the maps grow in each block. Load weights, train the network, or set the statistics
+    with `cnnarch.testing.calibrate` before you evaluate it.
+
     Args:
         block: `PyramidResidual` (two 3x3) or `PyramidBottleneck` (1x1, 3x3, 1x1).
         n: number of blocks per stage.

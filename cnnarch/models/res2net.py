@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-class Setting(NamedTuple):
+class Res2NetSetting(NamedTuple):
     """A setting of Table 3, such as "26w x 4s".
 
     Args:
@@ -39,12 +39,12 @@ class Setting(NamedTuple):
     cardinality: int = 1
 
 
-S_14W_8S = Setting(14, 8)
-S_26W_4S = Setting(26, 4)
-S_26W_6S = Setting(26, 6)
-S_26W_8S = Setting(26, 8)
-S_48W_2S = Setting(48, 2)
-S_4W_8C_4S = Setting(4, 4, 8)
+S_14W_8S = Res2NetSetting(14, 8)
+S_26W_4S = Res2NetSetting(26, 4)
+S_26W_6S = Res2NetSetting(26, 6)
+S_26W_8S = Res2NetSetting(26, 8)
+S_48W_2S = Res2NetSetting(48, 2)
+S_4W_8C_4S = Res2NetSetting(4, 4, 8)
 
 
 class Res2Net(ResidualNetwork):
@@ -75,7 +75,7 @@ class Res2Net(ResidualNetwork):
     def __init__(
         self,
         depths: tuple[int, ...],
-        setting: Setting,
+        setting: Res2NetSetting,
         widths: tuple[int, ...] = resnet.WIDTHS,
         *,
         num_classes: int = 1000,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 import networkx as nx
@@ -96,9 +96,7 @@ class _Placer:
         found = nx.weakly_connected_components(self.graph.subgraph(nodes))
         parts = [(self.operand(end, part), self.branch(start, end, part)) for part in found]
         for key in self.graph.get_edge_data(start, end, default={}):
-            label = self.labels.get((start, end, key), 0)
-            skip = Placement(SKIP_WIDTH / 2, max(SKIP_WIDTH / 2, label))
-            skip.routes[start, end, key] = ("skip", 0)
+            skip = self.arrow((start, end, key))
             parts.append((self.graph.edges[start, end, key].get("operand", 0), skip))
         if not nodes and len(parts) == 1:
             return Placement(height=GAP * above * below)
@@ -163,27 +161,71 @@ class _Placer:
         right = max(size.width / 2, *(self.labels.get(edge, 0) for edge in edges))
         return Placement(size.width / 2, right, size.height, {node: (0, 0)})
 
+    def arrow(self, edge: Edge) -> Placement:
+        """Place an arrow that passes beside the boxes."""
+        right = max(SKIP_WIDTH / 2, self.labels.get(edge, 0))
+        return Placement(SKIP_WIDTH / 2, right, routes={edge: ("skip", 0)})
+
     def rows(self, start: int, end: int, nodes: set[int]) -> Placement:
         """Place branches that are not nested: each box is below all those that it reads."""
+        inside = self.graph.subgraph(nodes)
+        rows = list(nx.topological_generations(inside))
+        columns = self.columns(start, end, rows)
+        x, right = dict[int | Edge, float](), -COLUMN_GAP
+        for column in columns:
+            parts = [self.box(i) if isinstance(i, int) else self.arrow(i) for i in column]
+            center = right + COLUMN_GAP + max(part.left for part in parts)
+            right = center + max(part.right for part in parts)
+            x |= dict.fromkeys(column, center)
+        axis = x[max(columns, key=len)[0]]
         layout = Placement()
-        rows = [[start], *nx.topological_generations(self.graph.subgraph(nodes)), [end]]
-        for row in rows[1:-1]:
-            top, x = layout.height + (FORK_GAP if layout.boxes else 0), 0.0
+        for row in rows:
+            top = layout.height + (FORK_GAP if layout.boxes else 0)
             for node in row:
-                box = self.box(node)
-                layout.add(box, x + (box.left if x else 0), top)
-                x = layout.boxes[node][0] + box.right + COLUMN_GAP
-        number = {node: i for i, row in enumerate(rows) for node in row}
-        edges = [*self.graph.subgraph({start, end, *nodes}).edges(keys=True)]
-        for edge in sorted(edges, key=lambda edge: (number[edge[1]], number[edge[0]])):
-            a, b, _ = edge
-            if number[b] - number[a] > 1 and nodes & {a, b}:  # beside the boxes that it passes
-                x = layout.right + COLUMN_GAP
-                layout.routes[edge] = ("skip", x)
-                layout.right = x + max(SKIP_WIDTH / 2, self.labels.get(edge, 0))
-            elif {a, b} <= nodes:
-                layout.routes[edge] = ("merge", layout.boxes[a][0])
+                layout.add(self.box(node), x[node] - axis, top)
+        for a, b, key in inside.edges(keys=True):
+            kind = "fork" if x[a] == x[b] else "merge"
+            layout.routes[a, b, key] = (kind, x[a] - axis)
+        for item, column_x in x.items():
+            if not isinstance(item, int):
+                layout.add(self.arrow(item), column_x - axis, 0)
         return layout
+
+    def columns(self, start: int, end: int, rows: list[list[int]]) -> list[list[int | Edge]]:
+        """Return the boxes in each column, and columns of single arrows, from left to right.
+
+        Arrows that would pass a box or the text of another arrow have their own columns, on the
+        outer side of the boxes.
+        """
+        row_of = {node: i for i, row in enumerate([[start], *rows, [end]]) for node in row}
+        columns = self.columns_of_boxes(row_of, rows)
+        column_of = {node: i for i, column in enumerate(columns) for node in column}
+        below = dict(pair for column in columns for pair in pairwise(column))
+        groups: list[list[list[int | Edge]]] = [[[*column]] for column in columns]
+        edges = self.graph.subgraph(row_of).edges(keys=True)
+        for edge in sorted(edges, key=lambda edge: row_of[edge[1]] - row_of[edge[0]]):
+            a, b, _ = edge
+            if a == start:
+                is_free = b == end or columns[column_of[b]][0] == b
+            else:
+                is_short = row_of[b] == row_of[a] + 1 and edge not in self.labels
+                is_free = is_short or below.setdefault(a, b) == b
+            if not is_free:
+                i = column_of[b if a == start else a]
+                is_right = 2 * i + (a == start) >= len(columns)
+                groups[i].insert(len(groups[i]) if is_right else 0, [edge])
+        return [column for group in groups for column in group]
+
+    def columns_of_boxes(self, row_of: Mapping[int, int], rows: list[list[int]]) -> list[list[int]]:
+        """Return columns in which each box continues the column of one that it reads, if any."""
+        columns: list[list[int]] = []
+        for node in chain.from_iterable(rows):
+            ends = [column for column in columns if self.graph.has_edge(column[-1], node)]
+            column = max(ends, key=lambda column: row_of[column[-1]], default=[])
+            if not column:
+                columns.append(column)
+            column.append(node)
+        return columns
 
     def cuts(self, start: int, end: int, nodes: set[int]) -> list[int]:
         """Return the nodes through which all ways from `start` to `end` pass, in order."""

@@ -147,8 +147,13 @@ class _Drawing:
         others = [e for e in self.graph.in_edges(edge[1], keys=True) if e != edge]
         if self.graph.nodes[edge[1]]["box"].kind != "join" or len(others) != 1:
             return False
-        center = self.layout.boxes[edge[1]][0]
-        return self._route(others[0])[1] == center != self._route(edge)[1]
+        center, top = self.layout.boxes[edge[1]]
+        column = self._route(edge)[1]
+        if self._route(others[0])[1] != center or column == center:
+            return False
+        left, right = min(center, column), max(center, column)
+        row = [x for x, y in self.layout.boxes.values() if y == top]
+        return sum(left <= x <= right for x in row) == 1  # no other box is in the way
 
 
 def _shape_labels(graph: nx.MultiDiGraph) -> dict[Edge, str]:

@@ -99,9 +99,9 @@ GROUPS = (
     ),
     BlockGroup(
         "dense",
-        "Dense blocks and cross-stage connections",
-        "Blocks in which each layer reads the outputs of all preceding layers, and a stage whose "
-        "blocks read only half of its channels.",
+        "Dense blocks and aggregation",
+        "Blocks that concatenate the outputs of several layers: all preceding ones, those of a "
+        "dense path beside a residual one, those of a tree, or those of half of the channels.",
         ("dense", "dual_path", "aggregation", "cross_stage"),
         "densenet concatenation feature reuse csp partial",
     ),

@@ -62,11 +62,15 @@ def card_of(family: str) -> ModelCard:
 def block_of(card: ModelCard) -> tuple[nn.Module, Shape]:
     """Return the typical block of a network and the size of its input.
 
-    It is the first of those that the stages contain most often, with the same layers. Some stages
-    are themselves blocks, and a network without blocks is returned as a whole.
+    It is the one that the sheet names, or else the first of those that the stages contain most
+    often, with the same layers. Some stages are themselves blocks, and a network without blocks is
+    returned as a whole.
     """
     model = network(card.name)
     sizes = input_sizes(model, card.input_size)
+    if path := read_sheet(card.family).block:
+        block = model.get_submodule(path)
+        return block, sizes[block]
     inside = [block for stage in model.stages for block in stage.children()]
     stages = [stage for stage in model.stages if type(stage) is not Stage]
     blocks = list(filter(is_block, inside)) or list(filter(is_block, stages))

@@ -9,9 +9,10 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 
 from cnnarch.cli.parser import amount, build_parser, positive_integer
 from cnnarch.cli.training import training_parser
+from cnnarch.facts.sheets import aliases
 from cnnarch.training import Machine, Recipe
 
-from .text import table, write
+from .text import details, table, write
 
 TRAINING = ("train", "compare")
 INTRODUCTION = """# Commands
@@ -64,7 +65,9 @@ def write_pages(folder: Path) -> None:
 def commands_page() -> str:
     commands = find_commands()
     rows = [(f"[`cnnarch {c.name}`](#cnnarch-{c.name})", c.purpose) for c in commands]
-    parts = [INTRODUCTION, table(("command", "purpose"), rows)]
+    names = table(("family", "network"), [(f"`{a}`", f"`{n}`") for a, n in aliases().items()])
+    parts = [INTRODUCTION, details("All names of families", names)]
+    parts += [table(("command", "purpose"), rows)]
     train = {action.dest for c in commands if c.name == "train" for action in c.actions}
     for command in commands:
         parts += [f"## `cnnarch {command.name}`", f"{sentence(command.purpose)}", usage(command)]

@@ -24,10 +24,9 @@ from .text import bullets, write
 INTRODUCTION = """# Networks
 
 {networks} networks in {families} families, in the order of their papers. A family's page explains \
-its idea, draws its block and its network, compares every row of the paper's table with the \
-network, and lists its checkpoints. In the small drawings, each box stands for the image or for \
-the output of the stem or of a stage. Its height shows the size of the map, its width the number \
-of channels."""
+its idea, draws its block and its network, compares its sizes and costs with the printed ones, and \
+lists its checkpoints. In the small drawings, each box stands for the image or for the output of \
+the stem or of a stage. Its height shows the size of the map, its width the number of channels."""
 
 
 def write_pages(folder: Path) -> None:
@@ -96,7 +95,7 @@ def title_of(family: str) -> tuple[str, str]:
 
 def family_page(family: str, folder: Path) -> str:
     cards, shown, sheet = cards_of(family), card_of(family), read_sheet(family)
-    papers = list(dict.fromkeys(card.paper for card in cards if card.paper))
+    papers = list(dict.fromkeys(card.paper for card in [shown, *cards] if card.paper))
     parts = [f"# {title_of(family)[0]}", " · ".join([counts_of(cards), *map(describe, papers[:1])])]
     parts += [f"**The problem.** {_linked(sheet.problem, family)}"]
     parts += [f"**The idea.** {_linked(sheet.idea, family)}"]

@@ -20,6 +20,7 @@ problem = "Others are narrow."
 idea = "A network."
 followed = "Wider networks."
 usual = "net"
+block = "stages.0.1"
 aliases = ["n"]
 input_size = [3, 32, 32]
 min_input_size = 1
@@ -95,7 +96,7 @@ def test_a_valid_sheet_is_parsed() -> None:
     sheet = parse_sheet(parsed())
     facts = sheet.networks["net"]
     default, wide, large = facts.forms
-    assert (sheet.usual, sheet.aliases) == ("net", ("n",))
+    assert (sheet.usual, sheet.block, sheet.aliases) == ("net", "stages.0.1", ("n",))
     texts = (sheet.problem, sheet.idea, sheet.followed)
     assert texts == ("Others are narrow.", "A network.", "Wider networks.")
     assert facts.paper is not None

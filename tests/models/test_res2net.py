@@ -9,9 +9,9 @@ from torch import nn
 import cnnarch
 from cnnarch import ImageClassifier
 from cnnarch.blocks import Res2NetBottleneck
-from cnnarch.models.res2net import Res2Net, Setting
+from cnnarch.models.res2net import Res2Net, Res2NetSetting
 
-SMALL_FORMS = {"res2net": partial(Res2Net, (2, 1, 1, 1), Setting(2, 3, 2), (4, 4, 8, 8))}
+SMALL_FORMS = {"res2net": partial(Res2Net, (2, 1, 1, 1), Res2NetSetting(2, 3, 2), (4, 4, 8, 8))}
 
 
 def on_meta(name: str, **options: object) -> ImageClassifier:
@@ -73,6 +73,6 @@ def test_small_images_give_a_4x4_map() -> None:
 
 def test_widths_that_are_not_multiples_are_rounded_down() -> None:
     """A width of 3 at 8 channels is 4.5 at 12 channels; the authors' code rounds down."""
-    model = Res2Net((1, 1, 1, 1), Setting(3, 2), (8, 12, 16, 16))
+    model = Res2Net((1, 1, 1, 1), Res2NetSetting(3, 2), (8, 12, 16, 16))
     widths = [blocks(stage)[0].branch.conv.convs[0].conv.out_channels for stage in model.stages]
     assert widths == [3, 4, 6, 6]

@@ -11,6 +11,7 @@ from ..blocks import network
 from ..text import bullets, details
 
 FORMULA = re.compile(r"\$[^$]+\$")
+EQUATION = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
 
 
 def code_section(family: str) -> list[str]:
@@ -29,7 +30,9 @@ def formulas_of(card: ModelCard) -> list[str]:
     used = [base for layer in network(card.name).modules() for base in type(layer).__mro__]
     found = {}
     for block in [*used, *named]:
-        first, _, _ = (inspect.getdoc(block) or "").partition("\n\n")
+        first, _, rest = (inspect.getdoc(block) or "").partition("\n\n")
+        if equation := EQUATION.match(rest):
+            first = f"{first.removesuffix('.')}, with ${equation[1]}$."
         if block.__module__.startswith("cnnarch.") and FORMULA.search(first):
             found[block.__name__] = f"`{block.__name__}`: {' '.join(first.split())}"
     return ["What the network's blocks compute:", bullets(list(found.values()))] if found else []

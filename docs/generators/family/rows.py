@@ -1,4 +1,4 @@
-"""The rows of a paper's table beside the maps, parameters and multiply-adds of the network."""
+"""Sizes from the paper beside the maps, parameters and multiply-adds of the network."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -138,7 +138,7 @@ def rows_section(cards: Sequence[ModelCard], first: ModelCard) -> list[str]:
         groups.setdefault(key, []).append(card)
     (_, shown), *others = groups.items()
     parts = [
-        "## The paper's table, row by row" if first.paper else "## Row by row",
+        "## Sizes and costs",
         _introduction(first),
         _table_of(shown),
     ]
@@ -153,11 +153,11 @@ def _summary(group: Sequence[ModelCard]) -> str:
 def _introduction(first: ModelCard) -> str:
     if not first.form.stages:
         return "The shape of each stage's output, and the cost of its layers."
-    source = "as the paper prints them or its layers give them" if first.paper else "by hand"
+    source = "are those of the paper's table or, if it has none, " if first.paper else ""
     return (
-        f"Sizes (channels x height x width) {source}, beside those of the network: {AGREES} means "
-        f"that they agree, {DIFFERS} that they do not. Parameters and multiply-adds (MACs) are "
-        "those of the layers since the previous row."
+        f"The expected sizes (channels x height x width) {source}follow from the layers. {AGREES} "
+        f"means that the measured sizes agree, {DIFFERS} that they do not. Parameters and "
+        "multiply-adds (MACs) are those of the layers since the previous row."
     )
 
 
@@ -167,8 +167,7 @@ def _table_of(group: Sequence[ModelCard]) -> str:
     measured = measure(card.name)
     rows = measured_rows(card.form, measured)
     totals = (f"{measured.summary.params:,}", "", f"{measured.summary.macs:,}", "")
-    printed = "in the paper" if card.paper else "by hand"
-    head = ("row", printed, "measured", "", "parameters", printed, "MACs", printed)
+    head = ("row", "expected", "measured", "", "parameters", "printed", "MACs", "printed")
     filled = without_empty_columns(head, [*map(_cells, rows), ("**total**", "", "", "", *totals)])
     text = f"`{card.name}`, images of {shape_text(card.input_size)}"
     if others and card.form.stages:

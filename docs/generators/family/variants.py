@@ -10,8 +10,9 @@ from .stated import AGREES, DIFFERS, FIGURES, UNCONFIRMED, list_figures, printed
 
 LEGEND = (
     "Parameters and MACs are exact: a test counts them in every network. Errors are percentages, "
-    f"as printed. {AGREES} means that the printed number agrees with ours, {DIFFERS} that it does "
-    f"not, and {UNCONFIRMED} that the paper says “about” or that no second source confirms it."
+    f"as printed or, if an accuracy is printed, 100 minus the accuracy. {AGREES} means that the "
+    f"printed number agrees with ours, {DIFFERS} that it does not, and {UNCONFIRMED} that the "
+    "source says “about” or that no second source confirms it."
 )
 
 
@@ -19,7 +20,7 @@ def variants_section(cards: Sequence[ModelCard]) -> list[str]:
     """Return the table of all networks and forms, then sources and notes."""
     forms = [(card, form) for card in cards for form in card.all_rows()]
     head = (
-        *("network", "input", "parameters", "in the paper", "MACs", "in the paper"),
+        *("network", "input", "parameters", "printed", "MACs", "printed"),
         *("top-1 error", "top-5 error"),
     )
     rows = [_cells(card, form) for card, form in forms]
@@ -28,7 +29,7 @@ def variants_section(cards: Sequence[ModelCard]) -> list[str]:
     if notes := _notes(forms):
         parts += [bullets(notes)]
     if sources := _sources(forms):
-        parts += [details("Where the paper states these values", bullets(sources))]
+        parts += [details("Where these values are printed", bullets(sources))]
     return [part for part in parts if part]
 
 
@@ -51,7 +52,7 @@ def _notes(forms: Sequence[tuple[ModelCard, Form]]) -> list[str]:
 
 
 def _sources(forms: Sequence[tuple[ModelCard, Form]]) -> list[str]:
-    """Return the tables and sections of the paper with the values taken from each."""
+    """Return the tables, sections and other sources with the values taken from each."""
     found: dict[str, dict[str, dict[str, None]]] = {}
     for card, form in forms:
         for stated in form.stated:
