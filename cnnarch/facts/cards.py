@@ -121,6 +121,8 @@ class Twin(NamedTuple):
         note: differences that matter when replacing one network with the other.
         one_size: True if the other network accepts only images of the card's size, or the only
             side it accepts, in pixels.
+        multiple_of: the other network accepts only images whose sides are multiples of this
+            number of pixels.
     """
 
     builder: str
@@ -132,6 +134,7 @@ class Twin(NamedTuple):
     tolerance: float = 0.0
     note: str = ""
     one_size: bool | int = False
+    multiple_of: int = 1
 
 
 class NearTwin(NamedTuple):

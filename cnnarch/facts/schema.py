@@ -119,7 +119,13 @@ FORM = {
     "printed_rows": TABLES._replace(keys={"row": TEXT, **PRINTED_KEYS}, required=("row",)),
     "fused": TABLE._replace(keys=COUNTS, required=tuple(COUNTS)),
 }
-LIBRARY = {"options": OPTIONS, "tolerance": TOLERANCE, "note": NOTE, "one_size": ONE_SIZE}
+LIBRARY = {
+    "options": OPTIONS,
+    "tolerance": TOLERANCE,
+    "note": NOTE,
+    "one_size": ONE_SIZE,
+    "multiple_of": COUNT,
+}
 THEIR_NAMES = {**dict.fromkeys(LIBRARIES, THEIRS), "options": OPTIONS}
 TWINS = TABLES._replace(
     description="an array of tables and library names",

@@ -40,13 +40,7 @@ def timm_files(
             "timm's layout records the preprocessing, which is unknown for this network: set its "
             "`preprocessing` first"
         )
-    card_size = facts_of(model.builder).forms[0].input_size[-1]
-    size = card_size if twin.one_size is True else twin.one_size
-    if size and preprocessing.crop_size != size:
-        raise WeightsError(
-            f"timm's {twin.name} accepts only images of {size} pixels, but the network's "
-            f"preprocessing crops them to {preprocessing.crop_size}"
-        )
+    _check_size(twin, preprocessing.crop_size)
     facts: dict[str, Any] = {
         "architecture": twin.name,
         "num_classes": model.num_classes,
@@ -63,6 +57,19 @@ def timm_files(
         "num_classes": model.num_classes,
     }
     return tensors, json.dumps(facts, indent=2, ensure_ascii=False)
+
+
+def _check_size(twin: Twin, side: int) -> None:
+    """Raise WeightsError if timm's network does not accept square images of this side."""
+    only = twin.one_size
+    if only is True:
+        only = facts_of(twin.builder).forms[0].input_size[-1]
+    if (only and side != only) or side % twin.multiple_of:
+        sides = f"of {only} pixels" if only else f"whose sides are multiples of {twin.multiple_of}"
+        raise WeightsError(
+            f"timm's {twin.name} accepts only images {sides}, but the network's preprocessing "
+            f"crops them to {side}"
+        )
 
 
 def find_timm_twin(model: Any) -> Twin:

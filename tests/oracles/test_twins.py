@@ -61,6 +61,8 @@ def images_for(twin: Twin) -> Tensor:
         size = cnnarch.get_card(twin.builder).input_size[1:]
     elif twin.one_size:
         size = twin.one_size, twin.one_size
+    elif twin.multiple_of > 1:
+        size = 3 * twin.multiple_of, 2 * twin.multiple_of
     elif twin.library == "pytorchcv":
         size = 86, 86  # its TensorFlow padding also uses the height for the width
     noise = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))

@@ -203,6 +203,16 @@ def test_networks_that_timm_lacks_are_rejected(
     assert not (tmp_path / "net").exists()
 
 
+def test_timm_accepts_dla_with_sides_that_are_multiples_of_32(tmp_path: Path) -> None:
+    model = network("dla46x_c")
+    model.preprocessing = Preprocessing(96, 96)
+    model.save_pretrained(tmp_path / "net", layout="timm")
+    model.preprocessing = Preprocessing(100, 100)
+    message = "dla46x_c accepts only images whose sides are multiples of 32, .* crops them to 100"
+    with pytest.raises(WeightsError, match=message):
+        model.save_pretrained(tmp_path / "other", layout="timm")
+
+
 def test_what_timm_cannot_record_is_rejected(tmp_path: Path) -> None:
     model = network("regnet_x_200mf")
     with pytest.raises(WeightsError, match="layout must be 'cnnarch' or 'timm', got 'keras'"):
