@@ -197,7 +197,10 @@ def convert_tensors(
         if _is_head_alone(mismatches, their_classifiers(model, found.layout)):
             message += "\nA network with num_classes=0 can load everything but the classifier"
         elif mismatches["missing"] and "deploy" in getattr(model, "options", {}):
-            message += "\nThe network has branches if deploy=False, and none if deploy=True"
+            message += (
+                "\nThe network has branches if deploy=False, and none if deploy=True; "
+                "cnnarch.inference.fuse merges the branches of a network"
+            )
         raise WeightsError(message)
     adapted = [name for name in adapted if name not in fresh]
     report = LoadReport(tuple(fresh), tuple(adapted), dropped=found.dropped + found.unused)
