@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_integer, check_probability
 from cnnarch.blocks.checkpointing import checkpointed, should_checkpoint
-from cnnarch.blocks.initialization import he_normal_
+from cnnarch.blocks.linear_conv import linear_conv
 
 __all__ = ["Dense", "DenseLayer", "Transition"]
 
@@ -25,9 +25,7 @@ class _NormActConv(nn.Sequential):
         super().__init__()
         self.norm = nn.BatchNorm2d(in_channels)
         self.act = nn.ReLU()
-        self.conv = he_normal_(
-            nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
-        )
+        self.conv = linear_conv(in_channels, out_channels, kernel_size)
         self.dropout = nn.Dropout(dropout)  # kept even at rate 0, so the layout never changes
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.conv import MakeNorm
-from cnnarch.blocks.initialization import he_normal_
+from cnnarch.blocks.linear_conv import linear_conv
 
 __all__ = ["DualPath"]
 
@@ -27,13 +27,9 @@ class _PreActConv(nn.Sequential):
         norm: MakeNorm,
     ) -> None:
         super().__init__()
-        padding = kernel_size // 2
         self.norm = norm(in_channels)
         self.act = nn.ReLU()
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False
-        )
-        he_normal_(self.conv)
+        self.conv = linear_conv(in_channels, out_channels, kernel_size, stride, groups=groups)
 
 
 class DualPath(nn.Module):

@@ -12,9 +12,10 @@ def linear_conv(
     kernel_size: int,
     stride: int = 1,
     conv: type[nn.Conv2d] = nn.Conv2d,
+    groups: int = 1,
 ) -> nn.Conv2d:
     """Return a padded convolution without bias, for use before a norm or a sum."""
     check_integer("in_channels", in_channels, 1)
     check_integer("channels", channels, 1)
-    padding = kernel_size // 2
-    return he_normal_(conv(in_channels, channels, kernel_size, stride, padding, bias=False))
+    shape = (in_channels, channels, kernel_size, stride, kernel_size // 2)
+    return he_normal_(conv(*shape, groups=groups, bias=False))

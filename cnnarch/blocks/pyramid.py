@@ -6,7 +6,7 @@ Source: Han et al., "Deep Pyramidal Residual Networks", arXiv 1610.02915, sec. 3
 from torch import Tensor, nn
 
 from cnnarch.blocks._checks import check_integer
-from cnnarch.blocks.initialization import he_normal_
+from cnnarch.blocks.linear_conv import linear_conv
 from cnnarch.blocks.shortcut import MakeShortcut, pooled_zero_pad
 
 __all__ = ["PyramidBottleneck", "PyramidResidual", "PyramidSum"]
@@ -83,9 +83,9 @@ class PyramidResidual(PyramidSum):
         check_integer("channels", channels, in_channels)
         branch = nn.Sequential()
         branch.norm1 = nn.BatchNorm2d(in_channels)
-        branch.conv1 = _conv(in_channels, channels, 3, stride)
+        branch.conv1 = linear_conv(in_channels, channels, 3, stride)
         branch.norm2, branch.act = nn.BatchNorm2d(channels), nn.ReLU()
-        branch.conv2 = _conv(channels, channels, 3)
+        branch.conv2 = linear_conv(channels, channels, 3)
         branch.norm3 = nn.BatchNorm2d(channels)
         super().__init__(branch, in_channels, channels, stride)
 
@@ -117,18 +117,10 @@ class PyramidBottleneck(PyramidSum):
         check_integer("channels", channels, 1)
         branch = nn.Sequential()
         branch.norm1 = nn.BatchNorm2d(in_channels)
-        branch.reduce = _conv(in_channels, channels, 1)
+        branch.reduce = linear_conv(in_channels, channels, 1)
         branch.norm2, branch.act1 = nn.BatchNorm2d(channels), nn.ReLU()
-        branch.conv = _conv(channels, channels, 3, stride)
+        branch.conv = linear_conv(channels, channels, 3, stride)
         branch.norm3, branch.act2 = nn.BatchNorm2d(channels), nn.ReLU()
-        branch.expand = _conv(channels, 4 * channels, 1)
+        branch.expand = linear_conv(channels, 4 * channels, 1)
         branch.norm4 = nn.BatchNorm2d(4 * channels)
         super().__init__(branch, in_channels, 4 * channels, stride)
-
-
-def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
-    """Return a convolution without bias, because a norm follows."""
-    padding = kernel_size // 2
-    return he_normal_(
-        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
-    )

@@ -130,7 +130,7 @@ def _can_be_merged(branched: RepConv) -> bool:
 
 
 def _has_same_grid(conv: nn.Module, largest: nn.Conv2d) -> bool:
-    """Return whether a kernel, padded with zeros, computes the same as part of the largest one."""
+    """Return whether a kernel computes the same after padding with zeros to the largest size."""
     assert isinstance(conv, nn.Conv2d)
     if isinstance(conv.padding, str) or conv.padding_mode != "zeros":
         return False

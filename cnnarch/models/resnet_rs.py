@@ -6,12 +6,13 @@ from typing import Unpack
 from cnnarch.blocks.conv import ConvNormAct, deep_stem
 from cnnarch.blocks.residual import Bottleneck
 from cnnarch.blocks.shortcut import pooled_projection
-from cnnarch.blocks.squeeze_excite import SE
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.options import ResidualOptions
 from cnnarch.contract.residual import ResidualNetwork
 from cnnarch.facts.builders import builder
 from cnnarch.models import resnet
+from cnnarch.models.resnet_d import DEPTHS_200
+from cnnarch.models.se_resnet import squeeze_excite
 
 __all__ = [
     "ResNetRS",
@@ -24,16 +25,10 @@ __all__ = [
     "resnetrs420",
 ]
 
-REDUCTION = 4  # the map's number of channels divided by the squeeze's
-DEPTHS_200 = (3, 24, 36, 3)  # number of blocks in conv2_x to conv5_x
-DEPTHS_270 = (4, 29, 53, 4)
+SQUEEZE_EXCITE = partial(squeeze_excite, reduction=4)
+DEPTHS_270 = (4, 29, 53, 4)  # number of blocks in conv2_x to conv5_x
 DEPTHS_350 = (4, 36, 72, 4)
 DEPTHS_420 = (4, 44, 87, 4)
-
-
-def squeeze_excite(channels: int) -> SE:
-    """Return squeeze-and-excitation whose squeeze has a quarter of the channels."""
-    return SE(channels, channels // REDUCTION)
 
 
 class ResNetRS(ResidualNetwork):
@@ -75,7 +70,7 @@ class ResNetRS(ResidualNetwork):
         width = widths[0]
         super().__init__(
             deep_stem(in_channels, (width // 2, width // 2, width), small_images),
-            partial(Bottleneck, make_shortcut=pooled_projection, attention=squeeze_excite),
+            partial(Bottleneck, make_shortcut=pooled_projection, attention=SQUEEZE_EXCITE),
             widths,
             depths,
             names=resnet.ROWS,
