@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from cnnarch.blocks._checks import check_integer, check_probability
+from cnnarch.blocks._checks import check_integer
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.initialization import lecun_normal_
+from cnnarch.blocks.stochastic_depth import drop_path_rates
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.contract.options import DropoutOptions
 
@@ -69,10 +70,9 @@ class PatchNetwork(ImageClassifier):
     ) -> None:
         check_integer("layers", layers, 1)
         check_integer("in_channels", in_channels, 1)
-        check_probability("drop_path", drop_path)
         tokens = count_patches(image_size, patch_size)
         stem = lecun_normal_(nn.Conv2d(in_channels, hidden_size, patch_size, patch_size))
-        rates = [drop_path * i / max(layers - 1, 1) for i in range(layers)]
+        (rates,) = drop_path_rates(drop_path, (layers,))
         stages: Sequence[Stage] = [Stage(layer(tokens, rate)) for rate in rates]
         stages[-1].add_module("norm", norm)
         super().__init__(

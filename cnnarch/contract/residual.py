@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from cnnarch.blocks._checks import check_integer, check_length, check_probability
+from cnnarch.blocks._checks import check_integer, check_length
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.conv import MakeNorm
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.initialization import constant_
-from cnnarch.blocks.stochastic_depth import StochasticDepth
+from cnnarch.blocks.stochastic_depth import StochasticDepth, drop_path_rates
 from cnnarch.contract.classifier import ImageClassifier
 
 MakeBlock = Callable[[int, int, int], Any]
@@ -60,9 +60,9 @@ def drop_branches(blocks: Sequence[nn.Module], drop_path: float) -> None:
     Raises:
         ValueError: `drop_path` is out of range, or a block has no residual branch.
     """
-    check_probability("drop_path", drop_path)
-    for i, block in enumerate(blocks):
-        if rate := drop_path * i / max(len(blocks) - 1, 1):
+    (rates,) = drop_path_rates(drop_path, (len(blocks),))
+    for block, rate in zip(blocks, rates, strict=True):
+        if rate:
             _branch_of(block, "drop_path").drop_path = StochasticDepth(rate)
 
 

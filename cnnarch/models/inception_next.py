@@ -7,12 +7,13 @@ from typing import NamedTuple, Unpack
 
 from torch import nn
 
-from cnnarch.blocks._checks import check_integer, check_length, check_probability
+from cnnarch.blocks._checks import check_integer, check_length
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.conv import ConvNormAct, Padding
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.inception_next import InceptionNeXtBlock
 from cnnarch.blocks.initialization import normal_
+from cnnarch.blocks.stochastic_depth import drop_path_rates
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.contract.options import CommonOptions
@@ -98,12 +99,10 @@ class InceptionNeXt(ImageClassifier):
         check_length("depths", depths, 4)
         for depth in depths:
             check_integer("depth of a stage", depth, 1)
-        check_probability("drop_path", drop_path)
         stem = _stem(in_channels, channels[0], small_images)
-        total = sum(depths)
-        rates = iter([drop_path * i / (total - 1) for i in range(total)])
         stages: list[Stage] = []
-        for i, (width, depth) in enumerate(zip(channels, depths, strict=True)):
+        rows = zip(channels, drop_path_rates(drop_path, depths), strict=True)
+        for i, (width, rates) in enumerate(rows):
             block = partial(
                 InceptionNeXtBlock,
                 width,
@@ -112,7 +111,7 @@ class InceptionNeXt(ImageClassifier):
                 ratio=ratio,
             )
             opening = {"downsample": _downsample(channels[i - 1], width)} if i else {}
-            stages.append(Stage(*[block(drop_path=next(rates)) for _ in range(depth)], **opening))
+            stages.append(Stage(*[block(drop_path=rate) for rate in rates], **opening))
         features = HEAD_RATIO * channels[-1]
         head = ClassifierHead(
             features,

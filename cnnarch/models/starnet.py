@@ -5,12 +5,13 @@ from typing import NamedTuple, Unpack
 
 from torch import nn
 
-from cnnarch.blocks._checks import check_integer, check_length, check_probability
+from cnnarch.blocks._checks import check_integer, check_length
 from cnnarch.blocks.checkpointing import Stage
 from cnnarch.blocks.conv import remove_stride
 from cnnarch.blocks.head import ClassifierHead
 from cnnarch.blocks.initialization import normal_
 from cnnarch.blocks.star import StarBlock, conv_norm
+from cnnarch.blocks.stochastic_depth import drop_path_rates
 from cnnarch.contract.build import WeightsSource, build
 from cnnarch.contract.classifier import ImageClassifier
 from cnnarch.contract.options import CommonOptions
@@ -80,17 +81,14 @@ class StarNet(ImageClassifier):
         check_length("depth", depth, 4)
         for blocks in depth:
             check_integer("depth of a stage", blocks, 1)
-        check_probability("drop_path", drop_path)
         stem = conv_norm(in_channels, STEM_CHANNELS, 3, 1 if small_images else 2)
         stem.act = nn.ReLU6()
-        total = sum(depth)
-        rates = iter([drop_path * i / (total - 1) for i in range(total)])
         channels = STEM_CHANNELS
         stages: list[Stage] = []
-        for i, blocks in enumerate(depth):
+        for i, rates in enumerate(drop_path_rates(drop_path, depth)):
             width = embed * 2**i
             downsample = conv_norm(channels, width, 3, 2)
-            units = [StarBlock(width, drop_path=next(rates)) for _ in range(blocks)]
+            units = [StarBlock(width, drop_path=rate) for rate in rates]
             stages.append(Stage(*units, downsample=downsample))
             channels = width
         stages[-1].add_module("norm", nn.BatchNorm2d(channels))
